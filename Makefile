@@ -1,0 +1,74 @@
+# `make demo` sets everything up and shows one release from an upstream commit to published repos. `make` lists the targets.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+LIBRARIES := $(VENV)/.libraries-are-complete
+PACKAGE := $(VENV)/.package-is-linked
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-fast lint format bench lock clean
+
+help:
+	@echo "make setup      virtual environment, pinned libraries, llama.cpp (first time: about ten minutes)"
+	@echo "make demo       release the bundled model to an embedded Hub"
+	@echo "make test       all tests;  make test-fast: without the slow ones"
+	@echo "make lint       ruff, mypy, import-linter;  make format: what ruff can correct"
+	@echo "make bench      measurements"
+	@echo "make lock       write requirements.lock anew after a change of pyproject.toml's dependencies"
+	@echo "make clean      remove the virtual environment; the llama.cpp in the user's cache stays"
+
+# Looks and returns at once when llama.cpp is there already; builds it when the version, the options or the processor changed.
+setup: $(PACKAGE)
+	@$(BIN)/python -m engines.toolchain install
+
+# The stamps are touched last, so an interrupted set-up is made anew. pip's own configuration says which index to use: to get torch
+# without CUDA, for example, name one that carries torch's CPU builds by PIP_EXTRA_INDEX_URL.
+$(LIBRARIES): requirements.lock
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 12))' || \
+		{ echo "error: Sluice needs Python 3.11 (3.11.4 or newer), and '$(PYTHON)' is not. Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing pinned libraries into $(VENV); torch is large, so the first time takes some minutes"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq --requirement requirements.lock
+	@touch $@
+
+$(PACKAGE): $(LIBRARIES) pyproject.toml
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/sluice demo --keep; code=$$?; \
+	if [ $$code -eq 3 ]; then echo "Exit code 3 of sluice: a gate blocked a variant, which is what this demo is meant to show."; exit 0; fi; exit $$code
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-fast: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup
+	$(BIN)/python -m bench
+
+# Resolves the direct dependencies of pyproject.toml and pins all that they pull in, without installing or compiling anything. llama-cpp-python is
+# pinned, with its sha256, in engines/toolchain.py; a build's local part, like torch's +cpu, is left to the index in use.
+lock: $(LIBRARIES)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --dry-run --ignore-installed --report $(VENV)/resolved.json '.[toolchain,dev]' 'setuptools==84.2.1'
+	$(BIN)/python -c 'import json; \
+		found = (item["metadata"] for item in json.load(open("$(VENV)/resolved.json"))["install"]); \
+		pins = {item["name"]: item["version"].partition("+")[0] for item in found}; \
+		print("# Written by `make lock`: every library at one version.", \
+			*(f"{name}=={pins[name]}" for name in sorted(pins, key=str.lower) if name not in ("sluice", "llama_cpp_python")), sep="\n")' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

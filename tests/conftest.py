@@ -1,0 +1,52 @@
+"""What all tests share: a quiet, offline environment, set before any library reads it, and databases of their own."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ |= {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",  # the embedded Hub speaks LFS
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "NO_COLOR": "1",
+}
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SLUICE_HUB_TOKEN", "SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_DATABASE_URL"):
+    os.environ.pop(name, None)  # the tests are nobody's account and nobody's installation
+
+import pytest
+import sqlalchemy
+
+POSTGRES = os.environ.get("SLUICE_TEST_POSTGRES", "postgresql+psycopg://127.0.0.1:5432/postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[sqlalchemy.Engine]:
+    """An account on a PostgreSQL server that may create databases; skips when there is none."""
+    engine = sqlalchemy.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
+    shown = engine.url.render_as_string(hide_password=True)
+    try:
+        engine.connect().close()
+    except sqlalchemy.exc.OperationalError as error:
+        pytest.skip(f"no PostgreSQL at {shown} ({str(error.orig).strip()}); set SLUICE_TEST_POSTGRES to the URL of one")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: sqlalchemy.Engine) -> Iterator[str]:
+    """SQLAlchemy URL of an empty PostgreSQL database, dropped after the test."""
+    name = f"sluice_test_{secrets.token_hex(6)}"
+    with postgres_server.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    yield postgres_server.url.set(database=name).render_as_string(hide_password=False)
+    with postgres_server.connect() as connection:
+        connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """SQLAlchemy URL of an empty database; a test that takes it runs on SQLite and on PostgreSQL."""
+    return f"sqlite:///{tmp_path / 'test.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
