@@ -1,0 +1,33 @@
+"""Errors that a person can act on: what is wrong, where, and what to do."""
+
+
+class SluiceError(Exception):
+    """Base of every expected failure. Its message is one paragraph for a person: what is wrong, where, what to do."""
+
+
+class ConfigurationError(SluiceError):
+    """A settings, recipe, fix or family file is missing, unreadable or says something impossible."""
+
+
+class UpstreamError(SluiceError):
+    """The upstream release cannot be used: unknown, gated, unsafe, incomplete or of an unknown architecture."""
+
+
+class ToolError(SluiceError):
+    """A llama.cpp tool or the toolchain itself is missing or ended with an error."""
+
+
+class MeasurementError(SluiceError):
+    """A measurement could not be made; its gate therefore blocks."""
+
+
+class HubError(SluiceError):
+    """The Hub refused, is unreachable, or does not know the token."""
+
+
+class PublishConflict(HubError):
+    """The target repo holds something that this publication must not overwrite, or changed while it was being written."""
+
+
+class StageError(SluiceError):
+    """A stage of a run ended unexpectedly: a bug, a killed process, a time or memory limit."""

@@ -1,0 +1,124 @@
+"""Settings of the service: `sluice.yaml`, overridden by SLUICE_… environment variables. Secrets come from the environment only."""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from config.errors import ConfigurationError
+from config.files import explain, read_yaml
+
+REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
+PUBLIC_HUB = "https://huggingface.co"
+
+
+class Watched(BaseModel):
+    """One upstream repo on the watch list."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repo: str = Field(pattern=REPO_ID)
+    """`owner/name` on the Hub; URLs are refused."""
+    revision: str = "main"
+    """Branch to follow."""
+    recipe: str = "default"
+    """Recipe name or path."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set. Each field can also be given as SLUICE_<NAME> in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    home: Path = Path("~/.local/share/sluice")
+    """Folder for stage outputs, logs and the default database."""
+    database_url: str | None = None
+    """SQLAlchemy URL; default: SQLite in `home`. PostgreSQL: `postgresql+psycopg://user@host/name`."""
+    hub_endpoint: str = PUBLIC_HUB
+    """Base URL of the Hub to read from and publish to."""
+    hub_token: SecretStr | None = None
+    """Write token. Environment only (SLUICE_HUB_TOKEN, or HF_TOKEN, or the `hf auth login` file)."""
+    namespace: str | None = None
+    """Account or organization to publish under; default: the account of the token."""
+    private: bool = False
+    """Create published repos as private. Repos of a private upstream are always private."""
+    watch: tuple[Watched, ...] = ()
+    """Upstream repos to follow."""
+    poll_minutes: float = Field(default=10.0, gt=0)
+    """Minutes between two looks at the watch list."""
+    webhook_secret: SecretStr | None = None
+    """Secret that the Hub sends in X-Webhook-Secret. Environment only; without it webhooks are refused."""
+    api_host: str = "127.0.0.1"
+    """Address on which `sluice serve` listens."""
+    api_port: int = Field(default=8080, ge=0, le=65535)
+    """Port on which `sluice serve` listens; 0 picks a free one."""
+    threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    """CPU threads for one stage."""
+    stage_minutes: float = Field(default=24 * 60.0, gt=0)
+    """A stage that runs longer is stopped and fails."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Address-space limit of one stage process; none when absent."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file, so that a container can override a mounted sluice.yaml; what code passes comes first."""
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+    @property
+    def folder(self) -> Path:
+        """`home` as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.folder / 'sluice.db'}"
+
+    @property
+    def token(self) -> str | None:
+        """The Hub token in force, in the clear: pass it to HfApi, never to a log, an argument list or a stage."""
+        if self.hub_token is not None:
+            return self.hub_token.get_secret_value()
+        if self.hub_endpoint != PUBLIC_HUB:
+            return None  # a token of the public Hub is never sent elsewhere
+        from huggingface_hub import get_token
+
+        return get_token()
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with these fields changed."""
+        return self.model_copy(update=changes)
+
+
+def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from `path`, else $SLUICE_CONFIG, else ./sluice.yaml when it exists, else defaults.
+
+    Raises ConfigurationError when the file is named but missing, is not valid, or holds a secret.
+    """
+    named = path or (Path(os.environ["SLUICE_CONFIG"]) if os.environ.get("SLUICE_CONFIG") else None)
+    file = named or (Path("sluice.yaml") if Path("sluice.yaml").exists() else None)
+    if file is not None:
+        content = read_yaml(file)
+        if content is not None and not isinstance(content, dict):
+            raise ConfigurationError(f"{file} must hold a mapping (key: value lines), not {type(content).__name__}.")
+        if secrets := sorted({"hub_token", "webhook_secret"} & set(content or {})):
+            raise ConfigurationError(
+                f"{file} holds {' and '.join(secrets)}. Secrets come from the environment only: set SLUICE_{secrets[0].upper()} and remove the line."
+            )
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(env_prefix="SLUICE_", env_nested_delimiter="__", extra="forbid", frozen=True, yaml_file=file)
+
+    try:
+        return FromFile(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError(f"{file or 'The SLUICE_… environment'} is not valid: {explain(error)}.") from error

@@ -1,0 +1,93 @@
+"""The records that rooms hand to one another, named by the words of the architecture: release, patch, variant, measurement, verdict."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """An upstream repo at one commit."""
+
+    repo: str  # "owner/name"
+    sha: str  # 40 hex digits
+
+    @property
+    def name(self) -> str:
+        """The repo's name without its owner."""
+        return self.repo.rpartition("/")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """One recorded change that a fix made to one file of the release."""
+
+    fix: str  # id of the rule
+    version: int  # the rule's version
+    file: str  # path inside the release
+    key: str  # what was changed inside the file, e.g. "eos_token_id"
+    reason: str  # why, in one sentence for the model card
+    before: Any  # JSON value, None when the key was absent
+    after: Any  # JSON value, None when the key was removed
+
+
+class Kind(StrEnum):
+    """What sort of thing a variant is; decides its repo and its measuring engine."""
+
+    GGUF = "gguf"  # one GGUF file, measured through llama.cpp
+    SIXTEEN_BIT = "16bit"  # the fixed 16-bit safetensors
+    BNB_4BIT = "bnb-4bit"  # bitsandbytes NF4 safetensors, measured through transformers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One thing to publish."""
+
+    tag: str  # "Q4_K_M", "bnb-4bit", "16bit"
+    kind: Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A number about a variant, with its unit and error.
+
+    A check that can fail in several places is a count of failures: `value` is how many, `details` says each in words.
+    """
+
+    name: str  # "kld.mean", "same_top", "mmlu.accuracy", "template.failures", …
+    value: float
+    unit: str  # "nats", "share", "count", "points/GB", …
+    stderr: float | None = None  # standard error of `value`, same unit
+    n: int | None = None  # observations behind `value`: tokens, questions, checks
+    details: tuple[str, ...] = ()  # one sentence for each thing counted
+
+
+class Outcome(StrEnum):
+    """How a gate, and with it a variant, came out."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"  # the measurement raised or is missing: blocks like a failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """One gate applied to one variant."""
+
+    gate: str  # the gate's name in the recipe
+    measure: str  # the measurement's name
+    value: float | None
+    stderr: float | None
+    condition: str  # "at most 0.15"
+    outcome: Outcome
+    reason: str  # in words, with the figures; also when it passed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """All gates of a variant. Passed only when each gate passed."""
+
+    tag: str
+    outcome: Outcome
+    reasons: tuple[str, ...]  # of the gates that did not pass; of a passed verdict: empty
+    results: tuple[GateResult, ...]

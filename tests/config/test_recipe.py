@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config.errors import ConfigurationError
+from config.recipe import load_recipe
+from config.words import Kind
+
+DEMO = Path(__file__).parents[2] / "demo" / "recipe.yaml"
+
+
+def changed(tmp_path: Path, **changes: object) -> Path:
+    data = load_recipe(str(DEMO)).model_dump(mode="json") | changes
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_the_demo_recipe_lists_each_kind_of_variant() -> None:
+    recipe = load_recipe(str(DEMO))
+    variants = recipe.variants.listed()
+    assert {variant.kind for variant in variants} == set(Kind)
+    assert {"Q2_K", "Q3_K_M", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16", "IQ1_S"} <= {variant.tag for variant in variants}
+
+
+def test_the_digest_follows_content_not_place(tmp_path: Path) -> None:
+    original = load_recipe(str(DEMO))
+    assert load_recipe(str(changed(tmp_path))).digest() == original.digest()
+    assert load_recipe(str(changed(tmp_path, fixes=False))).digest() != original.digest()
+
+
+def test_the_digest_follows_the_data(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one")
+    path = changed(tmp_path, calibration={"plain": [str(text)]})
+    before = load_recipe(str(path)).digest()
+    text.write_text("two")
+    assert load_recipe(str(path)).digest() != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gates": []}, "gates: Tuple should have at least 1 item"),
+        ({"gates": [{"name": "a", "measure": "kld.mean"}]}, "exactly one of `at_most` and `at_least`"),
+        ({"gates": [{"name": "a", "measure": "x", "at_most": 1}, {"name": "a", "measure": "y", "at_most": 1}]}, "gate names must be unique; repeated: a"),
+        ({"variants": {"gguf": [], "sixteen_bit": False}}, "name at least one variant"),
+        ({"variants": {"gguf": ["Q4_K_X"]}}, "variants.gguf.0: Input should be 'BF16'"),
+        ({"calibration": {"plain": ["/nowhere.txt"]}}, "/nowhere.txt does not exist"),
+        ({"calibration": {}}, "name at least one file under `chat` or `plain`"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a valid recipe") as caught:
+        load_recipe(str(changed(tmp_path, **changes)))
+    assert message in str(caught.value)
+
+
+def test_broken_yaml_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: demo\nvariants: [\n")
+    with pytest.raises(ConfigurationError, match=r"broken.yaml is not valid YAML at line 3, column 1"):
+        load_recipe(str(path))
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="There is no recipe named 'nonesuch'. Known names: "):
+        load_recipe("nonesuch")

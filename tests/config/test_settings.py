@@ -1,0 +1,68 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from config.errors import ConfigurationError
+from config.settings import Settings, load_settings
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLUICE_CONFIG", raising=False)
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sluice.yaml").write_text("poll_minutes: 4\nnamespace: filed\n")
+    monkeypatch.setenv("SLUICE_POLL_MINUTES", "3")
+    settings = load_settings()
+    assert settings.poll_minutes == 3
+    assert settings.namespace == "filed"
+
+
+@pytest.mark.parametrize("name", ["hub_token", "webhook_secret"])
+def test_a_secret_in_the_file_is_refused_without_showing_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sluice.yaml").write_text(f"{name}: hf_verysecret\n")
+    with pytest.raises(ConfigurationError, match=f"set SLUICE_{name.upper()} and remove the line") as caught:
+        load_settings()
+    assert "verysecret" not in str(caught.value)
+
+
+def test_secrets_are_not_printed() -> None:
+    settings = Settings(hub_token="hf_verysecret")
+    assert "verysecret" not in repr(settings)
+    assert settings.token == "hf_verysecret"
+
+
+def test_a_token_of_this_machine_is_not_used_for_another_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    assert Settings(hub_endpoint="http://127.0.0.1:1").token is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("watch: [{repo: 'https://huggingface.co/a/b'}]", "watch.0.repo"),
+        ("poll_minutes: 0", "poll_minutes: Input should be greater than 0"),
+        ("colour: red", "colour: Extra inputs are not permitted"),
+        ("- a", "must hold a mapping"),
+        ("a: [", "not valid YAML at line 1"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sluice.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        load_settings()
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        load_settings(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{name}`" in README
