@@ -1,0 +1,163 @@
+"""Tokenizers and models in the safetensors form, through transformers: read from a local folder only, and never with code from that folder."""
+
+import copy
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from config.errors import MeasurementError
+from engines import chat
+from engines.model import Floats, Message, useful_threads
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`. Raises MeasurementError when it cannot be loaded."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the files are a stranger's: any parser below may raise anything
+        raise MeasurementError(f"transformers cannot load a tokenizer from {folder}: {error}. Look at its tokenizer.json and tokenizer_config.json.") from error
+    return tokenizer
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """The causal language model in `folder`, ready to evaluate, from safetensors only.
+
+    What is stored in 16 bits is computed in float32: the weights are exactly the stored ones, and figures do not depend on how a CPU rounds activations.
+    A bitsandbytes folder keeps its 4-bit weights. Raises MeasurementError when it cannot be loaded.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa"
+        )
+    except Exception as error:
+        raise MeasurementError(f"transformers cannot load a model from {folder}: {error}. Look at config.json and the safetensors files there.") from error
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = False,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
+    """The conversation as text in the model's own chat template; `variables` are what a caller may tell it, such as `enable_thinking`.
+
+    Raises MeasurementError when there is none or it does not render.
+    """
+    if tokenizer.chat_template is None:
+        raise MeasurementError(f"The tokenizer in {tokenizer.name_or_path} has no chat template: conversations cannot be rendered. Use plain text.")
+    template = tokenizer.get_chat_template(tools=None if tools is None else [dict(tool) for tool in tools])
+    specials = tokenizer.special_tokens_map
+    return chat.render(template, messages, special_tokens=specials, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+    """Token ids of `text`; `add_special` lets the tokenizer add BOS or EOS if it does so, `parse_special` reads `<s>` and the like as tokens."""
+    # verbose=False: texts longer than the context are cut into windows by the caller, so the warning about them would mislead
+    ids = tokenizer(text, add_special_tokens=add_special, split_special_tokens=not parse_special, verbose=False)["input_ids"]
+    return [int(token) for token in ids]
+
+
+def end_tokens(folder: Path) -> frozenset[int]:
+    """Ids at which transformers' `generate` stops: eos_token_id of generation_config.json, else of config.json. Raises MeasurementError."""
+    try:
+        name = "generation_config.json" if (folder / "generation_config.json").exists() else "config.json"
+        eos = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError) as error:
+        raise MeasurementError(f"The configuration of the model in {folder} cannot be read: {error}.") from error
+    return frozenset(eos) if isinstance(eos, list) else frozenset() if eos is None else frozenset({int(eos)})
+
+
+def not_finite(folder: Path) -> list[str]:
+    """The tensors of the safetensors files in `folder` that hold an infinity or a NaN, as `file: tensor`. Raises MeasurementError."""
+    names = []
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+                    tensor = tensors.get_tensor(name)
+                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        names.append(f"{file.name}: {name}")
+        except (OSError, SafetensorError) as error:
+            raise MeasurementError(f"{file} cannot be read: {error}. It is damaged or no safetensors file.") from error
+    return names
+
+
+@contextmanager
+def open_model(folder: Path, *, threads: int) -> Iterator["HfModel"]:
+    """Model and tokenizer of `folder` while the block runs, on `threads` CPU threads at most. Raises MeasurementError when they cannot be loaded."""
+    tokenizer, network = load_tokenizer(folder), load_model(folder)
+    before = torch.get_num_threads()
+    torch.set_num_threads(useful_threads(network.num_parameters(), threads))
+    try:
+        yield HfModel(folder=folder, tokenizer=tokenizer, network=network)
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfModel:
+    """An `engines.model.Model` that runs in transformers."""
+
+    folder: Path
+    tokenizer: PreTrainedTokenizerBase
+    network: PreTrainedModel
+
+    @property
+    def context(self) -> int:
+        """Most tokens that one sequence can hold."""
+        config: Any = self.network.config.get_text_config()
+        return int(config.max_position_embeddings)
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """See `engines.model.Model`."""
+        return encode(self.tokenizer, text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """See `engines.model.Model`."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+    @torch.inference_mode()
+    def logits(self, tokens: Sequence[int], first: int) -> Floats:
+        """See `engines.model.Model`."""
+        output = self.network(input_ids=self._row(tokens), use_cache=False, logits_to_keep=len(tokens) - first)
+        return np.asarray(output.logits[0].float().cpu().numpy(), dtype=np.float32)
+
+    @torch.inference_mode()
+    def continuations(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Floats:
+        """See `engines.model.Model`. Suffixes run one after another on copies of the prefix's cache: padding would change what some models compute."""
+        if not prefix:
+            return np.concatenate([self.logits(suffix, len(suffix) - 1) for suffix in suffixes])
+        cache = self.network(input_ids=self._row(prefix), past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1).past_key_values
+        rows = []
+        for suffix in suffixes:
+            output = self.network(input_ids=self._row(suffix), past_key_values=copy.deepcopy(cache), use_cache=True, logits_to_keep=1)
+            rows.append(output.logits[0, -1].float().cpu().numpy())
+        return np.asarray(rows, dtype=np.float32)
+
+    @torch.inference_mode()
+    def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
+        """See `engines.model.Model`."""
+        answer: list[int] = []
+        cache, feed = None, list(prompt)
+        for _ in range(min(max_tokens, self.context - len(prompt))):
+            output = self.network(input_ids=self._row(feed), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache, feed = output.past_key_values, [int(output.logits[0, -1].argmax())]
+            answer += feed
+            if answer[-1] in stop:
+                break
+        return answer
+
+    def _row(self, tokens: Sequence[int]) -> torch.Tensor:
+        return torch.tensor([list(tokens)], device=self.network.device)

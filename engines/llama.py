@@ -1,0 +1,278 @@
+"""GGUF models in llama.cpp, through its C interface: vocabulary, metadata, logits, shared prefixes and greedy generation."""
+
+import ctypes
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as c
+import numpy as np
+
+from config.errors import MeasurementError, ToolError
+from engines.model import Floats, useful_threads
+
+BATCH = 512  # tokens in one call of llama_decode
+NO_TOKEN = -1  # LLAMA_TOKEN_NULL
+ERROR, CONTINUED = 4, 5  # levels of ggml_log_level
+
+_errors: deque[str] = deque(maxlen=20)  # the last error lines of llama.cpp, which reports reasons only by its log
+_last_level = [0]
+
+
+def _keep_errors(level: int, text: bytes, _user_data: object) -> None:
+    if level != CONTINUED:
+        _last_level[0] = level
+    if _last_level[0] == ERROR:
+        _errors.append(text.decode("utf-8", errors="replace").strip())
+
+
+_callback = c.llama_log_callback(_keep_errors)  # llama.cpp keeps the pointer, so the object must live as long as the module
+c.llama_log_set(_callback, ctypes.c_void_p(0))
+c.llama_backend_init()
+
+
+@contextmanager
+def open_vocabulary(path: Path) -> Iterator["Vocabulary"]:
+    """Tokenizer and metadata of a GGUF file, without its weights. Raises ToolError when llama.cpp cannot read the file."""
+    with _loaded(path, vocab_only=True) as model:
+        yield Vocabulary(path=path, model=model)
+
+
+@contextmanager
+def open_model(path: Path, *, context: int, threads: int, sequences: int = 1, check_tensors: bool = False) -> Iterator["LlamaModel"]:
+    """A GGUF model ready to evaluate while the block runs.
+
+    `context` is how many tokens its memory holds, all sequences together; `threads` the most to use; `sequences` how many continuations of one prefix are
+    evaluated at a time; `check_tensors` reads every tensor and refuses values that are not finite. Raises ToolError when llama.cpp cannot load the file.
+    """
+    with _loaded(path, vocab_only=False, check_tensors=check_tensors) as model:
+        settings = c.llama_context_default_params()
+        settings.n_ctx = context
+        settings.n_batch = settings.n_ubatch = BATCH
+        settings.n_threads = settings.n_threads_batch = useful_threads(int(c.llama_model_n_params(model)), threads)
+        settings.n_seq_max = sequences + 1  # sequence 0 holds the prefix
+        settings.kv_unified = True  # so that sequences share the cells of a common prefix
+        pointer = c.llama_init_from_model(model, settings)
+        if pointer is None:
+            raise ToolError(f"llama.cpp cannot evaluate {path} with a context of {context} tokens: {_reason()}. Is there enough memory?")
+        batch = c.llama_batch_init(BATCH, 0, 1)
+        try:
+            yield LlamaModel(vocabulary=Vocabulary(path=path, model=model), context=context, sequences=sequences, pointer=pointer, batch=batch)
+        finally:
+            c.llama_batch_free(batch)
+            c.llama_free(pointer)
+
+
+@contextmanager
+def _loaded(path: Path, *, vocab_only: bool, check_tensors: bool = False) -> Iterator[int]:
+    settings = c.llama_model_default_params()
+    settings.vocab_only = vocab_only
+    settings.check_tensors = check_tensors
+    _errors.clear()
+    model = c.llama_model_load_from_file(str(path).encode(), settings)
+    if model is None:
+        raise ToolError(f"llama.cpp cannot load {path}: {_reason()}. The file is damaged, or of an architecture that this version does not know.")
+    try:
+        yield model
+    finally:
+        c.llama_model_free(model)
+
+
+def _reason() -> str:
+    return "; ".join(line for line in _errors if line) or "it gave no reason"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Tokenizer and metadata of a loaded GGUF file."""
+
+    path: Path
+    model: Any  # llama_model pointer
+
+    @cached_property
+    def _vocab(self) -> Any:
+        return c.llama_model_get_vocab(self.model)
+
+    @property
+    def size(self) -> int:
+        """Number of token ids."""
+        return int(c.llama_vocab_n_tokens(self._vocab))
+
+    @property
+    def bos(self) -> int | None:
+        """Id of the beginning-of-sequence token."""
+        return _token(c.llama_vocab_bos(self._vocab))
+
+    @property
+    def eos(self) -> int | None:
+        """Id of the end-of-sequence token."""
+        return _token(c.llama_vocab_eos(self._vocab))
+
+    @property
+    def pad(self) -> int | None:
+        """Id of the padding token."""
+        return _token(c.llama_vocab_pad(self._vocab))
+
+    @property
+    def trained_context(self) -> int:
+        """Longest sequence the model was made for, in tokens."""
+        return int(self.metadata[f"{self.metadata['general.architecture']}.context_length"])
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether tokenizing with `add_special` puts BOS in front."""
+        return bool(c.llama_vocab_get_add_bos(self._vocab))
+
+    @cached_property
+    def tokens(self) -> tuple[bytes, ...]:
+        """Every token as the file holds it, by id."""
+        return tuple(c.llama_vocab_get_text(self._vocab, token) for token in range(self.size))
+
+    @cached_property
+    def end_of_generation(self) -> frozenset[int]:
+        """Ids at which llama.cpp stops generating: eos, and what it recognizes as end of turn by name."""
+        return frozenset(token for token in range(self.size) if c.llama_vocab_is_eog(self._vocab, token))
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The file's metadata, each value written out as text; llama.cpp leaves out arrays, such as the vocabulary."""
+        pairs = (
+            (_text(lambda buffer, size, i=i: c.llama_model_meta_key_by_index(self.model, i, buffer, size)), i)
+            for i in range(c.llama_model_meta_count(self.model))
+        )
+        return {key: _text(lambda buffer, size, i=i: c.llama_model_meta_val_str_by_index(self.model, i, buffer, size)) for key, i in pairs}
+
+    @property
+    def chat_template(self) -> str | None:
+        """The embedded chat template."""
+        template = c.llama_model_chat_template(self.model, None)
+        return None if template is None else template.decode("utf-8", errors="replace")
+
+    def piece(self, token: int | None) -> str:
+        """How a token is written, `<s>` for instance; the empty text for None."""
+        return "" if token is None else self.detokenize([token])
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """See `engines.model.Model`."""
+        encoded = text.encode("utf-8")
+        room = len(encoded) + 8  # never more tokens than bytes, plus the special ones
+        tokens = (c.llama_token * room)()
+        count = c.llama_tokenize(self._vocab, encoded, len(encoded), tokens, room, add_special, parse_special)
+        if count < 0:
+            raise MeasurementError(f"llama.cpp cannot tokenize a text of {len(encoded)} bytes with {self.path}: it asks for room for {-count} tokens.")
+        return list(tokens[:count])
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """See `engines.model.Model`. Bytes that are no UTF-8 become U+FFFD."""
+        array = (c.llama_token * len(tokens))(*tokens)
+        size = c.llama_detokenize(self._vocab, array, len(tokens), None, 0, False, True)
+        buffer = ctypes.create_string_buffer(max(1, -size))
+        written = c.llama_detokenize(self._vocab, array, len(tokens), buffer, -size, False, True)
+        return buffer.raw[: max(0, written)].decode("utf-8", errors="replace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaModel:
+    """An `engines.model.Model` that runs in llama.cpp."""
+
+    vocabulary: Vocabulary
+    context: int
+    sequences: int
+    pointer: Any  # llama_context pointer
+    batch: Any  # llama_batch of BATCH tokens, filled again for each call
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """See `engines.model.Model`."""
+        return self.vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """See `engines.model.Model`."""
+        return self.vocabulary.detokenize(tokens)
+
+    def logits(self, tokens: Sequence[int], first: int) -> Floats:
+        """See `engines.model.Model`."""
+        self._clear()
+        return self._decode([(token, position, 0, position >= first) for position, token in enumerate(tokens)])
+
+    def continuations(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Floats:
+        """See `engines.model.Model`. As many suffixes as memory, sequences and one batch allow are evaluated together."""
+        self._clear()
+        self._decode([(token, position, 0, False) for position, token in enumerate(prefix)])
+        rows = [self._branches(prefix, group) for group in self._groups(suffixes, room=min(BATCH, self.context - len(prefix)))]
+        return np.concatenate(rows) if rows else np.zeros((0, self.vocabulary.size), dtype=np.float32)
+
+    def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
+        """See `engines.model.Model`."""
+        self._clear()
+        last = len(prompt) - 1
+        row = self._decode([(token, position, 0, position == last) for position, token in enumerate(prompt)])
+        answer = [int(row[-1].argmax())]
+        while answer[-1] not in stop and len(answer) < max_tokens and len(prompt) + len(answer) < self.context:
+            row = self._decode([(answer[-1], len(prompt) + len(answer) - 1, 0, True)])
+            answer.append(int(row[-1].argmax()))
+        return answer
+
+    def _groups(self, suffixes: Sequence[Sequence[int]], room: int) -> Iterator[list[Sequence[int]]]:
+        """Neighbouring suffixes, at most `sequences` of them and `room` tokens together."""
+        group: list[Sequence[int]] = []
+        for suffix in suffixes:
+            if group and (len(group) == self.sequences or sum(map(len, group)) + len(suffix) > room):
+                yield group
+                group = []
+            group.append(suffix)
+        if group:
+            yield group
+
+    def _branches(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Floats:
+        """Logits (len(suffixes), vocabulary) at each suffix's end; the prefix is in memory as sequence 0 and stays there."""
+        memory = c.llama_get_memory(self.pointer)
+        entries = []
+        for branch, suffix in enumerate(suffixes, start=1):
+            c.llama_memory_seq_cp(memory, 0, branch, -1, -1)
+            entries += [(token, len(prefix) + i, branch, i == len(suffix) - 1) for i, token in enumerate(suffix)]
+        rows = self._decode(entries)
+        for branch in range(1, len(suffixes) + 1):
+            c.llama_memory_seq_rm(memory, branch, -1, -1)
+        return rows
+
+    def _clear(self) -> None:
+        c.llama_memory_clear(c.llama_get_memory(self.pointer), True)
+
+    def _decode(self, entries: Sequence[tuple[int, int, int, bool]]) -> Floats:
+        """Evaluate (token, position, sequence, wanted) entries; logits (number of wanted, vocabulary) in their order. Raises MeasurementError."""
+        rows = [self._decode_batch(entries[start : start + BATCH]) for start in range(0, len(entries), BATCH)]
+        return np.concatenate(rows) if rows else np.zeros((0, self.vocabulary.size), dtype=np.float32)
+
+    def _decode_batch(self, entries: Iterable[tuple[int, int, int, bool]]) -> Floats:
+        batch, wanted, count = self.batch, 0, 0
+        for token, position, sequence, output in entries:
+            batch.token[count], batch.pos[count], batch.logits[count] = token, position, output
+            batch.n_seq_id[count], batch.seq_id[count][0] = 1, sequence
+            wanted += output
+            count += 1
+        batch.n_tokens = count
+        _errors.clear()
+        status = c.llama_decode(self.pointer, batch)
+        if status != 0:
+            why = "its memory is full" if status == 1 else _reason()
+            raise MeasurementError(f"llama.cpp cannot evaluate {self.vocabulary.path} on {count} tokens: {why} (code {status}, room for {self.context}).")
+        shape = (wanted, self.vocabulary.size)
+        return np.ctypeslib.as_array(c.llama_get_logits(self.pointer), shape).copy() if wanted else np.zeros(shape, dtype=np.float32)
+
+
+def _token(value: int) -> int | None:
+    return None if value == NO_TOKEN else int(value)
+
+
+def _text(fill: Any) -> str:
+    """What a C function writes into a buffer: it is called once for the length and once for the bytes."""
+    length = fill(None, 0)
+    if length < 0:
+        return ""
+    buffer = ctypes.create_string_buffer(length + 1)
+    fill(buffer, length + 1)
+    return buffer.value.decode("utf-8", errors="replace")

@@ -1,0 +1,132 @@
+"""Runs llama-server for its own chat template engine and tokenizer: what llama.cpp's users get, which its C interface does not offer."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from config.errors import MeasurementError, ToolError
+from engines import toolchain, tools
+from engines.model import Message
+
+SOCKET = "llama.sock"
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+START_TIMEOUT = 600.0  # seconds to load the model
+REQUEST_TIMEOUT = 60.0  # seconds for one answer
+POLL = 0.02  # seconds between two looks at whether it is ready
+KILL_AFTER = 5.0  # seconds it may take to end when asked to
+LAST_LINES = 12  # of its log, shown in an error
+
+
+@contextmanager
+def serve(gguf: Path, *, threads: int) -> Iterator["LlamaServer"]:
+    """A llama-server with the model `gguf` while the block runs; it is always gone afterwards.
+
+    It listens on a Unix socket in a private temporary folder, so that no other user or program can reach it and no port can be taken.
+    Raises ToolError with the last lines of its log when it does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        log = Path(folder) / "log"
+        command: list[str | Path] = [toolchain.tool("llama-server"), "--model", gguf.absolute(), "--host", SOCKET, "--threads", str(threads)]
+        command += ["--jinja", "--no-prefill-assistant", "--ctx-size", "256", "--parallel", "1", "--no-warmup", "--offline"]
+        environment = {name: os.environ[name] for name in tools.PASSED if name in os.environ}
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 (it only calls prctl)
+            ) as process,
+        ):
+            try:
+                with _client(Path(folder)) as client:
+                    _wait_until_ready(process, client, log)
+                    yield LlamaServer(client=client, gguf=gguf, log=log)
+            finally:
+                _end(process)
+
+
+def _end_with_parent() -> None:
+    """Runs in the child: the kernel kills it when this process dies, be it by SIGKILL."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def _client(folder: Path) -> Iterator[httpx.Client]:
+    descriptor = os.open(folder, os.O_RDONLY)  # a socket's path has at most 107 bytes, and a temporary folder's name may be longer
+    try:
+        transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{descriptor}/{SOCKET}")
+        with httpx.Client(transport=transport, base_url="http://llama-server", timeout=REQUEST_TIMEOUT) as client:
+            yield client
+    finally:
+        os.close(descriptor)
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", client: httpx.Client, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ToolError(f"llama-server ended with code {process.returncode} before it was ready. Its last lines: {_tail(log)}")
+        try:
+            if client.get("/health").status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:  # it does not listen yet
+            pass
+        time.sleep(POLL)
+    raise ToolError(f"llama-server was not ready after {START_TIMEOUT:.0f} seconds. Its last lines: {_tail(log)}")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(KILL_AFTER)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _tail(log: Path) -> str:
+    return " / ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaServer:
+    """A running llama-server."""
+
+    client: httpx.Client
+    gguf: Path
+    log: Path
+
+    def apply_template(self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: Sequence[Message] | None = None) -> str:
+        """The conversation as text in the model's embedded template, rendered by llama.cpp's own engine.
+
+        llama.cpp leaves out a BOS that the template writes at the beginning when its tokenizer adds one. Raises MeasurementError when it refuses.
+        """
+        request: dict[str, Any] = {"messages": [dict(message) for message in messages], "add_generation_prompt": add_generation_prompt}
+        return str(self._post("/apply-template", request | ({} if tools is None else {"tools": [dict(tool) for tool in tools]}))["prompt"])
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """Token ids of `text`; see `engines.model.Model`."""
+        return [int(token) for token in self._post("/tokenize", {"content": text, "add_special": add_special, "parse_special": parse_special})["tokens"]]
+
+    def _post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            response = self.client.post(path, json=request)
+        except httpx.TransportError as error:
+            raise MeasurementError(f"llama-server with {self.gguf} stopped answering ({error}) at {path}. Its last lines: {_tail(self.log)}") from error
+        if response.status_code != httpx.codes.OK:
+            raise MeasurementError(f"llama-server with {self.gguf} refused {path}: {response.text[:500]}")
+        answer: dict[str, Any] = response.json()
+        return answer

@@ -1,0 +1,77 @@
+"""Running llama.cpp's programs: output, logs, errors, time limits, and an environment without secrets."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.errors import ToolError
+from engines import tools
+
+
+def python(code: str) -> list[str | Path]:
+    return [sys.executable, "-c", code]
+
+
+def test_real_tools_run() -> None:
+    assert "version" in tools.run("llama-server", "--version")
+
+
+def test_real_converter_runs() -> None:
+    assert "--outtype" in tools.convert("--help")
+
+
+def test_unknown_tool() -> None:
+    with pytest.raises(ToolError, match="llama-nonsense of llama.cpp is not at"):
+        tools.run("llama-nonsense")
+
+
+def test_output_holds_both_streams_and_is_kept(tmp_path: Path) -> None:
+    output = tools.execute(python("import sys; print('out', flush=True); print('err', file=sys.stderr)"), log=tmp_path / "log")
+    assert output == "out\nerr\n"
+    assert (tmp_path / "log").read_text() == output
+
+
+def test_error_ends_with_the_last_lines_and_names_the_log(tmp_path: Path) -> None:
+    with pytest.raises(ToolError) as caught:
+        tools.execute(python("for n in range(100): print('line', n)\nraise SystemExit(3)"), log=tmp_path / "log")
+    message = str(caught.value)
+    assert "ended with exit code 3" in message
+    assert str(tmp_path / "log") in message
+    assert message.endswith("line 98\nline 99")
+    assert "line 84" not in message
+
+
+def test_real_tool_error_shows_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match=r"llama-quantize ended with exit code 1[\s\S]*absent\.gguf"):
+        tools.run("llama-quantize", tmp_path / "absent.gguf", tmp_path / "out.gguf", "Q8_0")
+
+
+def test_signal_is_named() -> None:
+    with pytest.raises(ToolError, match="was ended by SIGSEGV"):
+        tools.execute(python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"))
+
+
+def test_timeout_stops_it() -> None:
+    with pytest.raises(ToolError, match=r"was stopped after 0\.5 seconds[\s\S]*began"):
+        tools.execute(python("import time; print('began', flush=True); time.sleep(60)"), timeout=0.5)
+
+
+def test_program_that_cannot_be_run(tmp_path: Path) -> None:
+    (tmp_path / "program").write_text("not a program")
+    with pytest.raises(ToolError, match="cannot be run: Permission denied"):
+        tools.execute([tmp_path / "program"])
+
+
+def test_no_secret_reaches_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("SLUICE_HUB_TOKEN", "hf_secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    output = tools.execute(python("import os; print(dict(os.environ))"))
+    assert "secret" not in output
+    assert os.environ["PATH"] in output
+
+
+def test_runs_in_the_folder_it_is_given_and_reads_no_input(tmp_path: Path) -> None:
+    assert tools.execute(python("import os, sys; print(os.getcwd(), repr(sys.stdin.read()))"), cwd=tmp_path) == f"{tmp_path} ''\n"
