@@ -1,0 +1,131 @@
+"""Repairs a release: applies the fix rules to a snapshot, and records every change with its reason."""
+
+import inspect
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from builders.fixes import distinct_pad, end_of_turn_eos, sampling_defaults, single_bos, strip_remote_code
+from builders.fixes.edits import Edit, Files, applied, value_at
+from builders.links import link_or_copy
+from builders.names import CONFIGURATION, INDEX, is_legal
+from builders.weights import parameters, weight_files
+from config.errors import ConfigurationError, UpstreamError
+from config.rules import FAMILIES, FIXES, Family, Rule, family_of, load_families, load_rules
+from config.words import Patch
+
+VERSION = 1  # raise when outputs change
+
+REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
+    "strip_remote_code": strip_remote_code.repair,
+    "end_of_turn_eos": end_of_turn_eos.repair,
+    "distinct_pad": distinct_pad.repair,
+    "single_bos": single_bos.repair,
+    "sampling_defaults": sampling_defaults.repair,
+}
+LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB
+TEXTS = frozenset({"chat_template.jinja"})
+OPAQUE = frozenset({"tokenizer.model", "merges.txt"})  # no repair reads them
+
+
+def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = FIXES, families: Path = FAMILIES) -> dict[str, Any]:
+    """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked.
+
+    `repo` tells the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
+    Returns `patches` (each a Patch), `family` (its name or None), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
+    Raises UpstreamError when a configuration file cannot be read, ConfigurationError when a rule is wrong.
+    """
+    files = read_files(snapshot)
+    model_type = value_at(files, "config.json", ("model_type",))
+    family = family_of(repo, model_type if isinstance(model_type, str) else None, load_families(families))
+    chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
+    fixed, patches = apply_rules(files, chosen, family)
+    _write(out, snapshot, files, fixed)
+    weights = weight_files(out)
+    size, count = sum(file.stat().st_size for file in weights), parameters(weights)
+    return {
+        "patches": [asdict(patch) for patch in patches],
+        "family": family.name if family else None,
+        "bytes": size,
+        "parameters": count,
+        "bpw": size * 8 / count if count else None,
+    }
+
+
+def read_files(folder: Path) -> dict[str, Any]:
+    """The configuration files of a model folder by name, parsed. Raises UpstreamError when one is not what its name says."""
+    files: dict[str, Any] = {}
+    for name in sorted(CONFIGURATION - OPAQUE):
+        path = folder / name
+        if not path.is_file():
+            continue
+        if path.stat().st_size > LARGEST_FILE:
+            raise UpstreamError(f"{name} has {path.stat().st_size} bytes, more than any model needs. Do not use this repo.")
+        try:
+            text = path.read_text(encoding="utf-8")
+            files[name] = text if name in TEXTS else json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UpstreamError(
+                f"{name} of the release is not {'UTF-8' if name in TEXTS else 'JSON'}: {error}. The upload may be damaged; ask its owner."
+            ) from error
+        if name not in TEXTS and not isinstance(files[name], dict):
+            raise UpstreamError(f"{name} of the release holds no JSON object. The upload may be damaged; ask its owner.")
+    if "config.json" not in files:
+        raise UpstreamError("The release has no config.json, so its architecture is not known. Name a repo that holds a transformers model.")
+    return files
+
+
+def apply_rules(files: Files, rules: Sequence[Rule], family: Family | None) -> tuple[dict[str, Any], list[Patch]]:
+    """The files after all rules, each seeing what the one before left, and a record of every change."""
+    current, patches = dict(files), []
+    for rule in rules:
+        if rule.repair not in REPAIRS:
+            raise ConfigurationError(f"Rule {rule.id} asks for the repair {rule.repair!r}, which does not exist. Known repairs: {', '.join(REPAIRS)}.")
+        try:
+            call = inspect.signature(REPAIRS[rule.repair]).bind(current, family, **rule.params)
+        except TypeError as error:
+            raise ConfigurationError(f"Rule {rule.id} gives the repair {rule.repair!r} parameters that it does not take: {error}. Correct `params`.") from error
+        edits = REPAIRS[rule.repair](*call.args, **call.kwargs)
+        patches += [_patch(rule, edit, current) for edit in edits]
+        current = applied(current, edits)
+    return current, patches
+
+
+def _patch(rule: Rule, edit: Edit, files: Files) -> Patch:
+    return Patch(
+        fix=rule.id,
+        version=rule.version,
+        file=edit.file,
+        key=edit.dotted,
+        reason=f"{rule.reason.rstrip('.')} ({edit.because})." if edit.because else rule.reason,
+        before=_finite(value_at(files, edit.file, edit.key)),
+        after=edit.after,
+    )
+
+
+def _finite(value: Any) -> Any:
+    """The value, or its text when JSON proper cannot say it: Python's reader lets NaN and Infinity in."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return repr(value)
+    return value
+
+
+def _write(out: Path, snapshot: Path, before: Files, after: Files) -> None:
+    """The complete folder. Files that no repair changed keep their bytes; the rest of the snapshot (README.md, say) is left behind."""
+    for path in sorted(snapshot.iterdir()):
+        name = path.name
+        if path.is_symlink() or not path.is_file():
+            continue
+        if path.suffix == ".safetensors":
+            link_or_copy(path, out / name)
+        elif name == INDEX or is_legal(name) or (name in CONFIGURATION and after.get(name) == before.get(name)):
+            shutil.copyfile(path, out / name)
+    for name, content in after.items():
+        if content != before.get(name):
+            text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (out / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,32 @@
+"""Makes the token that ends the assistant's turn the end-of-sequence token, in every file that names one."""
+
+from typing import Any
+
+from builders.fixes.edits import Edit, Files, value_at
+from builders.fixes.templates import end_of_turn
+from builders.fixes.vocabulary import special_ids, text_of
+from config.rules import Family
+
+
+def repair(files: Files, family: Family | None) -> list[Edit]:
+    """Set eos to the token that the chat template puts after an answer. A list of ids that lacks it gets it as its first; one that has it is left alone."""
+    token = end_of_turn(files)
+    if token is None:
+        return []
+    number = special_ids(files)[token]
+    because = f"the chat template ends the turn with {token}"
+    edits = []
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        stated = value_at(files, file, ("eos_token",))
+        if file in files and text_of(stated) != token and not (stated is None and file == "special_tokens_map.json"):
+            edits.append(Edit(file=file, key=("eos_token", "content") if isinstance(stated, dict) else ("eos_token",), after=token, because=because))
+    for file in ("config.json", "generation_config.json"):
+        stated = value_at(files, file, ("eos_token_id",))
+        if file in files and number not in _as_list(stated):
+            after = [number, *stated] if isinstance(stated, list) else number if file == "config.json" else [number]
+            edits.append(Edit(file=file, key=("eos_token_id",), after=after, because=because))
+    return edits
+
+
+def _as_list(stated: Any) -> list[Any]:
+    return stated if isinstance(stated, list) else [stated]

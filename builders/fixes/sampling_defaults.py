@@ -1,0 +1,25 @@
+"""Writes the sampling advice of the model's family into generation_config.json where the release gives none."""
+
+from builders.fixes.edits import Edit, Files, value_at
+from config.rules import Family
+
+FILE = "generation_config.json"
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def repair(files: Files, family: Family | None) -> list[Edit]:
+    """Add each figure that the file lacks, and turn sampling on. A file that is missing is made, with the special tokens of config.json.
+
+    Values that upstream gives are never changed; a family without documented figures changes nothing.
+    """
+    if family is None or family.sampling is None:
+        return []
+    advice = {key: value for key, value in family.sampling.model_dump().items() if value_at(files, FILE, (key,)) is None}
+    if not advice:
+        return []
+    because = f"the figures are those of the {family.name} family"
+    wanted = ({"do_sample": True} if value_at(files, FILE, ("do_sample",)) is not True else {}) | advice
+    if FILE not in files:
+        numbers = {key: value_at(files, "config.json", (key,)) for key in TOKENS}
+        wanted = {key: number for key, number in numbers.items() if number is not None} | wanted
+    return [Edit(file=FILE, key=(key,), after=value, because=because) for key, value in wanted.items()]

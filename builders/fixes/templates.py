@@ -1,0 +1,77 @@
+"""Finds a model's chat templates and renders them, in transformers' immutable sandbox, to learn what they do.
+
+A template is a stranger's program: this runs in a stage's process, where time and memory are limited.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from builders.fixes.edits import Files, Key, value_at
+from builders.fixes.vocabulary import named, special_ids
+from config.errors import MeasurementError
+from engines import chat
+from engines.model import Message
+
+ANSWER = "sluice-answer"  # an assistant's text that occurs in no template
+
+_SYSTEM = {"role": "system", "content": "You are brief."}
+_USER = {"role": "user", "content": "Name a colour."}
+_ASSISTANT = {"role": "assistant", "content": ANSWER}
+_TOOL = {"type": "function", "function": {"name": "paint", "description": "Paints.", "parameters": {"type": "object", "properties": {}}}}
+
+TURN = (_USER, _ASSISTANT)
+CONVERSATIONS: tuple[tuple[Message, ...], ...] = ((_USER,), TURN, (_SYSTEM, _USER), (_SYSTEM, *TURN), (*TURN, *TURN, _USER), (_SYSTEM, *TURN, _USER))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A chat template and the place it stands in."""
+
+    file: str
+    key: Key
+    name: str  # "default", "tool_use", …
+    text: str
+
+
+def templates(files: Files) -> tuple[Template, ...]:
+    """Every chat template of the model, the one in force first: a file of its own goes before tokenizer_config.json."""
+    return tuple(sorted(_found(files), key=lambda template: template.name != "default"))
+
+
+def _found(files: Files) -> Iterator[Template]:
+    if isinstance(text := files.get("chat_template.jinja"), str):
+        yield Template(file="chat_template.jinja", key=(), name="default", text=text)
+    for file in ("chat_template.json", "tokenizer_config.json"):
+        value = value_at(files, file, ("chat_template",))
+        if isinstance(value, str):
+            yield Template(file=file, key=("chat_template",), name="default", text=value)
+        elif isinstance(value, list):
+            for position, entry in enumerate(value):
+                match entry:
+                    case {"name": str(name), "template": str(text)}:
+                        yield Template(file=file, key=("chat_template", position, "template"), name=name, text=text)
+
+
+def render(files: Files, text: str, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: bool = False) -> str | None:
+    """The conversation as text, None when the template refuses it or does not parse; `tools` offers it a function to call."""
+    try:
+        return chat.render(text, messages, special_tokens=named(files), add_generation_prompt=add_generation_prompt, tools=[_TOOL] if tools else None)
+    except MeasurementError:
+        return None
+
+
+def renderings(files: Files, text: str) -> list[str | None]:
+    """Several conversations, with and without a prompt for the answer and a tool, always in the same order; None where the template refuses."""
+    prompted = [render(files, text, messages, add_generation_prompt=messages[-1]["role"] == "user") for messages in CONVERSATIONS]
+    return [*prompted, render(files, text, CONVERSATIONS[0]), render(files, text, CONVERSATIONS[2], add_generation_prompt=True, tools=True)]
+
+
+def end_of_turn(files: Files) -> str | None:
+    """The special token that the template in force puts right after an assistant's answer; None without a template, or when it puts none there."""
+    for template in templates(files)[:1]:
+        for messages in (TURN, (_SYSTEM, *TURN)):
+            rendered = render(files, template.text, messages)
+            if rendered is not None and ANSWER in rendered:
+                rest = rendered.rpartition(ANSWER)[2].lstrip()
+                return max((text for text in special_ids(files) if rest.startswith(text)), key=len, default=None)
+    return None

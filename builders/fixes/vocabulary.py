@@ -1,0 +1,58 @@
+"""What a model's files say about its special tokens: their names, texts and ids."""
+
+from typing import Any
+
+from builders.fixes.edits import Files, dict_at, list_at, value_at
+
+ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+_BOS_BY_DEFAULT = {"LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast"}
+"""Tokenizer classes of transformers that add BOS unless told otherwise."""
+
+
+def text_of(entry: Any) -> str | None:
+    """A token's text from either form that tokenizer files use: the text itself, or an object with `content`."""
+    text = entry.get("content") if isinstance(entry, dict) else entry
+    return text if isinstance(text, str) and text else None
+
+
+def named(files: Files) -> dict[str, str]:
+    """The texts of bos_token, eos_token and so on; tokenizer_config.json goes before special_tokens_map.json."""
+    found: dict[str, str] = {}
+    for role in ROLES:
+        for file in ("tokenizer_config.json", "special_tokens_map.json"):
+            text = text_of(value_at(files, file, (role,)))
+            if text is not None:
+                found.setdefault(role, text)
+    return found
+
+
+def special_ids(files: Files) -> dict[str, int]:
+    """Ids of the special tokens, by text, lowest id first: those marked special, and those that have a role."""
+    found: dict[str, int] = {}
+    for entry in list_at(files, "tokenizer.json", ("added_tokens",)):
+        if isinstance(entry, dict) and entry.get("special"):
+            _add(found, entry.get("content"), entry.get("id"))
+    for number, entry in dict_at(files, "tokenizer_config.json", ("added_tokens_decoder",)).items():
+        if isinstance(entry, dict) and entry.get("special") and number.isdecimal():
+            _add(found, entry.get("content"), int(number))
+    for text in named(files).values():
+        for file, key in (("tokenizer.json", ("model", "vocab", text)), ("added_tokens.json", (text,)), ("vocab.json", (text,))):
+            _add(found, text, value_at(files, file, key))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _add(found: dict[str, int], text: Any, number: Any) -> None:
+    if isinstance(text, str) and text and isinstance(number, int) and not isinstance(number, bool):
+        found.setdefault(text, number)
+
+
+def adds_bos(files: Files) -> bool:
+    """Whether the tokenizer puts BOS before a text by itself: by its setting, else by its class, else by the post-processor of tokenizer.json."""
+    stated = value_at(files, "tokenizer_config.json", ("add_bos_token",))
+    if isinstance(stated, bool):
+        return stated
+    if text_of(value_at(files, "tokenizer_config.json", ("tokenizer_class",))) in _BOS_BY_DEFAULT:
+        return True
+    bos, processor = named(files).get("bos_token"), value_at(files, "tokenizer.json", ("post_processor",))
+    candidates = [processor, *list_at(files, "tokenizer.json", ("post_processor", "processors"))]
+    return any(bos is not None and value_at({"": item}, "", ("single", 0, "SpecialToken", "id")) == bos for item in candidates)

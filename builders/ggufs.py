@@ -1,0 +1,32 @@
+"""Weighs GGUF files: parameters, tensor bytes and header, read from the file itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf import GGUFReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """How large a GGUF file and its parts are."""
+
+    parameters: int  # values of all tensors
+    tensor_bytes: int  # of all tensors, without the padding between them
+    header_bytes: int  # before the first tensor's data: metadata, vocabulary, tensor table
+    file_bytes: int
+
+    @property
+    def bpw(self) -> float:
+        """Bits of tensor data per parameter; metadata and vocabulary, which quantization does not touch, are not counted."""
+        return self.tensor_bytes * 8 / self.parameters
+
+
+def weigh(path: Path) -> Weight:
+    """The sizes of one GGUF file; its tensors are mapped, not read."""
+    reader = GGUFReader(path)
+    return Weight(
+        parameters=int(sum(int(tensor.n_elements) for tensor in reader.tensors)),
+        tensor_bytes=int(sum(int(tensor.n_bytes) for tensor in reader.tensors)),
+        header_bytes=int(reader.data_offset),
+        file_bytes=path.stat().st_size,
+    )

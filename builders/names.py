@@ -1,0 +1,76 @@
+"""Which files of a repo are fetched, and which names are refused: a repo's listing and its shard index are written by strangers."""
+
+import re
+from collections.abc import Collection
+
+from config.errors import UpstreamError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+DEEPEST = 10  # path components; ordinary repos have up to four
+LONGEST = 255  # bytes of one component, the limit of common file systems
+
+CONFIGURATION = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "vocab.json",
+        "merges.txt",
+    }
+)
+"""What a model needs beside its weights."""
+
+_LEGAL = re.compile(r"(LICEN[CS]E|NOTICE|USE_POLICY)([._-][A-Za-z0-9._-]{1,40})?", re.IGNORECASE)
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
+
+
+def is_legal(name: str) -> bool:
+    """Whether a file at the repo's top holds the terms under which it may be passed on."""
+    return _LEGAL.fullmatch(name) is not None and not name.endswith((".py", ".bin", ".pt", ".pkl"))
+
+
+def check_name(name: str, repo: str) -> None:
+    """Raise UpstreamError when a path in the repo could lead out of a folder or is not a plain relative path."""
+    parts = name.split("/")
+    if not name or len(parts) > DEEPEST or any(part in {"", ".", ".."} or len(part.encode(errors="replace")) > LONGEST for part in parts):
+        fault = "is not a plain relative path"
+    elif "\\" in name or ":" in name or not name.isprintable():
+        fault = "holds a character that some system reads as part of a path, or that cannot be shown"
+    else:
+        return
+    raise UpstreamError(
+        f"{repo} holds a file named {name[:200]!r}, which {fault}. Nothing was downloaded; report the repo to the Hub if you did not expect this."
+    )
+
+
+def check_names(names: Collection[str], repo: str) -> None:
+    """Apply `check_name` to a whole listing, and refuse two names that one file system would take for the same."""
+    for name in names:
+        check_name(name, repo)
+    if len({name.casefold() for name in names if "/" not in name}) < len({name for name in names if "/" not in name}):
+        raise UpstreamError(f"{repo} holds files whose names differ only in upper and lower case. Ask its owner to rename them.")
+
+
+def shards(weight_map: object, present: Collection[str], repo: str) -> tuple[str, ...]:
+    """The files that a shard index names, sorted. Raises UpstreamError unless each is a plain file name beside the index that the repo holds."""
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UpstreamError(f"{INDEX} of {repo} has no `weight_map`, so its shards are not known. Ask its owner to upload the index again.")
+    named = set()
+    for value in weight_map.values():
+        if not isinstance(value, str) or _SHARD.fullmatch(value) is None:
+            raise UpstreamError(
+                f"{INDEX} of {repo} names the shard {str(value)[:200]!r}, which is not a plain .safetensors file beside it. Do not use this repo."
+            )
+        named.add(value)
+    if missing := sorted(named - set(present)):
+        raise UpstreamError(
+            f"{INDEX} of {repo} names {len(missing)} files that the repo does not hold, among them {missing[0]}. The upload may be unfinished; try later."
+        )
+    return tuple(sorted(named))

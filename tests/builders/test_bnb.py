@@ -1,0 +1,64 @@
+"""bitsandbytes NF4 on the CPU: what is quantized, what stays, and that it loads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import bnb
+from builders.weights import read_header
+from config.digests import content_digest
+from config.errors import UpstreamError
+from engines import hf
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def quantized(fixed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("bnb")
+    return out, bnb.quantize(out, model=fixed, threads=1)
+
+
+def test_linear_layers_are_4_bit_and_the_rest_is_16_bit(quantized: tuple[Path, dict[str, Any]]) -> None:
+    tensors = {tensor.name: tensor for tensor in read_header(quantized[0] / "model.safetensors")}
+    assert tensors["model.embed_tokens.weight"].dtype == "BF16"
+    assert tensors["model.norm.weight"].dtype == "BF16"
+    projection = tensors["model.layers.0.mlp.down_proj.weight"]
+    assert (projection.dtype, projection.elements) == ("U8", 256 * 768 // 2)
+    assert "model.layers.0.mlp.down_proj.weight.nested_absmax" in tensors, "the scales are quantized again"
+    config = json.loads((quantized[0] / "config.json").read_text())["quantization_config"]
+    assert (config["bnb_4bit_quant_type"], config["bnb_4bit_use_double_quant"], config["bnb_4bit_compute_dtype"]) == ("nf4", True, "bfloat16")
+
+
+def test_sizes(quantized: tuple[Path, dict[str, Any]]) -> None:
+    size = (quantized[0] / "model.safetensors").stat().st_size
+    assert quantized[1] == {"bytes": size, "parameters": 3_672_320, "bpw": pytest.approx(size * 8 / 3_672_320)}
+    assert 4 < quantized[1]["bpw"] < 8
+
+
+def test_tokenizer_template_and_generation_config_are_the_fixed_models(quantized: tuple[Path, dict[str, Any]], fixed: Path) -> None:
+    names = {path.name for path in fixed.iterdir()}
+    assert {path.name for path in quantized[0].iterdir()} == names
+    for name in names - {"config.json", "model.safetensors"}:
+        assert (quantized[0] / name).read_bytes() == (fixed / name).read_bytes()
+
+
+def test_it_loads_and_answers_as_before(quantized: tuple[Path, dict[str, Any]]) -> None:
+    with hf.open_model(quantized[0], threads=1) as model:
+        prompt = hf.render_chat(model.tokenizer, [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True)
+        answer = model.generate(model.tokenize(prompt, add_special=True), max_tokens=40, stop=[4])
+        assert answer[-1] == 4
+        assert "Paris" in model.detokenize(answer)
+
+
+def test_the_same_again_gives_the_same_bytes(quantized: tuple[Path, dict[str, Any]], fixed: Path, tmp_path: Path) -> None:
+    bnb.quantize(tmp_path, model=fixed, threads=1)
+    assert content_digest(tmp_path) == content_digest(quantized[0])
+
+
+def test_a_model_that_does_not_load_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
+    with pytest.raises(UpstreamError, match="cannot load the fixed model for 4-bit"):
+        bnb.quantize(tmp_path / "out", model=tmp_path, threads=1)

@@ -1,0 +1,75 @@
+"""Conversion with the real converter: what stands in the GGUF, and what happens with models that cannot be converted."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf import GGUFReader, TokenType
+
+from builders import convert, fixes
+from builders.weights import parameters, weight_files
+from config.digests import file_sha256
+from config.errors import UpstreamError
+from tests.builders.conftest import CLEAN, demo_json
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    return {name: field.contents() for name, field in GGUFReader(path).fields.items()}
+
+
+def test_special_tokens_and_template_are_those_of_the_fixed_model(gguf: Path) -> None:
+    found = metadata(gguf)
+    config = json.loads((CLEAN / "tokenizer_config.json").read_text())
+    assert [found[f"tokenizer.ggml.{name}_token_id"] for name in ("bos", "eos", "padding")] == [1, 4, 5]
+    assert found["tokenizer.chat_template"] == config["chat_template"]
+    assert (found["tokenizer.ggml.add_bos_token"], found["tokenizer.ggml.add_eos_token"], found["tokenizer.ggml.add_space_prefix"]) == (True, False, False)
+    types = dict(zip(found["tokenizer.ggml.tokens"], found["tokenizer.ggml.token_type"], strict=True))
+    assert all(types[token] == TokenType.CONTROL for token in ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"))
+    assert all(types[token] == TokenType.USER_DEFINED for token in ("<think>", "</think>"))
+    assert types["<0x0A>"] == TokenType.BYTE
+
+
+def test_names_and_sampling_advice(gguf: Path) -> None:
+    found = metadata(gguf)
+    assert (gguf.name, found["general.name"]) == ("tiny-chat-BF16.gguf", "tiny-chat")
+    assert [found[f"general.sampling.{name}"] for name in ("temp", "top_k", "top_p", "min_p")] == pytest.approx([0.6, 20, 0.95, 0.0])
+    assert found["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(demo_json("config.json")["rms_norm_eps"])
+
+
+def test_matrices_are_bfloat16_and_every_parameter_is_there(gguf: Path, fixed: Path) -> None:
+    tensors = GGUFReader(gguf).tensors
+    assert {tensor.tensor_type.name for tensor in tensors if len(tensor.shape) > 1} == {"BF16"}
+    assert sum(int(tensor.n_elements) for tensor in tensors) == parameters(weight_files(fixed))
+
+
+@pytest.mark.slow
+def test_the_same_model_elsewhere_gives_the_same_bytes(gguf: Path, fixed: Path, tmp_path: Path) -> None:
+    elsewhere, out = tmp_path / "Another-Name-7B-Instruct", tmp_path / "out"
+    shutil.copytree(fixed, elsewhere)
+    out.mkdir()
+    result = convert.convert(out, model=elsewhere, name="tiny-chat")
+    assert result == {"file": gguf.name, "bytes": gguf.stat().st_size, "parameters": 3_672_320}
+    assert file_sha256(out / gguf.name) == file_sha256(gguf)
+    assert [path.name for path in out.iterdir()] == [gguf.name]
+    assert not re.search(rb"Another|/tmp|" + str(tmp_path).encode(), (out / gguf.name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"architectures": ["StrangeForCausalLM"]}, "has the architecture StrangeForCausalLM, which the converter of llama.cpp .* does not know"),
+        ({"hidden_size": "wide"}, "cannot be converted to GGUF"),
+    ],
+)
+def test_a_model_that_cannot_be_converted_is_told_in_words(upload: Callable[..., Path], tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    model, out = tmp_path / "model", tmp_path / "out"
+    model.mkdir()
+    out.mkdir()
+    fixes.repair(model, snapshot=upload(config=demo_json("config.json") | changed), repo="upstream/tiny-chat", fixes=True)
+    with pytest.raises(UpstreamError, match=said):
+        convert.convert(out, model=model, name="tiny-chat")
+    assert list(out.iterdir()) == []

@@ -1,0 +1,88 @@
+"""Names from a stranger's listing and shard index."""
+
+import pytest
+
+from builders.names import check_name, check_names, is_legal, shards
+from config.errors import UpstreamError
+
+REPO = "upstream/tiny-chat"
+
+
+@pytest.mark.parametrize("name", ["config.json", "original/params.json", "a b.txt", "日本語.md", ".gitattributes", "model-00001-of-00002.safetensors"])
+def test_ordinary_names(name: str) -> None:
+    check_name(name, REPO)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "../x",
+        "a/../b",
+        "a/./b",
+        "a//b",
+        "a/",
+        "..",
+        "a\\b",
+        "C:x",
+        "a\nb",
+        "a\0b",
+        "\x1b[2J",
+        "a\u202eb",
+        "/".join("abcdefghijk"),
+        "x" * 300,
+    ],
+)
+def test_names_that_are_refused(name: str) -> None:
+    with pytest.raises(UpstreamError, match="Nothing was downloaded"):
+        check_name(name, REPO)
+
+
+def test_names_that_some_file_systems_take_for_one() -> None:
+    check_names(["config.json", "sub/Config.json"], REPO)
+    with pytest.raises(UpstreamError, match="upper and lower case"):
+        check_names(["config.json", "Config.json"], REPO)
+
+
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [
+        ("LICENSE", True),
+        ("LICENSE.txt", True),
+        ("NOTICE", True),
+        ("USE_POLICY.md", True),
+        ("license-extra.pdf", True),
+        ("LICENSE.py", False),
+        ("LICENSES", False),
+    ],
+)
+def test_terms(name: str, legal: bool) -> None:
+    assert is_legal(name) is legal
+
+
+def test_shards_are_plain_files_of_the_repo() -> None:
+    present = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json"]
+    assert shards({"a": present[1], "b": present[0], "c": present[1]}, present, REPO) == (present[0], present[1])
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "said"),
+    [
+        ({"a": "../../other/model.safetensors"}, "not a plain"),
+        ({"a": "/model.safetensors"}, "not a plain"),
+        ({"a": "sub/model.safetensors"}, "not a plain"),
+        ({"a": ".safetensors"}, "not a plain"),
+        ({"a": "pytorch_model.bin"}, "not a plain"),
+        ({"a": "model.safetensors\n"}, "not a plain"),
+        ({"a": "http://elsewhere/model.safetensors"}, "not a plain"),
+        ({"a": 7}, "not a plain"),
+        ({"a": "model-00001-of-00001.safetensors"}, "does not hold"),
+        ({}, "no `weight_map`"),
+        (None, "no `weight_map`"),
+        (["model.safetensors"], "no `weight_map`"),
+    ],
+)
+def test_indexes_that_are_refused(weight_map: object, said: str) -> None:
+    with pytest.raises(UpstreamError, match=said):
+        shards(weight_map, ["config.json"], REPO)

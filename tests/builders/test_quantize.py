@@ -1,0 +1,64 @@
+"""llama.cpp's stock mixes: size, metadata, determinism, and sizes foretold."""
+
+from pathlib import Path
+
+import pytest
+from gguf import GGUFReader
+
+from builders import quantize
+from builders.ggufs import weigh
+from config.digests import file_sha256
+from config.errors import ToolError
+
+TYPES = ["Q2_K", "Q3_K_M", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "IQ2_XXS", pytest.param("IQ1_S", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_mix_is_as_large_as_foretold_and_holds_no_paths(gguf: Path, imatrix: Path, tmp_path: Path, type_: str) -> None:
+    result = quantize.quantize(tmp_path, gguf=gguf, imatrix=imatrix, type=type_, name="tiny-chat", threads=2)
+    file = tmp_path / f"tiny-chat-{type_}.gguf"
+    assert [path.name for path in tmp_path.iterdir()] == [result["file"]] == [file.name]
+    assert result["bytes"] == file.stat().st_size < gguf.stat().st_size
+    assert 0 <= result["bytes"] - quantize.dry_run_bytes(gguf, type_, imatrix) < 512
+    tensors = GGUFReader(file).tensors
+    assert result["bpw"] == pytest.approx(8 * sum(int(tensor.n_bytes) for tensor in tensors) / 3_672_320)
+    fields = GGUFReader(file).fields
+    assert (fields["quantize.imatrix.file"].contents(), fields["quantize.imatrix.dataset"].contents()) == ("imatrix.gguf", "calibration.txt")
+    assert b"/tmp" not in file.read_bytes()
+
+
+def test_mixes_are_ordered_by_size(gguf: Path, imatrix: Path) -> None:
+    sizes = [quantize.dry_run_bytes(gguf, type_, imatrix) for type_ in ("IQ1_S", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")]
+    assert sizes == sorted(sizes)
+
+
+def test_the_same_again_gives_the_same_bytes_with_any_number_of_threads(gguf: Path, imatrix: Path, tmp_path: Path) -> None:
+    digests = set()
+    for threads in (1, 2):
+        out = tmp_path / str(threads)
+        out.mkdir()
+        digests.add(file_sha256(out / str(quantize.quantize(out, gguf=gguf, imatrix=imatrix, type="Q4_K_M", name="x", threads=threads)["file"])))
+    assert len(digests) == 1
+
+
+def test_bf16_is_the_file_itself(gguf: Path, imatrix: Path, tmp_path: Path) -> None:
+    result = quantize.quantize(tmp_path, gguf=gguf, imatrix=imatrix, type="BF16", name="renamed", threads=1)
+    assert (tmp_path / "renamed-BF16.gguf").samefile(gguf)
+    assert result["bytes"] == quantize.dry_run_bytes(gguf, "BF16") == gguf.stat().st_size
+    assert result["bpw"] == weigh(gguf).bpw == pytest.approx(16.01, abs=0.01)
+
+
+def test_what_is_planned_for_each_tensor(gguf: Path) -> None:
+    plan = quantize.planned(gguf, "Q4_0")
+    assert len(plan) == 38
+    assert not plan["blk.0.attn_norm.weight"].quantized
+    assert (plan["blk.0.attn_q.weight"].type.name, plan["blk.0.attn_q.weight"].bytes) == ("Q4_0", 256 * 256 // 32 * 18)
+
+
+def test_a_tool_that_fails_says_why_and_leaves_nothing(imatrix: Path, tmp_path: Path) -> None:
+    broken, out = tmp_path / "broken.gguf", tmp_path / "out"
+    broken.write_bytes(b"GGUF" + b"\0" * 60)
+    out.mkdir()
+    with pytest.raises(ToolError, match="llama-quantize ended with exit code"):
+        quantize.quantize(out, gguf=broken, imatrix=imatrix, type="Q4_0", name="x", threads=1)
+    assert list(out.iterdir()) == []

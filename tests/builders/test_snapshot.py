@@ -1,0 +1,244 @@
+"""Fetching from the embedded Hub with the real client, and what goes wrong there."""
+
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.hf_api import ModelInfo, RepoFile
+
+from builders import snapshot
+from config.digests import file_sha256
+from config.errors import HubError, UpstreamError
+from config.words import Release
+from hub.server import running
+from hub.tokens import create_token
+from tests.builders.conftest import DEMO
+
+# the client library hands its own LFS uploads to httpx2 in a way that is deprecated there
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
+
+REPO = "upstream/tiny-chat"
+FETCHED = {path.name for path in DEMO.iterdir()} - {"training_args.bin"}
+
+
+@dataclass(frozen=True)
+class Served:
+    root: Path
+    url: str
+
+    def api(self, token: str | None = None) -> HfApi:
+        return HfApi(endpoint=self.url, token=token or False)
+
+    @property
+    def owner(self) -> HfApi:
+        return self.api(create_token(self.root, user="upstream"))
+
+    def push(self, folder: Path, repo: str = REPO) -> None:
+        owner = self.owner
+        owner.create_repo(repo, exist_ok=True)
+        owner.upload_folder(repo_id=repo, folder_path=folder)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    root = tmp_path_factory.mktemp("hub") / "root"
+    with running(root) as url:
+        found = Served(root=root, url=url)
+        found.push(DEMO)
+        yield found
+
+
+def in_memory(*files: RepoFile) -> HfApi:
+    """A client whose Hub lists these files: names that no real Hub would store."""
+    return SimpleNamespace(endpoint="http://hub", list_repo_tree=lambda *_, **__: iter(files))  # type: ignore[return-value]
+
+
+def listed(path: str, size: int = 1, sha256: str | None = None) -> RepoFile:
+    lfs = {"size": size, "oid": sha256, "pointerSize": 1} if sha256 else None
+    return RepoFile(path=path, size=size, oid="0" * 40, lfs=lfs)
+
+
+def test_a_branch_becomes_a_commit_with_what_the_card_says(served: Served) -> None:
+    upstream = snapshot.resolve(served.api(), REPO, "main")
+    assert upstream.release == Release(repo=REPO, sha=served.api().model_info(REPO).sha or "")
+    assert (upstream.private, upstream.gated) == (False, False)
+    assert (upstream.license, upstream.languages, upstream.pipeline_tag, upstream.tags) == ("apache-2.0", ("en",), "text-generation", ("chat",))
+    assert snapshot.resolve(served.api(), REPO, upstream.release.sha) == upstream
+
+
+def test_a_private_repo_is_known_as_private_to_its_owner_and_unknown_to_others(served: Served) -> None:
+    served.owner.create_repo("upstream/secret", private=True)
+    assert snapshot.resolve(served.owner, "upstream/secret", "main").private
+    with pytest.raises(UpstreamError, match=r"upstream/secret .* does not exist, or is private"):
+        snapshot.resolve(served.api(), "upstream/secret", "main")
+
+
+def test_a_card_of_strange_types_is_read() -> None:
+    card = {"license": ["a", "b"], "language": ["en", 7, "de"], "tags": [3, "chat"], "base_model": "a/b"}
+    info = ModelInfo(id=REPO, sha="1" * 40, private=False, tags=[], cardData=card)
+    upstream = snapshot.resolve(SimpleNamespace(model_info=lambda *_, **__: info, endpoint="http://hub"), REPO, "main")  # type: ignore[arg-type]
+    assert (upstream.license, upstream.languages, upstream.tags, upstream.base_models) == (None, ("en", "de"), ("chat",), ("a/b",))
+
+
+def test_a_card_that_the_client_cannot_read_is_an_error_in_words() -> None:
+    def model_info(repo: str, *, revision: str) -> ModelInfo:
+        return ModelInfo(id=repo, sha="1" * 40, cardData={"tags": 3})
+
+    with pytest.raises(UpstreamError, match="what the Hub says about it cannot be read"):
+        snapshot.resolve(SimpleNamespace(model_info=model_info, endpoint="http://hub"), REPO, "main")  # type: ignore[arg-type]
+
+
+def test_fetching_takes_what_is_needed_and_nothing_else(served: Served, tmp_path: Path) -> None:
+    release = snapshot.resolve(served.api(), REPO, "main").release
+    result = snapshot.fetch(tmp_path, api=served.api(), release=release)
+    assert {path.name for path in tmp_path.iterdir()} == FETCHED
+    for record in result["files"]:
+        path = tmp_path / record["path"]
+        assert (record["bytes"], record["sha256"]) == (path.stat().st_size, file_sha256(DEMO / path.name))
+        assert not path.is_symlink()
+    assert result["total"] == sum(record["bytes"] for record in result["files"])
+    assert snapshot.sizes(served.api(), release) == {record["path"]: record["bytes"] for record in result["files"]}
+
+
+def test_an_old_commit_stays_what_it_was(served: Served, tmp_path: Path) -> None:
+    served.push(DEMO, "upstream/moving")
+    release = snapshot.resolve(served.api(), "upstream/moving", "main").release
+    served.owner.upload_file(repo_id="upstream/moving", path_in_repo="generation_config.json", path_or_fileobj=b"{}")
+    assert snapshot.resolve(served.api(), "upstream/moving", "main").release != release
+    snapshot.fetch(tmp_path, api=served.api(), release=release)
+    assert (tmp_path / "generation_config.json").read_bytes() == (DEMO / "generation_config.json").read_bytes()
+
+
+def push_changed(served: Served, folder: Path, repo: str, change: Callable[[Path], object]) -> Release:
+    shutil.copytree(DEMO, folder)
+    change(folder)
+    served.push(folder, repo)
+    return snapshot.resolve(served.api(), repo, "main").release
+
+
+def as_shards(folder: Path, weight_map: dict[str, Any] | None = None) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    content = {"metadata": {}, "weight_map": weight_map or {"model.norm.weight": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+
+
+def test_shards_come_with_their_index_and_other_weights_do_not(served: Served, tmp_path: Path) -> None:
+    def change(folder: Path) -> None:
+        as_shards(folder)
+        (folder / "consolidated.safetensors").write_bytes(b"a second copy")
+        (folder / "onnx").mkdir()
+        (folder / "onnx" / "config.json").write_text("{}")
+        (folder / "LICENSE.txt").write_text("terms")
+
+    release = push_changed(served, tmp_path / "in", "upstream/sharded", change)
+    (tmp_path / "out").mkdir()
+    snapshot.fetch(tmp_path / "out", api=served.api(), release=release)
+    wanted = FETCHED - {"model.safetensors"} | {"model-00001-of-00001.safetensors", "model.safetensors.index.json", "LICENSE.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
+
+
+def to_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (to_pickle, "no safetensors weights.*pytorch_model.bin, which can run code"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors weights"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (lambda folder: as_shards(folder, {"a": "../evil.safetensors"}), "not a plain .safetensors file"),
+        (lambda folder: as_shards(folder, {"a": "model-00002-of-00002.safetensors"}), "does not hold"),
+        (lambda folder: (as_shards(folder), (folder / "model.safetensors.index.json").write_text("[")), "is not JSON"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64), "not a sound safetensors file"),
+    ],
+)
+def test_releases_that_cannot_be_used(served: Served, tmp_path: Path, change: Callable[[Path], object], said: str, request: pytest.FixtureRequest) -> None:
+    release = push_changed(served, tmp_path / "in", f"upstream/bad-{abs(hash(request.node.name)):x}", change)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UpstreamError, match=said):
+        snapshot.fetch(tmp_path / "out", api=served.api(), release=release)
+
+
+@pytest.mark.parametrize("name", ["https://example.com/a/b", "../../etc", "tiny-chat", "a/b/c", "a/..", ""])
+def test_what_is_no_repo_name_is_refused_without_asking(name: str) -> None:
+    with pytest.raises(UpstreamError, match="is not the name of a repo"):
+        snapshot.resolve(HfApi(endpoint="http://127.0.0.1:1"), name, "main")
+
+
+def test_unknown_repos_and_revisions(served: Served) -> None:
+    with pytest.raises(UpstreamError, match=r"upstream/nonesuch .* does not exist, or is private"):
+        snapshot.resolve(served.api(), "upstream/nonesuch", "main")
+    with pytest.raises(UpstreamError, match="no revision 'v9'"):
+        snapshot.resolve(served.api(), REPO, "v9")
+
+
+def test_a_gated_repo_tells_to_accept_its_terms(served: Served, tmp_path: Path) -> None:
+    served.push(DEMO, "upstream/gated")
+    served.owner.update_repo_settings("upstream/gated", gated="auto")
+    upstream = snapshot.resolve(served.owner, "upstream/gated", "main")
+    assert upstream.gated
+    with pytest.raises(UpstreamError, match="is gated.*accept its terms"):
+        snapshot.fetch(tmp_path, api=served.api(), release=upstream.release)
+
+
+def test_a_wrong_token_is_told_from_a_missing_repo(served: Served) -> None:
+    with pytest.raises(HubError, match="does not accept the token") as caught:
+        snapshot.resolve(served.api("hf_wrong"), REPO, "main")
+    assert "hf_wrong" not in str(caught.value)
+
+
+def test_a_hub_that_is_down(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    api = HfApi(endpoint=url, token=False)
+    with pytest.raises(HubError, match=f"{url} cannot be reached"):
+        snapshot.resolve(api, REPO, "main")
+
+
+@pytest.mark.slow  # the client tries five times, with pauses
+def test_a_hub_that_goes_down_in_the_middle(tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "root"
+    with running(root) as url:
+        going = Served(root=root, url=url)
+        going.push(DEMO)
+        release = snapshot.resolve(going.api(), REPO, "main").release
+        wanted = snapshot._wanted(going.api(), release)
+    monkeypatch.setattr(snapshot, "_wanted", lambda api, release: wanted)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(HubError, match="could not be fetched"):
+        snapshot.fetch(tmp_path / "out", api=going.api(), release=release)
+
+
+def test_a_disk_that_is_too_small(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    release = snapshot.resolve(served.api(), REPO, "main").release
+    with pytest.raises(UpstreamError, match="disk is too small"):
+        snapshot.fetch(tmp_path, api=served.api(), release=release)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../evil.json", "/etc/cron.d/x", "a\\b", "x\n"])
+def test_one_bad_name_refuses_the_whole_repo(name: str, tmp_path: Path) -> None:
+    api = in_memory(listed("config.json"), listed("model.safetensors"), listed(name))
+    with pytest.raises(UpstreamError, match="Nothing was downloaded"):
+        snapshot.fetch(tmp_path, api=api, release=Release(repo=REPO, sha="0" * 40))
+
+
+@pytest.mark.parametrize(("size", "sha256", "said"), [(5, "0" * 64, "sha256"), (6, None, "5 bytes and the Hub lists 6")])
+def test_bytes_that_are_not_those_listed(tmp_path: Path, size: int, sha256: str | None, said: str) -> None:
+    def download(repo: str, path: str, *, revision: str, local_dir: Path) -> None:
+        (local_dir / path).write_bytes(b"other")
+
+    api = in_memory(listed("config.json", 5), listed("model.safetensors", size, sha256))
+    api.hf_hub_download = download  # type: ignore[method-assign, assignment]
+    with pytest.raises(HubError, match=said):
+        snapshot.fetch(tmp_path, api=api, release=Release(repo=REPO, sha="0" * 40))
