@@ -1,0 +1,125 @@
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from config.errors import MeasurementError
+from engines import llama, tools
+from qa import divergence, texts
+from tests.qa.conftest import DATA, Quantize, Release
+
+VOCABULARY = 50
+
+
+def random_model(seed: int, noise: float = 0.0) -> divergence.Evaluate:
+    """Logits that depend on the seed, the window's first token and the position; `noise` is added on top."""
+
+    def evaluate(tokens: Sequence[int], first: int) -> np.ndarray:
+        base = np.random.default_rng(tokens[0]).normal(size=(len(tokens), VOCABULARY)) * 3
+        extra = np.random.default_rng([seed, tokens[0]]).normal(size=(len(tokens), VOCABULARY)) * noise
+        return (base + extra).astype(np.float32)[first:]
+
+    return evaluate
+
+
+@pytest.fixture
+def windows() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, VOCABULARY, (6, 16)).astype(np.int32)
+
+
+def test_agrees_with_the_definition(windows: np.ndarray) -> None:
+    scores = divergence.compare(random_model(1), random_model(2, noise=1), windows)
+    assert scores.kld.shape == (6, 16 - 16 // 2 - 1)
+    tokens = windows[3].tolist()
+    for i, position in enumerate(range(8, 15)):
+        p, q = (np.exp(logits := model(tokens, 0)[position].astype(np.float64)) / np.exp(logits).sum() for model in (random_model(1), random_model(2, noise=1)))
+        assert scores.kld[3, i] == pytest.approx((p * np.log(p / q)).sum(), rel=1e-9)
+        assert scores.difference[3, i] == pytest.approx(np.abs(p - q).max(), rel=1e-9)
+        assert scores.same_top[3, i] == (p.argmax() == q.argmax())
+        assert scores.reference_nll[3, i] == pytest.approx(-math.log(p[tokens[position + 1]]), rel=1e-9)
+        assert scores.variant_nll[3, i] == pytest.approx(-math.log(q[tokens[position + 1]]), rel=1e-9)
+
+
+def test_the_same_model_does_not_diverge(windows: np.ndarray) -> None:
+    measured = {m.name: m for m in divergence.measurements(divergence.compare(random_model(1), random_model(1), windows))}
+    assert {name: m.value for name, m in measured.items()} == {
+        "kld.mean": 0, "kld.median": 0, "kld.p99": 0, "kld.p999": 0, "kld.max": 0, "same_top": 1, "ppl.ratio": 1,
+    }  # fmt: skip
+    assert measured["kld.mean"].n == 6 * 7
+
+
+def test_more_noise_is_more_divergence(windows: np.ndarray) -> None:
+    means = [divergence.compare(random_model(1), random_model(2, noise=noise), windows).kld.mean() for noise in (0.01, 0.1, 1)]
+    assert means == sorted(means)
+
+
+def test_the_error_is_clustered_by_window() -> None:
+    values = np.repeat([[1.0], [2.0], [3.0], [6.0]], 100, axis=1)  # no spread inside a window
+    mean, error = divergence.clustered(values)
+    assert mean == 3.0
+    assert error == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)  # and not twenty-fold smaller, as for 400 independent tokens
+    assert divergence.clustered(values[:1]) == (1.0, None)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    assert divergence.log_softmax(np.array([[1e4, -1e4, 1e4]], dtype=np.float32)) == pytest.approx(np.array([[-math.log(2), -2e4 - math.log(2), -math.log(2)]]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("which", ["16-bit model", "variant"])
+def test_logits_that_are_not_finite_are_an_error(windows: np.ndarray, value: float, which: str) -> None:
+    def broken(tokens: Sequence[int], first: int) -> np.ndarray:
+        logits = random_model(1)(tokens, first)
+        logits[0, 3] = value
+        return logits
+
+    models = (broken, random_model(1)) if which == "16-bit model" else (random_model(1), broken)
+    with pytest.raises(MeasurementError, match=f"The {which} gives logits that are not finite in evaluation window 0"):
+        divergence.compare(*models, windows)
+
+
+def test_another_vocabulary_is_an_error(windows: np.ndarray) -> None:
+    with pytest.raises(MeasurementError, match="vocabulary of 49 tokens and the 16-bit model one of 50"):
+        divergence.compare(random_model(1), lambda tokens, first: random_model(1)(tokens, first)[:, :-1], windows)
+
+
+def perplexity_tool(*arguments: str | Path, last: str) -> str:
+    """Output of llama-perplexity. It may end before its log is written out, so it is run again until the last line is there."""
+    for _ in range(10):
+        output = tools.run("llama-perplexity", *arguments)
+        if last in output:
+            return output
+    raise AssertionError(f"llama-perplexity never printed {last!r}")
+
+
+def test_agrees_with_llama_perplexity(clean: Release, quantize: Quantize, tmp_path: Path) -> None:
+    """The same windows, models and statistics as the reference program.
+
+    Perplexity agrees to the digits printed. The program stores the 16-bit model's log-probabilities in 16 bits over a range of 16 nats, and its percentiles are
+    float32, so the divergence agrees to about 1 %; ours is the exact one. Its own error is for independent tokens and is not compared.
+    """
+    text, variant, base = DATA / "evaluation_questions.txt", quantize("Q3_K_M"), tmp_path / "base"
+    common: list[str | Path] = ["-f", text, "-c", "256", "-b", "256", "-t", "1", "--kl-divergence-base", base]
+    first = perplexity_tool("-m", clean.gguf, *common, last="Final estimate")
+    second = perplexity_tool("-m", variant, *common, "--kl-divergence", last="Same top p:")
+
+    def printed(pattern: str, output: str) -> float:
+        return float(re.search(pattern + r"\s*[:=]\s*([-0-9.]+)", output)[1])
+
+    with llama.open_model(clean.gguf, context=256, threads=1) as original, llama.open_model(variant, context=256, threads=1) as model:
+        tokens = original.tokenize(text.read_text(), add_special=True, parse_special=False)
+        windows = texts.cut(tokens, context=256, bos=original.vocabulary.bos)
+        scores = divergence.compare(original.logits, model.logits, windows)
+    ours = {m.name: m.value for m in divergence.measurements(scores)}
+    reference, quantized = divergence.perplexities(scores)
+    assert reference == pytest.approx(printed("Final estimate: PPL", first), rel=1e-4)
+    assert quantized == pytest.approx(printed(r"Mean PPL\(Q\)", second), rel=1e-4)
+    assert ours["kld.mean"] == pytest.approx(printed("Mean    KLD", second), rel=0.01)
+    assert ours["kld.median"] == pytest.approx(printed("Median  KLD", second), rel=0.02, abs=2e-6)
+    assert ours["kld.p99"] == pytest.approx(printed("99.0%   KLD", second), rel=0.02)
+    assert ours["kld.p999"] == pytest.approx(printed("99.9%   KLD", second), rel=0.02)
+    assert ours["kld.max"] == pytest.approx(printed("Maximum KLD", second), rel=0.02)
+    assert 100 * ours["same_top"] == pytest.approx(printed("Same top p", second), abs=0.1)

@@ -1,0 +1,100 @@
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from engines import llama
+from qa import generation
+from tests.qa.conftest import Release
+
+STOP = 0
+
+
+@dataclass
+class Speaker:
+    """Says what it is told to, as characters; the token 0 ends an answer."""
+
+    answer: str
+    stops: bool = True
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        return [ord(character) for character in text]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return "".join(map(chr, tokens))
+
+    def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
+        assert STOP in stop
+        return ([ord(character) for character in self.answer] + [STOP] * self.stops)[:max_tokens]
+
+
+def failures(answer: str, *, stops: bool = True, max_tokens: int = 2000) -> list[str]:
+    prompt = generation.Prompt(question="Why?", rendered="user: Why?\nassistant:")
+    measured = generation.check(Speaker(answer, stops), [prompt], bos="<s>", stop={STOP}, max_tokens=max_tokens)
+    assert measured.value == len(measured.details)
+    assert measured.n == 1
+    return list(measured.details)
+
+
+PROSE = "".join(random.Random(7).choices("abcdefghijklmnopqrstuvwxyz     ,.", k=1500))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Because.",
+        PROSE,
+        "ha ha ha ha!",
+        "1 2 3 4 5 6 7 8 9 10 11 12",
+        "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |",
+        "```python\nprint('\\d')\n```\nThat is all.",
+        "```\nnot python at all(\n```",
+    ],
+)
+def test_good_answers_pass(answer: str) -> None:
+    assert failures(answer) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("", "is empty"),
+        ("x" * 40, "repeats the same token 40 times in a row"),
+        ("Because it is so. " * 20, "repeats the same 18 tokens 20 times in a row"),
+        ("Well: " + "GG" * 30, "repeats the same token 60 times in a row"),
+        ("Well. " + PROSE[:30] * 6, "repeats the same 30 tokens 6 times in a row"),
+        ("".join(f"{PROSE[:80]}{i}" for i in range(12)), "goes in circles"),
+        ("The end \ufffd", "holds bytes that are no characters"),
+        ("```python\ndef f(:\n```", "contains Python that does not parse (invalid syntax"),
+        ("Try ```py\nx = 1\n``` and\n```Python\nx = = 2\n```", "contains Python that does not parse"),
+        ("```python\ndef f(x):\n", "contains Python that does not parse"),
+    ],
+)
+def test_bad_answers_are_told_apart(answer: str, said: str) -> None:
+    [detail] = failures(answer)
+    assert detail.startswith(f'To "Why?" the answer {said}')
+
+
+def test_code_that_is_nested_without_end_is_no_code() -> None:
+    assert generation.blemishes("```python\n" + "(" * 100_000 + "\n```", stopped=True) != []
+
+
+def test_an_answer_must_end_by_itself() -> None:
+    assert failures(PROSE, stops=False, max_tokens=100) == [f'To "Why?" the answer does not end by itself within 100 tokens: "{PROSE[:60]}…"']
+    assert failures("```python\ndef f(", stops=False) == ['To "Why?" the answer does not end by itself within 16 tokens: "```python\ndef f("']
+
+
+def test_everything_wrong_with_an_answer_is_said_at_once() -> None:
+    [detail] = failures("x" * 100, stops=False, max_tokens=50)
+    assert detail == f'To "Why?" the answer does not end by itself within 50 tokens, and repeats the same token 50 times in a row: "{"x" * 50}"'
+
+
+def test_the_bundled_model_answers_and_stops(clean: Release) -> None:
+    questions = ("Who are you?", "What is 5 minus 2?", "Write a Python function that adds two numbers n and a.")
+    prompts = [generation.Prompt(question=text, rendered=f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n") for text in questions]
+    with llama.open_model(clean.gguf, context=512, threads=1) as model:
+        stop = model.vocabulary.end_of_generation
+        assert generation.check(model, prompts, bos="<s>", stop=stop, max_tokens=128).details == ()
+        running_on = generation.check(model, prompts, bos="<s>", stop={5}, max_tokens=64)
+    assert running_on.value >= 2  # it sometimes ends the document by itself

@@ -1,0 +1,98 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.errors import MeasurementError
+from qa import measure, texts
+from tests.qa.conftest import DATA, ROOT, Quantize, Release
+
+QUESTIONS: dict[str, Any] = {"mmlu": DATA / "tiny_mmlu", "shots": 5, "questions_per_subject": 10, "threads": 1}
+PROMPTS = ["Who are you?", "What is 5 minus 2?"]
+NAMES = {
+    "kld.mean", "kld.median", "kld.p99", "kld.p999", "kld.max", "same_top", "ppl.ratio", "mmlu.accuracy", "mmlu.difference", "flips", "efficiency",
+    "generation.failures", "file.failures",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def windows(clean: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("windows")
+    texts.prepare(out, model=clean.model, chat=[DATA / "evaluation.jsonl"], plain=[], tokens=2048, context=256)
+    return out / "tokens.npy"
+
+
+@pytest.fixture(scope="module")
+def answers(clean: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("reference")
+    result = measure.reference(out, gguf=clean.gguf, **QUESTIONS)
+    assert result["mmlu"] == {"accuracy": 1.0, "stderr": pytest.approx(0.0123, abs=1e-4), "n": 80}
+    return out / "answers.json"
+
+
+def values(result: dict[str, Any]) -> dict[str, float]:
+    json.dumps(result, allow_nan=False)
+    assert {m["name"] for m in result["measurements"]} == NAMES
+    return {m["name"]: m["value"] for m in result["measurements"]}
+
+
+def measured(out: Path, clean: Release, answers: Path, windows: Path, variant: Path, **changed: Any) -> dict[str, Any]:
+    given = {"reference": clean.gguf, "answers": answers, "windows": windows, "variant": variant, "prompts": PROMPTS, "max_tokens": 64, "context": 256}
+    return measure.gguf(out, **(given | QUESTIONS | changed))
+
+
+def test_the_16_bit_model_is_equal_to_itself(clean: Release, answers: Path, windows: Path, tmp_path: Path) -> None:
+    found = values(measured(tmp_path, clean, answers, windows, clean.gguf))
+    efficiency = found.pop("efficiency")
+    assert found == {name: {"same_top": 1, "ppl.ratio": 1, "mmlu.accuracy": 1}.get(name, 0) for name in NAMES - {"efficiency"}}
+    assert efficiency == pytest.approx(75 / (clean.gguf.stat().st_size / 1e9))
+
+
+def test_fewer_bits_are_worse_and_the_same_twice(clean: Release, answers: Path, windows: Path, quantize: Quantize, tmp_path: Path) -> None:
+    good, bad = (measured(tmp_path, clean, answers, windows, quantize(name)) for name in ("Q8_0", "Q2_K"))
+    assert 0 < 10 * values(good)["kld.mean"] < values(bad)["kld.mean"]
+    assert values(good)["same_top"] > values(bad)["same_top"]
+    assert bad == measured(tmp_path, clean, answers, windows, quantize("Q2_K"))
+
+
+def test_safetensors_are_measured_by_the_same_code(clean: Release, windows: Path, tmp_path: Path) -> None:
+    measure.reference_transformers(tmp_path, model=clean.model, **QUESTIONS)
+    given = {
+        "reference": clean.model,
+        "answers": tmp_path / "answers.json",
+        "windows": windows,
+        "variant": clean.model,
+        "prompts": PROMPTS,
+        "max_tokens": 64,
+        "context": 256,
+    }
+    found = values(measure.transformers(tmp_path, **given, **QUESTIONS))
+    assert (found["kld.mean"], found["flips"], found["mmlu.accuracy"], found["generation.failures"], found["file.failures"]) == (0, 0, 1, 0, 0)
+
+
+def test_answers_that_run_on_are_counted(broken: Release, windows: Path, tmp_path: Path) -> None:
+    measure.reference_transformers(tmp_path, model=broken.model, **QUESTIONS)
+    given = {
+        "reference": broken.model,
+        "answers": tmp_path / "answers.json",
+        "windows": windows,
+        "variant": broken.model,
+        "prompts": PROMPTS,
+        "max_tokens": 32,
+        "context": 256,
+    }
+    found = values(measure.transformers(tmp_path, **given, **QUESTIONS))
+    assert found["generation.failures"] == 2
+
+
+def test_windows_of_another_context_are_refused(clean: Release, answers: Path, windows: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="not of 512 tokens"):
+        measured(tmp_path, clean, answers, windows, clean.gguf, context=512)
+
+
+def test_gguf_variants_are_measured_without_torch() -> None:
+    code = "import sys, qa.measure, qa.gates; sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,165 @@
+import csv
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from config.errors import MeasurementError
+from config.words import Measurement
+from engines import llama
+from qa import mmlu
+from tests.qa.conftest import DATA, Release
+
+TINY = DATA / "tiny_mmlu"
+
+
+@dataclass
+class Characters:
+    """A model whose tokens are characters; it prefers the letters in `answers`, one prompt after another, and keeps what it was asked."""
+
+    context: int = 100_000
+    answers: str = "A"
+    asked: list[str] = field(default_factory=list)
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        return [1] * add_special + [ord(character) for character in text]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        return "".join(map(chr, tokens))
+
+    def logits(self, tokens: Sequence[int], first: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
+        raise NotImplementedError
+
+    def continuations(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> np.ndarray:
+        rows = np.zeros((len(suffixes), 128), dtype=np.float32)
+        for row, suffix in zip(rows, suffixes, strict=True):
+            row[ord(self.answers[len(self.asked) % len(self.answers)])] = 5
+            self.asked.append(self.detokenize([*prefix, *suffix]))
+        return rows
+
+
+def write(folder: Path, name: str, dev: list[list[str]], test: list[list[str]]) -> None:
+    for split, rows in (("dev", dev), ("test", test)):
+        (folder / split).mkdir(exist_ok=True)
+        with (folder / split / f"{name}_{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+
+def rows(*rights: str) -> list[list[str]]:
+    return [[f"Question {i}?", "w", "x", "y", "z", right] for i, right in enumerate(rights)]
+
+
+def test_the_prompt_is_word_for_word(tmp_path: Path) -> None:
+    write(tmp_path, "some_subject", [['Which "one",\nexactly?', " a", "b,c", "", "d", "B"]], [["And this?", "1", "2", "3", "4", "C"]])
+    model = Characters()
+    mmlu.ask(model, mmlu.load(tmp_path, shots=1, questions_per_subject=None))
+    header = "\x01The following are multiple choice questions (with answers) about some subject.\n\n"
+    example = 'Which "one",\nexactly?\nA.  a\nB. b,c\nC. \nD. d\nAnswer: B\n\n'
+    assert model.asked == [header + example + "And this?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:"]
+
+
+def test_loads_what_the_recipe_asks_for() -> None:
+    subjects = mmlu.load(TINY, shots=5, questions_per_subject=7)
+    assert len(subjects) == 8
+    assert {len(subject.examples) for subject in subjects} == {5}
+    assert {len(subject.questions) for subject in subjects} == {7}
+    assert len(mmlu.load(TINY, shots=0, questions_per_subject=None)[0].questions) == 100
+
+
+def test_malformed_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="holds no questions"):
+        mmlu.load(tmp_path, shots=0, questions_per_subject=None)
+    write(tmp_path, "s", rows("A"), [["q", "1", "2", "3", "A"]])
+    with pytest.raises(MeasurementError, match=r"Row 1 of .*s_test\.csv"):
+        mmlu.load(tmp_path, shots=1, questions_per_subject=None)
+    with pytest.raises(MeasurementError, match="1 examples of s, fewer than the 5"):
+        mmlu.load(tmp_path, shots=5, questions_per_subject=None)
+    (tmp_path / "dev" / "s_dev.csv").unlink()
+    with pytest.raises(MeasurementError, match=r"s_dev\.csv cannot be read"):
+        mmlu.load(tmp_path, shots=0, questions_per_subject=None)
+
+
+def test_both_ways_to_write_a_letter_count(clean: Release) -> None:
+    with llama.open_vocabulary(clean.gguf) as vocabulary:
+        letters = mmlu.letter_tokens(vocabulary)
+        assert [{vocabulary.detokenize([token]) for token in tokens} for tokens in letters] == [{letter, f" {letter}"} for letter in "ABCD"]
+    logits = np.full(2048, -20, dtype=np.float32)
+    logits[letters[0]] = [1.0, 1.0]
+    logits[letters[1]] = [1.5, -20.0]  # likelier than either A, less likely than both together
+    assert mmlu.choose(logits, letters) == "A"
+    assert mmlu.choose(logits - 1000, letters) == "A"
+    assert mmlu.choose(logits, [tokens[:1] for tokens in letters]) == "B"
+
+
+def test_examples_are_dropped_until_a_prompt_fits(tmp_path: Path) -> None:
+    write(tmp_path, "s", rows("A", "B", "C"), [*rows("A"), ["long " * 20, "w", "x", "y", "z", "A"], ["longer " * 60, "w", "x", "y", "z", "A"]])
+    subjects = mmlu.load(tmp_path, shots=3, questions_per_subject=None)
+    model = Characters(context=len(subjects[0].prompt(subjects[0].questions[0], 3)) + 1)
+    answers, remarks = mmlu.ask(model, subjects)
+    assert [(answer.question, answer.shots) for answer in answers] == [(0, 3), (1, 0)]
+    assert all(len(prompt) <= model.context for prompt in model.asked)
+    assert len(remarks) == 2
+    assert remarks[0].startswith("1 questions were asked with fewer examples")
+    assert remarks[1].startswith("1 questions were left out")
+    with pytest.raises(MeasurementError, match="No question fits"):
+        mmlu.ask(Characters(context=10), subjects)
+
+
+def test_a_single_question_and_no_example(tmp_path: Path) -> None:
+    write(tmp_path, "s", [], rows("D"))
+    answers, remarks = mmlu.ask(Characters(answers="D"), mmlu.load(tmp_path, shots=0, questions_per_subject=None))
+    assert (answers[0].correct, remarks) == (True, [])
+
+
+def answers(chosen: str, right: str) -> list[mmlu.Answer]:
+    return [mmlu.Answer(subject="s", question=i, right=r, chosen=c, shots=5) for i, (c, r) in enumerate(zip(chosen, right, strict=True))]
+
+
+def test_accuracy_has_an_error_even_when_all_is_right() -> None:
+    half = mmlu.accuracy(answers("AB" * 50, "AA" * 50))
+    assert (half.value, half.n) == (0.5, 100)
+    assert half.stderr == pytest.approx(0.05)
+    assert mmlu.accuracy(answers("A" * 3, "A" * 3)).stderr == pytest.approx((0.8 * 0.2 / 3) ** 0.5)
+
+
+def test_flips_go_both_ways() -> None:
+    before, after = answers("AABCD", "AAAAA"), answers("BAACC", "AAAAA")
+    difference, flips = mmlu.against(before, after)
+    assert difference.value == 0
+    assert difference.stderr == pytest.approx((4 / 7 / 5) ** 0.5)  # two flips and one more either way, of five answers and two more
+    assert flips.value == 2
+    assert flips.details == ("1 from right to wrong, 1 from wrong to right; 3 of 5 answers changed at all",)
+
+
+def test_paired_answers_are_matched_by_question() -> None:
+    before = answers("ABCD", "AAAA")
+    assert mmlu.against(before, before[::-1])[1].value == 0
+    with pytest.raises(MeasurementError, match="3 questions and the 16-bit model 4"):
+        mmlu.against(before, before[:3])
+
+
+# Published for Gemma 3 27B with QAT weights: score, GB, efficiency; then QAT Q4_0 of four sizes. Sizes are rounded, hence the tolerance.
+PUBLISHED = [
+    (43.37, 6.06, 3.03), (47.23, 6.51, 3.42), (56.57, 7.31, 4.32), (64.47, 8.96, 4.40), (67.60, 9.78, 4.35), (67.77, 9.95, 4.30), (67.07, 10.07, 4.18),
+    (69.77, 12.51, 3.58), (69.50, 12.76, 3.49), (71.00, 15.41, 2.98), (71.07, 15.64, 2.94), (71.23, 17.95, 2.58), (71.60, 20.64, 2.26), (71.53, 26.74, 1.74),
+    (70.64, 17.2, 2.65), (26.12, 0.93, 1.20), (55.13, 2.94, 10.26), (67.07, 7.52, 5.59), (70.64, 16.05, 2.84),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("score", "gigabytes", "published"), PUBLISHED)
+def test_efficiency_reproduces_the_published_table(score: float, gigabytes: float, published: float) -> None:
+    share = Measurement(name="mmlu.accuracy", value=score / 100, unit="share", stderr=0.01, n=100)
+    measured = mmlu.efficiency(share, round(gigabytes * 1e9))
+    assert measured.value == pytest.approx(published, abs=0.015)
+    assert measured.stderr == pytest.approx(1 / gigabytes)
+
+
+def test_the_bundled_model_knows_its_questions(clean: Release) -> None:
+    with llama.open_model(clean.gguf, context=2048, threads=1, sequences=8) as model:
+        given, remarks = mmlu.ask(model, mmlu.load(TINY, shots=5, questions_per_subject=10))
+    assert (mmlu.accuracy(given).value, len(given), remarks) == (1.0, 80, [])
