@@ -1,0 +1,1 @@
+"""From verdicts to repos: names, manifest, model card, Ollama files, and the one commit that publishes them."""

@@ -1,0 +1,31 @@
+"""Whom the token belongs to, asked before any work is done: a wrong token is found out in a second, not after hours of quantizing."""
+
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from config.errors import HubError
+from publishers.wire import hub_errors
+
+
+def publishing_namespace(api: HfApi, wanted: str | None) -> str:
+    """The namespace to publish under: `wanted`, or the token's own account.
+
+    Raises HubError when there is no token, the Hub does not accept it, or it is plain that it may not write there.
+    """
+    if not api.token:
+        raise HubError("There is no token to publish with. Set SLUICE_HUB_TOKEN to a token of the Hub with write permission.")
+    with hub_errors(api, "find out whom the token belongs to"):
+        account: dict[str, Any] = api.whoami()
+    name = str(account["name"])
+    namespace = wanted or name
+    role = ((account.get("auth") or {}).get("accessToken") or {}).get("role")
+    if role == "read":
+        raise HubError(f"The token of {name} may only read. Set SLUICE_HUB_TOKEN to a token with write permission.")
+    organizations = {str(item.get("name")) for item in account.get("orgs") or ()}
+    # a fine-grained token lists its permissions elsewhere: only the Hub can tell, when it is used
+    if role == "write" and namespace not in {name, *organizations}:
+        raise HubError(
+            f"The token belongs to {name}, who is not a member of {namespace}. Set `namespace` to an account the token may write to, or use another token."
+        )
+    return namespace

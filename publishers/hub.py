@@ -1,0 +1,307 @@
+"""Publish a set of files as one commit that either holds exactly that set or does not exist, and never twice.
+
+Covered: compare-and-swap on the head, no-op for the same manifest, repair of drift, strangers' repos, visibility.
+Not covered: history. A commit replaces what the repo held before; earlier publications stay reachable by their commit.
+"""
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from config.digests import file_sha256
+from config.errors import HubError, PublishConflict
+from publishers import manifest as manifests
+from publishers.manifest import FileEntry, Manifest
+from publishers.naming import CARD, MANIFEST, checked_path
+from publishers.wire import hub_errors
+
+log = logging.getLogger(__name__)
+
+ATTRIBUTES = ".gitattributes"  # kept by the Hub itself, which adds the LFS rules of each commit to it
+ATTEMPTS = 2  # commits tried when the head moves while we upload
+STUB_BYTES = 64 * 2**10  # a README above this size is content, not a stub
+REGULAR_BYTES = 10 * 2**20  # the Hub keeps files above this size in LFS, by their sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishFile:
+    """One file of a publication."""
+
+    path: str  # inside the repo
+    source: Path | bytes
+    sha256: str
+    size: int  # bytes
+
+    @classmethod
+    def from_path(cls, path: str, file: Path, *, sha256: str | None = None) -> Self:
+        """The file on disk, published as `path`; its sha256 is computed unless the caller knows it."""
+        return cls(path=checked_path(path), source=file, sha256=sha256 or file_sha256(file), size=file.stat().st_size)
+
+    @classmethod
+    def from_bytes(cls, path: str, content: bytes) -> Self:
+        """`content`, published as `path`."""
+        return cls(path=checked_path(path), source=content, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+def inventory(files: Iterable[PublishFile]) -> dict[str, FileEntry]:
+    """The `files` of a manifest that covers these files."""
+    return {file.path: FileEntry(sha256=file.sha256, bytes=file.size) for file in sorted(files, key=lambda file: file.path)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one repo is to hold, whole. The manifest is added to `files` by `publish` and must cover exactly them."""
+
+    repo: str  # "namespace/name"
+    private: bool
+    files: tuple[PublishFile, ...]
+    manifest: Manifest
+    message: str  # commit message
+
+    def __post_init__(self) -> None:
+        if len({file.path for file in self.files}) != len(self.files) or inventory(self.files) != self.manifest.files:
+            raise ValueError(f"the manifest for {self.repo} does not cover exactly the files of the plan")
+        if CARD not in self.manifest.files:
+            raise ValueError(f"the plan for {self.repo} has no {CARD}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """A commit on the Hub that holds exactly the files of a plan."""
+
+    repo: str
+    revision: str  # 40 hex digits
+    url: str
+    files: tuple[str, ...]  # sorted paths, manifest and card included
+    manifest_digest: str
+    changed: bool  # False: the Hub already held it, nothing was uploaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """The target repo as seen at one moment."""
+
+    commit: str | None  # None: no commit yet
+    private: bool
+    tree: Mapping[str, RepoFile]
+    manifest: Manifest | None
+
+
+def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publication:
+    """Make `plan.repo` hold exactly the plan's files and the manifest, in at most one commit.
+
+    `previously` is the commit of our last publication there: it proves that the repo is ours when someone deleted the manifest.
+    Killed or failing at any point, nothing new is visible. Raises PublishConflict when the repo holds something that is not ours
+    or keeps changing, HubError when the Hub refuses or cannot be reached.
+    """
+    wanted = (*plan.files, PublishFile.from_bytes(MANIFEST, plan.manifest.to_bytes()))
+    _ensure_repo(api, plan)
+    head = _read_head(api, plan, previously=previously)
+    for attempt in range(1, ATTEMPTS + 1):
+        _check_visibility(plan, head)
+        _check_ours(api, plan, head)
+        operations = _operations(wanted, head.tree)
+        if not operations and head.commit is not None:
+            return _publication(api, plan, wanted, head.commit, changed=False)
+        commit = _commit(api, plan, operations, head)
+        if commit is not None:
+            _check_result(api, plan, wanted, commit)
+            log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
+            return _publication(api, plan, wanted, commit, changed=True)
+        log.warning("%s moved on from %s while its files were uploaded (attempt %d)", plan.repo, head.commit, attempt, extra={"action": "publish_stale"})
+        before, head = head, _read_head(api, plan, previously=previously)
+        if head.manifest != before.manifest and head.manifest != plan.manifest:
+            break
+    raise PublishConflict(
+        f"{plan.repo} changed while it was being published (now at {head.commit}). Nothing was overwritten. "
+        "Make sure that only one service publishes there, look at the repo's last commits, then run it again."
+    )
+
+
+def _ensure_repo(api: HfApi, plan: Plan) -> None:
+    """Create the repo unless it is there. An existing repo keeps its visibility: that is its owner's decision."""
+    with hub_errors(api, f"look up {plan.repo}"):
+        try:
+            api.repo_info(plan.repo)
+            return
+        except RepositoryNotFoundError:
+            pass  # missing, or invisible to this token: then creating it says so
+    with hub_errors(api, f"create {plan.repo}"):
+        api.create_repo(plan.repo, private=plan.private, exist_ok=True)
+
+
+def _read_head(api: HfApi, plan: Plan, *, previously: str | None) -> _Head:
+    """The repo's default branch: visibility, listing and manifest. Raises PublishConflict when its manifest is not readable."""
+    with hub_errors(api, f"read {plan.repo}"):
+        info = api.repo_info(plan.repo)
+    tree = _read_tree(api, plan.repo, info.sha)
+    manifest = _read_manifest(api, plan.repo, info.sha, tree)
+    if manifest is None and previously is not None:
+        published = _read_tree(api, plan.repo, previously)
+        if set(tree) <= {*published, ATTRIBUTES}:  # files were deleted, the manifest among them, and nothing foreign was added
+            manifest = _read_manifest(api, plan.repo, previously, published)
+    return _Head(commit=info.sha, private=bool(info.private), tree=tree, manifest=manifest)
+
+
+def _read_tree(api: HfApi, repo: str, commit: str | None) -> dict[str, RepoFile]:
+    """All files at `commit` by path; none when there is no such commit."""
+    if commit is None:
+        return {}
+    with hub_errors(api, f"list {repo}"):
+        try:
+            return {entry.path: entry for entry in api.list_repo_tree(repo, recursive=True, revision=commit) if isinstance(entry, RepoFile)}
+        except RevisionNotFoundError:
+            return {}
+
+
+def _read_manifest(api: HfApi, repo: str, commit: str | None, tree: Mapping[str, RepoFile]) -> Manifest | None:
+    if commit is None or MANIFEST not in tree:
+        return None
+    where = f"{MANIFEST} in {repo} at {commit}"
+    if tree[MANIFEST].size > manifests.MAX_BYTES:
+        raise PublishConflict(f"{where} is too large to be a manifest. Nothing was overwritten. Publish to another repo, or look at who wrote it.")
+    return manifests.read(_download(api, repo, commit, MANIFEST), where=where)
+
+
+def _download(api: HfApi, repo: str, commit: str, path: str) -> bytes:
+    """The content of a small file."""
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder, hub_errors(api, f"read {path} of {repo}"):
+        return Path(api.hf_hub_download(repo, path, revision=commit, local_dir=folder)).read_bytes()
+
+
+def _check_visibility(plan: Plan, head: _Head) -> None:
+    if plan.private and not head.private:
+        raise PublishConflict(
+            f"{plan.repo} is public, but what should go there must stay private (its upstream is, or the settings say so). "
+            "Nothing was uploaded. Make the repo private on the Hub, or publish under another namespace."
+        )
+
+
+def _check_ours(api: HfApi, plan: Plan, head: _Head) -> None:
+    """Raise PublishConflict when the repo holds what someone else put there, or the publication of another upstream."""
+    if head.manifest is not None:
+        if head.manifest.upstream.repo != plan.manifest.upstream.repo:
+            raise PublishConflict(
+                f"{plan.repo} already holds the publication of {head.manifest.upstream.repo}, and {plan.manifest.upstream.repo} would take its place. "
+                "Nothing was overwritten. Publish one of the two under another namespace."
+            )
+        return
+    content = set(head.tree) - {ATTRIBUTES}
+    if not content or (content == {CARD} and _is_stub(api, plan.repo, head)):
+        return
+    listed = ", ".join(sorted(content)[:5]) + (", …" if len(content) > 5 else "")
+    raise PublishConflict(
+        f"{plan.repo} holds files that Sluice did not publish ({listed}): it has no {MANIFEST}. Nothing was overwritten. "
+        "Publish under another namespace, or empty that repo if it is yours to empty."
+    )
+
+
+def _is_stub(api: HfApi, repo: str, head: _Head) -> bool:
+    """Whether the card is one that the Hub makes for a new repo: front matter at most, and no text."""
+    if head.commit is None or head.tree[CARD].size > STUB_BYTES:
+        return False
+    text = _download(api, repo, head.commit, CARD).decode(errors="replace").strip()
+    if text.startswith("---"):
+        text = text[3:].partition("\n---")[2].strip()
+    return not text
+
+
+def _operations(wanted: Iterable[PublishFile], tree: Mapping[str, RepoFile]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What turns `tree` into exactly the wanted files: additions of what is missing or different, deletions of the rest."""
+    files = {file.path: file for file in wanted}
+    additions = [_addition(file) for path, file in sorted(files.items()) if path not in tree or not _same(file, tree[path])]
+    deletions = [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in sorted(set(tree) - set(files) - {ATTRIBUTES})]
+    return [*additions, *deletions]
+
+
+def _addition(file: PublishFile) -> CommitOperationAdd:
+    """The upload of exactly the bytes that the plan names. Raises HubError when a small file has other bytes by now."""
+    source = file.source
+    if isinstance(source, Path) and file.size <= REGULAR_BYTES:  # may go into the commit itself, where nobody compares its sha256
+        content = source.read_bytes()
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise HubError(f"{source} has changed since it was recorded, so it is not published as {file.path}. Run the stage that makes it again.")
+        source = content
+    operation = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=source)
+    operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # spares hashing a large file again, and the Hub refuses other bytes
+    return operation
+
+
+def _same(file: PublishFile, entry: RepoFile) -> bool:
+    """Whether the Hub's file has these bytes: by sha256 when it is in LFS, else by git's blob id."""
+    if entry.size != file.size:
+        return False
+    if entry.lfs is not None:
+        return bool(entry.lfs.sha256 == file.sha256)
+    return bool(entry.blob_id == _git_blob_id(file))
+
+
+def _git_blob_id(file: PublishFile) -> str:
+    """sha1 of git's header ("blob", the size, a zero byte) and the content."""
+    digest = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    if isinstance(file.source, bytes):
+        digest.update(file.source)
+    else:
+        with file.source.open("rb") as stream:
+            while piece := stream.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _commit(api: HfApi, plan: Plan, operations: list[CommitOperationAdd | CommitOperationDelete], head: _Head) -> str | None:
+    """Upload and commit on top of `head`; the new commit, or None when the head has moved on meanwhile."""
+    with hub_errors(api, f"publish {plan.repo}"):
+        try:
+            return api.create_commit(plan.repo, operations, commit_message=plan.message, parent_commit=head.commit).oid
+        except HfHubHTTPError as error:
+            if error.response.status_code == 412:
+                return None
+            raise
+
+
+def _check_result(api: HfApi, plan: Plan, wanted: Iterable[PublishFile], commit: str) -> None:
+    """Look at what was just committed. Raises HubError when it is not exactly the plan, or became public meanwhile."""
+    with hub_errors(api, f"check {plan.repo}"):
+        private = bool(api.repo_info(plan.repo, revision=commit).private)
+    if plan.private and not private:
+        raise HubError(f"{plan.repo} was made public while it was being published, but its content must stay private. Make it private on the Hub now.")
+    if wrong := [operation.path_in_repo for operation in _operations(wanted, _read_tree(api, plan.repo, commit))]:
+        raise HubError(
+            f"The Hub accepted commit {commit} of {plan.repo}, but it does not hold what was sent: {', '.join(wrong[:5])} differ. "
+            "Look at that commit (a .gitignore there hides files), then run it again: the next publication puts it right."
+        )
+
+
+def _publication(api: HfApi, plan: Plan, wanted: Iterable[PublishFile], commit: str, *, changed: bool) -> Publication:
+    return Publication(
+        repo=plan.repo,
+        revision=commit,
+        url=f"{api.endpoint}/{plan.repo}",
+        files=tuple(sorted(file.path for file in wanted)),
+        manifest_digest=plan.manifest.digest(),
+        changed=changed,
+    )
+
+
+def collection(api: HfApi, title: str, namespace: str, private: bool, repos: Iterable[str]) -> str:
+    """Put all repos of a release into one collection of that title, creating what is missing; its slug. Raises HubError, PublishConflict."""
+    with hub_errors(api, f"open the collection {title!r} of {namespace}"):
+        found = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
+    if private and not found.private:
+        raise PublishConflict(
+            f"The collection {found.slug} is public, but what should go there must stay private. Nothing was added. Make it private on the Hub."
+        )
+    listed = {item.item_id for item in found.items}
+    for repo in repos:
+        if repo not in listed:
+            with hub_errors(api, f"add {repo} to the collection {found.slug}"):
+                api.add_collection_item(found.slug, repo, "model", exists_ok=True)
+    return found.slug

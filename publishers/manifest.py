@@ -1,0 +1,156 @@
+"""The manifest in every published repo: which bytes it holds and where they came from. The same manifest again is a no-op.
+
+It covers every file of the publication except itself. It carries no time and no host, so that equal releases give equal bytes.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from config.errors import PublishConflict
+from config.files import explain
+from config.words import Measurement, Outcome, Patch, Release, Verdict
+from publishers.naming import MANIFEST
+
+MAX_BYTES = 16 * 2**20  # a larger file under the manifest's name was not written by us
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+CommitSha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+class Part(BaseModel):
+    """A part of the manifest: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Upstream(Part):
+    """The release that everything in the repo was built from."""
+
+    repo: str
+    sha: CommitSha
+
+
+class RecipeId(Part):
+    """The recipe that built it."""
+
+    name: str
+    digest: Sha256
+
+
+class FileEntry(Part):
+    """One published file."""
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Figure(Part):
+    """A measurement as it stood when the variant passed."""
+
+    value: float
+    unit: str
+    stderr: float | None = None
+    n: int | None = None
+
+
+class Waiver(Part):
+    """A gate that a named person set aside for one variant, and why."""
+
+    gate: str
+    by: str
+    comment: str
+
+
+class VariantEntry(Part):
+    """One published variant."""
+
+    tag: str
+    files: tuple[str, ...] = Field(min_length=1)
+    """Its weights, each also listed under the manifest's `files`."""
+    bytes: int = Field(ge=0)
+    verdict: Outcome
+    figures: dict[str, Figure]
+    waivers: tuple[Waiver, ...] = ()
+
+
+class PatchEntry(Part):
+    """One change made to the upstream's files."""
+
+    fix: str
+    version: int
+    file: str
+    key: str
+    reason: str
+    before: Any
+    after: Any
+
+
+class Manifest(Part):
+    """Everything a repo's content can be traced by."""
+
+    schema_version: Literal[1] = 1
+    upstream: Upstream
+    recipe: RecipeId
+    tools: dict[str, str]
+    patches: tuple[PatchEntry, ...]
+    variants: tuple[VariantEntry, ...]
+    files: dict[str, FileEntry]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if MANIFEST in self.files:
+            raise ValueError("a manifest cannot list itself")
+        if missing := sorted({path for variant in self.variants for path in variant.files} - set(self.files)):
+            raise ValueError(f"variants name files that `files` does not list: {', '.join(missing)}")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The manifest as UTF-8 JSON: sorted keys, two spaces, one newline at the end; equal manifests give equal bytes."""
+        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    def digest(self) -> str:
+        """Hex sha256 of `to_bytes()`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def build(
+    *,
+    release: Release,
+    recipe_name: str,
+    recipe_digest: str,
+    tools: dict[str, str],
+    patches: tuple[Patch, ...],
+    variants: tuple[VariantEntry, ...],
+    files: dict[str, FileEntry],
+) -> Manifest:
+    """The manifest of a publication, from the records the other rooms hand over."""
+    return Manifest(
+        upstream=Upstream(repo=release.repo, sha=release.sha),
+        recipe=RecipeId(name=recipe_name, digest=recipe_digest),
+        tools=tools,
+        patches=tuple(PatchEntry(**vars(patch)) for patch in patches),
+        variants=variants,
+        files=files,
+    )
+
+
+def variant_entry(verdict: Verdict, measurements: dict[str, Measurement], *, files: dict[str, FileEntry], waivers: tuple[Waiver, ...] = ()) -> VariantEntry:
+    """A variant with its verdict and figures; `files` are its weights."""
+    figures = {name: Figure(value=found.value, unit=found.unit, stderr=found.stderr, n=found.n) for name, found in measurements.items()}
+    size = sum(entry.bytes for entry in files.values())
+    return VariantEntry(tag=verdict.tag, files=tuple(sorted(files)), bytes=size, verdict=verdict.outcome, figures=figures, waivers=waivers)
+
+
+def read(data: bytes, *, where: str) -> Manifest:
+    """The manifest in `data`. Raises PublishConflict when it is not one that this version of Sluice wrote; `where` names it in the message."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        problem = explain(error)
+        raise PublishConflict(
+            f"{where} is not a manifest that this version of Sluice can read ({problem[:300]}). Nothing was overwritten. "
+            "Publish to another repo, or restore the manifest, or delete the repo if it is yours to delete."
+        ) from error

@@ -1,0 +1,130 @@
+"""Ollama's files in a GGUF repo: `params` (sampling and stop strings) and, where it can be proved right, `template` (Go).
+
+Covered: templates in which every turn is a fixed header, the content, and one fixed end (ChatML and its relatives), with a system prompt first.
+Not covered: tools, forced reasoning, trimmed content, a beginning-of-sequence token in the template. For those Ollama derives its template from the GGUF.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+Message = Mapping[str, Any]
+
+_SYSTEM, _ASK, _ANSWER, _ASK_AGAIN, _TOOL = "Sentinel system.", "  Sentinel one?\n", "Sentinel two.", "Sentinel three?", "sentinel_tool"
+_ASKS: Message = {"role": "user", "content": _ASK}
+_ANSWERS: Message = {"role": "assistant", "content": _ANSWER}
+_ASKS_AGAIN: Message = {"role": "user", "content": _ASK_AGAIN}
+_RULES: Message = {"role": "system", "content": _SYSTEM}
+_CALLS: Message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": _TOOL, "arguments": {}}}]}
+_RETURNS: Message = {"role": "tool", "name": _TOOL, "content": "Sentinel result."}
+
+_TOOLS = ({"type": "function", "function": {"name": _TOOL, "description": "Nothing.", "parameters": {"type": "object", "properties": {}}}},)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A conversation to render through a model's template, with a generation prompt."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Message] | None = None
+
+
+PROBES: Mapping[str, Probe] = MappingProxyType(
+    {
+        "user": Probe(messages=(_ASKS,)),
+        "system": Probe(messages=(_RULES, _ASKS)),
+        "turns": Probe(messages=(_ASKS, _ANSWERS, _ASKS_AGAIN)),
+        "all": Probe(messages=(_RULES, _ASKS, _ANSWERS, _ASKS_AGAIN, _ANSWERS, _ASKS)),
+        "tools": Probe(messages=(_ASKS,), tools=_TOOLS),
+        "calls": Probe(messages=(_ASKS, _CALLS, _RETURNS)),
+    }
+)
+"""Render each and hand the texts to `template_from_probes`; leave out those that the template refuses."""
+
+# transformers' name in generation_config.json -> Ollama's name, and the JSON type it wants
+_SAMPLING = {
+    "temperature": ("temperature", float),
+    "top_k": ("top_k", int),
+    "top_p": ("top_p", float),
+    "min_p": ("min_p", float),
+    "repetition_penalty": ("repeat_penalty", float),
+}
+
+
+def sampling(generation_config: Mapping[str, Any]) -> dict[str, int | float]:
+    """The sampling defaults of generation_config.json under Ollama's names. Values that are not finite numbers are left out: the file comes from upstream."""
+    found: dict[str, int | float] = {}
+    for key, (name, convert) in _SAMPLING.items():
+        value = generation_config.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            found[name] = convert(value)
+    return found
+
+
+def params(generation_config: Mapping[str, Any], stops: Sequence[str]) -> bytes:
+    """The `params` file: sampling defaults, and `stops`, the strings of the end-of-generation tokens."""
+    content = {**sampling(generation_config), "stop": list(dict.fromkeys(stops))}
+    return (json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """A template in which every turn is a header, the content and one end."""
+
+    system: str  # header of the system turn
+    user: str
+    assistant: str  # also what asks for the answer
+    end: str
+
+    def render(self, messages: Sequence[Message]) -> str:
+        headers = {"system": self.system, "user": self.user, "assistant": self.assistant}
+        return "".join(f"{headers[message['role']]}{message['content']}{self.end}" for message in messages) + self.assistant
+
+    def go(self) -> str:
+        """The same in Go's template language, over Ollama's `.System` and `.Messages`; the text after the last tag asks for the answer."""
+        return (
+            f"{{{{ if .System }}}}{self.system}{{{{ .System }}}}{self.end}{{{{ end }}}}"
+            f'{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{self.user}{{{{ .Content }}}}{self.end}'
+            f'{{{{ else if eq .Role "assistant" }}}}{self.assistant}{{{{ .Content }}}}{self.end}{{{{ end }}}}{{{{ end }}}}{self.assistant}'
+        )
+
+
+def template_from_probes(probes: Mapping[str, str]) -> bytes | None:
+    """The `template` file of a model whose renderings of PROBES are `probes`, or None when no simple form reproduces them exactly.
+
+    None also when the template knows tools, which the simple form would take away.
+    """
+    form = _derive(probes)
+    if form is None or any("{{" in part or "}}" in part for part in vars(form).values()):
+        return None
+    if any(_TOOL in text for text in probes.values()):
+        return None
+    exact = all(probes.get(name) == form.render(PROBES[name].messages) for name in ("user", "system", "turns", "all", "tools"))
+    return form.go().encode() if exact else None
+
+
+def _derive(probes: Mapping[str, str]) -> _Form | None:
+    """The only simple form that these renderings can have, unproved; None when a sentinel is not where it must be."""
+    try:
+        user, between, after, ask = _split(probes["turns"], _ASK, _ANSWER, _ASK_AGAIN)
+        system, _, _ = _split(probes["system"], _SYSTEM, _ASK)
+    except (KeyError, ValueError):
+        return None
+    end = after.removesuffix(user)
+    if not user or after == end or between != ask or not ask.startswith(end):
+        return None
+    return _Form(system=system, user=user, assistant=ask.removeprefix(end), end=end)
+
+
+def _split(text: str, *sentinels: str) -> list[str]:
+    """The pieces of `text` between the sentinels, which must occur in this order. Raises ValueError."""
+    pieces = []
+    for sentinel in sentinels:
+        before, found, text = text.partition(sentinel)
+        if not found:
+            raise ValueError(sentinel)
+        pieces.append(before)
+    return [*pieces, text]

@@ -1,0 +1,88 @@
+"""Turn what huggingface_hub raises into one paragraph that a person can act on and that never holds a token."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+from config.errors import HubError
+
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{3,}")
+_QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")  # a signed upload address is a key to the object it names
+_LENGTH = 300  # characters of what the Hub or the client said; the rest would bury the advice
+
+_ADVICE = {
+    401: "It does not accept the token. Set SLUICE_HUB_TOKEN to a valid token with write permission.",
+    403: "The token may not do this. Use one with write permission for that namespace.",
+    404: "It does not exist, or the token may not see it. Check the name, and that the token belongs to a member of the namespace.",
+    409: "Something of that name is already there. Look at it, then run it again.",
+    413: "That is too large for this Hub. Build fewer variants, or raise its limits.",
+    429: "Those were too many requests. Wait a while, then run it again; what is uploaded is not uploaded twice.",
+}
+_LATER = "That is a fault of the Hub. Run it again later; what is uploaded is not uploaded twice."
+_CORRECT = "Correct what it complains about, then run it again."
+
+
+def redact(text: str, token: str | None = None) -> str:
+    """`text` on one line, without tokens and without the queries of signed addresses."""
+    if token and token.strip():
+        text = text.replace(token.strip(), "[token]")  # a token that ends in a line break is shown escaped by the client
+    text = _QUERY.sub(r"\1?…", _TOKEN.sub("[token]", text))
+    return " ".join(text.split())
+
+
+@contextmanager
+def hub_errors(api: HfApi, doing: str) -> Iterator[None]:
+    """Raise every failure of the client calls in the block as HubError; `doing` is what was tried, e.g. "publish ns/repo".
+
+    Keep other code out of the block: the client reports malformed answers and broken uploads as plain ValueError and RuntimeError.
+    """
+    try:
+        yield
+    except (HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError) as error:
+        raise HubError(f"Could not {doing}: {_explain(api, error)}") from _without_secrets(api, error)
+
+
+def _explain(api: HfApi, error: BaseException) -> str:
+    """What went wrong and what to do."""
+    if type(error) is RuntimeError and error.__cause__ is not None:  # "Error while uploading …", the reason is its cause
+        reason = _explain(api, error.__cause__)
+        return f"{_redact(api, error)} {reason[0].upper()}{reason[1:]}"
+    where = f"the Hub at {redact(api.endpoint, _token(api))}"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        said = f" and said: {redact(error.server_message, _token(api))[:_LENGTH].rstrip('.')}" if error.server_message else ""
+        request = f" (request {error.request_id})" if error.request_id else ""
+        # The Hub answers 401 for a missing or invisible repo too; the client tells the two apart.
+        advice = _ADVICE.get(404 if isinstance(error, RepositoryNotFoundError) else status, _LATER if status >= 500 else _CORRECT)
+        return f"{where} answered {status}{said}{request}. {advice}"
+    if isinstance(error, LocalTokenNotFoundError):
+        return "there is no token. Set SLUICE_HUB_TOKEN."
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it."
+    if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL)):
+        advice = "Check the network and `hub_endpoint`, then run it again; what is uploaded is not uploaded twice."
+        return f"{where} cannot be reached ({type(error).__name__}: {_redact(api, error)}). {advice}"
+    return f"{where} refused or gave an answer that cannot be used: {_redact(api, error).rstrip('.')}. {_CORRECT}"
+
+
+def _token(api: HfApi) -> str | None:
+    return api.token if isinstance(api.token, str) else None
+
+
+def _redact(api: HfApi, error: BaseException) -> str:
+    return redact(str(error), _token(api))[:_LENGTH]
+
+
+def _without_secrets(api: HfApi, error: BaseException) -> BaseException | None:
+    """The error as a cause for the traceback, unless its text or that of its own causes would put a secret there."""
+    link: BaseException | None = error
+    while link is not None:
+        text = " ".join(str(link).split())
+        if redact(text, _token(api)) != text:
+            return None
+        link = link.__cause__ or link.__context__
+    return error

@@ -1,0 +1,75 @@
+"""Records of a made-up release, and plans to publish it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from config.words import Kind, Measurement, Outcome, Patch, Release, Verdict
+from publishers import manifest as manifests
+from publishers.card import Card, Facts, Method, Row
+from publishers.hub import Plan, PublishFile, inventory
+
+RELEASE = Release(repo="upstream/tiny-chat", sha="a" * 40)
+PATCH = Patch(
+    fix="eos-ends-turn", version=1, file="generation_config.json", key="eos_token_id", reason="Answers must end with the turn.", before=5, after=4
+)  # fmt: skip
+MEASURED = {
+    found.name: found
+    for found in (
+        Measurement(name="kld.mean", value=0.00767, unit="nats", stderr=0.0002, n=23000),
+        Measurement(name="kld.p999", value=0.21, unit="nats"),
+        Measurement(name="same_top", value=0.981, unit="share", stderr=0.001),
+        Measurement(name="mmlu.accuracy", value=0.9975, unit="share", stderr=0.0018, n=800),
+        Measurement(name="flips", value=2, unit="count", n=800),
+        Measurement(name="efficiency", value=31.25, unit="points/GB"),
+    )
+}
+PASSED = Verdict(tag="Q4_K_M", outcome=Outcome.PASSED, reasons=(), results=())
+FAILED = Verdict(tag="IQ1_S", outcome=Outcome.FAILED, reasons=("mean KLD 0.47200 nats is above the bound of 0.15",), results=())
+
+
+@pytest.fixture
+def make_card() -> Callable[..., Card]:
+    """A GGUF card with one published and one blocked variant; any field can be replaced."""
+
+    def make(**changes: Any) -> Card:
+        row = Row(tag="Q4_K_M", file="tiny-chat-Q4_K_M.gguf", bytes=2_330_000, bpw=5.02, measurements=MEASURED, verdict=PASSED)
+        blocked = Row(tag="IQ1_S", file="tiny-chat-IQ1_S.gguf", bytes=1_020_000, bpw=2.1, measurements={}, verdict=FAILED)
+        method = Method(
+            texts=("evaluation.jsonl",), tokens=11_264, windows=44, context=512, questions=800, shots=5, prompts=4,
+            calibration=("calibration.jsonl",), calibration_tokens=20_000,
+        )  # fmt: skip
+        fields: dict[str, Any] = {
+            "kind": Kind.GGUF, "repo": "acme/tiny-chat-GGUF", "name": "tiny-chat", "namespace": "acme", "release": RELEASE,
+            "facts": Facts(license="apache-2.0", languages=("en",), pipeline_tag="text-generation"),
+            "rows": (row,), "blocked": (blocked,), "patches": (PATCH,), "method": method, "tools": {"transformers": "5.23.0", "llama.cpp": "b8200"},
+            "sampling": {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "repetition_penalty": 1.0},
+            "recipe_name": "demo", "recipe_digest": "b" * 64,
+        }  # fmt: skip
+        return Card(**(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def make_plan() -> Callable[..., Plan]:
+    """A plan for a small GGUF repo; `content` replaces the variant's bytes."""
+
+    def make(
+        *, repo: str = "acme/tiny-chat-GGUF", private: bool = False, content: bytes = b"GGUF" + bytes(range(256)) * 64, release: Release = RELEASE
+    ) -> Plan:
+        weights = PublishFile.from_bytes("tiny-chat-Q4_K_M.gguf", content)
+        files = (
+            weights,
+            PublishFile.from_bytes("README.md", b"---\nlicense: apache-2.0\n---\n# tiny-chat\n"),
+            PublishFile.from_bytes("params", b'{"stop": []}\n'),
+        )
+        entry = manifests.variant_entry(PASSED, MEASURED, files=inventory([weights]))
+        manifest = manifests.build(
+            release=release, recipe_name="demo", recipe_digest="b" * 64, tools={"llama.cpp": "b8200"},
+            patches=(PATCH,), variants=(entry,), files=inventory(files),
+        )  # fmt: skip
+        return Plan(repo=repo, private=private, files=files, manifest=manifest, message="Publish tiny-chat")
+
+    return make

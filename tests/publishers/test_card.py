@@ -1,0 +1,144 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from config.words import Kind, Release
+from publishers.card import Card, Facts, render
+from publishers.manifest import Waiver
+
+MakeCard = Callable[..., Card]
+
+
+def metadata(text: str) -> dict[str, object]:
+    opening, front, _body = text.split("---\n", 2)
+    assert opening == ""
+    loaded = yaml.safe_load(front)
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def body(text: str) -> str:
+    return text.split("---\n", 2)[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "library", "relation"),
+    [(Kind.GGUF, "gguf", "quantized"), (Kind.SIXTEEN_BIT, "transformers", None), (Kind.BNB_4BIT, "transformers", "quantized")],
+)
+def test_front_matter_names_base_model_and_relation(make_card: MakeCard, kind: Kind, library: str, relation: str | None) -> None:
+    found = metadata(render(make_card(kind=kind)))
+    assert found["base_model"] == "upstream/tiny-chat"
+    assert found.get("base_model_relation") == relation
+    assert found["library_name"] == library
+    assert found["license"] == "apache-2.0"
+    assert found["language"] == ["en"]
+    assert found["pipeline_tag"] == "text-generation"
+    assert isinstance(found["tags"], list)
+    assert "sluice" in found["tags"]
+    assert ("gguf" in found["tags"]) == (kind is Kind.GGUF)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_client_parses_it(make_card: MakeCard, kind: Kind) -> None:
+    card = ModelCard(render(make_card(kind=kind)))
+    assert card.data.base_model == "upstream/tiny-chat"
+    assert card.data.license == "apache-2.0"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_is_deterministic_and_ends_lines_cleanly(make_card: MakeCard, kind: Kind) -> None:
+    text = render(make_card(kind=kind))
+    assert text == render(make_card(kind=kind))
+    assert "\n\n\n" not in text
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
+    assert text.endswith("\n")
+
+
+def test_shows_the_measured_figures(make_card: MakeCard) -> None:
+    (row,) = [line for line in render(make_card()).splitlines() if line.startswith("| `Q4_K_M`")]
+    assert row == ("| `Q4_K_M` | `tiny-chat-Q4_K_M.gguf` | 2.33 MB | 5.02 | 0.00767 ± 0.00020 | 0.21000 | 98.10 ± 0.10 % | 99.75 ± 0.18 % | 2 of 800 | 31.25 |")
+
+
+def test_says_what_was_blocked_patched_and_not_shown(make_card: MakeCard) -> None:
+    text = render(make_card())
+    assert "**IQ1_S** (1.02 MB): mean KLD 0.47200 nats is above the bound of 0.15" in text
+    assert "- **eos-ends-turn** (version 1): Answers must end with the turn.\n  - `generation_config.json`, `eos_token_id`: `5` → `4`\n" in text
+    assert "do **not** rule out a backdoor that only quantization wakes" in text
+    assert "a" * 40 in text
+    assert "b" * 64 in text
+
+
+def test_says_how_to_run_each_kind(make_card: MakeCard) -> None:
+    text = render(make_card())
+    assert "llama-server -hf acme/tiny-chat-GGUF:Q4_K_M --temp 0.6 --top-k 20 --top-p 0.95 --min-p 0 --repeat-penalty 1\n" in text
+    assert "ollama run hf.co/acme/tiny-chat-GGUF:Q4_K_M\n" in text
+    assert "hf download acme/tiny-chat-GGUF tiny-chat-Q4_K_M.gguf --local-dir .\n" in text
+    assert "derives its template from the one inside the GGUF" in text
+    assert "derives its template" not in render(make_card(ollama_template=True))
+    assert 'repo = "acme/tiny-chat"' in render(make_card(kind=Kind.SIXTEEN_BIT, repo="acme/tiny-chat"))
+
+
+def test_waivers_are_shown(make_card: MakeCard) -> None:
+    card = make_card()
+    waived = replace(card, rows=(replace(card.rows[0], waivers=(Waiver(gate="divergence", by="ann", comment="an experiment"),)),))
+    text = render(waived)
+    assert "| `Q4_K_M` (waiver) |" in text
+    assert "**Q4_K_M**, gate *divergence*, waived by ann: an experiment" in text
+    assert "## Waivers" not in render(card)
+
+
+def test_without_patches_or_sampling_it_says_so(make_card: MakeCard) -> None:
+    text = render(make_card(patches=(), sampling={}))
+    assert "No file of the upstream release was changed." in text
+    assert "The release names no sampling defaults." in text
+
+
+EVIL = 'x\n---\nbase_model: evil/evil\n---\n# Owned <script>alert(1)</script> [x](https://evil.example) `|` $$x$$ "quoted"'
+
+
+def test_a_hostile_upstream_injects_nothing(make_card: MakeCard) -> None:
+    card = make_card()
+    hostile = replace(
+        card,
+        facts=Facts(license=EVIL, license_name=EVIL, license_link="javascript:alert(1)", languages=("en", EVIL, "no"), pipeline_tag=EVIL),
+        patches=(replace(card.patches[0], before=EVIL, after={EVIL: [EVIL]}, file=EVIL, key=EVIL, reason=EVIL),),
+        blocked=(replace(card.blocked[0], verdict=replace(card.blocked[0].verdict, reasons=(EVIL, EVIL))),),
+        sampling={"temperature": EVIL, "top_k": float("nan"), EVIL: 1, "top_p": 0.9},
+        tools={EVIL: EVIL},
+        method=replace(card.method, texts=(EVIL,), calibration=(EVIL,)),
+    )
+    text = render(hostile)
+    found = metadata(text)
+    assert found["base_model"] == "upstream/tiny-chat"
+    assert "license" not in found
+    assert found["language"] == ["en", "no"]
+    assert found["pipeline_tag"] == "text-generation"
+    assert ModelCard(text).data.base_model == "upstream/tiny-chat"
+
+    expected, parsed = (MarkdownIt("commonmark").enable("table").parse(body(each)) for each in (render(card), text))
+    assert [token.content for token in parsed if token.type == "heading_open"] == [token.content for token in expected if token.type == "heading_open"]
+    inline = [child for token in parsed for child in token.children or ()]
+    assert {child.content for child in inline if child.type == "html_inline"} <= {"<code>", "</code>"}
+    assert not {child.type for child in inline} & {"link_open", "image"}
+    assert not [token for token in parsed if token.type in {"html_block", "hr"}]
+    assert "$$" not in text
+
+
+def test_a_custom_licence_is_named_and_linked(make_card: MakeCard) -> None:
+    facts = Facts(license="other", license_name="tiny-community", license_link="https://example.org/LICENSE")
+    found = metadata(render(make_card(facts=facts)))
+    assert (found["license"], found["license_name"], found["license_link"]) == ("other", "tiny-community", "https://example.org/LICENSE")
+
+
+def test_repo_names_cannot_reach_the_shell(make_card: MakeCard) -> None:
+    with pytest.raises(ValueError, match="cannot stand in a code block"):
+        render(make_card(repo="acme/x;rm -rf ~"))
+
+
+def test_an_upstream_with_a_strange_name_stays_quoted(make_card: MakeCard) -> None:
+    text = render(make_card(release=Release(repo="no", sha="a" * 40)))
+    assert metadata(text)["base_model"] == "no"

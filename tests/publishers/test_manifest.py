@@ -1,0 +1,56 @@
+import json
+from collections.abc import Callable
+
+import pytest
+from pydantic import ValidationError
+
+from config.errors import PublishConflict
+from publishers import manifest as manifests
+from publishers.hub import Plan
+
+
+def test_reads_back_what_it_wrote(make_plan: Callable[..., Plan]) -> None:
+    manifest = make_plan().manifest
+    assert manifests.read(manifest.to_bytes(), where="here") == manifest
+
+
+def test_is_deterministic_sorted_and_without_times(make_plan: Callable[..., Plan]) -> None:
+    manifest = make_plan().manifest
+    content = manifest.to_bytes()
+    assert content == make_plan().manifest.to_bytes()
+    parsed = json.loads(content)
+    assert content.decode() == json.dumps(parsed, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    shuffled = manifest.model_copy(update={"files": dict(reversed(manifest.files.items()))})
+    assert shuffled.digest() == manifest.digest()
+    assert not {"date", "time", "created", "host"} & set(parsed)
+
+
+def test_names_what_the_promises_need(make_plan: Callable[..., Plan]) -> None:
+    content = json.loads(make_plan().manifest.to_bytes())
+    assert content["upstream"] == {"repo": "upstream/tiny-chat", "sha": "a" * 40}
+    assert content["recipe"] == {"name": "demo", "digest": "b" * 64}
+    assert content["tools"] == {"llama.cpp": "b8200"}
+    assert content["patches"][0]["before"] == 5
+    assert set(content["files"]) == {"README.md", "params", "tiny-chat-Q4_K_M.gguf"}
+    (variant,) = content["variants"]
+    assert variant["verdict"] == "passed"
+    assert variant["figures"]["kld.mean"] == {"value": 0.00767, "unit": "nats", "stderr": 0.0002, "n": 23000}
+    assert variant["waivers"] == []
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"schema_version": 2}', b"not json"])
+def test_refuses_what_it_did_not_write(data: bytes) -> None:
+    with pytest.raises(PublishConflict, match="sluice-manifest.json in acme/x is not a manifest"):
+        manifests.read(data, where="sluice-manifest.json in acme/x")
+
+
+def test_cannot_contradict_itself(make_plan: Callable[..., Plan]) -> None:
+    content = json.loads(make_plan().manifest.to_bytes())
+    del content["files"]["tiny-chat-Q4_K_M.gguf"]
+    with pytest.raises(ValidationError, match="does not list: tiny-chat-Q4_K_M.gguf"):
+        manifests.Manifest.model_validate(content)
+
+
+def test_figures_are_finite(make_plan: Callable[..., Plan]) -> None:
+    with pytest.raises(ValidationError):
+        manifests.Figure(value=float("nan"), unit="nats")

@@ -1,0 +1,98 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from publishers import ollama
+
+MODEL = Path(__file__).parents[2] / "demo" / "model"
+PHI = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+
+
+def tiny_chat() -> str:
+    """The bundled model's template as the fixes leave it: without its own BOS."""
+    template: str = json.loads((MODEL / "tokenizer_config.json").read_text())["chat_template"]
+    return template.replace("{{- bos_token }}", "")
+
+
+def probe(template: str) -> dict[str, str]:
+    compiled = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).from_string(template)
+    return {
+        name: compiled.render(messages=each.messages, tools=each.tools, add_generation_prompt=True, bos_token="<s>") for name, each in ollama.PROBES.items()
+    }
+
+
+def run_go(template: str, messages: list[dict[str, Any]]) -> str:
+    """What Ollama renders: the few constructs of the Go template, said in Jinja."""
+    jinja = template
+    for pattern, replacement in (
+        (r"{{ if \.System }}", "{% if System %}"),
+        (r"{{ range \.Messages }}", "{% for message in Messages %}"),
+        (r'{{ if eq \.Role "(\w+)" }}', r'{% if message.role == "\1" %}'),
+        (r'{{ else if eq \.Role "(\w+)" }}', r'{% elif message.role == "\1" %}'),
+        (r"{{ \.System }}", "{{ System }}"),
+        (r"{{ \.Content }}", "{{ message.content }}"),
+        (r"{{ end }}{{ end }}", "{% endif %}{% endfor %}"),
+        (r"{{ end }}", "{% endif %}"),
+    ):
+        jinja = re.sub(pattern, replacement, jinja)
+    system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    return ImmutableSandboxedEnvironment(keep_trailing_newline=True).from_string(jinja).render(System=system, Messages=messages)
+
+
+def test_params_use_ollamas_names() -> None:
+    config = {"temperature": 0.6, "top_k": 20.0, "top_p": 0.95, "min_p": 0, "repetition_penalty": 1.0, "eos_token_id": 4, "do_sample": True}
+    assert json.loads(ollama.params(config, ["<|im_end|>", "<|endoftext|>", "<|im_end|>"])) == {
+        "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.0, "repeat_penalty": 1.0, "stop": ["<|im_end|>", "<|endoftext|>"],
+    }  # fmt: skip
+
+
+def test_params_leave_out_what_is_not_a_number() -> None:
+    config = {"temperature": "hot", "top_k": True, "top_p": float("inf"), "min_p": None, "repetition_penalty": [1]}
+    assert json.loads(ollama.params(config, [])) == {"stop": []}
+
+
+def test_chatml_becomes_a_go_template() -> None:
+    assert ollama.template_from_probes(probe(tiny_chat())) == (
+        b"{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}{{ range .Messages }}"
+        b'{{ if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n'
+        b'{{ else if eq .Role "assistant" }}<|im_start|>assistant\n{{ .Content }}<|im_end|>\n{{ end }}{{ end }}<|im_start|>assistant\n'
+    )
+
+
+@pytest.mark.parametrize("template", [tiny_chat(), PHI])
+def test_the_go_template_renders_the_same(template: str) -> None:
+    probes = probe(template)
+    go = ollama.template_from_probes(probes)
+    assert go is not None
+    for name in ("user", "system", "turns", "all"):
+        assert run_go(go.decode(), [dict(message) for message in ollama.PROBES[name].messages]) == probes[name]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        pytest.param("{{ bos_token }}" + PHI, id="its own BOS"),
+        pytest.param(PHI.replace("<|assistant|>\n{%", "<|assistant|>\n<think>\n{%"), id="forced reasoning"),
+        pytest.param(PHI.replace("m.content", "m.content | trim"), id="trimmed content"),
+        pytest.param("{% if messages[0].role != 'system' %}<|system|>\nBe kind.<|end|>\n{% endif %}" + PHI, id="a default system prompt"),
+        pytest.param("{% if tools %}{{ tools }}{% endif %}" + PHI, id="a list of tools"),
+        pytest.param(PHI.replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls }}"), id="tool calls"),
+        pytest.param("{% for m in messages %}[INST]{{ m.content }}[/INST]{% endfor %}", id="no roles"),
+        pytest.param(PHI.replace("<|end|>", "{{ '{{ .Prompt }}' }}"), id="Go inside"),
+        pytest.param("", id="nothing"),
+        pytest.param("{{ messages[-1].content }}", id="the last message only"),
+    ],
+)
+def test_other_templates_are_left_to_ollama(template: str) -> None:
+    assert ollama.template_from_probes(probe(template)) is None
+
+
+def test_refused_probes() -> None:
+    probes = probe(tiny_chat())
+    assert ollama.template_from_probes({name: text for name, text in probes.items() if name != "calls"}) is not None
+    assert ollama.template_from_probes({name: text for name, text in probes.items() if name != "system"}) is None
+    assert ollama.template_from_probes({}) is None
