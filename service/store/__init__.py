@@ -1,0 +1,47 @@
+"""The service's memory: releases, runs, stages, artifacts, patches, verdicts, publications, hints, tokens and the audit trail, in SQLite or PostgreSQL."""
+
+from service.store.database import StoreError, connect
+from service.store.ledger import Ledger
+from service.store.owner import worker_name
+from service.store.queue import Queue, UnknownRun
+from service.store.records import (
+    Artifact,
+    AuditRecord,
+    HintRecord,
+    PublicationRecord,
+    RunRecord,
+    RunState,
+    StageRecord,
+    StageState,
+    TokenRecord,
+    VariantRecord,
+)
+from service.store.results import Results, UnknownPublication
+
+__all__ = [
+    "Artifact",
+    "AuditRecord",
+    "HintRecord",
+    "PublicationRecord",
+    "RunRecord",
+    "RunState",
+    "StageRecord",
+    "StageState",
+    "Store",
+    "StoreError",
+    "TokenRecord",
+    "UnknownPublication",
+    "UnknownRun",
+    "VariantRecord",
+    "open_store",
+    "worker_name",
+]
+
+
+class Store(Queue, Results, Ledger):
+    """Everything that is remembered. Safe to share between threads, and between processes on one database."""
+
+
+def open_store(url: str) -> Store:
+    """The store at a SQLAlchemy URL, created or brought to the newest schema first. Raises ConfigurationError when that is not possible."""
+    return Store(connect(url))

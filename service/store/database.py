@@ -1,0 +1,153 @@
+"""Connections: SQLite or PostgreSQL behind one URL, brought to the newest schema when opened, with read and write transactions."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.orm import Session
+
+from config.errors import ConfigurationError, SluiceError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT = 30_000  # milliseconds that SQLite waits for another process's write
+MIGRATION_LOCK = 0x5C1_0CE  # an arbitrary number that all our processes agree on
+
+
+class StoreError(SluiceError):
+    """The database refused something that the program asked of it."""
+
+
+def now() -> datetime:
+    """The time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """An open database whose schema is the newest."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(sluice_write=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads; on SQLite it never waits for a writer."""
+        with Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that is committed at the end, or rolled back on an exception; on SQLite there is one at a time."""
+        with Session(self._writer) as session, session.begin():
+            yield session
+
+    def healthy(self) -> bool:
+        """Whether the database answers."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except DatabaseError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def connect(url: str) -> Engine:
+    """An engine for `url`, its schema brought to the newest under a lock, so that several processes may start at once.
+
+    Raises ConfigurationError when the URL is wrong, the database cannot be reached, or a newer Sluice has written it.
+    """
+    parsed = _parse(url)
+    shown = parsed.render_as_string(hide_password=True)
+    engine = create_engine(parsed, **({} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}))
+    try:
+        if parsed.get_backend_name() == "sqlite":
+            _prepare_sqlite(engine, Path(parsed.database or ""))
+        with engine.execution_options(sluice_write=True).begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            migrate(connection)
+    except (OperationalError, OSError) as error:
+        engine.dispose()
+        cause = str(error.orig if isinstance(error, OperationalError) else error).strip()
+        raise ConfigurationError(f"The database {shown} cannot be opened: {cause}. Check `database_url`, and that it is there.") from error
+    except CommandError as error:
+        engine.dispose()
+        raise ConfigurationError(f"The schema of the database {shown} is newer than this program ({error}). Use a newer Sluice.") from error
+    return engine
+
+
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema to `revision` inside the connection's transaction: all of it or nothing."""
+    alembic.command.upgrade(alembic_config(connection), revision)
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's configuration for our migrations on an open connection."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, ImportError) as error:
+        raise ConfigurationError(f"`database_url` is not usable: {error}. Use sqlite:////absolute/path.db or postgresql+psycopg://user@host/name.") from error
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ConfigurationError(f"`database_url` names {parsed.get_backend_name()}. Only SQLite and PostgreSQL are supported.")
+    if parsed.get_backend_name() == "sqlite" and (not parsed.database or parsed.database == ":memory:" or "mode" in parsed.query):
+        raise ConfigurationError("`database_url` names a SQLite database in memory, which threads and processes cannot share. Name a file.")
+    return parsed
+
+
+def _prepare_sqlite(engine: Engine, file: Path) -> None:
+    """Create the folder, set what each connection needs, and switch the file to write-ahead logging."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions by itself, `begin` below does
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer locks at once: a lock taken at its first write would fail, without waiting, when another wrote since its first read.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("sluice_write") else "BEGIN")
+
+    driver = engine.raw_connection()
+    try:
+        _write_ahead(driver)
+    finally:
+        driver.close()
+
+
+def _write_ahead(driver: Any) -> None:
+    """Set WAL mode, which the file remembers. SQLite does not wait for its lock here, so this does."""
+    import sqlite3
+
+    deadline = time.monotonic() + BUSY_TIMEOUT / 1000
+    while True:
+        try:
+            driver.cursor().execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise OperationalError("PRAGMA journal_mode = WAL", None, error) from error
+            if time.monotonic() > deadline:
+                raise OperationalError("PRAGMA journal_mode = WAL", None, error) from error
+            time.sleep(0.05)

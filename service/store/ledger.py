@@ -1,0 +1,105 @@
+"""What comes in and what is remembered: hints that a repo may have changed, API tokens, and the audit trail that only grows."""
+
+from datetime import timedelta
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, CursorResult, delete, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.store.database import Database, StoreError, now
+from service.store.records import AuditRecord, HintRecord, TokenRecord
+from service.store.tables import AuditRow, HintRow, TokenRow
+
+
+def note(session: Session, source: str, subject: str, action: str, details: dict[str, Any]) -> None:
+    """Add an audit event to the transaction that does what the event tells."""
+    session.add(AuditRow(at=now(), source=source, subject=subject, action=action, details=details))
+
+
+class Ledger(Database):
+    """Hints, tokens and audit events."""
+
+    def audit(self, source: str, subject: str, action: str, details: dict[str, Any]) -> None:
+        """Remember for ever that `source` did `action` to `subject`, e.g. "api", "publication/3", "republish"."""
+        with self.write() as session:
+            note(session, source, subject, action, details)
+
+    def audit_events(self, *, subject: str | None = None, limit: int = 100) -> tuple[AuditRecord, ...]:
+        """The newest events first, at most `limit`; only those about `subject`."""
+        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
+        if subject is not None:
+            query = query.where(AuditRow.subject == subject)
+        with self.read() as session:
+            return tuple(
+                AuditRecord(id=row.id, at=row.at, source=row.source, subject=row.subject, action=row.action, details=row.details)
+                for row in session.scalars(query)
+            )
+
+    def put_hint(self, repo: str, source: str) -> None:
+        """Note that `repo` may have changed, to be looked at now. Said again while the look is pending, it is still one look."""
+        with self.write() as session:
+            if _say_again(session, repo, source):
+                return
+            try:
+                with session.begin_nested():
+                    session.add(HintRow(repo=repo, source=source, count=1, attempts=0, created=now(), due=now()))
+            except IntegrityError:  # another process was first
+                _say_again(session, repo, source)
+
+    def hints(self, *, due: bool = False) -> tuple[HintRecord, ...]:
+        """The pending hints, oldest first; with `due` only those to be looked at now."""
+        query = select(HintRow).order_by(HintRow.due, HintRow.id)
+        if due:
+            query = query.where(HintRow.due <= now())
+        with self.read() as session:
+            return tuple(
+                HintRecord(repo=row.repo, source=row.source, count=row.count, attempts=row.attempts, error=row.error, created=row.created, due=row.due)
+                for row in session.scalars(query)
+            )
+
+    def settle_hint(self, hint: HintRecord) -> None:
+        """The look that `hint` asked for was had. A hint that was given again meanwhile stays: what it tells may be newer than the look."""
+        with self.write() as session:
+            session.execute(delete(HintRow).where(*_same(hint)))
+
+    def defer_hint(self, hint: HintRecord, *, error: str, seconds: float) -> None:
+        """The look failed: keep the hint and look again after `seconds`, or sooner when the hint is given again. The same failure again is no new event."""
+        with self.write() as session:
+            later = {"attempts": HintRow.attempts + 1, "error": error, "due": now() + timedelta(seconds=seconds)}
+            session.execute(update(HintRow).where(*_same(hint)).values(later))
+            if error != hint.error:
+                note(session, hint.source, f"repo/{hint.repo}", "deferred", {"error": error})
+
+    def add_token(self, name: str, digest: str) -> None:
+        """Keep a new API token as its sha256. Raises StoreError when the name was ever used: the audit trail must stay unambiguous."""
+        try:
+            with self.write() as session:
+                session.add(TokenRow(name=name, digest=digest, created=now()))
+                note(session, "command", f"token/{name}", "created", {})
+        except IntegrityError as error:
+            raise StoreError(f"There is or was a token named {name!r}. Choose another name.") from error
+
+    def tokens(self) -> tuple[TokenRecord, ...]:
+        """Every token there is or was, oldest first."""
+        with self.read() as session:
+            rows = session.scalars(select(TokenRow).order_by(TokenRow.id))
+            return tuple(TokenRecord(id=row.id, name=row.name, digest=row.digest, created=row.created, revoked=row.revoked) for row in rows)
+
+    def revoke_token(self, name: str) -> None:
+        """Make the token stop working. Raises StoreError when no working token has that name."""
+        with self.write() as session:
+            live = update(TokenRow).where(TokenRow.name == name, TokenRow.revoked.is_(None)).values(revoked=now())
+            if cast("CursorResult[Any]", session.execute(live)).rowcount == 0:
+                raise StoreError(f"There is no working token named {name!r}. `sluice token list` shows those there are.")
+            note(session, "command", f"token/{name}", "revoked", {})
+
+
+def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:
+    """The hint as it was when it was read: not given again, nor settled and given anew."""
+    return HintRow.repo == hint.repo, HintRow.created == hint.created, HintRow.count == hint.count
+
+
+def _say_again(session: Session, repo: str, source: str) -> bool:
+    again = update(HintRow).where(HintRow.repo == repo).values(source=source, count=HintRow.count + 1, due=now())
+    return cast("CursorResult[Any]", session.execute(again)).rowcount == 1

@@ -1,0 +1,166 @@
+"""Runs as a queue in the database: put in once, leased by one worker at a time, taken over when a worker is gone.
+
+Leases compare the clocks of the machines that share a database: these must agree to well under the length of a lease.
+"""
+
+from datetime import timedelta
+from typing import Any, Literal, cast
+
+from sqlalchemy import ColumnElement, CursorResult, and_, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from config.errors import SluiceError
+from config.words import Release
+from service.store.database import Database, now
+from service.store.ledger import note
+from service.store.owner import is_gone
+from service.store.records import RunRecord, RunState
+from service.store.tables import ReleaseRow, RunRow
+
+FINISHED = ("done", "blocked", "failed")
+
+
+class UnknownRun(SluiceError):
+    """No run has that number."""
+
+
+class Queue(Database):
+    """The runs."""
+
+    def enqueue(
+        self,
+        *,
+        release: Release,
+        recipe: str,
+        recipe_digest: str,
+        namespace: str,
+        trigger: str,
+        private: bool = False,
+        again: bool = False,
+        attempts: int | None = None,
+    ) -> tuple[RunRecord, bool]:
+        """The one run of this release, recipe and namespace, and whether this call put it into the queue.
+
+        `private`: publish from it as private. A failed run is queued again, unless it was already tried `attempts` times. A run that is done or blocked
+        is queued again only with `again`. One that is queued or running is left as it is, except that it becomes private when this call says so.
+        """
+        with self.write() as session:
+            row = _release_row(session, release)
+            run, created = _run_row(session, row, recipe=recipe, recipe_digest=recipe_digest, namespace=namespace, trigger=trigger)
+            retried = run.state == "failed" and (attempts is None or run.attempt < attempts)
+            repeated = run.state in FINISHED and again
+            if retried or repeated:
+                run.state, run.trigger, run.recipe, run.attempt = "queued", trigger, recipe, run.attempt + 1
+                run.queued, run.started, run.finished, run.error = now(), None, None, None
+            queued = created or retried or repeated
+            run.private = private or (run.private and not queued)
+            if queued:
+                note(session, trigger, f"run/{run.id}", "queued", {"repo": release.repo, "sha": release.sha, "recipe": recipe, "attempt": run.attempt})
+            return _record(run), queued
+
+    def lease(self, worker: str, *, seconds: float, run: int | None = None) -> RunRecord | None:
+        """Take the run that waits longest (or run number `run`) for `seconds`; None when there is none to take.
+
+        To take are queued runs, and running ones whose lease has run out or whose worker was a process of this host that has ended.
+        """
+        wanted: list[ColumnElement[bool]] = [] if run is None else [RunRow.id == run]
+        with self.write() as session:
+            workers = session.scalars(select(RunRow.worker).where(RunRow.state == "running", *wanted)).all()
+            gone = [name for name in workers if name is not None and is_gone(name)]
+            stale = and_(RunRow.state == "running", or_(RunRow.lease_until <= now(), RunRow.worker.in_(gone)))
+            free = select(RunRow).where(or_(RunRow.state == "queued", stale), *wanted).order_by(RunRow.queued, RunRow.id).limit(1)
+            row = session.scalars(free.with_for_update(of=RunRow, skip_locked=True)).first()  # SQLite knows no row locks, but its writers exclude one another
+            if row is None:
+                return None
+            row.state, row.worker, row.lease_until = "running", worker, now() + timedelta(seconds=seconds)
+            row.started = row.started or now()
+            return _record(row)
+
+    def renew(self, run: int, worker: str, seconds: float) -> bool:
+        """Hold the lease for `seconds` from now; False when `worker` no longer has it."""
+        return self._change_held(run, worker, {"lease_until": now() + timedelta(seconds=seconds)})
+
+    def release(self, run: int, worker: str) -> bool:
+        """Put a leased run back at its place in the queue, unfinished; False when `worker` no longer has it."""
+        return self._change_held(run, worker, {"state": "queued", "worker": None, "lease_until": None})
+
+    def finish(
+        self, run: int, *, state: Literal["done", "blocked", "failed"], error: str | None = None, disk_high_water: int | None = None, worker: str | None = None
+    ) -> bool:
+        """Write down how a running run ended; False, and nothing written, when it is not running, or `worker` is given and no longer has it."""
+        with self.write() as session:
+            row = session.scalars(select(RunRow).where(RunRow.id == run, RunRow.state == "running").with_for_update(of=RunRow)).first()
+            if row is None or (worker is not None and row.worker != worker):
+                return False
+            row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, now()
+            row.worker = row.lease_until = None
+            note(session, row.trigger, f"run/{run}", state, {} if error is None else {"error": error})
+            return True
+
+    def run(self, id: int) -> RunRecord:
+        """The run of that number. Raises UnknownRun."""
+        with self.read() as session:
+            row = session.get(RunRow, id)
+            if row is None:
+                raise UnknownRun(f"There is no run {id}. `sluice status` lists the runs there are.")
+            return _record(row)
+
+    def runs(self, limit: int = 50, state: RunState | None = None, before: int | None = None) -> tuple[RunRecord, ...]:
+        """The newest runs first, at most `limit`; only those in `state`, only those with a number below `before`."""
+        query = select(RunRow).order_by(RunRow.id.desc()).limit(limit)
+        if state is not None:
+            query = query.where(RunRow.state == state)
+        if before is not None:
+            query = query.where(RunRow.id < before)
+        with self.read() as session:
+            return tuple(_record(row) for row in session.scalars(query))
+
+    def _change_held(self, run: int, worker: str, values: dict[str, Any]) -> bool:
+        with self.write() as session:
+            held = update(RunRow).where(RunRow.id == run, RunRow.state == "running", RunRow.worker == worker).values(values)
+            return cast("CursorResult[Any]", session.execute(held)).rowcount == 1
+
+
+def _release_row(session: Session, release: Release) -> ReleaseRow:
+    query = select(ReleaseRow).where(ReleaseRow.repo == release.repo, ReleaseRow.sha == release.sha)
+    if (row := session.scalars(query.with_for_update()).first()) is not None:
+        return row
+    try:
+        with session.begin_nested():
+            session.add(row := ReleaseRow(repo=release.repo, sha=release.sha, created=now()))
+    except IntegrityError:  # another process was first
+        return session.scalars(query.with_for_update()).one()
+    return row
+
+
+def _run_row(session: Session, release: ReleaseRow, *, recipe: str, recipe_digest: str, namespace: str, trigger: str) -> tuple[RunRow, bool]:
+    """The run's row, and whether it is new. Holding the release's row lock, nobody else can be making the same one."""
+    query = select(RunRow).where(RunRow.release_id == release.id, RunRow.recipe_digest == recipe_digest, RunRow.namespace == namespace)
+    if (row := session.scalars(query.with_for_update(of=RunRow)).first()) is not None:
+        return row, False
+    row = RunRow(release=release, recipe=recipe, recipe_digest=recipe_digest, namespace=namespace, private=False, trigger=trigger)
+    row.state, row.attempt, row.created, row.queued = "queued", 1, now(), now()
+    session.add(row)
+    session.flush()
+    return row, True
+
+
+def _record(row: RunRow) -> RunRecord:
+    return RunRecord(
+        id=row.id,
+        release=Release(repo=row.release.repo, sha=row.release.sha),
+        recipe=row.recipe,
+        recipe_digest=row.recipe_digest,
+        namespace=row.namespace,
+        private=row.private,
+        state=cast("RunState", row.state),
+        trigger=row.trigger,
+        attempt=row.attempt,
+        error=row.error,
+        worker=row.worker,
+        created=row.created,
+        started=row.started,
+        finished=row.finished,
+        disk_high_water=row.disk_high_water,
+    )

@@ -1,0 +1,116 @@
+"""What the store hands out: frozen records, never objects that are tied to a database session. All times are UTC."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from config.words import Measurement, Release, Variant, Verdict
+
+RunState = Literal["queued", "running", "done", "blocked", "failed"]
+StageState = Literal["running", "done", "failed", "reused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One recipe applied to one release."""
+
+    id: int
+    release: Release
+    recipe: str  # name, or path of a YAML file
+    recipe_digest: str  # sha256 of what the recipe said when the run was queued
+    namespace: str  # account or organization to publish under
+    private: bool  # publish as private: the upstream is, or the operator wants it
+    state: RunState  # done: reached its end; blocked: reached it with every variant blocked; failed: stopped at a stage with an error
+    trigger: str  # what queued it last: "poll", "webhook", "api", "republish", "command", …
+    attempt: int  # 1 for the first time, one more each time it is queued again
+    error: str | None  # of a failed run: what is wrong and what to do
+    worker: str | None  # who holds the lease of a running run
+    created: datetime
+    started: datetime | None  # of this attempt
+    finished: datetime | None  # of this attempt
+    disk_high_water: int | None  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A file that a stage made."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """One step of a run, as it went the last time."""
+
+    id: int
+    name: str  # unique within a run
+    key: str  # digest of the function, its inputs and its parameters
+    state: StageState
+    seconds: float | None
+    error: str | None
+    artifacts: tuple[Artifact, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRecord:
+    """One variant of a run with what was measured and how its gates came out."""
+
+    variant: Variant
+    file: str | None  # None when it was never built
+    bytes: int | None
+    bpw: float | None  # bits per weight
+    measurements: tuple[Measurement, ...]
+    verdict: Verdict | None  # None while it is not judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicationRecord:
+    """One repo on the Hub that holds exactly the files of a verdict."""
+
+    id: int
+    run: int
+    repo: str
+    revision: str  # the commit
+    url: str
+    files: tuple[str, ...]
+    manifest_digest: str
+    changed: bool  # False when the repo already held exactly this
+    at: datetime  # when it was made, or last found to be so
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRecord:
+    """Something that happened, in the order source, subject, action; never changed afterwards."""
+
+    id: int
+    at: datetime
+    source: str  # "api", "poll", "command", …
+    subject: str  # "run/7", "token/ci", …
+    action: str  # "queued", "revoked", …
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRecord:
+    """An API token without its secret."""
+
+    id: int
+    name: str
+    digest: str  # sha256 of the token, hex
+    created: datetime
+    revoked: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HintRecord:
+    """Word that a watched repo may have changed. At most one is pending for each repo."""
+
+    repo: str
+    source: str  # "poll" or "webhook": the latest to say so
+    count: int  # how often it was said; tells whether it was said again meanwhile
+    attempts: int  # looks at the Hub that failed
+    error: str | None  # of the last failed look
+    created: datetime
+    due: datetime  # not looked at before

@@ -1,0 +1,167 @@
+"""What runs bring forth: stages with their artifacts, patches, variants with measurements and verdicts, publications. Recording again replaces."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any, Literal, cast
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from config.errors import SluiceError
+from config.words import GateResult, Kind, Measurement, Outcome, Patch, Variant, Verdict
+from service.store.database import Database, StoreError, now
+from service.store.ledger import note
+from service.store.records import Artifact, PublicationRecord, StageRecord, StageState, VariantRecord
+from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, RunRow, StageRow, VerdictRow
+
+
+class UnknownPublication(SluiceError):
+    """No publication has that number."""
+
+
+class Results(Database):
+    """What runs bring forth."""
+
+    def stage_started(self, run: int, name: str, key: str) -> int:
+        """Note that a stage of the run was begun; the number to give to `stage_finished`. `name` is unique within a run."""
+        with self.write() as session:
+            session.add(row := StageRow(run_id=run, name=name, key=key, state="running", started=now()))
+            session.flush()
+            return row.id
+
+    def stage_finished(
+        self, id: int, *, state: Literal["done", "failed", "reused"], seconds: float, error: str | None = None, artifacts: Sequence[Artifact] = ()
+    ) -> None:
+        """Note how the stage ended, how long it took, and what it made (of a reused one: had made)."""
+        with self.write() as session:
+            row = session.get(StageRow, id)
+            if row is None:
+                raise StoreError(f"There is no stage {id}.")
+            row.state, row.seconds, row.error = state, seconds, error
+            row.artifacts = [ArtifactRow(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in artifacts]
+
+    def stages(self, run: int) -> tuple[StageRecord, ...]:
+        """The run's stages in the order in which they were last begun."""
+        newest = select(func.max(StageRow.id)).where(StageRow.run_id == run).group_by(StageRow.name)
+        with self.read() as session:
+            return tuple(_stage(row) for row in session.scalars(select(StageRow).where(StageRow.id.in_(newest)).order_by(StageRow.id)))
+
+    def record_patches(self, run: int, patches: Sequence[Patch]) -> None:
+        """Keep the changes that fixes made to the run's release, in order."""
+        with self.write() as session:
+            session.execute(delete(PatchRow).where(PatchRow.run_id == run))
+            session.add_all(PatchRow(run_id=run, position=position, **asdict(patch)) for position, patch in enumerate(patches))
+
+    def patches(self, run: int) -> tuple[Patch, ...]:
+        """The changes that fixes made, in order."""
+        with self.read() as session:
+            rows = session.scalars(select(PatchRow).where(PatchRow.run_id == run).order_by(PatchRow.position))
+            return tuple(Patch(**{field.name: getattr(row, field.name) for field in fields(Patch)}) for row in rows)
+
+    def record_variant(
+        self,
+        run: int,
+        *,
+        variant: Variant,
+        file: str | None,
+        bytes: int | None,
+        bpw: float | None,
+        measurements: Sequence[Measurement],
+        verdict: Verdict | None,
+        position: int,
+    ) -> None:
+        """Keep what was built, measured and judged of a variant; `position` is its place in the recipe. A value that is not a number was not measured."""
+        with self.write() as session:
+            row = session.scalars(select(VerdictRow).where(VerdictRow.run_id == run, VerdictRow.tag == variant.tag)).first()
+            if row is None:
+                session.add(row := VerdictRow(run_id=run, tag=variant.tag))
+            else:
+                row.measurements.clear()
+                session.flush()  # the old measurements must be gone before new ones take their names
+            row.position, row.kind, row.file, row.bytes, row.bpw = position, variant.kind.value, file, bytes, bpw
+            row.outcome = None if verdict is None else verdict.outcome.value
+            row.reasons = [] if verdict is None else list(verdict.reasons)
+            row.results = [] if verdict is None else [asdict(result) for result in verdict.results]
+            row.measurements = [_measurement_row(item) for item in measurements if not math.isnan(item.value)]
+
+    def variants(self, run: int) -> tuple[VariantRecord, ...]:
+        """The run's variants in the order of the recipe."""
+        with self.read() as session:
+            return tuple(_variant(row) for row in session.scalars(select(VerdictRow).where(VerdictRow.run_id == run).order_by(VerdictRow.position)))
+
+    def record_publication(self, run: int, *, repo: str, revision: str, url: str, files: Sequence[str], manifest_digest: str, changed: bool) -> int:
+        """Keep that the run's repo holds exactly these files at this commit; the publication's number, the same for the same run and repo."""
+        with self.write() as session:
+            row = session.scalars(select(PublicationRow).where(PublicationRow.run_id == run, PublicationRow.repo == repo)).first()
+            if row is None:
+                session.add(row := PublicationRow(run_id=run, repo=repo))
+            row.revision, row.url, row.files, row.manifest_digest, row.changed, row.at = revision, url, list(files), manifest_digest, changed, now()
+            session.flush()
+            details = {"run": run, "repo": repo, "revision": revision, "manifest_digest": manifest_digest}
+            note(session, _trigger(session, run), f"publication/{row.id}", "published" if changed else "unchanged", details)
+            return row.id
+
+    def publication(self, id: int) -> PublicationRecord:
+        """The publication of that number. Raises UnknownPublication."""
+        with self.read() as session:
+            row = session.get(PublicationRow, id)
+            if row is None:
+                raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
+            return _publication(row)
+
+    def publications(self, run: int) -> tuple[PublicationRecord, ...]:
+        """The run's publications in the order in which they were made."""
+        with self.read() as session:
+            return tuple(_publication(row) for row in session.scalars(select(PublicationRow).where(PublicationRow.run_id == run).order_by(PublicationRow.id)))
+
+    def last_publication(self, repo: str) -> PublicationRecord | None:
+        """The newest publication in a repo on the Hub, whichever run made it; None when there never was one."""
+        query = select(PublicationRow).where(PublicationRow.repo == repo).order_by(PublicationRow.at.desc(), PublicationRow.id.desc()).limit(1)
+        with self.read() as session:
+            row = session.scalars(query).first()
+            return None if row is None else _publication(row)
+
+
+def _trigger(session: Session, run: int) -> str:
+    return session.scalars(select(RunRow.trigger).where(RunRow.id == run)).one()
+
+
+def _measurement_row(item: Measurement) -> MeasurementRow:
+    stderr = None if item.stderr is None or math.isnan(item.stderr) else item.stderr
+    return MeasurementRow(name=item.name, value=item.value, unit=item.unit, stderr=stderr, n=item.n, details=list(item.details))
+
+
+def _stage(row: StageRow) -> StageRecord:
+    artifacts = tuple(Artifact(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in row.artifacts)
+    return StageRecord(id=row.id, name=row.name, key=row.key, state=cast("StageState", row.state), seconds=row.seconds, error=row.error, artifacts=artifacts)
+
+
+def _variant(row: VerdictRow) -> VariantRecord:
+    measurements = tuple(
+        Measurement(name=item.name, value=item.value, unit=item.unit, stderr=item.stderr, n=item.n, details=tuple(item.details)) for item in row.measurements
+    )
+    verdict = None
+    if row.outcome is not None:
+        verdict = Verdict(tag=row.tag, outcome=Outcome(row.outcome), reasons=tuple(row.reasons), results=tuple(_result(item) for item in row.results))
+    return VariantRecord(
+        variant=Variant(tag=row.tag, kind=Kind(row.kind)), file=row.file, bytes=row.bytes, bpw=row.bpw, measurements=measurements, verdict=verdict
+    )
+
+
+def _result(item: dict[str, Any]) -> GateResult:
+    return GateResult(**{**item, "outcome": Outcome(item["outcome"])})
+
+
+def _publication(row: PublicationRow) -> PublicationRecord:
+    return PublicationRecord(
+        id=row.id,
+        run=row.run_id,
+        repo=row.repo,
+        revision=row.revision,
+        url=row.url,
+        files=tuple(row.files),
+        manifest_digest=row.manifest_digest,
+        changed=row.changed,
+        at=row.at,
+    )

@@ -1,0 +1,262 @@
+"""The tables. A change here needs a migration beside it; a test compares the two."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    DDL,
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    event,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, kept as UTC on every database (SQLite itself keeps no zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; a naive value is a mistake of the program."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware again, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Common metadata: constraint names are derived, so that migrations can name them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[str]: JSON(), list[dict[str, Any]]: JSON()}  # noqa: RUF012
+
+
+class ReleaseRow(Base):
+    """An upstream repo at one commit."""
+
+    __tablename__ = "releases"
+    __table_args__ = (UniqueConstraint("repo", "sha"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    repo: Mapped[str] = mapped_column(String(200))
+    sha: Mapped[str] = mapped_column(String(64))
+    created: Mapped[datetime]
+
+
+class RunRow(Base):
+    """One recipe applied to one release, and who is working on it until when."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        UniqueConstraint("release_id", "recipe_digest", "namespace"),
+        Index(None, "state", "queued"),
+        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'failed')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
+    recipe: Mapped[str] = mapped_column(Text)
+    recipe_digest: Mapped[str] = mapped_column(String(64))
+    namespace: Mapped[str] = mapped_column(String(200))
+    private: Mapped[bool]
+    state: Mapped[str] = mapped_column(String(16))
+    trigger: Mapped[str] = mapped_column(String(64))
+    attempt: Mapped[int]
+    error: Mapped[str | None] = mapped_column(Text)
+    worker: Mapped[str | None] = mapped_column(String(200))
+    lease_until: Mapped[datetime | None]
+    created: Mapped[datetime]
+    queued: Mapped[datetime]
+    started: Mapped[datetime | None]
+    finished: Mapped[datetime | None]
+    disk_high_water: Mapped[int | None] = mapped_column(BigInteger)
+
+    release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class StageRow(Base):
+    """One time that a step of a run was begun. The newest row of a name counts; the older ones are its history."""
+
+    __tablename__ = "stages"
+    __table_args__ = (CheckConstraint("state IN ('running', 'done', 'failed', 'reused')", name="state"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    key: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    started: Mapped[datetime]
+    seconds: Mapped[float | None]
+    error: Mapped[str | None] = mapped_column(Text)
+
+    artifacts: Mapped[list["ArtifactRow"]] = relationship(order_by="ArtifactRow.id", lazy="selectin", cascade="all, delete-orphan")
+
+
+class ArtifactRow(Base):
+    """A file that a stage made."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (UniqueConstraint("stage_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    stage_id: Mapped[int] = mapped_column(ForeignKey("stages.id"))
+    name: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class PatchRow(Base):
+    """One recorded change that a fix made."""
+
+    __tablename__ = "patches"
+    __table_args__ = (UniqueConstraint("run_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    position: Mapped[int]
+    fix: Mapped[str] = mapped_column(String(200))
+    version: Mapped[int]
+    file: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    before: Mapped[Any] = mapped_column(JSON, nullable=False)  # JSON null, not SQL NULL
+    after: Mapped[Any] = mapped_column(JSON, nullable=False)
+
+
+class VerdictRow(Base):
+    """One variant of a run and how its gates came out; `outcome` is null while it is not judged."""
+
+    __tablename__ = "verdicts"
+    __table_args__ = (
+        UniqueConstraint("run_id", "tag"),
+        CheckConstraint("outcome IN ('passed', 'failed', 'error')", name="outcome"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    position: Mapped[int]
+    tag: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    file: Mapped[str | None] = mapped_column(Text)
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    bpw: Mapped[float | None]
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    reasons: Mapped[list[str]]
+    results: Mapped[list[dict[str, Any]]]
+
+    measurements: Mapped[list["MeasurementRow"]] = relationship(order_by="MeasurementRow.id", lazy="selectin", cascade="all, delete-orphan")
+
+
+class MeasurementRow(Base):
+    """A number about a variant, with its unit and error."""
+
+    __tablename__ = "measurements"
+    __table_args__ = (UniqueConstraint("verdict_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    verdict_id: Mapped[int] = mapped_column(ForeignKey("verdicts.id"))
+    name: Mapped[str] = mapped_column(String(64))
+    value: Mapped[float]
+    unit: Mapped[str] = mapped_column(String(32))
+    stderr: Mapped[float | None]
+    n: Mapped[int | None] = mapped_column(BigInteger)
+    details: Mapped[list[str]]
+
+
+class PublicationRow(Base):
+    """A commit on the Hub that holds exactly the files of a verdict."""
+
+    __tablename__ = "publications"
+    __table_args__ = (UniqueConstraint("run_id", "repo"), Index(None, "repo", "at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    repo: Mapped[str] = mapped_column(String(200))
+    revision: Mapped[str] = mapped_column(String(64))
+    url: Mapped[str] = mapped_column(Text)
+    files: Mapped[list[str]]
+    manifest_digest: Mapped[str] = mapped_column(String(64))
+    changed: Mapped[bool]
+    at: Mapped[datetime]
+
+
+class AuditRow(Base):
+    """Something that happened. Triggers refuse to change or delete a row."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    source: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(String(250), index=True)
+    action: Mapped[str] = mapped_column(String(64))
+    details: Mapped[dict[str, Any]]
+
+
+class TokenRow(Base):
+    """An API token, as the sha256 of its secret."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created: Mapped[datetime]
+    revoked: Mapped[datetime | None]
+
+
+class HintRow(Base):
+    """Word that a watched repo may have changed, until somebody has looked."""
+
+    __tablename__ = "hints"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    repo: Mapped[str] = mapped_column(String(200), unique=True)
+    source: Mapped[str] = mapped_column(String(64))
+    count: Mapped[int]
+    attempts: Mapped[int]
+    error: Mapped[str | None] = mapped_column(Text)
+    created: Mapped[datetime]
+    due: Mapped[datetime] = mapped_column(index=True)
+
+
+APPEND_ONLY = {
+    "sqlite": (
+        "CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END",
+        "CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION audit_events_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'audit_events is append-only'; END $$",
+        "CREATE TRIGGER audit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events EXECUTE FUNCTION audit_events_refuse()",
+    ),
+}
+"""What makes the audit trail append-only, as statements for each database."""
+
+for _dialect, _statements in APPEND_ONLY.items():
+    for _statement in _statements:
+        event.listen(AuditRow.__table__, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

@@ -1,0 +1,157 @@
+"""A run as JSON: what `sluice status RUN --json` prints and the API answers. Numbers that were not measured are null."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from config.words import Measurement
+from service.store import PublicationRecord, RunState, StageState, Store, VariantRecord
+
+
+class ReleaseSummary(BaseModel):
+    """The upstream repo at one commit."""
+
+    repo: str
+    sha: str
+
+
+class PatchSummary(BaseModel):
+    """One change that a fix made."""
+
+    fix: str
+    file: str
+    key: str
+    before: Any
+    after: Any
+    reason: str
+
+
+class Divergence(BaseModel):
+    """KL divergence to the 16-bit model, in nats per token."""
+
+    mean: float | None
+    stderr: float | None
+    p999: float | None
+    max: float | None
+
+
+class Mmlu(BaseModel):
+    """Share of questions answered rightly."""
+
+    accuracy: float | None
+    stderr: float | None
+    n: int | None
+
+
+class VariantSummary(BaseModel):
+    """One variant: its size, what was measured, how its gates came out."""
+
+    tag: str
+    file: str | None
+    bytes: int | None
+    bpw: float | None
+    kld: Divergence
+    same_top: float | None
+    mmlu: Mmlu
+    flips: int | None
+    efficiency: float | None
+    verdict: Literal["passed", "failed", "error"] | None
+    reasons: list[str]
+
+
+class PublicationSummary(BaseModel):
+    """One repo that was published."""
+
+    id: int
+    repo: str
+    revision: str
+    url: str
+    files: list[str]
+
+
+class StageSummary(BaseModel):
+    """One step of the run."""
+
+    name: str
+    state: StageState
+    seconds: float | None
+
+
+class RunSummary(BaseModel):
+    """A run with everything that came of it so far."""
+
+    run: int
+    release: ReleaseSummary
+    recipe: str
+    state: RunState
+    error: str | None
+    disk_high_water: int | None
+    stages: list[StageSummary]
+    patches: list[PatchSummary]
+    variants: list[VariantSummary]
+    publications: list[PublicationSummary]
+
+
+def summary(store: Store, run_id: int) -> dict[str, Any]:
+    """The summary of a run as JSON values. Raises UnknownRun."""
+    return summarize(store, run_id).model_dump(mode="json")
+
+
+def summarize(store: Store, run_id: int) -> RunSummary:
+    """The summary of a run. Raises UnknownRun."""
+    run = store.run(run_id)
+    return RunSummary(
+        run=run.id,
+        release=ReleaseSummary(repo=run.release.repo, sha=run.release.sha),
+        recipe=run.recipe,
+        state=run.state,
+        error=run.error,
+        disk_high_water=run.disk_high_water,
+        stages=[StageSummary(name=stage.name, state=stage.state, seconds=stage.seconds) for stage in store.stages(run_id)],
+        patches=[
+            PatchSummary(fix=patch.fix, file=patch.file, key=patch.key, before=patch.before, after=patch.after, reason=patch.reason)
+            for patch in store.patches(run_id)
+        ],
+        variants=[_variant(variant) for variant in store.variants(run_id)],
+        publications=[publication_summary(item) for item in store.publications(run_id)],
+    )
+
+
+def publication_summary(record: PublicationRecord) -> PublicationSummary:
+    """A publication as JSON values."""
+    return PublicationSummary(id=record.id, repo=record.repo, revision=record.revision, url=record.url, files=list(record.files))
+
+
+def _variant(record: VariantRecord) -> VariantSummary:
+    measured = {item.name: item for item in record.measurements}
+    mmlu = measured.get("mmlu.accuracy")
+    flips = _value(measured, "flips")
+    return VariantSummary(
+        tag=record.variant.tag,
+        file=record.file,
+        bytes=record.bytes,
+        bpw=record.bpw,
+        kld=Divergence(
+            mean=_value(measured, "kld.mean"),
+            stderr=_finite(measured["kld.mean"].stderr) if "kld.mean" in measured else None,
+            p999=_value(measured, "kld.p999"),
+            max=_value(measured, "kld.max"),
+        ),
+        same_top=_value(measured, "same_top"),
+        mmlu=Mmlu(accuracy=_value(measured, "mmlu.accuracy"), stderr=_finite(mmlu.stderr) if mmlu else None, n=mmlu.n if mmlu else None),
+        flips=None if flips is None else round(flips),
+        efficiency=_value(measured, "efficiency"),
+        verdict=None if record.verdict is None else record.verdict.outcome.value,
+        reasons=[] if record.verdict is None else list(record.verdict.reasons),
+    )
+
+
+def _value(measured: Mapping[str, Measurement], name: str) -> float | None:
+    return _finite(measured[name].value) if name in measured else None
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity; a divergence that overflowed counts as not measured."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,95 @@
+import pytest
+
+from config.words import GateResult, Kind, Measurement, Outcome, Patch, Variant, Verdict
+from service.store import Artifact, Store, StoreError, UnknownPublication
+from tests.service.helpers import queue_run
+
+PATCH = Patch(fix="eos", version=2, file="config.json", key="eos_token_id", reason="The turn must end.", before=None, after=[1, 2])
+MEASURED = (
+    Measurement(name="kld.mean", value=0.01, unit="nats", stderr=0.001, n=2**40),
+    Measurement(name="template.failures", value=2, unit="count", n=9, details=("two BOS", "no end of turn")),
+)
+RESULT = GateResult(gate="close", measure="kld.mean", value=0.01, stderr=0.001, condition="at most 0.005", outcome=Outcome.FAILED, reason="0.01 is above 0.005")
+VERDICT = Verdict(tag="Q2_K", outcome=Outcome.FAILED, reasons=("0.01 is above 0.005",), results=(RESULT,))
+Q2 = Variant(tag="Q2_K", kind=Kind.GGUF)
+
+
+def record(store: Store, run: int, **changes: object) -> None:
+    values = {"variant": Q2, "file": "m-Q2_K.gguf", "bytes": 2**40, "bpw": 2.6, "measurements": MEASURED, "verdict": VERDICT, "position": 0}
+    store.record_variant(run, **{**values, **changes})
+
+
+def test_a_stage_is_begun_and_ended(store: Store) -> None:
+    run = queue_run(store).id
+    stage = store.stage_started(run, "convert", "k" * 64)
+    assert [(item.name, item.state, item.seconds) for item in store.stages(run)] == [("convert", "running", None)]
+    artifacts = (Artifact(name="m-BF16.gguf", sha256="a" * 64, bytes=2**40), Artifact(name="log", sha256="b" * 64, bytes=0))
+    store.stage_finished(stage, state="done", seconds=1.5, artifacts=artifacts)
+    (done,) = store.stages(run)
+    assert (done.id, done.key, done.state, done.seconds, done.error, done.artifacts) == (stage, "k" * 64, "done", 1.5, None, artifacts)
+
+
+def test_the_last_time_of_a_stage_counts(store: Store) -> None:
+    run = queue_run(store).id
+    store.stage_finished(store.stage_started(run, "fix", "a"), state="done", seconds=1.0)
+    store.stage_finished(store.stage_started(run, "convert", "b"), state="failed", seconds=2.0, error="no memory")
+    store.stage_finished(store.stage_started(run, "fix", "a"), state="reused", seconds=0.0)
+    store.stage_started(run, "convert", "b")
+    assert [(item.name, item.state) for item in store.stages(run)] == [("fix", "reused"), ("convert", "running")]
+
+
+def test_a_stage_that_was_never_begun_cannot_end(store: Store) -> None:
+    with pytest.raises(StoreError, match="no stage 7"):
+        store.stage_finished(7, state="done", seconds=0.0)
+
+
+def test_patches_come_back_in_order_and_replace_earlier_ones(store: Store) -> None:
+    run = queue_run(store).id
+    other = Patch(fix="pad", version=1, file="tokenizer.json", key="pad", reason="Not the eos.", before={"a": None}, after=None)
+    store.record_patches(run, [other])
+    store.record_patches(run, [PATCH, other])
+    assert store.patches(run) == (PATCH, other)
+
+
+def test_a_variant_comes_back_as_it_was_recorded_and_replaces_itself(store: Store) -> None:
+    run = queue_run(store).id
+    record(store, run, verdict=None, measurements=(), file=None, bytes=None, bpw=None)
+    (unjudged,) = store.variants(run)
+    assert (unjudged.verdict, unjudged.file, unjudged.bytes, unjudged.measurements) == (None, None, None, ())
+    for _ in range(2):
+        record(store, run)
+    (variant,) = store.variants(run)
+    assert (variant.variant, variant.file, variant.bytes, variant.bpw) == (Q2, "m-Q2_K.gguf", 2**40, 2.6)
+    assert variant.measurements == MEASURED
+    assert variant.verdict == VERDICT
+
+
+def test_variants_stand_in_the_order_of_the_recipe(store: Store) -> None:
+    run = queue_run(store).id
+    record(store, run, position=1)
+    record(store, run, position=0, variant=Variant(tag="16bit", kind=Kind.SIXTEEN_BIT), verdict=None)
+    assert [item.variant.tag for item in store.variants(run)] == ["16bit", "Q2_K"]
+
+
+def test_a_publication_is_one_for_each_run_and_repo(store: Store) -> None:
+    run = queue_run(store).id
+    first = store.record_publication(run, repo="ours/m-GGUF", revision="1" * 40, url="http://hub/1", files=["a", "b"], manifest_digest="m", changed=True)
+    same = store.record_publication(run, repo="ours/m-GGUF", revision="2" * 40, url="http://hub/2", files=["a"], manifest_digest="n", changed=False)
+    other = store.record_publication(run, repo="ours/m", revision="3" * 40, url="http://hub/3", files=[], manifest_digest="o", changed=True)
+    assert same == first != other
+    publication = store.publication(first)
+    assert (publication.run, publication.revision, publication.files, publication.changed) == (run, "2" * 40, ("a",), False)
+    assert [item.id for item in store.publications(run)] == [first, other]
+    assert [event.action for event in store.audit_events(subject=f"publication/{first}")] == ["unchanged", "published"]
+    with pytest.raises(UnknownPublication, match="no publication 99"):
+        store.publication(99)
+
+
+def test_the_last_publication_of_a_repo_may_be_another_runs(store: Store) -> None:
+    old, new = queue_run(store).id, queue_run(store, namespace="elsewhere").id
+    assert store.last_publication("ours/m") is None
+    for run, revision in ((old, "1" * 40), (new, "2" * 40)):
+        store.record_publication(run, repo="ours/m", revision=revision, url="", files=[], manifest_digest="", changed=True)
+    assert store.last_publication("ours/m").revision == "2" * 40
+    store.record_publication(old, repo="ours/m", revision="3" * 40, url="", files=[], manifest_digest="", changed=True)
+    assert store.last_publication("ours/m").revision == "3" * 40

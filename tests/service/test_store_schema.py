@@ -1,0 +1,126 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
+
+from config.errors import ConfigurationError
+from service.store import open_store
+from service.store.database import alembic_config
+from service.store.tables import Base
+
+OPEN = "import sys; from service.store import open_store; sys.stdin.readline(); open_store(sys.argv[1]).put_hint('a/b', 'poll')"
+
+
+def described(engine: Engine) -> dict[str, Any]:
+    """Everything that the database itself knows about its schema, in an order that does not depend on how it was made."""
+    found = inspect(engine)
+    tables = {}
+    for name in sorted(set(found.get_table_names()) - {"alembic_version"}):
+        tables[name] = {
+            "columns": sorted((item["name"], str(item["type"]), item["nullable"], str(item["default"])) for item in found.get_columns(name)),
+            "primary": found.get_pk_constraint(name),
+            "foreign": sorted(map(str, found.get_foreign_keys(name))),
+            "unique": sorted(map(str, found.get_unique_constraints(name))),
+            "indexes": sorted(map(str, found.get_indexes(name))),
+            "checks": sorted(map(str, found.get_check_constraints(name))),
+        }
+    triggers = {
+        "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name",
+        "postgresql": "SELECT tgname, pg_get_triggerdef(oid), pg_get_functiondef(tgfoid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname",
+    }
+    with engine.connect() as connection:
+        tables["triggers"] = [tuple(row) for row in connection.execute(text(triggers[engine.dialect.name]))]
+    return tables
+
+
+def emptied(engine: Engine) -> Engine:
+    """The same database without what `open_store` made."""
+    with engine.begin() as connection:
+        alembic.command.downgrade(alembic_config(connection), "base")
+    return engine
+
+
+def test_a_migrated_database_equals_a_fresh_one(database_url: str) -> None:
+    open_store(database_url).close()
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), Base.metadata) == []
+    migrated = described(engine)
+    assert migrated["runs"]["checks"]
+    assert migrated["triggers"]
+    Base.metadata.create_all(emptied(engine))
+    assert described(engine) == migrated
+    engine.dispose()
+
+
+def test_migrations_can_be_undone(database_url: str) -> None:
+    open_store(database_url).close()
+    engine = emptied(create_engine(database_url))
+    assert set(inspect(engine).get_table_names()) == {"alembic_version"}
+    engine.dispose()
+    open_store(database_url).close()
+
+
+def test_processes_that_open_a_new_database_at_once_all_succeed(database_url: str) -> None:
+    processes = [subprocess.Popen([sys.executable, "-c", OPEN, database_url], stdin=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in processes:
+        process.communicate("go\n", timeout=60)
+    assert [process.returncode for process in processes] == [0] * 4
+    store = open_store(database_url)
+    assert store.hints()[0].count == 4
+    store.close()
+
+
+def test_a_schema_from_the_future_is_refused(database_url: str) -> None:
+    open_store(database_url).close()
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(ConfigurationError, match="newer than this program"):
+        open_store(database_url)
+
+
+def test_sqlite_has_write_ahead_logging_and_foreign_keys(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'sluice.db'}")
+    with store.read() as session:
+        pragmas = [session.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "foreign_keys", "busy_timeout")]
+    store.close()
+    assert pragmas == ["wal", 1, 30_000]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("mysql://somebody@host/name", "Only SQLite and PostgreSQL"),
+        ("no url", "not usable"),
+        ("sqlite:////proc/nowhere/sluice.db", "cannot be opened"),
+        ("postgresql+psycopg://user:topsecret@127.0.0.1:1/name", "cannot be opened"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_explained(wrong: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        open_store(wrong)
+    assert "topsecret" not in str(caught.value)
+
+
+def test_a_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_off(connection: Connection) -> None:
+        alembic.command.upgrade(alembic_config(connection), "head")
+        raise RuntimeError("power cut")
+
+    database_url = f"sqlite:///{tmp_path / 'sluice.db'}"
+    monkeypatch.setattr("service.store.database.migrate", break_off)
+    with pytest.raises(RuntimeError, match="power cut"):
+        open_store(database_url)
+    engine = create_engine(database_url)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
