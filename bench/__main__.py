@@ -1,0 +1,5 @@
+"""`make bench`: runs every measurement of this folder and prints its ratios."""
+
+from bench import divergence
+
+divergence.main()

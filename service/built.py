@@ -1,0 +1,51 @@
+"""What the stages of a release hand to one another: the checked 16-bit model, what variants are measured with, and the variants."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from config.words import Measurement, Patch, Variant, Verdict
+from service.stages import File, Output
+
+Measured = Mapping[str, Measurement]
+"""Measurements by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """The fixed 16-bit model after the checks that concern every variant."""
+
+    fetched: Output
+    model: Output
+    base: Output  # the 16-bit GGUF
+    patches: Sequence[Patch]
+    measured: Measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """What variants are measured with: evaluation windows and the 16-bit model's own answers, one set for each engine."""
+
+    windows: Output
+    gguf: Output
+    transformers: Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """One variant with its files and what was found about it."""
+
+    variant: Variant
+    output: Output
+    bpw: float  # bits per weight
+    measured: Measured
+    verdict: Verdict
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weights."""
+        return sum(file.bytes for file in weights(self.output))
+
+
+def weights(output: Output) -> tuple[File, ...]:
+    """The files of a stage that hold weights."""
+    return tuple(file for file in output.files if file.path.endswith((".gguf", ".safetensors")))

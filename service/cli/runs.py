@@ -1,0 +1,68 @@
+"""`sluice run` and `sluice status`."""
+
+from typing import Annotated
+
+import typer
+
+from service import foreground, plan
+from service.cli.context import Terminal, explained, settings_of, verdict_code
+from service.display import progress, runs_table, show_run
+from service.store import open_store
+from service.summary import summary
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
+
+
+def run(
+    context: typer.Context,
+    repo: Annotated[str, typer.Argument(help="Upstream repo on the Hub, as owner/name.")],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit to release.")] = "main",
+    recipe: Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")] = "default",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built and how much disk it needs; build nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Release one upstream repo now: fix, build, measure, judge, publish what passes.
+
+    The same command again goes on where an interrupted run stopped, and publishes nothing new when nothing changed.
+    """
+    terminal = Terminal.open(as_json=as_json)
+    with explained():
+        settings = settings_of(context)
+        if dry_run:
+            planned = plan.plan(settings, repo, revision, recipe)
+            terminal.json(planned.as_json()) if as_json else terminal.out.print(plan.table(planned))
+            return
+        with progress(terminal.progress) as listener:
+            result = foreground.run(settings, repo, revision, recipe, listener)
+    if as_json:
+        terminal.json(result)
+    else:
+        show_run(terminal.out, result)
+    raise typer.Exit(verdict_code(result))
+
+
+def status(
+    context: typer.Context,
+    run_id: Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of a run; without it the latest runs are listed.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the latest runs, or everything about one. Of one run the exit code tells how it ended, as `sluice run` does."""
+    terminal = Terminal.open(as_json=as_json)
+    with explained():
+        store = open_store(settings_of(context).database)
+        if run_id is not None:
+            result = summary(store, run_id)
+            if as_json:
+                terminal.json(result)
+            else:
+                show_run(terminal.out, result)
+            raise typer.Exit(verdict_code(result))
+        runs = store.runs(limit=20)
+        if as_json:
+            terminal.json(
+                [{"run": item.id, "release": {"repo": item.release.repo, "sha": item.release.sha}, "recipe": item.recipe, "state": item.state} for item in runs]
+            )
+        elif runs:
+            terminal.out.print(runs_table(runs))
+        else:
+            terminal.out.print("no runs yet; start one with [bold]sluice run OWNER/NAME[/]")

@@ -1,0 +1,17 @@
+"""`sluice serve`: the daemon."""
+
+import typer
+
+from service import daemon
+from service.cli.context import explained, settings_of
+from service.execution import execute
+
+
+def serve(context: typer.Context) -> None:
+    """Run day and night: poll the watch list, take webhooks, serve the API, and carry out queued runs.
+
+    Stop it with Ctrl-C or SIGTERM; started again, it goes on where it was.
+    """
+    with explained():
+        settings = settings_of(context)
+        daemon.serve(settings, lambda store, run: execute(store, run, settings))

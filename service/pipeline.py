@@ -1,0 +1,176 @@
+"""The way of one release, from an upstream commit to published repos: the one place where the order of stages stands."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from huggingface_hub import HfApi
+from pydantic import TypeAdapter
+
+from builders import snapshot
+from config.errors import SluiceError, UpstreamError
+from config.recipe import Gate, Text
+from config.rules import FAMILIES, FIXES
+from config.words import Kind, Measurement, Outcome, Patch, Variant
+from qa import gates
+from service.built import Built, Checked, Measured, Yardstick, weights
+from service.job import Job
+from service.publication import publish
+from service.stages import Input, Inputs, Output
+
+_MEASUREMENTS = TypeAdapter(list[Measurement])
+_PATCHES = TypeAdapter(list[Patch])
+
+
+def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
+    """Carry out the run: every stage in order, each done once. Returns how it ended; raises the error of the stage that failed."""
+    upstream = snapshot.resolve(api, job.run.release.repo, job.run.release.sha)
+    if upstream.gated:
+        # its owner chose who may have it; publishing it to everyone is a person's decision
+        raise UpstreamError(f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list.")
+    fetched = job.here("snapshot", snapshot.fetch, asdict(job.run.release), api=api, release=job.run.release)
+    checked = check(job, fetched)
+    if checked is None:
+        return "blocked"
+    imatrix = calibrate(job, checked)
+    yardstick = prepare(job, checked)
+    built = []
+    for position, variant in enumerate(job.recipe.variants.listed()):
+        output = build(job, checked, imatrix, variant)
+        measured, errors = measure(job, checked, yardstick, variant, output)
+        verdict = gates.judge(variant, job.recipe.gates, measured, errors)
+        built.append(Built(variant=variant, output=output, bpw=bits_per_weight(checked, output), measured=measured, verdict=verdict))
+        record(job, position, built[-1])
+    publish(job, api, upstream, checked, imatrix, yardstick, built)
+    return "done" if any(item.verdict.outcome is Outcome.PASSED for item in built) else "blocked"
+
+
+def check(job: Job, fetched: Output) -> Checked | None:
+    """Fix the model, convert it, and look for what would spoil every variant; None when a gate on the release blocked them all.
+
+    The order tells where a fault arose: the model itself, then its conversion, then its template; the first that fails ends the run.
+    """
+    rules = {"rules": job.data(FIXES), "families": job.data(FAMILIES)}  # an edited rule must not be taken for a stage that is done
+    inputs: Inputs = {"snapshot": fetched.whole, **rules}
+    model = job.apart("fix", "builders.fixes:repair", inputs, threaded=False, repo=job.run.release.repo, fixes=job.recipe.fixes)
+    patches = _PATCHES.validate_python(model.result["patches"])
+    job.store.record_patches(job.run.id, patches)
+    generation = job.recipe.evaluation.generation
+    measured: dict[str, Measurement] = {}
+
+    sanity = job.apart("sanity", "qa.sanity:check", {"model": model.whole}, prompts=list(generation.prompts), max_tokens=generation.max_tokens)
+    if blocked(job, measured, sanity):
+        return None
+    base = job.apart("convert", "builders.convert:convert", {"model": model.whole}, threaded=False, name=job.run.release.name)
+    pair: dict[str, Input | Sequence[Input]] = {"model": model.whole, "gguf": base.file()}
+    text = job.recipe.evaluation.divergence
+    parity = job.apart("parity", "qa.parity:compare", {**pair, "texts": [job.data(path) for path in text.plain or text.chat]})
+    if blocked(job, measured, parity):
+        return None
+    templates = job.apart("templates", "qa.templates:check", pair)
+    if blocked(job, measured, templates, last=True):
+        return None
+    return Checked(fetched=fetched, model=model, base=base, patches=patches, measured=measured)
+
+
+def blocked(job: Job, measured: dict[str, Measurement], output: Output, *, last: bool = False) -> bool:
+    """Add a check's measurements, and judge the gates on the release that can be judged by now; when one fails, every variant is blocked by it."""
+    measured.update(measurements(output))
+    due: list[Gate] = [gate for gate in job.recipe.gates if gate.scope == "release" and (last or gate.measure in measured)]
+    verdicts = [(variant, gates.judge(variant, due, measured, {})) for variant in job.recipe.variants.listed()]
+    # a kind of variant that none of these gates is for is not blocked by them
+    if any(verdict.outcome is Outcome.PASSED or not verdict.results for _, verdict in verdicts):
+        return False
+    found = tuple(measured.values())
+    for position, (variant, verdict) in enumerate(verdicts):
+        job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, measurements=found, verdict=verdict, position=position)
+        job.verdict(variant, verdict)
+    return True
+
+
+def calibrate(job: Job, checked: Checked) -> Output:
+    """The importance matrix of the 16-bit GGUF."""
+    inputs: Inputs = {"model": checked.model.whole, "gguf": checked.base.file(), **texts(job, job.recipe.calibration)}
+    return job.apart("imatrix", "builders.calibrate:imatrix", inputs, tokens=job.recipe.calibration.tokens, context=job.recipe.evaluation.context)
+
+
+def prepare(job: Job, checked: Checked) -> Yardstick:
+    """Cut the evaluation text into windows, and let the 16-bit model answer the questions, once for each engine."""
+    evaluation = job.recipe.evaluation
+    inputs: Inputs = {"model": checked.model.whole, **texts(job, evaluation.divergence)}
+    windows = job.apart("evaluation text", "qa.texts:prepare", inputs, threaded=False, tokens=evaluation.divergence.tokens, context=evaluation.context)
+    questions = {"mmlu": job.data(evaluation.mmlu.data)}
+    asked: dict[str, Any] = {"shots": evaluation.mmlu.shots, "questions_per_subject": evaluation.mmlu.questions_per_subject}
+    return Yardstick(
+        windows=windows,
+        gguf=job.apart("reference", "qa.measure:reference", {"gguf": checked.base.file(), **questions}, **asked),
+        transformers=job.apart("reference 16bit", "qa.measure:reference_transformers", {"model": checked.model.whole, **questions}, **asked),
+    )
+
+
+def build(job: Job, checked: Checked, imatrix: Output, variant: Variant) -> Output:
+    """The variant's files."""
+    match variant.kind:
+        case Kind.SIXTEEN_BIT:
+            return checked.model
+        case Kind.BNB_4BIT:
+            return job.apart(f"build {variant.tag}", "builders.bnb:quantize", {"model": checked.model.whole})
+        case Kind.GGUF:
+            inputs = {"gguf": checked.base.file(), "imatrix": imatrix.file()}
+            return job.apart(f"build {variant.tag}", "builders.quantize:quantize", inputs, type=variant.tag, name=job.run.release.name)
+
+
+def measure(job: Job, checked: Checked, yardstick: Yardstick, variant: Variant, output: Output) -> tuple[Measured, Mapping[str, str]]:
+    """What was found about the variant, and, where measuring itself failed, why: a gate without its measurement blocks."""
+    evaluation = job.recipe.evaluation
+    gguf = variant.kind is Kind.GGUF
+    inputs: dict[str, Input] = {
+        "reference": checked.base.file() if gguf else checked.model.whole,
+        "answers": (yardstick.gguf if gguf else yardstick.transformers).file("answers.json"),
+        "windows": yardstick.windows.file("tokens.npy"),
+        "variant": output.file() if gguf else output.whole,
+        "mmlu": job.data(evaluation.mmlu.data),
+    }
+    params: dict[str, Any] = {
+        "shots": evaluation.mmlu.shots,
+        "questions_per_subject": evaluation.mmlu.questions_per_subject,
+        "prompts": list(evaluation.generation.prompts),
+        "max_tokens": evaluation.generation.max_tokens,
+        "context": evaluation.context,
+    }
+    try:
+        output = job.apart(f"measure {variant.tag}", "qa.measure:gguf" if gguf else "qa.measure:transformers", inputs, **params)
+    except SluiceError as error:
+        missing = {gate.measure for gate in job.recipe.gates} - checked.measured.keys()
+        return checked.measured, dict.fromkeys(missing, str(error))
+    return {**checked.measured, **measurements(output)}, {}
+
+
+def record(job: Job, position: int, item: Built) -> None:
+    """Write the variant's row, its measurements and its verdict."""
+    job.store.record_variant(
+        job.run.id,
+        variant=item.variant,
+        file=item.output.result.get("file"),
+        bytes=item.bytes,
+        bpw=item.bpw,
+        measurements=tuple(item.measured.values()),
+        verdict=item.verdict,
+        position=position,
+    )
+    job.verdict(item.variant, item.verdict)
+
+
+def bits_per_weight(checked: Checked, output: Output) -> float:
+    """Of the whole file or files, so that it and the size tell the same story."""
+    return 8 * sum(file.bytes for file in weights(output)) / int(checked.base.result["parameters"])
+
+
+def measurements(output: Output) -> Measured:
+    """A measuring stage's result by name."""
+    return {item.name: item for item in _MEASUREMENTS.validate_python(output.result["measurements"])}
+
+
+def texts(job: Job, text: Text) -> dict[str, list[Input]]:
+    """The recipe's text files as inputs of a stage."""
+    return {"chat": [job.data(path) for path in text.chat], "plain": [job.data(path) for path in text.plain]}

@@ -1,0 +1,152 @@
+"""From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import PurePosixPath
+
+from huggingface_hub import HfApi
+
+from builders.snapshot import Upstream
+from config.words import Kind, Outcome
+from engines import toolchain
+from publishers import card, hub, manifest, naming, ollama
+from publishers.hub import PublishFile
+from service.built import Built, Checked, Yardstick, weights
+from service.job import Event, Job
+from service.stages import File, Output, now
+
+LIBRARIES = ("torch", "transformers", "bitsandbytes", "huggingface_hub", "gguf", "sluice")
+LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+
+
+def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, imatrix: Output, yardstick: Yardstick, built: Sequence[Built]) -> None:
+    """Publish one repo for each kind of which a variant passed, and put them into one collection. Raises HubError, PublishConflict."""
+    chat = job.apart(
+        "chat",
+        "builders.probes:render",
+        {"model": checked.model.whole},
+        threaded=False,
+        conversations={name: asdict(probe) for name, probe in ollama.PROBES.items()},
+    )
+    private = job.run.private or upstream.private  # upstream may have been made private since the run was queued
+    published = []
+    for kind in Kind:
+        passed = [item for item in built if item.variant.kind is kind and item.verdict.outcome is Outcome.PASSED]
+        if not passed:
+            continue
+        repo = naming.repo_id(kind, job.run.namespace, job.run.release.name)
+        started = now()
+        files = content(kind, checked, imatrix, chat, passed)
+        described = describe(job, kind, repo, upstream, checked, imatrix, yardstick, chat, built)
+        files += [PublishFile.from_bytes(naming.CARD, card.render(described).encode())]
+        plan = hub.Plan(
+            repo=repo,
+            private=private,
+            files=tuple(files),
+            manifest=account(job, checked, passed, files),
+            message=f"Publish {job.run.release.repo} at {job.run.release.sha[:12]} by recipe {job.recipe.name}",
+        )
+        before = job.store.last_publication(repo)
+        result = hub.publish(api, plan, previously=before.revision if before else None)
+        job.store.record_publication(job.run.id, **asdict(result))
+        job.listener(
+            Event(
+                stage=f"publish {repo}",
+                state="done" if result.changed else "reused",
+                seconds=now() - started,
+                message="" if result.changed else "already holds exactly this",
+            )
+        )
+        published.append(repo)
+    if published:
+        hub.collection(api, job.run.release.name, job.run.namespace, private, published)
+
+
+def content(kind: Kind, checked: Checked, imatrix: Output, chat: Output, passed: Sequence[Built]) -> list[PublishFile]:
+    """The repo's files without card and manifest."""
+    files = [from_stage(checked.fetched, file) for file in checked.fetched.files if any(PurePosixPath(file.path).match(form) for form in LICENSE_FILES)]
+    if kind is not Kind.GGUF:
+        return files + [from_stage(item.output, file) for item in passed for file in item.output.files if file.path not in {licence.path for licence in files}]
+    files += [from_stage(item.output, file) for item in passed for file in item.output.files]
+    files += [from_stage(imatrix, file, naming.IMATRIX) for file in imatrix.files if file.path == imatrix.result["file"]]
+    files += [PublishFile.from_bytes(naming.OLLAMA_PARAMS, ollama.params(chat.result["sampling"], chat.result["stops"]))]
+    if template := ollama.template_from_probes(chat.result["renderings"]):
+        files += [PublishFile.from_bytes(naming.OLLAMA_TEMPLATE, template)]
+    return files
+
+
+def from_stage(output: Output, file: File, path: str | None = None) -> PublishFile:
+    """A stage's output file, published under its own name or as `path`."""
+    return PublishFile.from_path(path or file.path, output.folder / "files" / file.path, sha256=file.sha256)
+
+
+def account(job: Job, checked: Checked, passed: Sequence[Built], files: Sequence[PublishFile]) -> manifest.Manifest:
+    """The manifest: where each file came from and what was measured."""
+    inventory = hub.inventory(files)
+    return manifest.build(
+        release=job.run.release,
+        recipe_name=job.recipe.name,
+        recipe_digest=job.run.recipe_digest,
+        tools=tools(),
+        patches=tuple(checked.patches),
+        variants=tuple(
+            manifest.variant_entry(item.verdict, dict(item.measured), files={file.path: inventory[file.path] for file in weights(item.output)})
+            for item in passed
+        ),
+        files=inventory,
+    )
+
+
+def describe(
+    job: Job, kind: Kind, repo: str, upstream: Upstream, checked: Checked, imatrix: Output, yardstick: Yardstick, chat: Output, built: Sequence[Built]
+) -> card.Card:
+    """Everything that the repo's card says."""
+    rows = [row(item) for item in built if item.variant.kind is kind]
+    evaluation, calibration = job.recipe.evaluation, job.recipe.calibration
+    measured: Mapping[str, int | None] = {name: found.n for item in built for name, found in item.measured.items()}
+    gguf = kind is Kind.GGUF
+    return card.Card(
+        kind=kind,
+        repo=repo,
+        name=job.run.release.name,
+        namespace=job.run.namespace,
+        release=job.run.release,
+        facts=card.Facts(
+            license=upstream.license,
+            license_name=upstream.license_name,
+            license_link=upstream.license_link,
+            languages=tuple(upstream.languages),
+            pipeline_tag=upstream.pipeline_tag,
+        ),
+        rows=tuple(item for item in rows if item.verdict.outcome is Outcome.PASSED),
+        blocked=tuple(item for item in rows if item.verdict.outcome is not Outcome.PASSED),
+        patches=tuple(checked.patches),
+        sampling=chat.result["sampling"],
+        method=card.Method(
+            texts=tuple(path.name for path in (*evaluation.divergence.chat, *evaluation.divergence.plain)),
+            tokens=measured.get("kld.mean") or 0,
+            windows=yardstick.windows.result["tokens"] // evaluation.context,
+            context=evaluation.context,
+            questions=measured.get("mmlu.accuracy") or 0,
+            shots=evaluation.mmlu.shots,
+            prompts=len(evaluation.generation.prompts),
+            calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if gguf else (),
+            calibration_tokens=imatrix.result["tokens"] if gguf else 0,
+        ),
+        tools=tools(),
+        recipe_name=job.recipe.name,
+        recipe_digest=job.run.recipe_digest,
+        ollama_template=gguf and ollama.template_from_probes(chat.result["renderings"]) is not None,
+    )
+
+
+def row(item: Built) -> card.Row:
+    """One variant on the card."""
+    return card.Row(tag=item.variant.tag, file=weights(item.output)[0].path, bytes=item.bytes, bpw=item.bpw, measurements=item.measured, verdict=item.verdict)
+
+
+def tools() -> dict[str, str]:
+    """Name and version of everything that had a hand in the files."""
+    name, _, number = toolchain.version().partition(" ")
+    return {name: number, **{library: version(library) for library in LIBRARIES}}

@@ -1,0 +1,121 @@
+"""The demo as a person runs it, and what it leaves behind."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, ModelCard
+
+from config.digests import file_sha256
+from hub.server import running
+from tests.acceptance.conftest import PROGRAMS, ROOT, Demo, environment, sluice
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+SANE = {"16bit", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_M", "Q2_K", "bnb-4bit"}
+
+
+def test_the_sane_variants_pass_and_the_hopeless_one_is_blocked_with_figures(demo: Demo) -> None:
+    assert demo.code == 3, demo.errors
+    assert demo.summary["state"] == "done"
+    passed = {row["tag"] for row in demo.summary["variants"] if row["verdict"] == "passed"}
+    assert passed == SANE
+    hopeless = demo.variant("IQ1_S")
+    assert hopeless["verdict"] == "failed"
+    assert any("KL divergence" in reason or "kld.mean" in reason for reason in hopeless["reasons"])
+    assert hopeless["kld"]["mean"] > 0.15
+
+
+def test_the_figures_are_those_of_quantization(demo: Demo) -> None:
+    gguf = [demo.variant(tag) for tag in ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K", "IQ1_S")]
+    means = [row["kld"]["mean"] for row in gguf]
+    assert means == sorted(means), "divergence grows as bits shrink"
+    assert [row["bytes"] for row in gguf] == sorted((row["bytes"] for row in gguf), reverse=True)
+    for row in gguf:
+        assert 0 < row["kld"]["stderr"] < row["kld"]["mean"] < row["kld"]["p999"] <= row["kld"]["max"]
+        assert 0 < row["same_top"] <= 1
+        assert row["mmlu"]["n"] == 800
+        points = 100 * row["mmlu"]["accuracy"] - 25
+        assert row["efficiency"] == pytest.approx(points / (row["bytes"] / 1e9))
+    assert demo.variant("BF16")["kld"]["mean"] == 0
+
+
+def test_every_planted_defect_is_patched_with_a_reason(demo: Demo) -> None:
+    patched = {patch["fix"] for patch in demo.summary["patches"]}
+    assert patched == {"end-of-turn-eos", "distinct-pad", "single-bos", "sampling-defaults", "strip-remote-code"}
+    assert all(patch["reason"] for patch in demo.summary["patches"])
+
+
+def test_the_stock_client_downloads_what_was_published(demo: Demo, tmp_path: Path) -> None:
+    repos = {publication["repo"]: publication for publication in demo.summary["publications"]}
+    assert set(repos) == {"sluice-demo/tiny-chat-GGUF", "sluice-demo/tiny-chat", "sluice-demo/tiny-chat-bnb-4bit"}
+    with running(demo.home / "hub") as url:
+        command = [PROGRAMS / "hf", "download", "sluice-demo/tiny-chat-GGUF", "--local-dir", str(tmp_path)]
+        subprocess.run(command, env=environment(HF_ENDPOINT=url), check=True, capture_output=True, timeout=120)
+    names = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert set(repos["sluice-demo/tiny-chat-GGUF"]["files"]) <= names
+    assert not any("IQ1_S" in name for name in names)
+    manifest = json.loads((tmp_path / "sluice-manifest.json").read_text())
+    for name, entry in manifest["files"].items():
+        assert file_sha256(tmp_path / name) == entry["sha256"]
+    assert "training_args.bin" not in manifest["files"]
+
+
+def test_the_published_card_is_one_the_hub_accepts(demo: Demo) -> None:
+    with running(demo.home / "hub") as url:
+        api = HfApi(endpoint=url, token=False)
+        path = api.hf_hub_download("sluice-demo/tiny-chat-GGUF", "README.md", local_dir=demo.home / "card")
+    card = ModelCard.load(path)
+    assert card.data.base_model == "upstream/tiny-chat"
+    assert card.data.base_model_relation == "quantized"
+    assert card.data.license == "apache-2.0"
+    row = demo.variant("Q4_K_M")
+    assert "Q4_K_M" in card.text
+    assert f"{row['kld']['mean']:.5f}" in card.text
+
+
+def test_a_second_run_publishes_nothing_new(demo: Demo) -> None:
+    def commits() -> dict[str, list[str]]:
+        with running(demo.home / "hub") as url:
+            api = HfApi(endpoint=url, token=False)
+            return {item["repo"]: [commit.commit_id for commit in api.list_repo_commits(item["repo"])] for item in demo.summary["publications"]}
+
+    before = commits()
+    again = sluice("demo", "--home", demo.home, "--json")
+    assert again.returncode == 3, again.stderr
+    assert commits() == before
+    first, second = demo.summary, json.loads(again.stdout)
+    assert second["variants"] == first["variants"]
+    assert [(item["repo"], item["revision"]) for item in second["publications"]] == [(item["repo"], item["revision"]) for item in first["publications"]]
+
+
+def test_without_fixes_the_template_gate_blocks_everything(tmp_path: Path) -> None:
+    done = sluice("demo", "--home", str(tmp_path), "--no-fixes", "--json")
+    assert done.returncode == 3, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["state"] == "blocked"
+    assert summary["publications"] == []
+    assert len(summary["variants"]) == 13
+    for row in summary["variants"]:
+        assert row["verdict"] == "failed"
+        assert any("template" in reason for reason in row["reasons"])
+    assert {patch["fix"] for patch in summary["patches"]} <= {"strip-remote-code"}
+    assert {path.name for path in (tmp_path / "hub").rglob("*GGUF*")} == set()
+
+
+def test_the_figures_in_the_readme_are_those_of_the_demo(demo: Demo) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    printed = {line.split()[0]: line.split() for line in readme.splitlines() if " MB " in line and line.startswith(" ")}
+    assert printed.keys() == {row["tag"] for row in demo.summary["variants"]}
+    for row in demo.summary["variants"]:
+        tag, size, _, bits, kld, p999, top, accuracy, flips, _, verdict = printed[row["tag"]]
+        assert verdict == {"passed": "passed", "failed": "blocked"}[row["verdict"]], tag
+        assert float(size) == pytest.approx(row["bytes"] / 1e6, abs=0.01)
+        assert float(bits) == pytest.approx(row["bpw"], abs=0.01)
+        # processors round differently: the figures agree, not their last digits
+        assert float(kld) == pytest.approx(row["kld"]["mean"], rel=0.1, abs=2e-5)
+        assert float(p999) == pytest.approx(row["kld"]["p999"], rel=0.25, abs=1e-3)
+        assert float(top.rstrip("%")) == pytest.approx(100 * row["same_top"], abs=0.5)
+        assert float(accuracy.rstrip("%")) == pytest.approx(100 * row["mmlu"]["accuracy"], abs=0.5)
+        assert int(flips) == pytest.approx(row["flips"], abs=4)
