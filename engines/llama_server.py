@@ -3,11 +3,12 @@
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def serve(gguf: Path, *, threads: int) -> Iterator["LlamaServer"]:
             ) as process,
         ):
             try:
-                with _client(Path(folder)) as client:
-                    _wait_until_ready(process, client, log)
+                with _address(Path(folder)) as address, _client(address) as client:
+                    _wait_until_ready(process, address, client, log)
                     yield LlamaServer(client=client, gguf=gguf, log=log)
             finally:
                 _end(process)
@@ -65,28 +66,36 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _client(folder: Path) -> Iterator[httpx.Client]:
-    descriptor = os.open(folder, os.O_RDONLY)  # a socket's path has at most 107 bytes, and a temporary folder's name may be longer
+def _address(folder: Path) -> Iterator[str]:
+    """A short name of the socket: a socket's path has at most 107 bytes, and a temporary folder's name may be longer."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{descriptor}/{SOCKET}")
-        with httpx.Client(transport=transport, base_url="http://llama-server", timeout=REQUEST_TIMEOUT) as client:
-            yield client
+        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
     finally:
         os.close(descriptor)
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", client: httpx.Client, log: Path) -> None:
+def _client(address: str) -> httpx.Client:
+    # verify=False: there is no TLS on this socket, and loading certificates takes longer than a small model
+    return httpx.Client(transport=httpx.HTTPTransport(uds=address, verify=False), base_url="http://llama-server", timeout=REQUEST_TIMEOUT)
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, client: httpx.Client, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ToolError(f"llama-server ended with code {process.returncode} before it was ready. Its last lines: {_tail(log)}")
-        try:
-            if client.get("/health").status_code == httpx.codes.OK:
+        with suppress(httpx.TransportError):  # it ends while it is asked
+            if _listens(address) and client.get("/health").status_code == httpx.codes.OK:
                 return
-        except httpx.TransportError:  # it does not listen yet
-            pass
         time.sleep(POLL)
     raise ToolError(f"llama-server was not ready after {START_TIMEOUT:.0f} seconds. Its last lines: {_tail(log)}")
+
+
+def _listens(address: str) -> bool:
+    """Asked before httpx is, which forgets to close a socket that does not connect."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(address) == 0
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
