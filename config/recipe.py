@@ -72,9 +72,12 @@ class Text(Strict):
 
 
 class Mmlu(Strict):
-    """Multiple-choice questions in the hendrycks CSV form: DIR/dev/SUBJECT_dev.csv and DIR/test/SUBJECT_test.csv."""
+    """Multiple-choice questions: hendrycks/test's CSV files, or parquet files laid out as in the Hub's cais/mmlu."""
 
     data: DataPath
+    """A folder of DIR/{dev,test}/SUBJECT_{dev,test}.csv, or of DIR/SUBJECT/{dev,test}-*.parquet, or of DIR/all/{dev,test}-*.parquet."""
+    form: Literal["hendrycks", "llama", "chat"] = "hendrycks"
+    """The prompt: hendrycks/test's own text; through the model's chat template, for instruct models: Llama's "The best answer is", or plain questions."""
     shots: int = Field(default=5, ge=0, le=5)
     questions_per_subject: int | None = Field(default=None, gt=0)
     """Ask only the first so many questions of each subject; all when absent."""

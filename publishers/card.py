@@ -67,6 +67,7 @@ class Method:
     prompts: int  # greedy answers that had to stop by themselves
     calibration: tuple[str, ...] = ()  # names of the calibration texts of the imatrix
     calibration_tokens: int = 0
+    form: str = "hendrycks"  # of the prompts, as the recipe names it
 
 
 @dataclass(frozen=True, kw_only=True)

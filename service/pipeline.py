@@ -100,7 +100,7 @@ def prepare(job: Job, checked: Checked) -> Yardstick:
     inputs: Inputs = {"model": checked.model.whole, **texts(job, evaluation.divergence)}
     windows = job.apart("evaluation text", "qa.texts:prepare", inputs, threaded=False, tokens=evaluation.divergence.tokens, context=evaluation.context)
     questions = {"mmlu": job.data(evaluation.mmlu.data)}
-    asked: dict[str, Any] = {"shots": evaluation.mmlu.shots, "questions_per_subject": evaluation.mmlu.questions_per_subject}
+    asked: dict[str, Any] = {"form": evaluation.mmlu.form, "shots": evaluation.mmlu.shots, "questions_per_subject": evaluation.mmlu.questions_per_subject}
     return Yardstick(
         windows=windows,
         gguf=job.apart("reference", "qa.measure:reference", {"gguf": checked.base.file(), **questions}, **asked),
@@ -132,6 +132,7 @@ def measure(job: Job, checked: Checked, yardstick: Yardstick, variant: Variant, 
         "mmlu": job.data(evaluation.mmlu.data),
     }
     params: dict[str, Any] = {
+        "form": evaluation.mmlu.form,
         "shots": evaluation.mmlu.shots,
         "questions_per_subject": evaluation.mmlu.questions_per_subject,
         "prompts": list(evaluation.generation.prompts),

@@ -130,6 +130,7 @@ def describe(
             context=evaluation.context,
             questions=measured.get("mmlu.accuracy") or 0,
             shots=evaluation.mmlu.shots,
+            form=evaluation.mmlu.form,
             prompts=len(evaluation.generation.prompts),
             calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if gguf else (),
             calibration_tokens=imatrix.result["tokens"] if gguf else 0,

@@ -24,6 +24,17 @@ def test_the_demo_recipe_lists_each_kind_of_variant() -> None:
     assert {"Q2_K", "Q3_K_M", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16", "IQ1_S"} <= {variant.tag for variant in variants}
 
 
+def test_the_form_of_the_questions_is_one_of_three(tmp_path: Path) -> None:
+    recipe = load_recipe(str(DEMO))
+    assert recipe.evaluation.mmlu.form == "hendrycks"
+    evaluation = recipe.evaluation.model_dump(mode="json")
+    for form in ("llama", "chat"):
+        asked = {"evaluation": evaluation | {"mmlu": evaluation["mmlu"] | {"form": form}}}
+        assert load_recipe(str(changed(tmp_path, **asked))).evaluation.mmlu.form == form
+    with pytest.raises(ConfigurationError, match=r"evaluation\.mmlu\.form: Input should be 'hendrycks', 'llama' or 'chat'"):
+        load_recipe(str(changed(tmp_path, evaluation=evaluation | {"mmlu": evaluation["mmlu"] | {"form": "essay"}})))
+
+
 def test_the_digest_follows_content_not_place(tmp_path: Path) -> None:
     original = load_recipe(str(DEMO))
     assert load_recipe(str(changed(tmp_path))).digest() == original.digest()

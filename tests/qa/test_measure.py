@@ -10,12 +10,14 @@ from config.errors import MeasurementError
 from qa import measure, texts
 from tests.qa.conftest import DATA, ROOT, Quantize, Release
 
-QUESTIONS: dict[str, Any] = {"mmlu": DATA / "tiny_mmlu", "shots": 5, "questions_per_subject": 10, "threads": 1}
+QUESTIONS: dict[str, Any] = {"mmlu": DATA / "tiny_mmlu", "form": "hendrycks", "shots": 5, "questions_per_subject": 10, "threads": 1}
 PROMPTS = ["Who are you?", "What is 5 minus 2?"]
 NAMES = {
     "kld.mean", "kld.median", "kld.p99", "kld.p999", "kld.max", "same_top", "ppl.ratio", "mmlu.accuracy", "mmlu.difference", "flips", "efficiency",
-    "generation.failures", "file.failures",
+    "mmlu.macro", "mmlu.single_letter", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p", "generation.failures", "file.failures",
 }  # fmt: skip
+
+ONE = {"same_top", "ppl.ratio", "mmlu.accuracy", "mmlu.macro", "mmlu.single_letter", "mmlu.mcnemar_p"}  # in a model compared with itself
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,23 @@ def measured(out: Path, clean: Release, answers: Path, windows: Path, variant: P
 def test_the_16_bit_model_is_equal_to_itself(clean: Release, answers: Path, windows: Path, tmp_path: Path) -> None:
     found = values(measured(tmp_path, clean, answers, windows, clean.gguf))
     efficiency = found.pop("efficiency")
-    assert found == {name: {"same_top": 1, "ppl.ratio": 1, "mmlu.accuracy": 1}.get(name, 0) for name in NAMES - {"efficiency"}}
+    assert found == {name: int(name in ONE) for name in NAMES - {"efficiency"}}
+    subjects = json.loads((tmp_path / "mmlu.json").read_text())["subjects"]
+    assert len(subjects) == 8
+    assert subjects["calendar"] == {"questions": 10, "accuracy": 1.0, "reference": 1.0, "wins": 0, "losses": 0}
     assert efficiency == pytest.approx(75 / (clean.gguf.stat().st_size / 1e9))
+
+
+@pytest.mark.parametrize("form", ["chat", "llama"])
+def test_questions_can_be_asked_as_conversations(clean: Release, windows: Path, tmp_path: Path, form: str) -> None:
+    asked = {"form": form, "questions_per_subject": 2}
+    measure.reference(tmp_path, gguf=clean.gguf, **(QUESTIONS | asked))
+    (tmp_path / "hf").mkdir()
+    measure.reference_transformers(tmp_path / "hf", model=clean.model, **(QUESTIONS | asked))
+    chosen = [[answer["chosen"] for answer in json.loads((folder / "answers.json").read_text())] for folder in (tmp_path, tmp_path / "hf")]
+    assert chosen[0] == chosen[1]
+    found = values(measured(tmp_path, clean, tmp_path / "answers.json", windows, clean.gguf, **asked))
+    assert found["flips"] == 0
 
 
 def test_fewer_bits_are_worse_and_the_same_twice(clean: Release, answers: Path, windows: Path, quantize: Quantize, tmp_path: Path) -> None:

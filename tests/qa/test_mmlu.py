@@ -1,14 +1,18 @@
 import csv
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from config.errors import MeasurementError
 from config.words import Measurement
-from engines import llama
+from engines import hf, llama, llama_server
+from engines.model import Message
 from qa import mmlu
 from tests.qa.conftest import DATA, Release
 
@@ -77,11 +81,108 @@ def test_malformed_data_is_named(tmp_path: Path) -> None:
     write(tmp_path, "s", rows("A"), [["q", "1", "2", "3", "A"]])
     with pytest.raises(MeasurementError, match=r"Row 1 of .*s_test\.csv"):
         mmlu.load(tmp_path, shots=1, questions_per_subject=None)
-    with pytest.raises(MeasurementError, match="1 examples of s, fewer than the 5"):
+    for letter in ("", "AB", "E"):
+        write(tmp_path, "s", rows("A"), rows(letter))
+        with pytest.raises(MeasurementError, match=r"Row 1 of .*s_test\.csv"):
+            mmlu.load(tmp_path, shots=1, questions_per_subject=None)
+    write(tmp_path, "s", rows("A"), rows("A"))
+    with pytest.raises(MeasurementError, match="1 examples .* of s, fewer than the 5"):
         mmlu.load(tmp_path, shots=5, questions_per_subject=None)
     (tmp_path / "dev" / "s_dev.csv").unlink()
     with pytest.raises(MeasurementError, match=r"s_dev\.csv cannot be read"):
         mmlu.load(tmp_path, shots=0, questions_per_subject=None)
+
+
+def parquet_of(folder: Path, names: Sequence[str], into: Callable[[str], str]) -> None:
+    """The bundled questions as cais/mmlu lays them out, `into` the folder of each subject."""
+    for split in ("dev", "test"):
+        found: dict[str, list[dict[str, object]]] = {}
+        for name in names:
+            with (TINY / split / f"{name}_{split}.csv").open(newline="") as file:
+                for text, *choices, letter in csv.reader(file):
+                    found.setdefault(into(name), []).append({"question": text, "subject": name, "choices": choices, "answer": "ABCD".index(letter)})
+        for place, lines in found.items():
+            (folder / place).mkdir(exist_ok=True)
+            half = len(lines) // 2
+            parts = (lines[:half], lines[half:]) if split == "test" else (lines,)
+            for i, part in enumerate(parts):
+                parquet.write_table(pa.Table.from_pylist(part), folder / place / f"{split}-0000{i}-of-0000{len(parts)}.parquet")
+
+
+def test_parquet_holds_the_same_questions(tmp_path: Path) -> None:
+    asked = {"shots": 5, "questions_per_subject": 60}
+    expected = mmlu.load(TINY, **asked)
+    parquet_of(tmp_path, [subject.name for subject in expected], lambda name: "all")
+    assert mmlu.load(tmp_path, **asked) == expected
+    parquet_of(tmp_path, [subject.name for subject in expected], lambda name: name)  # as in a whole copy of the repo, which has both
+    (tmp_path / "auxiliary_train").mkdir()
+    assert mmlu.load(tmp_path, **asked) == expected
+
+
+def test_malformed_parquet_is_named(tmp_path: Path) -> None:
+    parquet_of(tmp_path, ["calendar"], lambda name: name)
+    folder = tmp_path / "calendar"
+    good = {"question": "q", "subject": "s", "choices": ["1", "2", "3", "4"], "answer": 0}
+    for bad, message in (
+        ({"answer": 4}, "Row 2 of .* an answer from 0 to 3"),
+        ({"choices": ["1", "2"]}, "Row 2 of .* a list of four choices"),
+        ({"question": None}, "Row 2 of .* is not a question"),
+    ):
+        parquet.write_table(pa.Table.from_pylist([good, good | bad]), folder / "test-00000-of-00002.parquet")
+        with pytest.raises(MeasurementError, match=message):
+            mmlu.load(tmp_path, shots=0, questions_per_subject=None)
+    parquet.write_table(pa.Table.from_pylist([{"question": "q"}]), folder / "test-00000-of-00002.parquet")
+    with pytest.raises(MeasurementError, match="lacks the columns subject, choices, answer"):
+        mmlu.load(tmp_path, shots=0, questions_per_subject=None)
+    (folder / "test-00000-of-00002.parquet").write_bytes(b"PAR1 is not all that it takes")
+    with pytest.raises(MeasurementError, match=r"test-00000-of-00002\.parquet cannot be read"):
+        mmlu.load(tmp_path, shots=0, questions_per_subject=None)
+    (folder / "dev-00000-of-00001.parquet").unlink()
+    with pytest.raises(MeasurementError, match=r"has no dev-\*\.parquet"):
+        mmlu.load(tmp_path, shots=0, questions_per_subject=None)
+
+
+def test_both_forms_of_files_in_one_folder_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "s", rows("A"), rows("A"))
+    parquet_of(tmp_path, ["calendar"], lambda name: name)
+    with pytest.raises(MeasurementError, match="Leave only one of the two"):
+        mmlu.load(tmp_path, shots=0, questions_per_subject=None)
+
+
+def tagged(messages: Sequence[Message]) -> str:
+    return "".join(f"<{message['role']}>{message['content']}</>" for message in messages) + "<assistant>"
+
+
+def test_conversations_are_word_for_word(tmp_path: Path) -> None:
+    write(tmp_path, "some_subject", [["Which? ", "1", "2", "3", "4", "B"]], [["And this?", "w", "x", "y", "z", "C"]])
+    model, subjects = Characters(), mmlu.load(tmp_path, shots=1, questions_per_subject=None)
+    for form in (mmlu.chat, mmlu.llama):
+        mmlu.ask(model, subjects, form(tagged, ""))
+    header = "The following are multiple choice questions (with answers) about some subject.\n\n"
+    choose = "Given the following question and four candidate answers (A, B, C and D), choose the best answer.\nQuestion: "
+    end = '\nYour response should end with "The best answer is [the_answer_letter]" where the [the_answer_letter] is one of A, B, C or D.'
+    chat = f"\x01<user>{header}Which? \nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:</><assistant>B</><user>And this?\nA. w\nB. x\nC. y\nD. z\nAnswer:</><assistant>"
+    best = (
+        f"\x01<user>{choose}Which?\nA. 1\nB. 2\nC. 3\nD. 4{end}</><assistant>The best answer is B.</>"
+        f"<user>{choose}And this?\nA. w\nB. x\nC. y\nD. z{end}</><assistant>The best answer is"
+    )
+    assert model.asked == [chat, best]
+
+
+def test_conversations_are_the_same_in_both_engines(clean: Release) -> None:
+    subjects = mmlu.load(TINY, shots=2, questions_per_subject=2)
+    tokenizer = hf.load_tokenizer(clean.model)
+    with llama.open_model(clean.gguf, context=1024, threads=1, sequences=8) as model, llama_server.serve(clean.gguf, threads=1) as server:
+        bos = model.vocabulary.piece(model.vocabulary.bos)
+        for make in (mmlu.chat, mmlu.llama):
+            form = make(partial(server.apply_template, add_generation_prompt=True), bos)
+            theirs = make(partial(hf.render_chat, tokenizer, add_generation_prompt=True), bos)
+            for subject in subjects:
+                tokens = form.tokens(model, form.write(subject, subject.questions[0], 2))
+                assert tokens == hf.encode(tokenizer, theirs.write(subject, subject.questions[0], 2), add_special=True)
+                assert tokens.count(model.vocabulary.bos) == 1
+            given, remarks = mmlu.ask(model, subjects, form)
+            assert (len(given), remarks) == (16, [])
 
 
 def test_both_ways_to_write_a_letter_count(clean: Release) -> None:
@@ -99,7 +200,7 @@ def test_both_ways_to_write_a_letter_count(clean: Release) -> None:
 def test_examples_are_dropped_until_a_prompt_fits(tmp_path: Path) -> None:
     write(tmp_path, "s", rows("A", "B", "C"), [*rows("A"), ["long " * 20, "w", "x", "y", "z", "A"], ["longer " * 60, "w", "x", "y", "z", "A"]])
     subjects = mmlu.load(tmp_path, shots=3, questions_per_subject=None)
-    model = Characters(context=len(subjects[0].prompt(subjects[0].questions[0], 3)) + 1)
+    model = Characters(context=len(mmlu.HENDRYCKS.write(subjects[0], subjects[0].questions[0], 3)) + 1)
     answers, remarks = mmlu.ask(model, subjects)
     assert [(answer.question, answer.shots) for answer in answers] == [(0, 3), (1, 0)]
     assert all(len(prompt) <= model.context for prompt in model.asked)
@@ -117,7 +218,7 @@ def test_a_single_question_and_no_example(tmp_path: Path) -> None:
 
 
 def answers(chosen: str, right: str) -> list[mmlu.Answer]:
-    return [mmlu.Answer(subject="s", question=i, right=r, chosen=c, shots=5) for i, (c, r) in enumerate(zip(chosen, right, strict=True))]
+    return [mmlu.Answer(subject="s", question=i, right=r, chosen=c, single=c, shots=5) for i, (c, r) in enumerate(zip(chosen, right, strict=True))]
 
 
 def test_accuracy_has_an_error_even_when_all_is_right() -> None:
@@ -129,10 +230,11 @@ def test_accuracy_has_an_error_even_when_all_is_right() -> None:
 
 def test_flips_go_both_ways() -> None:
     before, after = answers("AABCD", "AAAAA"), answers("BAACC", "AAAAA")
-    difference, flips = mmlu.against(before, after)
+    difference, flips, wins, losses, p = mmlu.against(before, after)
     assert difference.value == 0
     assert difference.stderr == pytest.approx((4 / 7 / 5) ** 0.5)  # two flips and one more either way, of five answers and two more
     assert flips.value == 2
+    assert (wins.value, losses.value, p.value, p.n) == (1, 1, 1, 2)
     assert flips.details == ("1 from right to wrong, 1 from wrong to right; 3 of 5 answers changed at all",)
 
 
@@ -141,6 +243,43 @@ def test_paired_answers_are_matched_by_question() -> None:
     assert mmlu.against(before, before[::-1])[1].value == 0
     with pytest.raises(MeasurementError, match="3 questions and the 16-bit model 4"):
         mmlu.against(before, before[:3])
+
+
+# McNemar's exact test as published in textbooks and by R's binom.test(won, won + lost): p = 2 * pbinom(min, n, 1/2).
+@pytest.mark.parametrize(
+    ("won", "lost", "p"), [(0, 0, 1), (1, 1, 1), (3, 3, 1), (0, 5, 0.0625), (2, 8, 0.109375), (8, 2, 0.109375), (1, 9, 0.021484375), (0, 2000, 0)]
+)
+def test_mcnemar_is_exact(won: int, lost: int, p: float) -> None:
+    assert mmlu.mcnemar(won, lost) == pytest.approx(p, abs=1e-15)
+
+
+def of(subject: str, chosen: str, right: str, single: str = "") -> list[mmlu.Answer]:
+    return [replace(answer, subject=subject, single=one) for answer, one in zip(answers(chosen, right), single or chosen, strict=True)]
+
+
+def test_macro_counts_each_subject_alike() -> None:
+    given = of("small", "AA", "AA") + of("large", "AB" * 9, "AA" * 9)
+    micro, macro = mmlu.accuracy(given), mmlu.macro(given)
+    assert (micro.value, macro.value, macro.n) == (11 / 20, 0.75, 20)
+    even = of("one", "AB" * 50, "AA" * 50) + of("two", "AB" * 50, "AA" * 50)
+    assert mmlu.macro(even).stderr == pytest.approx(mmlu.accuracy(even).stderr)
+    perfect = of("one", "A" * 50, "A" * 50) + of("two", "A" * 50, "A" * 50)
+    assert mmlu.macro(perfect).stderr == pytest.approx(mmlu.accuracy(perfect).stderr)
+
+
+def test_subjects_are_reported_with_their_flips() -> None:
+    before = of("one", "AAAA", "AAAA") + of("two", "BB", "AA")
+    after = of("one", "AABA", "AAAA") + of("two", "AB", "AA")
+    assert mmlu.by_subject(after, before) == {
+        "one": {"questions": 4, "accuracy": 0.75, "reference": 1.0, "wins": 0, "losses": 1},
+        "two": {"questions": 2, "accuracy": 0.5, "reference": 0.0, "wins": 1, "losses": 0},
+    }
+
+
+def test_what_the_second_token_of_a_letter_changes() -> None:
+    measured = mmlu.single_letter(of("s", "AABA", "AAAA", single="ABBC"))
+    assert measured.value == 0.25
+    assert measured.details == ("counting both tokens of each letter changes the score by +50.00 points and the choice in 2 of 4 questions",)
 
 
 # Published for Gemma 3 27B with QAT weights: score, GB, efficiency; then QAT Q4_0 of four sizes. Sizes are rounded, hence the tolerance.
