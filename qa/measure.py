@@ -20,7 +20,7 @@ from qa import divergence, file_checks, generation
 from qa import mmlu as questionnaire
 from qa.texts import Windows
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 CONTEXT = 4096  # tokens of memory for questions and answers; less in a model that was made for less
 SEQUENCES = 16  # questions evaluated at a time
@@ -57,14 +57,14 @@ def gguf(
 ) -> dict[str, Any]:
     """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`. Raises MeasurementError or ToolError."""
     tokens = _windows(windows, context)
-    files = file_checks.gguf(variant, reference, threads=threads)
+    files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
     with llama_server.serve(variant, threads=threads) as server:
         asked = [generation.Prompt(question=prompt, rendered=server.apply_template(_user(prompt), add_generation_prompt=True)) for prompt in prompts]
     with llama.open_model(reference, context=context, threads=threads) as original, _open_gguf(variant, threads) as model:
         vocabulary = model.vocabulary
         answered = generation.check(model, asked, bos=vocabulary.piece(vocabulary.bos), stop=vocabulary.end_of_generation, max_tokens=max_tokens)
         shared = _shared(original, model, tokens, _load(answers), questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject))
-    return _result([*shared, _efficiency(shared, variant.stat().st_size), answered, files])
+    return _result([*shared, _efficiency(shared, variant.stat().st_size), answered, *files])
 
 
 def transformers(
