@@ -5,11 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gguf import GGUFReader
 from transformers import PreTrainedTokenizerBase
 
-from builders.quantize import planned
 from config.errors import ConfigurationError, MeasurementError
 from engines import hf, tools
 
@@ -23,7 +21,7 @@ def imatrix(out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list
     """Write `imatrix.gguf`, from at most `tokens` tokens in windows of `context`: conversations in the model's own template, then plain text.
 
     When there is more text than that, every file gives the same share of itself. Returns `file`, `tokens` and `chunks` (windows used).
-    Raises ConfigurationError when a conversation cannot be read, MeasurementError when there is too little text or a matrix stays without data.
+    Raises ConfigurationError when a conversation cannot be read, MeasurementError when there is too little text.
     """
     tokenizer = hf.load_tokenizer(model)
     if tokens < 2 * context:
@@ -41,9 +39,7 @@ def imatrix(out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list
         cwd=out,
     )
     text.unlink()
-    reader = GGUFReader(out / RESULT)
-    check(reader, gguf)
-    chunks = int(reader.fields["imatrix.chunk_count"].contents())
+    chunks = int(GGUFReader(out / RESULT).fields["imatrix.chunk_count"].contents())
     return {"file": RESULT, "tokens": chunks * context, "chunks": chunks}
 
 
@@ -97,18 +93,3 @@ def chosen(sources: Iterable[list[str]], tokenizer: PreTrainedTokenizerBase, tok
             left -= count
             taken.append((piece, count))
     return taken
-
-
-def check(reader: GGUFReader, gguf: Path) -> None:
-    """Raise MeasurementError unless every matrix of a block that would be quantized has data that are finite and not all zero.
-
-    llama-imatrix collects nothing for embeddings and output; experts of a mixture share one entry, so one that no text reached is not found here.
-    """
-    sums = {tensor.name.removesuffix(".in_sum2"): np.asarray(tensor.data) for tensor in reader.tensors if tensor.name.endswith(".in_sum2")}
-    needed = [name for name, tensor in planned(gguf, "Q4_0").items() if tensor.quantized and name.startswith("blk.")]
-    wrong = [name for name in needed if name not in sums or not np.isfinite(sums[name]).all() or not sums[name].sum() > 0]
-    if wrong:
-        raise MeasurementError(
-            f"The importance matrix has no usable data for {len(wrong)} of {len(needed)} weight matrices, among them {wrong[0]}: "
-            "activations were not finite, or no text reached it. Check the 16-bit GGUF and the calibration text."
-        )

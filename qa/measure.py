@@ -23,7 +23,7 @@ from qa.texts import Windows
 if TYPE_CHECKING:
     from engines.hf import HfModel
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 CONTEXT = 4096  # tokens of memory for questions and answers; less in a model that was made for less
 SEQUENCES = 16  # questions evaluated at a time
@@ -66,7 +66,7 @@ def gguf(
 ) -> dict[str, Any]:
     """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`. Raises MeasurementError or ToolError."""
     tokens = _windows(windows, context)
-    files = file_checks.gguf(variant, reference, threads=threads)
+    files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
     with llama_server.serve(variant, threads=threads) as server:
         prepared = [generation.Prompt(question=prompt, rendered=server.apply_template(_user(prompt), add_generation_prompt=True)) for prompt in prompts]
     subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject)
@@ -77,7 +77,7 @@ def gguf(
         with _form_gguf(form, model, threads) as asked:
             given, remarks = questionnaire.ask(model, subjects, asked)
     shared = _shared(out, scores, _load(answers), given, remarks)
-    return _result([*shared, _efficiency(shared, variant.stat().st_size), answered, files])
+    return _result([*shared, _efficiency(shared, variant.stat().st_size), answered, *files])
 
 
 def transformers(

@@ -17,6 +17,7 @@ class Checked:
     fetched: Output
     model: Output
     base: Output  # the 16-bit GGUF
+    imatrix: Output
     patches: Sequence[Patch]
     measured: Measured
 

@@ -32,45 +32,55 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
     checked = check(job, fetched)
     if checked is None:
         return "blocked"
-    imatrix = calibrate(job, checked)
     yardstick = prepare(job, checked)
     built = []
     for position, variant in enumerate(job.recipe.variants.listed()):
-        output = build(job, checked, imatrix, variant)
+        output = build(job, checked, checked.imatrix, variant)
         measured, errors = measure(job, checked, yardstick, variant, output)
         verdict = gates.judge(variant, job.recipe.gates, measured, errors)
         built.append(Built(variant=variant, output=output, bpw=bits_per_weight(checked, output), measured=measured, verdict=verdict))
         record(job, position, built[-1])
-    publish(job, api, upstream, checked, imatrix, yardstick, built)
+    publish(job, api, upstream, checked, checked.imatrix, yardstick, built)
     return "done" if any(item.verdict.outcome is Outcome.PASSED for item in built) else "blocked"
 
 
 def check(job: Job, fetched: Output) -> Checked | None:
-    """Fix the model, convert it, and look for what would spoil every variant; None when a gate on the release blocked them all.
+    """Fix the model, convert it, calibrate, and look for what would spoil every variant; None when a gate on the release blocked them all.
 
-    The order tells where a fault arose: the model itself, then its conversion, then its template; the first that fails ends the run.
+    The order tells where a fault arose: the texts, the model itself, its conversion, its template, its importance matrix; the first that fails ends the run.
     """
+    text = job.recipe.evaluation.divergence
+    measured: dict[str, Measurement] = {}
+    evaluated = {f"evaluated_{form}": files for form, files in texts(job, text).items()}
+    overlap = job.apart("overlap", "qa.preflight:overlap", {**texts(job, job.recipe.calibration), **evaluated}, threaded=False)
+    if blocked(job, measured, overlap):
+        return None
     rules = {"rules": job.data(FIXES), "families": job.data(FAMILIES)}  # an edited rule must not be taken for a stage that is done
     inputs: Inputs = {"snapshot": fetched.whole, **rules}
     model = job.apart("fix", "builders.fixes:repair", inputs, threaded=False, repo=job.run.release.repo, fixes=job.recipe.fixes)
     patches = _PATCHES.validate_python(model.result["patches"])
     job.store.record_patches(job.run.id, patches)
     generation = job.recipe.evaluation.generation
-    measured: dict[str, Measurement] = {}
 
     sanity = job.apart("sanity", "qa.sanity:check", {"model": model.whole}, prompts=list(generation.prompts), max_tokens=generation.max_tokens)
     if blocked(job, measured, sanity):
         return None
     base = job.apart("convert", "builders.convert:convert", {"model": model.whole}, threaded=False, name=job.run.release.name)
     pair: dict[str, Input | Sequence[Input]] = {"model": model.whole, "gguf": base.file()}
-    text = job.recipe.evaluation.divergence
+    metadata = job.apart("metadata", "qa.preflight:metadata", pair, threaded=False)
+    if blocked(job, measured, metadata):
+        return None
     parity = job.apart("parity", "qa.parity:compare", {**pair, "texts": [job.data(path) for path in text.plain or text.chat]})
     if blocked(job, measured, parity):
         return None
     templates = job.apart("templates", "qa.templates:check", pair)
-    if blocked(job, measured, templates, last=True):
+    if blocked(job, measured, templates):
         return None
-    return Checked(fetched=fetched, model=model, base=base, patches=patches, measured=measured)
+    imatrix = calibrate(job, model, base)
+    inputs = {"imatrix": imatrix.file(), "gguf": base.file()}
+    if blocked(job, measured, job.apart("imatrix check", "qa.preflight:imatrix", inputs, threaded=False), last=True):
+        return None
+    return Checked(fetched=fetched, model=model, base=base, imatrix=imatrix, patches=patches, measured=measured)
 
 
 def blocked(job: Job, measured: dict[str, Measurement], output: Output, *, last: bool = False) -> bool:
@@ -88,9 +98,9 @@ def blocked(job: Job, measured: dict[str, Measurement], output: Output, *, last:
     return True
 
 
-def calibrate(job: Job, checked: Checked) -> Output:
+def calibrate(job: Job, model: Output, base: Output) -> Output:
     """The importance matrix of the 16-bit GGUF."""
-    inputs: Inputs = {"model": checked.model.whole, "gguf": checked.base.file(), **texts(job, job.recipe.calibration)}
+    inputs: Inputs = {"model": model.whole, "gguf": base.file(), **texts(job, job.recipe.calibration)}
     return job.apart("imatrix", "builders.calibrate:imatrix", inputs, tokens=job.recipe.calibration.tokens, context=job.recipe.evaluation.context)
 
 

@@ -1,0 +1,279 @@
+"""Looks, before any variant is built, for what would spoil them all unseen: leaked evaluation text, a false header, an importance matrix with holes.
+
+Covered: passages that calibration and evaluation share; the 16-bit GGUF's metadata against what transformers loads; every entry of the importance matrix.
+Not covered: shared text in other words or another language, and evaluation questions, which are too short to tell a leak from chance.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
+
+from config.errors import MeasurementError
+from config.words import Measurement
+from qa.file_checks import open_gguf
+from qa.texts import conversations
+
+VERSION = 1  # raise when outputs change
+
+RUN = 32  # words; about the 50 tokens from which Lee et al. (arXiv 2107.06499) count a passage as repeated and not as said twice
+WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+")  # kana and Chinese characters are words of their own: no spaces stand between them
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no position of a run is lost
+SHOWN = 60  # characters of a text that a sentence quotes
+MOST_DETAILS = 20  # shared passages named one by one
+
+# Each key of the GGUF (after the architecture's name) with the attributes of a transformers config that say the same.
+HYPERPARAMETERS: Mapping[str, Sequence[str]] = {
+    "context_length": ("max_position_embeddings",),
+    "embedding_length": ("hidden_size",),
+    "attention.head_count": ("num_attention_heads",),
+    "attention.head_count_kv": ("num_key_value_heads",),
+    "attention.key_length": ("head_dim",),
+    "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps"),
+    "attention.layer_norm_epsilon": ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"),
+    "attention.sliding_window": ("sliding_window",),
+    "expert_count": ("num_local_experts", "num_experts", "n_routed_experts"),
+    "expert_used_count": ("num_experts_per_tok",),
+}
+MAY_LACK = {"attention.head_count_kv", "attention.key_length", "attention.sliding_window"}  # llama.cpp derives them, or the architecture does not use them
+LATENT_ATTENTION = {"attention.head_count_kv", "attention.key_length"}  # mean something else where keys are compressed (kv_lora_rank)
+ROPE_BASE = 10000.0  # what llama.cpp assumes when the file does not say
+TOLERANCE = 1e-6  # relative; GGUF holds 32-bit floats
+SPECIAL = {"bos": "tokenizer.ggml.bos_token_id", "eos": "tokenizer.ggml.eos_token_id", "pad": "tokenizer.ggml.padding_token_id"}
+
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A conversation or a whole text file."""
+
+    title: str
+    words: list[str]
+
+
+def overlap(out: Path, *, chat: Sequence[Path], plain: Sequence[Path], evaluated_chat: Sequence[Path], evaluated_plain: Sequence[Path]) -> dict[str, Any]:
+    """overlap.share, the share of evaluation words that calibration text holds too, and overlap.shared, how many evaluation documents hold such words.
+
+    A word counts when it stands in a run of RUN words, upper and lower case and punctuation aside, that also stands in the calibration text, or in a shorter
+    document that is in it as a whole. GPT-3 (arXiv 2005.14165, appendix C) looks for 13-grams and PaLM (arXiv 2204.02311, section 8) for 8-grams, to find
+    benchmark questions in a crawl. Here both texts may come from one source, where runs of that length are stock phrases, and what matters is a passage that
+    was calibrated on, so runs are as long as those that deduplication of training text removes. The files count as a whole, whatever part of them is used.
+    Raises MeasurementError when a file cannot be read or there are no words to measure on.
+    """
+    known: dict[str, int] = {}
+    calibration = [_hashes(document.words, known) for document in _documents(chat, plain)]
+    runs = np.unique(np.concatenate([_runs(hashes) for hashes in calibration])) if calibration else np.zeros(0, dtype=np.uint64)
+    short = {hashes.tobytes() for hashes in calibration if len(hashes) < RUN}
+    words = shared = 0
+    details = []
+    for document in _documents(evaluated_chat, evaluated_plain):
+        hashes = _hashes(document.words, known)
+        found = np.full(len(hashes), hashes.tobytes() in short) if len(hashes) < RUN else _covered(np.isin(_runs(hashes), runs))
+        words += len(hashes)
+        if found.any():
+            shared += int(found.sum())
+            first = int(found.argmax())
+            begins = " ".join(document.words[first : first + RUN])[:SHOWN]
+            details.append(f'{int(found.sum())} of the {len(hashes)} words of {document.title} are in the calibration text too, from "{begins}"')
+    if not words:
+        raise MeasurementError("The evaluation text has no words, so nothing can be measured on it. Name other files under `evaluation.divergence`.")
+    measurements = [
+        Measurement(name="overlap.share", value=shared / words, unit="share", n=words),
+        Measurement(name="overlap.shared", value=len(details), unit="count", details=tuple(details[:MOST_DETAILS])),
+    ]
+    return {"measurements": [asdict(measurement) for measurement in measurements]}
+
+
+def _documents(chat: Iterable[Path], plain: Iterable[Path]) -> Iterator[Document]:
+    for path in map(Path, chat):
+        for number, messages in enumerate(conversations([path]), start=1):
+            text = "\n".join(str(message.get("content") or "") for message in messages)
+            yield Document(title=f"conversation {number} of {path.name}", words=WORD.findall(text.casefold()))
+    for path in map(Path, plain):
+        try:
+            yield Document(title=path.name, words=WORD.findall(path.read_text(encoding="utf-8").casefold()))
+        except UnicodeDecodeError as error:
+            raise MeasurementError(f"{path} is not UTF-8 text: {error}. Convert it, or name another file in the recipe.") from error
+
+
+def _hashes(words: Sequence[str], known: dict[str, int]) -> Hashes:
+    """A number for each word; `known` gives words their order of appearance, from which the number is mixed (splitmix64's finalizer)."""
+    mixed = np.fromiter((known.setdefault(word, len(known) + 1) for word in words), dtype=np.uint64, count=len(words)) * MULTIPLIER
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)), dtype=np.uint64)
+
+
+def _runs(hashes: Hashes) -> Hashes:
+    """A number for each run of RUN words: a polynomial over its words' numbers, modulo 2**64. 10**6 and 10**6 of them agree by chance once in 10**7 times."""
+    count = max(0, len(hashes) - RUN + 1)
+    total = np.zeros(count, dtype=np.uint64)
+    for offset in range(RUN if count else 0):
+        total = total * MULTIPLIER + hashes[offset : offset + count]
+    return total
+
+
+def _covered(starts: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The words (n) that stand in one of the runs which begin at the marked places (n - RUN + 1)."""
+    return np.convolve(starts, np.ones(RUN)) > 0.5
+
+
+def imatrix(out: Path, *, imatrix: Path, gguf: Path) -> dict[str, Any]:
+    """imatrix.failures: matrices of the 16-bit GGUF's blocks that the importance matrix has no sound entry for.
+
+    llama-imatrix sums the squares of every matrix's inputs and counts the tokens, for each expert by itself; it collects nothing for embeddings and output.
+    What the converter keeps in 32 bits (norms, routers) is not quantized and needs no entry.
+    """
+    entries = {tensor.name: np.asarray(tensor.data) for tensor in open_gguf(imatrix).tensors}
+    needed = [tensor for tensor in open_gguf(gguf).tensors if _is_quantized(tensor)]
+    details = [f"{tensor.name} {fault}" for tensor in needed for fault in _entry_faults(tensor, entries)]
+    failures = Measurement(name="imatrix.failures", value=len(details), unit="count", n=len(needed), details=tuple(details))
+    return {"measurements": [asdict(failures)]}
+
+
+def _is_quantized(tensor: ReaderTensor) -> bool:
+    sixteen = tensor.tensor_type in {GGMLQuantizationType.BF16, GGMLQuantizationType.F16}
+    return sixteen and len(tensor.shape) > 1 and tensor.name.startswith("blk.") and tensor.name.endswith(".weight")
+
+
+def _entry_faults(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.float32]]) -> Iterator[str]:
+    """What is wrong with one matrix's entry, in words that follow the matrix's name."""
+    sums, counts = entries.get(f"{tensor.name}.in_sum2"), entries.get(f"{tensor.name}.counts")
+    if sums is None or counts is None:
+        yield "has no entry: no calibration text reached it"
+        return
+    columns, experts = int(tensor.shape[0]), math.prod(map(int, tensor.shape[2:]))
+    if sums.size != columns * experts or counts.size != experts:
+        yield f"has {experts} × {columns} inputs, and its entry holds {sums.size} sums and {counts.size} counts: it belongs to another model"
+        return
+    sums = sums.reshape(experts, columns)
+    if not np.isfinite(sums).all() or not np.isfinite(counts).all():
+        yield "has an entry that is not finite: activations overflowed"
+    elif (sums < 0).any():
+        yield "has an entry with negative sums of squares: the file is damaged"
+    elif silent := [expert for expert in range(experts) if not counts.flat[expert] > 0 or not sums[expert].any()]:
+        which = f"{len(silent)} of {experts} experts, among them expert {silent[0]}" if experts > 1 else "all of its inputs"
+        yield f"has an entry of zeros for {which}: no calibration text reached it"
+
+
+def metadata(out: Path, *, model: Path, gguf: Path) -> dict[str, Any]:
+    """metadata.failures: what the GGUF's header says otherwise than the model's own files, as transformers reads them.
+
+    Compared: context, sizes, heads, epsilon, RoPE base and scaling, experts, bos, eos and pad, number of tokens, chat template.
+    Raises MeasurementError when either cannot be read.
+    """
+    from transformers import AutoConfig
+
+    from engines import hf
+
+    reader = open_gguf(gguf)
+    try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False).get_text_config()
+    except Exception as error:  # the file is a stranger's: any parser below may raise anything
+        raise MeasurementError(f"transformers cannot read {model / 'config.json'}: {error}. Look at that file.") from error
+    header = Header(reader)
+    tokenizer = hf.load_tokenizer(model)
+    details = [*_hyperparameters(header, config), *_rope(header, config), *_vocabulary(header, tokenizer, config)]
+    failures = Measurement(name="metadata.failures", value=len(details), unit="count", details=tuple(details))
+    return {"measurements": [asdict(failures)]}
+
+
+class Header:
+    """The metadata of a GGUF file."""
+
+    def __init__(self, reader: GGUFReader) -> None:
+        self.tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self._fields = reader.fields
+        self.architecture = str(self.get("general.architecture"))
+
+    def get(self, key: str) -> Any:
+        """The value under a full key; None when the file does not have it."""
+        field = self._fields.get(key)
+        return None if field is None else field.contents()
+
+    def own(self, key: str) -> Any:
+        """The value under a key of the architecture."""
+        return self.get(f"{self.architecture}.{key}")
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the vocabulary has."""
+        field = self._fields.get("tokenizer.ggml.tokens")
+        return 0 if field is None else len(field.data)
+
+
+def _hyperparameters(header: Header, config: Any) -> Iterator[str]:
+    for key, attributes in HYPERPARAMETERS.items():
+        stated = next(((name, value) for name in attributes if (value := getattr(config, name, None)) is not None), None)
+        found = header.own(key)
+        if stated is None or isinstance(found, list) or isinstance(stated[1], list):  # a list has a value for each layer
+            continue
+        if (found is None and key in MAY_LACK) or (key in LATENT_ATTENTION and getattr(config, "kv_lora_rank", None)):
+            continue
+        if not _same(found, stated[1]):
+            yield f"{key} is {_shown(found)}, and {stated[0]} of config.json is {stated[1]}"
+
+
+def _rope(header: Header, config: Any) -> Iterator[str]:
+    """Base and scaling; transformers 5 keeps both in rope_parameters, for some models once for each kind of attention."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    local = parameters.get("sliding_attention") or {}
+    parameters = parameters.get("full_attention", parameters)
+    base, kind = parameters.get("rope_theta"), parameters.get("rope_type", "default")
+    if base is not None and not _same(found := header.own("rope.freq_base") or ROPE_BASE, base):
+        yield f"rope.freq_base is {found}, and rope_theta of config.json is {base}"
+    swa = header.own("rope.freq_base_swa")
+    if swa is not None and local.get("rope_theta") is not None and not _same(swa, local["rope_theta"]):
+        yield f"rope.freq_base_swa is {swa}, and rope_theta of config.json for sliding attention is {local['rope_theta']}"
+    expected: dict[str, Any] = {}
+    match kind:
+        case "default":
+            expected = {"type": None}
+        case "linear" | "yarn":
+            expected = {"type": kind, "factor": parameters.get("factor")}
+        case "llama3" if "rope_freqs.weight" not in header.tensors:
+            yield "rope_freqs.weight is missing, and config.json asks for RoPE scaling of the type llama3"
+    if kind == "yarn":
+        expected["original_context_length"] = parameters.get("original_max_position_embeddings")
+    for key, value in expected.items():
+        found = header.own(f"rope.scaling.{key}")
+        found = None if found == "none" else found
+        if not _same(found, value):
+            yield f"rope.scaling.{key} is {_shown(found)}, and config.json says {_shown(value)}"
+
+
+def _vocabulary(header: Header, tokenizer: Any, config: Any) -> Iterator[str]:
+    """Special tokens by what is believed first: the tokenizer, and where it names none, config.json."""
+    for name, key in SPECIAL.items():
+        own = getattr(tokenizer, f"{name}_token_id")
+        stated = own if own is not None else getattr(config, f"{name}_token_id", None)
+        allowed = stated if isinstance(stated, list) else [stated]
+        if stated is not None and header.get(key) not in allowed:
+            yield f"{key} is {_shown(header.get(key))}, and the model's {name} token is {stated}"
+    embeddings = header.tensors.get("token_embd.weight")
+    rows = 0 if embeddings is None else int(embeddings.shape[1])
+    if header.tokens != rows:
+        yield f"the vocabulary has {header.tokens} tokens, and token_embd.weight {rows} rows"
+    if header.tokens < len(tokenizer):
+        yield f"the vocabulary has {header.tokens} tokens, and the model's tokenizer {len(tokenizer)}"
+    template = tokenizer.chat_template
+    template = template.get("default") if isinstance(template, dict) else template
+    if (found := header.get("tokenizer.chat_template")) != template:
+        yield f"the embedded chat template is not the model's: {_shown(found)} instead of {_shown(template)}"
+
+
+def _same(found: Any, stated: Any) -> bool:
+    if found is None or stated is None or isinstance(found, str) or isinstance(stated, str):
+        return bool(found == stated)
+    return math.isclose(found, stated, rel_tol=TOLERANCE)
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else repr(value[:SHOWN] if isinstance(value, str) else value)

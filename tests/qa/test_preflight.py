@@ -1,0 +1,104 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.errors import MeasurementError
+from qa import preflight
+from tests.qa.conftest import DATA, Release
+
+PASSAGE = [f"word{i}" for i in range(50)]
+
+
+def measured(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    json.dumps(result, allow_nan=False)
+    return {m["name"]: m for m in result["measurements"]}
+
+
+def shared(tmp_path: Path, calibration: str, evaluation: str) -> float:
+    (tmp_path / "calibration.txt").write_text(calibration)
+    (tmp_path / "evaluation.txt").write_text(evaluation)
+    files = {"plain": [tmp_path / "calibration.txt"], "evaluated_plain": [tmp_path / "evaluation.txt"]}
+    return float(measured(preflight.overlap(tmp_path, chat=[], evaluated_chat=[], **files))["overlap.share"]["value"])
+
+
+def chat(file: Path, *conversations: list[str]) -> Path:
+    roles = ("user", "assistant")
+    lines = [{"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]} for texts in conversations]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_the_bundled_texts_say_the_same_things_but_share_no_passage(tmp_path: Path) -> None:
+    found = measured(
+        preflight.overlap(
+            tmp_path,
+            chat=[DATA / "calibration.jsonl"],
+            plain=[DATA / "calibration_questions.txt"],
+            evaluated_chat=[DATA / "evaluation.jsonl"],
+            evaluated_plain=[DATA / "evaluation_questions.txt"],
+        )
+    )
+    assert (found["overlap.share"]["value"], found["overlap.shared"]["value"]) == (0, 0)
+    assert found["overlap.share"]["n"] > 5000
+
+
+def test_a_passage_is_found_whatever_its_case_and_punctuation(tmp_path: Path) -> None:
+    known, around = " ".join(PASSAGE[:40]), "and so on " * 20
+    assert shared(tmp_path, f"{around} {known} {around}", "New. " * 60 + known.upper().replace(" ", ", ") + ". End" * 100) == 40 / 200
+    assert shared(tmp_path, " ".join(PASSAGE[:31]), " ".join(PASSAGE)) == 0, "one word less than a passage"
+    assert shared(tmp_path, " ".join(PASSAGE), " ".join(reversed(PASSAGE))) == 0
+
+
+def test_a_passage_without_spaces_is_found(tmp_path: Path) -> None:
+    text = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳"
+    assert shared(tmp_path, f"千字文：{text}。", f"新的：{text}") == len(text) / (len(text) + 2)
+
+
+def test_a_short_conversation_counts_when_it_is_there_as_a_whole(tmp_path: Path) -> None:
+    calibration = chat(tmp_path / "calibration.jsonl", ["Who are you?", "I am Tiny."], ["Bye.", "Bye!"])
+    evaluation = chat(tmp_path / "evaluation.jsonl", ["who are you", "I am Tiny!"], ["Who are you?", "I am Tiny. And you?"])
+    found = measured(preflight.overlap(tmp_path, chat=[calibration], plain=[], evaluated_chat=[evaluation], evaluated_plain=[]))
+    assert (found["overlap.share"]["value"], found["overlap.shared"]["value"]) == (6 / 14, 1)
+    assert found["overlap.shared"]["details"] == (
+        '6 of the 6 words of conversation 1 of evaluation.jsonl are in the calibration text too, from "who are you i am tiny"',
+    )
+
+
+def test_text_that_cannot_be_measured(tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="has no words"):
+        shared(tmp_path, "Something.", "… —")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(MeasurementError, match="is not UTF-8"):
+        preflight.overlap(tmp_path, chat=[], plain=[tmp_path / "binary"], evaluated_chat=[], evaluated_plain=[])
+
+
+def findings(clean: Release, tmp_path: Path, **changed: object) -> list[str]:
+    model = shutil.copytree(clean.model, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({key: value for key, value in (config | changed).items() if value is not None}))
+    return list(measured(preflight.metadata(tmp_path, model=model, gguf=clean.gguf))["metadata.failures"]["details"])
+
+
+def test_rope_parameters_in_the_older_form(clean: Release, tmp_path: Path) -> None:
+    assert findings(clean, tmp_path, rope_parameters=None, rope_theta=10000.0) == []
+
+
+def test_rope_parameters_in_the_older_form_with_scaling(clean: Release, tmp_path: Path) -> None:
+    llama3 = {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 512, "rope_type": "llama3"}
+    assert findings(clean, tmp_path, rope_parameters=None, rope_theta=5e5, rope_scaling=llama3) == [
+        "rope.freq_base is 10000.0, and rope_theta of config.json is 500000.0",
+        "rope_freqs.weight is missing, and config.json asks for RoPE scaling of the type llama3",
+    ]
+
+
+def test_a_config_that_cannot_be_read(clean: Release, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match=r"transformers cannot read .*config\.json"):
+        findings(clean, tmp_path, model_type="unheard-of")
+
+
+def test_a_file_that_is_no_gguf(clean: Release, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="cannot be read as GGUF"):
+        preflight.imatrix(tmp_path, imatrix=clean.model / "config.json", gguf=clean.gguf)
