@@ -20,7 +20,7 @@ from qa import divergence, file_checks, generation
 from qa import mmlu as questionnaire
 from qa.texts import Windows
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 CONTEXT = 4096  # tokens of memory for questions and answers; less in a model that was made for less
 SEQUENCES = 16  # questions evaluated at a time
@@ -64,7 +64,7 @@ def gguf(
         vocabulary = model.vocabulary
         answered = generation.check(model, asked, bos=vocabulary.piece(vocabulary.bos), stop=vocabulary.end_of_generation, max_tokens=max_tokens)
         shared = _shared(original, model, tokens, _load(answers), questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject))
-    return _result([*shared, _efficiency(shared, variant.stat().st_size), answered, files])
+    return _result([*shared, _efficiency(shared, variant.stat().st_size), *answered, files])
 
 
 def transformers(
@@ -93,7 +93,7 @@ def transformers(
         answered = generation.check(model, asked, bos=tokenizer.bos_token or "", stop=hf.end_tokens(variant), max_tokens=max_tokens)
         shared = _shared(original, model, tokens, _load(answers), questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject))
     size = sum(file.stat().st_size for file in variant.glob("*.safetensors"))
-    return _result([*shared, _efficiency(shared, size), answered, files])
+    return _result([*shared, _efficiency(shared, size), *answered, files])
 
 
 def _shared(
