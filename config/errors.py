@@ -21,6 +21,10 @@ class MeasurementError(SluiceError):
     """A measurement could not be made; its gate therefore blocks."""
 
 
+class TemplateRefusal(MeasurementError):
+    """A chat template, or the engine that runs it, says in so many words that it does not take this conversation."""
+
+
 class HubError(SluiceError):
     """The Hub refused, is unreachable, or does not know the token."""
 

@@ -1,12 +1,23 @@
 """Renders a chat template as transformers does, in its immutable Jinja sandbox, without loading a model, a tokenizer or torch."""
 
-from collections.abc import Mapping, Sequence
+import resource
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from config.errors import MeasurementError
+from config.errors import MeasurementError, TemplateRefusal
 from engines.model import Message
+
+CPU_SECONDS = 5.0  # for one rendering; real ones take milliseconds
+ROOM = 2**30  # bytes of address space that one rendering may add
+LONGEST = 2**24  # characters of a rendered conversation
 
 
 def render(
@@ -15,24 +26,61 @@ def render(
     *,
     special_tokens: Mapping[str, Any],
     add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of a conversation.
 
-    `special_tokens` are the template's variables `bos_token`, `eos_token` and so on, `variables` any others that it may ask for.
-    The template is a stranger's program: call this in a process with limits.
-    Raises MeasurementError when the template does not parse or refuses the conversation.
+    `special_tokens` are the template's variables `bos_token`, `eos_token` and so on, `variables` any others that it may ask for;
+    `continue_final_message` leaves the last message open, so that a model goes on with it.
+    The template is a stranger's program. CPU time, memory and output are limited here when this is the main thread, but a single step of Python's, such as
+    a huge power, cannot be interrupted: call this in a process that is itself limited.
+    Raises TemplateRefusal when the template says that it does not take the conversation, MeasurementError when it does not parse, breaks or exceeds a limit.
     """
     try:
-        rendered: Any = render_jinja_template(
-            conversations=[[{key: value for key, value in message.items() if value is not None} for message in messages]],
-            tools=None if tools is None else [dict(tool) for tool in tools],
-            chat_template=template,
-            add_generation_prompt=add_generation_prompt,
-            **special_tokens,
-            **(variables or {}),
-        )
+        with _limited():
+            rendered: Any = render_jinja_template(
+                conversations=[[{key: value for key, value in message.items() if value is not None} for message in messages]],
+                tools=None if tools is None else [dict(tool) for tool in tools],
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **special_tokens,
+                **(variables or {}),
+            )
     except Exception as error:  # a template is a program: it may raise anything that Jinja or Python can
-        raise MeasurementError(f"The chat template cannot render a conversation of {len(messages)} messages: {error}. Correct the template.") from error
-    return str(rendered[0][0])
+        # transformers' raise_exception raises exactly this class, Jinja itself only its subclasses
+        kind = TemplateRefusal if type(error) is TemplateError else MeasurementError
+        said = str(error) if not isinstance(error, MemoryError) else f"it needs more than {ROOM / 2**30:.0f} GiB of memory"
+        raise kind(f"The chat template cannot render a conversation of {len(messages)} messages: {said}. Correct the template.") from error
+    text = str(rendered[0][0])
+    if len(text) > LONGEST:
+        raise MeasurementError(
+            f"The chat template makes {len(text)} characters of a conversation of {len(messages)} messages, {LONGEST} are allowed. Correct the template."
+        )
+    return text
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Limits on CPU time and memory while the block runs. Raises TimeoutError in it, and lets MemoryError come about."""
+    if threading.current_thread() is not threading.main_thread():  # only there can Python be interrupted
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    allowed = min(limit for limit in (soft, hard, used + ROOM) if limit != resource.RLIM_INFINITY)
+    before = signal.signal(signal.SIGPROF, _out_of_time)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGPROF, before)
+
+
+def _out_of_time(_number: int, _frame: FrameType | None) -> None:
+    raise TimeoutError(f"it ran for more than {CPU_SECONDS:.0f} seconds of CPU time")

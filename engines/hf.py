@@ -48,18 +48,26 @@ def render_chat(
     messages: Sequence[Message],
     *,
     add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """The conversation as text in the model's own chat template; `variables` are what a caller may tell it, such as `enable_thinking`.
+    """The conversation as text in the model's own chat template; see `engines.chat.render`.
 
     Raises MeasurementError when there is none or it does not render.
     """
     if tokenizer.chat_template is None:
         raise MeasurementError(f"The tokenizer in {tokenizer.name_or_path} has no chat template: conversations cannot be rendered. Use plain text.")
     template = tokenizer.get_chat_template(tools=None if tools is None else [dict(tool) for tool in tools])
-    specials = tokenizer.special_tokens_map
-    return chat.render(template, messages, special_tokens=specials, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables)
+    return chat.render(
+        template,
+        messages,
+        special_tokens=tokenizer.special_tokens_map,
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=continue_final_message,
+        tools=tools,
+        variables=variables,
+    )
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from config.errors import MeasurementError, ToolError
+from config.errors import MeasurementError, TemplateRefusal, ToolError
 from engines import toolchain, tools
 from engines.model import Message
 
@@ -29,8 +29,8 @@ LAST_LINES = 12  # of its log, shown in an error
 
 
 @contextmanager
-def serve(gguf: Path, *, threads: int) -> Iterator["LlamaServer"]:
-    """A llama-server with the model `gguf` while the block runs; it is always gone afterwards.
+def serve(gguf: Path, *, threads: int, template: Path | None = None) -> Iterator["LlamaServer"]:
+    """A llama-server with the model `gguf` while the block runs; it is always gone afterwards. `template` goes before the embedded one.
 
     It listens on a Unix socket in a private temporary folder, so that no other user or program can reach it and no port can be taken.
     Raises ToolError with the last lines of its log when it does not start.
@@ -39,6 +39,7 @@ def serve(gguf: Path, *, threads: int) -> Iterator["LlamaServer"]:
         log = Path(folder) / "log"
         command: list[str | Path] = [toolchain.tool("llama-server"), "--model", gguf.absolute(), "--host", SOCKET, "--threads", str(threads)]
         command += ["--jinja", "--no-prefill-assistant", "--ctx-size", "256", "--parallel", "1", "--no-warmup", "--offline"]
+        command += [] if template is None else ["--chat-template-file", template.absolute()]
         environment = {name: os.environ[name] for name in tools.PASSED if name in os.environ}
         with (
             log.open("wb") as output,
@@ -118,24 +119,38 @@ class LlamaServer:
     gguf: Path
     log: Path
 
-    def apply_template(self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: Sequence[Message] | None = None) -> str:
+    def apply_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tools: Sequence[Message] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         """The conversation as text in the model's embedded template, rendered by llama.cpp's own engine.
 
-        llama.cpp leaves out a BOS that the template writes at the beginning when its tokenizer adds one. Raises MeasurementError when it refuses.
+        llama.cpp leaves out a BOS that the template writes at the beginning when its tokenizer adds one. `variables` are told to the template, and
+        `continue_final_message` leaves the last message open. Raises TemplateRefusal when it refuses, MeasurementError when it stopped answering.
         """
+        # llama.cpp leaves the variable undefined unless it is true, and some templates write a prompt for the answer when it is undefined
+        settings = ({} if add_generation_prompt else {"add_generation_prompt": False}) | dict(variables or {})
         request: dict[str, Any] = {"messages": [dict(message) for message in messages], "add_generation_prompt": add_generation_prompt}
-        return str(self._post("/apply-template", request | ({} if tools is None else {"tools": [dict(tool) for tool in tools]}))["prompt"])
+        request |= {"continue_final_message": True} if continue_final_message else {}
+        request |= {} if tools is None else {"tools": [dict(tool) for tool in tools]}
+        request |= {"chat_template_kwargs": settings} if settings else {}
+        return str(self._post("/apply-template", request, refusal=TemplateRefusal)["prompt"])
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Token ids of `text`; see `engines.model.Model`."""
         return [int(token) for token in self._post("/tokenize", {"content": text, "add_special": add_special, "parse_special": parse_special})["tokens"]]
 
-    def _post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, path: str, request: dict[str, Any], refusal: type[MeasurementError] = MeasurementError) -> dict[str, Any]:
         try:
             response = self.client.post(path, json=request)
         except httpx.TransportError as error:
             raise MeasurementError(f"llama-server with {self.gguf} stopped answering ({error}) at {path}. Its last lines: {_tail(self.log)}") from error
         if response.status_code != httpx.codes.OK:
-            raise MeasurementError(f"llama-server with {self.gguf} refused {path}: {response.text[:500]}")
+            raise refusal(f"llama-server with {self.gguf} refused {path}: {response.text[:500]}")
         answer: dict[str, Any] = response.json()
         return answer

@@ -1,6 +1,7 @@
 """Do greedy answers stop by themselves, without running in circles, and does the code in them parse?
 
-Covered: an answer that does not end in an end-of-generation token, is empty, repeats itself, holds broken characters, or contains Python that does not parse.
+Covered: an answer that does not end in an end-of-generation token, is empty, repeats itself, is one token over and over, holds broken characters, or
+contains Python that does not parse.
 Not covered: whether an answer is right.
 """
 
@@ -17,6 +18,7 @@ from qa.turns import prompt_tokens
 LONGEST_LOOP = 64  # tokens in a piece that repeats
 LOOP_TIMES = 4  # a piece said so often in a row …
 LOOP_TOKENS = 24  # … and so many tokens altogether is a loop: shorter ones occur in lists, sums and tables
+ONE_TOKEN = 8  # times in a row, and nothing else in the answer
 NGRAM = 6  # tokens
 NGRAM_FROM = 96  # tokens in an answer before its n-grams are counted
 NGRAM_SHARE = 0.5  # of the n-grams occurred before: an answer that goes in circles with small changes
@@ -33,17 +35,24 @@ class Prompt:
     rendered: str
 
 
-def check(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int) -> Measurement:
-    """generation.failures: how many answers have something wrong with them; `bos` is how the template writes BOS, `stop` the end-of-generation tokens."""
-    details = []
+def check(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int) -> tuple[Measurement, Measurement]:
+    """generation.failures: how many answers have something wrong with them; generation.repetition: the largest `repetition` of an answer.
+
+    `bos` is how the template writes BOS, `stop` the end-of-generation tokens.
+    """
+    details, shares = [], [0.0]
     for prompt in prompts:
         answer = model.generate(prompt_tokens(model, prompt.rendered, bos), max_tokens=max_tokens, stop=stop)
         stopped = bool(answer) and answer[-1] in stop
         said = answer[:-1] if stopped else answer
+        shares.append(repetition(said))
         text = model.detokenize(said) if said else ""
         if wrong := [*unfinished(said, stopped=stopped, max_tokens=max_tokens), *repetitions(said), *blemishes(text, stopped=stopped)]:
             details.append(f"To {_quoted(prompt.question)} the answer {', and '.join(wrong)}: {_quoted(text)}")
-    return Measurement(name="generation.failures", value=len(details), unit="count", n=len(prompts), details=tuple(details))
+    return (
+        Measurement(name="generation.failures", value=len(details), unit="count", n=len(prompts), details=tuple(details)),
+        Measurement(name="generation.repetition", value=max(shares), unit="share", n=len(prompts)),
+    )
 
 
 def unfinished(tokens: Sequence[int], *, stopped: bool, max_tokens: int) -> list[str]:
@@ -60,12 +69,18 @@ def repetitions(tokens: Sequence[int]) -> list[str]:
         if run >= max(LOOP_TIMES * length, LOOP_TOKENS):
             what = "token" if length == 1 else f"{length} tokens"
             return [f"repeats the same {what} {run // length} times in a row"]
-    if len(tokens) >= NGRAM_FROM:
-        ngrams = [tuple(tokens[i : i + NGRAM]) for i in range(len(tokens) - NGRAM + 1)]
-        share = 1 - len(set(ngrams)) / len(ngrams)
-        if share > NGRAM_SHARE:
-            return [f"goes in circles ({share:.0%} of its runs of {NGRAM} tokens occurred before, {NGRAM_SHARE:.0%} are allowed)"]
+    if len(tokens) >= ONE_TOKEN and len(set(tokens)) == 1:
+        return [f"is one token, said {len(tokens)} times"]
+    share = repetition(tokens)
+    if len(tokens) >= NGRAM_FROM and share > NGRAM_SHARE:
+        return [f"goes in circles ({share:.0%} of its runs of {NGRAM} tokens occurred before, {NGRAM_SHARE:.0%} are allowed)"]
     return []
+
+
+def repetition(tokens: Sequence[int]) -> float:
+    """Share of the n-grams that occurred before in the same answer, 1 - distinct / all (seq-rep-n, arXiv 1908.04319); 0 in one too short to have any."""
+    ngrams = [tuple(tokens[i : i + NGRAM]) for i in range(len(tokens) - NGRAM + 1)]
+    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
 def _longest_run(tokens: Sequence[int], length: int) -> int:

@@ -23,7 +23,7 @@ from qa.texts import Windows
 if TYPE_CHECKING:
     from engines.hf import HfModel
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 CONTEXT = 4096  # tokens of memory for questions and answers; less in a model that was made for less
 SEQUENCES = 16  # questions evaluated at a time
@@ -77,7 +77,7 @@ def gguf(
         with _form_gguf(form, model, threads) as asked:
             given, remarks = questionnaire.ask(model, subjects, asked)
     shared = _shared(out, scores, _load(answers), given, remarks)
-    return _result([*shared, _efficiency(shared, variant.stat().st_size), answered, *files])
+    return _result([*shared, _efficiency(shared, variant.stat().st_size), *answered, *files])
 
 
 def transformers(
@@ -110,7 +110,7 @@ def transformers(
         given, remarks = questionnaire.ask(model, subjects, _form_transformers(form, model))
     shared = _shared(out, scores, _load(answers), given, remarks)
     size = sum(file.stat().st_size for file in variant.glob("*.safetensors"))
-    return _result([*shared, _efficiency(shared, size), answered, files])
+    return _result([*shared, _efficiency(shared, size), *answered, files])
 
 
 def _shared(

@@ -31,9 +31,9 @@ class Speaker:
 
 def failures(answer: str, *, stops: bool = True, max_tokens: int = 2000) -> list[str]:
     prompt = generation.Prompt(question="Why?", rendered="user: Why?\nassistant:")
-    measured = generation.check(Speaker(answer, stops), [prompt], bos="<s>", stop={STOP}, max_tokens=max_tokens)
+    measured, repetition = generation.check(Speaker(answer, stops), [prompt], bos="<s>", stop={STOP}, max_tokens=max_tokens)
     assert measured.value == len(measured.details)
-    assert measured.n == 1
+    assert measured.n == repetition.n == 1
     return list(measured.details)
 
 
@@ -60,6 +60,7 @@ def test_good_answers_pass(answer: str) -> None:
     ("answer", "said"),
     [
         ("", "is empty"),
+        ("x" * 9, "is one token, said 9 times"),
         ("x" * 40, "repeats the same token 40 times in a row"),
         ("Because it is so. " * 20, "repeats the same 18 tokens 20 times in a row"),
         ("Well: " + "GG" * 30, "repeats the same token 60 times in a row"),
@@ -74,6 +75,15 @@ def test_good_answers_pass(answer: str) -> None:
 def test_bad_answers_are_told_apart(answer: str, said: str) -> None:
     [detail] = failures(answer)
     assert detail.startswith(f'To "Why?" the answer {said}')
+
+
+def test_repetition_is_a_number() -> None:
+    assert generation.repetition([1, 2, 3]) == generation.repetition(range(1000)) == 0
+    assert generation.repetition([7] * 105) == 0.99
+    assert generation.repetition([*range(50), *range(50)]) == 1 - 50 / 95
+    prompts = [generation.Prompt(question=text, rendered=text) for text in "ab"]
+    _, measured = generation.check(Speaker("x" * 105), prompts, bos="", stop={STOP}, max_tokens=200)
+    assert (measured.name, measured.value, measured.unit, measured.n) == ("generation.repetition", 0.99, "share", 2)
 
 
 def test_code_that_is_nested_without_end_is_no_code() -> None:
@@ -95,6 +105,6 @@ def test_the_bundled_model_answers_and_stops(clean: Release) -> None:
     prompts = [generation.Prompt(question=text, rendered=f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n") for text in questions]
     with llama.open_model(clean.gguf, context=512, threads=1) as model:
         stop = model.vocabulary.end_of_generation
-        assert generation.check(model, prompts, bos="<s>", stop=stop, max_tokens=128).details == ()
-        running_on = generation.check(model, prompts, bos="<s>", stop={5}, max_tokens=64)
+        assert generation.check(model, prompts, bos="<s>", stop=stop, max_tokens=128)[0].details == ()
+        running_on, _ = generation.check(model, prompts, bos="<s>", stop={5}, max_tokens=64)
     assert running_on.value >= 2  # it sometimes ends the document by itself

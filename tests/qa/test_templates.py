@@ -24,24 +24,28 @@ def measured(out: Path, model: Path, gguf: Path) -> dict[str, dict[str, Any]]:
 def variation(clean: Release, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
     """The findings on the clean model after changes to its JSON files; its GGUF is given the same template unless another one is named."""
 
-    def findings(gguf: Path | None = None, **changed: object) -> list[str]:
+    def findings(gguf: Path | None = None, measure: str = "template.failures", **changed: object) -> list[str]:
         folder = tmp_path_factory.mktemp("variation")
         model = shutil.copytree(clean.model, folder / "model")
         for file in ("tokenizer_config.json", "generation_config.json"):
             content = json.loads((model / file).read_text())
             (model / file).write_text(json.dumps(content | {key: value for key, value in changed.items() if (key in content) or file.startswith("tokenizer")}))
-        if gguf is None:
+        if gguf is None and "chat_template" in changed:
             gguf = folder / "BF16.gguf"
-            template = str(changed.get("chat_template", CHATML))
-            tools.execute([sys.executable, "-m", "gguf.scripts.gguf_new_metadata", clean.gguf, gguf, "--chat-template", template])
-        return list(measured(folder, model, gguf)["template.failures"]["details"])
+            tools.execute([sys.executable, "-m", "gguf.scripts.gguf_new_metadata", clean.gguf, gguf, "--chat-template", str(changed["chat_template"])])
+        return list(measured(folder, model, gguf or clean.gguf)[measure]["details"])
 
     return findings
 
 
 def test_the_clean_model_has_no_failures(clean: Release, tmp_path: Path) -> None:
     found = measured(tmp_path, clean.model, clean.gguf)
+    remarks = found.pop("template.remarks")
     assert {name: (m["value"], m["details"]) for name, m in found.items()} == {"template.failures": (0, ()), "tokenizer.mismatches": (0, ())}
+    assert remarks["details"] == (
+        "the template renders a message in the unknown role 'critic' instead of refusing it",
+        "the template does not take such conversations in 46 of 103 conversations, 'tools' for one: it does not read tool_calls; it does not read tools",
+    )
     assert found["template.failures"]["n"] > 100
     assert found["tokenizer.mismatches"]["n"] > 100
     json.dumps(found, allow_nan=False)
@@ -51,7 +55,7 @@ def test_each_planted_defect_is_found_and_explained(broken: Release, tmp_path: P
     found = measured(tmp_path, broken.model, broken.gguf)
     assert found["tokenizer.mismatches"]["value"] == 0
     assert found["template.failures"]["details"] == (
-        "in transformers the prompt begins with 2 BOS tokens (ids 1, 1) in 26 of 26 conversations: the template writes <s> and the tokenizer adds it again",
+        "in transformers the prompt begins with 2 BOS tokens (ids 1, 1) in 57 of 57 conversations: the template writes <s> and the tokenizer adds it again",
         "the assistant's turn ends with <|im_end|> (4), but generation_config.json stops only at <|endoftext|> (5): answers run on after the turn",
         "the assistant's turn ends with <|im_end|> (4), but the tokenizer's eos_token is <|endoftext|> (5)",
         "pad_token is <|im_end|> (4), which ends the assistant's turn: training that masks padding never learns to stop",
@@ -66,7 +70,7 @@ def test_pad_must_not_be_eos(variation) -> None:
 
 def test_pad_must_not_occur_in_a_conversation(variation) -> None:
     [finding] = variation(pad_token="<|im_start|>", pad_token_id=3)
-    assert finding.startswith("pad_token <|im_start|> (3) occurs in 26 of 26 conversations")
+    assert finding.startswith("pad_token <|im_start|> (3) occurs in 57 of 57 conversations")
 
 
 def test_an_invented_system_prompt_is_quoted(variation) -> None:
@@ -106,3 +110,53 @@ def test_other_token_ids_are_found() -> None:
 def test_what_llama_cpp_tells_templates_is_no_difference(variation) -> None:
     told = "{% if enable_thinking is defined and enable_thinking %}({{ date_string }}, {{ datetime }}){% endif %}"
     assert variation(chat_template=CHATML.replace("assistant\n{% endif %}", f"assistant\n{told}{{% endif %}}")) == []
+
+
+CALLS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} ARGUMENTS</call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remark"),
+    [
+        ("{{ c.function.arguments | tojson }}", "it does not take arguments as string"),
+        ("{{ '' + c.function.arguments }}", "it does not take arguments as object"),
+        ("{% set a = c.function.arguments %}{{ a if a is string else a | tojson }}", None),
+    ],
+)
+def test_a_template_need_take_arguments_in_one_form_only(variation, arguments: str, remark: str | None) -> None:
+    template = CALLS.replace("ARGUMENTS", arguments)
+    assert variation(chat_template=template) == []
+    assert [text.rpartition(": ")[2] for text in variation(chat_template=template, measure="template.remarks") if "not take such" in text] == (
+        [remark] if remark else []
+    )
+
+
+def test_a_tool_branch_that_breaks_is_found(variation) -> None:
+    [finding] = variation(chat_template=CALLS.replace("ARGUMENTS", "{{ c.function.parameters.city }}"))
+    assert finding.startswith("the template breaks in transformers, instead of refusing by raise_exception, in 40 of 103 conversations: ")
+    assert "has no attribute 'parameters'" in finding
+
+
+def test_a_forced_thought_and_a_lost_one_are_remarks(variation) -> None:
+    thinking = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    remarks = variation(chat_template=thinking, measure="template.remarks")
+    assert remarks[0].startswith("the prompt for the answer ends in '<think>\\n', so the output never holds the beginning of the reasoning (one question, ")
+    assert remarks[1].startswith(
+        "the first 1 messages, with a prompt for the answer, of the conversation 'several turns' are rendered otherwise once it goes on"
+    )
+    assert variation(chat_template=thinking) == []
+
+
+def test_a_special_token_that_is_not_one_id_is_found(clean: Release) -> None:
+    with llama.open_vocabulary(toolchain.sources() / "models" / "ggml-vocab-llama-spm.gguf") as other:
+        setup = templates.Setup(tokenizer=hf.load_tokenizer(clean.model), eos=frozenset(), vocabulary=other, server=None)  # type: ignore[arg-type]
+        [finding] = templates.whole_specials(setup, [])
+    assert finding.startswith("in llama.cpp 5 of 8 special tokens are not read as one token: '<|im_start|>' should be 3 and is [")
+
+
+def test_pad_must_not_be_bos(variation) -> None:
+    [finding] = variation(pad_token="<s>", pad_token_id=1)
+    assert finding == "pad_token and bos_token are both <s> (1): what is masked as padding is part of every conversation"
