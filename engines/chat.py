@@ -34,8 +34,8 @@ def render(
 
     `special_tokens` are the template's variables `bos_token`, `eos_token` and so on, `variables` any others that it may ask for;
     `continue_final_message` leaves the last message open, so that a model goes on with it.
-    The template is a stranger's program. CPU time, memory and output are limited here when this is the main thread, but a single step of Python's, such as
-    a huge power, cannot be interrupted: call this in a process that is itself limited.
+    The template is a stranger's program. CPU time, memory and output are limited here when this is the main thread, but some single steps of
+    Python's cannot be interrupted: call this in a process that is itself limited.
     Raises TemplateRefusal when the template says that it does not take the conversation, MeasurementError when it does not parse, breaks or exceeds a limit.
     """
     try:
