@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import demo, doctor, hub, runs, serve, tokens
+from service.cli import demo, doctor, hub, runs, serve, tokens, verdicts
 
 app = typer.Typer(
     name="sluice",
@@ -43,6 +43,8 @@ def root(
 app.command("demo")(demo.demo)
 app.command("run")(runs.run)
 app.command("status")(runs.status)
+app.command("gates")(verdicts.gates)
+app.command("waive")(verdicts.waive)
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 app.add_typer(hub.app, name="hub")
