@@ -1,5 +1,6 @@
 """`sluice measure`: the measurements on files of one's own. They need no account, no database and no network."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from builders.names import CONFIGURATION, INDEX
 from config.settings import Settings
 from config.words import Measurement
 from service.cli.context import Exit, Terminal, explained, settings_of
@@ -150,18 +152,35 @@ def _apart(settings: Settings, function: str, files: Mapping[str, Path | Sequenc
     """The result of a stage function on a stranger's files, in a process with the settings' limits and without network; nothing is kept but its log."""
     with tempfile.TemporaryDirectory(prefix="sluice-measure-") as folder:
         arguments = {**params, "threads": threads or settings.threads}
-        return _stage(settings, function, files, Path(folder), arguments)
+        model = files.get("model")
+        if isinstance(model, Path) and model.is_dir():
+            files = {**files, "model": _without_code(settings, model, Path(folder) / "stripped")}
+        return _stage(settings, function, files, Path(folder) / "measured", arguments)
+
+
+def _without_code(settings: Settings, model: Path, folder: Path) -> Path:
+    """The model in a folder of its own from whose settings everything is removed that makes a loader run code, as in a release. Weights are linked to."""
+    given = folder / "given"
+    given.mkdir(parents=True)
+    for path in model.iterdir():
+        if path.name in CONFIGURATION | {INDEX} and path.is_file():
+            shutil.copyfile(path, given / path.name)  # through links, which a folder of the Hub's cache consists of
+    _stage(settings, "builders.fixes:repair", {"snapshot": given}, folder, {"repo": "local/model", "fixes": False})
+    for path in model.glob("*.safetensors"):
+        (folder / "files" / path.name).symlink_to(path)
+    return folder / "files"
 
 
 def _converted(settings: Settings, model: Path, folder: Path) -> Path:
-    """A 16-bit GGUF made from the model in `folder`."""
-    made = _stage(settings, "builders.convert:convert", {"model": model}, folder, {"name": model.name})
+    """A 16-bit GGUF made in `folder` from the model; the converter, too, loads its tokenizer."""
+    model = _without_code(settings, model, folder / "stripped")
+    made = _stage(settings, "builders.convert:convert", {"model": model}, folder, {"name": "model"})
     return folder / "files" / str(made["file"])
 
 
 def _stage(settings: Settings, function: str, files: Mapping[str, Path | Sequence[Path]], folder: Path, params: Mapping[str, Any]) -> dict[str, Any]:
     for part in ("files", "tmp"):
-        (folder / part).mkdir()
+        (folder / part).mkdir(parents=True)
     memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
     limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=params.get("threads", settings.threads))
     log = settings.folder / "logs" / "measure" / f"{function.replace(':', '-')}.log"

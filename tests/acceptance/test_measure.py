@@ -89,7 +89,11 @@ def test_questions_are_asked_of_a_file_or_a_folder(files: Path, model: str) -> N
 
 def test_a_sound_template_passes_as_a_file_and_as_a_folder(files: Path) -> None:
     alone = by_name(found(measure(files, "template", files / "BF16.gguf", "--json"))["measurements"])
-    both = by_name(found(measure(files, "template", files / "model", "--gguf", files / "BF16.gguf", "--json"))["measurements"])
+    linked = files / "linked"  # as the Hub's cache holds a model
+    linked.mkdir()
+    for path in (files / "model").iterdir():
+        (linked / path.name).symlink_to(path)
+    both = by_name(found(measure(files, "template", linked, "--gguf", files / "BF16.gguf", "--json"))["measurements"])
     assert {name: item["value"] for name, item in alone.items()} == {"template.failures": 0}
     assert {name: item["value"] for name, item in both.items()} == {"template.failures": 0, "tokenizer.mismatches": 0}
 
@@ -136,6 +140,7 @@ def test_what_cannot_be_measured_is_explained(files: Path) -> None:
         (1, "too few for two windows", ("kld", good, good, "--text", text, "--tokens", "600")),
         (1, "line 1, is not a conversation", ("kld", good, good, "--chat", files / "odd.jsonl")),
         (1, "holds no questions", ("mmlu", good, "--data", files)),
+        (1, "no config.json", ("generate", files)),
         (2, "exactly one of --text and --chat", ("kld", good, good)),
         (2, "does not exist", ("generate", files / "nonesuch.gguf")),
     ]:
