@@ -71,6 +71,17 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Waiver:
+    """A gate that a named person set aside for one variant of one run, and why."""
+
+    tag: str  # the variant's
+    gate: str  # the gate's name in the recipe
+    by: str
+    comment: str
+    outcome: Outcome  # failed or error: what the person saw; it covers this and nothing else
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateResult:
     """One gate applied to one variant."""
 
@@ -81,13 +92,20 @@ class GateResult:
     condition: str  # "at most 0.15"
     outcome: Outcome
     reason: str  # in words, with the figures; also when it passed
+    limit: float | None = None  # the threshold, in the measurement's unit
+    waiver: Waiver | None = None  # who set this result aside; `outcome` still says how it came out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """All gates of a variant. Passed only when each gate passed."""
+    """All gates of a variant. Passed only when each gate passed or was waived by a person."""
 
     tag: str
     outcome: Outcome
-    reasons: tuple[str, ...]  # of the gates that did not pass; of a passed verdict: empty
+    reasons: tuple[str, ...]  # of the gates that did not pass and were not waived; of a passed verdict: empty
     results: tuple[GateResult, ...]
+
+    @property
+    def waivers(self) -> tuple[Waiver, ...]:
+        """The waivers that this verdict rests on."""
+        return tuple(result.waiver for result in self.results if result.waiver is not None)

@@ -1,29 +1,40 @@
-"""Applies a recipe's gates to what was measured: passed only when every gate's bound holds at 95 % confidence; what is missing or went wrong blocks."""
+"""Applies a recipe's gates to what was measured: passed only when every gate's bound holds at 95 % confidence; what is missing or went wrong blocks.
+
+A gate that a person waived does not block. Its result keeps the outcome it has, so that nobody takes a waiver for a pass.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from config.recipe import Gate
-from config.words import GateResult, Measurement, Outcome, Variant, Verdict
+from config.words import GateResult, Measurement, Outcome, Variant, Verdict, Waiver
 
 ONE_SIDED_95 = 1.645  # standard errors
 SHOWN_DETAILS = 3
 
 
-def judge(variant: Variant, gates: Sequence[Gate], measurements: Mapping[str, Measurement], errors: Mapping[str, str]) -> Verdict:
+def judge(
+    variant: Variant, gates: Sequence[Gate], measurements: Mapping[str, Measurement], errors: Mapping[str, str], waivers: Sequence[Waiver] = ()
+) -> Verdict:
     """The verdict on one variant.
 
     `errors` says what went wrong, by measurement or by stage. A gate whose measurement has an error of its own, is missing or is not a number comes out as an
-    error and blocks, and so does a recipe without any gate for this kind of variant.
+    error and blocks, and so does a recipe without any gate for this kind of variant. A waiver among `waivers` covers the gate and outcome that it names.
     """
-    results = tuple(_apply(gate, measurements.get(gate.measure), errors) for gate in gates if variant.kind in gate.kinds)
+    results = tuple(_waived(_apply(gate, measurements.get(gate.measure), errors), variant, waivers) for gate in gates if variant.kind in gate.kinds)
     if not results:
         reason = f"The recipe has no gate for variants of kind {variant.kind}, and nothing unmeasured is published."
         return Verdict(tag=variant.tag, outcome=Outcome.ERROR, reasons=(reason,), results=())
-    outcomes = {result.outcome for result in results}
+    blocking = [result for result in results if result.outcome is not Outcome.PASSED and result.waiver is None]
+    outcomes = {result.outcome for result in blocking}
     outcome = next((worst for worst in (Outcome.ERROR, Outcome.FAILED) if worst in outcomes), Outcome.PASSED)
-    reasons = tuple(result.reason for result in results if result.outcome is not Outcome.PASSED)
-    return Verdict(tag=variant.tag, outcome=outcome, reasons=reasons, results=results)
+    return Verdict(tag=variant.tag, outcome=outcome, reasons=tuple(result.reason for result in blocking), results=results)
+
+
+def _waived(result: GateResult, variant: Variant, waivers: Sequence[Waiver]) -> GateResult:
+    """The result with the waiver that covers it: who accepted a bad figure did not accept that there is none."""
+    return replace(result, waiver=next((item for item in waivers if (item.tag, item.gate, item.outcome) == (variant.tag, result.gate, result.outcome)), None))
 
 
 def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str]) -> GateResult:
@@ -39,6 +50,7 @@ def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str]) 
         condition=_condition(gate),
         outcome=outcome,
         reason=reason,
+        limit=_limit(gate)[0],
     )
 
 

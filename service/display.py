@@ -58,7 +58,7 @@ def result_table(summary: Summary, *, reasons: bool) -> Table:
         table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for row in summary["variants"]:
-        verdict = _VERDICTS[row["verdict"]]
+        verdict = f"{_VERDICTS[row['verdict']]}{' (waiver)' if row.get('waivers') else ''}"
         table.add_row(*_cells(row), f"{verdict}: {escape(' '.join(row['reasons']))}" if reasons and row["reasons"] else verdict)
     return table
 

@@ -4,13 +4,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from config.errors import SluiceError
 from config.recipe import Recipe
 from config.settings import Settings
-from config.words import Outcome, Variant, Verdict
+from config.words import Outcome, Variant, Verdict, Waiver
 from service.stages import Input, Inputs, Limits, Output, StageStore, disk_usage, now, run_apart, run_here, stage_key
 from service.store import Artifact, RunRecord, Store
 
@@ -62,6 +63,11 @@ class Job:
         """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""
         return self._once(name, f"{function.__module__}:{function.__name__}", {}, params, lambda workspace: run_here(function, workspace, arguments))
 
+    @cached_property
+    def waivers(self) -> tuple[Waiver, ...]:
+        """The run's waivers as they were when it was first asked for them: one run judges all its variants by the same."""
+        return tuple(item.waiver for item in self.store.waivers(self.run.id))
+
     def data(self, path: Path) -> Input:
         """A file or folder of the operator as an input of stages."""
         if path not in self.digests:
@@ -71,7 +77,8 @@ class Job:
     def verdict(self, variant: Variant, verdict: Verdict) -> None:
         """Tell the listener how a variant came out."""
         state: Literal["done", "failed"] = "done" if verdict.outcome is Outcome.PASSED else "failed"
-        self.listener(Event(stage=f"gates {variant.tag}", state=state, message=" ".join(verdict.reasons)))
+        waived = [f"The gate {item.gate} is waived by {item.by}." for item in verdict.waivers]
+        self.listener(Event(stage=f"gates {variant.tag}", state=state, message=" ".join([*verdict.reasons, *waived])))
 
     def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
         key = stage_key(function, inputs, params)

@@ -37,7 +37,7 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
     for position, variant in enumerate(job.recipe.variants.listed()):
         output = build(job, checked, checked.imatrix, variant)
         measured, errors = measure(job, checked, yardstick, variant, output)
-        verdict = gates.judge(variant, job.recipe.gates, measured, errors)
+        verdict = gates.judge(variant, job.recipe.gates, measured, errors, job.waivers)
         built.append(Built(variant=variant, output=output, bpw=bits_per_weight(checked, output), measured=measured, verdict=verdict))
         record(job, position, built[-1])
     publish(job, api, upstream, checked, checked.imatrix, yardstick, built)
@@ -87,7 +87,7 @@ def blocked(job: Job, measured: dict[str, Measurement], output: Output, *, last:
     """Add a check's measurements, and judge the gates on the release that can be judged by now; when one fails, every variant is blocked by it."""
     measured.update(measurements(output))
     due: list[Gate] = [gate for gate in job.recipe.gates if gate.scope == "release" and (last or gate.measure in measured)]
-    verdicts = [(variant, gates.judge(variant, due, measured, {})) for variant in job.recipe.variants.listed()]
+    verdicts = [(variant, gates.judge(variant, due, measured, {}, job.waivers)) for variant in job.recipe.variants.listed()]
     # a kind of variant that none of these gates is for is not blocked by them
     if any(verdict.outcome is Outcome.PASSED or not verdict.results for _, verdict in verdicts):
         return False

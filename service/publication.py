@@ -91,7 +91,9 @@ def account(job: Job, checked: Checked, passed: Sequence[Built], files: Sequence
         tools=tools(),
         patches=tuple(checked.patches),
         variants=tuple(
-            manifest.variant_entry(item.verdict, dict(item.measured), files={file.path: inventory[file.path] for file in weights(item.output)})
+            manifest.variant_entry(
+                item.verdict, dict(item.measured), files={file.path: inventory[file.path] for file in weights(item.output)}, waivers=waivers(item)
+            )
             for item in passed
         ),
         files=inventory,
@@ -144,7 +146,20 @@ def describe(
 
 def row(item: Built) -> card.Row:
     """One variant on the card."""
-    return card.Row(tag=item.variant.tag, file=weights(item.output)[0].path, bytes=item.bytes, bpw=item.bpw, measurements=item.measured, verdict=item.verdict)
+    return card.Row(
+        tag=item.variant.tag,
+        file=weights(item.output)[0].path,
+        bytes=item.bytes,
+        bpw=item.bpw,
+        measurements=item.measured,
+        verdict=item.verdict,
+        waivers=waivers(item),
+    )
+
+
+def waivers(item: Built) -> tuple[manifest.Waiver, ...]:
+    """The waivers that the variant is published under."""
+    return tuple(manifest.Waiver(gate=waiver.gate, by=waiver.by, comment=waiver.comment) for waiver in item.verdict.waivers)
 
 
 def tools() -> dict[str, str]:

@@ -45,6 +45,14 @@ class Mmlu(BaseModel):
     n: int | None
 
 
+class WaiverSummary(BaseModel):
+    """A gate that a person set aside, on which the verdict rests."""
+
+    gate: str
+    by: str
+    comment: str
+
+
 class VariantSummary(BaseModel):
     """One variant: its size, what was measured, how its gates came out."""
 
@@ -59,6 +67,7 @@ class VariantSummary(BaseModel):
     efficiency: float | None
     verdict: Literal["passed", "failed", "error"] | None
     reasons: list[str]
+    waivers: list[WaiverSummary]
 
 
 class PublicationSummary(BaseModel):
@@ -145,6 +154,7 @@ def _variant(record: VariantRecord) -> VariantSummary:
         efficiency=_value(measured, "efficiency"),
         verdict=None if record.verdict is None else record.verdict.outcome.value,
         reasons=[] if record.verdict is None else list(record.verdict.reasons),
+        waivers=[WaiverSummary(gate=item.gate, by=item.by, comment=item.comment) for item in (record.verdict.waivers if record.verdict else ())],
     )
 
 

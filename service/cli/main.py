@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import demo, doctor, hub, runs, serve, tokens
+from service.cli import demo, doctor, hub, measure, runs, serve, tokens, verdicts
 
 app = typer.Typer(
     name="sluice",
@@ -43,8 +43,11 @@ def root(
 app.command("demo")(demo.demo)
 app.command("run")(runs.run)
 app.command("status")(runs.status)
+app.command("gates")(verdicts.gates)
+app.command("waive")(verdicts.waive)
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
+app.add_typer(measure.app, name="measure")
 app.add_typer(hub.app, name="hub")
 app.add_typer(tokens.app, name="token")
 

@@ -1,4 +1,4 @@
-"""The service's memory: releases, runs, stages, artifacts, patches, verdicts, publications, hints, tokens and the audit trail, in SQLite or PostgreSQL."""
+"""The service's memory, in SQLite or PostgreSQL: releases, runs, stages, artifacts, patches, verdicts, waivers, publications, hints, tokens, audit trail."""
 
 from service.store.database import StoreError, connect
 from service.store.ledger import Ledger
@@ -15,8 +15,10 @@ from service.store.records import (
     StageState,
     TokenRecord,
     VariantRecord,
+    WaiverRecord,
 )
 from service.store.results import Results, UnknownPublication
+from service.store.waivers import WaiverRefused, Waivers
 
 __all__ = [
     "Artifact",
@@ -33,12 +35,14 @@ __all__ = [
     "UnknownPublication",
     "UnknownRun",
     "VariantRecord",
+    "WaiverRecord",
+    "WaiverRefused",
     "open_store",
     "worker_name",
 ]
 
 
-class Store(Queue, Results, Ledger):
+class Store(Queue, Results, Waivers, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

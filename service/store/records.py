@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from config.words import Measurement, Release, Variant, Verdict
+from config.words import Measurement, Release, Variant, Verdict, Waiver
 
 RunState = Literal["queued", "running", "done", "blocked", "failed"]
 StageState = Literal["running", "done", "failed", "reused"]
@@ -63,6 +63,16 @@ class VariantRecord:
     bpw: float | None  # bits per weight
     measurements: tuple[Measurement, ...]
     verdict: Verdict | None  # None while it is not judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaiverRecord:
+    """A waiver as it stands on record."""
+
+    id: int
+    run: int
+    waiver: Waiver
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
-from config.words import GateResult, Kind, Measurement, Outcome, Patch, Variant, Verdict
+from config.words import GateResult, Kind, Measurement, Outcome, Patch, Variant, Verdict, Waiver
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
 from service.store.records import Artifact, PublicationRecord, StageRecord, StageState, VariantRecord
@@ -150,7 +150,9 @@ def _variant(row: VerdictRow) -> VariantRecord:
 
 
 def _result(item: dict[str, Any]) -> GateResult:
-    return GateResult(**{**item, "outcome": Outcome(item["outcome"])})
+    waiver = item.get("waiver")  # verdicts written by an older version have none
+    told = None if waiver is None else Waiver(**{**waiver, "outcome": Outcome(waiver["outcome"])})
+    return GateResult(**{**item, "outcome": Outcome(item["outcome"]), "waiver": told})
 
 
 def _publication(row: PublicationRow) -> PublicationRecord:

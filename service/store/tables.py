@@ -188,6 +188,25 @@ class MeasurementRow(Base):
     details: Mapped[list[str]]
 
 
+class WaiverRow(Base):
+    """A gate of a run that a person set aside for one variant."""
+
+    __tablename__ = "waivers"
+    __table_args__ = (
+        UniqueConstraint("run_id", "tag", "gate"),
+        CheckConstraint("outcome IN ('failed', 'error')", name="outcome"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    tag: Mapped[str] = mapped_column(String(64))
+    gate: Mapped[str] = mapped_column(Text)
+    outcome: Mapped[str] = mapped_column(String(16))
+    by: Mapped[str] = mapped_column(Text)
+    comment: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+
+
 class PublicationRow(Base):
     """A commit on the Hub that holds exactly the files of a verdict."""
 

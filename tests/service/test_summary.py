@@ -63,6 +63,7 @@ def test_a_finished_run_is_told_whole(file_store: Store) -> None:
             "efficiency": 2.94,
             "verdict": "passed",
             "reasons": [],
+            "waivers": [],
         }
     ]
     assert told["publications"] == [{"id": number, "repo": "ours/m-GGUF", "revision": "f" * 40, "url": "http://hub", "files": ["README.md"]}]

@@ -1,0 +1,100 @@
+"""The measurements on anybody's files, without a release, a recipe or a run: stage functions behind `sluice measure`.
+
+A model is a GGUF file, which llama.cpp runs, or a folder in the transformers form. Each function writes nothing that is kept and returns `measurements`,
+and what a person wants to see beside them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from config.words import Measurement
+from engines import llama, llama_server
+from qa import divergence, generation, measure, texts
+from qa import mmlu as questionnaire
+
+VERSION = 1  # raise when outputs change
+
+
+def kld(
+    out: Path, *, reference: Path, variants: Sequence[Path], text: Sequence[Path], chat: Sequence[Path], tokens: int | None, context: int, threads: int
+) -> dict[str, Any]:
+    """Under `variants`, in their order, the divergence measurements of GGUF files from the GGUF file `reference`; under `windows` how many were compared.
+
+    Raises MeasurementError when there is too little text or a vocabulary differs, ToolError when a file cannot be loaded.
+    """
+    windows = _windows(reference, text=text, chat=chat, tokens=tokens, context=context, threads=threads)
+    compared = _compare(reference, variants, windows, threads)
+    return {"windows": len(windows), "variants": [[asdict(item) for item in found] for found in compared]}
+
+
+def _windows(reference: Path, *, text: Sequence[Path], chat: Sequence[Path], tokens: int | None, context: int, threads: int) -> texts.Windows:
+    """Windows (n, context) of token ids, made by the reference's own tokenizer and template.
+
+    A plain text begins with BOS where the tokenizer adds one, before it is cut: llama-perplexity does so, and its figures are to be comparable.
+    """
+    with llama.open_vocabulary(reference) as vocabulary:
+        bos = vocabulary.bos if vocabulary.adds_bos else None
+        pieces = [[] if bos is None or not text else [bos]]
+        pieces += [vocabulary.tokenize(file.read_text(encoding="utf-8", errors="replace"), add_special=False, parse_special=False) for file in text]
+        if chat:
+            written = vocabulary.piece(vocabulary.bos)
+            with llama_server.serve(reference, threads=threads) as server:
+                rendered = [server.apply_template(messages).removeprefix(written) for messages in texts.conversations(chat)]
+            pieces += [vocabulary.tokenize(conversation, add_special=False) for conversation in rendered]
+    ids = list(chain.from_iterable(pieces))[:tokens]
+    return texts.cut(ids, context=context, bos=bos)
+
+
+def _compare(reference: Path, variants: Sequence[Path], windows: texts.Windows, threads: int) -> list[list[Measurement]]:
+    """The divergence of each variant: the one place here that knows how `qa.divergence` is called."""
+    context = int(windows.shape[1])
+    found = []
+    with llama.open_model(reference, context=context, threads=threads) as original:
+        for variant in variants:
+            with llama.open_model(variant, context=context, threads=threads) as model:
+                found.append(divergence.measurements(divergence.compare(original.logits, model.logits, windows)))
+    return found
+
+
+def mmlu(out: Path, *, model: Path, data: Path, shots: int, questions_per_subject: int | None, threads: int) -> dict[str, Any]:
+    """mmlu.accuracy and efficiency of a GGUF file or a folder; under `subjects` the questions asked and rightly answered of each. Raises MeasurementError."""
+    asked: dict[str, Any] = {"mmlu": data, "shots": shots, "questions_per_subject": questions_per_subject, "threads": threads}
+    answered = measure.reference_transformers(out, model=model, **asked) if model.is_dir() else measure.reference(out, gguf=model, **asked)
+    figures, remarks = answered["mmlu"], tuple(answered["remarks"])
+    accuracy = Measurement(name="mmlu.accuracy", value=figures["accuracy"], unit="share", stderr=figures["stderr"], n=figures["n"], details=remarks)
+    size = sum(file.stat().st_size for file in model.glob("*.safetensors")) if model.is_dir() else model.stat().st_size
+    answers = [questionnaire.Answer(**answer) for answer in json.loads((out / "answers.json").read_text(encoding="utf-8"))]
+    total, right = Counter(answer.subject for answer in answers), Counter(answer.subject for answer in answers if answer.correct)
+    subjects = {name: {"questions": total[name], "right": right[name]} for name in sorted(total)}
+    return {"measurements": [asdict(accuracy), asdict(questionnaire.efficiency(accuracy, size))], "subjects": subjects}
+
+
+def generate(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, threads: int) -> dict[str, Any]:
+    """generation.failures of greedy answers in the model's own template. Raises MeasurementError or ToolError."""
+    conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    if model.is_dir():
+        from engines import hf  # torch
+
+        with hf.open_model(model, threads=threads) as engine:
+            tokenizer = engine.tokenizer
+            rendered = [hf.render_chat(tokenizer, messages, add_generation_prompt=True) for messages in conversations]
+            found = generation.check(engine, _asked(prompts, rendered), bos=tokenizer.bos_token or "", stop=hf.end_tokens(model), max_tokens=max_tokens)
+    else:
+        with llama_server.serve(model, threads=threads) as server:
+            rendered = [server.apply_template(messages, add_generation_prompt=True) for messages in conversations]
+        with llama.open_vocabulary(model) as vocabulary:
+            # an answer that the context cuts off would look like one that does not end
+            context = min(max_tokens + max(len(vocabulary.tokenize(text, add_special=True)) for text in rendered), vocabulary.trained_context)
+        with llama.open_model(model, context=context, threads=threads) as loaded:
+            names = loaded.vocabulary
+            found = generation.check(loaded, _asked(prompts, rendered), bos=names.piece(names.bos), stop=names.end_of_generation, max_tokens=max_tokens)
+    return {"measurements": [asdict(found)]}
+
+
+def _asked(prompts: Sequence[str], rendered: Sequence[str]) -> list[generation.Prompt]:
+    return [generation.Prompt(question=question, rendered=text) for question, text in zip(prompts, rendered, strict=True)]

@@ -1,0 +1,246 @@
+"""`sluice measure`: the measurements on files of one's own. They need no account, no database and no network."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import TypeAdapter
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from builders.names import CONFIGURATION, INDEX
+from config.settings import Settings
+from config.words import Measurement
+from service.cli.context import Exit, Terminal, explained, settings_of
+from service.stages import Input, Limits, run_apart
+
+PROMPTS = (
+    "What is the capital of France?",
+    "Explain in three sentences why the sky is blue.",
+    "Write a Python function that returns the n-th Fibonacci number.",
+    "Create a Flappy Bird game in Python.",
+)
+_MEASUREMENTS = TypeAdapter(list[Measurement])
+
+app = typer.Typer(help="Measure models of your own: nothing is built, kept or published.", no_args_is_help=True)
+
+FileOrFolder = Annotated[Path, typer.Argument(exists=True, resolve_path=True, help="GGUF file, or folder with safetensors, config and tokenizer.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the setting `threads`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
+
+
+@app.command("kld")
+def kld(
+    context: typer.Context,
+    reference: Annotated[Path, typer.Argument(exists=True, dir_okay=False, resolve_path=True, help="GGUF file to compare with, usually in 16 bits.")],
+    variants: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, resolve_path=True, help="GGUF files to measure.")],
+    text: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, resolve_path=True, help="Plain text to measure on, as llama-perplexity's -f.")
+    ] = None,
+    chat: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            resolve_path=True,
+            help='Conversations to measure on: JSON Lines of {"messages": [...]}, rendered in the reference\'s template.',
+        ),
+    ] = None,
+    ctx: Annotated[int, typer.Option(min=32, help="Tokens of a window; its second half is scored.")] = 512,
+    tokens: Annotated[int | None, typer.Option(min=64, help="Use at most so many tokens of the text; default: all.")] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """KL divergence, same top token and perplexity ratio of quantized files against one reference, on a text of yours."""
+    if (text is None) == (chat is None):
+        raise typer.BadParameter("give exactly one of --text and --chat: there is no text that would suit every model")
+    terminal = Terminal.open(as_json=as_json)
+    inputs: dict[str, Path | Sequence[Path]] = {"reference": reference, "variants": variants, "text": [text] if text else [], "chat": [chat] if chat else []}
+    with explained():
+        found = _apart(settings_of(context), "qa.standalone:kld", inputs, threads=threads, tokens=tokens, context=ctx)
+    rows = [(str(file), _measurements(items)) for file, items in zip(variants, found["variants"], strict=True)]
+    if as_json:
+        document = [{"file": file, "measurements": _as_json(items)} for file, items in rows]
+        terminal.json({"reference": str(reference), "text": str(text or chat), "context": ctx, "windows": found["windows"], "variants": document})
+    else:
+        terminal.out.print(_compared(rows))
+        terminal.out.print(f"{found['windows']} windows of {ctx} tokens of {escape(str(text or chat))}; figures ± one standard error, clustered by window")
+
+
+@app.command("mmlu")
+def mmlu(
+    context: typer.Context,
+    model: FileOrFolder,
+    data: Annotated[
+        Path,
+        typer.Option(exists=True, file_okay=False, resolve_path=True, help="Folder with dev/SUBJECT_dev.csv and test/SUBJECT_test.csv in the hendrycks form."),
+    ],
+    shots: Annotated[int, typer.Option(min=0, max=5, help="Answered examples before each question.")] = 5,
+    questions: Annotated[int | None, typer.Option(min=1, help="Ask only the first so many questions of each subject; default: all.")] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Multiple-choice questions in the form of MMLU: accuracy with its error, by subject, and efficiency."""
+    terminal = Terminal.open(as_json=as_json)
+    with explained():
+        inputs = {"model": model, "data": data}
+        found = _apart(settings_of(context), "qa.standalone:mmlu", inputs, threads=threads, shots=shots, questions_per_subject=questions)
+    measured = _measurements(found["measurements"])
+    if as_json:
+        terminal.json({"model": str(model), "shots": shots, "measurements": _as_json(measured), "subjects": found["subjects"]})
+        return
+    table = _table("subject", "right", "questions", "share")
+    for name, asked in found["subjects"].items():
+        table.add_row(escape(name), str(asked["right"]), str(asked["questions"]), f"{asked['right'] / asked['questions']:.1%}")
+    terminal.out.print(table)
+    _say(terminal.out, measured)
+
+
+@app.command("template")
+def template(
+    context: typer.Context,
+    model: FileOrFolder,
+    gguf: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, resolve_path=True, help="GGUF file made from the folder; default: one is converted for the time of the check."
+        ),
+    ] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Chat template, special tokens and tokenizer: a folder in transformers against its GGUF in llama.cpp, or of a GGUF file what it alone can tell.
+
+    Exit code 3 when something is wrong.
+    """
+    if gguf is not None and not model.is_dir():
+        raise typer.BadParameter("--gguf goes with a folder; to check a GGUF file alone, name it as the model")
+    terminal = Terminal.open(as_json=as_json)
+    with explained(), tempfile.TemporaryDirectory(prefix="sluice-template-") as folder:
+        settings = settings_of(context)
+        if not model.is_dir():
+            found = _apart(settings, "qa.embedded:check", {"gguf": model}, threads=threads)
+        else:
+            converted = gguf or _converted(settings, model, Path(folder))
+            found = _apart(settings, "qa.templates:check", {"model": model, "gguf": converted}, threads=threads)
+    _conclude(terminal, {"model": str(model), "gguf": None if gguf is None else str(gguf)}, _measurements(found["measurements"]))
+
+
+@app.command("generate")
+def generate(
+    context: typer.Context,
+    model: FileOrFolder,
+    prompt: Annotated[list[str] | None, typer.Option(help="A user's question; may be given several times. Default: four, the last of which is long.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="An answer that is longer counts as one that does not end.")] = 4096,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Greedy answers in the model's own template: each must end by itself, not loop, and hold code that parses. Exit code 3 when one does not."""
+    terminal = Terminal.open(as_json=as_json)
+    prompts = list(prompt or PROMPTS)
+    with explained():
+        found = _apart(settings_of(context), "qa.standalone:generate", {"model": model}, threads=threads, prompts=prompts, max_tokens=max_tokens)
+    _conclude(terminal, {"model": str(model), "prompts": prompts}, _measurements(found["measurements"]))
+
+
+def _apart(settings: Settings, function: str, files: Mapping[str, Path | Sequence[Path]], *, threads: int | None, **params: Any) -> dict[str, Any]:
+    """The result of a stage function on a stranger's files, in a process with the settings' limits and without network; nothing is kept but its log."""
+    with tempfile.TemporaryDirectory(prefix="sluice-measure-") as folder:
+        arguments = {**params, "threads": threads or settings.threads}
+        model = files.get("model")
+        if isinstance(model, Path) and model.is_dir():
+            files = {**files, "model": _without_code(settings, model, Path(folder) / "stripped")}
+        return _stage(settings, function, files, Path(folder) / "measured", arguments)
+
+
+def _without_code(settings: Settings, model: Path, folder: Path) -> Path:
+    """The model in a folder of its own from whose settings everything is removed that makes a loader run code, as in a release. Weights are linked to."""
+    given = folder / "given"
+    given.mkdir(parents=True)
+    for path in model.iterdir():
+        if path.name in CONFIGURATION | {INDEX} and path.is_file():
+            shutil.copyfile(path, given / path.name)  # through links, which a folder of the Hub's cache consists of
+    _stage(settings, "builders.fixes:repair", {"snapshot": given}, folder, {"repo": "local/model", "fixes": False})
+    for path in model.glob("*.safetensors"):
+        (folder / "files" / path.name).symlink_to(path)
+    return folder / "files"
+
+
+def _converted(settings: Settings, model: Path, folder: Path) -> Path:
+    """A 16-bit GGUF made in `folder` from the model; the converter, too, loads its tokenizer."""
+    model = _without_code(settings, model, folder / "stripped")
+    made = _stage(settings, "builders.convert:convert", {"model": model}, folder, {"name": "model"})
+    return folder / "files" / str(made["file"])
+
+
+def _stage(settings: Settings, function: str, files: Mapping[str, Path | Sequence[Path]], folder: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    for part in ("files", "tmp"):
+        (folder / part).mkdir(parents=True)
+    memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
+    limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=params.get("threads", settings.threads))
+    log = settings.folder / "logs" / "measure" / f"{function.replace(':', '-')}.log"
+    # a digest is part of a stage's key, and nothing is kept here
+    inputs = {
+        name: Input(path=value, digest="") if isinstance(value, Path) else [Input(path=item, digest="") for item in value] for name, value in files.items()
+    }
+    return run_apart(function, folder, inputs, params, limits=limits, log=log)
+
+
+def _measurements(items: Any) -> list[Measurement]:
+    return _MEASUREMENTS.validate_python(items)
+
+
+def _as_json(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
+    document: list[dict[str, Any]] = _MEASUREMENTS.dump_python(list(measured), mode="json")
+    return document
+
+
+def _conclude(terminal: Terminal, head: Mapping[str, Any], measured: Sequence[Measurement]) -> None:
+    """Print what was counted, and end with 3 when anything was."""
+    if terminal.as_json:
+        terminal.json({**head, "measurements": _as_json(measured)})
+    else:
+        _say(terminal.out, measured)
+    raise typer.Exit(Exit.BLOCKED if any(item.unit == "count" and item.value for item in measured) else Exit.DONE)
+
+
+def _say(console: Console, measured: Sequence[Measurement]) -> None:
+    for item in measured:
+        count = "" if item.n is None else f", of {item.n:,} looked at" if item.unit == "count" else f", {item.n:,} questions"
+        mark = "" if item.unit != "count" else "[red]✗[/] " if item.value else "[green]✓[/] "
+        console.print(f"{mark}[bold]{item.name}[/] {figure(item)}{count}", soft_wrap=True)
+        for detail in item.details:
+            console.print(f"  - {escape(detail)}", soft_wrap=True)
+
+
+def _compared(rows: Sequence[tuple[str, Sequence[Measurement]]]) -> Table:
+    """One row of measurements for each file."""
+    names = list(dict.fromkeys(item.name for _, measured in rows for item in measured))
+    table = _table("file", *names)
+    for file, measured in rows:
+        found = {item.name: figure(item) for item in measured}
+        table.add_row(escape(Path(file).name), *(found.get(name, "—") for name in names))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if position else "left", overflow="fold")
+    return table
+
+
+def figure(item: Measurement) -> str:
+    """A value with its error and unit as a person reads it."""
+    if item.unit == "count":
+        return f"{item.value:.0f}"
+    if item.unit == "share":
+        return f"{item.value:.2%}" + ("" if item.stderr is None else f" ± {item.stderr:.2%}")
+    unit = "" if item.unit in {"nats", "ratio"} else f" {item.unit}"
+    form = ",.1f" if item.unit == "points/GB" else ".5f"
+    return f"{item.value:{form}}" + ("" if item.stderr is None else f" ± {item.stderr:{form}}") + unit
