@@ -10,17 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from config.errors import MeasurementError
 from config.words import Measurement
 from engines import llama, llama_server
 from engines.model import Model
-from qa import divergence, file_checks, generation
+from qa import divergence, file_checks, generation, group, texts
 from qa import mmlu as questionnaire
-from qa.texts import Windows
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 CONTEXT = 4096  # tokens of memory for questions and answers; less in a model that was made for less
 SEQUENCES = 16  # questions evaluated at a time
@@ -45,26 +41,28 @@ def gguf(
     *,
     reference: Path,
     answers: Path,
-    windows: Path,
+    diverged: Path,
     variant: Path,
     mmlu: Path,
     shots: int,
     questions_per_subject: int | None,
     prompts: Sequence[str],
     max_tokens: int,
-    context: int,
     threads: int,
 ) -> dict[str, Any]:
-    """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`. Raises MeasurementError or ToolError."""
-    tokens = _windows(windows, context)
+    """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`; `diverged` is its file of `qa.group`.
+
+    Raises MeasurementError or ToolError.
+    """
+    distance = group.load(diverged)
     files = file_checks.gguf(variant, reference, threads=threads)
     with llama_server.serve(variant, threads=threads) as server:
         asked = [generation.Prompt(question=prompt, rendered=server.apply_template(_user(prompt), add_generation_prompt=True)) for prompt in prompts]
-    with llama.open_model(reference, context=context, threads=threads) as original, _open_gguf(variant, threads) as model:
+    with _open_gguf(variant, threads) as model:
         vocabulary = model.vocabulary
         answered = generation.check(model, asked, bos=vocabulary.piece(vocabulary.bos), stop=vocabulary.end_of_generation, max_tokens=max_tokens)
-        shared = _shared(original, model, tokens, _load(answers), questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject))
-    return _result([*shared, _efficiency(shared, variant.stat().st_size), answered, files])
+        asked_again = _questions(model, _load(answers), questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject))
+    return _result([*distance, *asked_again, _efficiency(asked_again, variant.stat().st_size), answered, files])
 
 
 def transformers(
@@ -85,24 +83,22 @@ def transformers(
     """Every measurement of a safetensors folder against the 16-bit folder `reference` and its `answers`. Raises MeasurementError."""
     from engines import hf  # torch
 
-    tokens = _windows(windows, context)
+    tokens, marks, kinds = texts.load(windows, context)
     files = file_checks.folder(variant, reference)
     with hf.open_model(reference, threads=threads) as original, hf.open_model(variant, threads=threads) as model:
         tokenizer = model.tokenizer
         asked = [generation.Prompt(question=prompt, rendered=hf.render_chat(tokenizer, _user(prompt), add_generation_prompt=True)) for prompt in prompts]
         answered = generation.check(model, asked, bos=tokenizer.bos_token or "", stop=hf.end_tokens(variant), max_tokens=max_tokens)
-        shared = _shared(original, model, tokens, _load(answers), questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject))
+        distance = divergence.measurements(divergence.compare(original.logits, model.logits, tokens, scored=marks > 0), kinds)
+        asked_again = _questions(model, _load(answers), questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject))
     size = sum(file.stat().st_size for file in variant.glob("*.safetensors"))
-    return _result([*shared, _efficiency(shared, size), answered, files])
+    return _result([*distance, *asked_again, _efficiency(asked_again, size), answered, files])
 
 
-def _shared(
-    original: Model, model: Model, windows: Windows, answers: Sequence[questionnaire.Answer], subjects: Sequence[questionnaire.Subject]
-) -> list[Measurement]:
-    """What is measured alike in either engine."""
-    scores = divergence.compare(original.logits, model.logits, windows)
+def _questions(model: Model, answers: Sequence[questionnaire.Answer], subjects: Sequence[questionnaire.Subject]) -> list[Measurement]:
+    """The questions put to a variant, and its answers against the 16-bit model's."""
     given, remarks = questionnaire.ask(model, subjects)
-    return [*divergence.measurements(scores), questionnaire.accuracy(given, remarks), *questionnaire.against(answers, given)]
+    return [questionnaire.accuracy(given, remarks), *questionnaire.against(answers, given)]
 
 
 def _efficiency(measured: Sequence[Measurement], size: int) -> Measurement:
@@ -120,13 +116,6 @@ def _open_gguf(file: Path, threads: int) -> AbstractContextManager[llama.LlamaMo
     with llama.open_vocabulary(file) as vocabulary:
         context = min(CONTEXT, vocabulary.trained_context)
     return llama.open_model(file, context=context, threads=threads, sequences=SEQUENCES)
-
-
-def _windows(file: Path, context: int) -> Windows:
-    windows: Windows = np.load(file, allow_pickle=False)
-    if windows.ndim != 2 or windows.shape[1] != context:
-        raise MeasurementError(f"{file} holds windows of shape {windows.shape}, not of {context} tokens. Prepare the evaluation text again with this context.")
-    return windows
 
 
 def _load(answers: Path) -> list[questionnaire.Answer]:
