@@ -96,7 +96,7 @@ class Evaluation(Strict):
 
     divergence: Text
     context: int = Field(default=512, ge=32)
-    """Window length in tokens; as in llama-perplexity, the second half of each window is scored."""
+    """Window length in tokens; as in llama-perplexity, the second half of each window is scored, and of `chat` only the assistant's answers."""
     mmlu: Mmlu
     generation: Generation
 

@@ -1,19 +1,21 @@
 """How far a variant's next-token distributions are from the 16-bit model's: KL divergence over the full vocabulary, window by window.
 
 Follows `llama-perplexity --kl-divergence`: in a window of n tokens the positions n//2 … n-2 are scored, each for the token after it, so that every score has
-at least half a window of context. Unlike there, the 16-bit model runs beside the variant, so its logits are neither stored nor rounded to 16 bits, and errors
+at least half a window of context. Unlike there, the 16-bit model runs beside the variants, so its logits are neither stored nor rounded to 16 bits, and errors
 are clustered by window, because tokens of one text are not independent.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import MeasurementError
+from config.errors import MeasurementError, SluiceError
 from config.words import Measurement
 from engines.model import Floats
 from qa.texts import Windows
@@ -22,12 +24,15 @@ Evaluate = Callable[[Sequence[int], int], Floats]
 """Logits (len(tokens) - first, vocabulary) of a sequence of tokens from position `first`: `engines.model.Model.logits`."""
 
 Doubles = npt.NDArray[np.float64]
-ROWS = 64  # positions handled at a time: bounds memory when the vocabulary is large
+Marks = npt.NDArray[np.bool_]
+
+BLOCK = 1 << 17  # logits handled at a time: their float32 values and what is computed from them stay in a core's cache
+QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """One number per scored token, each array (windows, scored tokens of a window)."""
+    """One number per token, each array (windows, later half of a window); NaN where the token is not scored."""
 
     kld: Doubles  # KL(reference ‖ variant) in nats
     same_top: Doubles  # 1 where both find the same token likeliest
@@ -36,40 +41,140 @@ class Scores:
     variant_nll: Doubles
 
 
-def compare(reference: Evaluate, variant: Evaluate, windows: Windows) -> Scores:
-    """Score all windows; the two models run at the same time, one window each. Raises MeasurementError when logits are not finite."""
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """The reference's side of one window, computed once for all variants: n scored rows."""
+
+    logits: Floats  # (n, vocabulary)
+    probabilities: Floats  # (n, vocabulary)
+    log_sum: Doubles  # (n), log of the sum of exp(logits)
+    top: npt.NDArray[np.intp]  # (n)
+
+
+def compare(reference: Evaluate, variant: Evaluate, windows: Windows, *, scored: Marks | None = None) -> Scores:
+    """Score one variant; the two models run at the same time. Raises MeasurementError when logits are not finite or vocabularies differ."""
+    (scores,) = compare_all(reference, [variant], windows, scored=scored, workers=2)
+    if isinstance(scores, SluiceError):
+        raise scores
+    return scores
+
+
+def compare_all(
+    reference: Evaluate, variants: Sequence[Evaluate], windows: Windows, *, scored: Marks | None = None, workers: int
+) -> list[Scores | SluiceError]:
+    """Score several variants beside one pass of the reference, `workers` models at a time; a variant that cannot be scored comes back as its error.
+
+    `scored` (windows, context) marks the tokens to score, of which those in the first half of a window are left out; without it all later ones count. The
+    reference's logits and probabilities of three windows at most are in memory. Raises MeasurementError when the reference cannot be evaluated.
+    """
     first = windows.shape[1] // 2
-    scores = []
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for number, window in enumerate(windows):
-            tokens = [int(token) for token in window]
-            pending = [pool.submit(evaluate, tokens, first) for evaluate in (reference, variant)]
-            p, q = (future.result()[:-1] for future in pending)  # the last position's next token is unknown
-            if p.shape != q.shape:
-                raise MeasurementError(
-                    f"The variant has a vocabulary of {q.shape[1]} tokens and the 16-bit model one of {p.shape[1]}, so they cannot be compared."
-                )
-            for name, logits in (("16-bit model", p), ("variant", q)):
-                if not np.isfinite(logits).all():
-                    raise MeasurementError(f"The {name} gives logits that are not finite in evaluation window {number}, so there is no divergence to measure.")
-            scores.append(_score(p, q, window[first + 1 :]))
-    kld, same_top, difference, reference_nll, variant_nll = np.stack(scores, axis=1)
-    return Scores(kld=kld, same_top=same_top, difference=difference, reference_nll=reference_nll, variant_nll=variant_nll)
+    wanted = np.ones_like(windows, dtype=bool)[:, first + 1 :] if scored is None else scored[:, first + 1 :].astype(bool)
+    table = np.full((len(variants), 5, *wanted.shape), np.nan)
+    failed: dict[int, tuple[int, SluiceError]] = {}  # by variant, the first window that could not be scored, whichever task came to it first
+    turns = [Lock() for _ in range(1 + len(variants))]  # a model evaluates one window at a time
+
+    def logits(model: int, evaluate: Evaluate, number: int) -> Floats:
+        with turns[model]:
+            rows = evaluate(windows[number].tolist(), first)[:-1]  # the last position's next token is unknown
+        return rows if wanted[number].all() else rows[wanted[number]]
+
+    def prepare(number: int) -> _Base:
+        return _base(logits(0, reference, number), number)
+
+    def score(index: int, number: int, base: "Future[_Base]") -> None:
+        original = base.result()
+        if index in failed and failed[index][0] < number:
+            return
+        try:
+            rows = logits(1 + index, variants[index], number)
+            table[index, :, number, wanted[number]] = _score(original, rows, windows[number, first + 1 :][wanted[number]], number).T
+        except SluiceError as error:
+            with turns[1 + index]:
+                failed[index] = min(failed.get(index, (number, error)), (number, error), key=lambda found: found[0])
+
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        try:
+            _run(pool, [int(number) for number in np.flatnonzero(wanted.any(axis=1))], len(variants), prepare, score)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [failed[index][1] if index in failed else Scores(**dict(zip(Scores.__annotations__, table[index], strict=True))) for index in range(len(variants))]
 
 
-def _score(p: Floats, q: Floats, following: npt.NDArray[np.int32]) -> Doubles:
-    """The five fields of Scores (5, n) for one window, from logits (n, vocabulary) of both models and the n tokens that follow."""
-    parts = []
-    for start in range(0, len(p), ROWS):
-        rows = slice(start, start + ROWS)
-        log_p, log_q, token = log_softmax(p[rows]), log_softmax(q[rows]), following[rows]
+def _run(
+    pool: ThreadPoolExecutor, numbers: Sequence[int], variants: int, prepare: Callable[[int], _Base], score: Callable[[int, int, "Future[_Base]"], None]
+) -> None:
+    """Do every window's tasks. The reference is one window ahead of the variants, so no worker waits for it, and no window waits for the slowest model.
+
+    The pool starts tasks in the order in which they are submitted, so a task that waits for a reference finds it done or being done: there is no deadlock.
+    """
+    ahead = deque(pool.submit(prepare, number) for number in numbers[:1])
+    pending: deque[list[Future[None]]] = deque()
+    for number, following in zip(numbers, [*numbers[1:], None], strict=True):
+        if following is not None:
+            ahead.append(pool.submit(prepare, following))
+        base = ahead.popleft()
+        pending.append([pool.submit(score, index, number, base) for index in range(variants)])
+        if len(pending) > 1:
+            _settle(pending.popleft())
+    for tasks in pending:
+        _settle(tasks)
+
+
+def _settle(tasks: Iterable["Future[None]"]) -> None:
+    for task in tasks:
+        task.result()
+
+
+def _base(logits: Floats, number: int) -> _Base:
+    probabilities, log_sum = np.empty_like(logits), np.empty(len(logits))
+    for rows in _blocks(logits):
+        _require_finite(logits[rows], "16-bit model", number)
+        peak = logits[rows].max(axis=1, keepdims=True)
+        weights = np.exp(logits[rows] - peak, out=probabilities[rows])
+        total = weights.sum(axis=1, keepdims=True)
+        weights /= total
+        log_sum[rows] = peak[:, 0] + np.log(total[:, 0], dtype=np.float64)
+    return _Base(logits=logits, probabilities=probabilities, log_sum=log_sum, top=logits.argmax(axis=1))
+
+
+def _score(base: _Base, logits: Floats, following: npt.NDArray[np.int32], number: int) -> Doubles:
+    """The five fields of Scores (5, n) for one window, from logits (n, vocabulary) of the variant and the n tokens that follow.
+
+    With logits P and Q, KL = Σ p (P - Q) + log Σ exp Q - log Σ exp P. Taking the difference of the logits first keeps float32 exact to about 1e-7 nats a token,
+    where the difference of two log-probabilities of size 10 would lose ten times as much; the rounding has no preferred sign, so the mean is better still.
+    """
+    if logits.shape != base.logits.shape:
+        raise MeasurementError(
+            f"The variant has a vocabulary of {logits.shape[1]} tokens and the 16-bit model one of {base.logits.shape[1]}, so they cannot be compared."
+        )
+    result = np.empty((5, len(logits)))
+    for rows in _blocks(logits):
+        p, q, token = base.logits[rows], logits[rows], following[rows]
+        _require_finite(q, "variant", number)
         index = np.arange(len(token))
-        probability = np.exp(log_p)
-        kld = (probability * (log_p - log_q)).sum(axis=1)
-        same_top = p[rows].argmax(axis=1) == q[rows].argmax(axis=1)
-        difference = np.abs(probability - np.exp(log_q)).max(axis=1)
-        parts.append(np.stack([kld, same_top, difference, -log_p[index, token], -log_q[index, token]]))
-    return np.concatenate(parts, axis=1)
+        peak = q.max(axis=1, keepdims=True)
+        weights = np.exp(q - peak)
+        total = weights.sum(axis=1, keepdims=True)
+        log_sum = peak[:, 0] + np.log(total[:, 0], dtype=np.float64)
+        shift = np.einsum("ij,ij->i", base.probabilities[rows], p - q)
+        weights /= total
+        weights -= base.probabilities[rows]
+        result[0, rows] = shift + (log_sum - base.log_sum[rows])
+        result[1, rows] = base.top[rows] == q.argmax(axis=1)
+        result[2, rows] = np.abs(weights, out=weights).max(axis=1)
+        result[3, rows] = base.log_sum[rows] - p[index, token]
+        result[4, rows] = log_sum - q[index, token]
+    return result
+
+
+def _blocks(logits: Floats) -> list[slice]:
+    rows = max(1, BLOCK // logits.shape[1])
+    return [slice(start, start + rows) for start in range(0, len(logits), rows)]
+
+
+def _require_finite(logits: Floats, name: str, number: int) -> None:
+    if not np.isfinite(logits).all():
+        raise MeasurementError(f"The {name} gives logits that are not finite in evaluation window {number}, so there is no divergence to measure.")
 
 
 def log_softmax(logits: Floats) -> Doubles:
@@ -79,27 +184,54 @@ def log_softmax(logits: Floats) -> Doubles:
 
 
 def clustered(values: Doubles) -> tuple[float, float | None]:
-    """Mean of values (windows, n), and its standard error from the spread of the windows' means; None with a single window."""
-    means = values.mean(axis=1)
-    return float(means.mean()), float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
+    """Mean of values (windows, n) over what is not NaN, and its standard error from the spread of the windows' sums; None with a single window.
+
+    The error is that of a ratio of totals over clusters of unequal size (Cochran, Sampling Techniques, chapter on ratio estimators, windows as units); with as
+    many values in each window it is the standard error of the windows' means.
+    """
+    count = (~np.isnan(values)).sum(axis=1)
+    sums, count = np.nansum(values, axis=1)[count > 0], count[count > 0]
+    mean, clusters = float(sums.sum() / count.sum()), len(count)
+    if clusters < 2:
+        return mean, None
+    return mean, math.sqrt(clusters / (clusters - 1) * float(((sums - mean * count) ** 2).sum())) / float(count.sum())
 
 
 def perplexities(scores: Scores) -> tuple[float, float]:
     """Perplexity of the reference and of the variant over the scored tokens."""
-    return math.exp(scores.reference_nll.mean()), math.exp(scores.variant_nll.mean())
+    return math.exp(np.nanmean(scores.reference_nll)), math.exp(np.nanmean(scores.variant_nll))
 
 
-def measurements(scores: Scores) -> list[Measurement]:
-    """kld.mean, .median, .p99, .p999, .max in nats, same_top as a share, ppl.ratio (variant / reference)."""
-    tokens = int(scores.kld.size)
+def measurements(scores: Scores, texts: Sequence[str] = ()) -> list[Measurement]:
+    """kld.mean, .median, .p90, .p99, .p999, .max in nats, same_top as a share, dp.rms as a share, ppl.ratio (variant / reference), over all scored tokens.
+
+    `texts` names each window's text, such as "chat" or "plain". When there are several, the figures of each follow as kld.TEXT.mean, same_top.TEXT and so on.
+    dp.rms is the root of the mean squared change of the probability of the token that follows, in the text, as llama-perplexity's "RMS Δp".
+    """
+    found = _measurements(scores, "")
+    kinds = np.array(texts)
+    for text in dict.fromkeys(texts) if len(set(texts)) > 1 else ():
+        part = {name: getattr(scores, name)[kinds == text] for name in Scores.__annotations__}
+        found += _measurements(Scores(**part), f".{text}")
+    return found
+
+
+def _measurements(scores: Scores, text: str) -> list[Measurement]:
+    kld = scores.kld[~np.isnan(scores.kld)]
+    tokens = int(kld.size)
     mean, error = clustered(scores.kld)
     share, share_error = clustered(scores.same_top)
     log_ratio, log_error = clustered(scores.variant_nll - scores.reference_nll)
     ratio = math.exp(log_ratio)
-    quantiles = zip(("median", "p99", "p999", "max"), np.quantile(scores.kld, (0.5, 0.99, 0.999, 1.0)), strict=True)
+    square, square_error = clustered((np.exp(-scores.variant_nll) - np.exp(-scores.reference_nll)) ** 2)
+    rms = math.sqrt(square)
+    # the error of a root is that of the square over twice the root; without any change there is none
+    rms_error = None if square_error is None else square_error / (2 * rms) if rms else 0.0
+    quantiles = zip(QUANTILES, np.quantile(kld, list(QUANTILES.values())), strict=True)
     return [
-        Measurement(name="kld.mean", value=mean, unit="nats", stderr=error, n=tokens),
-        *(Measurement(name=f"kld.{name}", value=float(value), unit="nats", n=tokens) for name, value in quantiles),
-        Measurement(name="same_top", value=share, unit="share", stderr=share_error, n=tokens),
-        Measurement(name="ppl.ratio", value=ratio, unit="ratio", stderr=None if log_error is None else ratio * log_error, n=tokens),
+        Measurement(name=f"kld{text}.mean", value=mean, unit="nats", stderr=error, n=tokens),
+        *(Measurement(name=f"kld{text}.{name}", value=float(value), unit="nats", n=tokens) for name, value in quantiles),
+        Measurement(name=f"same_top{text}", value=share, unit="share", stderr=share_error, n=tokens),
+        Measurement(name=f"dp.rms{text}", value=rms, unit="share", stderr=rms_error, n=tokens),
+        Measurement(name=f"ppl.ratio{text}", value=ratio, unit="ratio", stderr=None if log_error is None else ratio * log_error, n=tokens),
     ]

@@ -1,8 +1,8 @@
 """Checks what can be checked of the chat template and special tokens of a GGUF file alone, without the release that it was made from.
 
 Covered: the template is there and renders alike in transformers' Jinja sandbox and in llama.cpp, a prompt has one BOS, and the token that ends the
-assistant's turn ends generation, is eos and is not padding. Not covered, because only the release's folder can tell: whether its tokenizer makes the same
-token ids, whether its template is this one, and what its generation_config.json says.
+assistant's turn ends generation, is eos and is not padding. Not covered: tools, and answers to go on with. Nor, because only the release's folder can tell:
+whether its tokenizer makes the same token ids, whether its template is this one, and what its generation_config.json says.
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,15 +64,17 @@ def check(out: Path, *, gguf: Path, threads: int) -> dict[str, Any]:
 
 def _renderings(embedded: Embedded, server: llama_server.LlamaServer) -> Iterator[tuple[str, str, str]]:
     """Title, text by transformers' sandbox and text by llama.cpp of every conversation of the battery that the template accepts."""
-    for title, messages in batteries.CONVERSATIONS.items():
+    for title, conversation in batteries.CONVERSATIONS.items():
+        if conversation.tools or conversation.arguments or conversation.continued or not conversation.thinking:
+            continue
         for prompting in (False, True):
             try:
-                text = embedded.render(messages, add_generation_prompt=prompting)
+                text = embedded.render(conversation.messages, add_generation_prompt=prompting)
             except MeasurementError:
                 if title in batteries.EVERY_TEMPLATE_RENDERS:
                     raise
                 continue  # a template may refuse a role
-            yield title, text, server.apply_template(messages, add_generation_prompt=prompting)
+            yield title, text, server.apply_template(conversation.messages, add_generation_prompt=prompting)
 
 
 def _same_text(embedded: Embedded, rendered: Sequence[tuple[str, str, str]]) -> Iterator[str]:

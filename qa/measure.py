@@ -11,19 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from config.errors import MeasurementError
 from config.words import Measurement
 from engines import llama, llama_server
-from qa import divergence, file_checks, generation
+from qa import divergence, file_checks, generation, group, texts
 from qa import mmlu as questionnaire
-from qa.texts import Windows
 
 if TYPE_CHECKING:
     from engines.hf import HfModel
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 CONTEXT = 4096  # tokens of memory for questions and answers; less in a model that was made for less
 SEQUENCES = 16  # questions evaluated at a time
@@ -53,7 +49,7 @@ def gguf(
     *,
     reference: Path,
     answers: Path,
-    windows: Path,
+    diverged: Path,
     variant: Path,
     mmlu: Path,
     form: str,
@@ -61,23 +57,24 @@ def gguf(
     questions_per_subject: int | None,
     prompts: Sequence[str],
     max_tokens: int,
-    context: int,
     threads: int,
 ) -> dict[str, Any]:
-    """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`. Raises MeasurementError or ToolError."""
-    tokens = _windows(windows, context)
+    """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`; `diverged` is its file of `qa.group`.
+
+    Raises MeasurementError or ToolError.
+    """
+    distance = group.load(diverged)
     files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
     with llama_server.serve(variant, threads=threads) as server:
         prepared = [generation.Prompt(question=prompt, rendered=server.apply_template(_user(prompt), add_generation_prompt=True)) for prompt in prompts]
     subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject)
-    with llama.open_model(reference, context=context, threads=threads) as original, _open_gguf(variant, threads) as model:
+    with _open_gguf(variant, threads) as model:
         vocabulary = model.vocabulary
         answered = generation.check(model, prepared, bos=vocabulary.piece(vocabulary.bos), stop=vocabulary.end_of_generation, max_tokens=max_tokens)
-        scores = divergence.compare(original.logits, model.logits, tokens)
         with _form_gguf(form, model, threads) as asked:
             given, remarks = questionnaire.ask(model, subjects, asked)
-    shared = _shared(out, scores, _load(answers), given, remarks)
-    return _result([*shared, _efficiency(shared, variant.stat().st_size), *answered, *files])
+    scores = _questions(out, _load(answers), given, remarks)
+    return _result([*distance, *scores, _efficiency(scores, variant.stat().st_size), *answered, *files])
 
 
 def transformers(
@@ -99,27 +96,24 @@ def transformers(
     """Every measurement of a safetensors folder against the 16-bit folder `reference` and its `answers`. Raises MeasurementError."""
     from engines import hf  # torch
 
-    tokens = _windows(windows, context)
+    tokens, marks, kinds = texts.load(windows, context)
     files = file_checks.folder(variant, reference)
     subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject)
     with hf.open_model(reference, threads=threads) as original, hf.open_model(variant, threads=threads) as model:
         tokenizer = model.tokenizer
         prepared = [generation.Prompt(question=prompt, rendered=hf.render_chat(tokenizer, _user(prompt), add_generation_prompt=True)) for prompt in prompts]
         answered = generation.check(model, prepared, bos=tokenizer.bos_token or "", stop=hf.end_tokens(variant), max_tokens=max_tokens)
-        scores = divergence.compare(original.logits, model.logits, tokens)
+        distance = divergence.measurements(divergence.compare(original.logits, model.logits, tokens, scored=marks > 0), kinds)
         given, remarks = questionnaire.ask(model, subjects, _form_transformers(form, model))
-    shared = _shared(out, scores, _load(answers), given, remarks)
+    scores = _questions(out, _load(answers), given, remarks)
     size = sum(file.stat().st_size for file in variant.glob("*.safetensors"))
-    return _result([*shared, _efficiency(shared, size), *answered, files])
+    return _result([*distance, *scores, _efficiency(scores, size), *answered, files])
 
 
-def _shared(
-    out: Path, scores: divergence.Scores, before: Sequence[questionnaire.Answer], given: Sequence[questionnaire.Answer], remarks: Sequence[str]
-) -> list[Measurement]:
-    """What is measured alike in either engine; each subject's figures and the answers themselves go into mmlu.json and answers.json."""
+def _questions(out: Path, before: Sequence[questionnaire.Answer], given: Sequence[questionnaire.Answer], remarks: Sequence[str]) -> list[Measurement]:
+    """A variant's answers against the 16-bit model's; each subject's figures and the answers themselves go into mmlu.json and answers.json."""
     _keep(out, given, questionnaire.by_subject(given, before))
-    mmlu = [questionnaire.accuracy(given, remarks), questionnaire.macro(given), questionnaire.single_letter(given), *questionnaire.against(before, given)]
-    return [*divergence.measurements(scores), *mmlu]
+    return [questionnaire.accuracy(given, remarks), questionnaire.macro(given), questionnaire.single_letter(given), *questionnaire.against(before, given)]
 
 
 def _efficiency(measured: Sequence[Measurement], size: int) -> Measurement:
@@ -167,13 +161,6 @@ def _open_gguf(file: Path, threads: int) -> AbstractContextManager[llama.LlamaMo
     with llama.open_vocabulary(file) as vocabulary:
         context = min(CONTEXT, vocabulary.trained_context)
     return llama.open_model(file, context=context, threads=threads, sequences=SEQUENCES)
-
-
-def _windows(file: Path, context: int) -> Windows:
-    windows: Windows = np.load(file, allow_pickle=False)
-    if windows.ndim != 2 or windows.shape[1] != context:
-        raise MeasurementError(f"{file} holds windows of shape {windows.shape}, not of {context} tokens. Prepare the evaluation text again with this context.")
-    return windows
 
 
 def _load(answers: Path) -> list[questionnaire.Answer]:

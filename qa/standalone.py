@@ -7,14 +7,16 @@ and what a person wants to see beside them.
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from config.errors import SluiceError
 from config.words import Measurement
 from engines import llama, llama_server
-from qa import divergence, generation, measure, texts
+from qa import divergence, generation, group, measure, texts
 from qa import mmlu as questionnaire
 
 VERSION = 1  # raise when outputs change
@@ -53,17 +55,20 @@ def _windows(reference: Path, *, text: Sequence[Path], chat: Sequence[Path], tok
 def _compare(reference: Path, variants: Sequence[Path], windows: texts.Windows, threads: int) -> list[list[Measurement]]:
     """The divergence of each variant: the one place here that knows how `qa.divergence` is called."""
     context = int(windows.shape[1])
-    found = []
-    with llama.open_model(reference, context=context, threads=threads) as original:
-        for variant in variants:
-            with llama.open_model(variant, context=context, threads=threads) as model:
-                found.append(divergence.measurements(divergence.compare(original.logits, model.logits, windows)))
+    workers, each = group.shares(threads, len(variants))
+    with ExitStack() as stack:
+        original, *models = (stack.enter_context(llama.open_model(file, context=context, threads=each)) for file in (reference, *variants))
+        found = []
+        for scores in divergence.compare_all(original.logits, [model.logits for model in models], windows, workers=workers):
+            if isinstance(scores, SluiceError):
+                raise scores
+            found.append(divergence.measurements(scores))
     return found
 
 
 def mmlu(out: Path, *, model: Path, data: Path, shots: int, questions_per_subject: int | None, threads: int) -> dict[str, Any]:
     """mmlu.accuracy and efficiency of a GGUF file or a folder; under `subjects` the questions asked and rightly answered of each. Raises MeasurementError."""
-    asked: dict[str, Any] = {"mmlu": data, "shots": shots, "questions_per_subject": questions_per_subject, "threads": threads}
+    asked: dict[str, Any] = {"mmlu": data, "shots": shots, "questions_per_subject": questions_per_subject, "form": "hendrycks", "threads": threads}
     answered = measure.reference_transformers(out, model=model, **asked) if model.is_dir() else measure.reference(out, gguf=model, **asked)
     figures, remarks = answered["mmlu"], tuple(answered["remarks"])
     accuracy = Measurement(name="mmlu.accuracy", value=figures["accuracy"], unit="share", stderr=figures["stderr"], n=figures["n"], details=remarks)
@@ -93,7 +98,7 @@ def generate(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int,
         with llama.open_model(model, context=context, threads=threads) as loaded:
             names = loaded.vocabulary
             found = generation.check(loaded, _asked(prompts, rendered), bos=names.piece(names.bos), stop=names.end_of_generation, max_tokens=max_tokens)
-    return {"measurements": [asdict(found)]}
+    return {"measurements": [asdict(item) for item in found]}
 
 
 def _asked(prompts: Sequence[str], rendered: Sequence[str]) -> list[generation.Prompt]:

@@ -2,45 +2,136 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from config.errors import MeasurementError
+from engines.model import Message
 
-VERSION = 1  # raise when outputs change
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = 2  # raise when outputs change
 
 Windows = npt.NDArray[np.int32]
 """Token ids (windows, context)."""
 
+Marks = npt.NDArray[np.int8]
+"""What each token of the windows is (windows, context): UNSCORED, ANSWER or PLAIN. A window holds one text only."""
+
+UNSCORED, ANSWER, PLAIN = 0, 1, 2
+TEXTS = {ANSWER: "chat", PLAIN: "plain"}
+PROBE = "\ue000"  # a private-use character: no template treats it in its own way, and no conversation holds it
+
 
 def prepare(out: Path, *, model: Path, chat: Sequence[Path], plain: Sequence[Path], tokens: int, context: int) -> dict[str, Any]:
-    """Write tokens.npy, the windows of all texts one after another, conversations first.
+    """Write tokens.npy, the windows of the conversations and then of the plain texts, and marks.npy, which says what may be scored.
 
-    As in llama-perplexity, tokens run on from one text into the next, the rest that does not fill a window is left out, and where the tokenizer adds BOS it
-    replaces each window's first token. Conversations are rendered in the model's own template; special tokens count as such there, and not in plain text.
-    At most `tokens` tokens are used. Raises MeasurementError when they do not fill two windows.
+    As in llama-perplexity, a text begins with BOS where the tokenizer adds it, tokens run on from one file into the next, the rest that does not fill a window
+    is left out, and BOS replaces each window's first token. Conversations are rendered in the model's own template, and only the tokens of the assistant's
+    answers are marked (`answers`); special tokens count as such there, and not in plain text. At most `tokens` tokens are used, half of them for each text when
+    both are named, or more when the other has fewer. Raises MeasurementError when a text does not fill two windows or holds no answer to score.
     """
     from engines import hf  # torch
 
     tokenizer = hf.load_tokenizer(model)
+    bos = tokenizer.bos_token_id if hf.encode(tokenizer, "", add_special=True)[:1] == [tokenizer.bos_token_id] else None
+    found = {ANSWER: _joined(_said(tokenizer, chat), bos, tokens), PLAIN: _joined(_read(tokenizer, plain), bos, tokens)}
+    room = max(tokens - tokens // 2, tokens - len(found[PLAIN])) if plain else tokens  # for the conversations
+    limits = {ANSWER: room, PLAIN: tokens - min(room, len(found[ANSWER])) if chat else tokens}
+    parts = []
+    for text in [ANSWER] * bool(chat) + [PLAIN] * bool(plain):
+        ids, marks = ([pair[i] for pair in found[text][: limits[text]]] for i in (0, 1))
+        windows = cut(ids, context=context, bos=bos)
+        parts.append((windows, np.asarray(marks[: windows.size], dtype=np.int8).reshape(windows.shape)))
+        if not parts[-1][1][:, context // 2 + 1 :].any():
+            raise MeasurementError(
+                "The evaluation conversations have no answer to score in the later half of any window. "
+                "They hold no message of the role `assistant`, or the chat template leaves them out: correct one of the two, or name plain text only."
+            )
+    all_windows, all_marks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    np.save(out / "tokens.npy", all_windows)
+    np.save(out / "marks.npy", all_marks)
+    return {"tokens": int(all_windows.size), "windows": len(all_windows)}
+
+
+def _said(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Path]) -> Iterator[tuple[int, int]]:
+    """Tokens and marks of the conversations."""
+    for messages in conversations(chat):
+        yield from zip(*answers(tokenizer, messages), strict=True)
+
+
+def _read(tokenizer: "PreTrainedTokenizerBase", plain: Sequence[Path]) -> Iterator[tuple[int, int]]:
+    """Tokens and marks of the plain texts."""
+    from engines import hf  # torch
+
+    for path in plain:
+        for token in hf.encode(tokenizer, Path(path).read_text(encoding="utf-8"), add_special=False, parse_special=False):
+            yield token, PLAIN
+
+
+def _joined(pairs: Iterator[tuple[int, int]], bos: int | None, tokens: int) -> list[tuple[int, int]]:
+    """At most so many of these tokens with their marks, after a BOS; none when there is no text."""
+    found = list(islice(pairs, tokens))
+    return [(bos, UNSCORED), *found][:tokens] if found and bos is not None else found
+
+
+def load(folder: Path, context: int) -> tuple[Windows, Marks, list[str]]:
+    """What `prepare` wrote: windows, marks, and the name of each window's text. Raises MeasurementError when the windows are of another length."""
+    windows: Windows = np.load(folder / "tokens.npy", allow_pickle=False)
+    marks: Marks = np.load(folder / "marks.npy", allow_pickle=False)
+    if windows.ndim != 2 or windows.shape[1] != context:
+        raise MeasurementError(
+            f"{folder} holds windows of shape {windows.shape}, not of {context} tokens. Prepare the evaluation text again with this context."
+        )
+    return windows, marks, [TEXTS[PLAIN] if (row == PLAIN).any() else TEXTS[ANSWER] for row in marks]
+
+
+def answers(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    """Token ids of a conversation without BOS, and their marks: ANSWER for what the assistant says, tool calls included, and for the token that ends its turn.
+
+    An answer is what changes in the rendered conversation when its message is replaced by a probe. Unlike the prefixes that end before and after it, this holds
+    for templates that rewrite earlier turns (leave out their reasoning) or put words into the assistant's mouth (`<think>`). The token that ends the turn is
+    the special token that follows at once; in a template that writes blanks between, it is not scored. A token that only partly belongs to an answer is scored.
+    """
+    from engines import hf  # torch
+
     bos = tokenizer.bos_token or ""
+    special = set(tokenizer.all_special_ids) | {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
 
-    def pieces() -> Iterator[list[int]]:
-        for messages in conversations(chat):
-            text = hf.render_chat(tokenizer, messages)
-            yield hf.encode(tokenizer, text.removeprefix(bos), add_special=False)
-        for path in plain:
-            yield hf.encode(tokenizer, Path(path).read_text(encoding="utf-8"), add_special=False, parse_special=False)
+    def rendered(conversation: Sequence[Message]) -> str:
+        return hf.render_chat(tokenizer, conversation).removeprefix(bos)
 
-    ids = list(islice(chain.from_iterable(pieces()), tokens))
-    adds_bos = hf.encode(tokenizer, "", add_special=True)[:1] == [tokenizer.bos_token_id]
-    windows = cut(ids, context=context, bos=int(tokenizer.bos_token_id) if adds_bos else None)
-    np.save(out / "tokens.npy", windows)
-    return {"tokens": int(windows.size), "windows": len(windows)}
+    def encoded(text: str) -> list[int]:
+        return hf.encode(tokenizer, text, add_special=False)
+
+    text = rendered(messages)
+    ids = encoded(text)
+    marks = [UNSCORED] * len(ids)
+    for position, message in enumerate(messages):
+        if message.get("role") != "assistant":
+            continue
+        other = rendered([*messages[:position], {"role": "assistant", "content": PROBE}, *messages[position + 1 :]])
+        if PROBE not in other:
+            continue  # the template leaves this turn out
+        start, end = _agreement(text, other), len(text) - _agreement(text[::-1], other[::-1])
+        # where tokens begin in the text is not known to every tokenizer, but how far two tokenizations agree is
+        first, last = (_agreement(ids, encoded(text[:border])) for border in (start, end))
+        if last < len(ids) and end < len(text) and ids[last] in special:
+            last += 1
+        elif last < len(ids) and len(encoded(text[:end])) > last:
+            last += 1  # the answer's last token goes on behind it
+        marks[first:last] = [ANSWER] * (last - first)
+    return ids, marks
+
+
+def _agreement(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many leading items both share."""
+    return next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
 
 
 def cut(ids: Sequence[int], *, context: int, bos: int | None) -> Windows:

@@ -32,6 +32,14 @@ class Yardstick:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """One variant with its files, not measured yet."""
+
+    variant: Variant
+    output: Output
+
+
+@dataclass(frozen=True, kw_only=True)
 class Built:
     """One variant with its files and what was found about it."""
 

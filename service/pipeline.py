@@ -13,7 +13,8 @@ from config.recipe import Gate, Text
 from config.rules import FAMILIES, FIXES
 from config.words import Kind, Measurement, Outcome, Patch, Variant
 from qa import gates
-from service.built import Built, Checked, Measured, Yardstick, weights
+from service.built import Built, Checked, Made, Measured, Yardstick, weights
+from service.groups import groups, memory_for_models
 from service.job import Job
 from service.publication import publish
 from service.stages import Input, Inputs, Output
@@ -33,12 +34,13 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
     if checked is None:
         return "blocked"
     yardstick = prepare(job, checked)
+    made = [Made(variant=variant, output=build(job, checked, checked.imatrix, variant)) for variant in job.recipe.variants.listed()]
+    diverged = diverge(job, checked, yardstick, made)
     built = []
-    for position, variant in enumerate(job.recipe.variants.listed()):
-        output = build(job, checked, checked.imatrix, variant)
-        measured, errors = measure(job, checked, yardstick, variant, output)
-        verdict = gates.judge(variant, job.recipe.gates, measured, errors, job.waivers)
-        built.append(Built(variant=variant, output=output, bpw=bits_per_weight(checked, output), measured=measured, verdict=verdict))
+    for position, item in enumerate(made):
+        measured, errors = measure(job, checked, yardstick, item, diverged.get(item.variant.tag))
+        verdict = gates.judge(item.variant, job.recipe.gates, measured, errors, job.waivers)
+        built.append(Built(variant=item.variant, output=item.output, bpw=bits_per_weight(checked, item.output), measured=measured, verdict=verdict))
         record(job, position, built[-1])
     publish(job, api, upstream, checked, checked.imatrix, yardstick, built)
     return "done" if any(item.verdict.outcome is Outcome.PASSED for item in built) else "blocked"
@@ -130,27 +132,51 @@ def build(job: Job, checked: Checked, imatrix: Output, variant: Variant) -> Outp
             return job.apart(f"build {variant.tag}", "builders.quantize:quantize", inputs, type=variant.tag, name=job.run.release.name)
 
 
-def measure(job: Job, checked: Checked, yardstick: Yardstick, variant: Variant, output: Output) -> tuple[Measured, Mapping[str, str]]:
-    """What was found about the variant, and, where measuring itself failed, why: a gate without its measurement blocks."""
-    evaluation = job.recipe.evaluation
-    gguf = variant.kind is Kind.GGUF
-    inputs: dict[str, Input] = {
-        "reference": checked.base.file() if gguf else checked.model.whole,
-        "answers": (yardstick.gguf if gguf else yardstick.transformers).file("answers.json"),
-        "windows": yardstick.windows.file("tokens.npy"),
-        "variant": output.file() if gguf else output.whole,
-        "mmlu": job.data(evaluation.mmlu.data),
-    }
+def diverge(job: Job, checked: Checked, yardstick: Yardstick, made: Sequence[Made]) -> Mapping[str, Input | SluiceError]:
+    """By tag the file that holds a GGUF variant's divergence, or why there is none; the 16-bit model is evaluated once for each group that memory holds."""
+    found: dict[str, Input | SluiceError] = {}
+
+    def together(name: str, group: Sequence[Made]) -> None:
+        inputs: Inputs = {"reference": checked.base.file(), "variants": [item.output.file() for item in group], "windows": yardstick.windows.whole}
+        output = job.apart(name, "qa.group:measure", inputs, context=job.recipe.evaluation.context)
+        found.update({item.variant.tag: output.file(f"{position}.json") for position, item in enumerate(group)})
+
+    for number, group in enumerate(groups(made, checked.base, memory_for_models(job.settings)), start=1):
+        try:
+            together(f"divergence {number}", group)
+        except SluiceError:  # one variant that ends the process must not cost the others their figures
+            for item in group:
+                try:
+                    together(f"divergence {item.variant.tag}", [item])
+                except SluiceError as error:
+                    found[item.variant.tag] = error
+    return found
+
+
+def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverged: Input | SluiceError | None) -> tuple[Measured, Mapping[str, str]]:
+    """What was found about the variant, and, where measuring itself failed, why: a gate without its measurement blocks.
+
+    `diverged` is what `diverge` found about a GGUF variant; one in safetensors is compared with the 16-bit model here.
+    """
+    evaluation, variant = job.recipe.evaluation, item.variant
+    mmlu = job.data(evaluation.mmlu.data)
     params: dict[str, Any] = {
         "form": evaluation.mmlu.form,
         "shots": evaluation.mmlu.shots,
         "questions_per_subject": evaluation.mmlu.questions_per_subject,
         "prompts": list(evaluation.generation.prompts),
         "max_tokens": evaluation.generation.max_tokens,
-        "context": evaluation.context,
     }
     try:
-        output = job.apart(f"measure {variant.tag}", "qa.measure:gguf" if gguf else "qa.measure:transformers", inputs, **params)
+        if isinstance(diverged, SluiceError):
+            raise diverged
+        if diverged is not None:
+            answers, files = yardstick.gguf.file("answers.json"), {"reference": checked.base.file(), "variant": item.output.file()}
+            output = job.apart(f"measure {variant.tag}", "qa.measure:gguf", {**files, "answers": answers, "diverged": diverged, "mmlu": mmlu}, **params)
+        else:
+            answers, files = yardstick.transformers.file("answers.json"), {"reference": checked.model.whole, "variant": item.output.whole}
+            inputs: Inputs = {**files, "answers": answers, "windows": yardstick.windows.whole, "mmlu": mmlu}
+            output = job.apart(f"measure {variant.tag}", "qa.measure:transformers", inputs, **params, context=evaluation.context)
     except SluiceError as error:
         missing = {gate.measure for gate in job.recipe.gates} - checked.measured.keys()
         return checked.measured, dict.fromkeys(missing, str(error))

@@ -36,17 +36,17 @@ def test_agrees_with_the_definition(windows: np.ndarray) -> None:
     tokens = windows[3].tolist()
     for i, position in enumerate(range(8, 15)):
         p, q = (np.exp(logits := model(tokens, 0)[position].astype(np.float64)) / np.exp(logits).sum() for model in (random_model(1), random_model(2, noise=1)))
-        assert scores.kld[3, i] == pytest.approx((p * np.log(p / q)).sum(), rel=1e-9)
-        assert scores.difference[3, i] == pytest.approx(np.abs(p - q).max(), rel=1e-9)
+        assert scores.kld[3, i] == pytest.approx((p * np.log(p / q)).sum(), rel=1e-5, abs=3e-7)
+        assert scores.difference[3, i] == pytest.approx(np.abs(p - q).max(), rel=1e-5)
         assert scores.same_top[3, i] == (p.argmax() == q.argmax())
-        assert scores.reference_nll[3, i] == pytest.approx(-math.log(p[tokens[position + 1]]), rel=1e-9)
-        assert scores.variant_nll[3, i] == pytest.approx(-math.log(q[tokens[position + 1]]), rel=1e-9)
+        assert scores.reference_nll[3, i] == pytest.approx(-math.log(p[tokens[position + 1]]), rel=1e-6)
+        assert scores.variant_nll[3, i] == pytest.approx(-math.log(q[tokens[position + 1]]), rel=1e-6)
 
 
 def test_the_same_model_does_not_diverge(windows: np.ndarray) -> None:
     measured = {m.name: m for m in divergence.measurements(divergence.compare(random_model(1), random_model(1), windows))}
     assert {name: m.value for name, m in measured.items()} == {
-        "kld.mean": 0, "kld.median": 0, "kld.p99": 0, "kld.p999": 0, "kld.max": 0, "same_top": 1, "ppl.ratio": 1,
+        "kld.mean": 0, "kld.median": 0, "kld.p90": 0, "kld.p99": 0, "kld.p999": 0, "kld.max": 0, "same_top": 1, "dp.rms": 0, "ppl.ratio": 1,
     }  # fmt: skip
     assert measured["kld.mean"].n == 6 * 7
 
@@ -62,6 +62,66 @@ def test_the_error_is_clustered_by_window() -> None:
     assert mean == 3.0
     assert error == pytest.approx(np.std([1, 2, 3, 6], ddof=1) / 2)  # and not twenty-fold smaller, as for 400 independent tokens
     assert divergence.clustered(values[:1]) == (1.0, None)
+
+
+def test_the_error_weighs_windows_by_their_scored_tokens() -> None:
+    values = np.array([[1.0, 1.0, 1.0, 1.0], [3.0, np.nan, np.nan, np.nan], [np.nan] * 4])
+    mean, error = divergence.clustered(values)
+    assert mean == pytest.approx(7 / 5)
+    assert error == pytest.approx(math.sqrt(2 * ((4 - 4 * 1.4) ** 2 + (3 - 1.4) ** 2)) / 5)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_several_variants_are_each_compared_as_if_alone(windows: np.ndarray, workers: int) -> None:
+    passes = []
+
+    def reference(tokens: Sequence[int], first: int) -> np.ndarray:
+        passes.append(tokens)
+        return random_model(1)(tokens, first)
+
+    variants = [random_model(2, noise=noise) for noise in (0.01, 0.1, 1)]
+    together = divergence.compare_all(reference, variants, windows, workers=workers)
+    assert len(passes) == len(windows)
+    for scores, variant in zip(together, variants, strict=True):
+        np.testing.assert_array_equal(scores.kld, divergence.compare(random_model(1), variant, windows).kld)
+
+
+def test_a_variant_that_fails_costs_the_others_nothing(windows: np.ndarray) -> None:
+    def broken(tokens: Sequence[int], first: int) -> np.ndarray:
+        raise MeasurementError("It fell over.")
+
+    good, bad, other = divergence.compare_all(random_model(1), [random_model(2, noise=1), broken, random_model(1)], windows, workers=2)
+    assert isinstance(bad, MeasurementError)
+    assert good.kld.mean() > other.kld.mean() == 0
+
+
+def test_only_marked_tokens_are_scored(windows: np.ndarray) -> None:
+    scored = np.random.default_rng(1).random(windows.shape) < 0.4
+    scored[4] = False
+    whole = divergence.compare(random_model(1), random_model(2, noise=1), windows)
+    part = divergence.compare(random_model(1), random_model(2, noise=1), windows, scored=scored)
+    np.testing.assert_allclose(part.kld, np.where(scored[:, 9:], whole.kld, np.nan), rtol=1e-6)
+    kinds = ["chat"] * 3 + ["plain"] * 3
+    found = {m.name: m for m in divergence.measurements(part, kinds)}
+    assert found["kld.mean"].n == scored[:, 9:].sum() == found["kld.chat.mean"].n + found["kld.plain.mean"].n
+    pooled = sum(found[f"kld.{kind}.mean"].value * found[f"kld.{kind}.mean"].n for kind in ("chat", "plain"))
+    assert found["kld.mean"].value == pytest.approx(pooled / found["kld.mean"].n)
+    assert {"same_top.chat", "dp.rms.plain", "ppl.ratio.chat", "kld.plain.p999"} < found.keys()
+    assert {m.name for m in divergence.measurements(part, ["chat"] * 6)} == {m.name for m in divergence.measurements(part)}
+
+
+def test_single_precision_is_enough_for_a_variant_that_hardly_differs() -> None:
+    """A vocabulary and divergence as a real 8-bit variant has them: the mean is right to a thousandth, each token to 1e-6 nats."""
+    generator = np.random.default_rng(0)
+    p = (generator.normal(size=(200, 32_000)) * 4 + 20).astype(np.float32)
+    q = p + (generator.normal(size=p.shape) * 0.02).astype(np.float32)
+    tokens = np.zeros((1, 402), dtype=np.int32)
+    scores = divergence.compare(lambda _tokens, _first: np.vstack([p, p[:1]]), lambda _tokens, _first: np.vstack([q, q[:1]]), tokens)
+    log_p, log_q = divergence.log_softmax(p), divergence.log_softmax(q)
+    exact = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    assert exact.mean() < 3e-4
+    assert scores.kld.mean() == pytest.approx(exact.mean(), rel=1e-3)
+    np.testing.assert_allclose(scores.kld[0], exact, atol=1e-6)
 
 
 def test_large_logits_do_not_overflow() -> None:
@@ -95,11 +155,22 @@ def perplexity_tool(*arguments: str | Path, last: str) -> str:
     raise AssertionError(f"llama-perplexity never printed {last!r}")
 
 
+def kld_from_16_bits(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """What llama-perplexity computes of logits (n, vocabulary): p goes through its file, which ends 16 nats below the likeliest token."""
+    log_p, log_q = divergence.log_softmax(p), divergence.log_softmax(q)
+    top = log_p.max(axis=1, keepdims=True)
+    low = np.maximum(log_p.min(axis=1, keepdims=True), top - 16)
+    step = (top - low) / 65535
+    stored = low + step * np.rint((np.maximum(log_p, low) - low) / step)
+    return np.where(stored > -16, np.exp(stored) * (stored - log_q), 0).sum(axis=1)
+
+
 def test_agrees_with_llama_perplexity(clean: Release, quantize: Quantize, tmp_path: Path) -> None:
     """The same windows, models and statistics as the reference program.
 
-    Perplexity agrees to the digits printed. The program stores the 16-bit model's log-probabilities in 16 bits over a range of 16 nats, and its percentiles are
-    float32, so the divergence agrees to about 1 %; ours is the exact one. Its own error is for independent tokens and is not compared.
+    Perplexity agrees to the digits printed. The program stores the 16-bit model's log-probabilities in 16 bits over a range of 16 nats, so the divergence
+    agrees to about 1 %, and the perplexity ratio, which it takes from the stored values, to 0.1 %. The rest comes from there: with the same rounding the mean
+    agrees to the digits printed. Its own errors are for independent tokens and are not compared.
     """
     text, variant, base = DATA / "evaluation_questions.txt", quantize("Q3_K_M"), tmp_path / "base"
     common: list[str | Path] = ["-f", text, "-c", "256", "-b", "256", "-t", "1", "--kl-divergence-base", base]
@@ -113,13 +184,19 @@ def test_agrees_with_llama_perplexity(clean: Release, quantize: Quantize, tmp_pa
         tokens = original.tokenize(text.read_text(), add_special=True, parse_special=False)
         windows = texts.cut(tokens, context=256, bos=original.vocabulary.bos)
         scores = divergence.compare(original.logits, model.logits, windows)
+        rounded = np.mean([kld_from_16_bits(original.logits(window, 128)[:-1], model.logits(window, 128)[:-1]) for window in windows.tolist()])
     ours = {m.name: m.value for m in divergence.measurements(scores)}
     reference, quantized = divergence.perplexities(scores)
     assert reference == pytest.approx(printed("Final estimate: PPL", first), rel=1e-4)
     assert quantized == pytest.approx(printed(r"Mean PPL\(Q\)", second), rel=1e-4)
     assert ours["kld.mean"] == pytest.approx(printed("Mean    KLD", second), rel=0.01)
     assert ours["kld.median"] == pytest.approx(printed("Median  KLD", second), rel=0.02, abs=2e-6)
+    assert ours["kld.p90"] == pytest.approx(printed("90.0%   KLD", second), rel=0.02)
     assert ours["kld.p99"] == pytest.approx(printed("99.0%   KLD", second), rel=0.02)
     assert ours["kld.p999"] == pytest.approx(printed("99.9%   KLD", second), rel=0.02)
     assert ours["kld.max"] == pytest.approx(printed("Maximum KLD", second), rel=0.02)
     assert 100 * ours["same_top"] == pytest.approx(printed("Same top p", second), abs=0.1)
+    assert 100 * ours["dp.rms"] == pytest.approx(printed("RMS Δp", second), rel=0.01)
+    assert ours["ppl.ratio"] == pytest.approx(printed(r"Mean PPL\(Q\)", second) / printed("Final estimate: PPL", first), rel=1e-4)
+    assert ours["ppl.ratio"] == pytest.approx(printed(r"Mean PPL\(Q\)/PPL\(base\)", second), rel=1e-3)
+    assert rounded == pytest.approx(printed("Mean    KLD", second), abs=2e-6)

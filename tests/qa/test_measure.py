@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from config.errors import MeasurementError
-from qa import measure, texts
+from qa import group, measure, texts
 from tests.qa.conftest import DATA, ROOT, Quantize, Release
 
 QUESTIONS: dict[str, Any] = {"mmlu": DATA / "tiny_mmlu", "form": "hendrycks", "shots": 5, "questions_per_subject": 10, "threads": 1}
 PROMPTS = ["Who are you?", "What is 5 minus 2?"]
 NAMES = {
-    "kld.mean", "kld.median", "kld.p99", "kld.p999", "kld.max", "same_top", "ppl.ratio", "mmlu.accuracy", "mmlu.difference", "flips", "efficiency",
-    "mmlu.macro", "mmlu.single_letter", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p", "generation.failures", "file.failures",
+    "kld.mean", "kld.median", "kld.p90", "kld.p99", "kld.p999", "kld.max", "same_top", "dp.rms", "ppl.ratio", "mmlu.accuracy", "mmlu.difference", "flips",
+    "mmlu.macro", "mmlu.single_letter", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p", "efficiency", "generation.failures", "file.failures",
 }  # fmt: skip
 
 ONE = {"same_top", "ppl.ratio", "mmlu.accuracy", "mmlu.macro", "mmlu.single_letter", "mmlu.mcnemar_p"}  # in a model compared with itself
@@ -24,7 +24,7 @@ ONE = {"same_top", "ppl.ratio", "mmlu.accuracy", "mmlu.macro", "mmlu.single_lett
 def windows(clean: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("windows")
     texts.prepare(out, model=clean.model, chat=[DATA / "evaluation.jsonl"], plain=[], tokens=2048, context=256)
-    return out / "tokens.npy"
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def values(result: dict[str, Any]) -> dict[str, float]:
 
 
 def measured(out: Path, clean: Release, answers: Path, windows: Path, variant: Path, **changed: Any) -> dict[str, Any]:
-    given = {"reference": clean.gguf, "answers": answers, "windows": windows, "variant": variant, "prompts": PROMPTS, "max_tokens": 64, "context": 256}
+    group.measure(out, reference=clean.gguf, variants=[variant], windows=windows, context=changed.pop("context", 256), threads=1)
+    given = {"reference": clean.gguf, "answers": answers, "diverged": out / "0.json", "variant": variant, "prompts": PROMPTS, "max_tokens": 64}
     return measure.gguf(out, **(given | QUESTIONS | changed))
 
 
@@ -73,6 +74,20 @@ def test_fewer_bits_are_worse_and_the_same_twice(clean: Release, answers: Path, 
     assert 0 < 10 * values(good)["kld.mean"] < values(bad)["kld.mean"]
     assert values(good)["same_top"] > values(bad)["same_top"]
     assert bad == measured(tmp_path, clean, answers, windows, quantize("Q2_K"))
+
+
+def test_a_group_says_what_each_variant_alone_would(clean: Release, windows: Path, quantize: Quantize, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(quantize("Q8_0").read_bytes()[:100_000])
+    variants = [quantize("Q8_0"), damaged, quantize("Q2_K")]
+    shared: dict[str, Any] = {"reference": clean.gguf, "windows": windows, "context": 256}
+    assert group.measure(tmp_path, variants=variants, threads=2, **shared) == {"variants": 3}
+    for position in (0, 2):
+        (alone := tmp_path / f"alone-{position}").mkdir()
+        group.measure(alone, variants=[variants[position]], threads=1, **shared)
+        assert (alone / "0.json").read_bytes() == (tmp_path / f"{position}.json").read_bytes()
+    with pytest.raises(MeasurementError, match=r"cannot load .*damaged\.gguf"):
+        group.load(tmp_path / "1.json")
 
 
 def test_safetensors_are_measured_by_the_same_code(clean: Release, windows: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from config.errors import MeasurementError
-from engines import hf
+from engines import hf, llama
 from qa import texts
 from tests.qa.conftest import DATA, DEMO, Release
 
@@ -24,7 +26,7 @@ def test_windows_begin_with_bos_and_run_on(clean: Release, tmp_path: Path) -> No
     assert (windows[:, 0] == BOS).all()
     assert (windows[:, 1:] != BOS).all()
     tokenizer = hf.load_tokenizer(clean.model)
-    assert tokenizer.decode(windows[0][1:]).startswith("user\nWhat is the chemical symbol of sodium?<|im_end|>\n")  # BOS stands in place of <|im_start|>
+    assert tokenizer.decode(windows[0][1:]).startswith("<|im_start|>user\nWhat is the chemical symbol of sodium?<|im_end|>\n")
 
 
 def test_plain_text_follows_conversations_and_its_specials_are_text(clean: Release, tmp_path: Path) -> None:
@@ -33,6 +35,7 @@ def test_plain_text_follows_conversations_and_its_specials_are_text(clean: Relea
     windows = prepared(tmp_path, clean.model, chat=[], plain=[plain])
     assert IM_START not in windows
     both = prepared(tmp_path, clean.model, plain=[plain])
+    np.testing.assert_array_equal(both[-len(windows) :], windows)
     alone = prepared(tmp_path, clean.model, plain=[])
     np.testing.assert_array_equal(both[: len(alone)], alone)
 
@@ -45,8 +48,62 @@ def test_at_most_so_many_tokens(clean: Release, tmp_path: Path) -> None:
     assert texts.prepare(tmp_path, model=clean.model, chat=CHAT, plain=PLAIN, tokens=1100, context=256) == {"tokens": 1024, "windows": 4}
 
 
+@pytest.mark.parametrize(("tokens", "chat", "plain"), [(2048, 4, 4), (100_000, 47, 14), (8192, 17, 14)])
+def test_each_text_gets_half_and_what_the_other_leaves(clean: Release, tmp_path: Path, tokens: int, chat: int, plain: int) -> None:
+    prepared(tmp_path, clean.model, tokens=tokens)
+    kinds = texts.load(tmp_path, 256)[2]
+    assert kinds == ["chat"] * chat + ["plain"] * plain
+
+
+def test_plain_windows_are_those_of_llama_perplexity(clean: Release, tmp_path: Path) -> None:
+    windows = prepared(tmp_path, clean.model, chat=[])
+    with llama.open_vocabulary(clean.gguf) as vocabulary:
+        tokens = vocabulary.tokenize(PLAIN[0].read_text(), add_special=True, parse_special=False)
+        np.testing.assert_array_equal(windows, texts.cut(tokens, context=256, bos=vocabulary.bos))
+
+
+def turns(*contents: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
+
+
+def spoken(tokenizer: Any, messages: list[dict[str, Any]]) -> list[str]:
+    """The marked stretches of a conversation."""
+    ids, marks = texts.answers(tokenizer, messages)
+    stretches = groupby(zip(ids, marks, strict=True), key=lambda pair: pair[1])
+    return [tokenizer.decode([token for token, _ in pairs]) for mark, pairs in stretches if mark == texts.ANSWER]
+
+
+def test_answers_are_marked_with_the_token_that_ends_the_turn(clean: Release) -> None:
+    tokenizer = hf.load_tokenizer(clean.model)
+    assert spoken(tokenizer, turns("Hi", "Hey there!", "Hey there!", " 2 \n")) == ["Hey there!<|im_end|>", " 2 \n<|im_end|>"]
+    assert spoken(tokenizer, turns("Hi", "", "And?")) == ["<|im_end|>"]
+    assert spoken(tokenizer, turns("Hi")) == []
+
+
+def test_answers_are_found_where_a_template_rewrites_history(clean: Release) -> None:
+    """Reasoning left out of earlier turns, words put before the last answer, contents trimmed, tool calls."""
+    tokenizer = hf.load_tokenizer(clean.model)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>\n{% endif %}"
+        "{{ (m.content or '').split('</think>')[-1].strip() if not loop.last else (m.content or '') }}"
+        "{% for call in m.tool_calls or [] %}[call {{ call.name }}]{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    said = turns("Hi", "Easy.</think>\nHey!", "Why?", "Hm.</think>\nSo.")
+    assert spoken(tokenizer, said) == ["Hey!<|im_end|>", "Hm.</think>\nSo.<|im_end|>"]
+    called = [*turns("Hi"), {"role": "assistant", "content": None, "tool_calls": [{"name": "look"}]}, {"role": "tool", "content": "x"}]
+    assert spoken(tokenizer, called) == ["[call look]<|im_end|>"]
+
+
+def test_conversations_without_an_answer_are_refused(clean: Release, tmp_path: Path) -> None:
+    chat = tmp_path / "chat.jsonl"
+    chat.write_text('{"messages": [{"role": "user", "content": "Why is that so, and since when?"}]}\n' * 50)
+    with pytest.raises(MeasurementError, match="no answer to score"):
+        prepared(tmp_path, clean.model, chat=[chat])
+
+
 def test_too_little_text_is_an_error(clean: Release, tmp_path: Path) -> None:
-    with pytest.raises(MeasurementError, match="has 500 tokens, too few for two windows of 256"):
+    with pytest.raises(MeasurementError, match="has 250 tokens, too few for two windows of 256"):
         prepared(tmp_path, clean.model, tokens=500)
 
 
