@@ -16,7 +16,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="""Watches model releases, repairs them, builds quantized variants, measures each against the 16-bit model, and publishes only what passes its gates.
 
-Exit codes: [bold]0[/] done, [bold]1[/] failed, [bold]2[/] wrong usage or settings, [bold]3[/] done, and something was blocked by a gate.
+Exit codes: [bold]0[/] done, [bold]1[/] failed, [bold]2[/] wrong usage or settings,
+[bold]3[/] done, and something was blocked by a gate or a check found failures.
 
 Start with [bold]sluice demo[/]: it needs no account and no network.""",
 )
