@@ -34,7 +34,7 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
     if checked is None:
         return "blocked"
     yardstick = prepare(job, checked)
-    made = [Made(variant=variant, output=build(job, checked, checked.imatrix, variant)) for variant in job.recipe.variants.listed()]
+    made = [Made(variant=variant, output=build(job, checked, variant)) for variant in job.recipe.variants.listed()]
     diverged = diverge(job, checked, yardstick, made)
     built = []
     for position, item in enumerate(made):
@@ -42,7 +42,7 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
         verdict = gates.judge(item.variant, job.recipe.gates, measured, errors, job.waivers)
         built.append(Built(variant=item.variant, output=item.output, bpw=bits_per_weight(checked, item.output), measured=measured, verdict=verdict))
         record(job, position, built[-1])
-    publish(job, api, upstream, checked, checked.imatrix, yardstick, built)
+    publish(job, api, upstream, checked, yardstick, built)
     return "done" if any(item.verdict.outcome is Outcome.PASSED for item in built) else "blocked"
 
 
@@ -120,7 +120,7 @@ def prepare(job: Job, checked: Checked) -> Yardstick:
     )
 
 
-def build(job: Job, checked: Checked, imatrix: Output, variant: Variant) -> Output:
+def build(job: Job, checked: Checked, variant: Variant) -> Output:
     """The variant's files."""
     match variant.kind:
         case Kind.SIXTEEN_BIT:
@@ -128,7 +128,7 @@ def build(job: Job, checked: Checked, imatrix: Output, variant: Variant) -> Outp
         case Kind.BNB_4BIT:
             return job.apart(f"build {variant.tag}", "builders.bnb:quantize", {"model": checked.model.whole})
         case Kind.GGUF:
-            inputs = {"gguf": checked.base.file(), "imatrix": imatrix.file()}
+            inputs = {"gguf": checked.base.file(), "imatrix": checked.imatrix.file()}
             return job.apart(f"build {variant.tag}", "builders.quantize:quantize", inputs, type=variant.tag, name=job.run.release.name)
 
 

@@ -20,7 +20,7 @@ LIBRARIES = ("torch", "transformers", "bitsandbytes", "huggingface_hub", "gguf",
 LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 
 
-def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, imatrix: Output, yardstick: Yardstick, built: Sequence[Built]) -> None:
+def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, yardstick: Yardstick, built: Sequence[Built]) -> None:
     """Publish one repo for each kind of which a variant passed, and put them into one collection. Raises HubError, PublishConflict."""
     chat = job.apart(
         "chat",
@@ -37,8 +37,8 @@ def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, imatrix:
             continue
         repo = naming.repo_id(kind, job.run.namespace, job.run.release.name)
         started = now()
-        files = content(kind, checked, imatrix, chat, passed)
-        described = describe(job, kind, repo, upstream, checked, imatrix, yardstick, chat, built)
+        files = content(kind, checked, chat, passed)
+        described = describe(job, kind, repo, upstream, checked, yardstick, chat, built)
         files += [PublishFile.from_bytes(naming.CARD, card.render(described).encode())]
         plan = hub.Plan(
             repo=repo,
@@ -63,13 +63,13 @@ def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, imatrix:
         hub.collection(api, job.run.release.name, job.run.namespace, private, published)
 
 
-def content(kind: Kind, checked: Checked, imatrix: Output, chat: Output, passed: Sequence[Built]) -> list[PublishFile]:
+def content(kind: Kind, checked: Checked, chat: Output, passed: Sequence[Built]) -> list[PublishFile]:
     """The repo's files without card and manifest."""
     files = [from_stage(checked.fetched, file) for file in checked.fetched.files if any(PurePosixPath(file.path).match(form) for form in LICENSE_FILES)]
     if kind is not Kind.GGUF:
         return files + [from_stage(item.output, file) for item in passed for file in item.output.files if file.path not in {licence.path for licence in files}]
     files += [from_stage(item.output, file) for item in passed for file in item.output.files]
-    files += [from_stage(imatrix, file, naming.IMATRIX) for file in imatrix.files if file.path == imatrix.result["file"]]
+    files += [from_stage(checked.imatrix, file, naming.IMATRIX) for file in checked.imatrix.files if file.path == checked.imatrix.result["file"]]
     files += [PublishFile.from_bytes(naming.OLLAMA_PARAMS, ollama.params(chat.result["sampling"], chat.result["stops"]))]
     if template := ollama.template_from_probes(chat.result["renderings"]):
         files += [PublishFile.from_bytes(naming.OLLAMA_TEMPLATE, template)]
@@ -100,9 +100,7 @@ def account(job: Job, checked: Checked, passed: Sequence[Built], files: Sequence
     )
 
 
-def describe(
-    job: Job, kind: Kind, repo: str, upstream: Upstream, checked: Checked, imatrix: Output, yardstick: Yardstick, chat: Output, built: Sequence[Built]
-) -> card.Card:
+def describe(job: Job, kind: Kind, repo: str, upstream: Upstream, checked: Checked, yardstick: Yardstick, chat: Output, built: Sequence[Built]) -> card.Card:
     """Everything that the repo's card says."""
     rows = [row(item) for item in built if item.variant.kind is kind]
     evaluation, calibration = job.recipe.evaluation, job.recipe.calibration
@@ -135,7 +133,7 @@ def describe(
             form=evaluation.mmlu.form,
             prompts=len(evaluation.generation.prompts),
             calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if gguf else (),
-            calibration_tokens=imatrix.result["tokens"] if gguf else 0,
+            calibration_tokens=checked.imatrix.result["tokens"] if gguf else 0,
         ),
         tools=tools(),
         recipe_name=job.recipe.name,

@@ -201,18 +201,23 @@ def _as_json(measured: Sequence[Measurement]) -> list[dict[str, Any]]:
 
 
 def _conclude(terminal: Terminal, head: Mapping[str, Any], measured: Sequence[Measurement]) -> None:
-    """Print what was counted, and end with 3 when anything was."""
+    """Print what was counted, and end with 3 when a failure was; remarks are no failures."""
     if terminal.as_json:
         terminal.json({**head, "measurements": _as_json(measured)})
     else:
         _say(terminal.out, measured)
-    raise typer.Exit(Exit.BLOCKED if any(item.unit == "count" and item.value for item in measured) else Exit.DONE)
+    raise typer.Exit(Exit.BLOCKED if any(_is_check(item) and item.value for item in measured) else Exit.DONE)
+
+
+def _is_check(item: Measurement) -> bool:
+    """Whether the measurement counts things that must not be."""
+    return item.name.endswith((".failures", ".mismatches"))
 
 
 def _say(console: Console, measured: Sequence[Measurement]) -> None:
     for item in measured:
         count = "" if item.n is None else f", of {item.n:,} looked at" if item.unit == "count" else f", {item.n:,} questions"
-        mark = "" if item.unit != "count" else "[red]✗[/] " if item.value else "[green]✓[/] "
+        mark = "" if not _is_check(item) else "[red]✗[/] " if item.value else "[green]✓[/] "
         console.print(f"{mark}[bold]{item.name}[/] {figure(item)}{count}", soft_wrap=True)
         for detail in item.details:
             console.print(f"  - {escape(detail)}", soft_wrap=True)

@@ -12,6 +12,7 @@ import pytest
 
 from engines import tools
 from tests.acceptance.conftest import ROOT, sluice
+from tests.reference_tool import llama_perplexity
 
 pytestmark = pytest.mark.slow
 
@@ -62,10 +63,9 @@ def test_divergence_is_what_llama_perplexity_finds(files: Path) -> None:
     assert q2["kld.mean"]["n"] == 7 * 255
     common = ("-f", files / "text.txt", "-c", "512", "-t", "1", "--no-warmup", "--kl-divergence-base", files / "base")
     tools.run("llama-perplexity", "-m", files / "BF16.gguf", *common)
-    log = tools.run("llama-perplexity", "-m", files / "Q2_K.gguf", *common, "--kl-divergence", log=files / "log")
-    if "Same top p" in log:  # it may end before its log is written out
-        assert q2["kld.mean"]["value"] == pytest.approx(theirs(log, "Mean    KLD"), rel=0.01)
-        assert q2["same_top"]["value"] == pytest.approx(theirs(log, "Same top p") / 100, abs=0.001)
+    log = llama_perplexity("-m", files / "Q2_K.gguf", *common, "--kl-divergence", last="Same top p")
+    assert q2["kld.mean"]["value"] == pytest.approx(theirs(log, "Mean    KLD"), rel=0.01)
+    assert q2["same_top"]["value"] == pytest.approx(theirs(log, "Same top p") / 100, abs=0.001)
 
 
 def test_divergence_on_conversations_as_a_table(files: Path) -> None:
@@ -95,7 +95,9 @@ def test_a_sound_template_passes_as_a_file_and_as_a_folder(files: Path) -> None:
         (linked / path.name).symlink_to(path)
     both = by_name(found(measure(files, "template", linked, "--gguf", files / "BF16.gguf", "--json"))["measurements"])
     assert {name: item["value"] for name, item in alone.items()} == {"template.failures": 0}
-    assert {name: item["value"] for name, item in both.items()} == {"template.failures": 0, "tokenizer.mismatches": 0}
+    assert both.keys() == {"template.failures", "tokenizer.mismatches", "template.remarks"}
+    assert both["template.failures"]["value"] == both["tokenizer.mismatches"]["value"] == 0
+    assert any("does not read tools" in remark for remark in both["template.remarks"]["details"]), "remarks do not fail it"
 
 
 def test_planted_defects_are_found_in_a_folder_that_is_converted_for_it(files: Path) -> None:
@@ -108,7 +110,7 @@ def test_planted_defects_are_found_in_a_folder_that_is_converted_for_it(files: P
 def test_planted_defects_are_found_in_a_file_alone(files: Path) -> None:
     (failures,) = found(measure(files, "template", files / "planted.gguf", "--json"), 3)["measurements"]
     assert failures["details"] == [
-        "a prompt tokenized the usual way holds 2 BOS tokens in 26 of 26 conversations: the template writes <s> and the tokenizer adds it again",
+        "a prompt tokenized the usual way holds 2 BOS tokens in 48 of 48 conversations: the template writes <s> and the tokenizer adds it again",
         "the assistant's turn ends with <|im_end|> (4), but the file's eos is <|endoftext|> (5)",
         "the file's padding token is <|im_end|> (4), which ends the assistant's turn: training that masks padding never learns to stop",
     ]
@@ -122,7 +124,7 @@ def test_planted_defects_are_found_in_a_file_alone(files: Path) -> None:
 def test_an_answer_that_does_not_end_is_a_failure(files: Path) -> None:
     asked = ("--prompt", "What is the capital of France?", "--prompt", "List 5 garments.")
     for model in ("Q8_0.gguf", "model"):
-        (sound,) = found(measure(files, "generate", files / model, *asked, "--max-tokens", "64", "--json"))["measurements"]
+        sound = by_name(found(measure(files, "generate", files / model, *asked, "--max-tokens", "64", "--json"))["measurements"])["generation.failures"]
         assert (sound["value"], sound["n"]) == (0, 2)
     done = measure(files, "generate", files / "Q8_0.gguf", *asked, "--max-tokens", "2")
     assert done.returncode == 3

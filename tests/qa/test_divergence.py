@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from config.errors import MeasurementError
-from engines import llama, tools
+from engines import llama
 from qa import divergence, texts
 from tests.qa.conftest import DATA, Quantize, Release
+from tests.reference_tool import llama_perplexity
 
 VOCABULARY = 50
 
@@ -146,15 +147,6 @@ def test_another_vocabulary_is_an_error(windows: np.ndarray) -> None:
         divergence.compare(random_model(1), lambda tokens, first: random_model(1)(tokens, first)[:, :-1], windows)
 
 
-def perplexity_tool(*arguments: str | Path, last: str) -> str:
-    """Output of llama-perplexity. It may end before its log is written out, so it is run again until the last line is there."""
-    for _ in range(10):
-        output = tools.run("llama-perplexity", *arguments)
-        if last in output:
-            return output
-    raise AssertionError(f"llama-perplexity never printed {last!r}")
-
-
 def kld_from_16_bits(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """What llama-perplexity computes of logits (n, vocabulary): p goes through its file, which ends 16 nats below the likeliest token."""
     log_p, log_q = divergence.log_softmax(p), divergence.log_softmax(q)
@@ -174,8 +166,8 @@ def test_agrees_with_llama_perplexity(clean: Release, quantize: Quantize, tmp_pa
     """
     text, variant, base = DATA / "evaluation_questions.txt", quantize("Q3_K_M"), tmp_path / "base"
     common: list[str | Path] = ["-f", text, "-c", "256", "-b", "256", "-t", "1", "--kl-divergence-base", base]
-    first = perplexity_tool("-m", clean.gguf, *common, last="Final estimate")
-    second = perplexity_tool("-m", variant, *common, "--kl-divergence", last="Same top p:")
+    first = llama_perplexity("-m", clean.gguf, *common, last="Final estimate")
+    second = llama_perplexity("-m", variant, *common, "--kl-divergence", last="Same top p:")
 
     def printed(pattern: str, output: str) -> float:
         return float(re.search(pattern + r"\s*[:=]\s*([-0-9.]+)", output)[1])

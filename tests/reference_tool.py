@@ -1,0 +1,14 @@
+"""The field's reference program for divergence, run until its whole log is there."""
+
+from pathlib import Path
+
+from engines import tools
+
+
+def llama_perplexity(*arguments: str | Path, last: str) -> str:
+    """Output of llama-perplexity. It may end before its log is written out, so it is run again until the last line is there."""
+    for _ in range(10):
+        output = tools.run("llama-perplexity", *arguments)
+        if last in output:
+            return output
+    raise AssertionError(f"llama-perplexity never printed {last!r}")
