@@ -14,7 +14,8 @@ QUESTIONS: dict[str, Any] = {"mmlu": DATA / "tiny_mmlu", "form": "hendrycks", "s
 PROMPTS = ["Who are you?", "What is 5 minus 2?"]
 NAMES = {
     "kld.mean", "kld.median", "kld.p90", "kld.p99", "kld.p999", "kld.max", "same_top", "dp.rms", "ppl.ratio", "mmlu.accuracy", "mmlu.difference", "flips",
-    "mmlu.macro", "mmlu.single_letter", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p", "efficiency", "generation.failures", "generation.repetition", "file.failures",
+    "mmlu.macro", "mmlu.single_letter", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p", "efficiency", "generation.failures", "generation.repetition",
+    "file.failures",
 }  # fmt: skip
 
 ONE = {"same_top", "ppl.ratio", "mmlu.accuracy", "mmlu.macro", "mmlu.single_letter", "mmlu.mcnemar_p"}  # in a model compared with itself
