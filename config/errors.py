@@ -35,3 +35,8 @@ class PublishConflict(HubError):
 
 class StageError(SluiceError):
     """A stage of a run ended unexpectedly: a bug, a killed process, a time or memory limit."""
+
+
+def in_words(error: BaseException) -> str:
+    """What an expected error says; of any other one, its type as well, since its text alone often tells nothing."""
+    return str(error) if isinstance(error, SluiceError) else f"{type(error).__name__}: {error}"

@@ -2,7 +2,7 @@
 
 import logging
 
-from config.errors import ConfigurationError, SluiceError
+from config.errors import ConfigurationError, in_words
 from config.recipe import Recipe, load_recipe
 from config.settings import Settings
 from service.hubclient import connect
@@ -22,7 +22,7 @@ def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener
         job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener)
         state = release(job, connect(settings))
     except Exception as error:
-        reason = str(error) if isinstance(error, SluiceError) else f"{type(error).__name__}: {error}"
+        reason = in_words(error)
         store.finish(run.id, state="failed", error=reason, disk_high_water=job.disk_high_water if job else None, worker=run.worker)
         raise
     store.finish(run.id, state=state, disk_high_water=job.disk_high_water, worker=run.worker)

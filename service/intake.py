@@ -4,7 +4,7 @@ import structlog
 from huggingface_hub import HfApi
 
 from builders import snapshot
-from config.errors import SluiceError
+from config.errors import SluiceError, in_words
 from config.recipe import load_recipe
 from config.settings import Settings, Watched
 from publishers.account import publishing_namespace
@@ -50,7 +50,7 @@ def take_hints(store: Store, settings: Settings, api: HfApi) -> None:
             expected = isinstance(error, SluiceError)
             delay = min(FIRST_DELAY * 2 ** min(hint.attempts, 20), LONGEST_DELAY)
             log.warning("look failed", repo=hint.repo, error=str(error), next_in_seconds=delay, exc_info=not expected)
-            store.defer_hint(hint, error=redact(str(error) if expected else f"{type(error).__name__}: {error}"), seconds=delay)
+            store.defer_hint(hint, error=redact(in_words(error)), seconds=delay)
         else:
             store.settle_hint(hint)
 

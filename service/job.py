@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from config.errors import SluiceError
+from config.errors import in_words
 from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Outcome, Variant, Verdict, Waiver
@@ -94,7 +94,7 @@ class Job:
                 seconds = now() - started
                 output = self.stages.keep(key, workspace, {"stage": name, "function": function, "params": dict(params)}, result, seconds)
         except Exception as error:
-            reason = str(error) if isinstance(error, SluiceError) else f"{type(error).__name__}: {error}"
+            reason = in_words(error)
             self.store.stage_finished(record, state="failed", seconds=now() - started, error=reason)
             self.listener(Event(stage=name, state="failed", seconds=now() - started, message=reason))
             raise

@@ -144,12 +144,12 @@ def _variant(record: VariantRecord) -> VariantSummary:
         bpw=record.bpw,
         kld=Divergence(
             mean=_value(measured, "kld.mean"),
-            stderr=_finite(measured["kld.mean"].stderr) if "kld.mean" in measured else None,
+            stderr=finite(measured["kld.mean"].stderr) if "kld.mean" in measured else None,
             p999=_value(measured, "kld.p999"),
             max=_value(measured, "kld.max"),
         ),
         same_top=_value(measured, "same_top"),
-        mmlu=Mmlu(accuracy=_value(measured, "mmlu.accuracy"), stderr=_finite(mmlu.stderr) if mmlu else None, n=mmlu.n if mmlu else None),
+        mmlu=Mmlu(accuracy=_value(measured, "mmlu.accuracy"), stderr=finite(mmlu.stderr) if mmlu else None, n=mmlu.n if mmlu else None),
         flips=None if flips is None else round(flips),
         efficiency=_value(measured, "efficiency"),
         verdict=None if record.verdict is None else record.verdict.outcome.value,
@@ -159,9 +159,9 @@ def _variant(record: VariantRecord) -> VariantSummary:
 
 
 def _value(measured: Mapping[str, Measurement], name: str) -> float | None:
-    return _finite(measured[name].value) if name in measured else None
+    return finite(measured[name].value) if name in measured else None
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     """JSON has no infinity; a divergence that overflowed counts as not measured."""
     return value if value is not None and math.isfinite(value) else None

@@ -1,12 +1,12 @@
 """How the gates of a run came out, one by one, and waiving one of them: what `sluice gates` and `sluice waive` do."""
 
-import math
 from typing import Literal
 
 from pydantic import BaseModel
 
 from config.words import GateResult, Outcome, Waiver
 from service.store import Store, VariantRecord, WaiverRecord, WaiverRefused
+from service.summary import finite
 
 
 class WaiverView(BaseModel):
@@ -78,8 +78,8 @@ def _gate(result: GateResult, unit: str | None, recorded: WaiverRecord | None) -
     return GateView(
         gate=result.gate,
         measure=result.measure,
-        value=_finite(result.value),
-        stderr=_finite(result.stderr),
+        value=finite(result.value),
+        stderr=finite(result.stderr),
         unit=unit,
         condition=result.condition,
         limit=result.limit,
@@ -87,10 +87,6 @@ def _gate(result: GateResult, unit: str | None, recorded: WaiverRecord | None) -
         reason=result.reason,
         waiver=waiver,
     )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def waive(store: Store, run: int, gate: str, tag: str, *, by: str, comment: str, unmeasured: bool) -> WaiverRecord:
