@@ -1,0 +1,120 @@
+"""The table of sensitivities: for every tensor and type the samples from which the divergence of any mix of types is predicted.
+
+KL(p_W || p_{W+δ}) ≈ ½ δᵀFδ with the Fisher information F = E[∇log p ∇log pᵀ] (Martens, "New insights and perspectives on the natural gradient
+method", 2020). A sample is v = ⟨g, δ⟩ / √T: g is the gradient of one window's log-likelihood, labels drawn from the model itself, T its tokens,
+and δ the error that storing one tensor in one type makes. KLD per token, in nats, is then ½ E[(Σ v)²], and ½ Σ E[v²] when tensors do not interact.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from config.errors import MeasurementError
+from engines import ggml
+
+Mix = Mapping[str, str]
+"""The type of each quantizable tensor, by the tensor's name in the GGUF: {"blk.0.attn_q.weight": "Q4_K"}."""
+
+TYPES = (
+    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K", "IQ3_XXS", "IQ3_S", "Q3_K", "IQ4_XS", "IQ4_NL",
+    "Q4_0", "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0", "BF16",
+)  # fmt: skip
+"""Every type that llama.cpp can make of a matrix and run, smallest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One matrix of the 16-bit GGUF that may be stored in other types."""
+
+    name: str
+    rows: int  # of all experts together
+    columns: int  # values that are stored one after another: blocks are cut from these
+    experts: int = 1
+
+    @property
+    def parameters(self) -> int:
+        """Number of values."""
+        return self.rows * self.columns
+
+    def bytes(self, type: str) -> int:
+        """Size when stored in `type`, which must fit."""
+        return self.rows * ggml.row_bytes(type, self.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A predicted mean KL divergence, in nats per token."""
+
+    mean: float
+    stderr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """The samples of one model: everything that planning needs to know about it."""
+
+    provider: Literal["fisher", "probes"]
+    tensors: tuple[Tensor, ...]
+    types: tuple[str, ...]
+    products: npt.NDArray[np.float32]  # (windows, tensors, types); NaN where the tensor cannot have the type
+    systematic: float = 0.0  # relative error of the method itself, on top of the samples' (0.3 when predictions are known within 30 %)
+
+    @cached_property
+    def costs(self) -> npt.NDArray[np.float64]:
+        """(tensors, types): predicted KLD when this tensor alone is stored in this type; NaN where it cannot be."""
+        squares: npt.NDArray[np.float64] = np.square(self.products, dtype=np.float64)
+        return np.asarray(0.5 * squares.mean(axis=0))
+
+    def allowed(self, tensor: Tensor) -> tuple[str, ...]:
+        """The types that this tensor can have."""
+        row = self.costs[self.tensors.index(tensor)]
+        return tuple(type for type, cost in zip(self.types, row, strict=True) if not math.isnan(cost))
+
+    def bytes(self, mix: Mix) -> int:
+        """Bytes of the mix's tensors, without the rest of the file."""
+        return sum(tensor.bytes(mix[tensor.name]) for tensor in self.tensors)
+
+    def shares(self, mix: Mix) -> dict[str, float]:
+        """What each tensor adds to the predicted KLD of the mix, interactions left out."""
+        chosen = self._chosen(mix)
+        return {tensor.name: float(self.costs[i, chosen[i]]) for i, tensor in enumerate(self.tensors)}
+
+    def predict(self, mix: Mix, *, interactions: bool = False) -> Estimate:
+        """The mix's KLD, with the standard error over windows and the method's own."""
+        samples = self.products[:, np.arange(len(self.tensors)), self._chosen(mix)].astype(np.float64)
+        per_window = 0.5 * (samples.sum(axis=1) ** 2 if interactions else (samples**2).sum(axis=1))
+        mean = float(per_window.mean())
+        sampling = float(per_window.std(ddof=1) / math.sqrt(len(per_window))) if len(per_window) > 1 else 0.0
+        return Estimate(mean=mean, stderr=math.hypot(sampling, self.systematic * mean))
+
+    def _chosen(self, mix: Mix) -> list[int]:
+        return [self.types.index(mix[tensor.name]) for tensor in self.tensors]
+
+    def save(self, folder: Path) -> None:
+        """Write `sensitivity.json` and `products.npy`."""
+        np.save(folder / "products.npy", self.products)
+        described = {"provider": self.provider, "systematic": self.systematic, "types": self.types, "tensors": [asdict(tensor) for tensor in self.tensors]}
+        (folder / "sensitivity.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Sensitivity":
+        """What `save` wrote. Raises MeasurementError."""
+        try:
+            described = json.loads((folder / "sensitivity.json").read_text(encoding="utf-8"))
+            products = np.load(folder / "products.npy")
+            return cls(
+                provider=described["provider"],
+                systematic=described["systematic"],
+                types=tuple(described["types"]),
+                tensors=tuple(Tensor(**tensor) for tensor in described["tensors"]),
+                products=products,
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MeasurementError(f"The sensitivities in {folder} cannot be read: {error}. Delete the folder, so that they are measured again.") from error
