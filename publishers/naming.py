@@ -8,6 +8,7 @@ from config.words import Kind
 
 MANIFEST = "sluice-manifest.json"
 CARD = "README.md"
+REPORT = "sluice-report.html"
 IMATRIX = "imatrix.gguf"
 OLLAMA_PARAMS = "params"
 OLLAMA_TEMPLATE = "template"

@@ -27,6 +27,7 @@ Doubles = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
 
 BLOCK = 1 << 17  # logits handled at a time: their float32 values and what is computed from them stay in a core's cache
+BUCKETS = 32  # parts of a window at most, of which each gets its own mean
 QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
 
 
@@ -39,6 +40,17 @@ class Scores:
     difference: Doubles  # the largest change of any token's probability
     reference_nll: Doubles  # -log p of the token that follows, in nats
     variant_nll: Doubles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """Mean KL divergence over neighbouring positions of all windows."""
+
+    first: int  # position in the window, counted from 0
+    last: int  # included
+    mean: float  # nats
+    stderr: float | None  # clustered by window
+    n: int  # scored tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +225,22 @@ def measurements(scores: Scores, texts: Sequence[str] = ()) -> list[Measurement]
     for text in dict.fromkeys(texts) if len(set(texts)) > 1 else ():
         part = {name: getattr(scores, name)[kinds == text] for name in Scores.__annotations__}
         found += _measurements(Scores(**part), f".{text}")
+    return found
+
+
+def positions(scores: Scores, context: int, *, buckets: int = BUCKETS) -> list[Bucket]:
+    """The mean KL divergence by position in a window of `context` tokens, in at most `buckets` equal parts; those without a scored token are left out.
+
+    The means weighted by `n` give kld.mean.
+    """
+    first, columns = context // 2, scores.kld.shape[1]
+    edges = np.unique(np.linspace(0, columns, min(buckets, columns) + 1).round().astype(int))
+    found = []
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        part = scores.kld[:, start:end]
+        if n := int((~np.isnan(part)).sum()):
+            mean, error = clustered(part)
+            found.append(Bucket(first=first + start, last=first + end - 1, mean=mean, stderr=error, n=n))
     return found
 
 

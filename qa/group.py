@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import MeasurementError, SluiceError
-from config.words import Measurement
 from engines import llama
 from qa import divergence, texts
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 
 def measure(out: Path, *, reference: Path, variants: Sequence[Path], windows: Path, context: int, threads: int) -> dict[str, Any]:
-    """Write each variant's divergence to 0.json, 1.json and so on, in the order of `variants`: its measurements, or the error that prevented them.
+    """Write each variant's divergence to 0.json, 1.json and so on, in the order of `variants`: measurements and means by position, or the error.
 
     What one file says depends on its variant only, not on the others of the group, so that whatever is made of it can be kept when groups change.
     `windows` is what `qa.texts.prepare` wrote. Raises MeasurementError or ToolError when the reference cannot be evaluated.
@@ -30,7 +29,7 @@ def measure(out: Path, *, reference: Path, variants: Sequence[Path], windows: Pa
         scored = iter(divergence.compare_all(original.logits, models, tokens, scored=marks > 0, workers=workers))
     for position, model in enumerate(opened):
         found = model if isinstance(model, SluiceError) else next(scored)
-        content = {"error": str(found)} if isinstance(found, SluiceError) else {"measurements": list(map(asdict, divergence.measurements(found, kinds)))}
+        content = {"error": str(found)} if isinstance(found, SluiceError) else described(found, kinds, context)
         (out / f"{position}.json").write_text(json.dumps(content, indent=0), encoding="utf-8")
     return {"variants": len(variants)}
 
@@ -41,12 +40,18 @@ def shares(threads: int, variants: int) -> tuple[int, int]:
     return workers, max(1, threads // workers)
 
 
-def load(file: Path) -> list[Measurement]:
-    """One variant's measurements. Raises MeasurementError with the error that prevented them."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+def described(scores: divergence.Scores, kinds: Sequence[str], context: int) -> dict[str, Any]:
+    """What is kept of a variant's divergence, as JSON values: `measurements`, and under `positions` the means along a window of `context` tokens."""
+    measured, along = divergence.measurements(scores, kinds), divergence.positions(scores, context)
+    return {"measurements": [asdict(item) for item in measured], "positions": [asdict(item) for item in along]}
+
+
+def load(file: Path) -> dict[str, Any]:
+    """What `described` told of one variant. Raises MeasurementError with the error that prevented it."""
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if "error" in content:
         raise MeasurementError(content["error"])
-    return [Measurement(**item | {"details": tuple(item["details"])}) for item in content["measurements"]]
+    return content
 
 
 def _opened(stack: ExitStack, variant: Path, context: int, threads: int) -> "llama.LlamaModel | SluiceError":

@@ -19,7 +19,7 @@ from qa import mmlu as questionnaire
 if TYPE_CHECKING:
     from engines.hf import HfModel
 
-VERSION = 5  # raise when outputs change
+VERSION = 6  # raise when outputs change
 
 CONTEXT = 4096  # tokens of memory for questions and answers; less in a model that was made for less
 SEQUENCES = 16  # questions evaluated at a time
@@ -74,7 +74,7 @@ def gguf(
         with _form_gguf(form, model, threads) as asked:
             given, remarks = questionnaire.ask(model, subjects, asked)
     scores = _questions(out, _load(answers), given, remarks)
-    return _result([*distance, *scores, _efficiency(scores, variant.stat().st_size), *answered, *files])
+    return _result(distance, [*scores, _efficiency(scores, variant.stat().st_size), *answered, *files])
 
 
 def transformers(
@@ -103,11 +103,11 @@ def transformers(
         tokenizer = model.tokenizer
         prepared = [generation.Prompt(question=prompt, rendered=hf.render_chat(tokenizer, _user(prompt), add_generation_prompt=True)) for prompt in prompts]
         answered = generation.check(model, prepared, bos=tokenizer.bos_token or "", stop=hf.end_tokens(variant), max_tokens=max_tokens)
-        distance = divergence.measurements(divergence.compare(original.logits, model.logits, tokens, scored=marks > 0), kinds)
+        distance = group.described(divergence.compare(original.logits, model.logits, tokens, scored=marks > 0), kinds, context)
         given, remarks = questionnaire.ask(model, subjects, _form_transformers(form, model))
     scores = _questions(out, _load(answers), given, remarks)
     size = sum(file.stat().st_size for file in variant.glob("*.safetensors"))
-    return _result([*distance, *scores, _efficiency(scores, size), *answered, files])
+    return _result(distance, [*scores, _efficiency(scores, size), *answered, files])
 
 
 def _questions(out: Path, before: Sequence[questionnaire.Answer], given: Sequence[questionnaire.Answer], remarks: Sequence[str]) -> list[Measurement]:
@@ -171,5 +171,6 @@ def _user(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
 
 
-def _result(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    return {"measurements": [asdict(measurement) for measurement in measurements]}
+def _result(distance: Mapping[str, Any], measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """All measurements, and the divergence by position, which only the report shows."""
+    return {"measurements": [*distance["measurements"], *(asdict(measurement) for measurement in measurements)], "positions": distance["positions"]}

@@ -1,9 +1,10 @@
 """What the stages of a release hand to one another: the checked 16-bit model, what variants are measured with, and the variants."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from config.words import Measurement, Patch, Variant, Verdict
+from publishers.report.figures import Position
 from service.stages import File, Output
 
 Measured = Mapping[str, Measurement]
@@ -40,6 +41,15 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was found about one variant, and, where measuring itself failed, why: a gate without its measurement blocks."""
+
+    measured: Measured
+    errors: Mapping[str, str] = field(default_factory=dict)  # by measurement
+    positions: tuple[Position, ...] = ()  # divergence along the evaluation window
+
+
+@dataclass(frozen=True, kw_only=True)
 class Built:
     """One variant with its files and what was found about it."""
 
@@ -48,6 +58,7 @@ class Built:
     bpw: float  # bits per weight
     measured: Measured
     verdict: Verdict
+    positions: tuple[Position, ...] = ()  # divergence along the evaluation window
 
     @property
     def bytes(self) -> int:

@@ -12,15 +12,18 @@ from config.errors import SluiceError, UpstreamError
 from config.recipe import Gate, Text
 from config.rules import FAMILIES, FIXES
 from config.words import Kind, Measurement, Outcome, Patch, Variant
+from publishers.report.figures import Position
 from qa import gates
-from service.built import Built, Checked, Made, Measured, Yardstick, weights
+from service.built import Built, Checked, Found, Made, Measured, Yardstick, weights
 from service.groups import groups, memory_for_models
 from service.job import Job
 from service.publication import publish
+from service.reporting import report
 from service.stages import Input, Inputs, Output
 
 _MEASUREMENTS = TypeAdapter(list[Measurement])
 _PATCHES = TypeAdapter(list[Patch])
+_POSITIONS = TypeAdapter(tuple[Position, ...])
 
 
 def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
@@ -32,17 +35,20 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
     fetched = job.here("snapshot", snapshot.fetch, asdict(job.run.release), api=api, release=job.run.release)
     checked = check(job, fetched)
     if checked is None:
+        report(job)
         return "blocked"
     yardstick = prepare(job, checked)
     made = [Made(variant=variant, output=build(job, checked, variant)) for variant in job.recipe.variants.listed()]
     diverged = diverge(job, checked, yardstick, made)
     built = []
     for position, item in enumerate(made):
-        measured, errors = measure(job, checked, yardstick, item, diverged.get(item.variant.tag))
-        verdict = gates.judge(item.variant, job.recipe.gates, measured, errors, job.waivers)
-        built.append(Built(variant=item.variant, output=item.output, bpw=bits_per_weight(checked, item.output), measured=measured, verdict=verdict))
+        found = measure(job, checked, yardstick, item, diverged.get(item.variant.tag))
+        verdict = gates.judge(item.variant, job.recipe.gates, found.measured, found.errors, job.waivers)
+        bpw = bits_per_weight(checked, item.output)
+        built.append(Built(variant=item.variant, output=item.output, bpw=bpw, measured=found.measured, verdict=verdict, positions=found.positions))
         record(job, position, built[-1])
-    publish(job, api, upstream, checked, yardstick, built)
+    page = report(job, built)
+    publish(job, api, upstream, checked, yardstick, built, page)
     return "done" if any(item.verdict.outcome is Outcome.PASSED for item in built) else "blocked"
 
 
@@ -153,8 +159,8 @@ def diverge(job: Job, checked: Checked, yardstick: Yardstick, made: Sequence[Mad
     return found
 
 
-def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverged: Input | SluiceError | None) -> tuple[Measured, Mapping[str, str]]:
-    """What was found about the variant, and, where measuring itself failed, why: a gate without its measurement blocks.
+def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverged: Input | SluiceError | None) -> Found:
+    """What was found about the variant, or why not.
 
     `diverged` is what `diverge` found about a GGUF variant; one in safetensors is compared with the 16-bit model here.
     """
@@ -179,8 +185,8 @@ def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverg
             output = job.apart(f"measure {variant.tag}", "qa.measure:transformers", inputs, **params, context=evaluation.context)
     except SluiceError as error:
         missing = {gate.measure for gate in job.recipe.gates} - checked.measured.keys()
-        return checked.measured, dict.fromkeys(missing, str(error))
-    return {**checked.measured, **measurements(output)}, {}
+        return Found(measured=checked.measured, errors=dict.fromkeys(missing, str(error)))
+    return Found(measured={**checked.measured, **measurements(output)}, positions=_POSITIONS.validate_python(tuple(output.result["positions"])))
 
 
 def record(job: Job, position: int, item: Built) -> None:

@@ -20,8 +20,11 @@ LIBRARIES = ("torch", "transformers", "bitsandbytes", "huggingface_hub", "gguf",
 LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 
 
-def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, yardstick: Yardstick, built: Sequence[Built]) -> None:
-    """Publish one repo for each kind of which a variant passed, and put them into one collection. Raises HubError, PublishConflict."""
+def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, yardstick: Yardstick, built: Sequence[Built], page: Output) -> None:
+    """Publish one repo for each kind of which a variant passed, each with the run's report, and put them into one collection.
+
+    Raises HubError, PublishConflict.
+    """
     chat = job.apart(
         "chat",
         "builders.probes:render",
@@ -39,7 +42,7 @@ def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, yardstic
         started = now()
         files = content(kind, checked, chat, passed)
         described = describe(job, kind, repo, upstream, checked, yardstick, chat, built)
-        files += [PublishFile.from_bytes(naming.CARD, card.render(described).encode())]
+        files += [PublishFile.from_bytes(naming.CARD, card.render(described).encode()), *(from_stage(page, file) for file in page.files)]
         plan = hub.Plan(
             repo=repo,
             private=private,

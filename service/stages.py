@@ -248,6 +248,7 @@ def _environment(temporary: Path, threads: int) -> dict[str, str]:
     return passed | {
         "HOME": str(temporary),
         "TMPDIR": str(temporary),
+        "MPLCONFIGDIR": str(temporary / "matplotlib"),  # its cache of fonts; it warns where it has no folder for that
         "SLUICE_CACHE": str(toolchain.cache_root()),
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",

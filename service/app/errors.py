@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from config.errors import ConfigurationError, HubError, SluiceError, UpstreamError
 from service.logs import redact
+from service.reporting import NoReport
 from service.store import UnknownPublication, UnknownRun
 
 
@@ -56,7 +57,7 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
     """
     unknown = isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError)) and not isinstance(error.__cause__, GatedRepoError)
     match error:
-        case UnknownRun() | UnknownPublication():
+        case UnknownRun() | UnknownPublication() | NoReport():
             return HTTPStatus.NOT_FOUND, "not_found"
         case UpstreamError() if unknown:
             return HTTPStatus.NOT_FOUND, "unknown_upstream"

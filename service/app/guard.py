@@ -22,6 +22,8 @@ _HEADERS = {
 }
 _CLOSED = "default-src 'none'; frame-ancestors 'none'"
 _DOCS = "default-src 'self' https: data: 'unsafe-inline'; frame-ancestors 'none'"  # the page of the API's documentation loads its script
+_REPORT = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # a report brings its style along
+_POLICIES = {"docs": _DOCS, "report": _REPORT}  # by the last part of a path
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +58,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers.update({**_HEADERS, "X-Request-Id": request_id, "Content-Security-Policy": _DOCS if scope["path"].endswith("/docs") else _CLOSED})
+                policy = _POLICIES.get(scope["path"].rpartition("/")[2], _CLOSED)
+                headers.update({**_HEADERS, "X-Request-Id": request_id, "Content-Security-Policy": policy})
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

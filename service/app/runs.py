@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from config.settings import REPO_ID, Settings, Watched
@@ -13,6 +14,7 @@ from service.app.access import Caller, TheSettings, TheStore, caller
 from service.app.errors import ApiError
 from service.hubclient import connect
 from service.intake import queue_release
+from service.reporting import find
 from service.store import RunRecord, RunState
 from service.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
 
@@ -105,6 +107,12 @@ def start_run(wanted: RunRequest, response: Response, store: TheStore, settings:
 def get_run(id: int, store: TheStore) -> RunSummary:
     """The same JSON that `sluice status RUN --json` prints."""
     return summarize(store, id)
+
+
+@protected.get("/runs/{id}/report", summary="The run's report, an HTML page", response_class=FileResponse)
+def get_report(id: int, store: TheStore, settings: TheSettings) -> FileResponse:
+    """The page with every gate, the figures behind it, and plots. 404 while the run has none."""
+    return FileResponse(find(store, settings, id), media_type="text/html; charset=utf-8")
 
 
 @protected.get("/publications/{id}", tags=["publications"], summary="A repo that was published")

@@ -1,5 +1,6 @@
 """`sluice run` and `sluice status`."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from service import foreground, plan
 from service.cli.context import Terminal, explained, settings_of, verdict_code
 from service.display import progress, runs_table, show_run
+from service.reporting import NoReport, find
 from service.store import open_store
 from service.summary import summary
 
@@ -49,13 +51,16 @@ def status(
     """Show the latest runs, or everything about one. Of one run the exit code tells how it ended, as `sluice run` does."""
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        store = open_store(settings_of(context).database)
+        settings = settings_of(context)
+        store = open_store(settings.database)
         if run_id is not None:
             result = summary(store, run_id)
             if as_json:
                 terminal.json(result)
             else:
                 show_run(terminal.out, result)
+                with suppress(NoReport):
+                    terminal.out.print(f"report: {find(store, settings, run_id)}", markup=False, soft_wrap=True)
             raise typer.Exit(verdict_code(result))
         runs = store.runs(limit=20)
         if as_json:

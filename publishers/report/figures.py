@@ -1,0 +1,82 @@
+"""What a report is made from: plain records that the service fills in and hands over as JSON."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from config.words import Kind, Measurement, Patch, Release, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Mean KL divergence over neighbouring positions of the evaluation windows."""
+
+    first: int  # position in the window, counted from 0
+    last: int  # included
+    mean: float  # nats
+    stderr: float | None
+    n: int  # scored tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """The tensors of one role in one layer of a GGUF file."""
+
+    layer: int | None  # None outside of layers
+    role: str
+    type: str  # of ggml
+    bytes: int
+    weights: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedVariant:
+    """One variant: what it is, what was measured, how its gates came out."""
+
+    tag: str
+    kind: Kind
+    file: str | None  # None when it was never built
+    bytes: int | None  # of all its weights
+    bpw: float | None  # bits per weight
+    measurements: tuple[Measurement, ...]
+    verdict: Verdict | None
+    positions: tuple[Position, ...] = ()
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def planned(self) -> bool:
+        """Whether its mix of types was planned for this model, as its name says."""
+        return self.tag.startswith("UD-")
+
+    @property
+    def measured(self) -> dict[str, Measurement]:
+        """Measurements by name."""
+        return {item.name: item for item in self.measurements}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a report says. It carries no time, host or run number, so that equal findings give equal bytes."""
+
+    release: Release
+    recipe_name: str
+    recipe_digest: str
+    tools: dict[str, str]  # name -> version
+    patches: tuple[Patch, ...]
+    variants: tuple[ReportedVariant, ...]
+    missing: str | None = None  # why no variant was built and there is nothing to plot
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values of which `read` makes an equal report."""
+        found: dict[str, Any] = _REPORT.dump_python(self, mode="json")
+        return found
+
+
+def read(values: dict[str, Any]) -> Report:
+    """The report whose `as_json` gave `values`. Raises ValidationError."""
+    found: Report = _REPORT.validate_python(values)
+    return found
+
+
+_REPORT = TypeAdapter(Report)

@@ -1,0 +1,147 @@
+"""Write a run's report: a stage, so that the page is made once, kept with the run, and the same for the same findings.
+
+Every string may be a stranger's (a reason quotes upstream text): Jinja2 escapes all that is not a plot of ours.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from config.words import GateResult, Measurement, Patch, Waiver
+from publishers.naming import REPORT
+from publishers.report import plots, tensors
+from publishers.report.figures import Block, Report, ReportedVariant, read
+
+VERSION = 1  # raise when outputs change
+
+QUANTILES = (("median", "kld.median"), ("90 %", "kld.p90"), ("99 %", "kld.p99"), ("99.9 %", "kld.p999"), ("largest", "kld.max"))
+EXCERPT = 300  # characters of a patched value that are shown
+
+
+def write(out: Path, *, contents: Sequence[Path], figures: dict[str, Any]) -> dict[str, Any]:
+    """Write the page from `Report.as_json` and, where there are files to describe, what `builders.contents` wrote about them."""
+    found = read(figures)
+    rows: dict[str, Any] = {name: listed for path in contents for name, listed in json.loads(path.read_text(encoding="utf-8")).items()}
+    variants = tuple(replace(item, blocks=_blocks(rows.get(item.file or ""))) for item in found.variants)
+    (out / REPORT).write_text(render(replace(found, variants=variants)), encoding="utf-8")
+    return {"file": REPORT}
+
+
+def _blocks(rows: Sequence[Sequence[Any]] | None) -> tuple[Block, ...]:
+    return tuple(Block(layer=layer, role=role, type=kind, bytes=size, weights=weights) for layer, role, kind, size, weights in rows or ())
+
+
+def render(report: Report) -> str:
+    """The page as HTML; equal reports give equal text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"size": _size, "nats": _nats, "share": _share, "figure": _figure, "excerpt": _excerpt}
+    variants = report.variants
+    context = {
+        "report": report,
+        "quantiles": QUANTILES,
+        "counts": _counts(variants),
+        "waivers": _waivers(variants),
+        "plans": [_plan(item) for item in variants if "plan.predicted" in item.measured],
+        "results": _results,
+        "size_plot": _svg(plots.size_plot(variants)),
+        "unplotted": [item.tag for item in variants if item.bytes and not plots.mean_of(item) > 0],
+        "position_plot": _svg(plots.position_plot(variants)),
+        "totals_plot": _svg(tensors.totals_plot(variants)),
+        "tensor_plots": {item.tag: _svg(tensors.tensor_plot(item, f"tensors-{number}")) for number, item in enumerate(variants)},
+    }
+    return environment.get_template("report.html.j2").render(context)
+
+
+def _svg(drawn: str | None) -> Markup | None:
+    return None if drawn is None else Markup(drawn)  # noqa: S704 - our own drawing, in which matplotlib escaped all text
+
+
+def _counts(variants: Sequence[ReportedVariant]) -> dict[str, int]:
+    """How many variants came out how."""
+    found: dict[str, int] = {}
+    for item in variants:
+        outcome = "not judged" if item.verdict is None else {"passed": "passed"}.get(item.verdict.outcome.value, "blocked")
+        found[outcome] = found.get(outcome, 0) + 1
+    return dict(sorted(found.items(), reverse=True))
+
+
+def _waivers(variants: Sequence[ReportedVariant]) -> list[Waiver]:
+    return [waiver for item in variants if item.verdict is not None for waiver in item.verdict.waivers]
+
+
+class GateLine(NamedTuple):
+    """A gate's result and what it was applied to."""
+
+    result: GateResult
+    measurement: Measurement | None
+
+
+def _results(item: ReportedVariant) -> list[GateLine]:
+    """The variant's gates, those that blocked first."""
+    results = () if item.verdict is None else item.verdict.results
+    return [GateLine(result, item.measured.get(result.measure)) for result in sorted(results, key=lambda result: result.outcome.value == "passed")]
+
+
+class PlanLine(NamedTuple):
+    """Predicted and measured divergence of a planned variant."""
+
+    tag: str
+    predicted: Measurement
+    measured: Measurement | None
+    ratio: float | None  # measured / predicted
+    error: Measurement | None
+
+
+def _plan(item: ReportedVariant) -> PlanLine:
+    predicted, found = item.measured["plan.predicted"], item.measured.get("kld.mean")
+    ratio = found.value / predicted.value if found is not None and predicted.value > 0 else None
+    return PlanLine(item.tag, predicted, found, ratio, item.measured.get("plan.error"))
+
+
+def _size(value: int | None) -> str:
+    """Bytes in decimal units, as the Hub shows them."""
+    if value is None:
+        return "—"
+    unit, name = plots.unit_of(value)
+    return f"{value / unit:.2f} {name}" if unit > 1 else f"{value} B"
+
+
+def _nats(found: Measurement | None) -> str:
+    if found is None:
+        return "—"
+    return f"{found.value:.5f}" + (f" ± {found.stderr:.5f}" if found.stderr is not None else "")
+
+
+def _share(found: Measurement | None) -> str:
+    """A share of 1 in per cent."""
+    if found is None:
+        return "—"
+    return f"{100 * found.value:.2f}" + (f" ± {100 * found.stderr:.2f}" if found.stderr is not None else "") + " %"
+
+
+def _figure(value: float | None, measurement: Measurement | None) -> str:
+    """A number in its measurement's unit: shares in per cent, counts whole, the rest with four significant digits."""
+    if value is None:
+        return "—"
+    unit = measurement.unit if measurement is not None else ""
+    if unit == "share":
+        return f"{100 * value:.4g} %"
+    shown = f"{value:,.0f}" if unit == "count" else f"{value:.4g}"
+    return shown if unit in {"", "count", "ratio"} else f"{shown} {unit}"
+
+
+def _excerpt(patch: Patch) -> Mapping[str, str]:
+    """What a patch found and left, shortened around the place where the two part."""
+    before, after = ("absent" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True) for value in (patch.before, patch.after))
+    start = 0
+    if max(len(before), len(after)) > EXCERPT:
+        start = max(0, next((place for place, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), EXCERPT) - EXCERPT // 5)
+    return {name: ("…" if start else "") + value[start : start + EXCERPT] + ("…" if len(value) > start + EXCERPT else "")
+            for name, value in (("before", before), ("after", after))}  # fmt: skip
