@@ -27,7 +27,7 @@ Doubles = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
 
 BLOCK = 1 << 17  # logits handled at a time: their float32 values and what is computed from them stay in a core's cache
-BUCKETS = 32  # parts of a window at most, of which each gets its own mean
+BUCKETS = 16  # parts of a window at most, of which each gets its own mean
 QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
 
 

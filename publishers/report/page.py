@@ -43,6 +43,7 @@ def render(report: Report) -> str:
     )
     environment.filters |= {"size": _size, "nats": _nats, "share": _share, "figure": _figure, "excerpt": _excerpt}
     variants = report.variants
+    colors = tensors.type_colors(variants)
     context = {
         "report": report,
         "quantiles": QUANTILES,
@@ -53,8 +54,8 @@ def render(report: Report) -> str:
         "size_plot": _svg(plots.size_plot(variants)),
         "unplotted": [item.tag for item in variants if item.bytes and not plots.mean_of(item) > 0],
         "position_plot": _svg(plots.position_plot(variants)),
-        "totals_plot": _svg(tensors.totals_plot(variants)),
-        "tensor_plots": {item.tag: _svg(tensors.tensor_plot(item, f"tensors-{number}")) for number, item in enumerate(variants)},
+        "totals_plot": _svg(tensors.totals_plot(variants, colors)),
+        "tensor_plots": {item.tag: _svg(tensors.tensor_plot(item, f"tensors-{number}", colors)) for number, item in enumerate(variants)},
     }
     return environment.get_template("report.html.j2").render(context)
 

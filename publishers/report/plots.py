@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDTH = 15.0  # inches of a figure, at 72 points to the inch
 UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B"))
 _PLACES = (
     (8, 0),
@@ -40,9 +41,9 @@ def size_plot(variants: Sequence[ReportedVariant]) -> str | None:
     unit, name = unit_of(max(item.bytes or 0 for item in shown))
 
     def paint(figure: "Figure") -> None:
-        figure.set_size_inches(9.2, 5.2)
+        figure.set_size_inches(WIDTH, 6.4)
         axes = figure.add_subplot()
-        axes.set_yscale("log")
+        _log_axis(axes)
         points = [((item.bytes or 0) / unit, mean_of(item)) for item in shown]
         for item, (x, y) in zip(shown, points, strict=True):
             error = item.measured["kld.mean"].stderr or 0.0
@@ -93,7 +94,7 @@ def _label(figure: "Figure", axes: "Axes", tags: Sequence[str], points: Sequence
         best: tuple[float, Any] | None = None
         for rank, (right, up) in enumerate(_PLACES):
             note = axes.annotate(
-                tag, point, xytext=(right, up), textcoords="offset points", fontsize=9, ha="left" if right > 0 else "right" if right < 0 else "center",
+                tag, point, xytext=(right, up), textcoords="offset points", fontsize=11, ha="left" if right > 0 else "right" if right < 0 else "center",
                 va="center", arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 5} if max(abs(right), abs(up)) > 12 else None,
             )  # fmt: skip
             box = note.get_window_extent()
@@ -117,9 +118,9 @@ def position_plot(variants: Sequence[ReportedVariant]) -> str | None:
     shown.sort(key=mean_of, reverse=True)
 
     def paint(figure: "Figure") -> None:
-        figure.set_size_inches(9.2, max(4.6, 1.2 + 0.2 * len(shown)))
+        figure.set_size_inches(WIDTH, max(5.6, 1.2 + 0.24 * len(shown)))
         axes = figure.add_subplot()
-        axes.set_yscale("log")
+        _log_axis(axes)
         ends = []
         for rank, item in enumerate(shown):
             parts = [part for part in item.positions if part.mean > 0]
@@ -138,7 +139,7 @@ def position_plot(variants: Sequence[ReportedVariant]) -> str | None:
 def _label_ends(figure: "Figure", axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write each line's tag at its right end, moved up or down until no two touch."""
     figure.draw_without_rendering()
-    gap = 12.0  # points between two labels
+    gap = 15.0  # points between two labels
     ordered = sorted(ends, key=lambda end: end[1])
     heights = [float(axes.transData.transform((x, y))[1]) for x, y, _, _ in ordered]
     for index in range(1, len(heights)):
@@ -152,9 +153,19 @@ def _label_ends(figure: "Figure", axes: "Axes", ends: Sequence[tuple[float, floa
     for (x, y, tag, tint), height in zip(ordered, heights, strict=True):
         end = axes.transData.transform((x, y))
         axes.annotate(
-            tag, (x, y), xytext=(right - float(end[0]) + 14, height - float(end[1])), textcoords="offset points", fontsize=9, va="center", color=INK,
+            tag, (x, y), xytext=(right - float(end[0]) + 14, height - float(end[1])), textcoords="offset points", fontsize=11, va="center", color=INK,
             annotation_clip=False, arrowprops={"arrowstyle": "-", "color": tint, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
         )  # fmt: skip
+
+
+def _log_axis(axes: "Axes") -> None:
+    """A logarithmic y axis with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=30))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.5f}".rstrip("0").rstrip(".") if value >= 1e-5 else f"{value:.0e}"))
 
 
 def mean_of(item: ReportedVariant) -> float:

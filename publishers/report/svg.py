@@ -18,7 +18,7 @@ _STYLE: Any = {  # matplotlib types it by every setting's name
     "svg.fonttype": "none",  # text stays text: small, sharp, to be searched and copied
     "text.parse_math": False,  # a name is a name
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that all machines lay out alike
-    "font.size": 10,
+    "font.size": 12,
     "figure.dpi": DPI,
     "figure.facecolor": "none",
     "axes.facecolor": "none",

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import log2
 from typing import TYPE_CHECKING
 
 from publishers.report.figures import Block, ReportedVariant
-from publishers.report.plots import unit_of
+from publishers.report.plots import WIDTH, unit_of
 from publishers.report.svg import PAGE, color, draw
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Affine2D
 
 ON_TYPE = "#16181d"  # text on a type's colour, which is light in both themes
-LINE = 0.27  # inches for a bar
+LINE = 0.34  # inches for a bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +28,15 @@ class Bar:
     type: str
 
 
-def totals_plot(variants: Sequence[ReportedVariant]) -> str | None:
-    """Bytes of each GGUF variant, stacked by type; None when no file was read."""
+def totals_plot(variants: Sequence[ReportedVariant], colors: Mapping[str, str]) -> str | None:
+    """Bytes of each GGUF variant, stacked by type in `type_colors`; None when no file was read."""
     shown = [item for item in variants if item.blocks]
     if not shown:
         return None
-    colors = type_colors(block for item in shown for block in item.blocks)
     unit, name = unit_of(max(item.bytes or 0 for item in shown))
 
     def paint(figure: "Figure") -> None:
-        figure.set_size_inches(9.2, 1.0 + LINE * len(shown))
+        figure.set_size_inches(WIDTH, 1.0 + LINE * len(shown))
         axes = figure.add_subplot()
         widest = max(sum(block.bytes for block in item.blocks) for item in shown) / unit
         bars = []
@@ -47,7 +45,8 @@ def totals_plot(variants: Sequence[ReportedVariant]) -> str | None:
             for kind, size in _by_type(item.blocks, colors):
                 bars.append(Bar(row=row, left=left, width=size / unit, type=kind))
                 left += size / unit
-        _paint(axes, bars, colors, room=0.085 * widest)
+        _paint(axes, bars, colors, room=0.05 * widest)
+        _legend(axes, bars, colors)
         axes.set_xlim(0, widest)
         _rows(axes, [item.tag for item in shown])
         axes.set_xlabel(f"bytes of tensors, {name}")
@@ -55,11 +54,10 @@ def totals_plot(variants: Sequence[ReportedVariant]) -> str | None:
     return draw("types", "Bytes of each GGUF variant by type", paint)
 
 
-def tensor_plot(item: ReportedVariant, name: str) -> str | None:
+def tensor_plot(item: ReportedVariant, name: str, colors: Mapping[str, str]) -> str | None:
     """One GGUF variant: bytes of each role on the left, the type in each layer on the right; None when the file was not read."""
     if not item.blocks:
         return None
-    colors = type_colors(item.blocks)
     roles = list(dict.fromkeys(block.role for block in sorted(item.blocks, key=lambda block: (block.layer is not None, -block.bytes))))
     sizes = {role: sum(block.bytes for block in item.blocks if block.role == role) for role in roles}
     roles.sort(key=lambda role: -sizes[role])
@@ -67,7 +65,7 @@ def tensor_plot(item: ReportedVariant, name: str) -> str | None:
     unit, shown_unit = unit_of(max(sizes.values()))
 
     def paint(figure: "Figure") -> None:
-        figure.set_size_inches(9.2, 0.95 + LINE * len(roles))
+        figure.set_size_inches(WIDTH, 1.0 + LINE * len(roles))
         sizes_axes, grid = figure.subplots(1, 2, sharey=True, width_ratios=(3, 5))
         bars, cells = [], []
         for row, role in enumerate(roles):
@@ -78,8 +76,9 @@ def tensor_plot(item: ReportedVariant, name: str) -> str | None:
                 left += size / unit
             cells += [Bar(row=row, left=start, width=end - start, type=kind) for start, end, kind in _runs(blocks, layers)]
         largest = max(sizes.values()) / unit
-        _paint(sizes_axes, bars, colors, room=0.24 * largest)
-        _paint(grid, cells, colors, room=0.075 * layers)
+        _paint(sizes_axes, bars, colors, room=0.14 * largest)
+        _paint(grid, cells, colors, room=0.07 * layers)
+        _legend(grid, bars, colors)
         sizes_axes.set_xlim(0, largest)
         _rows(sizes_axes, roles)
         sizes_axes.set_xlabel(f"bytes, {shown_unit}")
@@ -95,19 +94,19 @@ def tensor_plot(item: ReportedVariant, name: str) -> str | None:
     return draw(name, f"Types of the tensors of {item.tag} by role and layer", paint)
 
 
-def type_colors(blocks: Iterable[Block]) -> dict[str, str]:
-    """A light colour for each type, the fewest bits first: from red for 1 bit to blue for 16; types without quantization choice are grey."""
+def type_colors(variants: Iterable[ReportedVariant]) -> dict[str, str]:
+    """A light colour for each type in the report, the fewest bits first: red to blue, neighbours of different lightness; grey above 17 bits."""
     sums: dict[str, list[int]] = {}
-    for block in blocks:
+    for block in (block for item in variants for block in item.blocks):
         total = sums.setdefault(block.type, [0, 0])
         total[0] += block.bytes
         total[1] += block.weights
     bits = {kind: 8 * size / max(1, weights) for kind, (size, weights) in sums.items()}
-    return {kind: color(0.8, 0.0 if bits[kind] > 17 else 0.11, _hue(bits[kind])) for kind in sorted(bits, key=lambda kind: (bits[kind], kind))}
-
-
-def _hue(bits: float) -> float:
-    return 20 + 250 * min(1.0, max(0.0, log2(max(bits, 1.0)) / 4))
+    order = sorted(bits, key=lambda kind: (bits[kind], kind))
+    found = {}
+    for rank, kind in enumerate(order):
+        found[kind] = color(0.87 if rank % 2 else 0.77, 0.0 if bits[kind] > 17 else 0.11, 20 + 260 * rank / max(1, len(order) - 1))
+    return found
 
 
 def _by_type(blocks: Iterable[Block], order: Iterable[str]) -> list[tuple[str, int]]:
@@ -146,7 +145,15 @@ def _paint(axes: "Axes", bars: Sequence[Bar], colors: Mapping[str, str], *, room
             axes.add_patch(PathPatch(Path.make_compound_path(*rectangles), facecolor=tint, edgecolor=PAGE, linewidth=0.7, clip_on=False))
     for bar in bars:
         if bar.width > room:
-            axes.text(bar.left + bar.width / 2, bar.row, bar.type, ha="center", va="center_baseline", fontsize=8, color=ON_TYPE)
+            axes.text(bar.left + bar.width / 2, bar.row, bar.type, ha="center", va="center_baseline", fontsize=10, color=ON_TYPE)
+
+
+def _legend(axes: "Axes", bars: Sequence[Bar], colors: Mapping[str, str]) -> None:
+    """The colours of the types that are there, to the right of the axes: short bars have no name on them."""
+    from matplotlib.patches import Patch
+
+    there = {bar.type for bar in bars}
+    axes.legend(handles=[Patch(color=tint, label=kind) for kind, tint in colors.items() if kind in there], loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _placed(bar: Bar) -> "Affine2D":

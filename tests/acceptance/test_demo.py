@@ -60,6 +60,26 @@ def test_the_stock_client_downloads_what_was_published(demo: Demo, tmp_path: Pat
     for name, entry in manifest["files"].items():
         assert file_sha256(tmp_path / name) == entry["sha256"]
     assert "training_args.bin" not in manifest["files"]
+    assert (tmp_path / "sluice-report.html").read_bytes() == report_of(demo).read_bytes()
+    assert "(sluice-report.html)" in (tmp_path / "README.md").read_text()
+
+
+def report_of(demo: Demo) -> Path:
+    """Where the command says that the report of the demo's run is."""
+    told = sluice("report", str(demo.summary["run"]), "--json", SLUICE_HOME=str(demo.home / "service"))
+    assert told.returncode == 0, told.stderr
+    return Path(json.loads(told.stdout)["report"])
+
+
+def test_the_report_shows_every_variant_with_gates_and_plots(demo: Demo) -> None:
+    text = report_of(demo).read_text()
+    for row in demo.summary["variants"]:
+        assert f">{row['tag']}</a></th>" in text
+        drawn = f'aria-label="Types of the tensors of {row["tag"]} by role and layer"' in text
+        assert drawn == (row["tag"] not in {"16bit", "bnb-4bit"}), row["tag"]
+    assert "Mean KL divergence against size" in text
+    assert "position in the window" in text
+    assert demo.variant("IQ1_S")["reasons"][0] in text
 
 
 def test_the_published_card_is_one_the_hub_accepts(demo: Demo) -> None:
@@ -102,6 +122,10 @@ def test_without_fixes_the_template_gate_blocks_everything(tmp_path: Path) -> No
         assert any("template" in reason for reason in row["reasons"])
     assert {patch["fix"] for patch in summary["patches"]} <= {"strip-remote-code"}
     assert {path.name for path in (tmp_path / "hub").rglob("*GGUF*")} == set()
+    assert sluice("report", str(summary["run"]), "-o", tmp_path / "report.html", SLUICE_HOME=str(tmp_path / "service")).returncode == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Nothing was built" in page
+    assert "<svg" not in page
 
 
 def test_the_figures_in_the_readme_are_those_of_the_demo(demo: Demo) -> None:

@@ -87,6 +87,11 @@ def test_a_group_says_what_each_variant_alone_would(clean: Release, windows: Pat
         (alone := tmp_path / f"alone-{position}").mkdir()
         group.measure(alone, variants=[variants[position]], threads=1, **shared)
         assert (alone / "0.json").read_bytes() == (tmp_path / f"{position}.json").read_bytes()
+    told = group.load(tmp_path / "2.json")
+    (mean,) = (item for item in told["measurements"] if item["name"] == "kld.mean")
+    along = told["positions"]
+    assert (along[0]["first"], along[-1]["last"], sum(part["n"] for part in along)) == (128, 254, mean["n"])
+    assert sum(part["n"] * part["mean"] for part in along) / mean["n"] == pytest.approx(mean["value"])
     with pytest.raises(MeasurementError, match=r"cannot load .*damaged\.gguf"):
         group.load(tmp_path / "1.json")
 
