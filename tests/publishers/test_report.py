@@ -110,7 +110,7 @@ def test_says_every_figure_and_every_gate(make: Make) -> None:
 def test_draws_size_positions_types_and_tensors(make: Make) -> None:
     found = make()
     text = page.render(found)
-    drawn = [item for item in re.findall(r'<svg [^>]*aria-label="([^"]*)"', text)]
+    drawn = re.findall(r'<svg [^>]*aria-label="([^"]*)"', text)
     assert drawn == [
         "Mean KL divergence against size, one point for each variant",
         "Mean KL divergence by the token&#39;s position in the window, one line for each variant",

@@ -13,7 +13,7 @@ from config.settings import Settings
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Variant, Verdict
 from service import reporting
 from service.app import create_app
-from service.cli import app
+from service.cli.main import app
 from service.job import Job
 from service.stages import StageStore
 from service.store import Store, UnknownRun, open_store
