@@ -76,7 +76,7 @@ def tensor_plot(item: ReportedVariant, name: str, colors: Mapping[str, str]) -> 
                 left += size / unit
             cells += [Bar(row=row, left=start, width=end - start, type=kind) for start, end, kind in _runs(blocks, layers)]
         largest = max(sizes.values()) / unit
-        _paint(sizes_axes, bars, colors, room=0.14 * largest)
+        _paint(sizes_axes, bars, colors, room=0.16 * largest)
         _paint(grid, cells, colors, room=0.07 * layers)
         _legend(grid, bars, colors)
         sizes_axes.set_xlim(0, largest)

@@ -63,7 +63,7 @@ def test_means_by_position_pool_to_the_mean(windows: np.ndarray, buckets: int) -
     marks[:, 12] = False  # a position that is never scored
     scores = divergence.compare(random_model(1), random_model(2, noise=1), windows, scored=marks)
     found = divergence.positions(scores, 16, buckets=buckets)
-    assert len(found) == (6 if buckets > 6 else buckets)
+    assert len(found) == min(buckets, 6)
     measured = {m.name: m for m in divergence.measurements(scores)}
     assert sum(part.mean * part.n for part in found) / sum(part.n for part in found) == pytest.approx(measured["kld.mean"].value)
     assert sum(part.n for part in found) == measured["kld.mean"].n
