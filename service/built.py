@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from config.words import Measurement, Patch, Variant, Verdict
+from config.words import Measurement, Patch, Sample, Variant, Verdict
 from service.stages import File, Output
 
 Measured = Mapping[str, Measurement]
@@ -40,6 +40,15 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was found about one variant."""
+
+    measured: Measured
+    errors: Mapping[str, str]  # by measurement, why there is none
+    sample: Sample | None  # what the measurements rest on
+
+
+@dataclass(frozen=True, kw_only=True)
 class Built:
     """One variant with its files and what was found about it."""
 
@@ -48,6 +57,7 @@ class Built:
     bpw: float  # bits per weight
     measured: Measured
     verdict: Verdict
+    sample: Sample | None = None
 
     @property
     def bytes(self) -> int:
