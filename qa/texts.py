@@ -174,6 +174,19 @@ def cut(ids: Sequence[int], *, context: int, bos: int | None) -> Windows:
     return windows
 
 
+def pieces(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Path]) -> Iterator[tuple[str, bool]]:
+    """Conversations (.jsonl), whose special tokens count as such, and lines of plain text, in which they do not; without the BOS that a template writes."""
+    from engines import hf  # torch
+
+    for path in map(Path, texts):
+        if path.suffix == ".jsonl":
+            for messages in conversations([path]):
+                yield hf.render_chat(tokenizer, messages).removeprefix(tokenizer.bos_token or ""), True
+        else:
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                yield line, False
+
+
 def conversations(files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
     """The messages of each line of JSON Lines files. Raises MeasurementError that names the line which is not `{"messages": [...]}`."""
     for file in files:

@@ -20,6 +20,7 @@ from service.job import Job
 from service.publication import publish
 from service.stages import Input, Inputs, Output
 
+FLOAT16 = {"activation.max", "float16.failures"}  # measured only where a gate asks for it: it concerns the variant F16 alone
 _MEASUREMENTS = TypeAdapter(list[Measurement])
 _PATCHES = TypeAdapter(list[Patch])
 
@@ -76,6 +77,10 @@ def check(job: Job, fetched: Output) -> Checked | None:
     parity = job.apart("parity", "qa.parity:compare", {**pair, "texts": [job.data(path) for path in text.plain or text.chat]})
     if blocked(job, measured, parity):
         return None
+    if any(gate.measure in FLOAT16 for gate in job.recipe.gates):
+        texts_read = [job.data(path) for path in (*text.chat, *text.plain)]
+        if blocked(job, measured, job.apart("activations", "qa.activations:check", {"model": model.whole, "texts": texts_read})):
+            return None
     templates = job.apart("templates", "qa.templates:check", pair)
     if blocked(job, measured, templates):
         return None
