@@ -26,8 +26,11 @@ def main() -> None:
     np.save(given.out / "tokens.npy", windows)
     np.save(given.out / "marks.npy", np.full(windows.shape, texts.PLAIN, dtype=np.int8))
     group.measure(given.out, reference=given.reference, variants=given.variants, windows=given.out, context=given.context, threads=given.threads)
-    found = [group.load(given.out / f"{position}.json")["measurements"] for position in range(len(given.variants))]
-    print(json.dumps([next(item["value"] for item in items if item["name"] == "kld.mean") for items in found]))
+    found = [
+        group.pool([group.Part(file=given.out / f"{position}.npy", start=0, end=len(windows))], given.out, given.context)
+        for position in range(len(given.variants))
+    ]
+    print(json.dumps([next(item.value for item in pooled.measurements if item.name == "kld.mean") for pooled in found]))
 
 
 if __name__ == "__main__":

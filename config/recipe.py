@@ -15,7 +15,7 @@ from config.words import Kind, Variant
 RECIPES = Path(__file__).parent / "recipes"
 
 GgufType = Literal[
-    "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS",
+    "BF16", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS",
     "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S",
 ]  # fmt: skip
 
@@ -41,7 +41,7 @@ class Variants(Strict):
     """Which variants to build."""
 
     gguf: tuple[GgufType, ...] = ()
-    """llama.cpp's stock mixes, made with the imatrix; BF16 is the unquantized conversion."""
+    """llama.cpp's stock mixes, made with the imatrix; BF16 is the unquantized conversion, and F16 wants a gate on `float16.failures`."""
     bnb_4bit: bool = False
     """Plain bitsandbytes NF4 safetensors."""
     sixteen_bit: bool = True
@@ -71,6 +71,26 @@ class Text(Strict):
         return self
 
 
+class EvaluationText(Text):
+    """Text to measure divergence on: a first sample, and what it may be extended to where that does not decide a gate."""
+
+    tokens: int = Field(default=100_000, gt=0)
+    """The first sample: use at most this many tokens."""
+    most_tokens: int | None = Field(default=None, gt=0)
+    """Extend it to at most this many, for the variants with a gate that the sample leaves undecided; four times `tokens` when absent."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.most_tokens is not None and self.most_tokens < self.tokens:
+            raise ValueError(f"`most_tokens` ({self.most_tokens}) must not be less than `tokens` ({self.tokens}), which the first sample takes")
+        return self
+
+    @property
+    def most(self) -> int:
+        """Tokens that the sample may be extended to."""
+        return 4 * self.tokens if self.most_tokens is None else self.most_tokens
+
+
 class Mmlu(Strict):
     """Multiple-choice questions: hendrycks/test's CSV files, or parquet files laid out as in the Hub's cais/mmlu."""
 
@@ -94,7 +114,7 @@ class Generation(Strict):
 class Evaluation(Strict):
     """What every variant is measured on."""
 
-    divergence: Text
+    divergence: EvaluationText
     context: int = Field(default=512, ge=32)
     """Window length in tokens; as in llama-perplexity, the second half of each window is scored, and of `chat` only the assistant's answers."""
     mmlu: Mmlu
@@ -102,15 +122,27 @@ class Evaluation(Strict):
 
 
 class Gate(Strict):
-    """A condition on one measurement, with its error: the bound must hold at 95 % confidence (one-sided)."""
+    """A condition on one measurement, with its error: the bound must hold at 95 % confidence (one-sided).
+
+    A bound is a value, or with `relative_to` a factor or a difference. So `{measure: kld.mean, relative_to: published, compare: ratio, at_most: 1.05}` asks for
+    at most 1.05 times the mean divergence of what is published.
+    """
 
     name: str
     measure: str
     """Name of the measurement, e.g. `kld.mean`."""
     at_most: float | None = None
     at_least: float | None = None
+    relative_to: str | None = None
+    """What the bound is relative to: the tag of a variant of the same recipe; `stock`, the stock mix of the same size, which applies to planned mixes only; or
+    `published`, what was last published of the same variant of the same upstream repo. What was measured on other text or questions cannot be compared, which
+    blocks like a measurement that is missing; before anything is published, the gate passes and says so."""
+    compare: Literal["ratio", "difference"] | None = None
+    """With `relative_to`: whether the bound is a factor of the other value or is added to it."""
     kinds: tuple[Kind, ...] = tuple(Kind)
     """The gate applies to variants of these kinds."""
+    tags: tuple[str, ...] = ()
+    """The gate applies to these variants only; to all when empty."""
     scope: Literal["release", "variant"] = "variant"
     """`release`: measured once on the 16-bit model; when it fails, every variant is blocked and nothing more is built."""
 
@@ -118,7 +150,16 @@ class Gate(Strict):
     def _one_bound(self) -> Self:
         if (self.at_most is None) == (self.at_least is None):
             raise ValueError("give exactly one of `at_most` and `at_least`")
+        if (self.relative_to is None) != (self.compare is None):
+            raise ValueError("`relative_to` and `compare` go together: say `compare: ratio` or `compare: difference`, or leave out both")
+        if self.relative_to is not None and self.scope == "release":
+            raise ValueError("what is measured on the release itself cannot be relative to a variant: leave out `relative_to` or `scope: release`")
         return self
+
+    def applies_to(self, variant: Variant) -> bool:
+        """Whether the gate is for this variant: of its kind and tags, and not relative to itself or to a stock mix that it has not."""
+        there = self.relative_to != variant.tag and (self.relative_to != "stock" or variant.like is not None)
+        return variant.kind in self.kinds and (not self.tags or variant.tag in self.tags) and there
 
 
 class Recipe(Strict):
@@ -139,6 +180,12 @@ class Recipe(Strict):
             raise ValueError(f"gate names must be unique; repeated: {', '.join(repeated)}")
         if not self.variants.listed():
             raise ValueError("variants: name at least one variant to build")
+        tags = {variant.tag for variant in self.variants.listed()}
+        for gate in self.gates:
+            if gate.relative_to not in {None, "published", "stock", *tags}:
+                raise ValueError(f"gate {gate.name} is relative to {gate.relative_to}, which is neither `published` nor `stock` nor a variant of this recipe")
+            if unknown := sorted(set(gate.tags) - tags):
+                raise ValueError(f"gate {gate.name} names variants that this recipe does not build: {', '.join(unknown)}")
         return self
 
     def digest(self) -> str:

@@ -1,6 +1,7 @@
 """The records that rooms hand to one another, named by the words of the architecture: release, patch, variant, measurement, verdict."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -45,6 +46,7 @@ class Variant:
 
     tag: str  # "Q4_K_M", "bnb-4bit", "16bit"
     kind: Kind
+    like: str | None = None  # of a planned mix: the tag of the stock mix of the same size, which relative gates call `stock`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,17 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a variant's figures were measured on, and how each window of the evaluation text bears on their error."""
+
+    basis: Mapping[str, str]  # by the first word of a measurement's name a digest; only where it is the same can figures be compared
+    windows: str = ""  # digest of the windows' tokens: where it is the same, two variants were measured on the same windows in the same order
+    influences: Mapping[str, Sequence[float | None]] = field(default_factory=dict)  # by measurement and window; see `qa.divergence.influence`
+    look: int = 1  # how often the sample was looked at
+    looks: int = 1  # how often it may be
+
+
+@dataclass(frozen=True, kw_only=True)
 class Waiver:
     """A gate that a named person set aside for one variant of one run, and why."""
 
@@ -92,7 +105,13 @@ class GateResult:
     condition: str  # "at most 0.15"
     outcome: Outcome
     reason: str  # in words, with the figures; also when it passed
-    limit: float | None = None  # the threshold, in the measurement's unit
+    limit: float | None = None  # the threshold, in the measurement's unit; of a relative condition: what it comes to
+    against: str | None = None  # what a relative condition compares with, in words
+    reference: float | None = None  # the value there
+    margin: float | None = None  # how far from the limit the value must be to decide, in its unit
+    undecided: bool = False  # the value is nearer to the limit than that: failed for lack of data
+    look: int = 1  # how often the sample was looked at; from the second time on it was extended before
+    looks: int = 1  # how often it could have been; the confidence of each look is corrected for that
     waiver: Waiver | None = None  # who set this result aside; `outcome` still says how it came out
 
 

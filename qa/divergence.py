@@ -196,22 +196,58 @@ def log_softmax(logits: Floats) -> Doubles:
 
 
 def clustered(values: Doubles) -> tuple[float, float | None]:
-    """Mean of values (windows, n) over what is not NaN, and its standard error from the spread of the windows' sums; None with a single window.
+    """Mean of values (windows, n) over what is not NaN, and its standard error from the spread of the windows' sums; None with a single window."""
+    mean, each = influence(values)
+    return mean, spread(each)
 
-    The error is that of a ratio of totals over clusters of unequal size (Cochran, Sampling Techniques, chapter on ratio estimators, windows as units); with as
-    many values in each window it is the standard error of the windows' means.
+
+def influence(values: Doubles) -> tuple[float, Doubles]:
+    """Mean of values (windows, n) over what is not NaN, and by how much each window (windows) moves it; NaN for a window without values.
+
+    The mean is a ratio of totals over clusters of unequal size, linearised (Cochran, Sampling Techniques, chapter on ratio estimators, windows as units).
     """
     count = (~np.isnan(values)).sum(axis=1)
-    sums, count = np.nansum(values, axis=1)[count > 0], count[count > 0]
-    mean, clusters = float(sums.sum() / count.sum()), len(count)
-    if clusters < 2:
-        return mean, None
-    return mean, math.sqrt(clusters / (clusters - 1) * float(((sums - mean * count) ** 2).sum())) / float(count.sum())
+    sums = np.nansum(values, axis=1)
+    mean = float(sums.sum() / count.sum())
+    return mean, np.where(count > 0, (sums - mean * count) / count.sum(), np.nan)
+
+
+def spread(each: Doubles) -> float | None:
+    """The standard error of a figure from its windows' influences; None with a single window. That of a difference: from the differences of influences.
+
+    With as many values in each window it is the standard error of the windows' means.
+    """
+    moved = each[~np.isnan(each)]
+    return None if len(moved) < 2 else math.sqrt(len(moved) / (len(moved) - 1) * float((moved**2).sum()))
 
 
 def perplexities(scores: Scores) -> tuple[float, float]:
     """Perplexity of the reference and of the variant over the scored tokens."""
     return math.exp(np.nanmean(scores.reference_nll)), math.exp(np.nanmean(scores.variant_nll))
+
+
+def influences(scores: Scores, texts: Sequence[str] = ()) -> dict[str, Doubles]:
+    """By how much each window (windows) moves each figure of `measurements` that has an error, by its name."""
+    found = _influences(scores, "")
+    kinds = np.array(texts)
+    for text in dict.fromkeys(texts) if len(set(texts)) > 1 else ():
+        part = {name: np.where((kinds == text)[:, None], getattr(scores, name), np.nan) for name in Scores.__annotations__}
+        found |= _influences(Scores(**part), f".{text}")
+    return {name: each for name, (_, each) in found.items()}
+
+
+def _influences(scores: Scores, text: str) -> dict[str, tuple[float, Doubles]]:
+    """The figures that have an error, and the windows' influences on them."""
+    log_ratio, on_ratio = influence(scores.variant_nll - scores.reference_nll)
+    square, on_square = influence((np.exp(-scores.variant_nll) - np.exp(-scores.reference_nll)) ** 2)
+    rms, ratio = math.sqrt(square), math.exp(log_ratio)
+    return {
+        f"kld{text}.mean": influence(scores.kld),
+        f"same_top{text}": influence(scores.same_top),
+        # what moves a root is what moves the square, over twice the root; without any change nothing does
+        f"dp.rms{text}": (rms, on_square / (2 * rms) if rms else on_square),
+        f"ppl.ratio{text}": (ratio, ratio * on_ratio),
+    }
 
 
 def measurements(scores: Scores, texts: Sequence[str] = ()) -> list[Measurement]:
@@ -247,19 +283,9 @@ def positions(scores: Scores, context: int, *, buckets: int = BUCKETS) -> list[B
 def _measurements(scores: Scores, text: str) -> list[Measurement]:
     kld = scores.kld[~np.isnan(scores.kld)]
     tokens = int(kld.size)
-    mean, error = clustered(scores.kld)
-    share, share_error = clustered(scores.same_top)
-    log_ratio, log_error = clustered(scores.variant_nll - scores.reference_nll)
-    ratio = math.exp(log_ratio)
-    square, square_error = clustered((np.exp(-scores.variant_nll) - np.exp(-scores.reference_nll)) ** 2)
-    rms = math.sqrt(square)
-    # the error of a root is that of the square over twice the root; without any change there is none
-    rms_error = None if square_error is None else square_error / (2 * rms) if rms else 0.0
     quantiles = zip(QUANTILES, np.quantile(kld, list(QUANTILES.values())), strict=True)
-    return [
-        Measurement(name=f"kld{text}.mean", value=mean, unit="nats", stderr=error, n=tokens),
-        *(Measurement(name=f"kld{text}.{name}", value=float(value), unit="nats", n=tokens) for name, value in quantiles),
-        Measurement(name=f"same_top{text}", value=share, unit="share", stderr=share_error, n=tokens),
-        Measurement(name=f"dp.rms{text}", value=rms, unit="share", stderr=rms_error, n=tokens),
-        Measurement(name=f"ppl.ratio{text}", value=ratio, unit="ratio", stderr=None if log_error is None else ratio * log_error, n=tokens),
-    ]
+    units = {f"kld{text}.mean": "nats", f"same_top{text}": "share", f"dp.rms{text}": "share", f"ppl.ratio{text}": "ratio"}
+    mean, *others = (
+        Measurement(name=name, value=value, unit=units[name], stderr=spread(each), n=tokens) for name, (value, each) in _influences(scores, text).items()
+    )
+    return [mean, *(Measurement(name=f"kld{text}.{name}", value=float(value), unit="nats", n=tokens) for name, value in quantiles), *others]

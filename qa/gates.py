@@ -1,28 +1,45 @@
 """Applies a recipe's gates to what was measured: passed only when every gate's bound holds at 95 % confidence; what is missing or went wrong blocks.
 
+A sample that does not decide a gate may be extended and looked at again. Each look could pass a bad variant by chance, so with n looks planned each is made at
+a confidence of 1 - 0.05/n (Bonferroni), the first included: all together err in at most 5 % of cases, however many are needed.
+
 A gate that a person waived does not block. Its result keeps the outcome it has, so that nobody takes a waiver for a pass.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import NormalDist
+from types import MappingProxyType
 
+from config.errors import MeasurementError
 from config.recipe import Gate
-from config.words import GateResult, Measurement, Outcome, Variant, Verdict, Waiver
+from config.words import GateResult, Measurement, Outcome, Sample, Variant, Verdict, Waiver
+from qa.relative import Bound, References, bound
 
-ONE_SIDED_95 = 1.645  # standard errors
+ERROR_RATE = 0.05  # one-sided, of all looks at a sample together
 SHOWN_DETAILS = 3
+NOTHING: References = MappingProxyType({})
 
 
 def judge(
-    variant: Variant, gates: Sequence[Gate], measurements: Mapping[str, Measurement], errors: Mapping[str, str], waivers: Sequence[Waiver] = ()
+    variant: Variant,
+    gates: Sequence[Gate],
+    measurements: Mapping[str, Measurement],
+    errors: Mapping[str, str],
+    waivers: Sequence[Waiver] = (),
+    *,
+    sample: Sample | None = None,
+    references: References = NOTHING,
 ) -> Verdict:
     """The verdict on one variant.
 
     `errors` says what went wrong, by measurement or by stage. A gate whose measurement has an error of its own, is missing or is not a number comes out as an
     error and blocks, and so does a recipe without any gate for this kind of variant. A waiver among `waivers` covers the gate and outcome that it names.
+    `sample` says what the measurements rest on, `references` what relative gates compare with.
     """
-    results = tuple(_waived(_apply(gate, measurements.get(gate.measure), errors), variant, waivers) for gate in gates if variant.kind in gate.kinds)
+    applied = (_apply(gate, measurements.get(gate.measure), errors, sample, references) for gate in gates if gate.applies_to(variant))
+    results = tuple(_waived(result, variant, waivers) for result in applied)
     if not results:
         reason = f"The recipe has no gate for variants of kind {variant.kind}, and nothing unmeasured is published."
         return Verdict(tag=variant.tag, outcome=Outcome.ERROR, reasons=(reason,), results=())
@@ -37,21 +54,33 @@ def _waived(result: GateResult, variant: Variant, waivers: Sequence[Waiver]) -> 
     return replace(result, waiver=next((item for item in waivers if (item.tag, item.gate, item.outcome) == (variant.tag, result.gate, result.outcome)), None))
 
 
-def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str]) -> GateResult:
-    if measured is None or gate.measure in errors or not math.isfinite(measured.value) or not math.isfinite(measured.stderr or 0.0):
-        outcome, reason = Outcome.ERROR, _unmeasured(gate, measured, errors)
-    else:
-        outcome, reason = _compare(gate, measured)
-    return GateResult(
+def undecided(results: Sequence[GateResult]) -> list[GateResult]:
+    """The results that more of the same could decide."""
+    return [result for result in results if result.undecided]
+
+
+def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str], sample: Sample | None, references: References) -> GateResult:
+    result = GateResult(
         gate=gate.name,
         measure=gate.measure,
         value=None if measured is None else measured.value,
         stderr=None if measured is None else measured.stderr,
         condition=_condition(gate),
-        outcome=outcome,
-        reason=reason,
-        limit=_limit(gate)[0],
+        outcome=Outcome.ERROR,
+        reason="",
+        limit=_limit(gate)[0] if gate.relative_to is None else None,
     )
+    if measured is None or gate.measure in errors or not math.isfinite(measured.value) or not math.isfinite(measured.stderr or 0.0):
+        return replace(result, reason=_unmeasured(gate, measured, errors))
+    try:
+        against = bound(gate, _limit(gate)[0], measured, sample, references)
+    except MeasurementError as error:
+        return replace(result, reason=str(error))
+    if against is None:
+        return replace(
+            result, outcome=Outcome.PASSED, reason=f"{_is(gate, measured)}. Nothing of this variant was published before, so it is compared with nothing."
+        )
+    return _compare(gate, measured, against, result, sample if sample is not None and gate.measure in sample.influences else None)
 
 
 def _unmeasured(gate: Gate, measured: Measurement | None, errors: Mapping[str, str]) -> str:
@@ -62,24 +91,48 @@ def _unmeasured(gate: Gate, measured: Measurement | None, errors: Mapping[str, s
     return f"{gate.measure} came out as {measured.value}, which is not a finite number."
 
 
-def _compare(gate: Gate, measured: Measurement) -> tuple[Outcome, str]:
-    """How the gate came out, and why: the whole interval of the error must lie on the right side of the limit."""
-    limit, direction = _limit(gate)
-    margin = ONE_SIDED_95 * (measured.stderr or 0.0)
-    excess = direction * (measured.value - limit)  # above 0: on the wrong side
-    shown, unit = _figure(measured, measured.value), _unit(measured)
-    error = f" ± {_figure(measured, measured.stderr)}" if measured.stderr is not None else ""
-    said = f"{gate.measure} is {shown}{error}{unit}, {_condition(gate, measured)} is allowed"
-    if excess + margin <= 0:
-        return Outcome.PASSED, f"{said}."
-    if excess - margin > 0:
-        return Outcome.FAILED, f"{said}: {_how_far(measured, limit, excess)}{_details(measured)}."
-    side = "the right" if excess <= 0 else "the wrong"
-    bound = _figure(measured, measured.value + direction * margin)
-    return Outcome.FAILED, (
-        f"{said}: undecided, the sample is too small. The value is on {side} side, but at 95 % confidence it may be as "
-        f"{'high' if direction > 0 else 'low'} as {bound}. Measure on more {'questions' if gate.measure.startswith('mmlu') else 'text'}{_details(measured)}."
+def _compare(gate: Gate, measured: Measurement, against: Bound, result: GateResult, sample: Sample | None) -> GateResult:
+    """How the gate came out, and why: the whole interval of the error must lie on the right side of the limit. `sample` only when it could be extended."""
+    look, looks = (1, 1) if sample is None else (sample.look, sample.looks)
+    direction = _limit(gate)[1]
+    margin = NormalDist().inv_cdf(1 - ERROR_RATE / looks) * (against.stderr or 0.0)
+    excess = direction * (measured.value - against.limit)  # above 0: on the wrong side
+    said = f"{_is(gate, measured)}, {_allowed(gate, measured, against)} is allowed"
+    result = replace(
+        result,
+        limit=against.limit,
+        against=against.against,
+        reference=None if against.reference is None else against.reference.value,
+        margin=margin,
+        look=look,
+        looks=looks,
     )
+    if excess + margin <= 0:
+        return replace(result, outcome=Outcome.PASSED, reason=f"{said}.")
+    if excess - margin > 0:
+        return replace(result, outcome=Outcome.FAILED, reason=f"{said}: {_how_far(measured, against.limit, excess)}{_details(measured)}.")
+    side = "the right" if excess <= 0 else "the wrong"
+    worst = _figure(measured, measured.value + direction * margin)
+    extended = f", even after {look} looks, the last at {measured.n} tokens" if looks > 1 and look == looks else ""
+    reason = (
+        f"{said}: undecided, the sample is too small{extended}. The value is on {side} side, but at 95 % confidence it may be as "
+        f"{'high' if direction > 0 else 'low'} as {worst}. Measure on more {'questions' if gate.measure.startswith('mmlu') else 'text'}{_details(measured)}."
+    )
+    return replace(result, outcome=Outcome.FAILED, undecided=True, reason=reason)
+
+
+def _is(gate: Gate, measured: Measurement) -> str:
+    error = f" ± {_figure(measured, measured.stderr)}" if measured.stderr is not None else ""
+    return f"{gate.measure} is {_figure(measured, measured.value)}{error}{_unit(measured)}"
+
+
+def _allowed(gate: Gate, measured: Measurement, against: Bound) -> str:
+    """The condition with what it comes to: `at most 1.05 × Q4_K_M's 0.02 ± 0.001, 0.021,`."""
+    if against.reference is None:
+        return _condition(gate, measured)
+    other = against.reference
+    error = f" ± {_figure(measured, other.stderr)}" if other.stderr is not None else ""
+    return f"{_condition(gate)} ({against.against}: {_figure(measured, other.value)}{error}), that is {_figure(measured, against.limit)},"
 
 
 def _limit(gate: Gate) -> tuple[float, int]:
@@ -102,7 +155,12 @@ def _how_far(measured: Measurement, limit: float, excess: float) -> str:
 
 def _condition(gate: Gate, measured: Measurement | None = None) -> str:
     limit, direction = _limit(gate)
-    return f"at {'most' if direction > 0 else 'least'} {f'{limit:g}' if measured is None else _figure(measured, limit)}"
+    shown = f"{limit:g}" if measured is None else _figure(measured, limit)
+    if gate.compare == "ratio":
+        shown = f"{limit:g} × {gate.relative_to}"
+    elif gate.compare == "difference":
+        shown = f"{gate.relative_to} {'-' if limit < 0 else '+'} {abs(limit):g}"
+    return f"at {'most' if direction > 0 else 'least'} {shown}"
 
 
 def _figure(measured: Measurement, value: float | None) -> str:
@@ -115,7 +173,7 @@ def _figure(measured: Measurement, value: float | None) -> str:
 
 
 def _unit(measured: Measurement) -> str:
-    return "" if measured.unit in {"share", "count", "ratio"} else f" {measured.unit}"
+    return "" if measured.unit in {"share", "count", "ratio", "magnitude"} else f" {measured.unit}"
 
 
 def _details(measured: Measurement) -> str:

@@ -1,4 +1,4 @@
-"""The stages that measure a variant: divergence from the 16-bit model, questions, greedy answers, and the file itself.
+"""The stages that measure a variant: questions, greedy answers, and the file itself. Divergence is measured in `qa.group`.
 
 transformers and torch take seconds to import, so the GGUF way does without them: its prompts are rendered by llama.cpp.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from config.words import Measurement
 from engines import llama, llama_server
-from qa import divergence, file_checks, generation, group, texts
+from qa import file_checks, generation
 from qa import mmlu as questionnaire
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def gguf(
     *,
     reference: Path,
     answers: Path,
-    diverged: Path,
     variant: Path,
     mmlu: Path,
     form: str,
@@ -59,11 +58,10 @@ def gguf(
     max_tokens: int,
     threads: int,
 ) -> dict[str, Any]:
-    """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`; `diverged` is its file of `qa.group`.
+    """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`, but for its divergence.
 
     Raises MeasurementError or ToolError.
     """
-    distance = group.load(diverged)
     files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
     with llama_server.serve(variant, threads=threads) as server:
         prepared = [generation.Prompt(question=prompt, rendered=server.apply_template(_user(prompt), add_generation_prompt=True)) for prompt in prompts]
@@ -74,7 +72,7 @@ def gguf(
         with _form_gguf(form, model, threads) as asked:
             given, remarks = questionnaire.ask(model, subjects, asked)
     scores = _questions(out, _load(answers), given, remarks)
-    return _result(distance, [*scores, _efficiency(scores, variant.stat().st_size), *answered, *files])
+    return {"measurements": [asdict(item) for item in (*scores, _efficiency(scores, variant.stat().st_size), *answered, *files)]}
 
 
 def transformers(
@@ -82,7 +80,6 @@ def transformers(
     *,
     reference: Path,
     answers: Path,
-    windows: Path,
     variant: Path,
     mmlu: Path,
     form: str,
@@ -90,24 +87,21 @@ def transformers(
     questions_per_subject: int | None,
     prompts: Sequence[str],
     max_tokens: int,
-    context: int,
     threads: int,
 ) -> dict[str, Any]:
-    """Every measurement of a safetensors folder against the 16-bit folder `reference` and its `answers`. Raises MeasurementError."""
+    """Every measurement of a safetensors folder against the 16-bit folder `reference` and its `answers`, but for its divergence. Raises MeasurementError."""
     from engines import hf  # torch
 
-    tokens, marks, kinds = texts.load(windows, context)
     files = file_checks.folder(variant, reference)
     subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject)
-    with hf.open_model(reference, threads=threads) as original, hf.open_model(variant, threads=threads) as model:
+    with hf.open_model(variant, threads=threads) as model:
         tokenizer = model.tokenizer
         prepared = [generation.Prompt(question=prompt, rendered=hf.render_chat(tokenizer, _user(prompt), add_generation_prompt=True)) for prompt in prompts]
         answered = generation.check(model, prepared, bos=tokenizer.bos_token or "", stop=hf.end_tokens(variant), max_tokens=max_tokens)
-        distance = group.described(divergence.compare(original.logits, model.logits, tokens, scored=marks > 0), kinds, context)
         given, remarks = questionnaire.ask(model, subjects, _form_transformers(form, model))
     scores = _questions(out, _load(answers), given, remarks)
     size = sum(file.stat().st_size for file in variant.glob("*.safetensors"))
-    return _result(distance, [*scores, _efficiency(scores, size), *answered, files])
+    return {"measurements": [asdict(item) for item in (*scores, _efficiency(scores, size), *answered, files)]}
 
 
 def _questions(out: Path, before: Sequence[questionnaire.Answer], given: Sequence[questionnaire.Answer], remarks: Sequence[str]) -> list[Measurement]:
@@ -169,8 +163,3 @@ def _load(answers: Path) -> list[questionnaire.Answer]:
 
 def _user(prompt: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}]
-
-
-def _result(distance: Mapping[str, Any], measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """All measurements, and the divergence by position, which only the report shows."""
-    return {"measurements": [*distance["measurements"], *(asdict(measurement) for measurement in measurements)], "positions": distance["positions"]}

@@ -1,6 +1,6 @@
 """Does the 16-bit GGUF answer like the model it was converted from, before anything is quantized? Token ids and logits of both are compared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 from config.words import Measurement
 from engines import hf, llama
 from qa import divergence
-from qa.texts import conversations, cut
+from qa.texts import cut, pieces
 
 VERSION = 1  # raise when outputs change
 
@@ -27,13 +27,13 @@ def compare(out: Path, *, model: Path, gguf: Path, texts: Sequence[Path], thread
     """
     with hf.open_model(model, threads=threads) as original, llama.open_model(gguf, context=CONTEXT, threads=threads) as converted:
         ids: list[int] = []
-        details, pieces = [], 0
-        for text, special in islice(_pieces(original, texts), PIECES):
+        details, compared = [], 0
+        for text, special in islice(pieces(original.tokenizer, texts), PIECES):
             expected = original.tokenize(text, add_special=False, parse_special=special)
             found = converted.tokenize(text, add_special=False, parse_special=special)
             if expected != found:
                 details.append(f"{text[:SHOWN]!r} is {expected[:8]}… ({len(expected)} tokens) in transformers and {found[:8]}… ({len(found)}) in llama.cpp")
-            pieces += 1
+            compared += 1
             ids += expected
         vocabulary = converted.vocabulary
         windows = cut(ids[: CONTEXT * WINDOWS], context=CONTEXT, bos=vocabulary.bos if vocabulary.adds_bos else None)
@@ -41,19 +41,8 @@ def compare(out: Path, *, model: Path, gguf: Path, texts: Sequence[Path], thread
     mean, error = divergence.clustered(scores.kld)
     tokens = int(scores.kld.size)
     measurements = [
-        Measurement(name="parity.token_mismatches", value=len(details), unit="count", n=pieces, details=tuple(details)),
+        Measurement(name="parity.token_mismatches", value=len(details), unit="count", n=compared, details=tuple(details)),
         Measurement(name="parity.kld", value=mean, unit="nats", stderr=error, n=tokens),
         Measurement(name="parity.max_difference", value=float(scores.difference.max()), unit="share", n=tokens),
     ]
     return {"measurements": [asdict(measurement) for measurement in measurements]}
-
-
-def _pieces(model: hf.HfModel, texts: Sequence[Path]) -> Iterator[tuple[str, bool]]:
-    """Conversations, whose special tokens count as such, and lines of plain text, in which they do not."""
-    for path in map(Path, texts):
-        if path.suffix == ".jsonl":
-            for messages in conversations([path]):
-                yield hf.render_chat(model.tokenizer, messages).removeprefix(model.tokenizer.bos_token or ""), True
-        else:
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                yield line, False

@@ -28,14 +28,19 @@ TEXTS = {ANSWER: "chat", PLAIN: "plain"}
 PROBE = "\ue000"  # a private-use character: no template treats it in its own way, and no conversation holds it
 
 
-def prepare(out: Path, *, model: Path, chat: Sequence[Path], plain: Sequence[Path], tokens: int, context: int) -> dict[str, Any]:
+def prepare(
+    out: Path, *, model: Path, chat: Sequence[Path], plain: Sequence[Path], tokens: int, context: int, most_tokens: int | None = None
+) -> dict[str, Any]:
     """Write tokens.npy, the windows of the conversations and then of the plain texts, and marks.npy, which says what may be scored.
 
     As in llama-perplexity, a text begins with BOS where the tokenizer adds it, tokens run on from one file into the next, the rest that does not fill a window
     is left out, and BOS replaces each window's first token. Conversations are rendered in the model's own template, and only the tokens of the assistant's
-    answers are marked (`answers`); special tokens count as such there, and not in plain text. At most `tokens` tokens are used, half of them for each text when
-    both are named, or more when the other has fewer. Raises MeasurementError when a text does not fill two windows or holds no answer to score.
+    answers are marked (`answers`); special tokens count as such there, and not in plain text. At most `most_tokens` tokens are used, `tokens` without it,
+    half of them for each text when both are named, or more when the other has fewer. Returns `tokens`, `windows` and `looks`: the windows of the first sample,
+    which has at most `tokens` tokens, of twice that, and so on to all; see `part`.
+    Raises MeasurementError when a text does not fill two windows or holds no answer to score.
     """
+    first, tokens = tokens, tokens if most_tokens is None else most_tokens
     from engines import hf  # torch
 
     tokenizer = hf.load_tokenizer(model)
@@ -43,20 +48,42 @@ def prepare(out: Path, *, model: Path, chat: Sequence[Path], plain: Sequence[Pat
     found = {ANSWER: _joined(_said(tokenizer, chat), bos, tokens), PLAIN: _joined(_read(tokenizer, plain), bos, tokens)}
     room = max(tokens - tokens // 2, tokens - len(found[PLAIN])) if plain else tokens  # for the conversations
     limits = {ANSWER: room, PLAIN: tokens - min(room, len(found[ANSWER])) if chat else tokens}
-    parts = []
+    parts: list[tuple[Windows, Marks]] = []
+    kinds: list[str] = []
     for text in [ANSWER] * bool(chat) + [PLAIN] * bool(plain):
         ids, marks = ([pair[i] for pair in found[text][: limits[text]]] for i in (0, 1))
         windows = cut(ids, context=context, bos=bos)
+        kinds += [TEXTS[text]] * len(windows)
         parts.append((windows, np.asarray(marks[: windows.size], dtype=np.int8).reshape(windows.shape)))
-        if not parts[-1][1][:, context // 2 + 1 :].any():
-            raise MeasurementError(
-                "The evaluation conversations have no answer to score in the later half of any window. "
-                "They hold no message of the role `assistant`, or the chat template leaves them out: correct one of the two, or name plain text only."
-            )
     all_windows, all_marks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    sizes = _looks(len(all_windows), first // context)
+    if chat and not (all_marks[part(kinds, 0, sizes[0]), context // 2 + 1 :] == ANSWER).any():
+        raise MeasurementError(
+            "The evaluation conversations have no answer to score in the later half of any window of the sample. "
+            "They hold no message of the role `assistant`, or the chat template leaves them out: correct one of the two, or name plain text only."
+        )
     np.save(out / "tokens.npy", all_windows)
     np.save(out / "marks.npy", all_marks)
-    return {"tokens": int(all_windows.size), "windows": len(all_windows)}
+    return {"tokens": int(all_windows.size), "windows": len(all_windows), "looks": sizes}
+
+
+def _looks(windows: int, first: int) -> list[int]:
+    """Sizes of the sample, each about twice the one before, to all windows; what would add less than half is not worth a look of its own."""
+    sizes = [min(max(first, 2), windows)]
+    while 2 * windows >= 3 * sizes[-1]:
+        sizes.append(min(2 * sizes[-1], windows))
+    return sizes
+
+
+def part(kinds: Sequence[str], start: int, end: int) -> npt.NDArray[np.intp]:
+    """Indices of the windows by which the sample of `end` windows exceeds that of `start`; `kinds` names each window's text, as `load` gives them.
+
+    A sample takes half of its windows from each text, from the beginning, or more where the other has fewer. So a larger sample holds the smaller ones.
+    """
+    chat = np.flatnonzero(np.asarray(kinds) == TEXTS[ANSWER])
+    plain = np.flatnonzero(np.asarray(kinds) == TEXTS[PLAIN])
+    before, after = (min(len(chat), max(size - size // 2, size - len(plain))) for size in (start, end))
+    return np.concatenate([chat[before:after], plain[start - before : end - after]])
 
 
 def _said(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Path]) -> Iterator[tuple[int, int]]:
@@ -145,6 +172,19 @@ def cut(ids: Sequence[int], *, context: int, bos: int | None) -> Windows:
     if bos is not None:
         windows[:, 0] = bos
     return windows
+
+
+def pieces(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Path]) -> Iterator[tuple[str, bool]]:
+    """Conversations (.jsonl), whose special tokens count as such, and lines of plain text, in which they do not; without the BOS that a template writes."""
+    from engines import hf  # torch
+
+    for path in map(Path, texts):
+        if path.suffix == ".jsonl":
+            for messages in conversations([path]):
+                yield hf.render_chat(tokenizer, messages).removeprefix(tokenizer.bos_token or ""), True
+        else:
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                yield line, False
 
 
 def conversations(files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:

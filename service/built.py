@@ -1,9 +1,9 @@
 """What the stages of a release hand to one another: the checked 16-bit model, what variants are measured with, and the variants."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from config.words import Measurement, Patch, Variant, Verdict
+from config.words import Measurement, Patch, Sample, Variant, Verdict
 from publishers.report.figures import Position
 from service.stages import File, Output
 
@@ -42,10 +42,11 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What was found about one variant, and, where measuring itself failed, why: a gate without its measurement blocks."""
+    """What was found about one variant."""
 
     measured: Measured
-    errors: Mapping[str, str] = field(default_factory=dict)  # by measurement
+    errors: Mapping[str, str]  # by measurement, why there is none
+    sample: Sample | None  # what the measurements rest on
     positions: tuple[Position, ...] = ()  # divergence along the evaluation window
 
 
@@ -58,6 +59,7 @@ class Built:
     bpw: float  # bits per weight
     measured: Measured
     verdict: Verdict
+    sample: Sample | None = None
     positions: tuple[Position, ...] = ()  # divergence along the evaluation window
 
     @property

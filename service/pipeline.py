@@ -12,18 +12,18 @@ from config.errors import SluiceError, UpstreamError
 from config.recipe import Gate, Text
 from config.rules import FAMILIES, FIXES
 from config.words import Kind, Measurement, Outcome, Patch, Variant
-from publishers.report.figures import Position
 from qa import gates
+from qa.relative import Reference
 from service.built import Built, Checked, Found, Made, Measured, Yardstick, weights
-from service.groups import groups, memory_for_models
+from service.divergence import diverge, published_before, references
 from service.job import Job
 from service.publication import publish
 from service.reporting import report
 from service.stages import Input, Inputs, Output
 
+FLOAT16 = {"activation.max", "float16.failures"}  # measured only where a gate asks for it: it concerns the variant F16 alone
 _MEASUREMENTS = TypeAdapter(list[Measurement])
 _PATCHES = TypeAdapter(list[Patch])
-_POSITIONS = TypeAdapter(tuple[Position, ...])
 
 
 def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
@@ -39,13 +39,12 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
         return "blocked"
     yardstick = prepare(job, checked)
     made = [Made(variant=variant, output=build(job, checked, variant)) for variant in job.recipe.variants.listed()]
-    diverged = diverge(job, checked, yardstick, made)
+    published = published_before(job, (item.variant for item in made))
+    diverged = diverge(job, checked, yardstick, made, published)
+    found = {item.variant.tag: measure(job, checked, yardstick, item, diverged[item.variant.tag]) for item in made}
     built = []
     for position, item in enumerate(made):
-        found = measure(job, checked, yardstick, item, diverged.get(item.variant.tag))
-        verdict = gates.judge(item.variant, job.recipe.gates, found.measured, found.errors, job.waivers)
-        bpw = bits_per_weight(checked, item.output)
-        built.append(Built(variant=item.variant, output=item.output, bpw=bpw, measured=found.measured, verdict=verdict, positions=found.positions))
+        built.append(judged(job, checked, item, found, published))
         record(job, position, built[-1])
     page = report(job, built)
     publish(job, api, upstream, checked, yardstick, built, page)
@@ -81,6 +80,10 @@ def check(job: Job, fetched: Output) -> Checked | None:
     parity = job.apart("parity", "qa.parity:compare", {**pair, "texts": [job.data(path) for path in text.plain or text.chat]})
     if blocked(job, measured, parity):
         return None
+    if any(gate.measure in FLOAT16 for gate in job.recipe.gates):
+        texts_read = [job.data(path) for path in (*text.chat, *text.plain)]
+        if blocked(job, measured, job.apart("activations", "qa.activations:check", {"model": model.whole, "texts": texts_read})):
+            return None
     templates = job.apart("templates", "qa.templates:check", pair)
     if blocked(job, measured, templates):
         return None
@@ -116,7 +119,8 @@ def prepare(job: Job, checked: Checked) -> Yardstick:
     """Cut the evaluation text into windows, and let the 16-bit model answer the questions, once for each engine."""
     evaluation = job.recipe.evaluation
     inputs: Inputs = {"model": checked.model.whole, **texts(job, evaluation.divergence)}
-    windows = job.apart("evaluation text", "qa.texts:prepare", inputs, threaded=False, tokens=evaluation.divergence.tokens, context=evaluation.context)
+    sizes = {"tokens": evaluation.divergence.tokens, "most_tokens": evaluation.divergence.most}
+    windows = job.apart("evaluation text", "qa.texts:prepare", inputs, threaded=False, context=evaluation.context, **sizes)
     questions = {"mmlu": job.data(evaluation.mmlu.data)}
     asked: dict[str, Any] = {"form": evaluation.mmlu.form, "shots": evaluation.mmlu.shots, "questions_per_subject": evaluation.mmlu.questions_per_subject}
     return Yardstick(
@@ -138,34 +142,12 @@ def build(job: Job, checked: Checked, variant: Variant) -> Output:
             return job.apart(f"build {variant.tag}", "builders.quantize:quantize", inputs, type=variant.tag, name=job.run.release.name)
 
 
-def diverge(job: Job, checked: Checked, yardstick: Yardstick, made: Sequence[Made]) -> Mapping[str, Input | SluiceError]:
-    """By tag the file that holds a GGUF variant's divergence, or why there is none; the 16-bit model is evaluated once for each group that memory holds."""
-    found: dict[str, Input | SluiceError] = {}
+def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverged: Found | SluiceError) -> Found:
+    """Everything that was found about the variant, and, where measuring itself failed, why: a gate without its measurement blocks.
 
-    def together(name: str, group: Sequence[Made]) -> None:
-        inputs: Inputs = {"reference": checked.base.file(), "variants": [item.output.file() for item in group], "windows": yardstick.windows.whole}
-        output = job.apart(name, "qa.group:measure", inputs, context=job.recipe.evaluation.context)
-        found.update({item.variant.tag: output.file(f"{position}.json") for position, item in enumerate(group)})
-
-    for number, group in enumerate(groups(made, checked.base, memory_for_models(job.settings)), start=1):
-        try:
-            together(f"divergence {number}", group)
-        except SluiceError:  # one variant that ends the process must not cost the others their figures
-            for item in group:
-                try:
-                    together(f"divergence {item.variant.tag}", [item])
-                except SluiceError as error:
-                    found[item.variant.tag] = error
-    return found
-
-
-def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverged: Input | SluiceError | None) -> Found:
-    """What was found about the variant, or why not.
-
-    `diverged` is what `diverge` found about a GGUF variant; one in safetensors is compared with the 16-bit model here.
+    `diverged` is what `diverge` found.
     """
     evaluation, variant = job.recipe.evaluation, item.variant
-    mmlu = job.data(evaluation.mmlu.data)
     params: dict[str, Any] = {
         "form": evaluation.mmlu.form,
         "shots": evaluation.mmlu.shots,
@@ -173,20 +155,28 @@ def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverg
         "prompts": list(evaluation.generation.prompts),
         "max_tokens": evaluation.generation.max_tokens,
     }
+    if variant.kind is Kind.GGUF:
+        function, answers, files = "qa.measure:gguf", yardstick.gguf, {"reference": checked.base.file(), "variant": item.output.file()}
+    else:
+        function, answers, files = "qa.measure:transformers", yardstick.transformers, {"reference": checked.model.whole, "variant": item.output.whole}
+    inputs: Inputs = {**files, "answers": answers.file("answers.json"), "mmlu": job.data(evaluation.mmlu.data)}
     try:
         if isinstance(diverged, SluiceError):
             raise diverged
-        if diverged is not None:
-            answers, files = yardstick.gguf.file("answers.json"), {"reference": checked.base.file(), "variant": item.output.file()}
-            output = job.apart(f"measure {variant.tag}", "qa.measure:gguf", {**files, "answers": answers, "diverged": diverged, "mmlu": mmlu}, **params)
-        else:
-            answers, files = yardstick.transformers.file("answers.json"), {"reference": checked.model.whole, "variant": item.output.whole}
-            inputs: Inputs = {**files, "answers": answers, "windows": yardstick.windows.whole, "mmlu": mmlu}
-            output = job.apart(f"measure {variant.tag}", "qa.measure:transformers", inputs, **params, context=evaluation.context)
+        output = job.apart(f"measure {variant.tag}", function, inputs, **params)
     except SluiceError as error:
         missing = {gate.measure for gate in job.recipe.gates} - checked.measured.keys()
-        return Found(measured=checked.measured, errors=dict.fromkeys(missing, str(error)))
-    return Found(measured={**checked.measured, **measurements(output)}, positions=_POSITIONS.validate_python(tuple(output.result["positions"])))
+        return Found(measured=checked.measured, errors=dict.fromkeys(missing, str(error)), sample=None)
+    return Found(measured={**checked.measured, **diverged.measured, **measurements(output)}, errors={}, sample=diverged.sample, positions=diverged.positions)
+
+
+def judged(job: Job, checked: Checked, item: Made, found: Mapping[str, Found], published: Mapping[str, Reference | None]) -> Built:
+    """The variant with its verdict; `found` is about all variants, because gates may compare them."""
+    own = found[item.variant.tag]
+    compared = references(item.variant, found, published)
+    verdict = gates.judge(item.variant, job.recipe.gates, own.measured, own.errors, job.waivers, sample=own.sample, references=compared)
+    bpw = bits_per_weight(checked, item.output)
+    return Built(variant=item.variant, output=item.output, bpw=bpw, measured=own.measured, verdict=verdict, sample=own.sample, positions=own.positions)
 
 
 def record(job: Job, position: int, item: Built) -> None:
@@ -200,6 +190,7 @@ def record(job: Job, position: int, item: Built) -> None:
         measurements=tuple(item.measured.values()),
         verdict=item.verdict,
         position=position,
+        sample=item.sample,
     )
     job.verdict(item.variant, item.verdict)
 

@@ -129,7 +129,7 @@ def describe(job: Job, kind: Kind, repo: str, upstream: Upstream, checked: Check
         method=card.Method(
             texts=tuple(path.name for path in (*evaluation.divergence.chat, *evaluation.divergence.plain)),
             tokens=measured.get("kld.mean") or 0,
-            windows=yardstick.windows.result["tokens"] // evaluation.context,
+            windows=yardstick.windows.result["looks"][0],
             context=evaluation.context,
             questions=measured.get("mmlu.accuracy") or 0,
             shots=evaluation.mmlu.shots,

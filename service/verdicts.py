@@ -30,6 +30,18 @@ class GateView(BaseModel):
     condition: str
     limit: float | None
     """The threshold, in the measurement's unit; null in a verdict that an older version of Sluice wrote."""
+    against: str | None
+    """What a relative condition compares with, in words."""
+    reference: float | None
+    """The value there."""
+    margin: float | None
+    """How far from the limit the value must be to decide; null in an older verdict, or when there was nothing to compare."""
+    look: int
+    """How often the sample was looked at: each time but the first it had been extended."""
+    looks: int
+    """How often it could have been; each look is made at a confidence of 1 - 0.05 / looks."""
+    undecided: bool
+    """Failed because the sample, as large as it may be, leaves it open."""
     outcome: Literal["passed", "failed", "error"]
     reason: str
     waiver: WaiverView | None
@@ -82,7 +94,13 @@ def _gate(result: GateResult, unit: str | None, recorded: WaiverRecord | None) -
         stderr=finite(result.stderr),
         unit=unit,
         condition=result.condition,
-        limit=result.limit,
+        limit=finite(result.limit),
+        against=result.against,
+        reference=finite(result.reference),
+        margin=finite(result.margin),
+        look=result.look,
+        looks=result.looks,
+        undecided=result.undecided,
         outcome=result.outcome.value,
         reason=result.reason,
         waiver=waiver,

@@ -85,8 +85,11 @@ def show_gates(console: Console, found: RunGates) -> None:
         for heading in ("gate", "measurement", "value", "condition", "outcome"):
             table.add_column(heading, overflow="fold")
         for gate in variant.gates:
-            outcome = f"{_OUTCOMES[gate.outcome]}{', waived' if gate.waiver and gate.waiver.state != 'pending' else ''}"
-            table.add_row(escape(gate.gate), escape(gate.measure), _figure(gate), escape(gate.condition), outcome)
+            outcome = (
+                f"{'[red]undecided[/]' if gate.undecided else _OUTCOMES[gate.outcome]}{', waived' if gate.waiver and gate.waiver.state != 'pending' else ''}"
+            )
+            outcome += f"\nlook {gate.look} of {gate.looks}" if gate.look > 1 else ""
+            table.add_row(escape(gate.gate), escape(gate.measure), _figure(gate), _condition(gate), outcome)
         console.print(table)
         for gate in variant.gates:
             for line in _remarks(gate):
@@ -103,6 +106,11 @@ def _remarks(gate: GateView) -> list[str]:
     if gate.waiver:
         lines.append(f"{gate.gate}: waived by {gate.waiver.by}{_STATES[gate.waiver.state]}: {gate.waiver.comment}")
     return lines
+
+
+def _condition(gate: GateView) -> str:
+    """The condition, and what it comes to where it is relative."""
+    return escape(gate.condition if gate.against is None or gate.limit is None else f"{gate.condition} = {gate.limit:.4g}")
 
 
 def _figure(gate: GateView) -> str:

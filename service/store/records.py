@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from config.words import Measurement, Release, Variant, Verdict, Waiver
+from config.words import Measurement, Release, Sample, Variant, Verdict, Waiver
 
 RunState = Literal["queued", "running", "done", "blocked", "failed"]
 StageState = Literal["running", "done", "failed", "reused"]
@@ -63,6 +63,7 @@ class VariantRecord:
     bpw: float | None  # bits per weight
     measurements: tuple[Measurement, ...]
     verdict: Verdict | None  # None while it is not judged
+    sample: Sample | None = None  # what the measurements rest on; None when nothing could be measured
 
 
 @dataclass(frozen=True, kw_only=True)

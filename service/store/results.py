@@ -9,11 +9,11 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
-from config.words import GateResult, Kind, Measurement, Outcome, Patch, Variant, Verdict, Waiver
+from config.words import GateResult, Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict, Waiver
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
 from service.store.records import Artifact, PublicationRecord, StageRecord, StageState, VariantRecord
-from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, RunRow, StageRow, VerdictRow
+from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, ReleaseRow, RunRow, StageRow, VerdictRow
 
 
 class UnknownPublication(SluiceError):
@@ -70,6 +70,7 @@ class Results(Database):
         measurements: Sequence[Measurement],
         verdict: Verdict | None,
         position: int,
+        sample: Sample | None = None,
     ) -> None:
         """Keep what was built, measured and judged of a variant; `position` is its place in the recipe. A value that is not a number was not measured."""
         with self.write() as session:
@@ -83,6 +84,7 @@ class Results(Database):
             row.outcome = None if verdict is None else verdict.outcome.value
             row.reasons = [] if verdict is None else list(verdict.reasons)
             row.results = [] if verdict is None else [asdict(result) for result in verdict.results]
+            row.sample = None if sample is None else asdict(sample)
             row.measurements = [_measurement_row(item) for item in measurements if not math.isnan(item.value)]
 
     def variants(self, run: int) -> tuple[VariantRecord, ...]:
@@ -101,6 +103,23 @@ class Results(Database):
             details = {"run": run, "repo": repo, "revision": revision, "manifest_digest": manifest_digest}
             note(session, _trigger(session, run), f"publication/{row.id}", "published" if changed else "unchanged", details)
             return row.id
+
+    def published_before(self, run: int, repo: str, tag: str) -> tuple[int, VariantRecord] | None:
+        """The variant as another run than this one last published it to the repo from the same upstream, and that run's number; None when none did."""
+        upstream = select(ReleaseRow.repo).join(RunRow, RunRow.release_id == ReleaseRow.id)
+        query = (
+            select(VerdictRow)
+            .join(PublicationRow, PublicationRow.run_id == VerdictRow.run_id)
+            .join(RunRow, RunRow.id == VerdictRow.run_id)
+            .join(ReleaseRow, ReleaseRow.id == RunRow.release_id)
+            .where(PublicationRow.repo == repo, VerdictRow.tag == tag, VerdictRow.outcome == Outcome.PASSED.value, VerdictRow.run_id != run)
+            .where(ReleaseRow.repo == upstream.where(RunRow.id == run).correlate(None).scalar_subquery())
+            .order_by(PublicationRow.at.desc(), PublicationRow.id.desc())
+            .limit(1)
+        )
+        with self.read() as session:
+            row = session.scalars(query).first()
+            return None if row is None else (row.run_id, _variant(row))
 
     def publication(self, id: int) -> PublicationRecord:
         """The publication of that number. Raises UnknownPublication."""
@@ -145,7 +164,13 @@ def _variant(row: VerdictRow) -> VariantRecord:
     if row.outcome is not None:
         verdict = Verdict(tag=row.tag, outcome=Outcome(row.outcome), reasons=tuple(row.reasons), results=tuple(_result(item) for item in row.results))
     return VariantRecord(
-        variant=Variant(tag=row.tag, kind=Kind(row.kind)), file=row.file, bytes=row.bytes, bpw=row.bpw, measurements=measurements, verdict=verdict
+        variant=Variant(tag=row.tag, kind=Kind(row.kind)),
+        file=row.file,
+        bytes=row.bytes,
+        bpw=row.bpw,
+        measurements=measurements,
+        verdict=verdict,
+        sample=None if row.sample is None else Sample(**row.sample),
     )
 
 

@@ -8,6 +8,8 @@ from config.recipe import load_recipe
 from config.words import Kind
 
 DEMO = Path(__file__).parents[2] / "demo" / "recipe.yaml"
+EVALUATION = load_recipe(str(DEMO)).evaluation.model_dump(mode="json")
+RELATIVE = {"name": "a", "measure": "kld.mean", "relative_to": "published", "compare": "ratio", "at_most": 1.05}
 
 
 def changed(tmp_path: Path, **changes: object) -> Path:
@@ -35,6 +37,18 @@ def test_the_form_of_the_questions_is_one_of_three(tmp_path: Path) -> None:
         load_recipe(str(changed(tmp_path, evaluation=evaluation | {"mmlu": evaluation["mmlu"] | {"form": "essay"}})))
 
 
+@pytest.mark.parametrize("other", ["published", "stock", "Q4_K_M"])
+def test_a_gate_may_be_relative(tmp_path: Path, other: str) -> None:
+    (gate,) = load_recipe(str(changed(tmp_path, gates=[RELATIVE | {"relative_to": other}]))).gates
+    assert (gate.relative_to, gate.compare, gate.at_most) == (other, "ratio", 1.05)
+
+
+def test_the_sample_may_grow_fourfold_unless_the_recipe_says_otherwise(tmp_path: Path) -> None:
+    assert load_recipe(str(DEMO)).evaluation.divergence.most == 80_000
+    more = {"evaluation": EVALUATION | {"divergence": EVALUATION["divergence"] | {"most_tokens": 20_000}}}
+    assert load_recipe(str(changed(tmp_path, **more))).evaluation.divergence.most == 20_000
+
+
 def test_the_digest_follows_content_not_place(tmp_path: Path) -> None:
     original = load_recipe(str(DEMO))
     assert load_recipe(str(changed(tmp_path))).digest() == original.digest()
@@ -56,6 +70,12 @@ def test_the_digest_follows_the_data(tmp_path: Path) -> None:
         ({"gates": []}, "gates: Tuple should have at least 1 item"),
         ({"gates": [{"name": "a", "measure": "kld.mean"}]}, "exactly one of `at_most` and `at_least`"),
         ({"gates": [{"name": "a", "measure": "x", "at_most": 1}, {"name": "a", "measure": "y", "at_most": 1}]}, "gate names must be unique; repeated: a"),
+        ({"gates": [RELATIVE | {"compare": None}]}, "`relative_to` and `compare` go together"),
+        ({"gates": [RELATIVE | {"relative_to": None}]}, "`relative_to` and `compare` go together"),
+        ({"gates": [RELATIVE | {"relative_to": "Q9_K"}]}, "relative to Q9_K, which is neither `published` nor `stock` nor a variant"),
+        ({"gates": [RELATIVE | {"scope": "release"}]}, "cannot be relative to a variant"),
+        ({"gates": [{"name": "a", "measure": "x", "at_most": 1, "tags": ["F16"]}]}, "gate a names variants that this recipe does not build: F16"),
+        ({"evaluation": EVALUATION | {"divergence": EVALUATION["divergence"] | {"most_tokens": 10}}}, "must not be less than `tokens`"),
         ({"variants": {"gguf": [], "sixteen_bit": False}}, "name at least one variant"),
         ({"variants": {"gguf": ["Q4_K_X"]}}, "variants.gguf.0: Input should be 'BF16'"),
         ({"calibration": {"plain": ["/nowhere.txt"]}}, "/nowhere.txt does not exist"),

@@ -1,10 +1,14 @@
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from config.recipe import Gate
-from config.words import Kind, Measurement, Outcome, Variant
+from config.words import Kind, Measurement, Outcome, Sample, Variant
+from qa import divergence, relative
 from qa.gates import judge
+from qa.relative import Reference
 
 GGUF = Variant(tag="Q4_K_M", kind=Kind.GGUF)
 KLD = Gate(name="divergence", measure="kld.mean", at_most=0.1)
@@ -92,3 +96,126 @@ def test_an_error_outweighs_a_failure() -> None:
     verdict = judge(GGUF, [KLD, ACCURACY], kld(0.5), {})
     assert verdict.outcome is Outcome.ERROR
     assert len(verdict.reasons) == 2
+
+
+RATIO = Gate(name="no regression", measure="kld.mean", relative_to="published", compare="ratio", at_most=1.05)
+STOCK = Gate(name="better than stock", measure="kld.mean", relative_to="stock", compare="difference", at_most=0)
+BASIS = {"kld": "wikitext", "mmlu": "questions"}
+SAMPLE = Sample(basis=BASIS)
+
+
+def published(value: float, stderr: float | None = 0.0, sample: Sample | None = SAMPLE) -> dict[str, Reference]:
+    return {"published": Reference(name="Q4_K_M as run 3 published it", measurements=kld(value, stderr), sample=sample)}
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(0.0104, Outcome.PASSED), (0.0106, Outcome.FAILED)])
+def test_a_ratio_to_what_is_published(value: float, outcome: Outcome) -> None:
+    (result,) = judge(GGUF, [RATIO], kld(value, 0.0), {}, sample=SAMPLE, references=published(0.01)).results
+    assert (result.outcome, result.condition, result.reference) == (outcome, "at most 1.05 × published", 0.01)
+    assert result.limit == pytest.approx(0.0105)
+    assert "at most 1.05 × published (Q4_K_M as run 3 published it: 0.01 ± 0), that is 0.0105, is allowed" in result.reason
+
+
+def test_independent_errors_of_both_sides_count() -> None:
+    """0.012 ± 0.001 against 1.05 × (0.01 ± 0.001): 1.645 × 0.00145 = 0.0024 decides."""
+    (result,) = judge(GGUF, [RATIO], kld(0.0129, 0.001), {}, sample=SAMPLE, references=published(0.01, 0.001)).results
+    assert result.margin == pytest.approx(1.6449 * math.hypot(0.001, 1.05 * 0.001), rel=1e-4)
+    assert (result.outcome, result.undecided) == (Outcome.FAILED, False)
+    (result,) = judge(GGUF, [RATIO], kld(0.0128, 0.001), {}, sample=SAMPLE, references=published(0.01, 0.001)).results
+    assert (result.outcome, result.undecided) == (Outcome.FAILED, True)
+
+
+def scores(noise: float, seed: int) -> divergence.Scores:
+    """12 windows of very unequal difficulty, on which this variant does somewhat worse than the seed's."""
+    generator = np.random.default_rng(0)
+    hard = generator.gamma(0.5, size=(12, 1)) * np.ones((12, 20))
+    values = hard + noise + 0.01 * np.random.default_rng(seed).normal(size=hard.shape)
+    return divergence.Scores(kld=values, same_top=np.ones_like(values), difference=values, reference_nll=values, variant_nll=values)
+
+
+def test_on_the_same_windows_the_error_is_that_of_the_difference() -> None:
+    ours, theirs = scores(0.01, 1), scores(0.0, 2)
+    measured = [{item.name: item for item in divergence.measurements(item)} for item in (ours, theirs)]
+    samples = [
+        Sample(basis=BASIS, windows="w", influences={name: tuple(each) for name, each in divergence.influences(item).items()}) for item in (ours, theirs)
+    ]
+    references = {"published": Reference(name="before", measurements=measured[1], sample=samples[1])}
+    gate = RATIO.model_copy(update={"compare": "difference", "at_most": 0.02})
+    (result,) = judge(GGUF, [gate], measured[0], {}, sample=samples[0], references=references).results
+    expected = divergence.clustered(ours.kld - theirs.kld)[1]
+    assert result.margin == pytest.approx(1.6449 * expected, rel=1e-4)
+    assert expected < 0.02 * measured[0]["kld.mean"].stderr
+    assert result.outcome is Outcome.PASSED
+    other = {"published": replace(references["published"], sample=replace(samples[1], windows="others"))}
+    (result,) = judge(GGUF, [gate], measured[0], {}, sample=samples[0], references=other).results
+    assert result.undecided, "independent errors are too large to decide"
+
+
+def test_a_window_that_only_one_was_measured_on_counts_for_it_alone() -> None:
+    ours, theirs = [0.1, -0.1, 0.05, -0.05], [0.1, -0.1, None, None]
+    assert relative.paired(ours, theirs, 1.0) == pytest.approx(math.sqrt(4 / 3 * 2 * 0.05**2))
+
+
+def test_nothing_published_yet_passes_and_says_so() -> None:
+    (result,) = judge(GGUF, [RATIO], kld(0.3, 0.01), {}, sample=SAMPLE, references={"published": None}).results
+    assert result.outcome is Outcome.PASSED
+    assert result.reason == "kld.mean is 0.3 ± 0.01 nats. Nothing of this variant was published before, so it is compared with nothing."
+
+
+def test_what_cannot_be_compared_blocks() -> None:
+    def reason(references: dict[str, Reference], gate: Gate = RATIO, sample: Sample | None = SAMPLE) -> str:
+        verdict = judge(GGUF, [gate], kld(0.01, 0.001), {}, sample=sample, references=references)
+        assert verdict.outcome is Outcome.ERROR
+        return verdict.reasons[0]
+
+    other = Sample(basis={"kld": "another text"})
+    assert "another text, context, or other questions" in reason(published(0.01, sample=other))
+    assert "another text" in reason(published(0.01, sample=None)), "an older version recorded no text"
+    assert "was not measured in this run" in reason({})
+    assert "has no kld.mean: it crashed" in reason({"published": Reference(name="x", measurements={}, sample=SAMPLE, error="it crashed")})
+    assert "has no kld.mean." in reason(published(math.nan))
+    assert "below 0" in reason(published(-0.01))
+
+
+def test_a_planned_mix_is_compared_with_its_stock_mix_and_a_stock_mix_with_nothing() -> None:
+    planned = Variant(tag="UD-Q4_K_XL", kind=Kind.GGUF, like="Q4_K_M")
+    stock = {"stock": Reference(name="Q4_K_M", measurements=kld(0.01, 0.0), sample=SAMPLE)}
+    assert judge(planned, [STOCK], kld(0.009, 0.0), {}, sample=SAMPLE, references=stock).outcome is Outcome.PASSED
+    verdict = judge(planned, [STOCK], kld(0.011, 0.0), {}, sample=SAMPLE, references=stock)
+    assert verdict.outcome is Outcome.FAILED
+    assert "at most stock + 0 (Q4_K_M: 0.01 ± 0), that is 0.01, is allowed" in verdict.reasons[0]
+    assert [result.gate for result in judge(GGUF, [KLD, STOCK], kld(0.011, 0.0), {}, sample=SAMPLE, references=stock).results] == ["divergence"]
+
+
+def test_each_planned_look_costs_confidence_and_the_last_says_so() -> None:
+    """Three looks at 95 % together: 1 - 0.05 / 3 each, which is 2.128 standard errors."""
+    sample = Sample(basis=BASIS, influences={"kld.mean": ()}, look=1, looks=3)
+    (result,) = judge(GGUF, [KLD], kld(0.0799, 0.01), {}, sample=sample).results
+    assert result.margin == pytest.approx(0.02128, rel=1e-3)
+    assert (result.undecided, result.look, result.looks) == (True, 1, 3)
+    (result,) = judge(GGUF, [KLD], kld(0.0799, 0.01), {}, sample=replace(sample, look=3)).results
+    assert "undecided, the sample is too small, even after 3 looks, the last at 1000 tokens." in result.reason
+    (result,) = judge(GGUF, [ACCURACY], accuracy(0.917, 0.01), {}, sample=sample).results
+    assert (result.outcome, result.looks) == (Outcome.PASSED, 1), "questions are looked at once"
+
+
+def test_repeated_looks_pass_a_variant_at_the_limit_in_at_most_5_percent_of_cases() -> None:
+    """A variant exactly at the limit, looked at after 1, 2 and 4 parts until decided, many times over."""
+    generator = np.random.default_rng(3407)
+    wrong, runs = 0, 2000
+    for _ in range(runs):
+        each = generator.normal(0.1, 0.02, size=400)
+        for look, count in enumerate((100, 200, 400), start=1):
+            sample = Sample(basis=BASIS, influences={"kld.mean": ()}, look=look, looks=3)
+            found = each[:count]
+            (result,) = judge(GGUF, [KLD], kld(float(found.mean()), float(found.std() / math.sqrt(count))), {}, sample=sample).results
+            if not result.undecided:
+                break
+        wrong += result.outcome is Outcome.PASSED
+    assert 0.01 * runs < wrong < 0.05 * runs
+
+
+def test_a_gate_may_be_for_one_variant() -> None:
+    gate = Gate(name="float16", measure="float16.failures", at_most=0, tags=("F16",))
+    assert [item.gate for item in judge(GGUF, [KLD, gate], kld(0.01), {}).results] == ["divergence"]
+    assert judge(Variant(tag="F16", kind=Kind.GGUF), [gate], {}, {}).outcome is Outcome.ERROR

@@ -74,7 +74,6 @@ def plainly(folder: Path, _: Path) -> Chosen:
 
 def by_the_harness(folder: Path, work: Path) -> Chosen:
     """lm-evaluation-harness with the strings of its own task `mmlu`; it writes the prompts and picks the examples by itself."""
-    pytest.importorskip("lm_eval", reason="not in the lock, for its size: .venv/bin/pip install -c requirements.lock '.[harness]'")
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM

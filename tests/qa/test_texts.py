@@ -45,7 +45,11 @@ def test_a_bos_that_the_template_writes_is_left_out(clean: Release, tmp_path: Pa
 
 
 def test_at_most_so_many_tokens(clean: Release, tmp_path: Path) -> None:
-    assert texts.prepare(tmp_path, model=clean.model, chat=CHAT, plain=PLAIN, tokens=1100, context=256) == {"tokens": 1024, "windows": 4}
+    assert texts.prepare(tmp_path, model=clean.model, chat=CHAT, plain=PLAIN, tokens=1100, context=256) == {
+        "tokens": 1024,
+        "windows": 4,
+        "looks": [4],
+    }
 
 
 @pytest.mark.parametrize(("tokens", "chat", "plain"), [(2048, 4, 4), (100_000, 47, 14), (8192, 17, 14)])
@@ -53,6 +57,18 @@ def test_each_text_gets_half_and_what_the_other_leaves(clean: Release, tmp_path:
     prepared(tmp_path, clean.model, tokens=tokens)
     kinds = texts.load(tmp_path, 256)[2]
     assert kinds == ["chat"] * chat + ["plain"] * plain
+
+
+def test_a_sample_grows_twofold_and_holds_the_smaller_ones(clean: Release, tmp_path: Path) -> None:
+    given = {"model": clean.model, "chat": CHAT, "plain": PLAIN, "context": 256}
+    assert texts.prepare(tmp_path, tokens=2048, most_tokens=100_000, **given) == {"tokens": 61 * 256, "windows": 61, "looks": [8, 16, 32, 61]}
+    windows, _, kinds = texts.load(tmp_path, 256)
+    (alone := tmp_path / "alone").mkdir()
+    for size in (8, 16, 61):
+        np.testing.assert_array_equal(np.sort(texts.part(kinds, 0, size)), sorted([*texts.part(kinds, 0, 5), *texts.part(kinds, 5, size)]))
+        texts.prepare(alone, tokens=size * 256, **given)
+        np.testing.assert_array_equal(windows[texts.part(kinds, 0, size)], texts.load(alone, 256)[0])
+    assert texts.prepare(tmp_path, tokens=45 * 256, most_tokens=100_000, **given)["looks"] == [45], "a third more is not worth a look"
 
 
 def test_plain_windows_are_those_of_llama_perplexity(clean: Release, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from config.words import GateResult, Kind, Measurement, Outcome, Patch, Variant, Verdict
+from config.words import GateResult, Kind, Measurement, Outcome, Patch, Release, Sample, Variant, Verdict
 from service.store import Artifact, Store, StoreError, UnknownPublication
 from tests.service.helpers import queue_run
 
@@ -17,6 +19,33 @@ Q2 = Variant(tag="Q2_K", kind=Kind.GGUF)
 def record(store: Store, run: int, **changes: object) -> None:
     values = {"variant": Q2, "file": "m-Q2_K.gguf", "bytes": 2**40, "bpw": 2.6, "measurements": MEASURED, "verdict": VERDICT, "position": 0}
     store.record_variant(run, **{**values, **changes})
+
+
+SAMPLE = Sample(basis={"kld": "text"}, windows="w", influences={"kld.mean": [0.1, None, -0.1]}, look=2, looks=3)
+
+
+def test_what_was_published_before_is_found_with_its_sample(store: Store) -> None:
+    passed = replace(VERDICT, outcome=Outcome.PASSED)
+
+    def published(sha: str, *, repo: str = "upstream/model", to: str = "ours/model-GGUF", **changes: object) -> int:
+        run = queue_run(store, repo, release=Release(repo=repo, sha=sha * 40)).id
+        record(store, run, **{"verdict": passed, "sample": SAMPLE, **changes})
+        store.record_publication(run, repo=to, revision=sha * 40, url="u", files=["f"], manifest_digest="m", changed=True)
+        return run
+
+    first = published("1")
+    assert store.published_before(first, "ours/model-GGUF", "Q2_K") is None, "a run is not compared with itself"
+    published("2", repo="another/model")
+    published("3", to="ours/model")
+    published("4", verdict=VERDICT)  # blocked, while others of its run were published
+    last = queue_run(store, release=Release(repo="upstream/model", sha="f" * 40)).id
+    run, variant = store.published_before(last, "ours/model-GGUF", "Q2_K")
+    assert (run, variant.sample, variant.measurements) == (first, SAMPLE, MEASURED)
+    assert store.published_before(last, "ours/model-GGUF", "Q4_0") is None
+    second = published("5", sample=None)
+    run, variant = store.published_before(last, "ours/model-GGUF", "Q2_K")
+    assert (run, variant.sample) == (second, None)
+    assert store.published_before(second, "ours/model-GGUF", "Q2_K")[0] == first
 
 
 def test_a_stage_is_begun_and_ended(store: Store) -> None:
