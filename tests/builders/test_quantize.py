@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from gguf import GGUFReader
+from gguf import GGUFReader, dequantize
 
 from builders import quantize
 from builders.ggufs import weigh
@@ -25,6 +26,17 @@ def test_a_mix_is_as_large_as_foretold_and_holds_no_paths(gguf: Path, imatrix: P
     fields = GGUFReader(file).fields
     assert (fields["quantize.imatrix.file"].contents(), fields["quantize.imatrix.dataset"].contents()) == ("imatrix.gguf", "calibration.txt")
     assert b"/tmp" not in file.read_bytes()
+
+
+def test_float16_keeps_every_weight_that_it_can_hold(gguf: Path, imatrix: Path, tmp_path: Path) -> None:
+    result = quantize.quantize(tmp_path, gguf=gguf, imatrix=imatrix, type="F16", name="tiny-chat", threads=2)
+    assert 0 <= result["bytes"] - quantize.dry_run_bytes(gguf, "F16", imatrix) < 512
+    before = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
+    for tensor in GGUFReader(tmp_path / result["file"]).tensors:
+        original = before[tensor.name]
+        assert tensor.tensor_type.name == ("F16" if original.tensor_type.name == "BF16" else "F32")
+        values = [dequantize(item.data, item.tensor_type).astype(np.float16) for item in (original, tensor)]
+        np.testing.assert_array_equal(*values)
 
 
 def test_mixes_are_ordered_by_size(gguf: Path, imatrix: Path) -> None:
