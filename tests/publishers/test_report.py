@@ -60,20 +60,27 @@ def blocks(layers: int, roles: int = 2) -> tuple[Block, ...]:
     return (Block(layer=None, role="token_embd", type="Q8_0", bytes=1062, weights=1000), *inner)
 
 
+def report(**changes: Any) -> Report:
+    fields: dict[str, Any] = {
+        "release": Release(repo="upstream/tiny-chat", sha="a" * 40), "recipe_name": "demo", "recipe_digest": "b" * 64, "tools": {"llama.cpp": "b8200"},
+        "patches": (Patch(fix="eos", version=1, file="config.json", key="eos_token_id", reason="Answers must end.", before=5, after=None),),
+        "variants": (
+            variant("16bit", 7_350_000, 0.0, Kind.SIXTEEN_BIT), variant("Q4_K_M", 2_380_000, 0.009),
+            variant("IQ1_S", 1_070_000, 0.6), variant("bnb-4bit", 2_730_000, 0.0185, Kind.BNB_4BIT),
+        ),
+    }  # fmt: skip
+    return Report(**(fields | changes))
+
+
 @pytest.fixture
 def make() -> Make:
-    def report(**changes: Any) -> Report:
-        fields: dict[str, Any] = {
-            "release": Release(repo="upstream/tiny-chat", sha="a" * 40), "recipe_name": "demo", "recipe_digest": "b" * 64, "tools": {"llama.cpp": "b8200"},
-            "patches": (Patch(fix="eos", version=1, file="config.json", key="eos_token_id", reason="Answers must end.", before=5, after=None),),
-            "variants": (
-                variant("16bit", 7_350_000, 0.0, Kind.SIXTEEN_BIT), variant("Q4_K_M", 2_380_000, 0.009),
-                variant("IQ1_S", 1_070_000, 0.6), variant("bnb-4bit", 2_730_000, 0.0185, Kind.BNB_4BIT),
-            ),
-        }  # fmt: skip
-        return Report(**(fields | changes))
-
     return report
+
+
+@pytest.fixture(scope="module")
+def shown() -> str:
+    """The page of the report without changes, drawn once."""
+    return page.render(report())
 
 
 class Outline(HTMLParser):
@@ -96,8 +103,8 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", without).split())
 
 
-def test_says_every_figure_and_every_gate(make: Make) -> None:
-    text = plain(page.render(make()))
+def test_says_every_figure_and_every_gate(shown: str) -> None:
+    text = plain(shown)
     assert "upstream/tiny-chat 3 passed , 1 blocked Commit " + "a" * 40 in text
     assert "Q4_K_M passed 2.38 MB 2.38 0.00900 ± 0.00090 — — — 0.1800 — 98.10 ± 0.10 % 99.75 ± 0.18 % 2" in text
     assert "divergence kld.mean 0.6 nats ± 0.06 nats at most 0.15 0.15 nats failed said so" in text
@@ -107,10 +114,9 @@ def test_says_every_figure_and_every_gate(make: Make) -> None:
     assert "Waivers" not in text
 
 
-def test_draws_size_positions_types_and_tensors(make: Make) -> None:
+def test_draws_size_positions_types_and_tensors(make: Make, shown: str) -> None:
     found = make()
-    text = page.render(found)
-    drawn = re.findall(r'<svg [^>]*aria-label="([^"]*)"', text)
+    drawn = re.findall(r'<svg [^>]*aria-label="([^"]*)"', shown)
     assert drawn == [
         "Mean KL divergence against size, one point for each variant",
         "Mean KL divergence by the token&#39;s position in the window, one line for each variant",
@@ -162,7 +168,7 @@ def test_without_built_variants_it_says_why_and_draws_nothing(make: Make) -> Non
     assert "divergence kld.mean 0.6 nats" in plain(text)
 
 
-def test_strangers_strings_stay_text(make: Make) -> None:
+def test_strangers_strings_stay_text(make: Make, shown: str) -> None:
     found = make()
 
     def hostile(item: ReportedVariant) -> ReportedVariant:
@@ -178,7 +184,7 @@ def test_strangers_strings_stay_text(make: Make) -> None:
         variants=tuple(hostile(item) for item in found.variants),
     )  # fmt: skip
     text = page.render(changed)
-    outline, kind = Outline(text), Outline(page.render(found))
+    outline, kind = Outline(text), Outline(shown)
     assert {tag for tag, _ in outline.elements} <= {tag for tag, _ in kind.elements} | {"ul", "li", "i"}
     assert not {name for _, names in outline.elements for name in names} & {"onerror", "src", "onload"}
     assert {target[0] for target in outline.targets} == {"#"}
@@ -186,13 +192,12 @@ def test_strangers_strings_stay_text(make: Make) -> None:
     assert "49" not in plain(text)
 
 
-def test_the_page_is_self_contained(make: Make) -> None:
-    text = page.render(make())
-    assert not re.search(r"https?:", text)
-    assert {target[0] for target in Outline(text).targets} == {"#"}
-    identifiers = re.findall(r' id="([^"]+)"', text)
+def test_the_page_is_self_contained(shown: str) -> None:
+    assert not re.search(r"https?:", shown)
+    assert {target[0] for target in Outline(shown).targets} == {"#"}
+    identifiers = re.findall(r' id="([^"]+)"', shown)
     assert len(identifiers) == len(set(identifiers))
-    assert set(re.findall(r"var\(--([a-z]+)\)", text)) <= set(re.findall(r"--([a-z]+):", text))
+    assert set(re.findall(r"var\(--([a-z]+)\)", shown)) <= set(re.findall(r"--([a-z]+):", shown))
 
 
 def test_equal_findings_give_equal_bytes_by_way_of_json(make: Make, tmp_path: Path) -> None:
