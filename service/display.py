@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from service.job import Event, Listener
+from service.workbench import Event, Listener
 
 Summary = Mapping[str, Any]
 

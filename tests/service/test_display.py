@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from service.display import progress, show_run
-from service.job import Event
+from service.workbench import Event
 
 SUMMARY = {
     "run": 7,
