@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config.words import Measurement, Patch, Variant, Verdict
+from publishers.card import Mix
 from service.stages import File, Output
 
 Measured = Mapping[str, Measurement]
@@ -48,6 +49,7 @@ class Built:
     bpw: float  # bits per weight
     measured: Measured
     verdict: Verdict
+    mix: Mix | None = None  # of a planned variant
 
     @property
     def bytes(self) -> int:

@@ -13,6 +13,7 @@ from config.recipe import Gate, Text
 from config.rules import FAMILIES, FIXES
 from config.words import Kind, Measurement, Outcome, Patch, Variant
 from qa import gates
+from service import planning
 from service.built import Built, Checked, Made, Measured, Yardstick, weights
 from service.groups import groups, memory_for_models
 from service.job import Job
@@ -34,13 +35,14 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
     if checked is None:
         return "blocked"
     yardstick = prepare(job, checked)
-    made = [Made(variant=variant, output=build(job, checked, variant)) for variant in job.recipe.variants.listed()]
-    diverged = diverge(job, checked, yardstick, made)
+    planned = planning.mixes(job, checked, texts(job, job.recipe.calibration))
+    made = [Made(variant=variant, output=build(job, checked, variant, planned)) for variant in job.recipe.variants.listed()]
+    stock = planning.yardsticks(job, checked)
+    diverged = diverge(job, checked, yardstick, [*made, *stock])
+    claims = planning.settle(job, planned, [*made, *stock], diverged)
     built = []
     for position, item in enumerate(made):
-        measured, errors = measure(job, checked, yardstick, item, diverged.get(item.variant.tag))
-        verdict = gates.judge(item.variant, job.recipe.gates, measured, errors, job.waivers)
-        built.append(Built(variant=item.variant, output=item.output, bpw=bits_per_weight(checked, item.output), measured=measured, verdict=verdict))
+        built.append(judge(job, checked, yardstick, item, diverged.get(item.variant.tag), claims.get(item.variant.tag)))
         record(job, position, built[-1])
     publish(job, api, upstream, checked, yardstick, built)
     return "done" if any(item.verdict.outcome is Outcome.PASSED for item in built) else "blocked"
@@ -120,8 +122,10 @@ def prepare(job: Job, checked: Checked) -> Yardstick:
     )
 
 
-def build(job: Job, checked: Checked, variant: Variant) -> Output:
+def build(job: Job, checked: Checked, variant: Variant, planned: Mapping[str, planning.Planned]) -> Output:
     """The variant's files."""
+    if variant.tag in planned:
+        return planned[variant.tag].file
     match variant.kind:
         case Kind.SIXTEEN_BIT:
             return checked.model
@@ -153,6 +157,18 @@ def diverge(job: Job, checked: Checked, yardstick: Yardstick, made: Sequence[Mad
     return found
 
 
+def judge(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverged: Input | SluiceError | None, claim: planning.Claim | None) -> Built:
+    """The variant measured and judged; of a planned one what its claim says is published under its tag, with what it promised."""
+    if claim is not None:
+        item, diverged = claim.made, claim.diverged
+    measured, errors = measure(job, checked, yardstick, item, diverged)
+    if claim is not None:
+        measured = {**measured, **claim.measured}
+    verdict = gates.judge(item.variant, job.recipe.gates, measured, errors, job.waivers)
+    bpw = bits_per_weight(checked, item.output)
+    return Built(variant=item.variant, output=item.output, bpw=bpw, measured=measured, verdict=verdict, mix=claim.mix if claim else None)
+
+
 def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverged: Input | SluiceError | None) -> tuple[Measured, Mapping[str, str]]:
     """What was found about the variant, and, where measuring itself failed, why: a gate without its measurement blocks.
 
@@ -178,7 +194,7 @@ def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverg
             inputs: Inputs = {**files, "answers": answers, "windows": yardstick.windows.whole, "mmlu": mmlu}
             output = job.apart(f"measure {variant.tag}", "qa.measure:transformers", inputs, **params, context=evaluation.context)
     except SluiceError as error:
-        missing = {gate.measure for gate in job.recipe.gates} - checked.measured.keys()
+        missing = {gate.measure for gate in job.recipe.gates if not gate.measure.startswith("plan.")} - checked.measured.keys()
         return checked.measured, dict.fromkeys(missing, str(error))
     return {**checked.measured, **measurements(output)}, {}
 

@@ -153,6 +153,7 @@ def row(item: Built) -> card.Row:
         measurements=item.measured,
         verdict=item.verdict,
         waivers=waivers(item),
+        mix=item.mix,
     )
 
 
