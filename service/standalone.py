@@ -16,6 +16,8 @@ from typing import Any
 from builders import snapshot
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX
+from builders.plan.curve import Point
+from builders.plan.curve import curve as predicted_curve
 from builders.sensitivity.table import Sensitivity
 from builders.weights import read_header
 from config.digests import file_sha256
@@ -115,6 +117,12 @@ def describe(ready: Prepared, planned: Output, wanted: Wanted) -> dict[str, Any]
         **{name: planned.result[name] for name in ("bytes", "bpw", "predicted", "stock")},
         "tensors": tensors,
     }
+
+
+def curve(ready: Prepared, wanted: Wanted) -> tuple[list[Point], list[Point]]:
+    """Planned mixes from 2 to 8 bits per weight under the profile, and the stock mixes."""
+    table, imatrix = Sensitivity.load(ready.table.folder / "files"), ready.table.file("importances.gguf").path
+    return predicted_curve(table, gguf=ready.base.file().path, imatrix=imatrix, rules=Rules().within(wanted.profile))
 
 
 @contextmanager

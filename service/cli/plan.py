@@ -1,5 +1,6 @@
 """`sluice plan` and `sluice quantize`: the best mix of types for a size, as a table or as a file."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from config.plans import PROFILES, Budget, Profile
 from config.recipe import Text, load_recipe
 from service import standalone
 from service.cli.context import Terminal, explained, settings_of
+from service.curve import draw
 from service.display import megabytes, progress
 from service.standalone import Wanted
 
@@ -71,6 +73,10 @@ def plan(
             ready = standalone.prepare(at, wanted)
             planned = standalone.plan(at, ready, wanted)
         document = standalone.describe(ready, planned, wanted)
+        if curve is not None:
+            ours, stock = standalone.curve(ready, wanted)
+            draw(curve, ours, stock, title=f"{ready.name}, profile {profile}")
+            document |= {"curve": {"planned": [asdict(point) for point in ours], "stock": [asdict(point) for point in stock]}}
     if as_json:
         terminal.json(document)
     else:
@@ -148,8 +154,9 @@ def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -
         for row in document["tensors"]:
             table.add_row(escape(row["name"]), row["type"], f"{row['bytes']:,}", f"{row['bpw']:.2f}", f"{row['share']:.1%}")
         console.print(table)
-    for patch in document["patches"]:
-        console.print(f"repaired {escape(patch['file'])}, {escape(patch['key'])}: {escape(patch['reason'])}", soft_wrap=True)
+    if document["patches"]:
+        fixes = ", ".join(dict.fromkeys(patch["fix"] for patch in document["patches"]))
+        console.print(f"repaired before it was converted: {escape(fixes)}; --json shows each change", soft_wrap=True)
     predicted, stock = document["predicted"], document["stock"]
     console.print(f"{document['bytes']:,} bytes ({megabytes(document['bytes'])}), {document['bpw']:.3f} bits per weight")
     console.print(f"predicted KLD {predicted['mean']:.5f} ± {predicted['stderr']:.5f} nats, from {document['windows']} windows of the calibration text")
