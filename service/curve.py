@@ -21,8 +21,9 @@ def draw(path: Path, planned: Sequence[Point], stock: Sequence[Point], *, title:
     axes.plot(bits, means, marker=".", label="planned mixes")
     above = [point for point in stock if point.mean > 0]
     axes.scatter([point.bpw for point in above], [point.mean for point in above], color="tab:red", marker="x", label="llama.cpp's stock mixes")
-    for point in above:
-        axes.annotate(point.name, (point.bpw, point.mean), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    for position, point in enumerate(sorted(above, key=lambda point: (point.bpw, point.mean))):
+        side, offset = (("left", 4), ("right", -4))[position % 2]  # neighbours in size would write over one another
+        axes.annotate(point.name, (point.bpw, point.mean), xytext=(offset, 3), textcoords="offset points", ha=side, fontsize=7)
     axes.set(yscale="log", xlabel="bits per weight", ylabel="predicted KLD to the 16-bit model, nats per token", title=title)
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend()
