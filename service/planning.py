@@ -81,9 +81,11 @@ def _claim(job: Job, item: Made, planned: Output, stock: Made | None, diverged: 
     tag, source, beaten = item.variant.tag, diverged[item.variant.tag], False
     predicted = Measurement(name="plan.predicted", value=planned.result["predicted"]["mean"], unit="nats", stderr=planned.result["predicted"]["stderr"])
     measured, ours = [predicted], _mean(source)
+    theirs = _mean(diverged[stock.variant.tag]) if stock is not None else None
     if ours is not None:
-        measured += [replace(ours, name="plan.measured"), *error(predicted, ours)]
-    if stock is not None and (theirs := _mean(diverged[stock.variant.tag])) is not None:
+        foretold = (planned.result.get("stock") or {}).get("mean")
+        measured += [replace(ours, name="plan.measured"), *error(predicted, ours, text=theirs.value / foretold if theirs is not None and foretold else 1.0)]
+    if stock is not None and theirs is not None:
         measured.append(replace(theirs, name="plan.stock"))
         if ours is not None:
             beaten = theirs.value < ours.value
@@ -111,15 +113,20 @@ def _mean(diverged: Input | SluiceError | None) -> Measurement | None:
     return next((Measurement(**item | {"details": ()}) for item in content.get("measurements", ()) if item["name"] == "kld.mean"), None)
 
 
-def error(predicted: Measurement, measured: Measurement) -> list[Measurement]:
-    """How far the measurement is from the prediction: a factor of at least 1, either way, so that one bound makes a gate of it; none when either is 0."""
-    if predicted.value <= 0 or measured.value <= 0:
+def error(predicted: Measurement, measured: Measurement, *, text: float = 1.0) -> list[Measurement]:
+    """How far the measurement is from the prediction: a factor of at least 1, either way, so that one bound makes a gate of it; none when either is 0.
+
+    `text` is measured by predicted divergence of the stock mix: predictions hold for the calibration text, and what another text does to both is no error.
+    """
+    if predicted.value <= 0 or measured.value <= 0 or text <= 0:
         return []
-    ratio = measured.value / predicted.value
+    ratio = measured.value / predicted.value / text
     factor = max(ratio, 1 / ratio)
     stderr = factor * math.hypot((predicted.stderr or 0.0) / predicted.value, (measured.stderr or 0.0) / measured.value)
     side = "higher" if ratio > 1 else "lower"
-    alarm = f"The measured KLD of {measured.value:.5f} is {factor:.1f} times {side} than the {predicted.value:.5f} that the plan predicted."
+    alarm = (
+        f"The measured KLD of {measured.value:.5f} is {factor:.1f} times {side} than the {predicted.value * text:.5f} that the plan lets expect on this text."
+    )
     return [Measurement(name="plan.error", value=factor, unit="ratio", stderr=stderr, details=(alarm,) if factor > ALARM else ())]
 
 

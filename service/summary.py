@@ -61,7 +61,7 @@ class PlanSummary(BaseModel):
     measured: float | None
     """Of the mix as it was planned."""
     factor: float | None
-    """Between the two, at least 1."""
+    """Between the two, at least 1; what the text does to the stock mix's divergence as well is taken out."""
     stock: float | None
     """Of the stock mix of the same size."""
     replaced: bool

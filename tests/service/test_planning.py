@@ -71,11 +71,12 @@ def job(file_store: Store, tmp_path: Path) -> Job:
     return Job(store=file_store, run=queue_run(file_store), recipe=load_recipe(str(path)), settings=settings, stages=StageStore(settings.folder))
 
 
-def settled(job: Job, folder: Path, ours: Input | SluiceError, theirs: Input | SluiceError) -> planning.Claim:
-    result = {"predicted": {"mean": 0.002, "stderr": 0.0001}}
+def settled(job: Job, folder: Path, ours: Input | SluiceError, theirs: Input | SluiceError, stock: float | None = None) -> planning.Claim:
+    """What comes of a plan whose mix was predicted to have 0.002 nats, and the stock mix `stock` nats."""
+    result = {"predicted": {"mean": 0.002, "stderr": 0.0001}, "stock": stock and {"mean": stock, "stderr": 0.0001}}
     plan = Output(key="plan", folder=folder / "plan", result=result, files=(), seconds=0)
-    own, stock = made(folder, "UD-Q4_K_XL", OURS), made(folder, "Q4_K_M", THEIRS)
-    return settle(job, {"UD-Q4_K_XL": Planned(plan=plan, file=own.output)}, [own, stock], {"UD-Q4_K_XL": ours, "Q4_K_M": theirs})["UD-Q4_K_XL"]
+    own, other = made(folder, "UD-Q4_K_XL", OURS), made(folder, "Q4_K_M", THEIRS)
+    return settle(job, {"UD-Q4_K_XL": Planned(plan=plan, file=own.output)}, [own, other], {"UD-Q4_K_XL": ours, "Q4_K_M": theirs})["UD-Q4_K_XL"]
 
 
 def values(claim: planning.Claim) -> dict[str, float]:
@@ -102,7 +103,7 @@ def test_a_stock_mix_that_is_better_is_published_under_the_planned_name(job: Job
     assert claim.diverged.path.name == "stock.json"  # type: ignore[union-attr]
     assert values(claim) == pytest.approx({"plan.predicted": 0.002, "plan.measured": 0.005, "plan.error": 2.5, "plan.stock": 0.004, "plan.replaced": 1})
     assert "Q4_K_M, the stock mix of the same size, one of 0.00400" in claim.measured["plan.replaced"].details[0]
-    assert "2.5 times higher than the 0.00200" in claim.measured["plan.error"].details[0]
+    assert "2.5 times higher than the 0.00200 that" in claim.measured["plan.error"].details[0]
     assert claim.mix.replaced
     assert {use.type for use in claim.mix.types} == {"Q4_K", "Q6_K"}, "the card describes the file that is published"
     assert (claim.mix.more, claim.mix.fewer) == ((), ())
@@ -130,6 +131,12 @@ def test_a_measurement_far_from_the_prediction_is_an_alarm_either_way(measured: 
     assert found.value == pytest.approx(factor, abs=1e-3)
     assert found.stderr == pytest.approx(factor * 0.1 * 2**0.5, rel=1e-3)
     assert bool(found.details) is alarm
+
+
+def test_what_the_text_does_to_the_stock_mix_as_well_is_no_error(job: Job, tmp_path: Path) -> None:
+    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.009), diverged(tmp_path, "stock", 0.012), stock=0.004)
+    assert claim.measured["plan.error"].value == pytest.approx((0.009 / 0.002) / (0.012 / 0.004))
+    assert not claim.measured["plan.error"].details
 
 
 def test_nothing_is_a_factor_of_nothing() -> None:
