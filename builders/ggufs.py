@@ -21,6 +21,24 @@ class Weight:
         return self.tensor_bytes * 8 / self.parameters
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """How one tensor is stored."""
+
+    type: str
+    values: int
+    bytes: int
+    matrix: bool  # vectors are never quantized
+
+
+def stored(path: Path) -> dict[str, Stored]:
+    """Each tensor of a GGUF file, by name; the data are mapped, not read."""
+    return {
+        tensor.name: Stored(type=tensor.tensor_type.name, values=int(tensor.n_elements), bytes=int(tensor.n_bytes), matrix=len(tensor.shape) > 1)
+        for tensor in GGUFReader(path).tensors
+    }
+
+
 def weigh(path: Path) -> Weight:
     """The sizes of one GGUF file; its tensors are mapped, not read."""
     reader = GGUFReader(path)

@@ -3,14 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
-from config.plans import GgufType
+from config.plans import Budget, GgufType, Profile, Rules
 from config.strict import Strict
 from config.words import Kind, Variant
 
@@ -28,11 +28,50 @@ def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
 DataPath = Annotated[Path, AfterValidator(_beside_recipe)]
 
 
+class Dynamic(Budget):
+    """A planned mix: every tensor has the type in which it does most good. Written as a mere tag when the tag says the size: `UD-Q4_K_XL`."""
+
+    tag: str = Field(max_length=40, pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$")
+    """Name of the variant, as in NAME-TAG.gguf."""
+    profile: Profile = "any"
+    rules: Rules = Rules()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_convention(cls, value: Any) -> Any:
+        entry = {"tag": value} if isinstance(value, str) else value
+        if isinstance(entry, dict) and isinstance(entry.get("tag"), str) and all(entry.get(name) is None for name in Budget.model_fields):
+            return {**entry, "like": stock_of(entry["tag"])}
+        return entry
+
+    @model_validator(mode="after")
+    def _something_is_allowed(self) -> Self:
+        self.rules.within(self.profile)
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """How large the file may be."""
+        return Budget(**{name: getattr(self, name) for name in Budget.model_fields})
+
+
+def stock_of(tag: str) -> str:
+    """The stock mix whose bytes a variant of this name is expected to have: UD-Q4_K_XL is as large as Q4_K_M, UD-IQ2_M as IQ2_M. Raises ValueError."""
+    name = tag.removeprefix("UD-")
+    bare = name.removesuffix("_XL")
+    for stock in {"Q8_K_XL": "Q8_0"}.get(name, name), f"{bare}_M", bare:
+        if name != tag and stock in get_args(GgufType) and stock != "BF16":
+            return stock
+    raise ValueError(f"{tag!r} does not say how large the variant may be, as UD-Q4_K_XL or UD-IQ2_M do; add `like`, `bytes`, `bpw` or `fit` to it")
+
+
 class Variants(Strict):
     """Which variants to build."""
 
     gguf: tuple[GgufType, ...] = ()
     """llama.cpp's stock mixes, made with the imatrix; BF16 is the unquantized conversion, and F16 wants a gate on `float16.failures`."""
+    dynamic: tuple[Dynamic, ...] = ()
+    """Planned mixes, each no larger than its budget."""
     bnb_4bit: bool = False
     """Plain bitsandbytes NF4 safetensors."""
     sixteen_bit: bool = True
@@ -42,7 +81,28 @@ class Variants(Strict):
         """Every variant of the recipe, in the order in which they are built and shown."""
         sixteen = (Variant(tag="16bit", kind=Kind.SIXTEEN_BIT),) if self.sixteen_bit else ()
         bnb = (Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT),) if self.bnb_4bit else ()
-        return sixteen + tuple(Variant(tag=tag, kind=Kind.GGUF) for tag in self.gguf) + bnb
+        stock = tuple(Variant(tag=tag, kind=Kind.GGUF) for tag in self.gguf)
+        planned = tuple(Variant(tag=tag, kind=Kind.GGUF, planned=True, like=entry.like) for tag, entry in self.planned.items())
+        return sixteen + stock + planned + bnb
+
+    @property
+    def planned(self) -> dict[str, Dynamic]:
+        """The planned mixes by tag."""
+        return {entry.tag: entry for entry in self.dynamic}
+
+    @property
+    def yardsticks(self) -> tuple[GgufType, ...]:
+        """The stock mixes that planned ones are compared with and that are not among the variants."""
+        return tuple(dict.fromkeys(entry.like for entry in self.dynamic if entry.like is not None and entry.like not in self.gguf))
+
+    @model_validator(mode="after")
+    def _tags_are_unique(self) -> Self:
+        # llama.cpp matches a tag in any case, and a planned mix under a stock mix's name would be taken for it
+        taken = [tag.lower() for tag in ("16bit", "bnb-4bit", *get_args(GgufType), *(entry.tag for entry in self.dynamic))]
+        repeated = {tag for tag in self.gguf if self.gguf.count(tag) > 1} | {tag for tag in self.planned if taken.count(tag.lower()) > 1}
+        if repeated:
+            raise ValueError(f"every variant needs a tag of its own, and none may have a stock mix's name; repeated: {', '.join(sorted(repeated))}")
+        return self
 
 
 class Text(Strict):
@@ -148,8 +208,9 @@ class Gate(Strict):
         return self
 
     def applies_to(self, variant: Variant) -> bool:
-        """Whether the gate is for this variant: of its kind and tags, and not relative to itself or to a stock mix that it has not."""
+        """Whether the gate is for this variant: of its kind and tags, not relative to itself or to a stock mix that it has not, and on a plan if it has one."""
         there = self.relative_to != variant.tag and (self.relative_to != "stock" or variant.like is not None)
+        there &= variant.planned or not self.measure.startswith("plan.")
         return variant.kind in self.kinds and (not self.tags or variant.tag in self.tags) and there
 
 

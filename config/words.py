@@ -46,6 +46,7 @@ class Variant:
 
     tag: str  # "Q4_K_M", "bnb-4bit", "16bit"
     kind: Kind
+    planned: bool = False  # its mix of types was planned for this model
     like: str | None = None  # of a planned mix: the tag of the stock mix of the same size, which relative gates call `stock`
 
 

@@ -27,7 +27,7 @@ _PIPELINE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 # llama.cpp's flag for each of Ollama's parameters
 _FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p", "repeat_penalty": "--repeat-penalty"}
-_PREFERRED = ("Q4_K_M", "Q8_0")  # what llama.cpp and Ollama take when asked for no tag
+_PREFERRED = ("UD-Q4_K_XL", "Q4_K_M", "Q8_0")  # the best of its size, then what llama.cpp and Ollama take when asked for no tag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,40 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TypeUse:
+    """One type in a planned mix."""
+
+    type: str
+    tensors: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Tensors of one kind that a planned mix stores otherwise than the stock mix does, in bits per weight, all layers together."""
+
+    tensors: str  # "ffn_down"
+    bits: float
+    stock_bits: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What a planned variant consists of."""
+
+    stock: str | None  # the stock mix of the same size
+    replaced: bool  # the stock mix was better, so its file is published
+    types: tuple[TypeUse, ...]  # most bytes first
+    more: tuple[Change, ...]  # most changed first
+    fewer: tuple[Change, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of all matrices."""
+        return sum(use.bytes for use in self.types)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One measured variant."""
 
@@ -52,6 +86,7 @@ class Row:
     measurements: Mapping[str, Measurement]
     verdict: Verdict
     waivers: tuple[Waiver, ...] = ()
+    mix: Mix | None = None  # of a planned variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +137,7 @@ def render(card: Card) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"code": markdown.code, "word": markdown.word, "size": _size, "share": _share, "nats": _nats, "flips": _flips, "number": _number}
+    environment.filters |= {"changes": _changes}
     for row in card.rows:
         checked_path(row.file)
     parameters = ollama.sampling(card.sampling)
@@ -112,6 +148,7 @@ def render(card: Card) -> str:
         "flags": Markdown("".join(f" {_FLAGS[name]} {value:g}" for name, value in parameters.items())),
         "repairs": _repairs(card.patches),
         "pick": next((row for tag in _PREFERRED for row in card.rows if row.tag == tag), card.rows[0] if card.rows else None),
+        "planned": [row for row in card.rows if row.mix is not None],
         "waived": [(row, waiver) for row in card.rows for waiver in row.waivers],
         "sixteen_bit": card.kind is Kind.SIXTEEN_BIT,
     }
@@ -173,6 +210,10 @@ def _share(found: Measurement | None) -> str:
     if found is None:
         return "—"
     return f"{100 * found.value:.2f}" + (f" ± {100 * found.stderr:.2f}" if found.stderr is not None else "") + " %"
+
+
+def _changes(changes: Sequence[Change]) -> Markdown:
+    return Markdown(", ".join(f"{markdown.code(change.tensors)} ({change.bits:.2f} instead of {change.stock_bits:.2f})" for change in changes))
 
 
 def _flips(found: Measurement | None) -> str:

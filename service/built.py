@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config.words import Measurement, Patch, Sample, Variant, Verdict
+from publishers.card import Mix
 from publishers.report.figures import Position
 from service.stages import File, Output
 
@@ -61,6 +62,7 @@ class Built:
     verdict: Verdict
     sample: Sample | None = None
     positions: tuple[Position, ...] = ()  # divergence along the evaluation window
+    mix: Mix | None = None  # of a planned variant
 
     @property
     def bytes(self) -> int:

@@ -16,7 +16,7 @@ from hub.server import running
 from hub.tokens import create_token
 from service import foreground
 from service.hubclient import connect
-from service.job import Listener
+from service.workbench import Listener
 
 BUNDLED = Path(__file__).parents[1] / "demo"
 UPSTREAM = "upstream/tiny-chat"

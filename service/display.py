@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from service.job import Event, Listener
+from service.workbench import Event, Listener
 
 Summary = Mapping[str, Any]
 
@@ -78,6 +78,25 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def plans_table(variants: Sequence[Mapping[str, Any]]) -> Table:
+    """The planned mixes: foretold and measured divergence, and that of the stock mix of the same size."""
+    table = Table(title="Planned mixes", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for heading in ("variant", "KLD predicted\n± error", "measured", "off by\nfactor", "stock of\nsame size", "of the\nstock's"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
+    for row in variants:
+        plan = row["plan"]
+        ratio = plan["measured"] / plan["stock"] if plan["measured"] is not None and plan["stock"] else None
+        table.add_row(
+            escape(row["tag"]),
+            _with_error(plan["predicted"], plan["predicted_stderr"], "{:.5f}"),
+            _number(plan["measured"], "{:.5f}"),
+            _number(plan["factor"], "{:.2f}"),
+            _number(plan["stock"], "{:.5f}"),
+            _number(ratio, "{:.0%}"),
+        )
+    return table
+
+
 def patches_table(patches: Sequence[Mapping[str, Any]]) -> Table:
     """The repairs made to the release, each with its reason."""
     table = Table(title="Patches", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
@@ -101,6 +120,11 @@ def show_run(console: Console, summary: Summary) -> None:
         for row in summary["variants"] if not wide else ():
             if row["reasons"]:
                 console.print(f"[red]blocked[/] [bold]{escape(row['tag'])}[/]: {escape(' '.join(row['reasons']))}")
+    if planned := [row for row in summary["variants"] if row.get("plan")]:
+        console.print(plans_table(planned))
+        for row in planned:
+            for remark in row["plan"]["remarks"]:
+                console.print(f"[yellow]look twice[/] [bold]{escape(row['tag'])}[/]: {escape(remark)}")
     if summary["patches"]:
         console.print(patches_table(summary["patches"]))
     for publication in summary["publications"]:

@@ -104,7 +104,8 @@ def _found(job: Job, yardstick: Yardstick, item: _Progress, sample: Sample) -> F
 def _undecided(job: Job, variants: Iterable[Variant], found: Mapping[str, Found | SluiceError], published: Mapping[str, Reference | None]) -> list[str]:
     """Tags of the variants with a gate that more text could decide, and of those which such a gate is relative to."""
     wanted: set[str] = set()
-    for variant in variants:
+    judged = set(job.recipe.variants.listed())  # not the stock mixes that planned ones are only compared with
+    for variant in judged.intersection(variants):
         item = found[variant.tag]
         if isinstance(item, SluiceError) or item.sample is None:
             continue

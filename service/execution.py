@@ -6,10 +6,11 @@ from config.errors import ConfigurationError, in_words
 from config.recipe import Recipe, load_recipe
 from config.settings import Settings
 from service.hubclient import connect
-from service.job import Job, Listener
+from service.job import Job
 from service.pipeline import release
 from service.stages import StageStore
 from service.store import RunRecord, Store
+from service.workbench import Listener
 
 log = logging.getLogger(__name__)
 

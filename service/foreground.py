@@ -8,10 +8,10 @@ from config.settings import Settings
 from service.execution import execute
 from service.hubclient import connect
 from service.intake import queue_release
-from service.job import Listener
 from service.lease import LEASE_SECONDS, kept_lease
 from service.store import open_store, worker_name
 from service.summary import summary
+from service.workbench import Listener
 
 
 def run(settings: Settings, repo: str, revision: str, recipe: str, listener: Listener) -> dict[str, Any]:

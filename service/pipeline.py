@@ -14,6 +14,7 @@ from config.rules import FAMILIES, FIXES
 from config.words import Kind, Measurement, Outcome, Patch, Variant
 from qa import gates
 from qa.relative import Reference
+from service import planning
 from service.built import Built, Checked, Found, Made, Measured, Yardstick, weights
 from service.divergence import diverge, published_before, references
 from service.job import Job
@@ -38,13 +39,18 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
         report(job)
         return "blocked"
     yardstick = prepare(job, checked)
-    made = [Made(variant=variant, output=build(job, checked, variant)) for variant in job.recipe.variants.listed()]
+    planned = planning.mixes(job, checked, texts(job, job.recipe.calibration))
+    made = [Made(variant=variant, output=build(job, checked, variant, planned)) for variant in job.recipe.variants.listed()]
     published = published_before(job, (item.variant for item in made))
-    diverged = diverge(job, checked, yardstick, made, published)
-    found = {item.variant.tag: measure(job, checked, yardstick, item, diverged[item.variant.tag]) for item in made}
+    compared = [*made, *planning.yardsticks(job, checked)]
+    diverged = diverge(job, checked, yardstick, compared, published)
+    claims = planning.settle(job, planned, compared, diverged)
+    diverged = {**diverged, **{tag: claim.diverged for tag, claim in claims.items()}}
+    made = [claims[item.variant.tag].made if item.variant.tag in claims else item for item in made]
+    found = {**diverged, **{item.variant.tag: measure(job, checked, yardstick, item, diverged[item.variant.tag]) for item in made}}
     built = []
     for position, item in enumerate(made):
-        built.append(judged(job, checked, item, found, published))
+        built.append(judged(job, checked, item, found, published, claims.get(item.variant.tag)))
         record(job, position, built[-1])
     page = report(job, built)
     publish(job, api, upstream, checked, yardstick, built, page)
@@ -130,8 +136,10 @@ def prepare(job: Job, checked: Checked) -> Yardstick:
     )
 
 
-def build(job: Job, checked: Checked, variant: Variant) -> Output:
+def build(job: Job, checked: Checked, variant: Variant, planned: Mapping[str, planning.Planned]) -> Output:
     """The variant's files."""
+    if variant.tag in planned:
+        return planned[variant.tag].file
     match variant.kind:
         case Kind.SIXTEEN_BIT:
             return checked.model
@@ -170,13 +178,28 @@ def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverg
     return Found(measured={**checked.measured, **diverged.measured, **measurements(output)}, errors={}, sample=diverged.sample, positions=diverged.positions)
 
 
-def judged(job: Job, checked: Checked, item: Made, found: Mapping[str, Found], published: Mapping[str, Reference | None]) -> Built:
+def judged(
+    job: Job,
+    checked: Checked,
+    item: Made,
+    found: Mapping[str, Found | SluiceError],
+    published: Mapping[str, Reference | None],
+    claim: planning.Claim | None,
+) -> Built:
     """The variant with its verdict; `found` is about all variants, because gates may compare them."""
     own = found[item.variant.tag]
     compared = references(item.variant, found, published)
     verdict = gates.judge(item.variant, job.recipe.gates, own.measured, own.errors, job.waivers, sample=own.sample, references=compared)
-    bpw = bits_per_weight(checked, item.output)
-    return Built(variant=item.variant, output=item.output, bpw=bpw, measured=own.measured, verdict=verdict, sample=own.sample, positions=own.positions)
+    return Built(
+        variant=item.variant,
+        output=item.output,
+        bpw=bits_per_weight(checked, item.output),
+        measured=own.measured,
+        verdict=verdict,
+        sample=own.sample,
+        positions=own.positions,
+        mix=claim.mix if claim else None,
+    )
 
 
 def record(job: Job, position: int, item: Built) -> None:

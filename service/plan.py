@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from builders import snapshot
-from config.recipe import load_recipe
+from config.recipe import Dynamic, load_recipe
 from config.settings import Settings
 from config.words import Kind, Release, Variant
 from service.display import megabytes
@@ -60,7 +60,10 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
     sizes = snapshot.sizes(api, upstream.release)
     weights = sum(size for path, size in sizes.items() if path.endswith(".safetensors"))
     known = built_before(open_store(settings.database), upstream.release)
-    variants = tuple(size_of(variant, weights, known) for variant in recipe.variants.listed())
+    planned = recipe.variants.planned
+    variants = tuple(size_of(variant, weights, known, planned.get(variant.tag)) for variant in recipe.variants.listed())
+    # stock mixes that are built to be compared with, and not published
+    yardsticks = sum(size_of(Variant(tag=tag, kind=Kind.GGUF), weights, known).bytes for tag in recipe.variants.yardsticks)
     settings.folder.mkdir(parents=True, exist_ok=True)
     sixteen_bit_gguf = 0 if "BF16" in recipe.variants.gguf else weights
     return Plan(
@@ -70,7 +73,7 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
         download_bytes=sum(sizes.values()),
         variants=variants,
         # the fixed model shares its weights with the download
-        disk_needed=sum(sizes.values()) + sixteen_bit_gguf + sum(variant.bytes for variant in variants if variant.tag != "16bit"),
+        disk_needed=sum(sizes.values()) + sixteen_bit_gguf + yardsticks + sum(variant.bytes for variant in variants if variant.tag != "16bit"),
         disk_free=shutil.disk_usage(settings.folder).free,
     )
 
@@ -84,14 +87,25 @@ def built_before(store: Store, release: Release) -> dict[str, int]:
     return found
 
 
-def size_of(variant: Variant, weights: int, known: dict[str, int]) -> PlannedVariant:
-    """A variant's bytes; `weights` are those of the 16-bit safetensors."""
+def size_of(variant: Variant, weights: int, known: dict[str, int], dynamic: Dynamic | None = None) -> PlannedVariant:
+    """A variant's bytes; `weights` are those of the 16-bit safetensors, and of a planned mix they are at most its budget."""
     if variant.tag in known:
         return PlannedVariant(tag=variant.tag, bytes=known[variant.tag], exact=True)
     if variant.kind is Kind.SIXTEEN_BIT:
         return PlannedVariant(tag=variant.tag, bytes=weights, exact=True)
+    if dynamic is not None:
+        return PlannedVariant(tag=variant.tag, bytes=_budget(dynamic, weights), exact=False)
     bits = NF4_BITS if variant.kind is Kind.BNB_4BIT else STOCK_BITS[variant.tag]
     return PlannedVariant(tag=variant.tag, bytes=round(weights * bits / 16), exact=False)
+
+
+def _budget(dynamic: Dynamic, weights: int) -> int:
+    """The most bytes that a planned mix may have; of a memory to fit into all of it, for the cache's share is not known before the model is."""
+    if dynamic.bytes is not None:
+        return min(dynamic.bytes, weights)
+    if dynamic.fit is not None:
+        return min(dynamic.fit.memory, weights)
+    return round(weights * (STOCK_BITS[dynamic.like] if dynamic.like else dynamic.bpw or 16.0) / 16)
 
 
 def table(planned: Plan) -> Table:

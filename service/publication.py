@@ -13,8 +13,9 @@ from engines import toolchain
 from publishers import card, hub, manifest, naming, ollama
 from publishers.hub import PublishFile
 from service.built import Built, Checked, Yardstick, weights
-from service.job import Event, Job
+from service.job import Job
 from service.stages import File, Output, now
+from service.workbench import Event
 
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "huggingface_hub", "gguf", "sluice")
 LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
@@ -155,6 +156,7 @@ def row(item: Built) -> card.Row:
         measurements=item.measured,
         verdict=item.verdict,
         waivers=waivers(item),
+        mix=item.mix,
     )
 
 

@@ -53,6 +53,23 @@ class WaiverSummary(BaseModel):
     comment: str
 
 
+class PlanSummary(BaseModel):
+    """What was foretold of a planned mix and what came of it; divergences in nats per token."""
+
+    predicted: float | None
+    predicted_stderr: float | None
+    measured: float | None
+    """Of the mix as it was planned."""
+    factor: float | None
+    """Between the two, at least 1; what the text does to the stock mix's divergence as well is taken out."""
+    stock: float | None
+    """Of the stock mix of the same size."""
+    replaced: bool
+    """The stock mix was better, and its file is published under the variant's name."""
+    remarks: list[str]
+    """What a person should look at: a prediction that was far off, or a mix that was replaced."""
+
+
 class VariantSummary(BaseModel):
     """One variant: its size, what was measured, how its gates came out."""
 
@@ -68,6 +85,8 @@ class VariantSummary(BaseModel):
     verdict: Literal["passed", "failed", "error"] | None
     reasons: list[str]
     waivers: list[WaiverSummary]
+    plan: PlanSummary | None
+    """Null for what is not planned."""
 
 
 class PublicationSummary(BaseModel):
@@ -155,6 +174,21 @@ def _variant(record: VariantRecord) -> VariantSummary:
         verdict=None if record.verdict is None else record.verdict.outcome.value,
         reasons=[] if record.verdict is None else list(record.verdict.reasons),
         waivers=[WaiverSummary(gate=item.gate, by=item.by, comment=item.comment) for item in (record.verdict.waivers if record.verdict else ())],
+        plan=_plan(measured),
+    )
+
+
+def _plan(measured: Mapping[str, Measurement]) -> PlanSummary | None:
+    if "plan.predicted" not in measured:
+        return None
+    return PlanSummary(
+        predicted=_value(measured, "plan.predicted"),
+        predicted_stderr=finite(measured["plan.predicted"].stderr),
+        measured=_value(measured, "plan.measured"),
+        factor=_value(measured, "plan.error"),
+        stock=_value(measured, "plan.stock"),
+        replaced=bool(_value(measured, "plan.replaced")),
+        remarks=[detail for name in ("plan.error", "plan.replaced") if name in measured for detail in measured[name].details],
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import demo, doctor, hub, measure, report, runs, serve, tokens, verdicts
+from service.cli import demo, doctor, hub, measure, plan, report, runs, serve, tokens, verdicts
 
 app = typer.Typer(
     name="sluice",
@@ -47,6 +47,8 @@ app.command("status")(runs.status)
 app.command("report")(report.report)
 app.command("gates")(verdicts.gates)
 app.command("waive")(verdicts.waive)
+app.command("plan")(plan.plan)
+app.command("quantize")(plan.quantize)
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 app.add_typer(measure.app, name="measure")

@@ -13,7 +13,7 @@ from tests.acceptance.conftest import PROGRAMS, ROOT, Demo, environment, sluice
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-SANE = {"16bit", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_M", "Q2_K", "bnb-4bit"}
+SANE = {"16bit", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_M", "Q2_K", "UD-Q4_K_XL", "UD-Q3_K_XL", "UD-Q2_K_XL", "bnb-4bit"}
 
 
 def test_the_sane_variants_pass_and_the_hopeless_one_is_blocked_with_figures(demo: Demo) -> None:
@@ -39,6 +39,18 @@ def test_the_figures_are_those_of_quantization(demo: Demo) -> None:
         points = 100 * row["mmlu"]["accuracy"] - 25
         assert row["efficiency"] == pytest.approx(points / (row["bytes"] / 1e9))
     assert demo.variant("BF16")["kld"]["mean"] == 0
+
+
+@pytest.mark.parametrize(("tag", "stock"), [("UD-Q4_K_XL", "Q4_K_M"), ("UD-Q3_K_XL", "Q3_K_M"), ("UD-Q2_K_XL", "Q2_K")])
+def test_a_planned_mix_is_better_than_the_stock_mix_of_its_size_and_as_foretold(demo: Demo, tag: str, stock: str) -> None:
+    ours, theirs = demo.variant(tag), demo.variant(stock)
+    assert ours["bytes"] <= theirs["bytes"]
+    assert ours["kld"]["mean"] < 0.9 * theirs["kld"]["mean"]
+    plan = ours["plan"]
+    assert (plan["measured"], plan["stock"], plan["replaced"]) == (ours["kld"]["mean"], theirs["kld"]["mean"], False)
+    assert 0 < plan["predicted_stderr"] < plan["predicted"] < plan["stock"]
+    assert 1 <= plan["factor"] < 2
+    assert plan["remarks"] == []
 
 
 def test_every_planted_defect_is_patched_with_a_reason(demo: Demo) -> None:
@@ -116,7 +128,7 @@ def test_without_fixes_the_template_gate_blocks_everything(tmp_path: Path) -> No
     summary = json.loads(done.stdout)
     assert summary["state"] == "blocked"
     assert summary["publications"] == []
-    assert len(summary["variants"]) == 13
+    assert len(summary["variants"]) == 16
     for row in summary["variants"]:
         assert row["verdict"] == "failed"
         assert any("template" in reason for reason in row["reasons"])

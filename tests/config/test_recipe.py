@@ -26,6 +26,32 @@ def test_the_demo_recipe_lists_each_kind_of_variant() -> None:
     assert {"Q2_K", "Q3_K_M", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16", "IQ1_S"} <= {variant.tag for variant in variants}
 
 
+def test_the_name_of_a_planned_mix_tells_its_size(tmp_path: Path) -> None:
+    like = {
+        "UD-Q8_K_XL": "Q8_0", "UD-Q6_K_XL": "Q6_K", "UD-Q5_K_XL": "Q5_K_M", "UD-Q4_K_XL": "Q4_K_M", "UD-Q3_K_XL": "Q3_K_M", "UD-Q2_K_XL": "Q2_K",
+        "UD-IQ3_XXS": "IQ3_XXS", "UD-IQ2_M": "IQ2_M", "UD-IQ1_S": "IQ1_S", "UD-Q4_K_S": "Q4_K_S",
+    }  # fmt: skip
+    variants = load_recipe(str(changed(tmp_path, variants={"gguf": ["Q6_K", "Q4_K_M"], "dynamic": list(like)}))).variants
+    assert {tag: entry.like for tag, entry in variants.planned.items()} == like
+    assert [variant.tag for variant in variants.listed()] == ["16bit", "Q6_K", "Q4_K_M", *like]
+    assert variants.yardsticks == tuple(stock for stock in like.values() if stock not in {"Q6_K", "Q4_K_M"})
+
+
+def test_a_planned_mix_says_its_budget_profile_and_rules(tmp_path: Path) -> None:
+    entries = [{"tag": "ARM-Q4", "like": "Q4_0", "profile": "arm"}, {"tag": "small", "bytes": "2MB", "rules": {"floors": {"output": "Q6_K"}}}]
+    variants = load_recipe(str(changed(tmp_path, variants={"dynamic": entries}))).variants
+    arm, small = variants.dynamic
+    assert (arm.budget.like, arm.profile, variants.yardsticks) == ("Q4_0", "arm", ("Q4_0",))
+    assert (small.budget.bytes, small.like, small.rules.floors) == (2_000_000, None, {"output": "Q6_K"})
+
+
+def test_a_recipe_survives_being_written_again(tmp_path: Path) -> None:
+    recipe = load_recipe(str(changed(tmp_path, variants={"dynamic": ["UD-Q4_K_XL", {"tag": "x", "fit": {"memory": "8GiB"}}]})))
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert load_recipe(str(again)) == recipe
+
+
 def test_the_form_of_the_questions_is_one_of_three(tmp_path: Path) -> None:
     recipe = load_recipe(str(DEMO))
     assert recipe.evaluation.mmlu.form == "hendrycks"
@@ -78,6 +104,17 @@ def test_the_digest_follows_the_data(tmp_path: Path) -> None:
         ({"evaluation": EVALUATION | {"divergence": EVALUATION["divergence"] | {"most_tokens": 10}}}, "must not be less than `tokens`"),
         ({"variants": {"gguf": [], "sixteen_bit": False}}, "name at least one variant"),
         ({"variants": {"gguf": ["Q4_K_X"]}}, "variants.gguf.0: Input should be 'BF16'"),
+        ({"variants": {"dynamic": ["UD-Q4_K_X"]}}, "'UD-Q4_K_X' does not say how large the variant may be"),
+        ({"variants": {"dynamic": ["Q4_K_XL"]}}, "'Q4_K_XL' does not say how large"),
+        ({"variants": {"dynamic": ["UD-BF16"]}}, "'UD-BF16' does not say how large"),
+        ({"variants": {"dynamic": [{"tag": "a/b", "bpw": 4}]}}, "variants.dynamic.0.tag: String should match pattern"),
+        ({"variants": {"dynamic": [{"tag": "a", "bpw": 4, "like": "Q4_0"}]}}, "give exactly one of"),
+        ({"variants": {"dynamic": [{"tag": "a", "bpw": 4, "colour": 1}]}}, "variants.dynamic.0.colour: Extra inputs"),
+        ({"variants": {"dynamic": [{"tag": "a", "bpw": 4, "profile": "arm", "rules": {"types": ["Q2_K"]}}]}}, "allowed by the profile 'arm'"),
+        ({"variants": {"dynamic": ["UD-Q4_K_XL", {"tag": "ud-q4_k_xl", "bpw": 4}]}}, "repeated: UD-Q4_K_XL, ud-q4_k_xl"),
+        ({"variants": {"dynamic": [{"tag": "q4_k_m", "bpw": 4}]}}, "none may have a stock mix's name; repeated: q4_k_m"),
+        ({"variants": {"dynamic": [{"tag": "BNB-4bit", "bpw": 4}]}}, "repeated: BNB-4bit"),
+        ({"variants": {"gguf": ["Q4_0", "Q4_0"]}}, "repeated: Q4_0"),
         ({"calibration": {"plain": ["/nowhere.txt"]}}, "/nowhere.txt does not exist"),
         ({"calibration": {}}, "name at least one file under `chat` or `plain`"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),

@@ -6,8 +6,8 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from config.words import Kind, Release
-from publishers.card import Card, Facts, render
+from config.words import Kind, Measurement, Release
+from publishers.card import Card, Change, Facts, Mix, TypeUse, render
 from publishers.manifest import Waiver
 
 MakeCard = Callable[..., Card]
@@ -89,6 +89,55 @@ def test_waivers_are_shown(make_card: MakeCard) -> None:
     assert "| `Q4_K_M` (waiver) |" in text
     assert "**Q4_K_M**, gate *divergence*, waived by ann: an experiment" in text
     assert "## Waivers" not in render(card)
+
+
+def planned(card: Card, **changes: object) -> Card:
+    """The card with a planned mix in place of its variant."""
+    uses = (TypeUse(type="Q6_K", tensors=4, bytes=600), TypeUse(type="IQ4_XS", tensors=25, bytes=400))
+    mix = Mix(
+        stock="Q4_K_M", replaced=False, types=uses,
+        more=(Change(tensors="ffn_down", bits=5.5, stock_bits=4.834), Change(tensors="output", bits=8.5, stock_bits=6.5625)),
+        fewer=(Change(tensors="attn_q", bits=4.25, stock_bits=4.5),),
+    )  # fmt: skip
+    figures = {"plan.predicted": (0.0016, 0.00012), "plan.measured": (0.00767, 0.0002), "plan.stock": (0.00417, 0.0003)}
+    found = {name: Measurement(name=name, value=value, unit="nats", stderr=stderr) for name, (value, stderr) in figures.items()}
+    found["plan.error"] = Measurement(name="plan.error", value=4.8, unit="ratio", details=("It is 4.8 times higher.",))
+    row = replace(card.rows[0], tag="UD-Q4_K_XL", measurements={**card.rows[0].measurements, **found}, mix=replace(mix, **changes))
+    return replace(card, rows=(card.rows[0], row))
+
+
+def test_a_planned_mix_is_explained_in_one_table(make_card: MakeCard) -> None:
+    text = render(planned(make_card()))
+    lines = [
+        "### `UD-Q4_K_XL`", "", "| type | tensors | share of bytes |", "|---|--:|--:|", "| Q6_K | 4 | 60.0 % |", "| IQ4_XS | 25 | 40.0 % |", "",
+        "- More bits per weight than in `Q4_K_M`: `ffn_down` (5.50 instead of 4.83), `output` (8.50 instead of 6.56)",
+        "- Fewer bits per weight: `attn_q` (4.25 instead of 4.50)",
+        "- KLD: predicted 0.00160 ± 0.00012, measured 0.00767 ± 0.00020; the stock mix `Q4_K_M`, of the same size: 0.00417 ± 0.00030",
+        "- **Look twice**: It is 4.8 times higher.",
+    ]  # fmt: skip
+    assert "\n".join(lines) in text
+    assert "\n\n\n" not in text
+    assert "ollama run hf.co/acme/tiny-chat-GGUF:UD-Q4_K_XL\n" in text
+    tables = [token for token in MarkdownIt("commonmark").enable("table").parse(body(text)) if token.type == "table_open"]
+    assert len(tables) == 2
+    assert "planned mixes" not in render(make_card())
+
+
+def test_a_stock_mix_under_a_planned_name_is_called_so(make_card: MakeCard) -> None:
+    text = render(planned(make_card(), replaced=True, more=(), fewer=()))
+    assert "is worse (0.00767 ± 0.00020) than the stock mix `Q4_K_M` of the same size (0.00417 ± 0.00030), so **this file is the stock mix**." in text
+    assert "More bits" not in text
+    assert "Fewer" not in text
+    assert "\n\n\n" not in text
+
+
+def test_a_planned_mix_without_a_stock_mix_of_its_size(make_card: MakeCard) -> None:
+    card = planned(make_card(), stock=None, more=(), fewer=())
+    row = replace(card.rows[1], measurements={"plan.predicted": card.rows[1].measurements["plan.predicted"]})
+    text = render(replace(card, rows=(row,)))
+    assert "- KLD: predicted 0.00160 ± 0.00012, measured —\n" in text
+    assert "stock mix" not in text
+    assert "Look twice" not in text
 
 
 def test_without_patches_or_sampling_it_says_so(make_card: MakeCard) -> None:

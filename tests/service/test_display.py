@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from service.display import progress, show_run
-from service.job import Event
+from service.workbench import Event
 
 SUMMARY = {
     "run": 7,
@@ -72,6 +72,32 @@ def test_a_run_is_shown_with_figures_reasons_and_repos() -> None:
         assert part in text
     assert "acme/tiny-GGUF, 1 file at bbbbbbbbbbbb: http://hub/acme/tiny-GGUF" in text
     assert text.count("one is enough") == 1, "one row for each fix, not for each file"
+
+
+PLANNED = {
+    **SUMMARY["variants"][0],  # type: ignore[index, dict-item]
+    "tag": "UD-Q4_K_XL",
+    "plan": {
+        "predicted": 0.00158, "predicted_stderr": 0.00007, "measured": 0.00494, "factor": 3.1265, "stock": 0.00988, "replaced": False, "remarks": ["[b]off[/]"],
+    },
+}  # fmt: skip
+
+
+def test_a_plan_is_shown_beside_its_measurement() -> None:
+    console = Console(file=io.StringIO(), width=84, highlight=False)
+    show_run(console, {**SUMMARY, "variants": [PLANNED]})
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert "look twice UD-Q4_K_XL: [b]off[/]" in text
+    (row,) = [line.split() for line in text.partition("Planned mixes")[2].splitlines() if "UD-Q4_K_XL" in line and "0.00158" in line]
+    assert row == ["UD-Q4_K_XL", "0.00158", "0.00494", "3.13", "0.00988", "50%"]
+    rows = [line for line in text.partition("Planned mixes")[0].splitlines() if line.strip().startswith("UD-Q4_K_XL")]
+    assert "2.38 MB" in rows[0], "the whole row fits into 84 columns"
+    assert rows[0].rstrip().endswith("passed")
+
+
+def test_without_plans_there_is_no_table_of_them() -> None:
+    assert "Planned mixes" not in shown(200)
 
 
 def test_a_narrow_terminal_cuts_no_figure() -> None:

@@ -64,6 +64,7 @@ def test_a_finished_run_is_told_whole(file_store: Store) -> None:
             "verdict": "passed",
             "reasons": [],
             "waivers": [],
+            "plan": None,
         }
     ]
     assert told["publications"] == [{"id": number, "repo": "ours/m-GGUF", "revision": "f" * 40, "url": "http://hub", "files": ["README.md"]}]
@@ -79,6 +80,28 @@ def test_what_was_not_measured_is_null(store: Store) -> None:
     assert variant["mmlu"] == {"accuracy": None, "stderr": None, "n": None}
     assert (variant["same_top"], variant["flips"], variant["efficiency"], variant["file"]) == (None, None, None, None)
     assert (variant["verdict"], variant["reasons"]) == ("error", ["kld.mean is missing"])
+
+
+def test_a_plan_stands_beside_what_came_of_it(store: Store) -> None:
+    run = queue_run(store).id
+    planned = (
+        Measurement(name="plan.predicted", value=0.002, unit="nats", stderr=0.0001),
+        Measurement(name="plan.measured", value=0.005, unit="nats", stderr=0.0002, n=100),
+        Measurement(name="plan.error", value=2.5, unit="ratio", stderr=0.2, details=("far off",)),
+        Measurement(name="plan.stock", value=0.004, unit="nats", stderr=0.0002, n=100),
+        Measurement(name="plan.replaced", value=1, unit="count", n=1, details=("replaced",)),
+    )
+    variant = Variant(tag="UD-Q4_K_XL", kind=Kind.GGUF)
+    store.record_variant(run, variant=variant, file="m", bytes=1, bpw=4.0, measurements=planned, verdict=None, position=0)
+    assert summary(store, run)["variants"][0]["plan"] == {
+        "predicted": 0.002,
+        "predicted_stderr": 0.0001,
+        "measured": 0.005,
+        "factor": 2.5,
+        "stock": 0.004,
+        "replaced": True,
+        "remarks": ["far off", "replaced"],
+    }
 
 
 def test_an_unknown_run_has_no_summary(file_store: Store) -> None:

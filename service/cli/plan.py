@@ -1,0 +1,166 @@
+"""`sluice plan` and `sluice quantize`: the best mix of types for a size, as a table or as a file."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from config.errors import ConfigurationError
+from config.files import explain
+from config.plans import PROFILES, Budget, Profile
+from config.recipe import Text, load_recipe
+from service import standalone
+from service.cli.context import Terminal, explained, settings_of
+from service.curve import draw
+from service.display import megabytes, progress
+from service.standalone import Wanted
+
+CONTEXT = 512  # tokens of a calibration window, as in a recipe that says nothing else
+TOKENS = 1_500_000  # likewise
+
+Model = Annotated[str, typer.Argument(help="Folder with safetensors, config and tokenizer; or a repo on the Hub, as owner/name.")]
+Like = Annotated[str | None, typer.Option(help="As large as this stock mix at most; Q4_K_M when no size is given.")]
+Bytes = Annotated[str | None, typer.Option("--bytes", help='Bytes of the whole file: "4.6GB", "512MiB" or a number.')]
+Bpw = Annotated[float | None, typer.Option(help="Bits per weight.")]
+Fit = Annotated[str | None, typer.Option(help='Whatever fits into this memory together with the cache: "8GiB".')]
+Cache = Annotated[int | None, typer.Option("--context", help="Tokens that the cache must hold; goes with --fit.")]
+Where = Annotated[str, typer.Option("--profile", help="Where it must run fast: any, arm, no-iq or fast-gpu.")]
+Plain = Annotated[list[Path] | None, typer.Option("--text", exists=True, dir_okay=False, resolve_path=True, help="Plain text to calibrate on; repeatable.")]
+Chat = Annotated[
+    list[Path] | None,
+    typer.Option("--chat", exists=True, dir_okay=False, resolve_path=True, help='Conversations to calibrate on, lines of {"messages": [...]}; repeatable.'),
+]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="Calibrate on what this recipe does, instead of --text and --chat.")]
+Revision = Annotated[str, typer.Option(help="Branch, tag or commit of the repo.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
+
+
+def plan(
+    context: typer.Context,
+    model: Model,
+    like: Like = None,
+    size: Bytes = None,
+    bpw: Bpw = None,
+    fit: Fit = None,
+    cache: Cache = None,
+    profile: Where = "any",
+    text: Plain = None,
+    chat: Chat = None,
+    recipe: RecipeName = None,
+    revision: Revision = "main",
+    curve: Annotated[
+        Path | None, typer.Option(dir_okay=False, resolve_path=True, help="Draw predicted KLD against bits per weight into this .svg or .png file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say in which type each tensor of a model does most good for its bytes, and which KL divergence the mix will have. Builds nothing that is kept for you.
+
+    What is slow is done once: the next size or profile of the same model and text takes seconds.
+    """
+    terminal = Terminal.open(as_json=as_json)
+    if curve is not None and (curve.suffix not in {".svg", ".png"} or not curve.parent.is_dir()):
+        raise typer.BadParameter(f"--curve {curve}: name a .svg or .png file in a folder that exists")
+    with explained():
+        wanted = _wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe)
+        with progress(terminal.progress) as listener:
+            at = standalone.bench(settings_of(context), listener)
+            ready = standalone.prepare(at, wanted)
+            planned = standalone.plan(at, ready, wanted)
+        document = standalone.describe(ready, planned, wanted)
+        if curve is not None:
+            ours, stock = standalone.curve(ready, wanted)
+            draw(curve, ours, stock, title=f"{ready.name}, profile {profile}")
+            document |= {"curve": {"planned": [asdict(point) for point in ours], "stock": [asdict(point) for point in stock]}}
+    if as_json:
+        terminal.json(document)
+    else:
+        _show(terminal.out, document)
+
+
+def quantize(
+    context: typer.Context,
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, resolve_path=True, help="The .gguf file to write; one that is there is replaced.")],
+    like: Like = None,
+    size: Bytes = None,
+    bpw: Bpw = None,
+    fit: Fit = None,
+    cache: Cache = None,
+    profile: Where = "any",
+    text: Plain = None,
+    chat: Chat = None,
+    recipe: RecipeName = None,
+    revision: Revision = "main",
+    as_json: AsJson = False,
+) -> None:
+    """Write a planned mix of a model as one GGUF file. Nothing is measured or published: `sluice measure kld` compares it, `sluice run` releases it."""
+    terminal = Terminal.open(as_json=as_json)
+    if out.suffix != ".gguf" or not out.parent.is_dir():
+        raise typer.BadParameter(f"--out {out}: name a .gguf file in a folder that exists")
+    with explained():
+        wanted = _wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe)
+        with progress(terminal.progress) as listener:
+            at = standalone.bench(settings_of(context), listener)
+            ready = standalone.prepare(at, wanted)
+            planned = standalone.plan(at, ready, wanted)
+            written = standalone.quantize(at, ready, planned, out)
+        document = standalone.describe(ready, planned, wanted) | {"file": str(out), "bytes": written}
+    if as_json:
+        terminal.json(document)
+    else:
+        _show(terminal.out, document, tensors=False)
+        terminal.out.print(f"wrote [bold]{escape(str(out))}[/]", soft_wrap=True)
+
+
+def _budget(like: str | None, size: str | None, bpw: float | None, fit: str | None, cache: int | None) -> Budget:
+    if cache is not None and fit is None:
+        raise typer.BadParameter("--context goes with --fit: it says how much memory the cache takes of it")
+    memory = None if fit is None else {"memory": fit} | ({} if cache is None else {"context": cache})
+    given = {"like": like, "bytes": size, "bpw": bpw, "fit": memory}
+    try:
+        return Budget.model_validate(given if any(value is not None for value in given.values()) else {"like": "Q4_K_M"})
+    except ValidationError as error:
+        raise ConfigurationError(f"The size is not usable: {explain(error)}. Options: --like, --bytes, --bpw, --fit with --context.") from error
+
+
+def _wanted(model: str, revision: str, budget: Budget, profile: str, text: list[Path] | None, chat: list[Path] | None, recipe: str | None) -> Wanted:
+    known: dict[str, Profile] = {name: name for name in PROFILES}
+    if profile not in known:
+        raise ConfigurationError(f"There is no profile {profile!r}. Known ones: {', '.join(known)}.")
+    if bool(text or chat) == bool(recipe):
+        raise ConfigurationError(
+            "Give text to calibrate on, of the kind that the model will meet: --text FILE, --chat FILE.jsonl, both, or --recipe NAME for a recipe's own. "
+            "There is none that would suit every model."
+        )
+    if recipe is not None:
+        found = load_recipe(recipe)
+        source, context = found.calibration, found.evaluation.context
+    else:
+        source, context = Text(chat=tuple(chat or ()), plain=tuple(text or ()), tokens=TOKENS), CONTEXT
+    return Wanted(model=model, revision=revision, text=source, context=context, budget=budget, profile=known[profile])
+
+
+def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -> None:
+    if tensors:
+        table = Table(box=box.SIMPLE_HEAD, padding=0)
+        for heading in ("tensor", "type", "bytes", "bits/weight", "share of KLD"):
+            table.add_column(heading, justify="left" if heading == "tensor" else "right", no_wrap=heading != "tensor", overflow="fold")
+        for row in document["tensors"]:
+            table.add_row(escape(row["name"]), row["type"], f"{row['bytes']:,}", f"{row['bpw']:.2f}", f"{row['share']:.1%}")
+        console.print(table)
+    if document["patches"]:
+        fixes = ", ".join(dict.fromkeys(patch["fix"] for patch in document["patches"]))
+        console.print(f"repaired before it was converted: {escape(fixes)}; --json shows each change", soft_wrap=True)
+    predicted, stock = document["predicted"], document["stock"]
+    console.print(f"{document['bytes']:,} bytes ({megabytes(document['bytes'])}), {document['bpw']:.3f} bits per weight")
+    console.print(f"predicted KLD {predicted['mean']:.5f} ± {predicted['stderr']:.5f} nats, from {document['windows']} windows of the calibration text")
+    if stock:
+        mean = stock["mean"]
+        share = f", of which the planned mix has {predicted['mean'] / mean:.0%}" if mean else ""
+        console.print(f"predicted for the stock mix {escape(document['budget']['like'])}: {mean:.5f}{share}")

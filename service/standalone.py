@@ -1,0 +1,156 @@
+"""A planned mix of anybody's model, without a run, a database or an account: what `sluice plan` and `sluice quantize` do.
+
+Every stage is kept in the home's stage store, under the same key as a run's, so that the next budget costs a plan and no more.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from builders import snapshot
+from builders.links import link_or_copy
+from builders.names import CONFIGURATION, INDEX
+from builders.plan.curve import Point
+from builders.plan.curve import curve as predicted_curve
+from builders.sensitivity.table import Sensitivity
+from builders.weights import read_header
+from config.digests import file_sha256
+from config.errors import ConfigurationError, UpstreamError
+from config.plans import Budget, Profile, Rules
+from config.recipe import Text
+from config.rules import FAMILIES, FIXES
+from config.settings import REPO_ID, Settings
+from service import planning
+from service.hubclient import connect
+from service.stages import Input, Output, StageStore
+from service.workbench import Listener, Workbench
+
+TAG = "planned"  # of files before they get the name that was asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be planned."""
+
+    model: str  # a folder, or owner/name on the Hub
+    revision: str
+    text: Text
+    context: int  # tokens of a calibration window
+    budget: Budget
+    profile: Profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model with its sensitivities."""
+
+    name: str
+    fixed: Output
+    base: Output  # the 16-bit GGUF
+    imatrix: Output
+    table: Output
+
+
+def bench(settings: Settings, listener: Listener) -> Workbench:
+    """A place to work in that needs no database."""
+    return Workbench(settings=settings, stages=StageStore(settings.folder), listener=listener)
+
+
+def prepare(at: Workbench, wanted: Wanted) -> Prepared:
+    """Fetch, repair, convert and calibrate the model, and measure its sensitivities. Raises what the stages raise."""
+    texts = {"chat": [at.data(path) for path in wanted.text.chat], "plain": [at.data(path) for path in wanted.text.plain]}
+    tokens, context = wanted.text.tokens, wanted.context
+    with _release(at, wanted) as (source, name, repo):
+        inputs = {"snapshot": source, "rules": at.data(FIXES), "families": at.data(FAMILIES)}
+        fixed = at.apart("fix", "builders.fixes:repair", inputs, threaded=False, repo=repo, fixes=True)
+    base = at.apart("convert", "builders.convert:convert", {"model": fixed.whole}, threaded=False, name=name)
+    imatrix = at.apart("imatrix", "builders.calibrate:imatrix", {"model": fixed.whole, "gguf": base.file(), **texts}, tokens=tokens, context=context)
+    table = planning.sensitivity(at, fixed, base, imatrix, texts, tokens=tokens, context=context)
+    return Prepared(name=name, fixed=fixed, base=base, imatrix=imatrix, table=table)
+
+
+def plan(at: Workbench, ready: Prepared, wanted: Wanted) -> Output:
+    """The mix for the budget."""
+    return planning.plan(at, "plan", ready.base, ready.table, budget=wanted.budget, profile=wanted.profile, rules=Rules())
+
+
+def quantize(at: Workbench, ready: Prepared, planned: Output, target: Path) -> int:
+    """Write the planned file to `target`, whole or not at all; its bytes."""
+    built = planning.build(at, ready.base, ready.table, planned, name=ready.name, tag=TAG)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        shutil.copyfile(built.file().path, unfinished)  # a copy: what is done to it must not reach the stage store
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return target.stat().st_size
+
+
+def describe(ready: Prepared, planned: Output, wanted: Wanted) -> dict[str, Any]:
+    """The plan as a JSON document: totals, and of each tensor its type, bytes and share of the predicted divergence, in the order of the file."""
+    table = Sensitivity.load(ready.table.folder / "files")
+    mix: dict[str, str] = json.loads((planned.folder / "files" / "mix.json").read_text(encoding="utf-8"))
+    shares = table.shares(mix)
+    total = sum(shares.values())
+    tensors = [
+        {
+            "name": tensor.name,
+            "type": mix[tensor.name],
+            "bytes": tensor.bytes(mix[tensor.name]),
+            "bpw": 8 * tensor.bytes(mix[tensor.name]) / tensor.parameters,
+            "share": shares[tensor.name] / total if total else 0.0,
+        }
+        for tensor in table.tensors
+    ]
+    return {
+        "model": wanted.model,
+        "budget": wanted.budget.model_dump(mode="json", exclude_none=True),
+        "profile": wanted.profile,
+        "patches": ready.fixed.result["patches"],
+        "windows": ready.table.result["windows"],
+        **{name: planned.result[name] for name in ("bytes", "bpw", "predicted", "stock")},
+        "tensors": tensors,
+    }
+
+
+def curve(ready: Prepared, wanted: Wanted) -> tuple[list[Point], list[Point]]:
+    """Planned mixes from 2 to 8 bits per weight under the profile, and the stock mixes."""
+    table, imatrix = Sensitivity.load(ready.table.folder / "files"), ready.table.file("importances.gguf").path
+    return predicted_curve(table, gguf=ready.base.file().path, imatrix=imatrix, rules=Rules().within(wanted.profile))
+
+
+@contextmanager
+def _release(at: Workbench, wanted: Wanted) -> Iterator[tuple[Input, str, str]]:
+    """The model's files as an input, the model's name, and the repo that its family is told by."""
+    folder = Path(wanted.model).expanduser()
+    if folder.is_dir():
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip(".-") or "model"
+        with at.stages.workspace("local") as linked:
+            yield _local(folder, linked / "files"), name, f"local/{name}"
+    elif re.fullmatch(REPO_ID, wanted.model):
+        api = connect(at.settings)
+        release = snapshot.resolve(api, wanted.model, wanted.revision).release
+        fetched = at.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release)
+        yield fetched.whole, release.name, release.repo
+    else:
+        raise ConfigurationError(f"{wanted.model!r} is neither a folder nor the name of a repo on the Hub (owner/name). Give the one or the other.")
+
+
+def _local(folder: Path, linked: Path) -> Input:
+    """A folder's model files, taken in as they are: through the links that a folder of the Hub's cache consists of, and nothing else of it."""
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and (path.name in CONFIGURATION | {INDEX} or path.suffix == ".safetensors")]
+    if not any(path.suffix == ".safetensors" for path in paths):
+        raise UpstreamError(f"{folder} holds no .safetensors file. Give the folder of a model in the transformers form: config.json, tokenizer and weights.")
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.suffix == ".safetensors":
+            read_header(path)
+        link_or_copy(path.resolve(), linked / path.name)
+        digest.update(f"{file_sha256(path)}  {path.name}\n".encode())
+    return Input(path=linked, digest=digest.hexdigest())

@@ -1,0 +1,169 @@
+"""What becomes of a planned mix beside the stock mix of its size: with small GGUF files, real stages and a real database."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, GGUFWriter
+
+from builders.ggufs import weigh
+from config.digests import file_sha256
+from config.errors import MeasurementError, SluiceError
+from config.recipe import load_recipe
+from config.settings import Settings
+from config.words import Kind, Measurement, Variant
+from engines import ggml
+from publishers.card import TypeUse
+from service import planning
+from service.built import Made
+from service.job import Job
+from service.plan import STOCK_BITS, size_of
+from service.planning import Planned, error, mix_of, settle
+from service.stages import File, Input, Output, StageStore
+from service.store import Store
+from tests.service.conftest import RECIPE
+from tests.service.helpers import queue_run
+
+WEIGHTS = np.random.default_rng(0).normal(size=(8, 256)).astype(np.float32)
+
+
+def made(folder: Path, tag: str, types: dict[str, str]) -> Made:
+    """A GGUF file whose tensors have these types, as the output of a stage."""
+    path = folder / tag / "files" / f"m-{tag}.gguf"
+    path.parent.mkdir(parents=True)
+    writer = GGUFWriter(path, "llama")
+    for name, type_ in types.items():
+        if type_ == "F32":
+            writer.add_tensor(name, WEIGHTS[0])
+        else:
+            raw = ggml.quantize(WEIGHTS, type_)
+            writer.add_tensor(name, raw, raw_dtype=GGMLQuantizationType[type_])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = File(path=path.name, sha256=file_sha256(path), bytes=path.stat().st_size)
+    output = Output(key=tag, folder=folder / tag, result={"file": path.name}, files=(file,), seconds=0)
+    return Made(variant=Variant(tag=tag, kind=Kind.GGUF), output=output)
+
+
+OURS = {"token_embd.weight": "Q6_K", "blk.0.attn_q.weight": "Q3_K", "blk.1.attn_q.weight": "Q2_K", "blk.0.ffn_down.weight": "Q8_0", "output_norm.weight": "F32"}
+THEIRS = dict.fromkeys(OURS, "Q4_K") | {"output_norm.weight": "F32", "token_embd.weight": "Q6_K"}
+
+
+def diverged(folder: Path, tag: str, mean: float | None) -> Input:
+    """What `qa.group` says about a variant."""
+    path = folder / f"{tag}.json"
+    found = [Measurement(name="same_top", value=0.9, unit="share"), Measurement(name="kld.mean", value=mean or 0, unit="nats", stderr=0.0001, n=500)]
+    path.write_text(json.dumps({"error": "it has another vocabulary"} if mean is None else {"measurements": [asdict(item) for item in found]}))
+    return Input.of(path)
+
+
+@pytest.fixture
+def job(file_store: Store, tmp_path: Path) -> Job:
+    """A run of a recipe with one planned mix, whose stock mix is not published."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.replace("gguf: [Q4_0]", "dynamic: [UD-Q4_K_XL]"), encoding="utf-8")
+    (tmp_path / "text.txt").write_text("Some text.\n", encoding="utf-8")
+    settings = Settings(home=tmp_path / "home")
+    return Job(store=file_store, run=queue_run(file_store), recipe=load_recipe(str(path)), settings=settings, stages=StageStore(settings.folder))
+
+
+def settled(job: Job, folder: Path, ours: Input | SluiceError, theirs: Input | SluiceError, stock: float | None = None) -> planning.Claim:
+    """What comes of a plan whose mix was predicted to have 0.002 nats, and the stock mix `stock` nats."""
+    result = {"predicted": {"mean": 0.002, "stderr": 0.0001}, "stock": stock and {"mean": stock, "stderr": 0.0001}}
+    plan = Output(key="plan", folder=folder / "plan", result=result, files=(), seconds=0)
+    own, other = made(folder, "UD-Q4_K_XL", OURS), made(folder, "Q4_K_M", THEIRS)
+    return settle(job, {"UD-Q4_K_XL": Planned(plan=plan, file=own.output)}, [own, other], {"UD-Q4_K_XL": ours, "Q4_K_M": theirs})["UD-Q4_K_XL"]
+
+
+def values(claim: planning.Claim) -> dict[str, float]:
+    return {name: item.value for name, item in claim.measured.items()}
+
+
+def test_a_mix_that_is_better_than_the_stock_mix_is_published(job: Job, tmp_path: Path) -> None:
+    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.003), diverged(tmp_path, "stock", 0.004))
+    assert claim.made.output.key == "UD-Q4_K_XL"
+    assert claim.diverged.path.name == "ours.json"  # type: ignore[union-attr]
+    assert values(claim) == pytest.approx({"plan.predicted": 0.002, "plan.measured": 0.003, "plan.error": 1.5, "plan.stock": 0.004, "plan.replaced": 0})
+    assert not any(item.details for item in claim.measured.values())
+    assert not claim.mix.replaced
+    assert not job.store.stages(job.run.id)
+
+
+def test_a_stock_mix_that_is_better_is_published_under_the_planned_name(job: Job, tmp_path: Path) -> None:
+    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.005), diverged(tmp_path, "stock", 0.004))
+    file = claim.made.output.file()
+    assert claim.made.variant.tag == "UD-Q4_K_XL"
+    assert file.path.name == "model-UD-Q4_K_XL.gguf"
+    assert file.path.read_bytes() == (tmp_path / "Q4_K_M" / "files" / "m-Q4_K_M.gguf").read_bytes()
+    assert claim.made.output.result["bytes"] == file.path.stat().st_size
+    assert claim.diverged.path.name == "stock.json"  # type: ignore[union-attr]
+    assert values(claim) == pytest.approx({"plan.predicted": 0.002, "plan.measured": 0.005, "plan.error": 2.5, "plan.stock": 0.004, "plan.replaced": 1})
+    assert "Q4_K_M, the stock mix of the same size, one of 0.00400" in claim.measured["plan.replaced"].details[0]
+    assert "2.5 times higher than the 0.00200 that" in claim.measured["plan.error"].details[0]
+    assert claim.mix.replaced
+    assert {use.type for use in claim.mix.types} == {"Q4_K", "Q6_K"}, "the card describes the file that is published"
+    assert (claim.mix.more, claim.mix.fewer) == ((), ())
+    assert [stage.name for stage in job.store.stages(job.run.id)] == ["stand-in UD-Q4_K_XL"]
+
+
+@pytest.mark.parametrize("failure", ["its file", "its measurement"])
+def test_what_could_not_be_measured_replaces_nothing(job: Job, tmp_path: Path, failure: str) -> None:
+    broken: Input | SluiceError = MeasurementError("no") if failure == "its file" else diverged(tmp_path, "broken", None)
+    claim = settled(job, tmp_path, broken, diverged(tmp_path, "stock", 0.004))
+    assert claim.diverged is broken
+    assert claim.made.output.key == "UD-Q4_K_XL"
+    assert values(claim) == {"plan.predicted": 0.002, "plan.stock": 0.004}
+
+
+def test_without_a_figure_of_the_stock_mix_there_is_no_comparison(job: Job, tmp_path: Path) -> None:
+    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.003), MeasurementError("no"))
+    assert values(claim) == pytest.approx({"plan.predicted": 0.002, "plan.measured": 0.003, "plan.error": 1.5})
+
+
+@pytest.mark.parametrize(("measured", "factor", "alarm"), [(0.02, 2.0, False), (0.021, 2.1, True), (0.005, 2.0, False), (0.0045, 2.222, True)])
+def test_a_measurement_far_from_the_prediction_is_an_alarm_either_way(measured: float, factor: float, alarm: bool) -> None:
+    predicted = Measurement(name="plan.predicted", value=0.01, unit="nats", stderr=0.001)
+    (found,) = error(predicted, Measurement(name="kld.mean", value=measured, unit="nats", stderr=measured * 0.1))
+    assert found.value == pytest.approx(factor, abs=1e-3)
+    assert found.stderr == pytest.approx(factor * 0.1 * 2**0.5, rel=1e-3)
+    assert bool(found.details) is alarm
+
+
+def test_what_the_text_does_to_the_stock_mix_as_well_is_no_error(job: Job, tmp_path: Path) -> None:
+    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.009), diverged(tmp_path, "stock", 0.012), stock=0.004)
+    assert claim.measured["plan.error"].value == pytest.approx((0.009 / 0.002) / (0.012 / 0.004))
+    assert not claim.measured["plan.error"].details
+
+
+def test_nothing_is_a_factor_of_nothing() -> None:
+    nothing = Measurement(name="x", value=0.0, unit="nats")
+    assert error(nothing, nothing) == []
+
+
+def test_a_mix_is_described_from_its_file(tmp_path: Path) -> None:
+    own, stock = made(tmp_path, "UD", OURS), made(tmp_path, "Q4_K_M", THEIRS)
+    mix = mix_of(own, stock)
+    assert mix.types[0] == TypeUse(type="Q8_0", tensors=1, bytes=8 * 272)
+    assert {use.type: use.tensors for use in mix.types} == {"Q8_0": 1, "Q6_K": 1, "Q3_K": 1, "Q2_K": 1}
+    assert mix.bytes < weigh(own.output.file().path).tensor_bytes
+    assert [(change.tensors, change.bits, change.stock_bits) for change in mix.more] == [("ffn_down", 8.5, 4.5)]
+    assert [(change.tensors, change.bits, change.stock_bits) for change in mix.fewer] == [("attn_q", (110 + 84) / 64, 4.5)]
+    alone = mix_of(own, None)
+    assert (alone.stock, alone.types, alone.more, alone.fewer) == (None, mix.types, (), ())
+
+
+def test_a_dry_run_takes_a_planned_mix_for_as_large_as_its_budget(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("x", encoding="utf-8")
+    path = tmp_path / "recipe.yaml"
+    entries = "[UD-Q4_K_XL, {tag: a, bytes: 7}, {tag: b, bpw: 4}, {tag: c, fit: {memory: 100}}, {tag: d, bytes: 9GB}]"
+    path.write_text(RECIPE.replace("gguf: [Q4_0]", f"dynamic: {entries}"), encoding="utf-8")
+    variants = load_recipe(str(path)).variants
+    weights = 1_600_000
+    sizes = {tag: size_of(Variant(tag=tag, kind=Kind.GGUF), weights, {}, entry).bytes for tag, entry in variants.planned.items()}
+    assert sizes == {"UD-Q4_K_XL": round(weights * STOCK_BITS["Q4_K_M"] / 16), "a": 7, "b": 400_000, "c": 100, "d": weights}
+    built = size_of(Variant(tag="a", kind=Kind.GGUF), weights, {"a": 5}, variants.planned["a"])
+    assert (built.bytes, built.exact) == (5, True)
