@@ -16,8 +16,6 @@ from typing import Any
 from builders import snapshot
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX
-from builders.plan.curve import Point
-from builders.plan.curve import curve as predicted_curve
 from builders.sensitivity.table import Sensitivity
 from builders.weights import read_header
 from config.digests import file_sha256
@@ -119,10 +117,10 @@ def describe(ready: Prepared, planned: Output, wanted: Wanted) -> dict[str, Any]
     }
 
 
-def curve(ready: Prepared, wanted: Wanted) -> tuple[list[Point], list[Point]]:
-    """Planned mixes from 2 to 8 bits per weight under the profile, and the stock mixes."""
-    table, imatrix = Sensitivity.load(ready.table.folder / "files"), ready.table.file("importances.gguf").path
-    return predicted_curve(table, gguf=ready.base.file().path, imatrix=imatrix, rules=Rules().within(wanted.profile))
+def curve(at: Workbench, ready: Prepared, wanted: Wanted) -> dict[str, Any]:
+    """Planned mixes from 2 to 8 bits per weight under the profile, and the stock mixes, each a list of `Point` as JSON."""
+    inputs = {"sensitivity": ready.table.whole, "gguf": ready.base.file(), "imatrix": ready.table.file("importances.gguf")}
+    return at.apart("curve", "builders.plan.curve_stage:points", inputs, threaded=False, profile=wanted.profile).result
 
 
 @contextmanager

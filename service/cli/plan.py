@@ -1,6 +1,5 @@
 """`sluice plan` and `sluice quantize`: the best mix of types for a size, as a table or as a file."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from builders.plan.curve import Point
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import PROFILES, Budget, Profile
@@ -72,11 +72,13 @@ def plan(
             at = standalone.bench(settings_of(context), listener)
             ready = standalone.prepare(at, wanted)
             planned = standalone.plan(at, ready, wanted)
+            points = standalone.curve(at, ready, wanted) if curve else None
         document = standalone.describe(ready, planned, wanted)
-        if curve is not None:
-            ours, stock = standalone.curve(ready, wanted)
-            draw(curve, ours, stock, title=f"{ready.name}, profile {profile}")
-            document |= {"curve": {"planned": [asdict(point) for point in ours], "stock": [asdict(point) for point in stock]}}
+        if curve is not None and points is not None:
+            draw(
+                curve, [Point(**point) for point in points["planned"]], [Point(**point) for point in points["stock"]], title=f"{ready.name}, profile {profile}"
+            )
+            document |= {"curve": points}
     if as_json:
         terminal.json(document)
     else:
