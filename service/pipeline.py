@@ -13,7 +13,7 @@ from config.recipe import Gate, Text
 from config.rules import FAMILIES, FIXES
 from config.words import Kind, Measurement, Outcome, Patch, Variant
 from qa import gates
-from qa.relative import Reference
+from qa.relative import References
 from service import planning
 from service.built import Built, Checked, Found, Made, Measured, Yardstick, weights
 from service.divergence import diverge, published_before, references
@@ -42,15 +42,16 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
     planned = planning.mixes(job, checked, texts(job, job.recipe.calibration))
     made = [Made(variant=variant, output=build(job, checked, variant, planned)) for variant in job.recipe.variants.listed()]
     published = published_before(job, (item.variant for item in made))
-    compared = [*made, *planning.yardsticks(job, checked)]
-    diverged = diverge(job, checked, yardstick, compared, published)
-    claims = planning.settle(job, planned, compared, diverged)
+    everything = [*made, *planning.yardsticks(job, checked)]
+    diverged = diverge(job, checked, yardstick, everything, published)
+    claims = planning.settle(job, planned, everything, diverged)
     diverged = {**diverged, **{tag: claim.diverged for tag, claim in claims.items()}}
     made = [claims[item.variant.tag].made if item.variant.tag in claims else item for item in made]
-    found = {**diverged, **{item.variant.tag: measure(job, checked, yardstick, item, diverged[item.variant.tag]) for item in made}}
+    found = {item.variant.tag: measure(job, checked, yardstick, item, diverged[item.variant.tag]) for item in made}
     built = []
     for position, item in enumerate(made):
-        built.append(judged(job, checked, item, found, published, claims.get(item.variant.tag)))
+        compared = references(item.variant, {**diverged, **found}, published)
+        built.append(judged(job, checked, item, found[item.variant.tag], compared, claims.get(item.variant.tag)))
         record(job, position, built[-1])
     page = report(job, built)
     publish(job, api, upstream, checked, yardstick, built, page)
@@ -178,17 +179,8 @@ def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverg
     return Found(measured={**checked.measured, **diverged.measured, **measurements(output)}, errors={}, sample=diverged.sample, positions=diverged.positions)
 
 
-def judged(
-    job: Job,
-    checked: Checked,
-    item: Made,
-    found: Mapping[str, Found | SluiceError],
-    published: Mapping[str, Reference | None],
-    claim: planning.Claim | None,
-) -> Built:
-    """The variant with its verdict; `found` is about all variants, because gates may compare them."""
-    own = found[item.variant.tag]
-    compared = references(item.variant, found, published)
+def judged(job: Job, checked: Checked, item: Made, own: Found, compared: References, claim: planning.Claim | None) -> Built:
+    """The variant with its verdict; `compared` is what gates can be relative to."""
     verdict = gates.judge(item.variant, job.recipe.gates, own.measured, own.errors, job.waivers, sample=own.sample, references=compared)
     return Built(
         variant=item.variant,
