@@ -129,7 +129,7 @@ def _q2_k(blocks: Bytes, codes: Codes) -> None:
 
 def _q3_k(blocks: Bytes, codes: Codes) -> None:
     blocks[:, :32] = np.packbits((codes >> 2).reshape(-1, 8, 32), axis=1, bitorder="little")[:, 0]
-    blocks[:, 32:96] = _crumbs(codes & 3)
+    blocks[:, 32:96] = _crumbs(codes & np.uint8(3))
 
 
 def _pairs(codes: Codes) -> Codes:
@@ -144,13 +144,13 @@ def _q4_k(blocks: Bytes, codes: Codes) -> None:
 
 def _q5_k(blocks: Bytes, codes: Codes) -> None:
     blocks[:, 16:48] = np.packbits((codes >> 4).reshape(-1, 8, 32), axis=1, bitorder="little")[:, 0]
-    blocks[:, 48:176] = _pairs(codes & 15)
+    blocks[:, 48:176] = _pairs(codes & np.uint8(15))
 
 
 def _q6_k(blocks: Bytes, codes: Codes) -> None:
     a, b, c, d = (codes & 15).reshape(-1, 2, 4, 32).transpose(2, 0, 1, 3)
     blocks[:, :128] = np.stack([a | c << 4, b | d << 4], axis=2).reshape(-1, 128)
-    blocks[:, 128:192] = _crumbs(codes >> 4)
+    blocks[:, 128:192] = _crumbs(codes >> np.uint8(4))
 
 
 # ---- types with a codebook ------------------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ Doubles = npt.NDArray[np.float64]
 
 SPAN = 32  # columns that are worked on together; the rest of the block, then of the matrix, hears of them afterwards
 ROWS = 1024  # that are worked on together: the result must not depend on the number of threads
-DAMPING = 0.3  # of the mean diagonal, added to it: calibration is not all the text there is (see README)
+DAMPING = 0.3  # of the mean diagonal, added to it: with less, other text than calibration gains less or loses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def compensate(values: Floats, type: str, *, metric: Metric, plain: Bytes, threa
     return out
 
 
-def _errors(data: Bytes, type: str, values: Floats, hessian: Floats) -> Floats:
+def _errors(data: Bytes, type: str, values: Floats, hessian: Doubles) -> Floats:
     error = ggml.dequantize(data, type, values.shape[1]) - values
     return np.asarray(np.einsum("rc,rc->r", error @ hessian.astype(np.float32), error))
 
@@ -167,10 +167,10 @@ def _nearest(grid: Floats, target: Floats, scale: Floats, offset: Floats) -> npt
     ratio = (target - offset) / np.where(scale == 0, 1, scale)
     if len(grid) != 16 or grid[1] - grid[0] == 1:
         return np.clip(np.rint(ratio - grid[0]), 0, len(grid) - 1).astype(np.uint16)
-    return np.searchsorted((grid[1:] + grid[:-1]) / 2, ratio).astype(np.uint16)
+    return np.asarray(np.searchsorted((grid[1:] + grid[:-1]) / 2, ratio), dtype=np.uint16)
 
 
-def _choose(kind: Layout, target: Floats, scale: Floats, offset: Floats, metric: Floats, chosen: _Codes, at: int, *, old: Floats | None = None) -> Floats:
+def _choose(kind: Layout, target: Floats, scale: Floats, offset: Floats, metric: Doubles, chosen: _Codes, at: int, *, old: Floats | None = None) -> Floats:
     """Nearest values to `target` (1 or 8, rows) in the distance that `metric` (1 or 8, 1 or 8) gives, or `old` ones where nearer; notes their codes."""
     if isinstance(kind, Scalar):
         indices = _nearest(kind.grid, target, scale, offset)
@@ -192,7 +192,7 @@ def _cost(error: Floats, metric: Floats) -> Floats:
     return np.asarray(((metric @ error) * error).sum(0))
 
 
-def _codewords(kind: Codebook, target: Floats, scale: Floats, metric: Floats) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+def _codewords(kind: Codebook, target: Floats, scale: Floats, metric: Doubles) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
     """Codebook entries (1 or 2, rows) and which values are negative (8, rows)."""
     each = _each(kind)
     ratio = target / np.where(scale > 0, scale, 1)

@@ -21,7 +21,8 @@ VERSION = 1  # raise when outputs change
 def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads: int) -> dict[str, Any]:
     """Write a file named as `quantized`, with metadata, types and sizes of that file, whose matrices are rounded anew from the 16-bit `gguf`.
 
-    `statistics` is the folder of `collect`. Tensors without statistics, or of a type whose codes cannot be replaced, stay as they are. Returns `file`, `bytes`, `parameters`, `bpw`, `improved` (tensors that changed). Raises ToolError, MeasurementError.
+    `statistics` is the folder of `collect`. Tensors without statistics, or of a type whose codes cannot be replaced, stay as they are.
+    Returns `file`, `bytes`, `parameters`, `bpw`, `improved` (tensors that changed). Raises ToolError, MeasurementError.
     """
     target = out / quantized.name
     shutil.copyfile(quantized, target)
