@@ -111,7 +111,8 @@ def _passed_on(values: Floats, type: str, kind: Layout, metric: Metric) -> Bytes
             for at in range(start, stop, step):
                 here, inside = slice(at, at + step), slice(at - first, at - first + step)
                 factor = metric.upper[here, here]
-                rounded = _choose(kind, work[here], scale[inside], offset[inside], np.linalg.inv(factor.T @ factor), chosen, at - first)
+                inverse: Doubles = np.asarray(np.linalg.inv(factor.T @ factor), dtype=np.float64)
+                rounded = _choose(kind, work[here], scale[inside], offset[inside], inverse, chosen, at - first)
                 error = np.linalg.inv(factor.T).astype(np.float32) @ (rounded - work[here])
                 errors[inside] = error
                 work[at + step : stop] += single[here, at + step : stop].T @ error
@@ -166,7 +167,7 @@ def _read(kind: Layout, now: Floats, scale: Floats, offset: Floats) -> _Codes:
 def _nearest(grid: Floats, target: Floats, scale: Floats, offset: Floats) -> npt.NDArray[np.uint16]:
     ratio = (target - offset) / np.where(scale == 0, 1, scale)
     if len(grid) != 16 or grid[1] - grid[0] == 1:
-        return np.clip(np.rint(ratio - grid[0]), 0, len(grid) - 1).astype(np.uint16)
+        return np.asarray(np.clip(np.rint(ratio - grid[0]), 0, len(grid) - 1), dtype=np.uint16)
     return np.asarray(np.searchsorted((grid[1:] + grid[:-1]) / 2, ratio), dtype=np.uint16)
 
 

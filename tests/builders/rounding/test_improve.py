@@ -18,9 +18,9 @@ TYPE = "Q2_K"  # columns of 256 and 768, types Q2_K, Q3_K and others in one file
 def statistics(fixed: Path, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("statistics")
     text = {"chat": [DATA / "calibration.jsonl"], "plain": [DATA / "calibration_questions.txt"]}
-    found = collect.collect(out, model=fixed, gguf=gguf, **text, tokens=2048, context=128, threads=1, memory=2**21)
-    assert found["windows"] == 16
-    assert found["tokens"] == 2048
+    found = collect.collect(out, model=fixed, gguf=gguf, **text, tokens=1024, context=128, threads=1, memory=2**21)
+    assert found["windows"] == 8
+    assert found["tokens"] == 1024
     assert found["groups"] > 1
     assert found["unreached"] == []
     return out
