@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+
+from builders import quantize
+from builders.rounding import collect, improve
+from config.errors import MeasurementError
+from engines import llama
+from tests.builders.conftest import DATA
+
+TYPE = "Q2_K"  # columns of 256 and 768, types Q2_K, Q3_K and others in one file
+
+
+@pytest.fixture(scope="module")
+def statistics(fixed: Path, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("statistics")
+    text = {"chat": [DATA / "calibration.jsonl"], "plain": [DATA / "calibration_questions.txt"]}
+    found = collect.collect(out, model=fixed, gguf=gguf, **text, tokens=1024, context=128, threads=1, memory=2**21)
+    assert found["windows"] == 8
+    assert found["tokens"] == 1024
+    assert found["groups"] > 1
+    assert found["unreached"] == []
+    return out
+
+
+@pytest.fixture(scope="module")
+def quantized(gguf: Path, imatrix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("quantized")
+    return out / str(quantize.quantize(out, gguf=gguf, imatrix=imatrix, type=TYPE, name="tiny-chat", threads=1)["file"])
+
+
+def test_every_matrix_has_a_symmetric_hessian(statistics: Path) -> None:
+    names = json.loads((statistics / collect.NAMES).read_text())
+    assert len(names) == 29
+    for name in names:
+        hessian = collect.load(statistics, name)
+        assert hessian is not None
+        assert np.allclose(hessian, hessian.T, atol=1e-3)
+        assert np.diag(hessian).mean() == pytest.approx(1, rel=1e-4)
+    assert collect.load(statistics, "blk.0.attn_norm.weight") is None
+
+
+def test_the_file_differs_in_its_matrices_only_and_loads(quantized: Path, gguf: Path, statistics: Path, tmp_path: Path) -> None:
+    found = improve.improve(tmp_path, quantized=quantized, gguf=gguf, statistics=statistics, threads=1)
+    target = tmp_path / found["file"]
+    before, after = GGUFReader(quantized), GGUFReader(target)
+    assert found["bytes"] == quantized.stat().st_size
+    assert quantized.read_bytes()[: before.data_offset] == target.read_bytes()[: before.data_offset]
+    changed = [one.name for one, other in zip(before.tensors, after.tensors, strict=True) if not np.array_equal(one.data, other.data)]
+    assert changed == found["improved"]
+    assert len(changed) == 29
+    with llama.open_model(target, context=64, threads=1) as model:
+        assert np.isfinite(model.logits(model.tokenize("What is 2 plus 3?", add_special=True), 0)).all()
+
+
+def test_without_statistics_the_file_is_llama_quantizes(quantized: Path, gguf: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / collect.NAMES).write_text("{}")
+    found = improve.improve(tmp_path, quantized=quantized, gguf=gguf, statistics=empty, threads=1)
+    assert found["improved"] == []
+    assert (tmp_path / found["file"]).read_bytes() == quantized.read_bytes()
+
+
+def test_statistics_that_are_not_there_are_an_error(quantized: Path, gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="cannot be read"):
+        improve.improve(tmp_path, quantized=quantized, gguf=gguf, statistics=tmp_path / "nowhere", threads=1)
