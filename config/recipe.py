@@ -35,6 +35,8 @@ class Dynamic(Budget):
     """Name of the variant, as in NAME-TAG.gguf."""
     profile: Profile = "any"
     rules: Rules = Rules()
+    rounding: bool = True
+    """Round each matrix anew so that its errors cancel on calibration text: same types and bytes, lower divergence. Takes 4 · columns² bytes a matrix."""
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from service.job import Job
 from service.stages import Input, Inputs, Output
 from service.workbench import Workbench
 
-ALARM = 2.0  # factor between a measured divergence and its prediction from which the report says so
+ALARM = 2.0  # a divergence so many times higher than the plan lets expect is told
 SHOWN_CHANGES = 4  # kinds of tensors that a card names on either side
 NOTABLE = 0.05  # bits per weight: smaller differences to the stock mix are not told
 
@@ -49,10 +49,20 @@ def plan(bench: Workbench, name: str, base: Output, table: Output, *, budget: Bu
     return bench.apart(name, "builders.plan.stage:plan", inputs, budget=wanted, profile=profile, rules=rules.model_dump(mode="json"))
 
 
-def build(bench: Workbench, base: Output, table: Output, planned: Output, *, name: str, tag: str) -> Output:
-    """The file NAME-TAG.gguf in which every tensor has its planned type."""
+def hessians(bench: Workbench, model: Output, base: Output, texts: Mapping[str, Sequence[Input]], *, tokens: int, context: int) -> Output:
+    """How errors of columns count together: what rounding needs, once for all mixes."""
+    inputs: Inputs = {"model": model.whole, "gguf": base.file(), "chat": texts["chat"], "plain": texts["plain"]}
+    return bench.apart("hessians", "builders.rounding.collect:collect", inputs, tokens=tokens, context=context)
+
+
+def build(bench: Workbench, base: Output, table: Output, planned: Output, statistics: Output | None, *, name: str, tag: str) -> Output:
+    """The file NAME-TAG.gguf in which every tensor has its planned type, rounded anew when there are statistics for it."""
     inputs: Inputs = {"gguf": base.file(), "imatrix": table.file("importances.gguf"), "mix": planned.file("mix.json")}
-    return bench.apart(f"build {tag}", "builders.quantize:mixed", inputs, name=name, tag=tag)
+    built = bench.apart(f"build {tag}", "builders.quantize:mixed", inputs, name=name, tag=tag)
+    if statistics is None:
+        return built
+    inputs = {"quantized": built.file(), "gguf": base.file(), "statistics": statistics.whole}
+    return bench.apart(f"round {tag}", "builders.rounding.improve:improve", inputs)
 
 
 def mixes(job: Job, checked: Checked, texts: Mapping[str, Sequence[Input]]) -> dict[str, Planned]:
@@ -61,10 +71,13 @@ def mixes(job: Job, checked: Checked, texts: Mapping[str, Sequence[Input]]) -> d
         return {}
     tokens, context = job.recipe.calibration.tokens, job.recipe.evaluation.context
     table = sensitivity(job, checked.model, checked.base, checked.imatrix, texts, tokens=tokens, context=context)
+    rounded = any(entry.rounding for entry in job.recipe.variants.dynamic)
+    statistics = hessians(job, checked.model, checked.base, texts, tokens=tokens, context=context) if rounded else None
     made = {}
     for entry in job.recipe.variants.dynamic:
         planned = plan(job, f"plan {entry.tag}", checked.base, table, budget=entry.budget, profile=entry.profile, rules=entry.rules)
-        made[entry.tag] = Planned(plan=planned, file=build(job, checked.base, table, planned, name=job.run.release.name, tag=entry.tag))
+        file = build(job, checked.base, table, planned, statistics if entry.rounding else None, name=job.run.release.name, tag=entry.tag)
+        made[entry.tag] = Planned(plan=planned, file=file)
     return made
 
 
@@ -111,20 +124,18 @@ def _mean(diverged: Found | SluiceError) -> Measurement | None:
 
 
 def error(predicted: Measurement, measured: Measurement, *, text: float = 1.0) -> list[Measurement]:
-    """How far the measurement is from the prediction: a factor of at least 1, either way, so that one bound makes a gate of it; none when either is 0.
+    """The measured divergence as a multiple of what the plan lets expect, so that an upper bound makes a gate of it; none when either is 0.
 
-    `text` is measured by predicted divergence of the stock mix: predictions hold for the calibration text, and what another text does to both is no error.
+    `text` is the measured by the predicted divergence of the stock mix: predictions hold for the calibration text, and what another text does to both is no
+    error. Below 1 is as it should be: predictions are for llama.cpp's own rounding, and rounding anew makes the file better than that.
     """
     if predicted.value <= 0 or measured.value <= 0 or text <= 0:
         return []
-    ratio = measured.value / predicted.value / text
-    factor = max(ratio, 1 / ratio)
-    stderr = factor * math.hypot((predicted.stderr or 0.0) / predicted.value, (measured.stderr or 0.0) / measured.value)
-    side = "higher" if ratio > 1 else "lower"
-    alarm = (
-        f"The measured KLD of {measured.value:.5f} is {factor:.1f} times {side} than the {predicted.value * text:.5f} that the plan lets expect on this text."
-    )
-    return [Measurement(name="plan.error", value=factor, unit="ratio", stderr=stderr, details=(alarm,) if factor > ALARM else ())]
+    expected = predicted.value * text
+    ratio = measured.value / expected
+    stderr = ratio * math.hypot((predicted.stderr or 0.0) / predicted.value, (measured.stderr or 0.0) / measured.value)
+    alarm = f"The measured KLD of {measured.value:.5f} is {ratio:.1f} times the {expected:.5f} that the plan lets expect on this text."
+    return [Measurement(name="plan.error", value=ratio, unit="ratio", stderr=stderr, details=(alarm,) if ratio > ALARM else ())]
 
 
 def mix_of(item: Made, stock: Made | None, *, replaced: bool = False) -> Mix:

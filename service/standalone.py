@@ -42,6 +42,7 @@ class Wanted:
     context: int  # tokens of a calibration window
     budget: Budget
     profile: Profile
+    rounding: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,7 @@ def bench(settings: Settings, listener: Listener) -> Workbench:
 
 def prepare(at: Workbench, wanted: Wanted) -> Prepared:
     """Fetch, repair, convert and calibrate the model, and measure its sensitivities. Raises what the stages raise."""
-    texts = {"chat": [at.data(path) for path in wanted.text.chat], "plain": [at.data(path) for path in wanted.text.plain]}
-    tokens, context = wanted.text.tokens, wanted.context
+    texts, tokens, context = _texts(at, wanted), wanted.text.tokens, wanted.context
     with _release(at, wanted) as (source, name, repo):
         inputs = {"snapshot": source, "rules": at.data(FIXES), "families": at.data(FAMILIES)}
         fixed = at.apart("fix", "builders.fixes:repair", inputs, threaded=False, repo=repo, fixes=True)
@@ -78,9 +78,12 @@ def plan(at: Workbench, ready: Prepared, wanted: Wanted) -> Output:
     return planning.plan(at, "plan", ready.base, ready.table, budget=wanted.budget, profile=wanted.profile, rules=Rules())
 
 
-def quantize(at: Workbench, ready: Prepared, planned: Output, target: Path) -> int:
+def quantize(at: Workbench, ready: Prepared, planned: Output, wanted: Wanted, target: Path) -> int:
     """Write the planned file to `target`, whole or not at all; its bytes."""
-    built = planning.build(at, ready.base, ready.table, planned, name=ready.name, tag=TAG)
+    statistics = None
+    if wanted.rounding:
+        statistics = planning.hessians(at, ready.fixed, ready.base, _texts(at, wanted), tokens=wanted.text.tokens, context=wanted.context)
+    built = planning.build(at, ready.base, ready.table, planned, statistics, name=ready.name, tag=TAG)
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         shutil.copyfile(built.file().path, unfinished)  # a copy: what is done to it must not reach the stage store
@@ -121,6 +124,10 @@ def curve(at: Workbench, ready: Prepared, wanted: Wanted) -> dict[str, Any]:
     """Planned mixes from 2 to 8 bits per weight under the profile, and the stock mixes, each a list of `Point` as JSON."""
     inputs = {"sensitivity": ready.table.whole, "gguf": ready.base.file(), "imatrix": ready.table.file("importances.gguf")}
     return at.apart("curve", "builders.plan.curve_stage:points", inputs, threaded=False, profile=wanted.profile).result
+
+
+def _texts(at: Workbench, wanted: Wanted) -> dict[str, list[Input]]:
+    return {"chat": [at.data(path) for path in wanted.text.chat], "plain": [at.data(path) for path in wanted.text.plain]}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`sluice plan` and `sluice quantize`: the best mix of types for a size, as a table or as a file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,6 +100,7 @@ def quantize(
     chat: Chat = None,
     recipe: RecipeName = None,
     revision: Revision = "main",
+    rounding: Annotated[bool, typer.Option(help="Round each matrix anew so that its errors cancel on the calibration text: same types and bytes.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Write a planned mix of a model as one GGUF file. Nothing is measured or published: `sluice measure kld` compares it, `sluice run` releases it."""
@@ -106,12 +108,12 @@ def quantize(
     if out.suffix != ".gguf" or not out.parent.is_dir():
         raise typer.BadParameter(f"--out {out}: name a .gguf file in a folder that exists")
     with explained():
-        wanted = _wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe)
+        wanted = replace(_wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe), rounding=rounding)
         with progress(terminal.progress) as listener:
             at = standalone.bench(settings_of(context), listener)
             ready = standalone.prepare(at, wanted)
             planned = standalone.plan(at, ready, wanted)
-            written = standalone.quantize(at, ready, planned, out)
+            written = standalone.quantize(at, ready, planned, wanted, out)
         document = standalone.describe(ready, planned, wanted) | {"file": str(out), "bytes": written}
     if as_json:
         terminal.json(document)

@@ -1,7 +1,5 @@
 """What becomes of a planned mix beside the stock mix of its size: with small GGUF files, real stages and a real database."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,11 @@ from config.words import Kind, Measurement, Variant
 from engines import ggml
 from publishers.card import TypeUse
 from service import planning
-from service.built import Made
+from service.built import Found, Made
 from service.job import Job
 from service.plan import STOCK_BITS, size_of
 from service.planning import Planned, error, mix_of, settle
-from service.stages import File, Input, Output, StageStore
+from service.stages import File, Output, StageStore
 from service.store import Store
 from tests.service.conftest import RECIPE
 from tests.service.helpers import queue_run
@@ -53,12 +51,10 @@ OURS = {"token_embd.weight": "Q6_K", "blk.0.attn_q.weight": "Q3_K", "blk.1.attn_
 THEIRS = dict.fromkeys(OURS, "Q4_K") | {"output_norm.weight": "F32", "token_embd.weight": "Q6_K"}
 
 
-def diverged(folder: Path, tag: str, mean: float | None) -> Input:
-    """What `qa.group` says about a variant."""
-    path = folder / f"{tag}.json"
-    found = [Measurement(name="same_top", value=0.9, unit="share"), Measurement(name="kld.mean", value=mean or 0, unit="nats", stderr=0.0001, n=500)]
-    path.write_text(json.dumps({"error": "it has another vocabulary"} if mean is None else {"measurements": [asdict(item) for item in found]}))
-    return Input.of(path)
+def diverged(mean: float) -> Found:
+    """What `service.divergence` says about a variant."""
+    items = [Measurement(name="same_top", value=0.9, unit="share"), Measurement(name="kld.mean", value=mean, unit="nats", stderr=0.0001, n=500)]
+    return Found(measured={item.name: item for item in items}, errors={}, sample=None)
 
 
 @pytest.fixture
@@ -71,7 +67,7 @@ def job(file_store: Store, tmp_path: Path) -> Job:
     return Job(store=file_store, run=queue_run(file_store), recipe=load_recipe(str(path)), settings=settings, stages=StageStore(settings.folder))
 
 
-def settled(job: Job, folder: Path, ours: Input | SluiceError, theirs: Input | SluiceError, stock: float | None = None) -> planning.Claim:
+def settled(job: Job, folder: Path, ours: Found | SluiceError, theirs: Found | SluiceError, stock: float | None = None) -> planning.Claim:
     """What comes of a plan whose mix was predicted to have 0.002 nats, and the stock mix `stock` nats."""
     result = {"predicted": {"mean": 0.002, "stderr": 0.0001}, "stock": stock and {"mean": stock, "stderr": 0.0001}}
     plan = Output(key="plan", folder=folder / "plan", result=result, files=(), seconds=0)
@@ -79,53 +75,57 @@ def settled(job: Job, folder: Path, ours: Input | SluiceError, theirs: Input | S
     return settle(job, {"UD-Q4_K_XL": Planned(plan=plan, file=own.output)}, [own, other], {"UD-Q4_K_XL": ours, "Q4_K_M": theirs})["UD-Q4_K_XL"]
 
 
+def measured(claim: planning.Claim) -> dict[str, Measurement]:
+    assert isinstance(claim.diverged, Found)
+    return {name: item for name, item in claim.diverged.measured.items() if name.startswith("plan.")}
+
+
 def values(claim: planning.Claim) -> dict[str, float]:
-    return {name: item.value for name, item in claim.measured.items()}
+    return {name: item.value for name, item in measured(claim).items()}
 
 
 def test_a_mix_that_is_better_than_the_stock_mix_is_published(job: Job, tmp_path: Path) -> None:
-    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.003), diverged(tmp_path, "stock", 0.004))
+    claim = settled(job, tmp_path, diverged(0.003), diverged(0.004))
     assert claim.made.output.key == "UD-Q4_K_XL"
-    assert claim.diverged.path.name == "ours.json"  # type: ignore[union-attr]
+    assert claim.diverged.measured["kld.mean"].value == 0.003  # type: ignore[union-attr]
     assert values(claim) == pytest.approx({"plan.predicted": 0.002, "plan.measured": 0.003, "plan.error": 1.5, "plan.stock": 0.004, "plan.replaced": 0})
-    assert not any(item.details for item in claim.measured.values())
+    assert not any(item.details for item in measured(claim).values())
     assert not claim.mix.replaced
     assert not job.store.stages(job.run.id)
 
 
 def test_a_stock_mix_that_is_better_is_published_under_the_planned_name(job: Job, tmp_path: Path) -> None:
-    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.005), diverged(tmp_path, "stock", 0.004))
+    claim = settled(job, tmp_path, diverged(0.005), diverged(0.004))
     file = claim.made.output.file()
     assert claim.made.variant.tag == "UD-Q4_K_XL"
     assert file.path.name == "model-UD-Q4_K_XL.gguf"
     assert file.path.read_bytes() == (tmp_path / "Q4_K_M" / "files" / "m-Q4_K_M.gguf").read_bytes()
     assert claim.made.output.result["bytes"] == file.path.stat().st_size
-    assert claim.diverged.path.name == "stock.json"  # type: ignore[union-attr]
+    assert claim.diverged.measured["kld.mean"].value == 0.004  # type: ignore[union-attr]
     assert values(claim) == pytest.approx({"plan.predicted": 0.002, "plan.measured": 0.005, "plan.error": 2.5, "plan.stock": 0.004, "plan.replaced": 1})
-    assert "Q4_K_M, the stock mix of the same size, one of 0.00400" in claim.measured["plan.replaced"].details[0]
-    assert "2.5 times higher than the 0.00200 that" in claim.measured["plan.error"].details[0]
+    assert "Q4_K_M, the stock mix of the same size, one of 0.00400" in measured(claim)["plan.replaced"].details[0]
+    assert "2.5 times the 0.00200 that" in measured(claim)["plan.error"].details[0]
     assert claim.mix.replaced
     assert {use.type for use in claim.mix.types} == {"Q4_K", "Q6_K"}, "the card describes the file that is published"
     assert (claim.mix.more, claim.mix.fewer) == ((), ())
     assert [stage.name for stage in job.store.stages(job.run.id)] == ["stand-in UD-Q4_K_XL"]
 
 
-@pytest.mark.parametrize("failure", ["its file", "its measurement"])
-def test_what_could_not_be_measured_replaces_nothing(job: Job, tmp_path: Path, failure: str) -> None:
-    broken: Input | SluiceError = MeasurementError("no") if failure == "its file" else diverged(tmp_path, "broken", None)
-    claim = settled(job, tmp_path, broken, diverged(tmp_path, "stock", 0.004))
+def test_what_could_not_be_measured_replaces_nothing(job: Job, tmp_path: Path) -> None:
+    broken = MeasurementError("no")
+    claim = settled(job, tmp_path, broken, diverged(0.004))
     assert claim.diverged is broken
     assert claim.made.output.key == "UD-Q4_K_XL"
-    assert values(claim) == {"plan.predicted": 0.002, "plan.stock": 0.004}
+    assert not claim.mix.replaced
 
 
 def test_without_a_figure_of_the_stock_mix_there_is_no_comparison(job: Job, tmp_path: Path) -> None:
-    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.003), MeasurementError("no"))
+    claim = settled(job, tmp_path, diverged(0.003), MeasurementError("no"))
     assert values(claim) == pytest.approx({"plan.predicted": 0.002, "plan.measured": 0.003, "plan.error": 1.5})
 
 
-@pytest.mark.parametrize(("measured", "factor", "alarm"), [(0.02, 2.0, False), (0.021, 2.1, True), (0.005, 2.0, False), (0.0045, 2.222, True)])
-def test_a_measurement_far_from_the_prediction_is_an_alarm_either_way(measured: float, factor: float, alarm: bool) -> None:
+@pytest.mark.parametrize(("measured", "factor", "alarm"), [(0.02, 2.0, False), (0.021, 2.1, True), (0.005, 0.5, False), (0.0045, 0.45, False)])
+def test_a_measurement_far_above_the_prediction_is_an_alarm(measured: float, factor: float, alarm: bool) -> None:
     predicted = Measurement(name="plan.predicted", value=0.01, unit="nats", stderr=0.001)
     (found,) = error(predicted, Measurement(name="kld.mean", value=measured, unit="nats", stderr=measured * 0.1))
     assert found.value == pytest.approx(factor, abs=1e-3)
@@ -134,9 +134,9 @@ def test_a_measurement_far_from_the_prediction_is_an_alarm_either_way(measured: 
 
 
 def test_what_the_text_does_to_the_stock_mix_as_well_is_no_error(job: Job, tmp_path: Path) -> None:
-    claim = settled(job, tmp_path, diverged(tmp_path, "ours", 0.009), diverged(tmp_path, "stock", 0.012), stock=0.004)
-    assert claim.measured["plan.error"].value == pytest.approx((0.009 / 0.002) / (0.012 / 0.004))
-    assert not claim.measured["plan.error"].details
+    claim = settled(job, tmp_path, diverged(0.009), diverged(0.012), stock=0.004)
+    assert measured(claim)["plan.error"].value == pytest.approx((0.009 / 0.002) / (0.012 / 0.004))
+    assert not measured(claim)["plan.error"].details
 
 
 def test_nothing_is_a_factor_of_nothing() -> None:
