@@ -1,14 +1,16 @@
-"""Quantizes the 16-bit GGUF to one of llama.cpp's stock mixes, with the importance matrix."""
+"""Quantizes the 16-bit GGUF with the importance matrix: to one of llama.cpp's stock mixes, or to a planned one."""
 
+import json
 import math
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 
 from builders.ggufs import weigh
 from builders.links import link_or_copy
@@ -18,6 +20,7 @@ from engines import tools
 VERSION = 1  # raise when outputs change
 
 ALIGNMENT = 32  # bytes, of each tensor in a GGUF that llama-quantize writes (GGUF_DEFAULT_ALIGNMENT)
+_NAMES = {"Q2_K": "Q2_K", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "IQ2_XS": "IQ2_XS", "IQ2_S": "IQ2_M"}  # of the file that holds mostly this type
 _LINE = re.compile(
     r"\[ *\d+/ *\d+\] (?P<name>\S+) +- \[(?P<shape>[ \d,]+)\], type = +(?P<type>\w+), size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<target>\w+)\))?"
 )
@@ -46,6 +49,42 @@ def quantize(out: Path, *, gguf: Path, imatrix: Path, type: str, name: str, thre
     return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "bpw": weight.bpw}
 
 
+def mixed(out: Path, *, gguf: Path, imatrix: Path, mix: Path, name: str, tag: str, threads: int) -> dict[str, Any]:
+    """Write `NAME-TAG.gguf` with exactly the types in the JSON file `mix`, {tensor: type}; tensors that it does not name get what llama-quantize gives them.
+
+    `general.file_type`, which programs show, is the stock mix whose main type has most of the parameters. Returns the same as `quantize`.
+    Raises ToolError when a tensor comes out in another type, which leaves no file.
+    """
+    types: dict[str, str] = json.loads(mix.read_text(encoding="utf-8"))
+    sizes = {tensor.name: int(tensor.n_elements) for tensor in GGUFReader(gguf).tensors}
+    if unknown := sorted(types.keys() - sizes.keys()):
+        raise ToolError(f"The mix names tensors that {gguf.name} does not have: {', '.join(unknown)}. Plan it anew for this file.")
+    target = out / f"{name}-{tag}.gguf"
+    lines = "".join(f"{_exactly(tensor)}={type.lower()}\n" for tensor, type in types.items())
+    base = _base(types, sizes)
+    _run(gguf, imatrix, before=("--tensor-type-file", "types.txt"), after=(target.resolve(), base, str(threads)), texts={"types.txt": lines})
+    found = {tensor.name: GGMLQuantizationType(tensor.tensor_type).name for tensor in GGUFReader(target).tensors}
+    if wrong := [f"{tensor} is {found[tensor]} instead of {type}" for tensor, type in types.items() if found[tensor] != type]:
+        target.unlink()
+        raise ToolError(f"llama-quantize did not keep to the mix: {', '.join(wrong)}. Leave these types out for these tensors: their rows do not fit them.")
+    weight = weigh(target)
+    return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "bpw": weight.bpw}
+
+
+def _exactly(name: str) -> str:
+    """A pattern for llama-quantize that finds this name only. It folds the pattern's case, not the name's, so a capital is written as any character."""
+    return "^" + re.sub(r"[A-Z]", ".", name.replace(".", "\\.")) + "$"
+
+
+def _base(types: Mapping[str, str], sizes: Mapping[str, int]) -> str:
+    """The mix to name as the file's type. Its rules decide about no tensor that has a type of its own, but a type that is not quantized would switch these off."""
+    counted: Counter[str] = Counter()
+    for tensor, type in sorted(types.items()):
+        counted[type] += sizes[tensor]
+    quantized = [type for type, _ in counted.most_common() if type not in {"BF16", "F16", "F32"}]
+    return _NAMES.get(quantized[0], quantized[0]) if quantized else "Q8_0"
+
+
 def dry_run_bytes(gguf: Path, type: str, imatrix: Path | None = None) -> int:
     """Bytes of the file that `quantize` would write, without writing it; exact for the tensors.
 
@@ -66,12 +105,17 @@ def planned(gguf: Path, type: str, imatrix: Path | None = None) -> Mapping[str, 
     return found
 
 
-def _run(gguf: Path, imatrix: Path | None, *, before: Sequence[str] = (), after: Sequence[str | Path] = ()) -> str:
-    """Run llama-quantize on links with plain names, with arguments before and after the model's: it writes the imatrix's path into the file."""
+def _run(gguf: Path, imatrix: Path | None, *, before: Sequence[str] = (), after: Sequence[str | Path] = (), texts: Mapping[str, str] | None = None) -> str:
+    """Run llama-quantize on links with plain names, with arguments before and after the model's: it writes the imatrix's path into the file.
+
+    `texts` are more files beside the links, by name.
+    """
     with tempfile.TemporaryDirectory(prefix="sluice-quantize-") as folder:
         links = {"model.gguf": gguf} | ({"imatrix.gguf": imatrix} if imatrix else {})
         for name, path in links.items():
             (Path(folder) / name).symlink_to(path.resolve())
+        for name, text in (texts or {}).items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
         options = ("--imatrix", "imatrix.gguf") if imatrix else ()
         return tools.run("llama-quantize", *options, *before, "model.gguf", *after, cwd=Path(folder))
 

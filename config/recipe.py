@@ -5,19 +5,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
+from config.plans import GgufType
+from config.strict import Strict
 from config.words import Kind, Variant
 
 RECIPES = Path(__file__).parent / "recipes"
-
-GgufType = Literal[
-    "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS",
-    "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S",
-]  # fmt: skip
 
 
 def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
@@ -29,12 +26,6 @@ def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
 
 
 DataPath = Annotated[Path, AfterValidator(_beside_recipe)]
-
-
-class Strict(BaseModel):
-    """A part of a recipe: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Variants(Strict):

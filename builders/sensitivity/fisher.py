@@ -1,0 +1,251 @@
+"""Takes the dot products of gradients with quantization errors: for each window, ⟨∇ log p, δ⟩ / √T for every tensor and type.
+
+One forward and one backward pass a window; labels are drawn from the model's own distribution. A parameter's gradient meets the errors of all its types the
+moment it is complete and is freed at once, so that one gradient lives at a time. Errors of all tensors rarely fit into memory together: they are made for one
+group of (tensor, type) after another, and the windows run again for each group.
+
+Memory, in bytes (`needed_bytes`): 4 or 2 for each parameter of the model (its dtype) + the errors of a group, one value of DELTA bytes for each parameter and
+type in it, + twice the largest gradient + the logits of one window, three times, + activations, about 20 · T · (hidden + feed-forward of the active experts)
+values for each layer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gguf import ReaderTensor
+
+from builders.sensitivity.layout import Placement, Segment, matrix
+from builders.sensitivity.table import TYPES, Tensor
+from config.errors import MeasurementError
+from engines import ggml
+from engines.model import Floats
+
+DELTA = 4  # bytes of one value of an error
+LABELS = 1  # seed of the labels
+_ROWS = 2**24  # probabilities summed up at a time when labels are drawn
+
+Products = npt.NDArray[np.float32]
+Windows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One tensor in one type: the least that a group holds."""
+
+    tensor: int  # its place among the tensors
+    type: int  # its place in TYPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What one parameter's gradient is multiplied with."""
+
+    tensor: int
+    types: list[int]
+    segment: Segment
+    delta: torch.Tensor  # (types, rows · columns), rows in the order of segment.sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What the passes were, for statements about cost."""
+
+    forwards: int = 0
+    backwards: int = 0
+    quantized: int = 0  # values, over all types
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What stays the same over all windows and groups."""
+
+    network: torch.nn.Module
+    placements: Sequence[Placement]
+    stored: Sequence[ReaderTensor]  # of the 16-bit GGUF, in the order of placements
+    importances: Mapping[str, Floats]  # (columns,) or (experts, columns)
+    threads: int
+    memory: int  # bytes for the errors of one group
+    held: list[tuple[list[Unit], list[_Task]]] = field(default_factory=list)  # the errors of the only group, which later windows need again
+
+
+def possible(tensor: Tensor, importances: Mapping[str, Floats]) -> list[int]:
+    """The types that a tensor can have, as places in TYPES."""
+    known = tensor.name in importances
+    return [i for i, type in enumerate(TYPES) if ggml.fits(type, tensor.columns) and (known or not ggml.needs_importances(type))]
+
+
+def delta_bytes(tensors: Sequence[Tensor], units: Sequence[Unit]) -> int:
+    """Bytes of the errors of these units; BF16, the type in which the GGUF has them, has no error."""
+    return sum(DELTA * tensors[unit.tensor].parameters for unit in units if TYPES[unit.type] != "BF16")
+
+
+def needed_bytes(*, model: int, errors: int, gradient: int, logits: int, activations: int) -> int:
+    """Peak memory of a pass: the model's bytes, a group's errors, the largest gradient (bytes), one window's logits (values) and activations (bytes).
+
+    A gradient counts twice: a tied embedding's first half waits for the second, and a transposed or permuted one is copied. Logits count three times:
+    themselves, the probabilities, and the gradient that is handed back.
+    """
+    return model + errors + 2 * gradient + 3 * 4 * logits + activations
+
+
+def grouped(tensors: Sequence[Tensor], importances: Mapping[str, Floats], memory: int) -> list[list[Unit]]:
+    """Units in groups whose errors take at most `memory` bytes, in the tensors' order: a backward pass ends at the first layer of its group.
+
+    Raises MeasurementError when a single unit takes more.
+    """
+    groups: list[list[Unit]] = [[]]
+    room = memory
+    for i, tensor in enumerate(tensors):
+        for type in possible(tensor, importances):
+            unit = Unit(tensor=i, type=type)
+            size = delta_bytes(tensors, [unit])
+            if size > memory:
+                raise MeasurementError(
+                    f"The quantization errors of {tensor.name} take {size} bytes for one type, and {memory} are there for all. Give the stage more memory."
+                )
+            if size > room:
+                groups.append([])
+                room = memory
+            groups[-1].append(unit)
+            room -= size
+    return groups
+
+
+def measure(job: Pass, windows: Windows, first: int) -> tuple[Products, Counted]:
+    """Products (windows, tensors, TYPES) of windows (n, T) that are number `first` and following; NaN where a tensor cannot have a type.
+
+    Raises MeasurementError when gradients are not finite.
+    """
+    tensors = [placement.tensor for placement in job.placements]
+    groups = grouped(tensors, job.importances, job.memory)
+    products = np.full((len(windows), len(tensors), len(TYPES)), np.nan, dtype=np.float32)
+    quantized = 0
+    for group in groups:
+        if job.held and job.held[0][0] == group:
+            tasks = job.held[0][1]
+        else:
+            tasks = _tasks(job, group)
+            quantized += sum(task.delta.numel() for task in tasks)
+            if len(groups) == 1:
+                job.held.append((group, tasks))
+        for unit in group:
+            products[:, unit.tensor, unit.type] = 0
+        with _hooked(job.network, tasks) as into:
+            for n, window in enumerate(windows):
+                into[0] = products[n]
+                _backward(job.network, window, first + n)
+        del tasks
+    if not np.isfinite(products[~np.isnan(products)]).all() or any(np.isnan(products[:, unit.tensor, unit.type]).any() for group in groups for unit in group):
+        raise MeasurementError("Gradients are not finite, so no sensitivity is known. Look at the upstream weights.")
+    passes = len(windows) * len(groups)
+    return products, Counted(forwards=passes, backwards=passes, quantized=quantized)
+
+
+def _tasks(job: Pass, group: Sequence[Unit]) -> list[_Task]:
+    """The errors of a group, on the network's device, in the order of the parameters' rows."""
+    wanted: dict[int, list[int]] = {}
+    for unit in group:
+        if TYPES[unit.type] != "BF16":
+            wanted.setdefault(unit.tensor, []).append(unit.type)
+    parameters = dict(job.network.named_parameters())
+    tasks = []
+    for i, types in wanted.items():
+        placement = job.placements[i]
+        columns = placement.tensor.columns
+        made = [torch.empty(len(types), len(segment.sources) * columns) for segment in placement.segments]
+        values = _values(job.stored[i], placement.tensor)
+
+        def fill(row: int, *, types: list[int] = types, values: Floats = values, placement: Placement = placement, made: list[torch.Tensor] = made) -> None:
+            error = error_of(values, TYPES[types[row]], placement.tensor, job.importances.get(placement.tensor.name))
+            for segment, target in zip(placement.segments, made, strict=True):
+                target[row] = torch.from_numpy(error[segment.targets].reshape(-1))
+
+        with ThreadPoolExecutor(job.threads) as pool:
+            list(pool.map(fill, reversed(range(len(types)))))
+        for segment, target in zip(placement.segments, made, strict=True):
+            tasks.append(_Task(tensor=i, types=types, segment=segment, delta=target.to(parameters[segment.parameter].device)))
+    return tasks
+
+
+def error_of(values: Floats, type: str, tensor: Tensor, importances: Floats | None) -> Floats:
+    """What storing values (rows, columns) in a type adds to them; each expert is quantized with its own importances."""
+    per_expert = [None] * tensor.experts if importances is None else importances.reshape(tensor.experts, tensor.columns)
+    rows = tensor.rows // tensor.experts
+    error = np.empty_like(values)
+    for expert, weights in enumerate(per_expert):
+        part = slice(expert * rows, (expert + 1) * rows)
+        error[part] = ggml.dequantize(ggml.quantize(values[part], type, importances=weights), type, tensor.columns) - values[part]
+    return error
+
+
+def _values(stored: ReaderTensor, tensor: Tensor) -> Floats:
+    return ggml.dequantize(stored.data.reshape(tensor.rows, -1).view(np.uint8), stored.tensor_type.name, tensor.columns)
+
+
+@contextmanager
+def _hooked(network: torch.nn.Module, tasks: Sequence[_Task]) -> Iterator[list[Products]]:
+    """While it is open, a backward pass adds the products of each task to the array (tensors, types) in the list; no gradient is kept."""
+    into: list[Products] = [np.empty((0, 0), dtype=np.float32)]
+    of: dict[str, list[_Task]] = {}
+    for task in tasks:
+        of.setdefault(task.segment.parameter, []).append(task)
+    hooks = []
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in of)
+        if name in of:
+            rows = [torch.from_numpy(task.segment.sources).to(parameter.device) for task in of[name]]
+
+            def take(parameter: torch.Tensor, *, tasks: list[_Task] = of[name], rows: list[torch.Tensor] = rows) -> None:
+                gradient, parameter.grad = parameter.grad, None
+                if gradient is None:
+                    return
+                for task, sources in zip(tasks, rows, strict=True):
+                    found = torch.mv(task.delta, _part(gradient, task.segment, sources))
+                    into[0][task.tensor, task.types] += found.cpu().numpy()
+
+            hooks.append(parameter.register_post_accumulate_grad_hook(take))  # type: ignore[no-untyped-call]
+    try:
+        yield into
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+
+
+def _part(gradient: torch.Tensor, segment: Segment, sources: torch.Tensor) -> torch.Tensor:
+    rows = matrix(gradient, transposed=segment.transposed)
+    first, last = int(segment.sources[0]), int(segment.sources[-1])
+    if last - first + 1 == len(segment.sources):  # ascending: all rows between
+        return rows[first : last + 1].reshape(-1)
+    return rows[sources].reshape(-1)
+
+
+def _backward(network: torch.nn.Module, window: npt.NDArray[np.int64], number: int) -> None:
+    """One pass: the gradient of Σ_t log p(y_t | x_<=t) / √T with labels y drawn from p. With respect to logits it is onehot(y) - p."""
+    ids = torch.from_numpy(window)[None].to(next(network.parameters()).device)
+    logits = network(input_ids=ids, use_cache=False).logits
+    with torch.no_grad():
+        seed = logits[0].float().softmax(-1)
+        labels = _drawn(seed, np.random.default_rng([LABELS, number]).random(len(window)))
+        seed.neg_()
+        seed[torch.arange(len(window), device=seed.device), labels] += 1
+        seed /= len(window) ** 0.5
+    logits.backward(gradient=seed[None].to(logits.dtype))
+
+
+def _drawn(probabilities: torch.Tensor, uniform: npt.NDArray[np.float64]) -> torch.Tensor:
+    """One label for each row of probabilities (T, vocabulary), by the inverse of the distribution function at a number in [0, 1)."""
+    count, vocabulary = probabilities.shape
+    at = torch.from_numpy(uniform).to(probabilities.device)[:, None]
+    step = max(1, _ROWS // vocabulary)
+    drawn = []
+    for first in range(0, count, step):
+        sums = probabilities[first : first + step].double().cumsum(-1)
+        drawn.append(torch.searchsorted(sums, at[first : first + step] * sums[:, -1:], right=True)[:, 0].clamp(max=vocabulary - 1))
+    return torch.cat(drawn)

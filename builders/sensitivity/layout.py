@@ -1,0 +1,189 @@
+"""Finds every quantizable tensor of a 16-bit GGUF in the transformers model it was converted from, by the bytes of its rows.
+
+The converter permutes rows (Llama's q and k), stacks experts, splits what transformers 5 keeps fused (gate and up, q, k and v) and transposes. No rule for any
+architecture stands here: a row of the GGUF is looked up among the rows of all parameters, and what was found is compared byte by byte.
+Not covered: tensors whose values the converter changed (scaled, folded with another), or which transformers does not load; they are an error.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gguf import GGUFReader, ReaderTensor
+
+from builders.sensitivity.table import Tensor
+from config.errors import MeasurementError
+
+Rows = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Words = npt.NDArray[np.uint16]  # the bytes of rows, in pairs
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+# llama.cpp, llama-quant.cpp, tensor_allows_quantization: what llama-quantize keeps as it is, by parts of names
+KEPT = (
+    "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj", "ssm_conv1d", "shortconv.conv.weight",
+    "indexer.k_proj.weight", "indexer.q_proj.weight", "time_mix_first.weight", "time_mix_w0.weight", "time_mix_w1.weight", "time_mix_w2.weight",
+    "time_mix_v0.weight", "time_mix_v1.weight", "time_mix_v2.weight", "time_mix_a0.weight", "time_mix_a1.weight", "time_mix_a2.weight", "time_mix_g1.weight",
+    "time_mix_g2.weight", "time_mix_decay_w1.weight", "time_mix_decay_w2.weight", "time_mix_lerp_fused.weight", "attn_rel_b.weight", "position_embd",
+    "token_types.weight", "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd", ".patch_merger", "a.rvq.codebook", "mm.a.code_embd",
+)  # fmt: skip
+
+_CHUNK = 2**22  # values hashed at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Rows of one tensor that are rows of one parameter. Row n of a parameter (experts, rows, columns) counts through all experts."""
+
+    parameter: str
+    transposed: bool  # the parameter's last two dimensions stand the other way round
+    targets: Rows  # rows of the tensor
+    sources: Rows  # rows of the parameter, ascending; as many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where one tensor of the GGUF lies in the model."""
+
+    tensor: Tensor
+    segments: tuple[Segment, ...]
+
+
+def quantizable(gguf: Path) -> list[ReaderTensor]:
+    """The tensors that llama-quantize would quantize, in the file's order: two dimensions or more, no norms, routers or other small things."""
+    return [tensor for tensor in GGUFReader(gguf).tensors if _allowed(tensor)]
+
+
+def described(tensor: ReaderTensor) -> Tensor:
+    """What the table says of a tensor. Its `shape` counts columns, rows, experts."""
+    columns, rows, *experts = (int(size) for size in tensor.shape)
+    count = int(np.prod(experts)) if experts else 1
+    return Tensor(name=tensor.name, rows=rows * count, columns=columns, experts=count)
+
+
+def find(tensors: Sequence[ReaderTensor], network: torch.nn.Module) -> list[Placement]:
+    """Every tensor's place among the network's parameters, in the order given.
+
+    Equal rows are told apart by order: of tensors, of parameters and of rows. Raises MeasurementError that names a tensor that is not there.
+    """
+    index = _Index(parameters={name: parameter for name, parameter in network.named_parameters() if parameter.ndim in (2, 3)})
+    placed = {tensor.name: _place(tensor, index) for tensor in sorted(tensors, key=lambda tensor: natural(tensor.name))}
+    return [placed[tensor.name] for tensor in tensors]
+
+
+def matrix(parameter: torch.Tensor, *, transposed: bool) -> torch.Tensor:
+    """A parameter or its gradient as rows (experts · rows, columns): a view unless `transposed`."""
+    return (parameter.transpose(-1, -2) if transposed else parameter).reshape(-1, parameter.shape[-2 if transposed else -1])
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts blk.2 before blk.10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _allowed(tensor: ReaderTensor) -> bool:
+    return sum(int(size) > 1 for size in tensor.shape[1:]) > 0 and tensor.name.endswith("weight") and not any(part in tensor.name for part in KEPT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """The rows of one parameter by their hashes."""
+
+    parameter: str
+    transposed: bool
+    hashes: Hashes  # ascending
+    rows: Rows  # of each hash; ascending among equal ones
+    taken: npt.NDArray[np.bool_]  # rows that a tensor has already; changed in place
+
+    def assign(self, wanted: Hashes, *, again: bool) -> tuple[Rows, Rows]:
+        """Positions in `wanted` that are found here, and their rows; rows that are taken serve once more only when `again`."""
+        free = np.ones(len(self.rows), dtype=bool) if again else ~self.taken[self.rows]
+        hashes, rows = self.hashes[free], self.rows[free]
+        order = np.argsort(wanted, kind="stable")
+        ordered = wanted[order]
+        rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered, side="left")  # the first of equal rows gets the first one, and so on
+        low, high = (np.searchsorted(hashes, ordered, side=side) for side in ("left", "right"))
+        if again:
+            rank %= np.maximum(high - low, 1)
+        found = low + rank < high
+        chosen = rows[(low + rank)[found]]
+        self.taken[chosen] = True
+        return order[found].astype(np.int64), chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """Sources by their number of columns and dtype, made when they are first wanted."""
+
+    parameters: dict[str, torch.nn.Parameter]
+    made: dict[tuple[str, str, bool], _Source] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> list[str]:
+        return sorted(self.parameters, key=natural)
+
+    def sources(self, columns: int, dtype: str, *, transposed: bool) -> Iterator[_Source]:
+        for name in self.names:
+            if self.parameters[name].shape[-2 if transposed else -1] != columns:
+                continue
+            key = (name, dtype, transposed)
+            if key not in self.made:
+                hashes = _hashes(words(matrix(self.parameters[name], transposed=transposed), dtype))
+                order = np.argsort(hashes, kind="stable").astype(np.int64)
+                taken = np.zeros(len(hashes), dtype=bool)
+                self.made[key] = _Source(parameter=name, transposed=transposed, hashes=hashes[order], rows=order, taken=taken)
+            yield self.made[key]
+
+
+def _place(tensor: ReaderTensor, index: _Index) -> Placement:
+    about, dtype = described(tensor), tensor.tensor_type.name
+    if dtype not in DTYPES:
+        raise MeasurementError(f"{tensor.name} is stored as {dtype}. Sensitivities need the 16-bit GGUF: name that one.")
+    stored = tensor.data.reshape(about.rows, -1).view(np.uint16)
+    wanted = _hashes(stored)
+    missing: Rows = np.arange(about.rows, dtype=np.int64)
+    segments: list[Segment] = []
+    for transposed in (False, True):
+        if not len(missing):
+            break
+        sources = [(source, np.isin(wanted, source.hashes)) for source in index.sources(about.columns, dtype, transposed=transposed)]
+        # the parameter that has most of the rows first: rows that several have (all zeros, say) then stay with their neighbours
+        sources = sorted((pair for pair in sources if pair[1].any()), key=lambda pair: -int(pair[1].sum()))
+        for again in (False, True):
+            for source, _ in sources:
+                positions, rows = source.assign(wanted[missing], again=again)
+                if len(positions):
+                    segments.append(_segment(source, missing[positions], rows))
+                    missing = np.delete(missing, positions)
+    if len(missing):
+        raise MeasurementError(
+            f"{len(missing)} of the {about.rows} rows of {tensor.name} are rows of no parameter that transformers loads; the first is row {missing[0]}. "
+            "The converter changed their values, or the GGUF is of another model: sensitivities cannot be taken from gradients here."
+        )
+    for segment in segments:
+        found = matrix(index.parameters[segment.parameter], transposed=segment.transposed)
+        if not np.array_equal(words(found[torch.from_numpy(segment.sources).to(found.device)], dtype), stored[segment.targets]):
+            raise MeasurementError(f"Rows of {tensor.name} and {segment.parameter} have the same hash and different values. Change the hash's seed.")
+    return Placement(tensor=about, segments=tuple(segments))
+
+
+def _segment(source: _Source, targets: Rows, sources: Rows) -> Segment:
+    order = np.argsort(sources, kind="stable")
+    return Segment(parameter=source.parameter, transposed=source.transposed, targets=targets[order], sources=sources[order])
+
+
+def words(rows: torch.Tensor, dtype: str) -> Words:
+    """Rows (n, columns) as the GGUF stores them in that type, in words of 16 bits."""
+    return rows.detach().to(DTYPES[dtype]).cpu().contiguous().view(torch.int16).numpy().view(np.uint16)
+
+
+def _hashes(rows: Words) -> Hashes:
+    """A multilinear hash of each row modulo 2^64: rows that differ collide with a probability of 2^-48 at most."""
+    factors = np.random.default_rng(0).integers(0, 2**64, rows.shape[1], dtype=np.uint64, endpoint=False) | np.uint64(1)
+    step = max(1, _CHUNK // rows.shape[1])
+    return np.concatenate([rows[first : first + step].astype(np.uint64) @ factors for first in range(0, len(rows), step)])
