@@ -18,7 +18,7 @@ from engines import ggml
 from engines.model import Floats
 
 UNIFORM = ("IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K", "IQ3_XXS", "IQ3_S", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
-PROBED = ("IQ2_XXS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "Q5_K", "Q6_K", "Q8_0")
+PROBED = ("IQ2_XXS", "IQ2_S", "IQ3_S", "IQ4_XS", "Q5_K", "Q6_K", "Q8_0")
 """The types of which the probes' author would measure a few; between two neighbours of Q4 and Q5 little is left to find."""
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)\.weight")
