@@ -106,8 +106,8 @@ def greedy(table: Sensitivity, divergences: Mapping[tuple[str, str], float], cap
         for type in ladder
         if 0 < (more := sized[name].bytes(type) - sized[name].bytes(mix[name])) <= left
     ]:
-        _, more, name, type = max(steps)
-        mix[name], left = type, left - more
+        _, less, name, type = max(steps)
+        mix[name], left = type, left + less
     return mix
 
 

@@ -49,7 +49,7 @@ def test_the_table_shows_every_way_at_every_size() -> None:
 
 def test_the_summary_holds_means_worst_cases_and_how_far_predictions_were_off() -> None:
     lines = report.summary(CASES)
-    assert lines[0].startswith("planned / stock, geometric mean of 3 cases: 0.491 (goal 0.60)")
+    assert lines[0].startswith("planned / stock, geometric mean of 3 cases: 0.492 (goal 0.60)")
     assert lines[1] == "worst case: 0.950, llama at Q4_K_M, other text (goal 0.90)"
     assert lines[2] == "worst against the best peer of a case: 1.111, greedy by probes, llama at Q4_K_M, held-out text (goal 1.05)"
     assert lines[3].endswith("1 of 3")
