@@ -1,6 +1,7 @@
 """Quantizes the fixed model to bitsandbytes NF4 safetensors that transformers and vLLM load."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from config.errors import UpstreamError
 VERSION = 1  # raise when outputs change
 
 
-def quantize(out: Path, *, model: Path, threads: int) -> dict[str, Any]:
+def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) -> dict[str, Any]:
     """Write a transformers folder: linear layers in NF4 (blocks of 64, scales quantized again), embeddings, output layer and norms as they were.
 
+    The modules named in `skip` stay in 16 bits as well; config.json lists them, so that transformers loads the folder without being told.
     Tokenizer, template and generation_config.json are the fixed model's, byte for byte. Returns `bytes` of the weight files, `parameters` (of the 16-bit model)
     and `bpw`. Raises UpstreamError when transformers cannot load the model.
     """
@@ -21,10 +23,14 @@ def quantize(out: Path, *, model: Path, threads: int) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     torch.set_num_threads(threads)
-    recipe = BitsAndBytesConfig(  # type: ignore[no-untyped-call] # the library annotates nothing here
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-    )
     try:
+        recipe = BitsAndBytesConfig(  # type: ignore[no-untyped-call] # the library annotates nothing here
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=_kept(model, skip) if skip else None,
+        )
         network = AutoModelForCausalLM.from_pretrained(
             model,
             quantization_config=recipe,
@@ -44,3 +50,17 @@ def quantize(out: Path, *, model: Path, threads: int) -> dict[str, Any]:
         (out / "generation_config.json").unlink(missing_ok=True)
     size, count = sum(file.stat().st_size for file in weight_files(out)), parameters(weight_files(model))
     return {"bytes": size, "parameters": count, "bpw": size * 8 / count}
+
+
+def _kept(model: Path, skip: Sequence[str]) -> list[str]:
+    """`skip` and the modules that transformers keeps by itself, which it does only when no others are named. Raises UpstreamError for unknown names."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    with torch.device("meta"):
+        described = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+        network = AutoModelForCausalLM.from_config(described)  # type: ignore[no-untyped-call] # nor here
+    if unknown := sorted(set(skip) - {name for name, _ in network.named_modules()}):
+        raise UpstreamError(f"The plan keeps modules in 16 bits that the model does not have: {', '.join(unknown)}. Plan it anew.")
+    return sorted({*skip, *get_keys_to_not_convert(network)})

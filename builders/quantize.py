@@ -77,7 +77,7 @@ def _exactly(name: str) -> str:
 
 
 def _base(types: Mapping[str, str], sizes: Mapping[str, int]) -> str:
-    """The mix to name as the file's type. Its rules decide about no tensor that has a type of its own, but a type that is not quantized would switch these off."""
+    """The stock mix to name as the file's type: its rules decide about no tensor that has a type of its own, but BF16 would switch those types off."""
     counted: Counter[str] = Counter()
     for tensor, type in sorted(types.items()):
         counted[type] += sizes[tensor]

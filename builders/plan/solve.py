@@ -79,7 +79,7 @@ def allowed(sensitivity: Sensitivity, group: Sequence[int], rules: Rules) -> tup
     if not kept:
         raise ConfigurationError(
             f"The rules leave no type for {' and '.join(names)}: of {', '.join(fitting) or 'no types'}, {', '.join(types) or 'none'} are allowed, "
-            f"with at least {floor:g} and at most {ceiling:g} bits per weight. Relax the profile, `types`, `floors` or `ceilings`."
+            f"at least {floor:g} and at most {ceiling:g} bits per weight. Relax the profile, `types`, `floors` or `ceilings`."
         )
     return kept
 

@@ -119,7 +119,9 @@ def test_profiles_are_kept(make: Any, tmp_path: Path, profile: str) -> None:
 
 
 def test_floors_ceilings_and_types(make: Any, tmp_path: Path) -> None:
-    result = make({"like": "Q4_K_M"}, floors={"token_embd": "Q8_0"}, ceilings={r"ffn_(gate|up)": "Q4_K", "nothing": "Q8_0"}, types=["Q3_K", "Q4_K", "Q6_K", "Q8_0"])
+    result = make(
+        {"like": "Q4_K_M"}, floors={"token_embd": "Q8_0"}, ceilings={r"ffn_(gate|up)": "Q4_K", "nothing": "Q8_0"}, types=["Q3_K", "Q4_K", "Q6_K", "Q8_0"]
+    )
     mix = json.loads((tmp_path / "mix.json").read_text())
     assert mix["token_embd.weight"] == "Q8_0"
     assert {type for name, type in mix.items() if "ffn_gate" in name or "ffn_up" in name} <= {"Q3_K", "Q4_K"}

@@ -1,0 +1,121 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from builders.sensitivity import fisher, importances, layout, measure
+from builders.sensitivity.sample import mixes, relative_error
+from builders.sensitivity.table import TYPES, Sensitivity
+from config.errors import MeasurementError
+from engines import hf
+from tests.builders.conftest import DATA
+
+CHOSEN = "attn_v"  # four small matrices: quantizing all of the model to all types takes a minute
+CONTEXT = 128
+MEMORY = 2**30
+
+
+@pytest.fixture(scope="module")
+def network(fixed):
+    return hf.load_model(fixed)
+
+
+@pytest.fixture(scope="module")
+def windows(fixed):
+    files = [DATA / "calibration.jsonl"], [DATA / "calibration_questions.txt"]
+    return measure.windows(hf.load_tokenizer(fixed), *files, tokens=48 * CONTEXT, context=CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def job(network, gguf, imatrix):
+    def make(memory=MEMORY):
+        stored = [tensor for tensor in layout.quantizable(gguf) if CHOSEN in tensor.name]
+        values = importances.load(imatrix)
+        return fisher.Pass(network=network, placements=layout.find(stored, network), stored=stored, importances=values, threads=1, memory=memory)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def sensitivity(job, windows):
+    made = job()
+    products, counted = fisher.measure(made, windows, 0)
+    assert (counted.forwards, counted.backwards) == (len(windows), len(windows))
+    return Sensitivity(provider="fisher", tensors=tuple(placement.tensor for placement in made.placements), types=TYPES, products=products)
+
+
+@pytest.mark.parametrize("type", ["Q2_K", "Q3_K", "IQ4_XS"])
+def test_the_prediction_is_the_measured_divergence(sensitivity, job, network, windows, type):
+    made = job()
+    predicted = sensitivity.predict({tensor.name: type for tensor in sensitivity.tensors})
+    text = torch.from_numpy(windows[:24])
+    with torch.inference_mode():
+        before = network(input_ids=text, use_cache=False).logits.log_softmax(-1)
+    parameters = dict(network.named_parameters())
+    originals = {}
+    with torch.no_grad():
+        for stored, placement in zip(made.stored, made.placements, strict=True):
+            (segment,) = placement.segments
+            values = fisher._values(stored, placement.tensor)
+            changed = values + fisher.error_of(values, type, placement.tensor, made.importances[placement.tensor.name])
+            parameter = parameters[segment.parameter]
+            originals[segment.parameter] = parameter.detach().clone()
+            parameter[torch.from_numpy(segment.sources)] = torch.from_numpy(changed[segment.targets])
+        after = network(input_ids=text, use_cache=False).logits.log_softmax(-1)
+        for name, original in originals.items():
+            parameters[name].copy_(original)
+    measured = float((before.exp() * (before - after)).sum(-1).mean())
+    assert predicted.mean == pytest.approx(measured, rel=0.25)
+
+
+def test_groups_give_the_products_of_one_pass(sensitivity, job, windows):
+    one = fisher.delta_bytes(sensitivity.tensors, [fisher.Unit(tensor=0, type=0)])
+    tight = job(memory=30 * one)  # a group begins in the middle of a tensor's types
+    products, counted = fisher.measure(tight, windows[:2], 0)
+    assert counted.backwards == 2 * 3
+    assert np.allclose(products, sensitivity.products[:2], rtol=1e-4, atol=1e-7)
+
+
+def test_the_formula_for_memory_counts_the_tensors_that_are_held(sensitivity, job):
+    made = job()
+    one = fisher.delta_bytes(sensitivity.tensors, [fisher.Unit(tensor=0, type=0)])
+    groups = fisher.grouped(sensitivity.tensors, made.importances, 30 * one)
+    assert [list(chain(*groups))] == fisher.grouped(sensitivity.tensors, made.importances, MEMORY)
+    held = [sum(task.delta.nbytes for task in fisher._tasks(made, group)) for group in groups[-1:]]
+    assert held == [fisher.delta_bytes(sensitivity.tensors, groups[-1])]
+    assert all(fisher.delta_bytes(sensitivity.tensors, group) <= 30 * one for group in groups)
+    assert fisher.needed_bytes(model=10, errors=5, gradient=2, logits=1, activations=3) == 10 + 5 + 4 + 12 + 3
+    with pytest.raises(MeasurementError, match="Give the stage more memory"):
+        fisher.grouped(sensitivity.tensors, made.importances, one - 1)
+
+
+def test_no_gradient_outlives_its_products(sensitivity, network):
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_types_that_need_importances_are_left_out_without_them(job):
+    made = job()
+    tensor = made.placements[0].tensor
+    assert {TYPES[i] for i in fisher.possible(tensor, {})} == set(TYPES) - {"IQ1_S", "IQ2_XXS", "IQ2_XS"}
+    assert len(fisher.possible(tensor, made.importances)) == len(TYPES)
+
+
+def test_what_is_stored_comes_back(sensitivity, tmp_path):
+    sensitivity.save(tmp_path)
+    again = Sensitivity.load(tmp_path)
+    assert again.tensors == sensitivity.tensors
+    assert np.array_equal(again.products, sensitivity.products)
+
+
+def test_more_windows_make_the_error_smaller_and_mixes_keep_to_their_size(sensitivity):
+    few = Sensitivity(provider="fisher", tensors=sensitivity.tensors, types=TYPES, products=sensitivity.products[:6])
+    assert 0 < relative_error(sensitivity) < relative_error(few)
+    *_, largest = mixes(sensitivity)
+    assert sensitivity.bytes(largest) * 8 <= 5.75 * sum(tensor.parameters for tensor in sensitivity.tensors)
+
+
+def test_labels_follow_the_probabilities():
+    probabilities = torch.tensor([[0.2, 0.0, 0.5, 0.3]]).repeat(4000, 1)
+    labels = fisher._drawn(probabilities, np.random.default_rng(0).random(4000))
+    assert (torch.bincount(labels, minlength=4) / 4000).numpy() == pytest.approx([0.2, 0, 0.5, 0.3], abs=0.03)

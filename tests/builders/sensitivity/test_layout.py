@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+
+from builders.sensitivity import layout
+from config.errors import MeasurementError
+from engines import hf
+
+RANDOM = torch.Generator().manual_seed(0)
+
+
+def written(path, **tensors):
+    """A GGUF of bfloat16 matrices, and its tensors."""
+    writer = GGUFWriter(path, "llama")
+    for name, values in tensors.items():
+        data = values.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint8)
+        writer.add_tensor(name.replace("_weight", ".weight"), data, raw_dtype=GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return GGUFReader(path).tensors
+
+
+def network(**parameters):
+    module = torch.nn.Module()
+    for name, values in parameters.items():
+        module.register_parameter(name, torch.nn.Parameter(values))
+    return module
+
+
+def test_every_row_of_the_bundled_model_is_found_and_the_permutation_of_q_and_k_is_seen(gguf, fixed):
+    model = hf.load_model(fixed)
+    stored = layout.quantizable(gguf)
+    found = {placement.tensor.name: placement for placement in layout.find(stored, model)}
+    assert len(found) == len(stored) == 29
+    for name, placement in found.items():
+        (segment,) = placement.segments
+        assert not segment.transposed
+        assert sorted(segment.sources) == sorted(segment.targets) == list(range(placement.tensor.rows))
+        assert (segment.sources == segment.targets).all() == ("attn_q" not in name and "attn_k" not in name)
+    assert found["token_embd.weight"].segments[0].parameter == "model.embed_tokens.weight"
+
+
+def test_stacked_split_and_transposed_matrices_are_found(tmp_path):
+    gate_up = torch.randn(3, 16, 32, generator=RANDOM)  # experts: gate above up
+    down = torch.randn(3, 8, 32, generator=RANDOM)  # stands the other way round than the GGUF's
+    qkv = torch.randn(24, 32, generator=RANDOM)
+    alone = [torch.randn(4, 32, generator=RANDOM) for _ in range(2)]  # experts of their own, which the GGUF stacks
+    model = network(gate_up=gate_up, down=down, qkv=qkv, one=alone[0], two=alone[1])
+    tensors = written(
+        tmp_path / "m.gguf",
+        up_weight=gate_up[:, 8:],
+        gate_weight=gate_up[:, :8],
+        down_weight=down.transpose(1, 2),
+        q_weight=qkv[:8],
+        v_weight=qkv[16:].flip(0),
+        stacked_weight=torch.stack(alone),
+    )
+    found = {placement.tensor.name: placement for placement in layout.find(tensors, model)}
+    assert found["up.weight"].tensor.experts == 3
+    assert found["up.weight"].segments[0].sources.tolist() == [16 * expert + row for expert in range(3) for row in range(8, 16)]
+    assert found["gate.weight"].segments[0].sources[8] == 16
+    assert found["down.weight"].segments[0].transposed
+    assert found["v.weight"].segments[0].targets.tolist() == list(range(7, -1, -1))
+    assert {(segment.parameter, *segment.targets) for segment in found["stacked.weight"].segments} == {("one", 0, 1, 2, 3), ("two", 4, 5, 6, 7)}
+
+
+def test_equal_rows_are_told_apart_by_order(tmp_path):
+    values = torch.zeros(6, 32)
+    values[2] = 1
+    tensors = written(tmp_path / "m.gguf", a_weight=values, b_weight=values)
+    first, second = layout.find(tensors, network(a=values.clone(), b=values.clone()))
+    assert first.segments[0].parameter == "a"
+    assert second.segments[0].parameter == "b"
+    assert first.segments[0].sources.tolist() == first.segments[0].targets.tolist() == list(range(6))
+
+
+def test_a_tensor_that_is_not_in_the_model_is_named(tmp_path):
+    values = torch.randn(4, 32, generator=RANDOM)
+    changed = values.clone()
+    changed[3] *= 2
+    with pytest.raises(MeasurementError, match=r"1 of the 4 rows of a\.weight .* the first is row 3"):
+        layout.find(written(tmp_path / "m.gguf", a_weight=changed), network(a=values))
+
+
+def test_routers_norms_and_vectors_are_not_quantizable(tmp_path):
+    tensors = {"blk.0.ffn_gate_inp_weight": torch.ones(4, 32), "blk.0.attn_norm_weight": torch.ones(2, 32), "blk.0.attn_q_weight": torch.ones(4, 32)}
+    written(tmp_path / "m.gguf", **tensors)
+    assert [tensor.name for tensor in layout.quantizable(tmp_path / "m.gguf")] == ["blk.0.attn_q.weight"]
