@@ -5,8 +5,8 @@ With P parameters (A of them active per token), Q types that make an error, W wi
 - errors: 4 · P · Q bytes, so the windows run through G = ceil(4 P Q / E) groups;
 - operations: a group's forward passes cost 2 A T W; its backward passes end at the group's first layer, on average half way, A T W; every weight's gradient
   is taken once, 2 A T W; the products are 2 P Q W. Together (3 G + 2) A T W + 2 P Q W;
-- bytes moved: each product reads its error, 4 P Q W; where weights are off-loaded, every pass brings them over the bus, 2 P each forward and, on average, half
-  of that backward, 3 P W G;
+- bytes moved: each product reads its error, 4 P Q W; every error comes over the bus once, 4 P Q; where weights are off-loaded, every pass brings them over the
+  bus, 2 P each forward and, on average, half of that backward, 3 P W G;
 - quantizing: P · Σ over types of 1 / (values per second and core), once for each group and step, shared by the cores. The rates are measured here;
 - memory: `needed_bytes` of the pass.
 
@@ -109,7 +109,7 @@ def estimate(shape: Shape, machine: Machine, rates: Mapping[str, float], *, wind
     groups = math.ceil(whole / room)
     passes = groups * windows
     operations = (3 * groups + 2) * shape.active * context * windows + 2 * shape.parameters * len(rates) * windows
-    moved = whole * windows / machine.bandwidth + (3 * shape.parameters * passes / machine.bus if off_loaded else 0)
+    moved = whole * windows / machine.bandwidth + (whole + (3 * shape.parameters * passes if off_loaded else 0)) / machine.bus
     quantizing = STEPS * sum(shape.parameters / rate for rate in rates.values()) / machine.cores
     return Cost(
         memory=needed(held, min(whole, room)),
@@ -130,9 +130,9 @@ def quantizer_rates(types: Sequence[str] = TYPES) -> dict[str, float]:
         if type == "BF16":
             continue
         ggml.quantize(values[:1], type, importances=weights)  # builds the type's tables
-        started = time.perf_counter()
+        started = time.thread_time()  # not wall time: other programs must not count
         ggml.dequantize(ggml.quantize(values, type, importances=weights), type, SAMPLE[1])
-        rates[type] = values.size / (time.perf_counter() - started)
+        rates[type] = values.size / (time.thread_time() - started)
     return rates
 
 
