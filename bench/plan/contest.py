@@ -26,16 +26,17 @@ class Outcome:
     bits: float  # of the whole stock file, per parameter
     stock: float
     planned: float
-    planned_error: float  # standard error of `planned`
-    same_top: tuple[float, float]  # stock, planned
+    rounded: float  # the planned mix, rounded anew: what is published
+    rounded_error: float  # standard error of `rounded`
+    same_top: tuple[float, float]  # stock, rounded
     predicted: float | None  # None on text of another kind than the calibration's
     peers: Mapping[str, float]
     off: Mapping[str, float]  # by how much each file is larger than the stock file, as a share
 
     @property
     def ratio(self) -> float:
-        """Planned over stock."""
-        return self.planned / self.stock
+        """What is published over stock."""
+        return self.rounded / self.stock
 
     @property
     def best(self) -> tuple[str, float] | None:
@@ -83,6 +84,7 @@ def contend(prepared: Prepared, sizes: Sequence[str], wanted: Sequence[str], log
         mixes |= {(size, "random"): [peers.at_random(table, capacities[size], seed) for seed in range(SEEDS)] for size in sizes}
     uniform = [mix for type in peers.UNIFORM if (mix := peers.uniform(table, type))] if "uniform" in wanted else []
     cases = [Case(stock=size) for size in sizes] + [Case(mix=mix) for many in mixes.values() for mix in many] + [Case(mix=mix) for mix in uniform]
+    cases += [Case(mix=mixes[size, "planned"][0], rounded=True) for size in sizes]
     measure(source, cases, log, threads=prepared.threads)
     return Contest(
         outcomes=tuple(outcome(prepared, size, text.name, predicted[size], mixes, uniform, log) for text in source.texts for size in sizes),
@@ -120,6 +122,7 @@ def outcome(
         return log.rows[case.key(source)]
 
     stock, planned = row(Case(stock=size)), row(Case(mix=mixes[size, "planned"][0]))
+    rounded = row(Case(mix=mixes[size, "planned"][0], rounded=True))
     found = {peer: [row(Case(mix=mix)) for mix in many] for (of, peer), many in mixes.items() if of == size and peer != "planned"}
     values = {peer: sum(float(item[f"{text}.kld"]) for item in rows) / len(rows) for peer, rows in found.items()}
     points = [(int(item["bytes"]), float(item[f"{text}.kld"])) for item in (row(Case(mix=mix)) for mix in uniform)]
@@ -134,8 +137,9 @@ def outcome(
         bits=8 * stock["bytes"] / prepared.parameters,
         stock=float(stock[f"{text}.kld"]),
         planned=float(planned[f"{text}.kld"]),
-        planned_error=float(planned[f"{text}.stderr"]),
-        same_top=(float(stock[f"{text}.same_top"]), float(planned[f"{text}.same_top"])),
+        rounded=float(rounded[f"{text}.kld"]),
+        rounded_error=float(rounded[f"{text}.stderr"]),
+        same_top=(float(stock[f"{text}.same_top"]), float(rounded[f"{text}.same_top"])),
         predicted=predicted if text == source.texts[0].name else None,
         peers=values,
         off=off,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from builders import quantize
+from builders.rounding import improve
 from builders.sensitivity.table import Mix
 from config.errors import SluiceError
 from engines import llama
@@ -43,6 +44,7 @@ class Source:
 
     gguf: Path  # the 16-bit file
     imatrix: Path
+    statistics: Path  # of `builders.rounding`
     texts: tuple[Text, ...]
     context: int
     digest: str  # of all that decides a measurement, the mix apart
@@ -54,10 +56,11 @@ class Case:
 
     stock: str | None = None
     mix: Mix | None = None
+    rounded: bool = False  # anew, by `builders.rounding`
 
     def key(self, source: Source) -> str:
         """What tells its row in the log: the same file measured on the same text."""
-        return hashlib.sha256(json.dumps([source.digest, self.stock, self.mix and sorted(self.mix.items())]).encode()).hexdigest()[:24]
+        return hashlib.sha256(json.dumps([source.digest, self.stock, self.mix and sorted(self.mix.items()), self.rounded]).encode()).hexdigest()[:24]
 
 
 Row = Mapping[str, Any]
@@ -113,7 +116,11 @@ def build(folder: Path, source: Source, case: Case, key: str, *, threads: int) -
         described = folder / f"{key}.json"
         described.write_text(json.dumps(dict(case.mix)), encoding="utf-8")
         result = quantize.mixed(folder, gguf=source.gguf, imatrix=source.imatrix, mix=described, name=key, tag="mix", threads=threads)
-    return folder / str(result["file"]), time.perf_counter() - started
+    file = folder / str(result["file"])
+    if case.rounded:
+        (again := folder / f"{key}-rounded").mkdir()
+        file = again / str(improve.improve(again, quantized=file, gguf=source.gguf, statistics=source.statistics, threads=threads)["file"])
+    return file, time.perf_counter() - started
 
 
 def score(source: Source, files: Sequence[Path], *, threads: int) -> list[dict[str, float | int]]:

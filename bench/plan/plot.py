@@ -8,7 +8,8 @@ from bench.plan.report import NAMES
 
 STYLES = {
     "stock": ("stock mix", "#555555", "o"),
-    "planned": ("planned", "#c8102e", "D"),
+    "planned": ("planned", "#f4a582", "d"),
+    "rounded": ("planned and rounded", "#c8102e", "D"),
     "error": (NAMES["error"], "#1f77b4", "s"),
     "greedy": (NAMES["greedy"], "#2ca02c", "^"),
     "random": (NAMES["random"], "#bbbbbb", "x"),
@@ -45,4 +46,4 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def value_of(item: Outcome, way: str) -> float | None:
     """The KLD that one way of choosing came to."""
-    return {"stock": item.stock, "planned": item.planned, **item.peers}.get(way)
+    return {"stock": item.stock, "planned": item.planned, "rounded": item.rounded, **item.peers}.get(way)

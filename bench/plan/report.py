@@ -44,8 +44,8 @@ def show(console: Console, outcomes: Sequence[Outcome]) -> None:
         chosen = [item for item in outcomes if (item.model, item.text) == (model, text)]
         peers = [peer for peer in NAMES if any(peer in item.peers for item in chosen)]
         title = f"{model}, {text} text: mean KLD in nats at the bytes of each stock mix"
-        figures = ("size of", "bytes", "stock", "planned", "± (1 s.e.)", "predicted", *(NAMES[peer] for peer in peers))
-        table = Table(*figures, "planned / stock", "planned / best peer", "same top: stock → planned", title=title, title_justify="left")
+        figures = ("size of", "bytes", "stock", "planned", "predicted", "and rounded", "± (1 s.e.)", *(NAMES[peer] for peer in peers))
+        table = Table(*figures, "rounded / stock", "planned / best peer", "same top: stock → rounded", title=title, title_justify="left")
         for item in chosen:
             best = f"{item.best[1]:.3f} {NAMES[item.best[0]]}" if item.best else ""
             table.add_row(
@@ -53,8 +53,9 @@ def show(console: Console, outcomes: Sequence[Outcome]) -> None:
                 f"{item.bytes:,}",
                 _nats(item.stock),
                 _nats(item.planned),
-                _nats(item.planned_error),
                 "" if item.predicted is None else _nats(item.predicted),
+                _nats(item.rounded),
+                _nats(item.rounded_error),
                 *(_nats(item.peers[peer]) if peer in item.peers else "" for peer in peers),
                 f"{item.ratio:.3f}",
                 best,
@@ -67,7 +68,8 @@ def summary(outcomes: Sequence[Outcome]) -> list[str]:
     """Lines that say whether the goals are met."""
     worst = max(outcomes, key=lambda item: item.ratio)
     lines = [
-        f"planned / stock, geometric mean of {len(outcomes)} cases: {mean(item.ratio for item in outcomes):.3f} (goal {GOAL:.2f})",
+        f"planned and rounded / stock, geometric mean of {len(outcomes)} cases: {mean(item.ratio for item in outcomes):.3f} (goal {GOAL:.2f})",
+        f"planned / stock, llama.cpp's own rounding in both: {mean(item.planned / item.stock for item in outcomes):.3f}",
         f"worst case: {worst.ratio:.3f}, {_where(worst)} (goal {WORST:.2f})",
     ]
     if ranked := [item for item in outcomes if item.best]:
@@ -109,25 +111,28 @@ def markdown(outcomes: Sequence[Outcome], *, detailed: str) -> str:
     """Two tables: geometric means of planned over each way by model and text, and every size of the model `detailed`."""
     peers = [peer for peer in NAMES if any(peer in item.peers for item in outcomes)]
     lines = [
-        f"| model, text | planned / stock | worst | {' | '.join(f'planned / {NAMES[peer]}' for peer in peers)} |",
-        f"|---|---|---|{'---|' * len(peers)}",
+        f"| model, text | planned and rounded / stock | worst | planned / stock | {' | '.join(f'planned / {NAMES[peer]}' for peer in peers)} |",
+        f"|---|---|---|---|{'---|' * len(peers)}",
     ]
     for pair in [*dict.fromkeys((item.model, item.text) for item in outcomes), None]:
         chosen = [item for item in outcomes if pair in (None, (item.model, item.text))]
         ratios = [[item.planned / item.peers[peer] for item in chosen if peer in item.peers] for peer in peers]
         cells = [f"{mean(found):.2f}" if found else "" for found in ratios]
         name = "all" if pair is None else f"{pair[0]}, {pair[1]}"
-        lines.append(f"| {name} | **{mean(item.ratio for item in chosen):.2f}** | {max(item.ratio for item in chosen):.2f} | {' | '.join(cells)} |")
+        alone = mean(item.planned / item.stock for item in chosen)
+        both, worst = mean(item.ratio for item in chosen), max(item.ratio for item in chosen)
+        lines.append(f"| {name} | **{both:.2f}** | {worst:.2f} | {alone:.2f} | {' | '.join(cells)} |")
     chosen = [item for item in outcomes if item.model == detailed]
     for text in dict.fromkeys(item.text for item in chosen):
         lines += ["", f"{detailed}, {text} text:", ""]
-        lines.append(f"| size of | bytes | stock | planned | predicted | ratio | {' | '.join(NAMES[peer] for peer in peers)} |")
-        lines.append(f"|---|---|---|---|---|---|{'---|' * len(peers)}")
+        lines.append(f"| size of | bytes | stock | predicted | planned | and rounded | ratio | {' | '.join(NAMES[peer] for peer in peers)} |")
+        lines.append(f"|---|---|---|---|---|---|---|{'---|' * len(peers)}")
         for item in chosen:
             if item.text == text:
                 others = [_nats(item.peers[peer]) if peer in item.peers else "" for peer in peers]
                 predicted = "" if item.predicted is None else _nats(item.predicted)
-                cells = [item.size, f"{item.bytes:,}", _nats(item.stock), _nats(item.planned), predicted, f"**{item.ratio:.2f}**", *others]
+                figures = [_nats(item.stock), predicted, _nats(item.planned), _nats(item.rounded), f"**{item.ratio:.2f}**"]
+                cells = [item.size, f"{item.bytes:,}", *figures, *others]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,7 @@
 """The bench's log: a file measured once is not measured again, and a torn line costs one file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ CONTEXT = 64
 def source(gguf: Path, imatrix: Path) -> Source:
     windows = np.random.default_rng(0).integers(10, 2000, size=(2, CONTEXT), dtype=np.int32)
     marks = np.full(windows.shape, texts.PLAIN, dtype=np.int8)
-    return Source(gguf=gguf, imatrix=imatrix, texts=(Text(name="noise", windows=windows, marks=marks),), context=CONTEXT, digest="abc")
+    return Source(gguf=gguf, imatrix=imatrix, statistics=gguf.parent, texts=(Text(name="noise", windows=windows, marks=marks),), context=CONTEXT, digest="abc")
 
 
 def test_a_bench_goes_on_where_it_ended(source: Source, tmp_path: Path) -> None:
@@ -37,13 +38,13 @@ def test_a_bench_goes_on_where_it_ended(source: Source, tmp_path: Path) -> None:
     assert both[1]["key"] != both[0]["key"]
     again = Log(path)
     assert [again.rows[case.key(source)] for case in cases] == both
-    missing = Source(gguf=tmp_path / "gone.gguf", imatrix=source.imatrix, texts=source.texts, context=CONTEXT, digest=source.digest)
+    missing = replace(source, gguf=tmp_path / "gone.gguf")
     assert measure(missing, cases, again, threads=1) == both  # nothing is built that the log has
 
 
 def test_a_case_is_told_by_its_file_and_its_text(source: Source) -> None:
     one, same, other = Case(mix={"a": "Q4_K", "b": "Q6_K"}), Case(mix={"b": "Q6_K", "a": "Q4_K"}), Case(mix={"a": "Q6_K", "b": "Q4_K"})
-    elsewhere = Source(gguf=source.gguf, imatrix=source.imatrix, texts=source.texts, context=CONTEXT, digest="def")
+    elsewhere = replace(source, digest="def")
     assert one.key(source) == same.key(source) != other.key(source)
     assert one.key(source) != one.key(elsewhere)
     assert json.dumps(one.key(source))

@@ -10,7 +10,16 @@ from bench.plan import plot, report
 from bench.plan.contest import Outcome
 
 
-def outcome(*, model: str = "llama", size: str = "Q4_K_M", text: str = "held-out", stock: float = 0.004, planned: float = 0.002, **peers: float) -> Outcome:
+def outcome(
+    *,
+    model: str = "llama",
+    size: str = "Q4_K_M",
+    text: str = "held-out",
+    stock: float = 0.004,
+    planned: float = 0.002,
+    rounded: float | None = None,
+    **peers: float,
+) -> Outcome:
     return Outcome(
         model=model,
         size=size,
@@ -19,7 +28,8 @@ def outcome(*, model: str = "llama", size: str = "Q4_K_M", text: str = "held-out
         bits=5.07,
         stock=stock,
         planned=planned,
-        planned_error=0.0001,
+        rounded=planned if rounded is None else rounded,
+        rounded_error=0.0001,
         same_top=(0.962, 0.973),
         predicted=0.0016 if text == "held-out" else None,
         peers=peers,
@@ -28,7 +38,7 @@ def outcome(*, model: str = "llama", size: str = "Q4_K_M", text: str = "held-out
 
 
 CASES = [
-    outcome(error=0.003, greedy=0.0018, random=0.008),
+    outcome(rounded=0.001, error=0.003, greedy=0.0018, random=0.008),
     outcome(size="Q2_K", stock=0.04, planned=0.01, error=0.02, greedy=0.03, random=0.08),
     outcome(text="other", stock=0.002, planned=0.0019, error=0.004, greedy=0.004, random=0.004),
 ]
@@ -42,17 +52,18 @@ def test_the_table_shows_every_way_at_every_size() -> None:
     assert "llama, other text" in text
     row = next(line for line in text.splitlines() if "Q4_K_M" in line)
     assert [part.strip() for part in row.strip("│ ").split("│")] == [
-        *("Q4_K_M", "2,327,040", "0.00400", "0.00200", "0.000100", "0.00160", "0.00300", "0.00180", "0.00800"),
-        *("0.500", "1.111 greedy by probes", "96.2 → 97.3 %"),
+        *("Q4_K_M", "2,327,040", "0.00400", "0.00200", "0.00160", "0.00100", "0.000100", "0.00300", "0.00180", "0.00800"),
+        *("0.250", "1.111 greedy by probes", "96.2 → 97.3 %"),
     ]
 
 
 def test_the_summary_holds_means_worst_cases_and_how_far_predictions_were_off() -> None:
     lines = report.summary(CASES)
-    assert lines[0].startswith("planned / stock, geometric mean of 3 cases: 0.492 (goal 0.60)")
-    assert lines[1] == "worst case: 0.950, llama at Q4_K_M, other text (goal 0.90)"
-    assert lines[2] == "worst against the best peer of a case: 1.111, greedy by probes, llama at Q4_K_M, held-out text (goal 1.05)"
-    assert lines[3].endswith("1 of 3")
+    assert lines[0].startswith("planned and rounded / stock, geometric mean of 3 cases: 0.390 (goal 0.60)")
+    assert lines[1].endswith("0.492")
+    assert lines[2] == "worst case: 0.950, llama at Q4_K_M, other text (goal 0.90)"
+    assert lines[3] == "worst against the best peer of a case: 1.111, greedy by probes, llama at Q4_K_M, held-out text (goal 1.05)"
+    assert lines[4].endswith("1 of 3")
     assert any(line.startswith("planned / random, geometric mean of 3 cases: 0.246") for line in lines)
     assert "measured / predicted, geometric mean of 2 cases: 2.795" in "\n".join(lines)
     assert lines[-1].startswith("largest difference of a file's bytes from the stock file's: 0.20 %")
@@ -61,11 +72,11 @@ def test_the_summary_holds_means_worst_cases_and_how_far_predictions_were_off() 
 def test_markdown_has_one_row_for_each_model_and_text_and_one_for_each_size() -> None:
     text = report.markdown([*CASES, outcome(model="gemma3")], detailed="llama")
     lines = text.splitlines()
-    assert lines[0] == "| model, text | planned / stock | worst | planned / relative weighted error | planned / greedy by probes | planned / random |"
-    assert lines[2] == "| llama, held-out | **0.35** | 0.50 | 0.58 | 0.61 | 0.18 |"
-    assert lines[4] == "| gemma3, held-out | **0.50** | 0.50 |  |  |  |"
-    assert lines[5].startswith("| all | **0.49** | 0.95 |")
-    assert "| Q2_K | 2,327,040 | 0.0400 | 0.0100 | 0.00160 | **0.25** | 0.0200 | 0.0300 | 0.0800 |" in lines
+    assert lines[0].startswith("| model, text | planned and rounded / stock | worst | planned / stock | planned / relative weighted error |")
+    assert lines[2] == "| llama, held-out | **0.25** | 0.25 | 0.35 | 0.58 | 0.61 | 0.18 |"
+    assert lines[4] == "| gemma3, held-out | **0.50** | 0.50 | 0.50 |  |  |  |"
+    assert lines[5].startswith("| all | **0.42** | 0.95 | 0.49 |")
+    assert "| Q2_K | 2,327,040 | 0.0400 | 0.00160 | 0.0100 | 0.0100 | **0.25** | 0.0200 | 0.0300 | 0.0800 |" in lines
     assert all(line.count("|") == lines[0].count("|") for line in lines[:6])
 
 
