@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.plan.assemble import Assembler
 from bench.plan.measure import Source, Stopwatch, Text, Used
 from builders import calibrate, convert, fixes, plan
 from builders.sensitivity import importances, measure
@@ -106,11 +107,14 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
     given = imatrix.folder / str(imatrix.result["file"])
     pass_ = once(folder / "sensitivity", lambda out: measure.measure(out, imatrix=given, tokens=settings.calibration_tokens, **shared))
     completed = pass_.folder / "importances.gguf"
+    weights = importances.load(completed)
+    assembler = Assembler(gguf, weights, threads=threads)
 
     def source(*found: Text) -> Source:
         tokens = [hashlib.sha256(text.windows.tobytes() + text.marks.tobytes()).hexdigest() for text in found]
         decides = [file_sha256(gguf), file_sha256(completed), [text.name for text in found], tokens]
-        return Source(gguf=gguf, imatrix=completed, texts=found, context=context, digest=hashlib.sha256(json.dumps(decides).encode()).hexdigest())
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        return Source(gguf=gguf, imatrix=completed, texts=found, context=context, digest=digest, assembler=assembler)
 
     def text(kind: str, tokens: int, files: dict[str, list[Path]]) -> Text:
         name = f"text-{kind}-{tokens}-{hashlib.sha256(json.dumps(digests(files)).encode()).hexdigest()[:8]}"
@@ -126,7 +130,7 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
         source=source(*held_out),
         calibration=source(text("calibration", PROBE_TOKENS, CALIBRATION)),
         sensitivity=Sensitivity.load(pass_.folder),
-        importances=importances.load(completed),
+        importances=weights,
         pass_=pass_,
         parameters=int(base.result["parameters"]),
         threads=threads,
