@@ -83,8 +83,8 @@ def contend(prepared: Prepared, sizes: Sequence[str], wanted: Sequence[str], log
     if "random" in wanted:
         mixes |= {(size, "random"): [peers.at_random(table, capacities[size], seed) for seed in range(SEEDS)] for size in sizes}
     uniform = [mix for type in peers.UNIFORM if (mix := peers.uniform(table, type))] if "uniform" in wanted else []
-    cases = [Case(stock=size) for size in sizes] + [Case(mix=mix) for many in mixes.values() for mix in many] + [Case(mix=mix) for mix in uniform]
-    cases += [Case(mix=mixes[size, "planned"][0], rounded=True) for size in sizes]
+    cases = [Case(stock=size) for size in sizes] + [case(peer, mix) for (_, peer), many in mixes.items() for mix in many] + [Case(mix=mix) for mix in uniform]
+    cases += [case("planned", mixes[size, "planned"][0], rounded=True) for size in sizes]
     measure(source, cases, log, threads=prepared.threads)
     return Contest(
         outcomes=tuple(outcome(prepared, size, text.name, predicted[size], mixes, uniform, log) for text in source.texts for size in sizes),
@@ -94,6 +94,11 @@ def contend(prepared: Prepared, sizes: Sequence[str], wanted: Sequence[str], log
         probing=sum(row["building"] + row["scoring"] for row in probed),
         weighing=weighing,
     )
+
+
+def case(way: str, mix: Mix, *, rounded: bool = False) -> Case:
+    """The file of a mix; the planned one is written by llama-quantize, as a release is."""
+    return Case(mix=mix, by_tool=way == "planned", rounded=rounded)
 
 
 def capacity(prepared: Prepared, size: str) -> int:
@@ -121,8 +126,8 @@ def outcome(
     def row(case: Case) -> Row:
         return log.rows[case.key(source)]
 
-    stock, planned = row(Case(stock=size)), row(Case(mix=mixes[size, "planned"][0]))
-    rounded = row(Case(mix=mixes[size, "planned"][0], rounded=True))
+    stock, planned = row(Case(stock=size)), row(case("planned", mixes[size, "planned"][0]))
+    rounded = row(case("planned", mixes[size, "planned"][0], rounded=True))
     found = {peer: [row(Case(mix=mix)) for mix in many] for (of, peer), many in mixes.items() if of == size and peer != "planned"}
     values = {peer: sum(float(item[f"{text}.kld"]) for item in rows) / len(rows) for peer, rows in found.items()}
     points = [(int(item["bytes"]), float(item[f"{text}.kld"])) for item in (row(Case(mix=mix)) for mix in uniform)]

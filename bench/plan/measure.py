@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.plan.assemble import Assembler
 from builders import quantize
 from builders.rounding import improve
 from builders.sensitivity.table import Mix
@@ -45,9 +46,11 @@ class Source:
     gguf: Path  # the 16-bit file
     imatrix: Path
     statistics: Path  # of `builders.rounding`
+    rounding: str  # digest of them and of the method
     texts: tuple[Text, ...]
     context: int
     digest: str  # of all that decides a measurement, the mix apart
+    assembler: Assembler  # of `gguf` with the importances of `imatrix`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +59,13 @@ class Case:
 
     stock: str | None = None
     mix: Mix | None = None
-    rounded: bool = False  # anew, by `builders.rounding`
+    by_tool: bool = False  # written by llama-quantize, as a release would be
+    rounded: bool = False  # anew, by `builders.rounding`, as a release would be
 
     def key(self, source: Source) -> str:
         """What tells its row in the log: the same file measured on the same text."""
-        return hashlib.sha256(json.dumps([source.digest, self.stock, self.mix and sorted(self.mix.items()), self.rounded]).encode()).hexdigest()[:24]
+        decides = [source.digest, self.stock, self.by_tool, self.mix and sorted(self.mix.items()), *([source.rounding] if self.rounded else [])]
+        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:24]
 
 
 Row = Mapping[str, Any]
@@ -110,6 +115,9 @@ def measure(source: Source, cases: Sequence[Case], log: Log, *, threads: int) ->
 def build(folder: Path, source: Source, case: Case, key: str, *, threads: int) -> tuple[Path, float]:
     """The file of a case, and the seconds it took."""
     started = time.perf_counter()
+    if case.mix is not None and not case.by_tool:
+        source.assembler.write(folder / f"{key}.gguf", case.mix)
+        return folder / f"{key}.gguf", time.perf_counter() - started
     if case.mix is None:
         result = quantize.quantize(folder, gguf=source.gguf, imatrix=source.imatrix, type=str(case.stock), name=key, threads=threads)
     else:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.plan.assemble import Assembler
 from bench.plan.measure import Source, Stopwatch, Text, Used
 from builders import calibrate, convert, fixes, plan
 from builders.rounding import collect, improve
@@ -96,7 +97,7 @@ def once(folder: Path, work: Callable[[Path], dict[str, Any]]) -> Done:
 
 def prepare(name: str, work: Path, settings: Settings) -> Prepared:
     """Everything of one model under a folder of `work` that is named by what decides its content."""
-    versions = [module.VERSION for module in (fixes, convert, calibrate, measure, plan, collect, improve, texts)]
+    versions = [module.VERSION for module in (fixes, convert, calibrate, measure, plan, texts)]
     decides = [content_digest(MODELS[name]), versions, settings.context, settings.calibration_tokens, digests(CALIBRATION)]
     folder = work / f"{name}-{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]}"
     threads, context = settings.threads, settings.context
@@ -107,14 +108,24 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
     imatrix = once(folder / "imatrix", lambda out: calibrate.imatrix(out, tokens=IMATRIX_TOKENS, **shared))
     given = imatrix.folder / str(imatrix.result["file"])
     pass_ = once(folder / "sensitivity", lambda out: measure.measure(out, imatrix=given, tokens=settings.calibration_tokens, **shared))
-    statistics = once(folder / "hessians", lambda out: collect.collect(out, tokens=settings.calibration_tokens, **shared))
+    statistics = once(folder / f"hessians-{collect.VERSION}", lambda out: collect.collect(out, tokens=settings.calibration_tokens, **shared))
     completed = pass_.folder / "importances.gguf"
+    weights = importances.load(completed)
+    assembler = Assembler(gguf, weights, threads=threads)
 
     def source(*found: Text) -> Source:
         tokens = [hashlib.sha256(text.windows.tobytes() + text.marks.tobytes()).hexdigest() for text in found]
-        decides = [file_sha256(gguf), file_sha256(completed), content_digest(statistics.folder), [text.name for text in found], tokens]
-        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-        return Source(gguf=gguf, imatrix=completed, statistics=statistics.folder, texts=found, context=context, digest=digest)
+        decides = [file_sha256(gguf), file_sha256(completed), [text.name for text in found], tokens]
+        return Source(
+            gguf=gguf,
+            imatrix=completed,
+            statistics=statistics.folder,
+            rounding=f"{collect.VERSION}.{improve.VERSION}.{content_digest(statistics.folder)}",
+            texts=found,
+            context=context,
+            digest=hashlib.sha256(json.dumps(decides).encode()).hexdigest(),
+            assembler=assembler,
+        )
 
     def text(kind: str, tokens: int, files: dict[str, list[Path]]) -> Text:
         name = f"text-{kind}-{tokens}-{hashlib.sha256(json.dumps(digests(files)).encode()).hexdigest()[:8]}"
@@ -130,7 +141,7 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
         source=source(*held_out),
         calibration=source(text("calibration", PROBE_TOKENS, CALIBRATION)),
         sensitivity=Sensitivity.load(pass_.folder),
-        importances=importances.load(completed),
+        importances=weights,
         pass_=pass_,
         statistics=statistics,
         parameters=int(base.result["parameters"]),

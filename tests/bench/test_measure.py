@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gguf import GGUFReader
 
 from bench.plan import peers
-from bench.plan.measure import Case, Log, Source, Text, measure
+from bench.plan.assemble import Assembler
+from bench.plan.measure import Case, Log, Source, Text, build, measure
+from builders.sensitivity import importances
 from builders.sensitivity.table import TYPES, Sensitivity, Tensor
 from engines import ggml
 from qa import texts
@@ -21,7 +24,10 @@ CONTEXT = 64
 def source(gguf: Path, imatrix: Path) -> Source:
     windows = np.random.default_rng(0).integers(10, 2000, size=(2, CONTEXT), dtype=np.int32)
     marks = np.full(windows.shape, texts.PLAIN, dtype=np.int8)
-    return Source(gguf=gguf, imatrix=imatrix, statistics=gguf.parent, texts=(Text(name="noise", windows=windows, marks=marks),), context=CONTEXT, digest="abc")
+    assembler = Assembler(gguf, importances.load(imatrix), threads=1)
+    text = Text(name="noise", windows=windows, marks=marks)
+    files: dict[str, Any] = {"gguf": gguf, "imatrix": imatrix, "statistics": gguf.parent, "assembler": assembler}
+    return Source(**files, texts=(text,), context=CONTEXT, digest="abc", rounding="def")
 
 
 def test_a_bench_goes_on_where_it_ended(source: Source, tmp_path: Path) -> None:
@@ -48,6 +54,18 @@ def test_a_case_is_told_by_its_file_and_its_text(source: Source) -> None:
     assert one.key(source) == same.key(source) != other.key(source)
     assert one.key(source) != one.key(elsewhere)
     assert json.dumps(one.key(source))
+
+
+def test_a_file_put_together_holds_what_llama_quantize_writes(source: Source, tmp_path: Path) -> None:
+    mix = {"token_embd.weight": "Q6_K", "blk.0.attn_q.weight": "Q4_K", "blk.1.ffn_down.weight": "IQ4_XS", "blk.2.attn_k.weight": "Q8_0"}
+    mix = {tensor.name: mix.get(tensor.name, "Q3_K") for tensor in source.assembler.reader.tensors if len(tensor.shape) > 1} | {"blk.3.attn_v.weight": "BF16"}
+    files = [build(tmp_path, source, Case(mix=mix, by_tool=by_tool), str(by_tool), threads=1)[0] for by_tool in (False, True)]
+    ours, theirs = ({tensor.name: tensor for tensor in GGUFReader(file).tensors} for file in files)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert (tensor.tensor_type, tensor.shape.tolist()) == (theirs[name].tensor_type, theirs[name].shape.tolist())
+        assert np.array_equal(tensor.data, theirs[name].data), name
+    assert measure(source, [Case(mix=mix)], Log(tmp_path / "log"), threads=1)[0]["noise.kld"] > 0
 
 
 def test_relative_errors_are_those_of_llama_cpps_own_quantizer(gguf: Path) -> None:
