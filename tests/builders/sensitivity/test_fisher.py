@@ -89,6 +89,29 @@ def test_the_formula_for_memory_counts_the_tensors_that_are_held(sensitivity, jo
         fisher.grouped(sensitivity.tensors, made.importances, one - 1)
 
 
+def test_both_uses_of_a_tied_embedding_are_counted(network, gguf, windows):
+    stored = [tensor for tensor in layout.quantizable(gguf) if tensor.name == "token_embd.weight"]
+    made = fisher.Pass(network=network, placements=layout.find(stored, network), stored=stored, importances={}, threads=1, memory=MEMORY)
+    type = TYPES.index("Q3_K")
+    (task,) = fisher._tasks(made, [fisher.Unit(tensor=0, type=type)])
+    products = np.zeros((len(windows), 1, len(TYPES)), dtype=np.float32)
+    with fisher._hooked(network, [task]) as into:
+        for n, window in enumerate(windows):
+            into[0] = products[n]
+            fisher._backward(network, window, n)
+    text = torch.from_numpy(windows)
+    embedding = network.get_input_embeddings().weight
+    original = embedding.detach().clone()
+    with torch.inference_mode():
+        before = network(input_ids=text, use_cache=False).logits.log_softmax(-1)
+        embedding += 0.1 * task.delta.reshape(embedding.shape)  # so little that nothing but the second order counts
+        after = network(input_ids=text, use_cache=False).logits.log_softmax(-1)
+        embedding.copy_(original)
+    measured = float((before.exp() * (before - after)).sum(-1).double().mean()) / 0.1**2
+    predicted = 0.5 * (products[..., type] ** 2).mean()  # 40 % less when one of the uses is left out
+    assert predicted == pytest.approx(measured, rel=0.25)
+
+
 def test_no_gradient_outlives_its_products(sensitivity, network):
     assert all(parameter.grad is None for parameter in network.parameters())
 
