@@ -11,7 +11,7 @@ from gguf import ReaderTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from builders.calibrate import adds_bos, chosen, conversations, paragraphs
-from builders.sensitivity import correction, fisher, importances, layout, sample
+from builders.sensitivity import fisher, importances, layout, sample
 from builders.sensitivity.table import TYPES, Sensitivity
 from config.errors import MeasurementError
 from engines import hf
@@ -41,10 +41,9 @@ def measure(
 ) -> dict[str, Any]:
     """Write `sensitivity.json`, `products.npy` and `importances.gguf` from at most `tokens` tokens of calibration text in windows of `context`.
 
-    Windows are added until the predicted KLD of typical mixes is known within ERROR; then small types are corrected by real divergences. `memory` bounds the
-    bytes of quantization errors held at a time; without it, a third of the machine's. Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst
-    of the typical mixes, before correction), `corrections` (type: group: factor of the predicted KLD), `probes` (mixes whose divergence was measured) and
-    `unreached` (tensor: experts that calibration never reached).
+    Windows are added until the predicted KLD of typical mixes is known within ERROR. `memory` bounds the bytes of quantization errors held at a time; without
+    it, a third of the machine's. Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes) and `unreached` (tensor: experts
+    that calibration never reached).
     Raises ConfigurationError, MeasurementError.
     """
     tokenizer, network = hf.load_tokenizer(model), hf.load_model(model)
@@ -65,9 +64,7 @@ def measure(
             threads=threads,
             memory=memory or psutil.virtual_memory().total // 3,
         )
-        measured = _enough(job, text)
-        corrected = correction.correct(job, measured, text)
-        sensitivity = corrected.sensitivity
+        sensitivity = _enough(job, text)
     finally:
         torch.set_num_threads(before)
     sensitivity.save(out)
@@ -75,9 +72,7 @@ def measure(
         "provider": sensitivity.provider,
         "windows": len(sensitivity.products),
         "tokens": len(sensitivity.products) * text.shape[1],
-        "relative_error": sample.relative_error(measured),
-        "corrections": corrected.factors,
-        "probes": sum(map(len, corrected.factors.values())),
+        "relative_error": sample.relative_error(sensitivity),
         "unreached": unreached,
     }
 
