@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gguf import ReaderTensor
+from transformers import PreTrainedModel
 
 from builders.sensitivity.layout import Placement, Segment, matrix
 from builders.sensitivity.table import TYPES, Tensor
@@ -30,7 +31,8 @@ LABELS = 1  # seed of the labels
 _ROWS = 2**24  # probabilities summed up at a time when labels are drawn
 
 Products = npt.NDArray[np.float32]
-Windows = npt.NDArray[np.int64]
+Window = npt.NDArray[np.int64]  # (T,)
+Windows = npt.NDArray[np.int64]  # (n, T)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +54,10 @@ class _Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
-    """What the passes were, for statements about cost."""
-
-    forwards: int = 0
-    backwards: int = 0
-    quantized: int = 0  # values, over all types
-
-
-@dataclass(frozen=True, kw_only=True)
 class Pass:
     """What stays the same over all windows and groups."""
 
-    network: torch.nn.Module
+    network: PreTrainedModel
     placements: Sequence[Placement]
     stored: Sequence[ReaderTensor]  # of the 16-bit GGUF, in the order of placements
     importances: Mapping[str, Floats]  # (columns,) or (experts, columns)
@@ -116,7 +109,7 @@ def grouped(tensors: Sequence[Tensor], importances: Mapping[str, Floats], memory
     return groups
 
 
-def measure(job: Pass, windows: Windows, first: int) -> tuple[Products, Counted]:
+def measure(job: Pass, windows: Windows, first: int) -> Products:
     """Products (windows, tensors, TYPES) of windows (n, T) that are number `first` and following; NaN where a tensor cannot have a type.
 
     Raises MeasurementError when gradients are not finite.
@@ -124,13 +117,11 @@ def measure(job: Pass, windows: Windows, first: int) -> tuple[Products, Counted]
     tensors = [placement.tensor for placement in job.placements]
     groups = grouped(tensors, job.importances, job.memory)
     products = np.full((len(windows), len(tensors), len(TYPES)), np.nan, dtype=np.float32)
-    quantized = 0
     for group in groups:
         if job.held and job.held[0][0] == group:
             tasks = job.held[0][1]
         else:
             tasks = _tasks(job, group)
-            quantized += sum(task.delta.numel() for task in tasks)
             if len(groups) == 1:
                 job.held.append((group, tasks))
         for unit in group:
@@ -142,8 +133,7 @@ def measure(job: Pass, windows: Windows, first: int) -> tuple[Products, Counted]
         del tasks
     if not np.isfinite(products[~np.isnan(products)]).all() or any(np.isnan(products[:, unit.tensor, unit.type]).any() for group in groups for unit in group):
         raise MeasurementError("Gradients are not finite, so no sensitivity is known. Look at the upstream weights.")
-    passes = len(windows) * len(groups)
-    return products, Counted(forwards=passes, backwards=passes, quantized=quantized)
+    return products
 
 
 def _tasks(job: Pass, group: Sequence[Unit]) -> list[_Task]:
@@ -158,7 +148,7 @@ def _tasks(job: Pass, group: Sequence[Unit]) -> list[_Task]:
         placement = job.placements[i]
         columns = placement.tensor.columns
         made = [torch.empty(len(types), len(segment.sources) * columns) for segment in placement.segments]
-        values = _values(job.stored[i], placement.tensor)
+        values = values_of(job.stored[i], placement.tensor)
 
         def fill(row: int, *, types: list[int] = types, values: Floats = values, placement: Placement = placement, made: list[torch.Tensor] = made) -> None:
             error = error_of(values, TYPES[types[row]], placement.tensor, job.importances.get(placement.tensor.name))
@@ -183,7 +173,8 @@ def error_of(values: Floats, type: str, tensor: Tensor, importances: Floats | No
     return error
 
 
-def _values(stored: ReaderTensor, tensor: Tensor) -> Floats:
+def values_of(stored: ReaderTensor, tensor: Tensor) -> Floats:
+    """The values (rows, columns) of a tensor of the 16-bit GGUF."""
     return ggml.dequantize(stored.data.reshape(tensor.rows, -1).view(np.uint8), stored.tensor_type.name, tensor.columns)
 
 
@@ -226,7 +217,7 @@ def _part(gradient: torch.Tensor, segment: Segment, sources: torch.Tensor) -> to
     return rows[sources].reshape(-1)
 
 
-def _backward(network: torch.nn.Module, window: npt.NDArray[np.int64], number: int) -> None:
+def _backward(network: torch.nn.Module, window: Window, number: int) -> None:
     """One pass: the gradient of Σ_t log p(y_t | x_<=t) / √T with labels y drawn from p. With respect to logits it is onehot(y) - p."""
     ids = torch.from_numpy(window)[None].to(next(network.parameters()).device)
     logits = network(input_ids=ids, use_cache=False).logits

@@ -1,7 +1,6 @@
 """Measures how sensitive a model's output is to the type of each of its tensors, from calibration text, once for all budgets and recipes."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from config.errors import MeasurementError
 from engines import hf
 from engines.model import useful_threads
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at which no more windows are added
 FIRST = 64  # windows before the error is looked at
@@ -43,8 +42,8 @@ def measure(
     """Write `sensitivity.json`, `products.npy` and `importances.gguf` from at most `tokens` tokens of calibration text in windows of `context`.
 
     Windows are added until the predicted KLD of typical mixes is known within ERROR. `memory` bounds the bytes of quantization errors held at a time; without
-    it, half of what is free. Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes), `groups`, `forwards`, `backwards`
-    (passes), `quantized` (values, over all types) and `unreached` (tensor: experts that calibration never reached).
+    it, a third of the machine's. Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes) and `unreached` (tensor: experts
+    that calibration never reached).
     Raises ConfigurationError, MeasurementError.
     """
     tokenizer, network = hf.load_tokenizer(model), hf.load_model(model)
@@ -63,9 +62,9 @@ def measure(
             stored=stored,
             importances=importances.load(out / importances.RESULT),
             threads=threads,
-            memory=memory or psutil.virtual_memory().available // 2,
+            memory=memory or psutil.virtual_memory().total // 3,
         )
-        sensitivity, counted = _enough(job, text)
+        sensitivity = _enough(job, text)
     finally:
         torch.set_num_threads(before)
     sensitivity.save(out)
@@ -74,8 +73,6 @@ def measure(
         "windows": len(sensitivity.products),
         "tokens": len(sensitivity.products) * text.shape[1],
         "relative_error": sample.relative_error(sensitivity),
-        "groups": len(fisher.grouped(sensitivity.tensors, job.importances, job.memory)),
-        **asdict(counted),
         "unreached": unreached,
     }
 
@@ -137,22 +134,19 @@ def _hidden(network: PreTrainedModel, text: fisher.Windows) -> importances.Entry
     return importances.Entry(sums=torch.stack(sums).sum(0).numpy()[None], counts=np.array([float(text.size)]))
 
 
-def _enough(job: fisher.Pass, text: fisher.Windows) -> tuple[Sensitivity, fisher.Counted]:
+def _enough(job: fisher.Pass, text: fisher.Windows) -> Sensitivity:
     """Sensitivities from as many windows as ERROR asks for, or as the text has."""
     parts: list[fisher.Products] = []
-    total = fisher.Counted()
     done, wanted = 0, min(FIRST, len(text))
     while True:
-        products, counted = fisher.measure(job, text[done:wanted], done)
-        parts.append(products)
-        total = fisher.Counted(**{name: value + getattr(counted, name) for name, value in asdict(total).items()})
+        parts.append(fisher.measure(job, text[done:wanted], done))
         done = wanted
         sensitivity = Sensitivity(
             provider="fisher", tensors=tuple(placement.tensor for placement in job.placements), types=TYPES, products=np.concatenate(parts)
         )
         error = sample.relative_error(sensitivity)
         if error <= ERROR or done == len(text):
-            return sensitivity, total
+            return sensitivity
         # errors fall with the root of the number of windows; at most thrice as many at once, since the error itself is known badly at first
         needed = min(3 * done, int(np.ceil(done * (error / ERROR) ** 2)))
         wanted = min(len(text), max(done + STEP, -(-needed // STEP) * STEP))
