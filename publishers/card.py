@@ -65,6 +65,7 @@ class Mix:
 
     stock: str | None  # the stock mix of the same size
     replaced: bool  # the stock mix was better, so its file is published
+    rounded: bool  # anew, so that the errors of columns cancel
     types: tuple[TypeUse, ...]  # most bytes first
     more: tuple[Change, ...]  # most changed first
     fewer: tuple[Change, ...]

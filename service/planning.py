@@ -146,6 +146,7 @@ def mix_of(item: Made, stock: Made | None, *, replaced: bool = False) -> Mix:
     return Mix(
         stock=stock.variant.tag if stock else None,
         replaced=replaced,
+        rounded="improved" in item.output.result,
         types=_types(ours),
         more=tuple(change for change in changes if change.bits > change.stock_bits)[:SHOWN_CHANGES],
         fewer=tuple(change for change in changes if change.bits < change.stock_bits)[:SHOWN_CHANGES],

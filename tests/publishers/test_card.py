@@ -95,7 +95,7 @@ def planned(card: Card, **changes: object) -> Card:
     """The card with a planned mix in place of its variant."""
     uses = (TypeUse(type="Q6_K", tensors=4, bytes=600), TypeUse(type="IQ4_XS", tensors=25, bytes=400))
     mix = Mix(
-        stock="Q4_K_M", replaced=False, types=uses,
+        stock="Q4_K_M", replaced=False, rounded=False, types=uses,
         more=(Change(tensors="ffn_down", bits=5.5, stock_bits=4.834), Change(tensors="output", bits=8.5, stock_bits=6.5625)),
         fewer=(Change(tensors="attn_q", bits=4.25, stock_bits=4.5),),
     )  # fmt: skip
@@ -104,6 +104,11 @@ def planned(card: Card, **changes: object) -> Card:
     found["plan.error"] = Measurement(name="plan.error", value=4.8, unit="ratio", details=("It is 4.8 times higher.",))
     row = replace(card.rows[0], tag="UD-Q4_K_XL", measurements={**card.rows[0].measurements, **found}, mix=replace(mix, **changes))
     return replace(card, rows=(card.rows[0], row))
+
+
+def test_a_mix_that_was_rounded_anew_says_so(make_card: MakeCard) -> None:
+    assert "- Rounded anew: " in render(planned(make_card(), rounded=True))
+    assert "- Rounded anew: " not in render(planned(make_card()))
 
 
 def test_a_planned_mix_is_explained_in_one_table(make_card: MakeCard) -> None:
