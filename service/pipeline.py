@@ -39,8 +39,9 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
         report(job)
         return "blocked"
     yardstick = prepare(job, checked)
-    planned = planning.mixes(job, checked, texts(job, job.recipe.calibration))
-    made = [Made(variant=variant, output=build(job, checked, variant, planned)) for variant in job.recipe.variants.listed()]
+    planned, unplanned = planning.mixes(job, checked, texts(job, job.recipe.calibration))
+    listed = job.recipe.variants.listed()
+    made = [Made(variant=variant, output=build(job, checked, variant, planned)) for variant in listed if variant.tag not in unplanned]
     published = published_before(job, (item.variant for item in made))
     everything = [*made, *planning.yardsticks(job, checked)]
     diverged = diverge(job, checked, yardstick, everything, published)
@@ -49,10 +50,12 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
     made = [claims[item.variant.tag].made if item.variant.tag in claims else item for item in made]
     found = {item.variant.tag: measure(job, checked, yardstick, item, diverged[item.variant.tag]) for item in made}
     built = []
-    for position, item in enumerate(made):
+    for item in made:
         compared = references(item.variant, {**diverged, **found}, published)
         built.append(judged(job, checked, item, found[item.variant.tag], compared, claims.get(item.variant.tag)))
-        record(job, position, built[-1])
+        record(job, listed.index(item.variant), built[-1])
+    for tag, error in unplanned.items():
+        missing(job, checked, next(variant for variant in listed if variant.tag == tag), error)
     page = report(job, built)
     publish(job, api, upstream, checked, yardstick, built, page)
     return "done" if any(item.verdict.outcome is Outcome.PASSED for item in built) else "blocked"
@@ -192,6 +195,15 @@ def judged(job: Job, checked: Checked, item: Made, own: Found, compared: Referen
         positions=own.positions,
         mix=claim.mix if claim else None,
     )
+
+
+def missing(job: Job, checked: Checked, variant: Variant, error: SluiceError) -> None:
+    """Record a variant that could not be built: every gate on the variant itself lacks its measurement, which no waiver can make good."""
+    why = dict.fromkeys({gate.measure for gate in job.recipe.gates} - checked.measured.keys(), str(error))
+    verdict = gates.judge(variant, job.recipe.gates, checked.measured, why)
+    found, position = tuple(checked.measured.values()), job.recipe.variants.listed().index(variant)
+    job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, measurements=found, verdict=verdict, position=position)
+    job.verdict(variant, verdict)
 
 
 def record(job: Job, position: int, item: Built) -> None:

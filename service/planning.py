@@ -65,26 +65,34 @@ def build(bench: Workbench, base: Output, table: Output, planned: Output, statis
     return bench.apart(f"round {tag}", "builders.rounding.improve:improve", inputs)
 
 
-def mixes(job: Job, checked: Checked, texts: Mapping[str, Sequence[Input]]) -> dict[str, Planned]:
-    """The plan and the file of each planned variant of the recipe, by tag."""
-    if not job.recipe.variants.dynamic:
-        return {}
+def mixes(job: Job, checked: Checked, texts: Mapping[str, Sequence[Input]]) -> tuple[dict[str, Planned], dict[str, SluiceError]]:
+    """The plan and the file of each planned variant of the recipe, by tag, or why there is none: stock mixes do without them."""
+    entries = job.recipe.variants.dynamic
+    if not entries:
+        return {}, {}
     tokens, context = job.recipe.calibration.tokens, job.recipe.evaluation.context
-    table = sensitivity(job, checked.model, checked.base, checked.imatrix, texts, tokens=tokens, context=context)
-    rounded = any(entry.rounding for entry in job.recipe.variants.dynamic)
-    statistics = hessians(job, checked.model, checked.base, texts, tokens=tokens, context=context) if rounded else None
-    made = {}
-    for entry in job.recipe.variants.dynamic:
-        planned = plan(job, f"plan {entry.tag}", checked.base, table, budget=entry.budget, profile=entry.profile, rules=entry.rules)
-        file = build(job, checked.base, table, planned, statistics if entry.rounding else None, name=job.run.release.name, tag=entry.tag)
-        made[entry.tag] = Planned(plan=planned, file=file)
-    return made
+    try:
+        table = sensitivity(job, checked.model, checked.base, checked.imatrix, texts, tokens=tokens, context=context)
+        rounded = any(entry.rounding for entry in entries)
+        statistics = hessians(job, checked.model, checked.base, texts, tokens=tokens, context=context) if rounded else None
+    except SluiceError as error:
+        return {}, {entry.tag: error for entry in entries}
+    made: dict[str, Planned] = {}
+    failed: dict[str, SluiceError] = {}
+    for entry in entries:
+        try:
+            planned = plan(job, f"plan {entry.tag}", checked.base, table, budget=entry.budget, profile=entry.profile, rules=entry.rules)
+            file = build(job, checked.base, table, planned, statistics if entry.rounding else None, name=job.run.release.name, tag=entry.tag)
+            made[entry.tag] = Planned(plan=planned, file=file)
+        except SluiceError as error:
+            failed[entry.tag] = error
+    return made, failed
 
 
 def settle(job: Job, planned: Mapping[str, Planned], made: Sequence[Made], diverged: Mapping[str, Found | SluiceError]) -> dict[str, Claim]:
     """By tag what came of each planned variant among `made`, which also holds the stock mixes that they are compared with."""
     found = {item.variant.tag: item for item in made}
-    stock = {entry.tag: found[entry.like] if entry.like else None for entry in job.recipe.variants.dynamic}
+    stock = {entry.tag: found[entry.like] if entry.like else None for entry in job.recipe.variants.dynamic if entry.tag in planned}
     return {tag: _claim(job, found[tag], planned[tag].plan, stock[tag], diverged) for tag in stock}
 
 

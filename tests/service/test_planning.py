@@ -15,7 +15,7 @@ from config.words import Kind, Measurement, Variant
 from engines import ggml
 from publishers.card import TypeUse
 from service import planning
-from service.built import Found, Made
+from service.built import Checked, Found, Made
 from service.job import Job
 from service.plan import STOCK_BITS, size_of
 from service.planning import Planned, error, mix_of, settle
@@ -167,3 +167,14 @@ def test_a_dry_run_takes_a_planned_mix_for_as_large_as_its_budget(tmp_path: Path
     assert sizes == {"UD-Q4_K_XL": round(weights * STOCK_BITS["Q4_K_M"] / 16), "a": 7, "b": 400_000, "c": 100, "d": weights}
     built = size_of(Variant(tag="a", kind=Kind.GGUF), weights, {"a": 5}, variants.planned["a"])
     assert (built.bytes, built.exact) == (5, True)
+
+
+def test_a_model_that_cannot_be_planned_is_told_of_each_planned_variant(job: Job, tmp_path: Path) -> None:
+    base = made(tmp_path, "BF16", OURS).output
+    (tmp_path / "empty" / "files").mkdir(parents=True)
+    model = Output(key="empty", folder=tmp_path / "empty", result={}, files=(), seconds=0)
+    checked = Checked(fetched=model, model=model, base=base, imatrix=base, patches=(), measured={})
+    planned, failed = planning.mixes(job, checked, {"chat": [], "plain": []})
+    assert planned == {}
+    assert list(failed) == ["UD-Q4_K_XL"]
+    assert "cannot load a tokenizer" in str(failed["UD-Q4_K_XL"])
