@@ -46,7 +46,15 @@ def judge(
     blocking = [result for result in results if result.outcome is not Outcome.PASSED and result.waiver is None]
     outcomes = {result.outcome for result in blocking}
     outcome = next((worst for worst in (Outcome.ERROR, Outcome.FAILED) if worst in outcomes), Outcome.PASSED)
-    return Verdict(tag=variant.tag, outcome=outcome, reasons=tuple(result.reason for result in blocking), results=results)
+    return Verdict(tag=variant.tag, outcome=outcome, reasons=tuple(dict.fromkeys(_told(result, blocking, errors) for result in blocking)), results=results)
+
+
+def _told(result: GateResult, blocking: Sequence[GateResult], errors: Mapping[str, str]) -> str:
+    """The reason of a gate; those that lack their measurement for one and the same reason are told together."""
+    if (message := errors.get(result.measure)) is None:
+        return result.reason
+    alike = dict.fromkeys(other.measure for other in blocking if errors.get(other.measure) == message)
+    return f"{', '.join(alike)} could not be measured: {message}"
 
 
 def _waived(result: GateResult, variant: Variant, waivers: Sequence[Waiver]) -> GateResult:

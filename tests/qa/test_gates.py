@@ -219,3 +219,13 @@ def test_a_gate_may_be_for_one_variant() -> None:
     gate = Gate(name="float16", measure="float16.failures", at_most=0, tags=("F16",))
     assert [item.gate for item in judge(GGUF, [KLD, gate], kld(0.01), {}).results] == ["divergence"]
     assert judge(Variant(tag="F16", kind=Kind.GGUF), [gate], {}, {}).outcome is Outcome.ERROR
+
+
+def test_what_is_missing_for_one_reason_is_told_once() -> None:
+    same_top = Gate(name="same top", measure="same_top", at_least=0.9)
+    verdict = judge(GGUF, [KLD, same_top, ACCURACY], accuracy(0.5), {"kld.mean": "no memory.", "same_top": "no memory."})
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.reasons[0] == "kld.mean, same_top could not be measured: no memory."
+    assert verdict.reasons[1].startswith("mmlu.accuracy is 50 %")
+    assert len(verdict.reasons) == 2
+    assert [result.reason for result in verdict.results][1] == "same_top could not be measured: no memory."
