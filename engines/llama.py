@@ -136,6 +136,11 @@ class Vocabulary:
         return frozenset(token for token in range(self.size) if c.llama_vocab_is_eog(self._vocab, token))
 
     @cached_property
+    def control(self) -> frozenset[int]:
+        """Ids of the control tokens: BOS, ends of turns and the like."""
+        return frozenset(token for token in range(self.size) if c.llama_vocab_is_control(self._vocab, token))
+
+    @cached_property
     def metadata(self) -> dict[str, str]:
         """The file's metadata, each value written out as text; llama.cpp leaves out arrays, such as the vocabulary."""
         pairs = (

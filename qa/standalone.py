@@ -9,17 +9,18 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from config.errors import SluiceError
+import numpy as np
+
+from config.errors import MeasurementError, SluiceError
 from config.words import Measurement
 from engines import llama, llama_server
 from qa import divergence, generation, group, measure, texts
 from qa import mmlu as questionnaire
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 
 def kld(
@@ -29,37 +30,52 @@ def kld(
 
     Raises MeasurementError when there is too little text or a vocabulary differs, ToolError when a file cannot be loaded.
     """
-    windows = _windows(reference, text=text, chat=chat, tokens=tokens, context=context, threads=threads)
-    compared = _compare(reference, variants, windows, threads)
+    windows, marks = _windows(reference, text=text, chat=chat, tokens=tokens, context=context, threads=threads)
+    compared = _compare(reference, variants, windows, marks, threads)
     return {"windows": len(windows), "variants": [[asdict(item) for item in found] for found in compared]}
 
 
-def _windows(reference: Path, *, text: Sequence[Path], chat: Sequence[Path], tokens: int | None, context: int, threads: int) -> texts.Windows:
-    """Windows (n, context) of token ids, made by the reference's own tokenizer and template.
+def _windows(
+    reference: Path, *, text: Sequence[Path], chat: Sequence[Path], tokens: int | None, context: int, threads: int
+) -> tuple[texts.Windows, texts.Marks]:
+    """Windows (n, context) of token ids and what each token is, made by the reference's own tokenizer and template; of conversations the answers are scored.
 
-    A plain text begins with BOS where the tokenizer adds one, before it is cut: llama-perplexity does so, and its figures are to be comparable.
+    The text begins with BOS where the tokenizer adds one, before it is cut: llama-perplexity does so, and its figures are to be comparable.
     """
     with llama.open_vocabulary(reference) as vocabulary:
         bos = vocabulary.bos if vocabulary.adds_bos else None
-        pieces = [[] if bos is None or not text else [bos]]
-        pieces += [vocabulary.tokenize(file.read_text(encoding="utf-8", errors="replace"), add_special=False, parse_special=False) for file in text]
+        pairs = [(bos, texts.UNSCORED)] if bos is not None else []
+        for file in text:
+            plain = vocabulary.tokenize(file.read_text(encoding="utf-8", errors="replace"), add_special=False, parse_special=False)
+            pairs += [(token, texts.PLAIN) for token in plain]
         if chat:
             written = vocabulary.piece(vocabulary.bos)
             with llama_server.serve(reference, threads=threads) as server:
-                rendered = [server.apply_template(messages).removeprefix(written) for messages in texts.conversations(chat)]
-            pieces += [vocabulary.tokenize(conversation, add_special=False) for conversation in rendered]
-    ids = list(chain.from_iterable(pieces))[:tokens]
-    return texts.cut(ids, context=context, bos=bos)
+                by = texts.Speech(
+                    render=lambda messages: server.apply_template(messages).removeprefix(written),
+                    encode=lambda rendered: vocabulary.tokenize(rendered, add_special=False),
+                    special=vocabulary.control,
+                )
+                pairs += texts.said(by, chat)
+    ids, marks = ([pair[i] for pair in pairs[:tokens]] for i in (0, 1))
+    windows = texts.cut(ids, context=context, bos=bos)
+    marked = np.asarray(marks[: windows.size], dtype=np.int8).reshape(windows.shape)
+    if chat and not (marked[:, context // 2 + 1 :] == texts.ANSWER).any():
+        raise MeasurementError(
+            "The conversations have no answer to score in the later half of any window: they hold no message of the role `assistant`, or the chat template "
+            "leaves them out. Correct one of the two, or measure on plain text."
+        )
+    return windows, marked
 
 
-def _compare(reference: Path, variants: Sequence[Path], windows: texts.Windows, threads: int) -> list[list[Measurement]]:
+def _compare(reference: Path, variants: Sequence[Path], windows: texts.Windows, marks: texts.Marks, threads: int) -> list[list[Measurement]]:
     """The divergence of each variant: the one place here that knows how `qa.divergence` is called."""
     context = int(windows.shape[1])
     workers, each = group.shares(threads, len(variants))
     with ExitStack() as stack:
         original, *models = (stack.enter_context(llama.open_model(file, context=context, threads=each)) for file in (reference, *variants))
         found = []
-        for scores in divergence.compare_all(original.logits, [model.logits for model in models], windows, workers=workers):
+        for scores in divergence.compare_all(original.logits, [model.logits for model in models], windows, scored=marks > 0, workers=workers):
             if isinstance(scores, SluiceError):
                 raise scores
             found.append(divergence.measurements(scores))

@@ -1,7 +1,8 @@
 """Cuts evaluation text into windows of token ids, once for a release, so that every variant is measured on the same tokens."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ def prepare(
 
     tokenizer = hf.load_tokenizer(model)
     bos = tokenizer.bos_token_id if hf.encode(tokenizer, "", add_special=True)[:1] == [tokenizer.bos_token_id] else None
-    found = {ANSWER: _joined(_said(tokenizer, chat), bos, tokens), PLAIN: _joined(_read(tokenizer, plain), bos, tokens)}
+    found = {ANSWER: _joined(said(speech(tokenizer), chat), bos, tokens), PLAIN: _joined(_read(tokenizer, plain), bos, tokens)}
     room = max(tokens - tokens // 2, tokens - len(found[PLAIN])) if plain else tokens  # for the conversations
     limits = {ANSWER: room, PLAIN: tokens - min(room, len(found[ANSWER])) if chat else tokens}
     parts: list[tuple[Windows, Marks]] = []
@@ -86,10 +87,31 @@ def part(kinds: Sequence[str], start: int, end: int) -> npt.NDArray[np.intp]:
     return np.concatenate([chat[before:after], plain[start - before : end - after]])
 
 
-def _said(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Path]) -> Iterator[tuple[int, int]]:
-    """Tokens and marks of the conversations."""
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """How a model writes conversations: its template and its tokenizer, of whichever engine."""
+
+    render: Callable[[Sequence[Message]], str]  # without the BOS that a template writes
+    encode: Callable[[str], list[int]]  # without BOS; special tokens count as such
+    special: Collection[int]  # ids of special tokens
+
+
+def speech(tokenizer: "PreTrainedTokenizerBase") -> Speech:
+    """A transformers tokenizer's."""
+    from engines import hf  # torch
+
+    bos = tokenizer.bos_token or ""
+    return Speech(
+        render=lambda conversation: hf.render_chat(tokenizer, conversation).removeprefix(bos),
+        encode=lambda text: hf.encode(tokenizer, text, add_special=False),
+        special=set(tokenizer.all_special_ids) | {token for token, added in tokenizer.added_tokens_decoder.items() if added.special},
+    )
+
+
+def said(by: Speech, chat: Sequence[Path]) -> Iterator[tuple[int, int]]:
+    """Tokens and marks of the conversations in JSON Lines files."""
     for messages in conversations(chat):
-        yield from zip(*answers(tokenizer, messages), strict=True)
+        yield from zip(*answers(by, messages), strict=True)
 
 
 def _read(tokenizer: "PreTrainedTokenizerBase", plain: Sequence[Path]) -> Iterator[tuple[int, int]]:
@@ -118,39 +140,28 @@ def load(folder: Path, context: int) -> tuple[Windows, Marks, list[str]]:
     return windows, marks, [TEXTS[PLAIN] if (row == PLAIN).any() else TEXTS[ANSWER] for row in marks]
 
 
-def answers(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+def answers(by: Speech, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
     """Token ids of a conversation without BOS, and their marks: ANSWER for what the assistant says, tool calls included, and for the token that ends its turn.
 
     An answer is what changes in the rendered conversation when its message is replaced by a probe. Unlike the prefixes that end before and after it, this holds
     for templates that rewrite earlier turns (leave out their reasoning) or put words into the assistant's mouth (`<think>`). The token that ends the turn is
     the special token that follows at once; in a template that writes blanks between, it is not scored. A token that only partly belongs to an answer is scored.
     """
-    from engines import hf  # torch
-
-    bos = tokenizer.bos_token or ""
-    special = set(tokenizer.all_special_ids) | {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-
-    def rendered(conversation: Sequence[Message]) -> str:
-        return hf.render_chat(tokenizer, conversation).removeprefix(bos)
-
-    def encoded(text: str) -> list[int]:
-        return hf.encode(tokenizer, text, add_special=False)
-
-    text = rendered(messages)
-    ids = encoded(text)
+    text = by.render(messages)
+    ids = by.encode(text)
     marks = [UNSCORED] * len(ids)
     for position, message in enumerate(messages):
         if message.get("role") != "assistant":
             continue
-        other = rendered([*messages[:position], {"role": "assistant", "content": PROBE}, *messages[position + 1 :]])
+        other = by.render([*messages[:position], {"role": "assistant", "content": PROBE}, *messages[position + 1 :]])
         if PROBE not in other:
             continue  # the template leaves this turn out
         start, end = _agreement(text, other), len(text) - _agreement(text[::-1], other[::-1])
         # where tokens begin in the text is not known to every tokenizer, but how far two tokenizations agree is
-        first, last = (_agreement(ids, encoded(text[:border])) for border in (start, end))
-        if last < len(ids) and end < len(text) and ids[last] in special:
+        first, last = (_agreement(ids, by.encode(text[:border])) for border in (start, end))
+        if last < len(ids) and end < len(text) and ids[last] in by.special:
             last += 1
-        elif last < len(ids) and len(encoded(text[:end])) > last:
+        elif last < len(ids) and len(by.encode(text[:end])) > last:
             last += 1  # the answer's last token goes on behind it
         marks[first:last] = [ANSWER] * (last - first)
     return ids, marks

@@ -84,7 +84,7 @@ def turns(*contents: str) -> list[dict[str, str]]:
 
 def spoken(tokenizer: Any, messages: list[dict[str, Any]]) -> list[str]:
     """The marked stretches of a conversation."""
-    ids, marks = texts.answers(tokenizer, messages)
+    ids, marks = texts.answers(texts.speech(tokenizer), messages)
     stretches = groupby(zip(ids, marks, strict=True), key=lambda pair: pair[1])
     return [tokenizer.decode([token for token, _ in pairs]) for mark, pairs in stretches if mark == texts.ANSWER]
 
