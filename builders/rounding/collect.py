@@ -9,6 +9,7 @@ Memory: 4 · columns² bytes for each tensor of a group beside the model and one
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ import numpy as np
 import torch
 
 from builders.sensitivity import fisher, layout
-from builders.sensitivity.layout import Placement
-from builders.sensitivity.measure import windows
+from builders.sensitivity.layout import Placement, Segment
+from builders.sensitivity.measure import opened
 from config.errors import MeasurementError
-from engines import hf
-from engines.model import Floats, useful_threads
+from engines.model import Floats
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 NAMES = "hessians.json"
 MEMORY = 2**33  # bytes of Hessians at a time
@@ -36,15 +36,9 @@ def collect(
     Returns `windows`, `tokens`, `groups` (how often the windows ran) and `unreached`: tensors without any gradient, which have no file.
     Raises ConfigurationError, MeasurementError.
     """
-    tokenizer, network = hf.load_tokenizer(model), hf.load_model(model)
-    text = windows(tokenizer, chat, plain, tokens=tokens, context=min(context, int(network.config.get_text_config().max_position_embeddings)))
-    before = torch.get_num_threads()
-    torch.set_num_threads(useful_threads(network.num_parameters(), threads))
     files: dict[str, str] = {}
     unreached = []
-    try:
-        if torch.cuda.is_available():
-            network.to("cuda")  # type: ignore[arg-type]
+    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text):
         groups = _grouped(layout.find(layout.quantizable(gguf), network), memory)
         for group in groups:
             for name, hessian in _hessians(network, group, text).items():
@@ -54,8 +48,6 @@ def collect(
                     continue
                 files[name] = f"{name}.npy"
                 np.save(out / files[name], hessian / np.float32(mean))
-    finally:
-        torch.set_num_threads(before)
     (out / NAMES).write_text(json.dumps(files, indent=1), encoding="utf-8")
     return {"windows": len(text), "tokens": int(text.size), "groups": len(groups), "unreached": unreached}
 
@@ -87,33 +79,20 @@ def _hessians(network: torch.nn.Module, group: Sequence[Placement], text: fisher
     """Σ gᵀg over windows, by tensor."""
     parameters = dict(network.named_parameters())
     sums: dict[str, torch.Tensor] = {}
-    hooks = []
-    for parameter in parameters.values():
-        parameter.requires_grad_(False)
-    of: dict[str, list[Placement]] = {}
+    of: dict[str, list[tuple[str, Segment, torch.Tensor]]] = {}
     for placement in group:
         columns = placement.tensor.columns
         for segment in placement.segments:
-            sums[placement.tensor.name] = torch.zeros(columns, columns, device=parameters[segment.parameter].device)
-            of.setdefault(segment.parameter, []).append(placement)
-    for name, users in of.items():
+            device = parameters[segment.parameter].device
+            sums[placement.tensor.name] = torch.zeros(columns, columns, device=device)
+            of.setdefault(segment.parameter, []).append((placement.tensor.name, segment, torch.from_numpy(segment.sources).to(device)))
 
-        def take(parameter: torch.Tensor, *, name: str = name, users: list[Placement] = users) -> None:
-            gradient, parameter.grad = parameter.grad, None
-            if gradient is None:
-                return
-            for placement in users:
-                for segment in placement.segments:
-                    if segment.parameter == name:
-                        rows = layout.matrix(gradient, transposed=segment.transposed)[torch.from_numpy(segment.sources).to(gradient.device)].float()
-                        sums[placement.tensor.name].addmm_(rows.T, rows)
+    def take(gradient: torch.Tensor, *, users: list[tuple[str, Segment, torch.Tensor]]) -> None:
+        for name, segment, sources in users:
+            rows = layout.part(gradient, segment, sources).float()
+            sums[name].addmm_(rows.T, rows)
 
-        parameters[name].requires_grad_(True)
-        hooks.append(parameters[name].register_post_accumulate_grad_hook(take))  # type: ignore[no-untyped-call]
-    try:
+    with fisher.gradients(network, {name: partial(take, users=users) for name, users in of.items()}):
         for number, window in enumerate(text):
-            fisher._backward(network, window, number)
-    finally:
-        for hook in hooks:
-            hook.remove()
+            fisher.backward(network, window, number)
     return {name: hessian.cpu().numpy() for name, hessian in sums.items()}

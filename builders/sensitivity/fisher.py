@@ -9,10 +9,11 @@ type in it, + twice the largest gradient + the logits of one window, three times
 values for each layer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ import torch
 from gguf import ReaderTensor
 from transformers import PreTrainedModel
 
-from builders.sensitivity.layout import Placement, Segment, matrix
+from builders.sensitivity.layout import Placement, Segment, part
 from builders.sensitivity.table import TYPES, Tensor
 from config.errors import MeasurementError
 from engines import ggml
@@ -129,7 +130,7 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
         with _hooked(job.network, tasks) as into:
             for n, window in enumerate(windows):
                 into[0] = products[n]
-                _backward(job.network, window, first + n)
+                backward(job.network, window, first + n)
         del tasks
     if not np.isfinite(products[~np.isnan(products)]).all() or any(np.isnan(products[:, unit.tensor, unit.type]).any() for group in groups for unit in group):
         raise MeasurementError("Gradients are not finite, so no sensitivity is known. Look at the upstream weights.")
@@ -179,29 +180,21 @@ def values_of(stored: ReaderTensor, tensor: Tensor) -> Floats:
 
 
 @contextmanager
-def _hooked(network: torch.nn.Module, tasks: Sequence[_Task]) -> Iterator[list[Products]]:
-    """While it is open, a backward pass adds the products of each task to the array (tensors, types) in the list; no gradient is kept."""
-    into: list[Products] = [np.empty((0, 0), dtype=np.float32)]
-    of: dict[str, list[_Task]] = {}
-    for task in tasks:
-        of.setdefault(task.segment.parameter, []).append(task)
+def gradients(network: torch.nn.Module, takers: Mapping[str, Callable[[torch.Tensor], None]]) -> Iterator[None]:
+    """While it is open, a backward pass hands the gradient of each parameter in `takers` to its function when it is complete, and keeps none."""
+
+    def hand_over(parameter: torch.Tensor, *, take: Callable[[torch.Tensor], None]) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        if gradient is not None:
+            take(gradient)
+
     hooks = []
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in of)
-        if name in of:
-            rows = [torch.from_numpy(task.segment.sources).to(parameter.device) for task in of[name]]
-
-            def take(parameter: torch.Tensor, *, tasks: list[_Task] = of[name], rows: list[torch.Tensor] = rows) -> None:
-                gradient, parameter.grad = parameter.grad, None
-                if gradient is None:
-                    return
-                for task, sources in zip(tasks, rows, strict=True):
-                    found = torch.mv(task.delta, _part(gradient, task.segment, sources))
-                    into[0][task.tensor, task.types] += found.cpu().numpy()
-
-            hooks.append(parameter.register_post_accumulate_grad_hook(take))  # type: ignore[no-untyped-call]
+        parameter.requires_grad_(name in takers)
+        if name in takers:
+            hooks.append(parameter.register_post_accumulate_grad_hook(partial(hand_over, take=takers[name])))  # type: ignore[no-untyped-call]
     try:
-        yield into
+        yield
     finally:
         for hook in hooks:
             hook.remove()
@@ -209,15 +202,26 @@ def _hooked(network: torch.nn.Module, tasks: Sequence[_Task]) -> Iterator[list[P
             parameter.requires_grad_(True)
 
 
-def _part(gradient: torch.Tensor, segment: Segment, sources: torch.Tensor) -> torch.Tensor:
-    rows = matrix(gradient, transposed=segment.transposed)
-    first, last = int(segment.sources[0]), int(segment.sources[-1])
-    if last - first + 1 == len(segment.sources):  # ascending: all rows between
-        return rows[first : last + 1].reshape(-1)
-    return rows[sources].reshape(-1)
+@contextmanager
+def _hooked(network: torch.nn.Module, tasks: Sequence[_Task]) -> Iterator[list[Products]]:
+    """While it is open, a backward pass adds the products of each task to the array (tensors, types) in the list."""
+    into: list[Products] = [np.empty((0, 0), dtype=np.float32)]
+    parameters = dict(network.named_parameters())
+    of: dict[str, list[tuple[_Task, torch.Tensor]]] = {}
+    for task in tasks:
+        name = task.segment.parameter
+        of.setdefault(name, []).append((task, torch.from_numpy(task.segment.sources).to(parameters[name].device)))
+
+    def take(gradient: torch.Tensor, *, users: list[tuple[_Task, torch.Tensor]]) -> None:
+        for task, sources in users:
+            found = torch.mv(task.delta, part(gradient, task.segment, sources).reshape(-1))
+            into[0][task.tensor, task.types] += found.cpu().numpy()
+
+    with gradients(network, {name: partial(take, users=users) for name, users in of.items()}):
+        yield into
 
 
-def _backward(network: torch.nn.Module, window: Window, number: int) -> None:
+def backward(network: torch.nn.Module, window: Window, number: int) -> None:
     """One pass: the gradient of Σ_t log p(y_t | x_<=t) / √T with labels y drawn from p. With respect to logits it is onehot(y) - p."""
     ids = torch.from_numpy(window)[None].to(next(network.parameters()).device)
     logits = network(input_ids=ids, use_cache=False).logits

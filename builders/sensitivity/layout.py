@@ -81,6 +81,15 @@ def matrix(parameter: torch.Tensor, *, transposed: bool) -> torch.Tensor:
     return (parameter.transpose(-1, -2) if transposed else parameter).reshape(-1, parameter.shape[-2 if transposed else -1])
 
 
+def part(parameter: torch.Tensor, segment: Segment, sources: torch.Tensor) -> torch.Tensor:
+    """The rows (n, columns) of a parameter or its gradient that a segment names; `sources` are the segment's, on the parameter's device."""
+    rows = matrix(parameter, transposed=segment.transposed)
+    first, last = int(segment.sources[0]), int(segment.sources[-1])
+    if last - first + 1 == len(segment.sources):  # ascending: all rows between
+        return rows[first : last + 1]
+    return rows[sources]
+
+
 def natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts blk.2 before blk.10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

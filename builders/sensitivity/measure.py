@@ -1,6 +1,7 @@
 """Measures how sensitive a model's output is to the type of each of its tensors, from calibration text, once for all budgets and recipes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from builders.sensitivity import fisher, importances, layout, sample
 from builders.sensitivity.table import TYPES, Sensitivity
 from config.errors import MeasurementError
 from engines import hf
-from engines.model import useful_threads
 
 VERSION = 2  # raise when outputs change
 
@@ -46,13 +46,7 @@ def measure(
     that calibration never reached).
     Raises ConfigurationError, MeasurementError.
     """
-    tokenizer, network = hf.load_tokenizer(model), hf.load_model(model)
-    text = windows(tokenizer, chat, plain, tokens=tokens, context=min(context, int(network.config.get_text_config().max_position_embeddings)))
-    before = torch.get_num_threads()
-    torch.set_num_threads(useful_threads(network.num_parameters(), threads))
-    try:
-        if torch.cuda.is_available():
-            network.to("cuda")  # type: ignore[arg-type]
+    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text):
         stored = layout.quantizable(gguf)
         placements = layout.find(stored, network)
         unreached = _importances(out / importances.RESULT, imatrix, network, stored, placements, text[:HIDDEN])
@@ -65,8 +59,6 @@ def measure(
             memory=memory or psutil.virtual_memory().total // 3,
         )
         sensitivity = _enough(job, text)
-    finally:
-        torch.set_num_threads(before)
     sensitivity.save(out)
     return {
         "provider": sensitivity.provider,
@@ -75,6 +67,18 @@ def measure(
         "relative_error": sample.relative_error(sensitivity),
         "unreached": unreached,
     }
+
+
+@contextmanager
+def opened(
+    model: Path, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int, threads: int
+) -> Iterator[tuple[PreTrainedModel, fisher.Windows]]:
+    """While the block runs, the network on the device that there is, and the windows of calibration text, no longer than the model's context."""
+    with hf.open_model(model, threads=threads) as engine:
+        text = windows(engine.tokenizer, chat, plain, tokens=tokens, context=min(context, engine.context))
+        if torch.cuda.is_available():
+            engine.network.to("cuda")  # type: ignore[arg-type]
+        yield engine.network, text
 
 
 def windows(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int) -> fisher.Windows:

@@ -98,7 +98,7 @@ def test_both_uses_of_a_tied_embedding_are_counted(network, gguf, windows):
     with fisher._hooked(network, [task]) as into:
         for n, window in enumerate(windows):
             into[0] = products[n]
-            fisher._backward(network, window, n)
+            fisher.backward(network, window, n)
     text = torch.from_numpy(windows)
     embedding = network.get_input_embeddings().weight
     original = embedding.detach().clone()
