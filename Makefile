@@ -14,7 +14,7 @@ help:
 	@echo "make demo       release the bundled model to an embedded Hub"
 	@echo "make test       all tests;  make test-fast: without the slow ones"
 	@echo "make lint       ruff, mypy, import-linter;  make format: what ruff can correct"
-	@echo "make bench      measurements;  make bench-plan: planned mixes against other ways to choose types (half an hour on two cores)"
+	@echo "make bench      measurements;  make bench-plan: planned mixes against other ways to choose types (an hour or two on two cores)"
 	@echo "make lock       write requirements.lock anew after a change of pyproject.toml's dependencies"
 	@echo "make clean      remove the virtual environment; the llama.cpp in the user's cache stays"
 

@@ -4,6 +4,9 @@ Same GGUF files, same text, same windows, same number of threads; each way runs 
 wall time, CPU time, peak memory and written bytes are taken of whole processes, so that starting, loading and tokenizing count in both. The models are the
 bundled one and a randomly initialised one of 67M parameters with a vocabulary of 32,000 tokens, whose tokenizer is the bundled one filled up with tokens that
 never occur: what is measured is the same work as for a trained model, but its divergences say nothing about quantization.
+
+Where the time goes is printed as well: what llama-perplexity writes in its log of loading and evaluating, and the same of ours. Wall time and threads that wait
+for each other depend on what else the machine does, so the CPU time of each way on one thread is given too: there nothing waits.
 """
 
 import json
@@ -12,8 +15,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +30,7 @@ TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "Q3_K_M", "Q2_K")
 CONTEXT = 512
 THREADS = len(os.sched_getaffinity(0))
 ALL = 10**6  # more windows than the text has
+PHASES = ("loading", "evaluation", "scoring")
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -38,6 +42,7 @@ class Cost:
     cpu_seconds: float = 0.0
     peak_bytes: int = 0  # of the largest
     written: int = 0  # bytes
+    phases: Mapping[str, float] = field(default_factory=dict)  # wall seconds of each of PHASES
 
     def plus(self, other: "Cost") -> "Cost":
         """Both, one after the other."""
@@ -46,6 +51,7 @@ class Cost:
             cpu_seconds=self.cpu_seconds + other.cpu_seconds,
             peak_bytes=max(self.peak_bytes, other.peak_bytes),
             written=self.written + other.written,
+            phases={phase: self.phases.get(phase, 0.0) + other.phases.get(phase, 0.0) for phase in PHASES},
         )
 
 
@@ -66,9 +72,10 @@ def main() -> None:
 
 
 def measure_both(model: Path, text: Path, windows: int) -> None:
+    """Measure both ways on all threads, and on one; print a table and the ratios of costs for the first, and CPU times for the second."""
     base, variants = quantized(model)
-    theirs, their_cost = with_llama_perplexity(base, variants, text, windows)
-    ours, our_cost = in_lockstep(base, variants, text, windows)
+    theirs, their_cost = with_llama_perplexity(base, variants, text, windows, THREADS)
+    ours, our_cost = in_lockstep(base, variants, text, windows, THREADS)
     console = Console(highlight=False)
     title = f"{model.name}: mean KLD in nats, {THREADS} threads, windows of {CONTEXT} tokens"
     table = Table("variant", "llama-perplexity", "Sluice", "ratio", title=title, title_justify="left")
@@ -82,6 +89,27 @@ def measure_both(model: Path, text: Path, windows: int) -> None:
         ("written", their_cost.written / 1e6, our_cost.written / 1e6, "MB"),
     ):
         console.print(f"{what}: llama-perplexity {one:.2f} {unit}, Sluice {other:.2f} {unit}, ratio {other / one:.2f}")
+    alone = [way(base, variants, text, windows, 1)[1] for way in (with_llama_perplexity, in_lockstep)]
+    console.print(profile(model.name, {f"{THREADS} threads": (their_cost, our_cost), "1 thread": (alone[0], alone[1])}))
+    one, other = (cost.cpu_seconds for cost in alone)
+    console.print(f"CPU time on one thread: llama-perplexity {one:.2f} s, Sluice {other:.2f} s, ratio {other / one:.2f}")
+
+
+def profile(name: str, costs: Mapping[str, tuple[Cost, Cost]]) -> Table:
+    """Where the wall time goes, by number of threads: seconds, and shares of llama-perplexity's whole time, so that the columns can be compared.
+
+    "the rest" is starting programs, tokenizing, statistics, and with several threads also waiting. Theirs writes and reads the base file while it scores.
+    """
+    title = f"{name}: where the wall time goes, in seconds (share of llama-perplexity's time)"
+    table = Table("part", *(f"{way}\n{threads}" for threads in costs for way in ("llama-perplexity", "Sluice")), title=title, title_justify="left")
+    for part in (*PHASES, "the rest", "all"):
+        cells = []
+        for pair in costs.values():
+            for cost in pair:
+                known = {**cost.phases, "the rest": cost.seconds - sum(cost.phases.values()), "all": cost.seconds}
+                cells.append(f"{known[part]:.2f} ({known[part] / pair[0].seconds:.0%})")
+        table.add_row(part, *cells)
+    return table
 
 
 def make_random(folder: Path, *, tokenizer: Path) -> None:
@@ -103,7 +131,7 @@ def make_random(folder: Path, *, tokenizer: Path) -> None:
     )
     model = LlamaForCausalLM(config)
     model.lm_head.weight.data *= 6  # logits that spread by 2.7 nats: distributions about as sharp as a trained model's
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[arg-type] # as the library's own examples do
     for name in TOKENIZER:
         (folder / name).write_bytes((tokenizer / name).read_bytes())
 
@@ -118,32 +146,47 @@ def quantized(model: Path) -> tuple[Path, list[Path]]:
     return base, variants
 
 
-def with_llama_perplexity(base: Path, variants: Sequence[Path], text: Path, windows: int) -> tuple[list[float], Cost]:
+def with_llama_perplexity(base: Path, variants: Sequence[Path], text: Path, windows: int, threads: int) -> tuple[list[float], Cost]:
     """Mean KLD of each variant, and the cost of the base file and of each comparison with it."""
     logits = base.with_name("base.kld")
-    common = ("-c", str(CONTEXT), "-t", str(THREADS), "-ngl", "0", "--no-warmup", "--kl-divergence-base", str(logits))
+    common = ("-c", str(CONTEXT), "-t", str(threads), "-ngl", "0", "--no-warmup", "-lv", "4", "--kl-divergence-base", str(logits))
     program = toolchain.tool("llama-perplexity")
     chunks = () if windows == ALL else ("--chunks", str(windows))
-    _, cost = timed([program, "-m", base, "-f", text, *chunks, *common], r"Final estimate")
+    first = r"([0-9.]+) seconds per pass[\s\S]*"
+    clocks = r"[\s\S]*load time =\s+([0-9.]+) ms[\s\S]*prompt eval time =\s+([0-9.]+) ms[\s\S]*total time =\s+([0-9.]+) ms"
+    match, cost = timed([program, "-m", base, "-f", text, *chunks, *common], first + "Final estimate()" + clocks)
+    cost = with_phases(cost, match)
     means = []
     for variant in variants:
-        match, more = timed([program, "-m", variant, "--kl-divergence", *common], r"Mean\s+KLD:\s+(-?[0-9.]+)")
-        means.append(float(match[1]))
-        cost = cost.plus(more)
+        match, more = timed([program, "-m", variant, "--kl-divergence", *common], first + r"Mean\s+KLD:\s+(-?[0-9.]+)" + clocks)
+        means.append(float(match[2]))
+        cost = cost.plus(with_phases(more, match))
     return means, cost.plus(Cost(written=logits.stat().st_size))
 
 
-def in_lockstep(base: Path, variants: Sequence[Path], text: Path, windows: int) -> tuple[list[float], Cost]:
+def with_phases(cost: Cost, log: re.Match[str]) -> Cost:
+    """A program's cost with what its log says of its parts. Its clock starts when the model is read; what is neither loading nor evaluating is scoring.
+
+    llama.cpp's clock of evaluation leaves out the first batch, of several windows; that is what the "pass" took which the log tells apart.
+    """
+    first, loading, evaluation, total = float(log[1]), *(float(log[group]) / 1000 for group in (3, 4, 5))
+    evaluation += first
+    return replace(cost, phases={"loading": loading, "evaluation": evaluation, "scoring": total - loading - evaluation})
+
+
+def in_lockstep(base: Path, variants: Sequence[Path], text: Path, windows: int, threads: int) -> tuple[list[float], Cost]:
     """The same, ours."""
-    out = base.with_name("lockstep")
+    out = base.with_name(f"lockstep-{threads}")
     out.mkdir()
-    numbers = ("--context", str(CONTEXT), "--threads", str(THREADS), "--windows", str(windows))
-    match, cost = timed([sys.executable, "-m", "bench.lockstep", "--text", text, "--out", out, *numbers, base, *variants], r"^\[.*\]$")
-    return json.loads(match[0]), cost.plus(Cost(written=sum(file.stat().st_size for file in out.iterdir())))
+    numbers = ("--context", str(CONTEXT), "--threads", str(threads), "--windows", str(windows))
+    match, cost = timed([sys.executable, "-m", "bench.lockstep", "--text", text, "--out", out, *numbers, base, *variants], r"^(\[.*\])\n(\{.*\})$")
+    written = sum(file.stat().st_size for file in out.iterdir())
+    return json.loads(match[1]), replace(cost, phases=json.loads(match[2]), written=written)
 
 
 def timed(command: Sequence[str | Path], expected: str) -> tuple[re.Match[str], Cost]:
     """What a program printed, and what it used. llama-perplexity may end before its log is written out; it is then run again, and the last run counts."""
+    code, said = 0, ""
     for _ in range(10):
         with tempfile.TemporaryFile() as output, tempfile.NamedTemporaryFile(suffix=".json") as report:
             whole = [sys.executable, "-m", "bench.timer", report.name, *map(str, command)]

@@ -3,11 +3,15 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builders.names import CONFIGURATION, is_legal
 from builders.weights import parameters, weight_files
 from config.errors import UpstreamError
+from engines import nf4
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 VERSION = 1  # raise when outputs change
 
@@ -15,7 +19,7 @@ VERSION = 1  # raise when outputs change
 def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) -> dict[str, Any]:
     """Write a transformers folder: linear layers in NF4 (blocks of 64, scales quantized again), embeddings, output layer and norms as they were.
 
-    The modules named in `skip` stay in 16 bits as well; config.json lists them, so that transformers loads the folder without being told.
+    The modules named in `skip` stay in 16 bits as well; config.json lists them, so that transformers and vLLM load the folder without being told.
     Tokenizer, template and generation_config.json are the fixed model's, byte for byte. Returns `bytes` of the weight files, `parameters` (of the 16-bit model)
     and `bpw`. Raises UpstreamError when transformers cannot load the model.
     """
@@ -41,7 +45,9 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
             use_safetensors=True,
         )
     except Exception as error:  # the files are a stranger's: loading may raise anything
-        raise UpstreamError(f"transformers cannot load the fixed model for 4-bit quantization: {error}. Remove bnb_4bit from the recipe's variants.") from error
+        raise UpstreamError(
+            f"transformers cannot load the fixed model for 4-bit quantization: {error}. Remove bnb_4bit and dynamic_bnb_4bit from the recipe's variants."
+        ) from error
     network.save_pretrained(out)
     for path in sorted(model.iterdir()):
         if (path.name in CONFIGURATION and path.name != "config.json") or is_legal(path.name):
@@ -52,8 +58,21 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
     return {"bytes": size, "parameters": count, "bpw": size * 8 / count}
 
 
+def quantizable(network: "PreTrainedModel") -> list[str]:
+    """The linear layers that become NF4 unless they are skipped, by their names and in the model's order; experts that transformers keeps fused are none."""
+    import torch
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    kept = HfQuantizer.get_modules_to_not_convert(network, keep_in_fp32_modules=list(network._keep_in_fp32_modules or ()))
+    return [name for name, module in network.named_modules() if type(module) is torch.nn.Linear and should_convert_module(name, kept)]
+
+
 def _kept(model: Path, skip: Sequence[str]) -> list[str]:
-    """`skip` and the modules that transformers keeps by itself, which it does only when no others are named. Raises UpstreamError for unknown names."""
+    """`skip`, what vLLM calls the layers that it fuses of these, and what transformers keeps by itself, which it does only when nothing else is named.
+
+    Raises UpstreamError for names that are no linear layers of the model.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.quantizers.base import get_keys_to_not_convert
@@ -61,6 +80,8 @@ def _kept(model: Path, skip: Sequence[str]) -> list[str]:
     with torch.device("meta"):
         described = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
         network = AutoModelForCausalLM.from_config(described)  # type: ignore[no-untyped-call] # nor here
-    if unknown := sorted(set(skip) - {name for name, _ in network.named_modules()}):
+    known = quantizable(network)
+    if unknown := sorted(set(skip) - set(known)):
         raise UpstreamError(f"The plan keeps modules in 16 bits that the model does not have: {', '.join(unknown)}. Plan it anew.")
-    return sorted({*skip, *get_keys_to_not_convert(network)})
+    fused = {nf4.fused(name) for name in skip} - {nf4.fused(name) for name in known if name not in skip}
+    return sorted({*skip, *fused, *get_keys_to_not_convert(network)})

@@ -1,33 +1,78 @@
 """Computes the importance matrix: how strongly each input of each weight matrix is used on calibration text."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from gguf import GGUFReader
 from transformers import PreTrainedTokenizerBase
 
 from config.errors import ConfigurationError, MeasurementError
-from engines import hf, tools
+from engines import hf, llama, llama_server, tools
+from engines.model import Message
 
 VERSION = 1  # raise when outputs change
 
 TEXT = "calibration.txt"  # llama-imatrix writes this name into its file, so it holds no path
 RESULT = "imatrix.gguf"
+ORDER = 0  # seed of the windows' order
+
+Windows = npt.NDArray[np.int64]  # (n, T)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """How a model writes and reads text: its template and its tokenizer, of whichever engine."""
+
+    render: Callable[[Sequence[Message]], str]  # a conversation, without the BOS that the tokenizer adds by itself
+    encode: Callable[[str], list[int]]  # special tokens count as such, and none are added
+    bos: int | None  # the token with which the tokenizer begins every text by itself
+
+
+@contextmanager
+def voice(model: Path, *, threads: int) -> Iterator[Voice]:
+    """The voice of a folder in the transformers form, or of a GGUF file, while the block runs. Raises MeasurementError, ToolError."""
+    if model.is_dir():
+        yield speaking(hf.load_tokenizer(model))
+        return
+    with llama.open_vocabulary(model) as vocabulary, llama_server.serve(model, threads=threads) as server:
+        bos = vocabulary.bos if vocabulary.adds_bos else None
+        written = vocabulary.piece(bos)
+        yield Voice(
+            render=lambda messages: server.apply_template(messages).removeprefix(written),
+            encode=lambda text: vocabulary.tokenize(text, add_special=False),
+            bos=bos,
+        )
+
+
+def speaking(tokenizer: PreTrainedTokenizerBase) -> Voice:
+    """A transformers tokenizer's voice."""
+    bos = tokenizer.bos_token_id
+    adds = bos is not None and hf.encode(tokenizer, "a", add_special=True)[:1] == [bos]
+    written = str(tokenizer.bos_token) if adds else ""
+    return Voice(
+        render=lambda messages: hf.render_chat(tokenizer, messages).removeprefix(written),
+        encode=lambda text: hf.encode(tokenizer, text, add_special=False),
+        bos=bos if adds else None,
+    )
 
 
 def imatrix(out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list[Path], tokens: int, context: int, threads: int) -> dict[str, Any]:
     """Write `imatrix.gguf`, from at most `tokens` tokens in windows of `context`: conversations in the model's own template, then plain text.
 
-    When there is more text than that, every file gives the same share of itself. Returns `file`, `tokens` and `chunks` (windows used).
+    `model` is the folder whose template and tokenizer are used, or the GGUF file itself for those that it holds. When there is more text than that, every file
+    gives the same share of itself. Returns `file`, `tokens` and `chunks` (windows used).
     Raises ConfigurationError when a conversation cannot be read, MeasurementError when there is too little text.
     """
-    tokenizer = hf.load_tokenizer(model)
     if tokens < 2 * context:
         raise ConfigurationError(f"Calibration may use {tokens} tokens and needs two windows of {context} at least. Raise `calibration.tokens` in the recipe.")
-    sources = [list(conversations(path, tokenizer)) for path in chat] + [paragraphs(path) for path in plain]
-    pieces = chosen(sources, tokenizer, tokens)
+    with voice(model, threads=threads) as by:
+        pieces = chosen(_sources(by, chat, plain), by, tokens)
     if (found := sum(count for _, count in pieces)) < 2 * context:
         raise MeasurementError(f"The calibration text has {found} tokens and needs two windows of {context} at least. Name more text under `calibration`.")
     text = out / TEXT
@@ -43,28 +88,40 @@ def imatrix(out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list
     return {"file": RESULT, "tokens": chunks * context, "chunks": chunks}
 
 
-def conversations(path: Path, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+def windows(by: Voice, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int) -> Windows:
+    """Windows (n, context) of calibration text as llama-imatrix reads it, in an order that mixes its sources; BOS is each one's first token where there is one.
+
+    Raises MeasurementError when the text does not fill two.
+    """
+    ids = by.encode("".join(piece for piece, _ in chosen(_sources(by, chat, plain), by, tokens)))
+    count = min(len(ids), tokens) // context
+    if count < 2:
+        raise MeasurementError(f"The calibration text has {len(ids)} tokens and needs two windows of {context} at least. Name more text under `calibration`.")
+    cut = np.asarray(ids[: count * context], dtype=np.int64).reshape(count, context)
+    if by.bos is not None:
+        cut[:, 0] = by.bos
+    return np.asarray(cut[np.random.default_rng(ORDER).permutation(count)])
+
+
+def _sources(by: Voice, chat: Sequence[Path], plain: Sequence[Path]) -> list[list[str]]:
+    return [list(conversations(path, by)) for path in chat] + [paragraphs(path) for path in plain]
+
+
+def conversations(path: Path, by: Voice) -> Iterator[str]:
     """Each conversation of a JSON Lines file, in the model's template. Raises ConfigurationError with the line that is wrong."""
-    bos = tokenizer.bos_token if adds_bos(tokenizer) else None
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 messages = json.loads(line)["messages"]
-                rendered = hf.render_chat(tokenizer, messages)
+                rendered = by.render(messages)  # without BOS: llama-imatrix begins every window with one of its own
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 form = '{"messages": [{"role", "content"}, …]}'
                 raise ConfigurationError(f"{path}, line {number}: not a conversation of the form {form}. Correct the line.") from error
             except MeasurementError as error:
                 raise MeasurementError(f"{path}, line {number}: {error}") from error
-            # llama-imatrix begins every window with a BOS of its own
-            yield rendered.removeprefix(bos) if bos else rendered
-
-
-def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer begins every text with BOS by itself."""
-    return tokenizer.bos_token_id is not None and hf.encode(tokenizer, "a", add_special=True)[:1] == [tokenizer.bos_token_id]
+            yield rendered
 
 
 def paragraphs(path: Path) -> list[str]:
@@ -76,12 +133,12 @@ def paragraphs(path: Path) -> list[str]:
     return [piece + "\n\n" for piece in pieces] + [last]
 
 
-def chosen(sources: Iterable[list[str]], tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[tuple[str, int]]:
+def chosen(sources: Iterable[list[str]], by: Voice, tokens: int) -> list[tuple[str, int]]:
     """The pieces of all sources with their numbers of tokens; when that is more than `tokens`, the beginning of each source.
 
     Every source then gives the same share of itself, rounded up to a whole piece, so that no file is left out because others came first.
     """
-    counted = [[(piece, len(hf.encode(tokenizer, piece, add_special=False))) for piece in source] for source in sources]
+    counted = [[(piece, len(by.encode(piece))) for piece in source] for source in sources]
     total = sum(count for source in counted for _, count in source)
     share = min(1.0, tokens / total) if total else 1.0
     taken = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
+from builders.ggufs import stored
 
 VERSION = 1  # raise when outputs change
 
@@ -28,15 +28,15 @@ def describe(out: Path, *, variants: Sequence[Path]) -> dict[str, Any]:
 
 def _rows(path: Path) -> list[list[Any]] | None:
     try:
-        tensors = GGUFReader(path).tensors
+        tensors = stored(path)
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError):  # a damaged file: its gate says so, and the others still have their plots
         return None
     found: dict[tuple[int | None, str, str], list[int]] = {}
-    for tensor in tensors:
-        layer, role = place(tensor.name)
-        total = found.setdefault((layer, VECTORS if len(tensor.shape) < 2 else role, tensor.tensor_type.name), [0, 0])
-        total[0] += int(tensor.n_bytes)
-        total[1] += int(tensor.n_elements)
+    for name, tensor in tensors.items():
+        layer, role = place(name)
+        total = found.setdefault((layer, role if tensor.matrix else VECTORS, tensor.type), [0, 0])
+        total[0] += tensor.bytes
+        total[1] += tensor.values
     return [[*key, *total] for key, total in found.items()]
 
 

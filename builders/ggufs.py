@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gguf import GGUFReader
+
+ALIGNMENT = 32  # bytes, of each tensor in a GGUF that llama-quantize writes (GGUF_DEFAULT_ALIGNMENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,11 @@ def stored(path: Path) -> dict[str, Stored]:
     }
 
 
+def padded(size: int) -> int:
+    """Bytes that a tensor of `size` bytes takes in a file."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 def weigh(path: Path) -> Weight:
     """The sizes of one GGUF file; its tensors are mapped, not read."""
     reader = GGUFReader(path)
@@ -48,3 +56,9 @@ def weigh(path: Path) -> Weight:
         header_bytes=int(reader.data_offset),
         file_bytes=path.stat().st_size,
     )
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a stage that wrote a GGUF file returns about it: `file`, `bytes`, `parameters` and `bpw` (bits of tensor data per parameter)."""
+    weight = weigh(path)
+    return {"file": path.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "bpw": weight.bpw}

@@ -5,21 +5,20 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
 
-from builders.ggufs import weigh
+from builders.ggufs import described, padded
 from builders.links import link_or_copy
 from config.errors import ToolError
 from engines import tools
 
 VERSION = 1  # raise when outputs change
 
-ALIGNMENT = 32  # bytes, of each tensor in a GGUF that llama-quantize writes (GGUF_DEFAULT_ALIGNMENT)
 _NAMES = {"Q2_K": "Q2_K", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "IQ2_XS": "IQ2_XS", "IQ2_S": "IQ2_M"}  # of the file that holds mostly this type
 _LINE = re.compile(
     r"\[ *\d+/ *\d+\] (?P<name>\S+) +- \[(?P<shape>[ \d,]+)\], type = +(?P<type>\w+), size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<target>\w+)\))?"
@@ -38,15 +37,14 @@ class Planned:
 def quantize(out: Path, *, gguf: Path, imatrix: Path, type: str, name: str, threads: int) -> dict[str, Any]:
     """Write `NAME-TYPE.gguf`; BF16 is the 16-bit file itself under that name. Rows that do not fit a type's blocks get another, as llama.cpp decides.
 
-    Returns `file`, `bytes`, `parameters` and `bpw` (bits of tensor data per parameter). Raises ToolError.
+    Returns what `ggufs.described` tells. Raises ToolError.
     """
     target = out / f"{name}-{type}.gguf"
     if type == "BF16":
         link_or_copy(gguf, target)
     else:
         _run(gguf, imatrix, after=(target.resolve(), type, str(threads)))
-    weight = weigh(target)
-    return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "bpw": weight.bpw}
+    return described(target)
 
 
 def mixed(out: Path, *, gguf: Path, imatrix: Path, mix: Path, name: str, tag: str, threads: int) -> dict[str, Any]:
@@ -67,8 +65,7 @@ def mixed(out: Path, *, gguf: Path, imatrix: Path, mix: Path, name: str, tag: st
     if wrong := [f"{tensor} is {found[tensor]} instead of {type}" for tensor, type in types.items() if found[tensor] != type]:
         target.unlink()
         raise ToolError(f"llama-quantize did not keep to the mix: {', '.join(wrong)}. Leave these types out for these tensors: their rows do not fit them.")
-    weight = weigh(target)
-    return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "bpw": weight.bpw}
+    return described(target)
 
 
 def _exactly(name: str) -> str:
@@ -85,19 +82,19 @@ def _base(types: Mapping[str, str], sizes: Mapping[str, int]) -> str:
     return _NAMES.get(quantized[0], quantized[0]) if quantized else "Q8_0"
 
 
-def dry_run_bytes(gguf: Path, type: str, imatrix: Path | None = None) -> int:
-    """Bytes of the file that `quantize` would write, without writing it; exact for the tensors.
+def file_bytes(header: int, tensors: Iterable[Planned]) -> int:
+    """Bytes of a file with these tensors after a header of `header` bytes.
 
     The real file is larger by what it says about the importance matrix: four metadata entries, less than 512 bytes.
-    Some mixes choose other types without an imatrix, so give it when there is one.
     """
-    if type == "BF16":
-        return gguf.stat().st_size
-    return weigh(gguf).header_bytes + sum(-(-tensor.bytes // ALIGNMENT) * ALIGNMENT for tensor in planned(gguf, type, imatrix).values())
+    return header + sum(padded(tensor.bytes) for tensor in tensors)
 
 
 def planned(gguf: Path, type: str, imatrix: Path | None = None) -> Mapping[str, Planned]:
-    """What llama-quantize would make of every tensor, by name, as its `--dry-run` says. Raises ToolError."""
+    """What llama-quantize would make of every tensor, by name, as its `--dry-run` says. Raises ToolError.
+
+    Some mixes choose other types without an imatrix, so give it when there is one.
+    """
     output = _run(gguf, imatrix, before=("--dry-run",), after=(type,))
     found = {match["name"]: _planned(match) for match in map(_LINE.search, output.splitlines()) if match}
     if not found:

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from builders.ggufs import weigh
+from builders.ggufs import described
 from builders.links import link_or_copy
 
 VERSION = 1  # raise when outputs change
 
 
 def stand_in(out: Path, *, gguf: Path, name: str, tag: str) -> dict[str, Any]:
-    """Write `NAME-TAG.gguf` with the bytes of `gguf`. Returns `file`, `bytes`, `parameters` and `bpw`, as for every built variant."""
+    """Write `NAME-TAG.gguf` with the bytes of `gguf`. Returns what `ggufs.described` tells, as for every built variant."""
     target = out / f"{name}-{tag}.gguf"
     link_or_copy(gguf, target)
-    weight = weigh(target)
-    return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "bpw": weight.bpw}
+    return described(target)

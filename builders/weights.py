@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builders.ggufs import Stored
 from config.errors import UpstreamError
 
+_SCALES = ".absmax"  # ends the name of what stands beside each tensor in NF4
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
@@ -93,3 +95,17 @@ def weight_files(folder: Path) -> list[Path]:
 def parameters(files: Iterable[Path]) -> int:
     """Number of values in these safetensors files, a tied tensor counted once."""
     return sum(tensor.elements for file in files for tensor in read_header(file))
+
+
+def stored(folder: Path) -> dict[str, Stored]:
+    """Each tensor of a folder's safetensors files, by name; one in bitsandbytes' NF4 with its scales' bytes, and as many values as it stands for."""
+    tensors = {tensor.name: tensor for file in weight_files(folder) for tensor in read_header(file)}
+    packed = {name.removesuffix(_SCALES): 0 for name in tensors if name.endswith(_SCALES)}
+    found = {}
+    for name, tensor in tensors.items():
+        owner = next((owner for owner in (name, f"{name.partition('.weight.')[0]}.weight") if owner in packed), None)
+        if owner is None:
+            found[name] = Stored(type=tensor.dtype, values=tensor.elements, bytes=tensor.bytes, matrix=len(tensor.shape) > 1)
+        else:
+            packed[owner] += tensor.bytes
+    return found | {name: Stored(type="NF4", values=2 * tensors[name].elements, bytes=size, matrix=True) for name, size in packed.items()}

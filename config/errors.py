@@ -21,6 +21,10 @@ class MeasurementError(SluiceError):
     """A measurement could not be made; its gate therefore blocks."""
 
 
+class UnsupportedModel(MeasurementError):
+    """transformers cannot run the model, or take its gradients, on this machine; llama.cpp may still be able to."""
+
+
 class TemplateRefusal(MeasurementError):
     """A chat template, or the engine that runs it, says in so many words that it does not take this conversation."""
 

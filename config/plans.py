@@ -41,6 +41,8 @@ PROFILES: dict[Profile, tuple[TensorType, ...]] = {
 }
 """Allowed types by profile. `fast-gpu` also keeps ffn_gate and ffn_up equal: ggml_cuda_should_fuse_mul_mat fuses them only when their types are the same."""
 
+ABOVE = 0.1  # of plain NF4's bytes: how much larger a dynamic variant is when its recipe does not say
+
 _UNITS = {"": 1, "b": 1} | {f"{prefix}{unit}": base**power for power, prefix in enumerate("kmgt", 1) for unit, base in (("b", 1000), ("ib", 1024))}
 
 
@@ -92,6 +94,31 @@ class Budget(Strict):
         given = [name for name in ("like", "bytes", "bpw", "fit") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of `like`, `bytes`, `bpw` and `fit`; given: {', '.join(given) or 'none'}")
+        return self
+
+
+class Nf4Budget(Strict):
+    """How large planned NF4 safetensors may be: one of the three, or ABOVE more than plain ones."""
+
+    bytes: Bytes | None = None
+    """Bytes of all weight files; "4.6GB" or a number."""
+    bpw: float | None = Field(default=None, gt=4, lt=16)
+    """Bits of the weight files per parameter, as in the model card."""
+    above: float | None = Field(default=None, gt=0, le=3)
+    """What they may have on top of the plain NF4 variant's bytes, as a share of these: 0.1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_default(cls, value: Any) -> Any:
+        if isinstance(value, dict) and all(value.get(name) is None for name in Nf4Budget.model_fields):
+            return {**value, "above": ABOVE}
+        return value
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Self:
+        given = [name for name in Nf4Budget.model_fields if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of `bytes`, `bpw` and `above` at most; given: {', '.join(given)}")
         return self
 
 

@@ -10,11 +10,12 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
-from config.plans import Budget, GgufType, Profile, Rules
+from config.plans import Budget, GgufType, Nf4Budget, Profile, Rules
 from config.strict import Strict
 from config.words import Kind, Variant
 
 RECIPES = Path(__file__).parent / "recipes"
+GROWING = {"flips", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p"}  # with the number of questions, so that no bound on them holds for samples of any size
 
 
 def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
@@ -67,6 +68,33 @@ def stock_of(tag: str) -> str:
     raise ValueError(f"{tag!r} does not say how large the variant may be, as UD-Q4_K_XL or UD-IQ2_M do; add `like`, `bytes`, `bpw` or `fit` to it")
 
 
+PLAIN_NF4 = "bnb-4bit"  # tag of the plain NF4 variant
+_PLAIN_NF4 = Variant(tag=PLAIN_NF4, kind=Kind.BNB_4BIT)
+
+
+def _names_its_form(tag: str) -> str:
+    if not tag.endswith(f"-{PLAIN_NF4}"):
+        raise ValueError(f"{tag!r} must end in -{PLAIN_NF4}, as dynamic-{PLAIN_NF4} does: the tag is the end of the repo's name, which tells what it holds")
+    return tag
+
+
+class DynamicNf4(Nf4Budget):
+    """Planned NF4 safetensors: the linear layers that 4 bits hurt most stay in 16 bits. A mere tag means a tenth more bytes than plain ones have."""
+
+    tag: Annotated[str, AfterValidator(_names_its_form)] = Field(max_length=40, pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$")
+    """Name of the variant, and of its repo, NAME-TAG: `dynamic-bnb-4bit`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tag_alone(cls, value: Any) -> Any:
+        return {"tag": value} if isinstance(value, str) else value
+
+    @property
+    def budget(self) -> Nf4Budget:
+        """How large the files may be."""
+        return Nf4Budget(**{name: getattr(self, name) for name in Nf4Budget.model_fields})
+
+
 class Variants(Strict):
     """Which variants to build."""
 
@@ -76,31 +104,37 @@ class Variants(Strict):
     """Planned mixes, each no larger than its budget."""
     bnb_4bit: bool = False
     """Plain bitsandbytes NF4 safetensors."""
+    dynamic_bnb_4bit: tuple[DynamicNf4, ...] = ()
+    """Planned NF4 safetensors, each in a repo of its own beside the plain ones'."""
     sixteen_bit: bool = True
     """The fixed 16-bit safetensors."""
 
     def listed(self) -> tuple[Variant, ...]:
         """Every variant of the recipe, in the order in which they are built and shown."""
         sixteen = (Variant(tag="16bit", kind=Kind.SIXTEEN_BIT),) if self.sixteen_bit else ()
-        bnb = (Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT),) if self.bnb_4bit else ()
+        bnb = (_PLAIN_NF4,) if self.bnb_4bit else ()
         stock = tuple(Variant(tag=tag, kind=Kind.GGUF) for tag in self.gguf)
-        planned = tuple(Variant(tag=tag, kind=Kind.GGUF, planned=True, like=entry.like) for tag, entry in self.planned.items())
-        return sixteen + stock + planned + bnb
+        planned = tuple(Variant(tag=entry.tag, kind=Kind.GGUF, planned=True, like=entry.like) for entry in self.dynamic)
+        four_bit = tuple(Variant(tag=entry.tag, kind=Kind.BNB_4BIT, planned=True, like=PLAIN_NF4) for entry in self.dynamic_bnb_4bit)
+        return sixteen + stock + planned + bnb + four_bit
 
     @property
-    def planned(self) -> dict[str, Dynamic]:
-        """The planned mixes by tag."""
-        return {entry.tag: entry for entry in self.dynamic}
+    def planned(self) -> dict[str, Dynamic | DynamicNf4]:
+        """What the recipe says of the planned variants, by tag."""
+        return {entry.tag: entry for entry in self.dynamic} | {entry.tag: entry for entry in self.dynamic_bnb_4bit}
 
     @property
-    def yardsticks(self) -> tuple[GgufType, ...]:
-        """The stock mixes that planned ones are compared with and that are not among the variants."""
-        return tuple(dict.fromkeys(entry.like for entry in self.dynamic if entry.like is not None and entry.like not in self.gguf))
+    def yardsticks(self) -> tuple[Variant, ...]:
+        """What planned variants are compared with and what is not among the variants: stock mixes, plain NF4."""
+        stock = dict.fromkeys(entry.like for entry in self.dynamic if entry.like is not None and entry.like not in self.gguf)
+        plain = (_PLAIN_NF4,) if self.dynamic_bnb_4bit and not self.bnb_4bit else ()
+        return (*(Variant(tag=tag, kind=Kind.GGUF) for tag in stock), *plain)
 
     @model_validator(mode="after")
     def _tags_are_unique(self) -> Self:
         # llama.cpp matches a tag in any case, and a planned mix under a stock mix's name would be taken for it
-        taken = [tag.lower() for tag in ("16bit", "bnb-4bit", *get_args(GgufType), *(entry.tag for entry in self.dynamic))]
+        planned = [variant.tag for variant in self.listed() if variant.planned]
+        taken = [tag.lower() for tag in ("16bit", PLAIN_NF4, *get_args(GgufType), *planned)]
         repeated = {tag for tag in self.gguf if self.gguf.count(tag) > 1} | {tag for tag in self.planned if taken.count(tag.lower()) > 1}
         if repeated:
             raise ValueError(f"every variant needs a tag of its own, and none may have a stock mix's name; repeated: {', '.join(sorted(repeated))}")
@@ -153,7 +187,25 @@ class Mmlu(Strict):
     """The prompt: hendrycks/test's own text; through the model's chat template, for instruct models: Llama's "The best answer is", or plain questions."""
     shots: int = Field(default=5, ge=0, le=5)
     questions_per_subject: int | None = Field(default=None, gt=0)
-    """Ask only the first so many questions of each subject; all when absent."""
+    """The first sample: ask the first so many questions of each subject; all when absent."""
+    most_questions_per_subject: int | None = Field(default=None, gt=0)
+    """Extend it to at most so many, for the variants with a gate that the sample leaves undecided; four times `questions_per_subject` when absent."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        first, most = self.questions_per_subject, self.most_questions_per_subject
+        if most is not None and first is None:
+            raise ValueError("`most_questions_per_subject` goes with `questions_per_subject`: without that, all questions are asked at once")
+        if most is not None and first is not None and most < first:
+            raise ValueError(f"`most_questions_per_subject` ({most}) must not be less than `questions_per_subject` ({first}), which the first sample takes")
+        return self
+
+    @property
+    def most(self) -> int | None:
+        """Questions of a subject that the sample may be extended to; None: the first sample has all."""
+        if self.questions_per_subject is None:
+            return None
+        return 4 * self.questions_per_subject if self.most_questions_per_subject is None else self.most_questions_per_subject
 
 
 class Generation(Strict):
@@ -187,9 +239,9 @@ class Gate(Strict):
     at_most: float | None = None
     at_least: float | None = None
     relative_to: str | None = None
-    """What the bound is relative to: the tag of a variant of the same recipe; `stock`, the stock mix of the same size, which applies to planned mixes only; or
-    `published`, what was last published of the same variant of the same upstream repo. What was measured on other text or questions cannot be compared, which
-    blocks like a measurement that is missing; before anything is published, the gate passes and says so."""
+    """What the bound is relative to: the tag of a variant of the same recipe; `stock`, the stock mix of the same size, or plain NF4, which applies to planned
+    variants only; or `published`, what was last published of the same variant of the same upstream repo. What was measured on other text or questions cannot
+    be compared, which blocks like a measurement that is missing; before anything is published, the gate passes and says so."""
     compare: Literal["ratio", "difference"] | None = None
     """With `relative_to`: whether the bound is a factor of the other value or is added to it."""
     kinds: tuple[Kind, ...] = tuple(Kind)
@@ -238,6 +290,11 @@ class Recipe(Strict):
         for gate in self.gates:
             if gate.relative_to not in {None, "published", "stock", *tags}:
                 raise ValueError(f"gate {gate.name} is relative to {gate.relative_to}, which is neither `published` nor `stock` nor a variant of this recipe")
+            if gate.measure in GROWING and self.evaluation.mmlu.most != self.evaluation.mmlu.questions_per_subject:
+                raise ValueError(
+                    f"gate {gate.name} is on {gate.measure}, which depends on how many questions are asked, and these may be extended: use flips.share or "
+                    "mmlu.difference, or set `most_questions_per_subject` to `questions_per_subject`"
+                )
             if unknown := sorted(set(gate.tags) - tags):
                 raise ValueError(f"gate {gate.name} names variants that this recipe does not build: {', '.join(unknown)}")
         return self

@@ -46,8 +46,8 @@ class Variant:
 
     tag: str  # "Q4_K_M", "bnb-4bit", "16bit"
     kind: Kind
-    planned: bool = False  # its mix of types was planned for this model
-    like: str | None = None  # of a planned mix: the tag of the stock mix of the same size, which relative gates call `stock`
+    planned: bool = False  # which of its tensors have which type was planned for this model
+    like: str | None = None  # of a planned one: the tag of the stock mix of the same size, or of plain NF4; relative gates call it `stock`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a variant's figures were measured on, and how each window of the evaluation text bears on their error."""
+    """What some of a variant's figures were measured on, windows of text or questions, and how each of these bears on their error."""
 
     basis: Mapping[str, str]  # by the first word of a measurement's name a digest; only where it is the same can figures be compared
     windows: str = ""  # digest of the windows' tokens: where it is the same, two variants were measured on the same windows in the same order
     influences: Mapping[str, Sequence[float | None]] = field(default_factory=dict)  # by measurement and window; see `qa.divergence.influence`
+    answers: Mapping[str, str] = field(default_factory=dict)  # by subject, a character for each question; see `qa.mmlu.pairs`
     look: int = 1  # how often the sample was looked at
     looks: int = 1  # how often it may be
 

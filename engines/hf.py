@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, __version__
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from config.errors import MeasurementError
+from config.errors import MeasurementError, UnsupportedModel
 from engines import chat
 from engines.model import Floats, Message, useful_threads
 
@@ -27,20 +29,63 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: Path) -> PreTrainedModel:
+def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The causal language model in `folder`, ready to evaluate, from safetensors only.
 
     What is stored in 16 bits is computed in float32: the weights are exactly the stored ones, and figures do not depend on how a CPU rounds activations.
-    A bitsandbytes folder keeps its 4-bit weights. Raises MeasurementError when it cannot be loaded.
+    Another `dtype` is for `engines.streaming`. A bitsandbytes folder keeps its 4-bit weights. Raises UnsupportedModel when transformers has no code for its
+    architecture, or code that needs a package which is not there, and MeasurementError when it cannot be loaded for another reason.
     """
-    try:
+    with _loading(folder):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa"
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, attn_implementation="sdpa"
         )
-    except Exception as error:
-        raise MeasurementError(f"transformers cannot load a model from {folder}: {error}. Look at config.json and the safetensors files there.") from error
     model.eval()  # type: ignore[no-untyped-call]
     return model
+
+
+def outline(folder: Path) -> PreTrainedModel:
+    """The network in `folder` without its weights: parameters on the meta device, buffers in float32. Raises what `load_model` does."""
+    with _loading(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with init_empty_weights(include_buffers=False):
+            network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call] # it has no types
+        network.tie_weights()
+    return network
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype of 16 bits in which all weights in `folder` are stored, or float32 where they are not all in one such. Raises MeasurementError."""
+    found = set()
+    with _loading(folder):
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    return {("BF16",): torch.bfloat16, ("F16",): torch.float16}.get(tuple(found), torch.float32)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Raises UnsupportedModel or MeasurementError for what transformers raises while the block loads the model in `folder`."""
+    try:
+        yield
+    except ImportError as error:
+        raise UnsupportedModel(f"transformers {__version__} cannot run the model without a package that is not installed: {error}.") from error
+    except Exception as error:  # the files are a stranger's: any parser below may raise anything
+        if (architecture := _architecture(folder)) is not None and architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise UnsupportedModel(
+                f"transformers {__version__} has no code for language models of the architecture {architecture!r}, and code from a release is not run."
+            ) from error
+        raise MeasurementError(f"transformers cannot load a model from {folder}: {error}. Look at config.json and the safetensors files there.") from error
+
+
+def _architecture(folder: Path) -> str | None:
+    """The model type that config.json names, if it can be read and names one."""
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return named if isinstance(named, str) and named else None
 
 
 def render_chat(
@@ -89,23 +134,31 @@ def end_tokens(folder: Path) -> frozenset[int]:
 
 def not_finite(folder: Path) -> list[str]:
     """The tensors of the safetensors files in `folder` that hold an infinity or a NaN, as `file: tensor`. Raises MeasurementError."""
-    names = []
+    return [f"{file.name}: {name}" for file, name, values in weights(folder) if not torch.isfinite(values).all()]
+
+
+def weights(folder: Path) -> Iterator[tuple[Path, str, torch.Tensor]]:
+    """File, name and values of each floating-point tensor of the safetensors files in `folder`, one at a time. Raises MeasurementError."""
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (it is no dict)
-                    tensor = tensors.get_tensor(name)
-                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                        names.append(f"{file.name}: {name}")
+                    if (values := tensors.get_tensor(name)).is_floating_point():
+                        yield file, name, values
         except (OSError, SafetensorError) as error:
             raise MeasurementError(f"{file} cannot be read: {error}. It is damaged or no safetensors file.") from error
-    return names
+
+
+def context(network: PreTrainedModel) -> int:
+    """Most tokens that one sequence can hold."""
+    config: Any = network.config.get_text_config()
+    return int(config.max_position_embeddings)
 
 
 @contextmanager
-def open_model(folder: Path, *, threads: int) -> Iterator["HfModel"]:
+def open_model(folder: Path, *, threads: int, dtype: torch.dtype = torch.float32) -> Iterator["HfModel"]:
     """Model and tokenizer of `folder` while the block runs, on `threads` CPU threads at most. Raises MeasurementError when they cannot be loaded."""
-    tokenizer, network = load_tokenizer(folder), load_model(folder)
+    tokenizer, network = load_tokenizer(folder), load_model(folder, dtype=dtype)
     before = torch.get_num_threads()
     torch.set_num_threads(useful_threads(network.num_parameters(), threads))
     try:
@@ -125,8 +178,7 @@ class HfModel:
     @property
     def context(self) -> int:
         """Most tokens that one sequence can hold."""
-        config: Any = self.network.config.get_text_config()
-        return int(config.max_position_embeddings)
+        return context(self.network)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """See `engines.model.Model`."""

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +11,12 @@ from typing import Any
 
 import llama_cpp.llama_cpp as c
 import numpy as np
+import numpy.typing as npt
 
 from config.errors import MeasurementError, ToolError
 from engines.model import Floats, useful_threads
 
-BATCH = 512  # tokens in one call of llama_decode
+BATCH = 512  # tokens in one call of llama_decode, at most
 NO_TOKEN = -1  # LLAMA_TOKEN_NULL
 ERROR, CONTINUED = 4, 5  # levels of ggml_log_level
 
@@ -43,24 +44,28 @@ def open_vocabulary(path: Path) -> Iterator["Vocabulary"]:
 
 
 @contextmanager
-def open_model(path: Path, *, context: int, threads: int, sequences: int = 1, check_tensors: bool = False) -> Iterator["LlamaModel"]:
+def open_model(
+    path: Path, *, context: int, threads: int, sequences: int = 1, batch: int = BATCH, check_tensors: bool = False, hidden: bool = False
+) -> Iterator["LlamaModel"]:
     """A GGUF model ready to evaluate while the block runs.
 
     `context` is how many tokens its memory holds, all sequences together; `threads` the most to use; `sequences` how many continuations of one prefix are
-    evaluated at a time; `check_tensors` reads every tensor and refuses values that are not finite. Raises ToolError when llama.cpp cannot load the file.
+    evaluated at a time; `batch` how many tokens: fewer need less memory; `check_tensors` reads every tensor and refuses values that are not finite; `hidden` is
+    what the method of that name needs. Raises ToolError when llama.cpp cannot load the file.
     """
     with _loaded(path, vocab_only=False, check_tensors=check_tensors) as model:
         settings = c.llama_context_default_params()
         settings.n_ctx = context
-        settings.n_batch = settings.n_ubatch = BATCH
+        settings.n_batch = settings.n_ubatch = batch
         settings.n_threads = settings.n_threads_batch = useful_threads(int(c.llama_model_n_params(model)), threads)
         settings.n_seq_max = sequences + 1  # sequence 0 holds the prefix
+        settings.embeddings = hidden
         settings.kv_unified = True  # so that sequences share the cells of a common prefix
         pointer = c.llama_init_from_model(model, settings)
         if pointer is None:
             raise ToolError(f"llama.cpp cannot evaluate {path} with a context of {context} tokens: {_reason()}. Is there enough memory?")
         try:
-            yield LlamaModel(vocabulary=Vocabulary(path=path, model=model), context=context, sequences=sequences, pointer=pointer, batch=_Batch())
+            yield LlamaModel(vocabulary=Vocabulary(path=path, model=model), context=context, sequences=sequences, pointer=pointer, batch=_Batch(batch))
         finally:
             c.llama_free(pointer)
 
@@ -178,16 +183,21 @@ class Vocabulary:
         return buffer.raw[: max(0, written)].decode("utf-8", errors="replace")
 
 
-class _Batch:
-    """A llama_batch of BATCH tokens in numpy's memory: written by columns, which is many times faster than by ctypes' elements."""
+Entries = npt.NDArray[np.int32]
+"""Tokens to evaluate (n, 4): token, position, sequence, and whether its logits are wanted."""
 
-    def __init__(self) -> None:
-        self.tokens, self.positions, self.sequences = (np.zeros(BATCH, dtype=np.int32) for _ in range(3))
-        self.wanted = np.zeros(BATCH, dtype=np.int8)
-        self._counts = np.ones(BATCH, dtype=np.int32)  # each token belongs to one sequence
+
+class _Batch:
+    """A llama_batch of at most `size` tokens in numpy's memory: written by columns, which is many times faster than by ctypes' elements."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.tokens, self.positions, self.sequences = (np.zeros(size, dtype=np.int32) for _ in range(3))
+        self.wanted = np.zeros(size, dtype=np.int8)
+        self._counts = np.ones(size, dtype=np.int32)  # each token belongs to one sequence
         integer = ctypes.POINTER(ctypes.c_int32)
         start = self.sequences.ctypes.data
-        self._lists = (integer * BATCH)(*(ctypes.cast(start + 4 * i, integer) for i in range(BATCH)))
+        self._lists = (integer * size)(*(ctypes.cast(start + 4 * i, integer) for i in range(size)))
         self.struct = c.llama_batch(
             n_tokens=0,
             token=self.tokens.ctypes.data_as(integer),
@@ -198,12 +208,11 @@ class _Batch:
             logits=self.wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
-    def fill(self, entries: Sequence[tuple[int, int, int, bool]]) -> int:
-        """Write (token, position, sequence, wanted) entries; how many are wanted."""
+    def fill(self, entries: Entries) -> int:
+        """Write entries; how many are wanted."""
         count = self.struct.n_tokens = len(entries)
-        columns = np.array(entries, dtype=np.int32).reshape(count, 4).T
-        self.tokens[:count], self.positions[:count], self.sequences[:count], self.wanted[:count] = columns
-        return int(columns[3].sum())
+        self.tokens[:count], self.positions[:count], self.sequences[:count], self.wanted[:count] = entries.T
+        return int(entries[:, 3].sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,24 +235,36 @@ class LlamaModel:
 
     def logits(self, tokens: Sequence[int], first: int) -> Floats:
         """See `engines.model.Model`."""
+        return self._whole(self.logits_in_parts(tokens, first))
+
+    def logits_in_parts(self, tokens: Sequence[int], first: int) -> Iterator[Floats]:
+        """The same in consecutive parts of at most a batch, none of them copied: each is llama.cpp's memory, and valid until the next is asked for."""
         self._clear()
-        return self._decode([(token, position, 0, position >= first) for position, token in enumerate(tokens)])
+        yield from self._decoded(_sequence(tokens, first))
+
+    def hidden(self, tokens: Sequence[int]) -> Floats:
+        """What enters the output matrix (len(tokens), width) at each position of one sequence; the model must be open with `hidden`."""
+        self._clear()
+        width = int(c.llama_model_n_embd(self.vocabulary.model))
+        rows = [
+            np.ctypeslib.as_array(c.llama_get_embeddings(self.pointer), (len(logits), width)).copy() for logits in self._decoded(_sequence(tokens, first=0))
+        ]
+        return np.concatenate(rows)
 
     def continuations(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Floats:
         """See `engines.model.Model`. As many suffixes as memory, sequences and one batch allow are evaluated together."""
         self._clear()
-        self._decode([(token, position, 0, False) for position, token in enumerate(prefix)])
-        rows = [self._branches(prefix, group) for group in self._groups(suffixes, room=min(BATCH, self.context - len(prefix)))]
+        self._decode(_sequence(prefix, first=len(prefix)))
+        rows = [self._branches(prefix, group) for group in self._groups(suffixes, room=min(self.batch.size, self.context - len(prefix)))]
         return np.concatenate(rows) if rows else np.zeros((0, self.vocabulary.size), dtype=np.float32)
 
     def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
         """See `engines.model.Model`."""
         self._clear()
-        last = len(prompt) - 1
-        row = self._decode([(token, position, 0, position == last) for position, token in enumerate(prompt)])
+        row = self._decode(_sequence(prompt, first=len(prompt) - 1))
         answer = [int(row[-1].argmax())]
         while answer[-1] not in stop and len(answer) < max_tokens and len(prompt) + len(answer) < self.context:
-            row = self._decode([(answer[-1], len(prompt) + len(answer) - 1, 0, True)])
+            row = self._decode(np.array([(answer[-1], len(prompt) + len(answer) - 1, 0, True)], dtype=np.int32))
             answer.append(int(row[-1].argmax()))
         return answer
 
@@ -265,7 +286,7 @@ class LlamaModel:
         for branch, suffix in enumerate(suffixes, start=1):
             c.llama_memory_seq_cp(memory, 0, branch, -1, -1)
             entries += [(token, len(prefix) + i, branch, i == len(suffix) - 1) for i, token in enumerate(suffix)]
-        rows = self._decode(entries)
+        rows = self._decode(np.array(entries, dtype=np.int32))
         for branch in range(1, len(suffixes) + 1):
             c.llama_memory_seq_rm(memory, branch, -1, -1)
         return rows
@@ -273,23 +294,33 @@ class LlamaModel:
     def _clear(self) -> None:
         c.llama_memory_clear(c.llama_get_memory(self.pointer), True)
 
-    def _decode(self, entries: Sequence[tuple[int, int, int, bool]]) -> Floats:
-        """Evaluate (token, position, sequence, wanted) entries; logits (number of wanted, vocabulary) in their order. Raises MeasurementError."""
-        rows = [self._decode_batch(entries[start : start + BATCH]) for start in range(0, len(entries), BATCH)]
-        rows = [part for part in rows if len(part)]
-        if len(rows) == 1:
-            return rows[0]  # concatenating would copy what may be the largest array of all
-        return np.concatenate(rows) if rows else np.zeros((0, self.vocabulary.size), dtype=np.float32)
+    def _decode(self, entries: Entries) -> Floats:
+        """Evaluate entries; logits (number of wanted, vocabulary) in their order. Raises MeasurementError."""
+        return self._whole(self._decoded(entries))
 
-    def _decode_batch(self, entries: Sequence[tuple[int, int, int, bool]]) -> Floats:
-        wanted, count = self.batch.fill(entries), len(entries)
-        _errors.clear()
-        status = c.llama_decode(self.pointer, self.batch.struct)
-        if status != 0:
-            why = "its memory is full" if status == 1 else _reason()
-            raise MeasurementError(f"llama.cpp cannot evaluate {self.vocabulary.path} on {count} tokens: {why} (code {status}, room for {self.context}).")
-        shape = (wanted, self.vocabulary.size)
-        return np.ctypeslib.as_array(c.llama_get_logits(self.pointer), shape).copy() if wanted else np.zeros(shape, dtype=np.float32)
+    def _whole(self, parts: Iterable[Floats]) -> Floats:
+        copies = [part.copy() for part in parts]
+        if len(copies) == 1:
+            return copies[0]  # concatenating would copy what may be the largest array of all once more
+        return np.concatenate(copies) if copies else np.zeros((0, self.vocabulary.size), dtype=np.float32)
+
+    def _decoded(self, entries: Entries) -> Iterator[Floats]:
+        """Evaluate entries, a batch at a time; the logits of each that has any, in llama.cpp's memory. Raises MeasurementError."""
+        for start in range(0, len(entries), self.batch.size):
+            wanted, count = self.batch.fill(entries[start : start + self.batch.size]), self.batch.struct.n_tokens
+            _errors.clear()
+            status = c.llama_decode(self.pointer, self.batch.struct)
+            if status != 0:
+                why = "its memory is full" if status == 1 else _reason()
+                raise MeasurementError(f"llama.cpp cannot evaluate {self.vocabulary.path} on {count} tokens: {why} (code {status}, room for {self.context}).")
+            if wanted:
+                yield np.ctypeslib.as_array(c.llama_get_logits(self.pointer), (wanted, self.vocabulary.size))
+
+
+def _sequence(tokens: Sequence[int], first: int) -> Entries:
+    """One sequence from its beginning, with logits from position `first` on."""
+    positions = np.arange(len(tokens), dtype=np.int32)
+    return np.column_stack([np.asarray(tokens, dtype=np.int32), positions, np.zeros_like(positions), (positions >= first).astype(np.int32)])
 
 
 def _token(value: int) -> int | None:

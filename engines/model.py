@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 Message = Mapping[str, Any]
 """One turn of a conversation: `role`, `content`, and whatever else a template reads (`tool_calls`, …)."""
@@ -20,6 +21,12 @@ def useful_threads(parameters: int, most: int) -> int:
     On two cores that other programs also use, a second thread made a model of 3.7M parameters eight times slower, in either engine.
     """
     return min(most, 1 + parameters // PARAMETERS_PER_THREAD)
+
+
+def log_softmax(logits: Floats) -> Doubles:
+    """Log-probabilities in nats, float64, over the last axis."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 class Model(Protocol):

@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from config.words import Kind, Measurement, Patch, Release, Verdict
-from publishers import markdown, ollama
+from publishers import markdown, ollama, shown
 from publishers.manifest import Waiver
 from publishers.markdown import Markdown
 from publishers.naming import checked_path
@@ -60,15 +60,24 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Linear modules of one kind that stay in 16 bits."""
+
+    module: str  # "mlp.down_proj"
+    layers: tuple[int, ...]  # in which it does, counted from 0; none when it is outside of layers
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mix:
     """What a planned variant consists of."""
 
-    stock: str | None  # the stock mix of the same size
-    replaced: bool  # the stock mix was better, so its file is published
+    stock: str | None  # the stock mix of the same size, or plain NF4
+    replaced: bool  # the stock one was better, so its file is published
     rounded: bool  # anew, so that the errors of columns cancel
     types: tuple[TypeUse, ...]  # most bytes first
-    more: tuple[Change, ...]  # most changed first
-    fewer: tuple[Change, ...]
+    more: tuple[Change, ...] = ()  # most changed first
+    fewer: tuple[Change, ...] = ()
+    kept: tuple[Kept, ...] = ()  # of NF4
 
     @property
     def bytes(self) -> int:
@@ -95,15 +104,17 @@ class Method:
     """What was measured on."""
 
     texts: tuple[str, ...]  # names of the evaluation texts
-    tokens: int  # scored for divergence
+    tokens: int  # scored for divergence, of each variant at least
     windows: int
     context: int  # tokens of a window
-    questions: int  # of the multiple-choice test
+    questions: int  # of the multiple-choice test, of each variant at least
     shots: int
     prompts: int  # greedy answers that had to stop by themselves
     calibration: tuple[str, ...] = ()  # names of the calibration texts of the imatrix
     calibration_tokens: int = 0
     form: str = "hendrycks"  # of the prompts, as the recipe names it
+    most_tokens: int = 0  # of the variants whose gates the first sample left undecided
+    most_questions: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +148,8 @@ def render(card: Card) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"code": markdown.code, "word": markdown.word, "size": _size, "share": _share, "nats": _nats, "flips": _flips, "number": _number}
-    environment.filters |= {"changes": _changes}
+    environment.filters |= {"code": markdown.code, "word": markdown.word, "size": shown.size, "share": shown.share, "nats": shown.nats}
+    environment.filters |= {"flips": _flips, "number": _number, "changes": _changes, "kept": _kept}
     for row in card.rows:
         checked_path(row.file)
     parameters = ollama.sampling(card.sampling)
@@ -152,6 +163,7 @@ def render(card: Card) -> str:
         "planned": [row for row in card.rows if row.mix is not None],
         "waived": [(row, waiver) for row in card.rows for waiver in row.waivers],
         "sixteen_bit": card.kind is Kind.SIXTEEN_BIT,
+        "four_bit": card.kind is Kind.BNB_4BIT,
     }
     return environment.get_template("card.md.j2").render(context)
 
@@ -192,29 +204,14 @@ def _number(value: float) -> str:
     return f"{value:,}"
 
 
-def _size(value: int) -> str:
-    """Bytes in decimal units, as the Hub shows them."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if value >= unit:
-            return f"{value / unit:.2f} {name}"
-    return f"{value} B"
-
-
-def _nats(found: Measurement | None) -> str:
-    if found is None:
-        return "—"
-    return f"{found.value:.5f}" + (f" ± {found.stderr:.5f}" if found.stderr is not None else "")
-
-
-def _share(found: Measurement | None) -> str:
-    """A share of 1 in percent."""
-    if found is None:
-        return "—"
-    return f"{100 * found.value:.2f}" + (f" ± {100 * found.stderr:.2f}" if found.stderr is not None else "") + " %"
-
-
 def _changes(changes: Sequence[Change]) -> Markdown:
     return Markdown(", ".join(f"{markdown.code(change.tensors)} ({change.bits:.2f} instead of {change.stock_bits:.2f})" for change in changes))
+
+
+def _kept(modules: Sequence[Kept]) -> Markdown:
+    """Each kind of module with the layers in which it is: `mlp.down_proj` (layers 1, 7)."""
+    told = {item.module: f" (layer{'s' if len(item.layers) > 1 else ''} {', '.join(map(str, item.layers))})" if item.layers else "" for item in modules}
+    return Markdown("; ".join(markdown.code(module) + layers for module, layers in told.items()))
 
 
 def _flips(found: Measurement | None) -> str:

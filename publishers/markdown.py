@@ -4,10 +4,11 @@ Character references do it, for they cannot take part in any structure; a backsl
 Text is safe anywhere but at the beginning of a line.
 """
 
-import json
 import re
 import unicodedata
 from typing import Any
+
+from publishers import shown
 
 _MARKUP = re.compile(r"[\\`*\[\]<|~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")  # `_` inside a word is never emphasis
 _WORD = re.compile(r"[A-Za-z0-9._/-]+")
@@ -16,7 +17,6 @@ _LINK = re.compile(r"(?i)(?<=[a-z]):(?=//)|(?<=\bwww)\.")
 _JOINER = "\N{WORD JOINER}"  # breaks up what a renderer would turn into a link, and shows nothing
 
 EXCERPT = 160  # characters of a value that a card shows
-CONTEXT = 40  # characters kept before the place where two long values part
 
 
 class Markdown(str):
@@ -49,18 +49,5 @@ def code(value: object) -> Markdown:
 
 def excerpts(before: Any, after: Any) -> tuple[Markdown, Markdown]:
     """Two JSON values as code. Long strings are cut to the place where they part, so that a change of a whole template stays readable."""
-    one, other = _json(before), _json(after)
-    start = 0
-    if max(len(one), len(other)) > EXCERPT:
-        shared = next((index for index, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
-        start = max(0, shared - CONTEXT)
-    return _cut(one, start), _cut(other, start)
-
-
-def _json(value: Any) -> str:
-    return "absent" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _cut(value: str, start: int) -> Markdown:
-    end = start + EXCERPT
-    return code(("… " if start else "") + value[start:end] + (" …" if len(value) > end else ""))
+    one, other = shown.excerpts(before, after, EXCERPT)
+    return code(one), code(other)

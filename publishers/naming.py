@@ -4,7 +4,7 @@ import re
 
 from config.errors import ConfigurationError
 from config.settings import REPO_ID
-from config.words import Kind
+from config.words import Kind, Variant
 
 MANIFEST = "sluice-manifest.json"
 CARD = "README.md"
@@ -13,27 +13,22 @@ IMATRIX = "imatrix.gguf"
 OLLAMA_PARAMS = "params"
 OLLAMA_TEMPLATE = "template"
 
-_SUFFIX = {Kind.GGUF: "-GGUF", Kind.SIXTEEN_BIT: "", Kind.BNB_4BIT: "-bnb-4bit"}
-_TAG = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*")
 _PATH = re.compile(r"[A-Za-z0-9._-]{1,200}(?:/[A-Za-z0-9._-]{1,200}){0,4}")
 
 
-def repo_id(kind: Kind, namespace: str, name: str) -> str:
-    """`namespace/NAME-GGUF`, `namespace/NAME` or `namespace/NAME-bnb-4bit`. Raises ConfigurationError when the Hub would not accept it."""
-    repo = f"{namespace}/{name}{_SUFFIX[kind]}"
+def repo_id(variant: Variant, namespace: str, name: str) -> str:
+    """The repo of a variant: `namespace/NAME-GGUF` for all GGUF files, `namespace/NAME`, and for NF4 one each, `namespace/NAME-bnb-4bit` by the tag `bnb-4bit`.
+
+    Raises ConfigurationError when the Hub would not accept it.
+    """
+    suffix = {Kind.GGUF: "-GGUF", Kind.SIXTEEN_BIT: "", Kind.BNB_4BIT: f"-{variant.tag}"}[variant.kind]
+    repo = f"{namespace}/{name}{suffix}"
     if not re.fullmatch(REPO_ID, repo) or any(bad in repo for bad in ("--", "..")) or repo.endswith((".", "-", ".git")):
         raise ConfigurationError(
             f"{repo!r} cannot be the name of a repo: the Hub wants one namespace and one name of letters, digits, `.`, `_` and `-`, "
             "without `--` or `..`, at most 96 characters each. Choose another namespace, or do not watch this upstream."
         )
     return repo
-
-
-def gguf_file(name: str, tag: str) -> str:
-    """`NAME-TAG.gguf`: llama.cpp matches `TAG` right before the extension, in any case. Raises ConfigurationError on a tag it would not find."""
-    if not _TAG.fullmatch(tag):
-        raise ConfigurationError(f"{tag!r} cannot be the tag of a GGUF variant: use letters, digits, `_` and `-`, as in `UD-Q4_K_XL`.")
-    return checked_path(f"{name}-{tag}.gguf")
 
 
 def checked_path(path: str) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from config.errors import MeasurementError
 from config.words import Measurement
@@ -92,17 +91,7 @@ def _watched(network: torch.nn.Module, largest: dict[str, float]) -> Iterator[No
 
 def _weights(folder: Path) -> list[str]:
     """What is wrong with the matrices in float16, in words. Raises MeasurementError when a file cannot be read."""
-    found = []
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (it is no dict)
-                    values = tensors.get_tensor(name)
-                    if values.is_floating_point() and values.ndim > 1 and (fault := _fault(values.float())):
-                        found.append(f"{name} {fault}")
-        except (OSError, SafetensorError) as error:
-            raise MeasurementError(f"{file} cannot be read: {error}. It is damaged or no safetensors file.") from error
-    return found
+    return [f"{name} {fault}" for _, name, values in hf.weights(folder) if values.ndim > 1 and (fault := _fault(values.float()))]
 
 
 def _fault(values: torch.Tensor) -> str:

@@ -7,7 +7,7 @@ are clustered by window, because tokens of one text are not independent.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from config.errors import MeasurementError, SluiceError
 from config.words import Measurement
-from engines.model import Floats
+from engines.model import Doubles, Floats
 from qa.texts import Windows
 
-Evaluate = Callable[[Sequence[int], int], Floats]
-"""Logits (len(tokens) - first, vocabulary) of a sequence of tokens from position `first`: `engines.model.Model.logits`."""
+Evaluate = Callable[[Sequence[int], int], Floats | Iterable[Floats]]
+"""Logits (len(tokens) - first, vocabulary) of a sequence of tokens from position `first`, whole as from `engines.model.Model.logits`, or in consecutive parts
+that may share memory, as from `engines.llama.LlamaModel.logits_in_parts`."""
 
-Doubles = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
 
 BLOCK = 1 << 17  # logits handled at a time: their float32 values and what is computed from them stay in a core's cache
@@ -77,7 +77,8 @@ def compare_all(
     """Score several variants beside one pass of the reference, `workers` models at a time; a variant that cannot be scored comes back as its error.
 
     `scored` (windows, context) marks the tokens to score, of which those in the first half of a window are left out; without it all later ones count. The
-    reference's logits and probabilities of three windows at most are in memory. Raises MeasurementError when the reference cannot be evaluated.
+    reference's logits and probabilities of two windows are in memory, or of three where there are few variants. Raises MeasurementError when the reference
+    cannot be evaluated.
     """
     first = windows.shape[1] // 2
     wanted = np.ones_like(windows, dtype=bool)[:, first + 1 :] if scored is None else scored[:, first + 1 :].astype(bool)
@@ -85,47 +86,55 @@ def compare_all(
     failed: dict[int, tuple[int, SluiceError]] = {}  # by variant, the first window that could not be scored, whichever task came to it first
     turns = [Lock() for _ in range(1 + len(variants))]  # a model evaluates one window at a time
 
-    def logits(model: int, evaluate: Evaluate, number: int) -> Floats:
-        with turns[model]:
-            rows = evaluate(windows[number].tolist(), first)[:-1]  # the last position's next token is unknown
-        return rows if wanted[number].all() else rows[wanted[number]]
+    def rows(evaluate: Evaluate, number: int) -> Iterator[Floats]:
+        return _wanted(evaluate(windows[number].tolist(), first), wanted[number])
 
     def prepare(number: int) -> _Base:
-        return _base(logits(0, reference, number), number)
+        with turns[0]:
+            return _base(rows(reference, number), int(wanted[number].sum()), number)
 
     def score(index: int, number: int, base: "Future[_Base]") -> None:
         original = base.result()
         if index in failed and failed[index][0] < number:
             return
         try:
-            rows = logits(1 + index, variants[index], number)
-            table[index, :, number, wanted[number]] = _score(original, rows, windows[number, first + 1 :][wanted[number]], number).T
+            with turns[1 + index]:
+                found = _score(original, rows(variants[index], number), windows[number, first + 1 :][wanted[number]], number)
+            table[index, :, number, wanted[number]] = found.T
         except SluiceError as error:
             with turns[1 + index]:
                 failed[index] = min(failed.get(index, (number, error)), (number, error), key=lambda found: found[0])
 
     with ThreadPoolExecutor(max_workers=workers) as pool:
         try:
-            _run(pool, [int(number) for number in np.flatnonzero(wanted.any(axis=1))], len(variants), prepare, score)
+            _run(pool, [int(number) for number in np.flatnonzero(wanted.any(axis=1))], len(variants), workers, prepare, score)
         finally:
             pool.shutdown(cancel_futures=True)
     return [failed[index][1] if index in failed else Scores(**dict(zip(Scores.__annotations__, table[index], strict=True))) for index in range(len(variants))]
 
 
 def _run(
-    pool: ThreadPoolExecutor, numbers: Sequence[int], variants: int, prepare: Callable[[int], _Base], score: Callable[[int, int, "Future[_Base]"], None]
+    pool: ThreadPoolExecutor,
+    numbers: Sequence[int],
+    variants: int,
+    workers: int,
+    prepare: Callable[[int], _Base],
+    score: Callable[[int, int, "Future[_Base]"], None],
 ) -> None:
-    """Do every window's tasks. The reference is one window ahead of the variants, so no worker waits for it, and no window waits for the slowest model.
+    """Do every window's tasks. The reference is ahead by as much as keeps every worker busy: no window waits for the slowest model, and few are in memory.
 
     The pool starts tasks in the order in which they are submitted, so a task that waits for a reference finds it done or being done: there is no deadlock.
     """
-    ahead = deque(pool.submit(prepare, number) for number in numbers[:1])
+    ahead = [pool.submit(prepare, number) for number in numbers[:1]]
     pending: deque[list[Future[None]]] = deque()
     for number, following in zip(numbers, [*numbers[1:], None], strict=True):
-        if following is not None:
-            ahead.append(pool.submit(prepare, following))
-        base = ahead.popleft()
-        pending.append([pool.submit(score, index, number, base) for index in range(variants)])
+        base = ahead.pop()
+        tasks = []
+        for index in range(variants):
+            if index == max(0, variants - workers) and following is not None:
+                ahead.append(pool.submit(prepare, following))
+            tasks.append(pool.submit(score, index, number, base))
+        pending.append(tasks)
         if len(pending) > 1:
             _settle(pending.popleft())
     for tasks in pending:
@@ -137,62 +146,85 @@ def _settle(tasks: Iterable["Future[None]"]) -> None:
         task.result()
 
 
-def _base(logits: Floats, number: int) -> _Base:
-    probabilities, log_sum = np.empty_like(logits), np.empty(len(logits))
-    for rows in _blocks(logits):
-        _require_finite(logits[rows], "16-bit model", number)
-        peak = logits[rows].max(axis=1, keepdims=True)
-        weights = np.exp(logits[rows] - peak, out=probabilities[rows])
-        total = weights.sum(axis=1, keepdims=True)
-        weights /= total
-        log_sum[rows] = peak[:, 0] + np.log(total[:, 0], dtype=np.float64)
-    return _Base(logits=logits, probabilities=probabilities, log_sum=log_sum, top=logits.argmax(axis=1))
+def _wanted(logits: Floats | Iterable[Floats], wanted: Marks) -> Iterator[Floats]:
+    """The rows to score of a window's logits, which have one more row than `wanted`: the last position's next token is unknown.
+
+    They come a few at a time, so that they and what is computed from them stay in a core's cache.
+    """
+    start = 0
+    for part in [logits] if isinstance(logits, np.ndarray) else logits:
+        rows = max(1, BLOCK // part.shape[1])
+        for at in range(0, len(part), rows):
+            marks = wanted[start + at : start + min(at + rows, len(part))]
+            if marks.any():
+                block = part[at : at + len(marks)]
+                yield block if marks.all() else block[marks]
+        start += len(part)
 
 
-def _score(base: _Base, logits: Floats, following: npt.NDArray[np.int32], number: int) -> Doubles:
-    """The five fields of Scores (5, n) for one window, from logits (n, vocabulary) of the variant and the n tokens that follow.
+def _base(blocks: Iterable[Floats], count: int, number: int) -> _Base:
+    """What `_wanted` gives of the reference, `count` rows in all."""
+    logits = probabilities = np.empty((count, 0), dtype=np.float32)
+    log_sum, top = np.empty(count), np.empty(count, dtype=np.intp)
+    done = 0
+    for block in blocks:
+        if not done:
+            logits, probabilities = (np.empty((count, block.shape[1]), dtype=np.float32) for _ in range(2))
+        rows = slice(done, done := done + len(block))
+        if not np.isfinite(block).all():
+            raise _not_finite("16-bit model", number)
+        logits[rows] = block
+        top[rows] = block.argmax(axis=1)
+        weights, total, log_sum[rows] = _exponentials(block, top[rows], probabilities[rows])
+        weights *= 1 / total
+    return _Base(logits=logits, probabilities=probabilities, log_sum=log_sum, top=top)
+
+
+def _score(base: _Base, blocks: Iterable[Floats], following: npt.NDArray[np.int32], number: int) -> Doubles:
+    """The five fields of Scores (5, n) for one window, from what `_wanted` gives of the variant, n rows in all, and the n tokens that follow.
 
     With logits P and Q, KL = Σ p (P - Q) + log Σ exp Q - log Σ exp P. Taking the difference of the logits first keeps float32 exact to about 1e-7 nats a token,
     where the difference of two log-probabilities of size 10 would lose ten times as much; the rounding has no preferred sign, so the mean is better still.
     """
-    if logits.shape != base.logits.shape:
-        raise MeasurementError(
-            f"The variant has a vocabulary of {logits.shape[1]} tokens and the 16-bit model one of {base.logits.shape[1]}, so they cannot be compared."
-        )
-    result = np.empty((5, len(logits)))
-    for rows in _blocks(logits):
-        p, q, token = base.logits[rows], logits[rows], following[rows]
-        _require_finite(q, "variant", number)
-        index = np.arange(len(token))
-        peak = q.max(axis=1, keepdims=True)
-        weights = np.exp(q - peak)
-        total = weights.sum(axis=1, keepdims=True)
-        log_sum = peak[:, 0] + np.log(total[:, 0], dtype=np.float64)
-        shift = np.einsum("ij,ij->i", base.probabilities[rows], p - q)
-        weights /= total
-        weights -= base.probabilities[rows]
+    result = np.empty((5, len(following)))
+    scratch = np.empty((0, 0), dtype=np.float32)
+    done = 0
+    for q in blocks:
+        if q.shape[1] != base.logits.shape[1]:
+            raise MeasurementError(
+                f"The variant has a vocabulary of {q.shape[1]} tokens and the 16-bit model one of {base.logits.shape[1]}, so they cannot be compared."
+            )
+        rows = slice(done, done := done + len(q))
+        if len(scratch) < len(q):
+            scratch = np.empty_like(q)
+        work = scratch[: len(q)]
+        p, probabilities, index, token = base.logits[rows], base.probabilities[rows], np.arange(len(q)), following[rows]
+        # an infinity or a NaN among the logits makes this sum one too: a probability is never negative, and no logit of the reference is infinite
+        shift = np.einsum("ij,ij->i", probabilities, np.subtract(p, q, out=work))
+        if not np.isfinite(shift).all():
+            raise _not_finite("variant", number)
+        top = q.argmax(axis=1)
+        weights, total, log_sum = _exponentials(q, top, work)
+        weights *= 1 / total
+        weights -= probabilities
         result[0, rows] = shift + (log_sum - base.log_sum[rows])
-        result[1, rows] = base.top[rows] == q.argmax(axis=1)
-        result[2, rows] = np.abs(weights, out=weights).max(axis=1)
+        result[1, rows] = base.top[rows] == top
+        result[2, rows] = np.maximum(weights.max(axis=1), -weights.min(axis=1))
         result[3, rows] = base.log_sum[rows] - p[index, token]
         result[4, rows] = log_sum - q[index, token]
     return result
 
 
-def _blocks(logits: Floats) -> list[slice]:
-    rows = max(1, BLOCK // logits.shape[1])
-    return [slice(start, start + rows) for start in range(0, len(logits), rows)]
+def _exponentials(logits: Floats, top: npt.NDArray[np.intp], out: Floats) -> tuple[Floats, Floats, Doubles]:
+    """exp(logits) (n, vocabulary) over that of the largest, at `top`, written to `out`; their sums (n, 1), and the logs of the sums of exp(logits) (n)."""
+    peak = np.take_along_axis(logits, top[:, None], axis=1)
+    weights = np.exp(np.subtract(logits, peak, out=out), out=out)
+    total = weights.sum(axis=1, keepdims=True)
+    return weights, total, peak[:, 0] + np.log(total[:, 0], dtype=np.float64)
 
 
-def _require_finite(logits: Floats, name: str, number: int) -> None:
-    if not np.isfinite(logits).all():
-        raise MeasurementError(f"The {name} gives logits that are not finite in evaluation window {number}, so there is no divergence to measure.")
-
-
-def log_softmax(logits: Floats) -> Doubles:
-    """Log-probabilities in nats, float64, over the last axis."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+def _not_finite(name: str, number: int) -> MeasurementError:
+    return MeasurementError(f"The {name} gives logits that are not finite in evaluation window {number}, so there is no divergence to measure.")
 
 
 def clustered(values: Doubles) -> tuple[float, float | None]:

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from config.errors import MeasurementError
 from config.recipe import Gate
 from config.words import GateResult, Measurement, Outcome, Sample, Variant, Verdict, Waiver
-from qa.relative import Bound, References, bound
+from qa import mmlu
+from qa.relative import Bound, References, bound, sample_of
 
 ERROR_RATE = 0.05  # one-sided, of all looks at a sample together
 SHOWN_DETAILS = 3
@@ -29,16 +30,16 @@ def judge(
     errors: Mapping[str, str],
     waivers: Sequence[Waiver] = (),
     *,
-    sample: Sample | None = None,
+    samples: Sequence[Sample] = (),
     references: References = NOTHING,
 ) -> Verdict:
     """The verdict on one variant.
 
     `errors` says what went wrong, by measurement or by stage. A gate whose measurement has an error of its own, is missing or is not a number comes out as an
     error and blocks, and so does a recipe without any gate for this kind of variant. A waiver among `waivers` covers the gate and outcome that it names.
-    `sample` says what the measurements rest on, `references` what relative gates compare with.
+    `samples` say what the measurements rest on, `references` what relative gates compare with.
     """
-    applied = (_apply(gate, measurements.get(gate.measure), errors, sample, references) for gate in gates if gate.applies_to(variant))
+    applied = (_apply(gate, measurements.get(gate.measure), errors, samples, references) for gate in gates if gate.applies_to(variant))
     results = tuple(_waived(result, variant, waivers) for result in applied)
     if not results:
         reason = f"The recipe has no gate for variants of kind {variant.kind}, and nothing unmeasured is published."
@@ -62,12 +63,7 @@ def _waived(result: GateResult, variant: Variant, waivers: Sequence[Waiver]) -> 
     return replace(result, waiver=next((item for item in waivers if (item.tag, item.gate, item.outcome) == (variant.tag, result.gate, result.outcome)), None))
 
 
-def undecided(results: Sequence[GateResult]) -> list[GateResult]:
-    """The results that more of the same could decide."""
-    return [result for result in results if result.undecided]
-
-
-def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str], sample: Sample | None, references: References) -> GateResult:
+def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str], samples: Sequence[Sample], references: References) -> GateResult:
     result = GateResult(
         gate=gate.name,
         measure=gate.measure,
@@ -81,14 +77,14 @@ def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str], 
     if measured is None or gate.measure in errors or not math.isfinite(measured.value) or not math.isfinite(measured.stderr or 0.0):
         return replace(result, reason=_unmeasured(gate, measured, errors))
     try:
-        against = bound(gate, _limit(gate)[0], measured, sample, references)
+        against = bound(gate, _limit(gate)[0], measured, samples, references)
     except MeasurementError as error:
         return replace(result, reason=str(error))
     if against is None:
         return replace(
             result, outcome=Outcome.PASSED, reason=f"{_is(gate, measured)}. Nothing of this variant was published before, so it is compared with nothing."
         )
-    return _compare(gate, measured, against, result, sample if sample is not None and gate.measure in sample.influences else None)
+    return _compare(gate, measured, against, result, sample_of(gate.measure, samples) if measured.stderr is not None else None)
 
 
 def _unmeasured(gate: Gate, measured: Measurement | None, errors: Mapping[str, str]) -> str:
@@ -121,10 +117,11 @@ def _compare(gate: Gate, measured: Measurement, against: Bound, result: GateResu
         return replace(result, outcome=Outcome.FAILED, reason=f"{said}: {_how_far(measured, against.limit, excess)}{_details(measured)}.")
     side = "the right" if excess <= 0 else "the wrong"
     worst = _figure(measured, measured.value + direction * margin)
-    extended = f", even after {look} looks, the last at {measured.n} tokens" if looks > 1 and look == looks else ""
+    unit, more = ("questions", "questions") if gate.measure.partition(".")[0] in mmlu.NAMES else ("tokens", "text")
+    extended = f", even after {look} looks, the last at {measured.n} {unit}" if looks > 1 and look == looks else ""
     reason = (
         f"{said}: undecided, the sample is too small{extended}. The value is on {side} side, but at 95 % confidence it may be as "
-        f"{'high' if direction > 0 else 'low'} as {worst}. Measure on more {'questions' if gate.measure.startswith('mmlu') else 'text'}{_details(measured)}."
+        f"{'high' if direction > 0 else 'low'} as {worst}. Measure on more {more}{_details(measured)}."
     )
     return replace(result, outcome=Outcome.FAILED, undecided=True, reason=reason)
 

@@ -18,7 +18,10 @@ from config.words import Measurement
 from engines import llama
 from qa import divergence, texts
 
-VERSION = 2  # raise when outputs change
+NAMES = ("kld", "same_top", "dp", "ppl")  # first words of the measurements
+
+VERSION = 3  # raise when outputs change
+BATCH = 128  # tokens that a model evaluates at a time: the logits of more take memory for each model, and those of less time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +55,10 @@ def measure(
     tokens, marks = _part(windows, context, start, end)
     workers, each = shares(threads, len(variants))
     with ExitStack() as stack:
-        original = stack.enter_context(llama.open_model(reference, context=context, threads=each))
+        original = stack.enter_context(llama.open_model(reference, context=context, threads=each, batch=BATCH))
         opened = [_opened(stack, variant, context, each) for variant in variants]
-        models = [model.logits for model in opened if not isinstance(model, SluiceError)]
-        scored = iter(divergence.compare_all(original.logits, models, tokens, scored=marks > 0, workers=workers))
+        models = [model.logits_in_parts for model in opened if not isinstance(model, SluiceError)]
+        scored = iter(divergence.compare_all(original.logits_in_parts, models, tokens, scored=marks > 0, workers=workers))
     errors = {}
     for position, model in enumerate(opened):
         found = model if isinstance(model, SluiceError) else next(scored)
@@ -114,6 +117,6 @@ def _write(file: Path, scores: divergence.Scores) -> None:
 def _opened(stack: ExitStack, variant: Path, context: int, threads: int) -> "llama.LlamaModel | SluiceError":
     """The variant's model, or why it cannot be loaded: the others are measured all the same."""
     try:
-        return stack.enter_context(llama.open_model(variant, context=context, threads=threads))
+        return stack.enter_context(llama.open_model(variant, context=context, threads=threads, batch=BATCH))
     except SluiceError as error:
         return error

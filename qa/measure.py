@@ -1,165 +1,116 @@
 """The stages that measure a variant: questions, greedy answers, and the file itself. Divergence is measured in `qa.group`.
 
-transformers and torch take seconds to import, so the GGUF way does without them: its prompts are rendered by llama.cpp.
+A model is a GGUF file, which llama.cpp runs, or a folder of safetensors, which transformers runs. transformers and torch take seconds to import, so the GGUF
+way does without them: its prompts are rendered by llama.cpp.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from config.words import Measurement
 from engines import llama, llama_server
-from qa import file_checks, generation
+from engines.model import Model
+from qa import file_checks, generation, looks
 from qa import mmlu as questionnaire
 
-if TYPE_CHECKING:
-    from engines.hf import HfModel
+VERSION = 7  # raise when outputs change
 
-VERSION = 6  # raise when outputs change
-
-CONTEXT = 4096  # tokens of memory for questions and answers; less in a model that was made for less
+CONTEXT = 4096  # tokens of memory for questions; less in a model that was made for less
 SEQUENCES = 16  # questions evaluated at a time
 
 
-def reference(out: Path, *, gguf: Path, mmlu: Path, form: str, shots: int, questions_per_subject: int | None, threads: int) -> dict[str, Any]:
-    """The 16-bit GGUF's answers to the questions, in answers.json, by subject in mmlu.json, and under `mmlu` the accuracy, stderr and n.
+def questions(out: Path, *, mmlu: Path, shots: int, questions_per_subject: int | None, most: int | None) -> dict[str, Any]:
+    """Read the questions before anything is asked. Under `looks` how many of each subject are asked at first, and at each look at a larger sample.
 
-    `form` is the prompt's, see `qa.mmlu.prompts`.
+    `most` is how many that may be; a subject that has fewer is asked all it has. Raises MeasurementError when the questions are unusable.
     """
-    subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject)
-    with _open_gguf(gguf, threads) as model, _form_gguf(form, model, threads) as asked:
-        return _reference(out, *questionnaire.ask(model, subjects, asked))
+    subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=most)
+    largest = max(len(subject.questions) for subject in subjects)
+    return {"subjects": len(subjects), "looks": looks.sizes(questions_per_subject or largest, largest)}
 
 
-def reference_transformers(out: Path, *, model: Path, mmlu: Path, form: str, shots: int, questions_per_subject: int | None, threads: int) -> dict[str, Any]:
-    """The same for the 16-bit safetensors in transformers, against which safetensors variants are compared."""
-    from engines import hf  # torch
+def ask(out: Path, *, model: Path, mmlu: Path, form: str, shots: int, start: int, end: int | None, threads: int) -> dict[str, Any]:
+    """Write the model's answers to the questions from row `start` to before row `end` of each subject to answers.json, see `answers`; without `end` to all.
 
-    subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject)
-    with hf.open_model(model, threads=threads) as engine:
-        return _reference(out, *questionnaire.ask(engine, subjects, _form_transformers(form, engine)))
-
-
-def gguf(
-    out: Path,
-    *,
-    reference: Path,
-    answers: Path,
-    variant: Path,
-    mmlu: Path,
-    form: str,
-    shots: int,
-    questions_per_subject: int | None,
-    prompts: Sequence[str],
-    max_tokens: int,
-    threads: int,
-) -> dict[str, Any]:
-    """Every measurement of a GGUF variant against the 16-bit GGUF `reference` and its `answers`, but for its divergence.
-
-    Raises MeasurementError or ToolError.
+    `form` is the prompt's, see `qa.mmlu.prompts`. Under `remarks` what had to be left out. Raises MeasurementError or ToolError.
     """
-    files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
-    with llama_server.serve(variant, threads=threads) as server:
-        prepared = [generation.Prompt(question=prompt, rendered=server.apply_template(_user(prompt), add_generation_prompt=True)) for prompt in prompts]
-    subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject)
-    with _open_gguf(variant, threads) as model:
-        vocabulary = model.vocabulary
-        answered = generation.check(model, prepared, bos=vocabulary.piece(vocabulary.bos), stop=vocabulary.end_of_generation, max_tokens=max_tokens)
-        with _form_gguf(form, model, threads) as asked:
-            given, remarks = questionnaire.ask(model, subjects, asked)
-    scores = _questions(out, _load(answers), given, remarks)
-    return {"measurements": [asdict(item) for item in (*scores, _efficiency(scores, variant.stat().st_size), *answered, *files)]}
+    subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=end, start=start)
+    with _asked(model, form, threads) as (opened, written):
+        given, remarks = questionnaire.ask(opened, subjects, written)
+    (out / "answers.json").write_text(json.dumps([asdict(answer) for answer in given], indent=0), encoding="utf-8")
+    return {"file": "answers.json", "remarks": remarks}
 
 
-def transformers(
-    out: Path,
-    *,
-    reference: Path,
-    answers: Path,
-    variant: Path,
-    mmlu: Path,
-    form: str,
-    shots: int,
-    questions_per_subject: int | None,
-    prompts: Sequence[str],
-    max_tokens: int,
-    threads: int,
-) -> dict[str, Any]:
-    """Every measurement of a safetensors folder against the 16-bit folder `reference` and its `answers`, but for its divergence. Raises MeasurementError."""
-    from engines import hf  # torch
-
-    files = file_checks.folder(variant, reference)
-    subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=questions_per_subject)
-    with hf.open_model(variant, threads=threads) as model:
-        tokenizer = model.tokenizer
-        prepared = [generation.Prompt(question=prompt, rendered=hf.render_chat(tokenizer, _user(prompt), add_generation_prompt=True)) for prompt in prompts]
-        answered = generation.check(model, prepared, bos=tokenizer.bos_token or "", stop=hf.end_tokens(variant), max_tokens=max_tokens)
-        given, remarks = questionnaire.ask(model, subjects, _form_transformers(form, model))
-    scores = _questions(out, _load(answers), given, remarks)
-    size = sum(file.stat().st_size for file in variant.glob("*.safetensors"))
-    return {"measurements": [asdict(item) for item in (*scores, _efficiency(scores, size), *answered, files)]}
+def answers(file: Path) -> list[questionnaire.Answer]:
+    """What `ask` wrote."""
+    return [questionnaire.Answer(**answer) for answer in json.loads(file.read_text(encoding="utf-8"))]
 
 
-def _questions(out: Path, before: Sequence[questionnaire.Answer], given: Sequence[questionnaire.Answer], remarks: Sequence[str]) -> list[Measurement]:
-    """A variant's answers against the 16-bit model's; each subject's figures and the answers themselves go into mmlu.json and answers.json."""
-    _keep(out, given, questionnaire.by_subject(given, before))
-    return [questionnaire.accuracy(given, remarks), questionnaire.macro(given), questionnaire.single_letter(given), *questionnaire.against(before, given)]
+def scores(before: Sequence[questionnaire.Answer], given: Sequence[questionnaire.Answer], remarks: Sequence[str], size: int) -> list[Measurement]:
+    """Every measurement of a variant of `size` bytes from the 16-bit model's answers and its own. Raises MeasurementError when they answer other questions."""
+    accuracy = questionnaire.accuracy(given, remarks)
+    alone = [accuracy, questionnaire.macro(given), questionnaire.single_letter(given)]
+    return [*alone, *questionnaire.against(before, given), questionnaire.efficiency(accuracy, size)]
 
 
-def _efficiency(measured: Sequence[Measurement], size: int) -> Measurement:
-    return questionnaire.efficiency(next(measurement for measurement in measured if measurement.name == "mmlu.accuracy"), size)
+def check(out: Path, *, reference: Path, variant: Path, prompts: Sequence[str], max_tokens: int, threads: int) -> dict[str, Any]:
+    """The variant's file or folder against the 16-bit `reference`, and its greedy answers to `prompts`. Raises MeasurementError or ToolError."""
+    if variant.is_dir():
+        files = [file_checks.folder(variant, reference)]
+    else:
+        files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
+    return {"measurements": [asdict(item) for item in (*generated(variant, prompts, max_tokens=max_tokens, threads=threads), *files)]}
 
 
-def _reference(out: Path, answers: Sequence[questionnaire.Answer], remarks: Sequence[str]) -> dict[str, Any]:
-    _keep(out, answers, questionnaire.by_subject(answers))
-    accuracy = questionnaire.accuracy(answers, remarks)
-    return {"mmlu": {"accuracy": accuracy.value, "stderr": accuracy.stderr, "n": accuracy.n}, "remarks": list(remarks)}
+def generated(model: Path, prompts: Sequence[str], *, max_tokens: int, threads: int) -> tuple[Measurement, Measurement]:
+    """What `qa.generation.check` finds in greedy answers in the model's own template. Raises MeasurementError or ToolError."""
+    conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    if model.is_dir():
+        from engines import hf  # torch
+
+        with hf.open_model(model, threads=threads) as engine:
+            tokenizer = engine.tokenizer
+            rendered = [hf.render_chat(tokenizer, messages, add_generation_prompt=True) for messages in conversations]
+            asked = _prompts(prompts, rendered)
+            return generation.check(engine, asked, bos=tokenizer.bos_token or "", stop=hf.end_tokens(model), max_tokens=max_tokens)
+    with llama_server.serve(model, threads=threads) as server:
+        rendered = [server.apply_template(messages, add_generation_prompt=True) for messages in conversations]
+    with llama.open_vocabulary(model) as vocabulary:
+        # an answer that the context cuts off would look like one that does not end
+        context = min(max_tokens + max(len(vocabulary.tokenize(text, add_special=True)) for text in rendered), vocabulary.trained_context)
+    with llama.open_model(model, context=context, threads=threads) as loaded:
+        names = loaded.vocabulary
+        asked = _prompts(prompts, rendered)
+        return generation.check(loaded, asked, bos=names.piece(names.bos), stop=names.end_of_generation, max_tokens=max_tokens)
 
 
-def _keep(out: Path, answers: Sequence[questionnaire.Answer], subjects: Mapping[str, Any]) -> None:
-    (out / "answers.json").write_text(json.dumps([asdict(answer) for answer in answers], indent=0), encoding="utf-8")
-    (out / "mmlu.json").write_text(json.dumps({"subjects": subjects}, indent=1), encoding="utf-8")
+def _prompts(asked: Sequence[str], rendered: Sequence[str]) -> list[generation.Prompt]:
+    return [generation.Prompt(question=question, rendered=text) for question, text in zip(asked, rendered, strict=True)]
 
 
 @contextmanager
-def _form_gguf(form: str, model: llama.LlamaModel, threads: int) -> Iterator[questionnaire.Form]:
-    """The form of that name; conversations are rendered by llama.cpp's own template engine while the block runs."""
-    if form == "hendrycks":
-        yield questionnaire.HENDRYCKS
+def _asked(path: Path, form: str, threads: int) -> Iterator[tuple[Model, questionnaire.Form]]:
+    """The model, opened for questions, and the form of that name; conversations are rendered by the engine that runs the model."""
+    if path.is_dir():
+        from engines import hf  # torch
+
+        with hf.open_model(path, threads=threads) as engine:
+            yield engine, _form(form, partial(hf.render_chat, engine.tokenizer, add_generation_prompt=True), engine.tokenizer.bos_token or "")
         return
-    vocabulary = model.vocabulary
-    with llama_server.serve(vocabulary.path, threads=threads) as server:
-        render = partial(server.apply_template, add_generation_prompt=True)
-        yield _conversation(form, render, vocabulary.piece(vocabulary.bos))
+    with llama.open_vocabulary(path) as vocabulary:
+        context, bos = min(CONTEXT, vocabulary.trained_context), vocabulary.piece(vocabulary.bos)
+    with llama.open_model(path, context=context, threads=threads, sequences=SEQUENCES) as model:
+        if form == "hendrycks":
+            yield model, questionnaire.HENDRYCKS
+            return
+        with llama_server.serve(path, threads=threads) as server:
+            yield model, _form(form, partial(server.apply_template, add_generation_prompt=True), bos)
 
 
-def _form_transformers(form: str, model: "HfModel") -> questionnaire.Form:
-    """The form of that name; conversations are rendered by transformers."""
-    from engines import hf  # torch
-
-    if form == "hendrycks":
-        return questionnaire.HENDRYCKS
-    render = partial(hf.render_chat, model.tokenizer, add_generation_prompt=True)
-    return _conversation(form, render, model.tokenizer.bos_token or "")
-
-
-def _conversation(form: str, render: questionnaire.Render, bos: str) -> questionnaire.Form:
-    return {"chat": questionnaire.chat, "llama": questionnaire.llama}[form](render, bos)
-
-
-def _open_gguf(file: Path, threads: int) -> AbstractContextManager[llama.LlamaModel]:
-    with llama.open_vocabulary(file) as vocabulary:
-        context = min(CONTEXT, vocabulary.trained_context)
-    return llama.open_model(file, context=context, threads=threads, sequences=SEQUENCES)
-
-
-def _load(answers: Path) -> list[questionnaire.Answer]:
-    return [questionnaire.Answer(**answer) for answer in json.loads(answers.read_text(encoding="utf-8"))]
-
-
-def _user(prompt: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}]
+def _form(name: str, render: questionnaire.Render, bos: str) -> questionnaire.Form:
+    return {"hendrycks": questionnaire.HENDRYCKS, "chat": questionnaire.chat(render, bos), "llama": questionnaire.llama(render, bos)}[name]

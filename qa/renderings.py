@@ -45,9 +45,6 @@ class Agreement(StrEnum):
     BREAKS = "the template breaks in transformers"
 
 
-FAULTS = frozenset({Agreement.OTHER_TEXT, Agreement.LLAMA_REFUSES, Agreement.BREAKS})
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rendering:
     """One conversation as both engines make a prompt of it."""

@@ -4,7 +4,6 @@ A model is a GGUF file, which llama.cpp runs, or a folder in the transformers fo
 and what a person wants to see beside them.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,10 +16,10 @@ import numpy as np
 from config.errors import MeasurementError, SluiceError
 from config.words import Measurement
 from engines import llama, llama_server
-from qa import divergence, generation, group, measure, texts
+from qa import divergence, group, measure, texts
 from qa import mmlu as questionnaire
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 
 def kld(
@@ -73,9 +72,10 @@ def _compare(reference: Path, variants: Sequence[Path], windows: texts.Windows, 
     context = int(windows.shape[1])
     workers, each = group.shares(threads, len(variants))
     with ExitStack() as stack:
-        original, *models = (stack.enter_context(llama.open_model(file, context=context, threads=each)) for file in (reference, *variants))
+        original, *models = (stack.enter_context(llama.open_model(file, context=context, threads=each, batch=group.BATCH)) for file in (reference, *variants))
         found = []
-        for scores in divergence.compare_all(original.logits, [model.logits for model in models], windows, scored=marks > 0, workers=workers):
+        evaluate = [model.logits_in_parts for model in models]
+        for scores in divergence.compare_all(original.logits_in_parts, evaluate, windows, scored=marks > 0, workers=workers):
             if isinstance(scores, SluiceError):
                 raise scores
             found.append(divergence.measurements(scores))
@@ -84,12 +84,10 @@ def _compare(reference: Path, variants: Sequence[Path], windows: texts.Windows, 
 
 def mmlu(out: Path, *, model: Path, data: Path, shots: int, questions_per_subject: int | None, threads: int) -> dict[str, Any]:
     """mmlu.accuracy and efficiency of a GGUF file or a folder; under `subjects` the questions asked and rightly answered of each. Raises MeasurementError."""
-    asked: dict[str, Any] = {"mmlu": data, "shots": shots, "questions_per_subject": questions_per_subject, "form": "hendrycks", "threads": threads}
-    answered = measure.reference_transformers(out, model=model, **asked) if model.is_dir() else measure.reference(out, gguf=model, **asked)
-    figures, remarks = answered["mmlu"], tuple(answered["remarks"])
-    accuracy = Measurement(name="mmlu.accuracy", value=figures["accuracy"], unit="share", stderr=figures["stderr"], n=figures["n"], details=remarks)
+    asked = measure.ask(out, model=model, mmlu=data, form="hendrycks", shots=shots, start=0, end=questions_per_subject, threads=threads)
+    answers = measure.answers(out / asked["file"])
+    accuracy = questionnaire.accuracy(answers, asked["remarks"])
     size = sum(file.stat().st_size for file in model.glob("*.safetensors")) if model.is_dir() else model.stat().st_size
-    answers = [questionnaire.Answer(**answer) for answer in json.loads((out / "answers.json").read_text(encoding="utf-8"))]
     total, right = Counter(answer.subject for answer in answers), Counter(answer.subject for answer in answers if answer.correct)
     subjects = {name: {"questions": total[name], "right": right[name]} for name in sorted(total)}
     return {"measurements": [asdict(accuracy), asdict(questionnaire.efficiency(accuracy, size))], "subjects": subjects}
@@ -97,25 +95,4 @@ def mmlu(out: Path, *, model: Path, data: Path, shots: int, questions_per_subjec
 
 def generate(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, threads: int) -> dict[str, Any]:
     """generation.failures of greedy answers in the model's own template. Raises MeasurementError or ToolError."""
-    conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    if model.is_dir():
-        from engines import hf  # torch
-
-        with hf.open_model(model, threads=threads) as engine:
-            tokenizer = engine.tokenizer
-            rendered = [hf.render_chat(tokenizer, messages, add_generation_prompt=True) for messages in conversations]
-            found = generation.check(engine, _asked(prompts, rendered), bos=tokenizer.bos_token or "", stop=hf.end_tokens(model), max_tokens=max_tokens)
-    else:
-        with llama_server.serve(model, threads=threads) as server:
-            rendered = [server.apply_template(messages, add_generation_prompt=True) for messages in conversations]
-        with llama.open_vocabulary(model) as vocabulary:
-            # an answer that the context cuts off would look like one that does not end
-            context = min(max_tokens + max(len(vocabulary.tokenize(text, add_special=True)) for text in rendered), vocabulary.trained_context)
-        with llama.open_model(model, context=context, threads=threads) as loaded:
-            names = loaded.vocabulary
-            found = generation.check(loaded, _asked(prompts, rendered), bos=names.piece(names.bos), stop=names.end_of_generation, max_tokens=max_tokens)
-    return {"measurements": [asdict(item) for item in found]}
-
-
-def _asked(prompts: Sequence[str], rendered: Sequence[str]) -> list[generation.Prompt]:
-    return [generation.Prompt(question=question, rendered=text) for question, text in zip(prompts, rendered, strict=True)]
+    return {"measurements": [asdict(item) for item in measure.generated(model, prompts, max_tokens=max_tokens, threads=threads)]}

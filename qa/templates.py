@@ -14,13 +14,12 @@ from typing import Any
 
 from config.words import Measurement
 from engines import hf, llama, llama_server
-from qa import batteries, renderings, template_remarks, turns
+from qa import batteries, prompt_checks, renderings, template_remarks, turns
 from qa.batteries import Conversation
-from qa.renderings import Agreement, Rendering
+from qa.prompt_checks import SHOWN, first_difference, share
+from qa.renderings import Rendering
 
 VERSION = 2  # raise when outputs change
-
-SHOWN = 60  # characters of a text that a sentence quotes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,6 @@ class Prompt:
     hf_ids: list[int]  # tokenizer(text), the usual way: the tokenizer adds BOS if it does so
     llama_text: str
     llama_ids: list[int]  # as llama-server itself tokenizes a prompt
-    same: bool  # by the rules of qa.renderings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +79,12 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
         setup = Setup(tokenizer=tokenizer, eos=hf.end_tokens(model), vocabulary=vocabulary, server=server)
         compared = list(renderings.all_of(render, server, template=_source(tokenizer), bos=setup.bos))
         prompts = [_prompt(setup, rendering) for rendering in compared if rendering.rendered]
-        checks: tuple[Check, ...] = (same_text, same_ids, one_bos, end_of_turn, padding, nothing_invented, whole_specials)
-        findings = [*refusals(compared), *(finding for look in checks for finding in look(setup, prompts))]
+        checks: tuple[Check, ...] = (same_ids, one_bos, end_of_turn, padding, nothing_invented, whole_specials)
+        alike = [*prompt_checks.refusals(compared), *prompt_checks.same_text(compared, setup.bos)]
+        findings = [*alike, *(finding for look in checks for finding in look(setup, prompts))]
         remarks = tuple(template_remarks.all_of(render, compared))
         failures = Measurement(
-            name="template.failures", value=len(findings), unit="count", n=len(compared) + len(checks) * len(prompts), details=tuple(findings)
+            name="template.failures", value=len(findings), unit="count", n=len(compared) + (1 + len(checks)) * len(prompts), details=tuple(findings)
         )
         remarked = Measurement(name="template.remarks", value=len(remarks), unit="count", n=len(compared), details=remarks)
         return {"measurements": [asdict(failures), asdict(tokenizer_mismatches(tokenizer, vocabulary)), asdict(remarked)]}
@@ -104,31 +103,7 @@ def _prompt(setup: Setup, rendering: Rendering) -> Prompt:
         hf_ids=hf.encode(setup.tokenizer, rendering.hf_text, add_special=True),
         llama_text=rendering.llama_text,
         llama_ids=setup.server.tokenize(rendering.llama_text, add_special=True),
-        same=rendering.agreement is not Agreement.OTHER_TEXT,
     )
-
-
-def refusals(compared: Sequence[Rendering]) -> Iterator[str]:
-    """A template renders or refuses by raise_exception; what transformers renders, llama.cpp renders too."""
-    sentences = {
-        Agreement.BREAKS: "the template breaks in transformers, instead of refusing by raise_exception,",
-        Agreement.LLAMA_REFUSES: "llama.cpp refuses what transformers renders",
-    }
-    for agreement, sentence in sentences.items():
-        if wrong := [item for item in compared if item.agreement is agreement]:
-            yield f"{sentence} in {_share(wrong, compared)}: {wrong[0].said} ({wrong[0].title})"
-
-
-def same_text(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """Both template engines write the same text, leaving aside a BOS at the beginning."""
-    wrong = [item for item in prompts if not item.same]
-    if wrong:
-        expected, found = wrong[0].hf_text.removeprefix(setup.bos), wrong[0].llama_text.removeprefix(setup.bos)
-        at = _first_difference(expected, found)
-        yield (
-            f"llama.cpp renders other text than transformers in {_share(wrong, prompts)}: at character {at} "
-            f"{expected[at : at + SHOWN]!r} in transformers, {found[at : at + SHOWN]!r} in llama.cpp ({wrong[0].title})"
-        )
 
 
 def same_ids(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
@@ -141,15 +116,15 @@ def same_ids(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
             wrong.append((item, expected, found))
     if wrong:
         item, expected, found = wrong[0]
-        at = _first_difference(expected, found)
+        at = first_difference(expected, found)
         yield (
-            f"the same prompt has other token ids in llama.cpp in {_share(wrong, prompts)}: from position {at} {expected[at : at + 5]} in transformers, "
+            f"the same prompt has other token ids in llama.cpp in {share(wrong, prompts)}: from position {at} {expected[at : at + 5]} in transformers, "
             f"{found[at : at + 5]} in llama.cpp ({item.title})"
         )
 
 
 def one_bos(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """A rendered prompt that is tokenized the usual way has exactly one BOS in either engine; none in a model that does not use one."""
+    """See `qa.prompt_checks`; and both tokenizers add BOS by themselves, or neither."""
     bos = setup.tokenizer.bos_token_id
     adds = hf.encode(setup.tokenizer, "", add_special=True)[:1] == [bos] and bos is not None
     if adds != setup.vocabulary.adds_bos:
@@ -157,48 +132,19 @@ def one_bos(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
     if bos is None:
         return
     writes = all(item.hf_text.startswith(setup.bos) for item in prompts)
-    expected = 1 if adds or writes else 0
     for engine, tokens in (("transformers", [item.hf_ids for item in prompts]), ("llama.cpp", [item.llama_ids for item in prompts])):
-        wrong = [ids for ids in tokens if ids.count(bos) != expected or ids[:expected] != [bos] * expected]
-        if wrong:
-            leading = next((i for i, token in enumerate(wrong[0]) if token != bos), len(wrong[0]))
-            counted = f"the prompt begins with {leading} BOS tokens (ids {', '.join(map(str, wrong[0][:leading])) or 'none'})"
-            why = f": the template writes {setup.bos} and the tokenizer adds it again" if adds and writes and leading > 1 else f", {expected} is right"
-            yield f"in {engine} {counted} in {_share(wrong, prompts)}{why}"
+        yield from prompt_checks.one_bos(f"in {engine}", tokens, bos, written=setup.bos, adds=adds, writes=writes)
 
 
 def end_of_turn(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """The token that ends the assistant's turn ends generation: in llama.cpp, by generation_config.json, and as the tokenizer's eos."""
+    """See `qa.prompt_checks`."""
     del prompts
-    template = _turns(setup)
-    mark = _mark(setup, template.answered)
-    if mark is None:
-        yield f"the assistant's turn does not end in a special token: {template.answered[:SHOWN]!r} stands between an answer and the next question"
-        return
-    if _mark(setup, template.closing) != mark:
-        yield f"the last answer of a conversation is followed by {template.closing[:SHOWN]!r}, and earlier ones by {setup.named(mark)}"
-    ends = f"the assistant's turn ends with {setup.named(mark)}"
-    if mark not in setup.vocabulary.end_of_generation:
-        yield f"{ends}, but llama.cpp stops only at {_ids(setup, setup.vocabulary.end_of_generation)}: answers run on after the turn"
-    if mark not in setup.eos:
-        yield f"{ends}, but generation_config.json stops only at {_ids(setup, setup.eos)}: answers run on after the turn"
-    if mark != setup.tokenizer.eos_token_id:
-        yield f"{ends}, but the tokenizer's eos_token is {setup.named(setup.tokenizer.eos_token_id)}"
+    yield from prompt_checks.end_of_turn(_specials(setup), _turns(setup))
 
 
 def padding(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """The padding token, if there is one, is not eos, ends no turn and occurs in no conversation."""
-    pad = setup.tokenizer.pad_token_id
-    if pad is None:
-        return
-    if pad == setup.tokenizer.bos_token_id:
-        yield f"pad_token and bos_token are both {setup.named(pad)}: what is masked as padding is part of every conversation"
-    elif pad == setup.tokenizer.eos_token_id:
-        yield f"pad_token and eos_token are both {setup.named(pad)}: training that masks padding never learns to stop"
-    elif pad == _mark(setup, _turns(setup).answered):
-        yield f"pad_token is {setup.named(pad)}, which ends the assistant's turn: training that masks padding never learns to stop"
-    elif wrong := [item for item in prompts if pad in item.hf_ids]:
-        yield f"pad_token {setup.named(pad)} occurs in {_share(wrong, prompts)}: what is masked as padding is part of the conversation"
+    """See `qa.prompt_checks`."""
+    yield from prompt_checks.padding(_specials(setup), _turns(setup), [item.hf_ids for item in prompts])
 
 
 def nothing_invented(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
@@ -238,9 +184,23 @@ def tokenizer_mismatches(tokenizer: Any, vocabulary: llama.Vocabulary) -> Measur
     for text in texts:
         expected, found = hf.encode(tokenizer, text, add_special=False), vocabulary.tokenize(text, add_special=False)
         if expected != found:
-            at = _first_difference(expected, found)
+            at = first_difference(expected, found)
             details.append(f"{text[:SHOWN]!r}: from position {at} {expected[at : at + 5]} in transformers, {found[at : at + 5]} in llama.cpp")
     return Measurement(name="tokenizer.mismatches", value=len(details), unit="count", n=len(texts), details=tuple(details))
+
+
+def _specials(setup: Setup) -> prompt_checks.Specials:
+    tokenizer = setup.tokenizer
+    return prompt_checks.Specials(
+        owner="the tokenizer's",
+        bos=tokenizer.bos_token_id,
+        eos=tokenizer.eos_token_id,
+        pad=tokenizer.pad_token_id,
+        names=("bos_token", "eos_token", "pad_token"),
+        stops={"llama.cpp": setup.vocabulary.end_of_generation, "generation_config.json": setup.eos},
+        named=setup.named,
+        mark=lambda text: _mark(setup, text),
+    )
 
 
 def _turns(setup: Setup) -> turns.Turns:
@@ -251,15 +211,3 @@ def _mark(setup: Setup, text: str) -> int | None:
     """The first special token in what follows an answer."""
     special = set(setup.tokenizer.all_special_ids) | set(setup.tokenizer.added_tokens_decoder)
     return next((token for token in hf.encode(setup.tokenizer, text, add_special=False) if token in special), None)
-
-
-def _ids(setup: Setup, tokens: frozenset[int]) -> str:
-    return ", ".join(setup.named(token) for token in sorted(tokens)) or "nothing"
-
-
-def _share(wrong: Sequence[Any], prompts: Sequence[Any]) -> str:
-    return f"{len(wrong)} of {len(prompts)} conversations"
-
-
-def _first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from config.errors import MeasurementError
 from engines.model import Message
+from qa import looks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +58,7 @@ def prepare(
         kinds += [TEXTS[text]] * len(windows)
         parts.append((windows, np.asarray(marks[: windows.size], dtype=np.int8).reshape(windows.shape)))
     all_windows, all_marks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    sizes = _looks(len(all_windows), first // context)
+    sizes = looks.sizes(max(first // context, 2), len(all_windows))
     if chat and not (all_marks[part(kinds, 0, sizes[0]), context // 2 + 1 :] == ANSWER).any():
         raise MeasurementError(
             "The evaluation conversations have no answer to score in the later half of any window of the sample. "
@@ -66,14 +67,6 @@ def prepare(
     np.save(out / "tokens.npy", all_windows)
     np.save(out / "marks.npy", all_marks)
     return {"tokens": int(all_windows.size), "windows": len(all_windows), "looks": sizes}
-
-
-def _looks(windows: int, first: int) -> list[int]:
-    """Sizes of the sample, each about twice the one before, to all windows; what would add less than half is not worth a look of its own."""
-    sizes = [min(max(first, 2), windows)]
-    while 2 * windows >= 3 * sizes[-1]:
-        sizes.append(min(2 * sizes[-1], windows))
-    return sizes
 
 
 def part(kinds: Sequence[str], start: int, end: int) -> npt.NDArray[np.intp]:

@@ -26,11 +26,12 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Yardstick:
-    """What variants are measured with: evaluation windows and the 16-bit model's own answers, one set for each engine."""
+    """What variants are measured with: evaluation windows, questions, and the 16-bit model's own answers to the first of these, one set for each engine."""
 
     windows: Output
+    questions: Output
     gguf: Output
-    transformers: Output
+    transformers: Output | None  # None: no variant needs it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,17 @@ class Found:
 
     measured: Measured
     errors: Mapping[str, str]  # by measurement, why there is none
-    sample: Sample | None  # what the measurements rest on
+    samples: tuple[Sample, ...] = ()  # what the measurements rest on
     positions: tuple[Position, ...] = ()  # divergence along the evaluation window
+
+    def also(self, other: "Found") -> "Found":
+        """This and what else was found about the same variant."""
+        return Found(
+            measured={**self.measured, **other.measured},
+            errors={**self.errors, **other.errors},
+            samples=(*self.samples, *other.samples),
+            positions=self.positions or other.positions,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +70,7 @@ class Built:
     bpw: float  # bits per weight
     measured: Measured
     verdict: Verdict
-    sample: Sample | None = None
+    samples: tuple[Sample, ...] = ()
     positions: tuple[Position, ...] = ()  # divergence along the evaluation window
     mix: Mix | None = None  # of a planned variant
 

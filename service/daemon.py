@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from config.errors import ConfigurationError, SluiceError
 from config.settings import Settings
 from service.app import create_app
+from service.background import repeated
 from service.hubclient import connect
 from service.intake import take_hints
 from service.lease import LEASE_SECONDS, kept_lease
@@ -188,19 +189,13 @@ def _listen(host: str, port: int) -> socket.socket:
 @contextmanager
 def _intake(store: Store, settings: Settings) -> Iterator[None]:
     api = connect(settings)
-    done = threading.Event()
 
-    def take() -> None:
-        while not done.wait(IDLE_SECONDS):
-            try:
-                take_hints(store, settings, api)
-            except DBAPIError as error:
-                log.warning("hints not read", error=str(error.orig))
+    def take() -> bool:
+        try:
+            take_hints(store, settings, api)
+        except DBAPIError as error:
+            log.warning("hints not read", error=str(error.orig))
+        return True
 
-    thread = threading.Thread(target=take, name="intake", daemon=True)
-    thread.start()
-    try:
+    with repeated(take, seconds=IDLE_SECONDS, name="intake"):
         yield
-    finally:
-        done.set()
-        thread.join()

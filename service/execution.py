@@ -1,7 +1,5 @@
 """Carry out one leased run: read its recipe, go the release's way, write down how it ended."""
 
-import logging
-
 from config.errors import ConfigurationError, in_words
 from config.recipe import Recipe, load_recipe
 from config.settings import Settings
@@ -11,8 +9,6 @@ from service.pipeline import release
 from service.stages import StageStore
 from service.store import RunRecord, Store
 from service.workbench import Listener
-
-log = logging.getLogger(__name__)
 
 
 def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None) -> None:

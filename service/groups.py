@@ -9,7 +9,7 @@ from config.words import Kind
 from service.built import Made, weights
 from service.stages import Output
 
-WORKING_BYTES = 512 * 2**20  # of one open model on top of its weights: logits of half a window (256 × 256k floats), context and compute buffers
+WORKING_BYTES = 512 * 2**20  # of one open model on top of its weights: logits of a batch (128 × 256k floats), context and compute buffers
 MOST = 16  # variants in a group: what a killed stage has to do again
 
 

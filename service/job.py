@@ -1,6 +1,5 @@
 """A run being carried out: does its stages once, records each in the database, tells a listener, and watches the disk."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Literal
 
 from config.recipe import Recipe
 from config.words import Outcome, Variant, Verdict, Waiver
+from service.background import repeated
 from service.stages import Output, disk_usage
 from service.store import Artifact, RunRecord, Store
 from service.workbench import Ending, Event, Workbench
@@ -52,7 +52,7 @@ class Job(Workbench):
     def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:
         """Note how a stage of the run ended."""
         artifacts = tuple(Artifact(name=file.path, sha256=file.sha256, bytes=file.bytes) for file in (() if output is None else output.files))
-        self.store.stage_finished(number, state=state, seconds=seconds, error=message or None, artifacts=artifacts)
+        self.store.stage_finished(number, state=state, seconds=seconds, error=message if state == "failed" else None, artifacts=artifacts)
         if output is not None:
             self.used.append(output.folder)
             self._sample(())
@@ -64,16 +64,10 @@ class Job(Workbench):
     @contextmanager
     def watching(self, workspace: Path) -> Iterator[None]:
         """Sample the disk while a stage works, since its temporary files may be its largest."""
-        stop = threading.Event()
 
-        def watch() -> None:
-            while not stop.wait(DISK_SAMPLE):
-                self._sample((workspace,))
+        def watch() -> bool:
+            self._sample((workspace,))
+            return True
 
-        watcher = threading.Thread(target=watch, name="disk", daemon=True)
-        watcher.start()
-        try:
+        with repeated(watch, seconds=DISK_SAMPLE, name="disk"):
             yield
-        finally:
-            stop.set()
-            watcher.join()

@@ -1,12 +1,12 @@
 """Keeps the lease of a run alive while it is carried out."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from service.background import repeated
 from service.store import RunRecord, Store
 
 LEASE_SECONDS = 30.0  # how long a run stays with a worker that gives no sign of life
@@ -17,20 +17,13 @@ log = structlog.get_logger(__name__)
 @contextmanager
 def kept_lease(store: Store, run: RunRecord, worker: str, *, seconds: float = LEASE_SECONDS) -> Iterator[None]:
     """Renew the lease of `run` in a thread, three times in each of its lengths, until the block ends."""
-    done = threading.Event()
 
-    def renew() -> None:
-        while not done.wait(seconds / 3):
-            try:
-                if not store.renew(run.id, worker, seconds):
-                    return  # finished, or taken over by another worker after a long pause of this machine
-            except DBAPIError as error:
-                log.warning("lease not renewed", run=run.id, error=str(error.orig))
+    def renew() -> bool:
+        try:
+            return store.renew(run.id, worker, seconds)  # False: finished, or taken over by another worker after a long pause of this machine
+        except DBAPIError as error:
+            log.warning("lease not renewed", run=run.id, error=str(error.orig))
+            return True
 
-    thread = threading.Thread(target=renew, name=f"lease of run {run.id}", daemon=True)
-    thread.start()
-    try:
+    with repeated(renew, seconds=seconds / 3, name=f"lease of run {run.id}"):
         yield
-    finally:
-        done.set()
-        thread.join()

@@ -2,24 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub import HfApi
 from pydantic import TypeAdapter
 
 from builders import snapshot
 from config.errors import SluiceError, UpstreamError
-from config.recipe import Gate, Text
-from config.rules import FAMILIES, FIXES
-from config.words import Kind, Measurement, Outcome, Patch, Variant
-from qa import gates
-from qa.relative import References
+from config.recipe import Gate
+from config.words import Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict
+from qa import gates, mmlu
+from qa.relative import Reference, References
 from service import planning
 from service.built import Built, Checked, Found, Made, Measured, Yardstick, weights
-from service.divergence import diverge, published_before, references
+from service.divergence import diverge
+from service.groundwork import calibrated, converted, repaired, texts
 from service.job import Job
 from service.publication import publish
+from service.questions import ask, question
 from service.reporting import report
+from service.samples import Outcomes, basis, published_before, references
 from service.stages import Input, Inputs, Output
 
 FLOAT16 = {"activation.max", "float16.failures"}  # measured only where a gate asks for it: it concerns the variant F16 alone
@@ -39,23 +41,29 @@ def release(job: Job, api: HfApi) -> Literal["done", "blocked"]:
         report(job)
         return "blocked"
     yardstick = prepare(job, checked)
-    planned, unplanned = planning.mixes(job, checked, texts(job, job.recipe.calibration))
-    listed = job.recipe.variants.listed()
-    made = [Made(variant=variant, output=build(job, checked, variant, planned)) for variant in listed if variant.tag not in unplanned]
+    listed, yardsticks = job.recipe.variants.listed(), job.recipe.variants.yardsticks
+    files = {variant.tag: build(job, checked, variant) for variant in (*listed, *yardsticks) if not variant.planned}
+    planned, unplanned = planning.mixes(job, checked, texts(job, job.recipe.calibration), files)
+    files |= {tag: item.file for tag, item in planned.items()}
+    made = [Made(variant=variant, output=files[variant.tag]) for variant in listed if variant.tag in files]
     published = published_before(job, (item.variant for item in made))
-    everything = [*made, *planning.yardsticks(job, checked)]
+    stock = [Made(variant=variant, output=files[variant.tag]) for variant in yardsticks]
+    everything = [*made, *stock]
     diverged = diverge(job, checked, yardstick, everything, published)
     claims = planning.settle(job, planned, everything, diverged)
     diverged = {**diverged, **{tag: claim.diverged for tag, claim in claims.items()}}
     made = [claims[item.variant.tag].made if item.variant.tag in claims else item for item in made]
-    found = {item.variant.tag: measure(job, checked, yardstick, item, diverged[item.variant.tag]) for item in made}
+    answered = answer(job, checked, yardstick, made, stock, diverged, published)
+    found = {item.variant.tag: measure(job, checked, item, answered[item.variant.tag]) for item in made}
     built = []
     for item in made:
-        compared = references(item.variant, {**diverged, **found}, published)
+        compared = references(item.variant, {**answered, **found}, published)
         built.append(judged(job, checked, item, found[item.variant.tag], compared, claims.get(item.variant.tag)))
-        record(job, listed.index(item.variant), built[-1])
-    for tag, error in unplanned.items():
-        missing(job, checked, next(variant for variant in listed if variant.tag == tag), error)
+        record(job, built[-1])
+    for variant in listed:
+        if variant.tag in unplanned:  # every gate on the variant itself lacks its measurement, which no waiver can make good
+            verdict = gates.judge(variant, job.recipe.gates, checked.measured, unmeasured(job, checked, unplanned[variant.tag]))
+            unbuilt(job, variant, checked.measured, verdict)
     page = report(job, built)
     publish(job, api, upstream, checked, yardstick, built, page)
     return "done" if any(item.verdict.outcome is Outcome.PASSED for item in built) else "blocked"
@@ -72,9 +80,7 @@ def check(job: Job, fetched: Output) -> Checked | None:
     overlap = job.apart("overlap", "qa.preflight:overlap", {**texts(job, job.recipe.calibration), **evaluated}, threaded=False)
     if blocked(job, measured, overlap):
         return None
-    rules = {"rules": job.data(FIXES), "families": job.data(FAMILIES)}  # an edited rule must not be taken for a stage that is done
-    inputs: Inputs = {"snapshot": fetched.whole, **rules}
-    model = job.apart("fix", "builders.fixes:repair", inputs, threaded=False, repo=job.run.release.repo, fixes=job.recipe.fixes)
+    model = repaired(job, fetched.whole, repo=job.run.release.repo, fixes=job.recipe.fixes)
     patches = _PATCHES.validate_python(model.result["patches"])
     job.store.record_patches(job.run.id, patches)
     generation = job.recipe.evaluation.generation
@@ -82,7 +88,7 @@ def check(job: Job, fetched: Output) -> Checked | None:
     sanity = job.apart("sanity", "qa.sanity:check", {"model": model.whole}, prompts=list(generation.prompts), max_tokens=generation.max_tokens)
     if blocked(job, measured, sanity):
         return None
-    base = job.apart("convert", "builders.convert:convert", {"model": model.whole}, threaded=False, name=job.run.release.name)
+    base = converted(job, model, name=job.run.release.name)
     pair: dict[str, Input | Sequence[Input]] = {"model": model.whole, "gguf": base.file()}
     metadata = job.apart("metadata", "qa.preflight:metadata", pair, threaded=False)
     if blocked(job, measured, metadata):
@@ -97,8 +103,9 @@ def check(job: Job, fetched: Output) -> Checked | None:
     templates = job.apart("templates", "qa.templates:check", pair)
     if blocked(job, measured, templates):
         return None
-    imatrix = calibrate(job, model, base)
-    inputs = {"imatrix": imatrix.file(), "gguf": base.file()}
+    calibration = job.recipe.calibration
+    imatrix = calibrated(job, model.whole, base, texts(job, calibration), tokens=calibration.tokens, context=job.recipe.evaluation.context)
+    inputs: Inputs = {"imatrix": imatrix.file(), "gguf": base.file()}
     if blocked(job, measured, job.apart("imatrix check", "qa.preflight:imatrix", inputs, threaded=False), last=True):
         return None
     return Checked(fetched=fetched, model=model, base=base, imatrix=imatrix, patches=patches, measured=measured)
@@ -112,38 +119,31 @@ def blocked(job: Job, measured: dict[str, Measurement], output: Output, *, last:
     # a kind of variant that none of these gates is for is not blocked by them
     if any(verdict.outcome is Outcome.PASSED or not verdict.results for _, verdict in verdicts):
         return False
-    found = tuple(measured.values())
-    for position, (variant, verdict) in enumerate(verdicts):
-        job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, measurements=found, verdict=verdict, position=position)
-        job.verdict(variant, verdict)
+    for variant, verdict in verdicts:
+        unbuilt(job, variant, measured, verdict)
     return True
 
 
-def calibrate(job: Job, model: Output, base: Output) -> Output:
-    """The importance matrix of the 16-bit GGUF."""
-    inputs: Inputs = {"model": model.whole, "gguf": base.file(), **texts(job, job.recipe.calibration)}
-    return job.apart("imatrix", "builders.calibrate:imatrix", inputs, tokens=job.recipe.calibration.tokens, context=job.recipe.evaluation.context)
-
-
 def prepare(job: Job, checked: Checked) -> Yardstick:
-    """Cut the evaluation text into windows, and let the 16-bit model answer the questions, once for each engine."""
+    """Cut the evaluation text into windows, and let the 16-bit model answer the first questions, once for each engine that variants are measured with."""
     evaluation = job.recipe.evaluation
     inputs: Inputs = {"model": checked.model.whole, **texts(job, evaluation.divergence)}
     sizes = {"tokens": evaluation.divergence.tokens, "most_tokens": evaluation.divergence.most}
     windows = job.apart("evaluation text", "qa.texts:prepare", inputs, threaded=False, context=evaluation.context, **sizes)
-    questions = {"mmlu": job.data(evaluation.mmlu.data)}
-    asked: dict[str, Any] = {"form": evaluation.mmlu.form, "shots": evaluation.mmlu.shots, "questions_per_subject": evaluation.mmlu.questions_per_subject}
+    asked = {"shots": evaluation.mmlu.shots, "questions_per_subject": evaluation.mmlu.questions_per_subject, "most": evaluation.mmlu.most}
+    questions = job.apart("evaluation questions", "qa.measure:questions", {"mmlu": job.data(evaluation.mmlu.data)}, threaded=False, **asked)
+    first: int = questions.result["looks"][0]
+    folders = any(variant.kind is not Kind.GGUF for variant in job.recipe.variants.listed())
     return Yardstick(
         windows=windows,
-        gguf=job.apart("reference", "qa.measure:reference", {"gguf": checked.base.file(), **questions}, **asked),
-        transformers=job.apart("reference 16bit", "qa.measure:reference_transformers", {"model": checked.model.whole, **questions}, **asked),
+        questions=questions,
+        gguf=ask(job, "reference", checked.base.file(), 0, first),
+        transformers=ask(job, "reference 16bit", checked.model.whole, 0, first) if folders else None,
     )
 
 
-def build(job: Job, checked: Checked, variant: Variant, planned: Mapping[str, planning.Planned]) -> Output:
-    """The variant's files."""
-    if variant.tag in planned:
-        return planned[variant.tag].file
+def build(job: Job, checked: Checked, variant: Variant) -> Output:
+    """The files of a variant that is not planned."""
     match variant.kind:
         case Kind.SIXTEEN_BIT:
             return checked.model
@@ -154,59 +154,74 @@ def build(job: Job, checked: Checked, variant: Variant, planned: Mapping[str, pl
             return job.apart(f"build {variant.tag}", "builders.quantize:quantize", inputs, type=variant.tag, name=job.run.release.name)
 
 
-def measure(job: Job, checked: Checked, yardstick: Yardstick, item: Made, diverged: Found | SluiceError) -> Found:
+def answer(
+    job: Job,
+    checked: Checked,
+    yardstick: Yardstick,
+    made: Sequence[Made],
+    stock: Sequence[Made],
+    diverged: Outcomes,
+    published: Mapping[str, Reference | None],
+) -> dict[str, Found | SluiceError]:
+    """What `diverge` found with what the variants' answers are worth; the stock mixes are asked only where a gate compares answers with theirs."""
+    compared = any(gate.relative_to == "stock" and gate.measure.partition(".")[0] in mmlu.NAMES for gate in job.recipe.gates)
+    items = [item for item in (*made, *(stock if compared else ())) if isinstance(diverged[item.variant.tag], Found)]
+    answered = dict(diverged)
+    for tag, item in question(job, checked, yardstick, items, published).items():
+        found = diverged[tag]
+        answered[tag] = found.also(item) if isinstance(found, Found) and isinstance(item, Found) else item
+    return answered
+
+
+def measure(job: Job, checked: Checked, item: Made, answered: Found | SluiceError) -> Found:
     """Everything that was found about the variant, and, where measuring itself failed, why: a gate without its measurement blocks.
 
-    `diverged` is what `diverge` found.
+    `answered` is what `answer` found.
     """
-    evaluation, variant = job.recipe.evaluation, item.variant
-    params: dict[str, Any] = {
-        "form": evaluation.mmlu.form,
-        "shots": evaluation.mmlu.shots,
-        "questions_per_subject": evaluation.mmlu.questions_per_subject,
-        "prompts": list(evaluation.generation.prompts),
-        "max_tokens": evaluation.generation.max_tokens,
-    }
+    generation, variant = job.recipe.evaluation.generation, item.variant
     if variant.kind is Kind.GGUF:
-        function, answers, files = "qa.measure:gguf", yardstick.gguf, {"reference": checked.base.file(), "variant": item.output.file()}
+        inputs = {"reference": checked.base.file(), "variant": item.output.file()}
     else:
-        function, answers, files = "qa.measure:transformers", yardstick.transformers, {"reference": checked.model.whole, "variant": item.output.whole}
-    inputs: Inputs = {**files, "answers": answers.file("answers.json"), "mmlu": job.data(evaluation.mmlu.data)}
+        inputs = {"reference": checked.model.whole, "variant": item.output.whole}
+    prompts, most = list(generation.prompts), generation.max_tokens
     try:
-        if isinstance(diverged, SluiceError):
-            raise diverged
-        output = job.apart(f"measure {variant.tag}", function, inputs, **params)
+        if isinstance(answered, SluiceError):
+            raise answered
+        output = job.apart(f"measure {variant.tag}", "qa.measure:check", inputs, prompts=prompts, max_tokens=most)
     except SluiceError as error:
-        missing = {gate.measure for gate in job.recipe.gates} - checked.measured.keys()
-        return Found(measured=checked.measured, errors=dict.fromkeys(missing, str(error)), sample=None)
-    return Found(measured={**checked.measured, **diverged.measured, **measurements(output)}, errors={}, sample=diverged.sample, positions=diverged.positions)
+        return Found(measured=checked.measured, errors=unmeasured(job, checked, error))
+    own = Found(measured=measurements(output), errors={}, samples=(Sample(basis=basis(("generation",), prompts, most)),))
+    return Found(measured=checked.measured, errors={}).also(answered).also(own)
 
 
 def judged(job: Job, checked: Checked, item: Made, own: Found, compared: References, claim: planning.Claim | None) -> Built:
     """The variant with its verdict; `compared` is what gates can be relative to."""
-    verdict = gates.judge(item.variant, job.recipe.gates, own.measured, own.errors, job.waivers, sample=own.sample, references=compared)
+    verdict = gates.judge(item.variant, job.recipe.gates, own.measured, own.errors, job.waivers, samples=own.samples, references=compared)
     return Built(
         variant=item.variant,
         output=item.output,
         bpw=bits_per_weight(checked, item.output),
         measured=own.measured,
         verdict=verdict,
-        sample=own.sample,
+        samples=own.samples,
         positions=own.positions,
         mix=claim.mix if claim else None,
     )
 
 
-def missing(job: Job, checked: Checked, variant: Variant, error: SluiceError) -> None:
-    """Record a variant that could not be built: every gate on the variant itself lacks its measurement, which no waiver can make good."""
-    why = dict.fromkeys({gate.measure for gate in job.recipe.gates} - checked.measured.keys(), str(error))
-    verdict = gates.judge(variant, job.recipe.gates, checked.measured, why)
-    found, position = tuple(checked.measured.values()), job.recipe.variants.listed().index(variant)
+def unmeasured(job: Job, checked: Checked, error: SluiceError) -> dict[str, str]:
+    """Why each measurement that gates want of a variant, and not of the release, is missing."""
+    return dict.fromkeys({gate.measure for gate in job.recipe.gates} - checked.measured.keys(), str(error))
+
+
+def unbuilt(job: Job, variant: Variant, measured: Measured, verdict: Verdict) -> None:
+    """Record a variant of which there is no file."""
+    found, position = tuple(measured.values()), job.recipe.variants.listed().index(variant)
     job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, measurements=found, verdict=verdict, position=position)
     job.verdict(variant, verdict)
 
 
-def record(job: Job, position: int, item: Built) -> None:
+def record(job: Job, item: Built) -> None:
     """Write the variant's row, its measurements and its verdict."""
     job.store.record_variant(
         job.run.id,
@@ -216,8 +231,8 @@ def record(job: Job, position: int, item: Built) -> None:
         bpw=item.bpw,
         measurements=tuple(item.measured.values()),
         verdict=item.verdict,
-        position=position,
-        sample=item.sample,
+        position=job.recipe.variants.listed().index(item.variant),
+        samples=item.samples,
     )
     job.verdict(item.variant, item.verdict)
 
@@ -230,8 +245,3 @@ def bits_per_weight(checked: Checked, output: Output) -> float:
 def measurements(output: Output) -> Measured:
     """A measuring stage's result by name."""
     return {item.name: item for item in _MEASUREMENTS.validate_python(output.result["measurements"])}
-
-
-def texts(job: Job, text: Text) -> dict[str, list[Input]]:
-    """The recipe's text files as inputs of a stage."""
-    return {"chat": [job.data(path) for path in text.chat], "plain": [job.data(path) for path in text.plain]}

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from builders import snapshot
-from config.recipe import Dynamic, load_recipe
+from config.recipe import Dynamic, DynamicNf4, load_recipe
 from config.settings import Settings
 from config.words import Kind, Release, Variant
 from service.display import megabytes
@@ -62,8 +62,8 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
     known = built_before(open_store(settings.database), upstream.release)
     planned = recipe.variants.planned
     variants = tuple(size_of(variant, weights, known, planned.get(variant.tag)) for variant in recipe.variants.listed())
-    # stock mixes that are built to be compared with, and not published
-    yardsticks = sum(size_of(Variant(tag=tag, kind=Kind.GGUF), weights, known).bytes for tag in recipe.variants.yardsticks)
+    # what is built to be compared with, and not published
+    yardsticks = sum(size_of(variant, weights, known).bytes for variant in recipe.variants.yardsticks)
     settings.folder.mkdir(parents=True, exist_ok=True)
     sixteen_bit_gguf = 0 if "BF16" in recipe.variants.gguf else weights
     return Plan(
@@ -87,8 +87,8 @@ def built_before(store: Store, release: Release) -> dict[str, int]:
     return found
 
 
-def size_of(variant: Variant, weights: int, known: dict[str, int], dynamic: Dynamic | None = None) -> PlannedVariant:
-    """A variant's bytes; `weights` are those of the 16-bit safetensors, and of a planned mix they are at most its budget."""
+def size_of(variant: Variant, weights: int, known: dict[str, int], dynamic: Dynamic | DynamicNf4 | None = None) -> PlannedVariant:
+    """A variant's bytes; `weights` are those of the 16-bit safetensors, and of a planned variant they are at most its budget."""
     if variant.tag in known:
         return PlannedVariant(tag=variant.tag, bytes=known[variant.tag], exact=True)
     if variant.kind is Kind.SIXTEEN_BIT:
@@ -99,10 +99,12 @@ def size_of(variant: Variant, weights: int, known: dict[str, int], dynamic: Dyna
     return PlannedVariant(tag=variant.tag, bytes=round(weights * bits / 16), exact=False)
 
 
-def _budget(dynamic: Dynamic, weights: int) -> int:
-    """The most bytes that a planned mix may have; of a memory to fit into all of it, for the cache's share is not known before the model is."""
+def _budget(dynamic: Dynamic | DynamicNf4, weights: int) -> int:
+    """The most bytes that a planned variant may have; of a memory to fit into all of it, for the cache's share is not known before the model is."""
     if dynamic.bytes is not None:
         return min(dynamic.bytes, weights)
+    if isinstance(dynamic, DynamicNf4):
+        return min(weights, round(weights * (dynamic.bpw or NF4_BITS * (1 + (dynamic.above or 0.0))) / 16))
     if dynamic.fit is not None:
         return min(dynamic.fit.memory, weights)
     return round(weights * (STOCK_BITS[dynamic.like] if dynamic.like else dynamic.bpw or 16.0) / 16)

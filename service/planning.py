@@ -1,15 +1,21 @@
-"""Planned mixes: sensitivities, plan and file of each, and whether it is what it promised to be, beside the stock mix of the same size."""
+"""Planned variants: sensitivities, plan and files of each, and whether it is what it promised to be, beside the stock mix of its size or plain NF4."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from builders.ggufs import Stored, stored
-from config.errors import SluiceError
+from builders import ggufs, weights
+from builders.contents import place
+from builders.ggufs import Stored
+from config.errors import SluiceError, UnsupportedModel
 from config.plans import Budget, Profile, Rules
-from config.words import Kind, Measurement, Variant
-from publishers.card import Change, Mix, TypeUse
+from config.recipe import PLAIN_NF4, Dynamic, DynamicNf4
+from config.words import Kind, Measurement
+from publishers.card import Change, Kept, Mix, TypeUse
 from service.built import Checked, Found, Made
+from service.groundwork import Texts
 from service.job import Job
 from service.stages import Input, Inputs, Output
 from service.workbench import Workbench
@@ -18,10 +24,12 @@ ALARM = 2.0  # a divergence so many times higher than the plan lets expect is to
 SHOWN_CHANGES = 4  # kinds of tensors that a card names on either side
 NOTABLE = 0.05  # bits per weight: smaller differences to the stock mix are not told
 
+_LAYER = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<layer>\d+)\.(?P<part>.+)")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A planned mix: what was foretold, and the file made from it."""
+    """A planned variant: what was foretold, and the files made from it."""
 
     plan: Output
     file: Output
@@ -36,10 +44,13 @@ class Claim:
     mix: Mix
 
 
-def sensitivity(bench: Workbench, model: Output, base: Output, imatrix: Output, texts: Mapping[str, Sequence[Input]], *, tokens: int, context: int) -> Output:
-    """The table from which every mix of the model is planned, with the completed importances: once for all budgets."""
-    inputs: Inputs = {"model": model.whole, "gguf": base.file(), "imatrix": imatrix.file(), "chat": texts["chat"], "plain": texts["plain"]}
-    return bench.apart("sensitivity", "builders.sensitivity.measure:measure", inputs, tokens=tokens, context=context)
+def sensitivity(bench: Workbench, model: Input, base: Output, imatrix: Output, texts: Texts, *, tokens: int, context: int, probed: bool = False) -> Output:
+    """The table from which every mix of the model is planned, with the completed importances: once for all budgets.
+
+    `model` is the folder in the transformers form; the GGUF file where there is none, and then only probes can tell.
+    """
+    inputs: Inputs = {"model": model, "gguf": base.file(), "imatrix": imatrix.file(), "chat": texts["chat"], "plain": texts["plain"]}
+    return bench.apart("sensitivity", "builders.sensitivity.measure:measure", inputs, tokens=tokens, context=context, probed=probed)
 
 
 def plan(bench: Workbench, name: str, base: Output, table: Output, *, budget: Budget, profile: Profile, rules: Rules) -> Output:
@@ -49,10 +60,15 @@ def plan(bench: Workbench, name: str, base: Output, table: Output, *, budget: Bu
     return bench.apart(name, "builders.plan.stage:plan", inputs, budget=wanted, profile=profile, rules=rules.model_dump(mode="json"))
 
 
-def hessians(bench: Workbench, model: Output, base: Output, texts: Mapping[str, Sequence[Input]], *, tokens: int, context: int) -> Output:
-    """How errors of columns count together: what rounding needs, once for all mixes."""
+def hessians(bench: Workbench, model: Output, base: Output, table: Output, texts: Texts, *, tokens: int, context: int) -> Output | None:
+    """How errors of columns count together: what rounding needs, once for all mixes. None where transformers cannot run the model."""
+    if table.result["reason"] is not None:
+        return None
     inputs: Inputs = {"model": model.whole, "gguf": base.file(), "chat": texts["chat"], "plain": texts["plain"]}
-    return bench.apart("hessians", "builders.rounding.collect:collect", inputs, tokens=tokens, context=context)
+    try:
+        return bench.apart("hessians", "builders.rounding.collect:collect", inputs, tokens=tokens, context=context)
+    except UnsupportedModel:
+        return None
 
 
 def build(bench: Workbench, base: Output, table: Output, planned: Output, statistics: Output | None, *, name: str, tag: str) -> Output:
@@ -65,40 +81,77 @@ def build(bench: Workbench, base: Output, table: Output, planned: Output, statis
     return bench.apart(f"round {tag}", "builders.rounding.improve:improve", inputs)
 
 
-def mixes(job: Job, checked: Checked, texts: Mapping[str, Sequence[Input]]) -> tuple[dict[str, Planned], dict[str, SluiceError]]:
-    """The plan and the file of each planned variant of the recipe, by tag, or why there is none: stock mixes do without them."""
-    entries = job.recipe.variants.dynamic
-    if not entries:
-        return {}, {}
-    tokens, context = job.recipe.calibration.tokens, job.recipe.evaluation.context
-    try:
-        table = sensitivity(job, checked.model, checked.base, checked.imatrix, texts, tokens=tokens, context=context)
-        rounded = any(entry.rounding for entry in entries)
-        statistics = hessians(job, checked.model, checked.base, texts, tokens=tokens, context=context) if rounded else None
-    except SluiceError as error:
-        return {}, {entry.tag: error for entry in entries}
+def mixes(job: Job, checked: Checked, texts: Texts, stock: Mapping[str, Output]) -> tuple[dict[str, Planned], dict[str, SluiceError]]:
+    """The plan and the files of each planned variant of the recipe, by tag, or why there is none: others do without them.
+
+    `stock` holds the variants that are not planned, by tag: plain NF4 is among them whenever a planned one is wanted.
+    """
+    variants = job.recipe.variants
+    kinds: list[tuple[Sequence[Dynamic | DynamicNf4], Callable[[], Callable[[Any], Planned]]]] = [
+        (variants.dynamic, lambda: _ggufs(job, checked, texts)),
+        (variants.dynamic_bnb_4bit, lambda: _nf4(job, checked, texts, stock[PLAIN_NF4])),
+    ]
     made: dict[str, Planned] = {}
     failed: dict[str, SluiceError] = {}
-    for entry in entries:
+    for entries, prepare in kinds:
+        if not entries:
+            continue
         try:
-            planned = plan(job, f"plan {entry.tag}", checked.base, table, budget=entry.budget, profile=entry.profile, rules=entry.rules)
-            file = build(job, checked.base, table, planned, statistics if entry.rounding else None, name=job.run.release.name, tag=entry.tag)
-            made[entry.tag] = Planned(plan=planned, file=file)
+            make = prepare()
         except SluiceError as error:
-            failed[entry.tag] = error
+            failed |= {entry.tag: error for entry in entries}
+            continue
+        for entry in entries:
+            try:
+                made[entry.tag] = make(entry)
+            except SluiceError as error:
+                failed[entry.tag] = error
     return made, failed
 
 
+def _ggufs(job: Job, checked: Checked, texts: Texts) -> Callable[[Dynamic], Planned]:
+    """Measures what all planned GGUF files need; the function makes one of them."""
+    tokens, context = job.recipe.calibration.tokens, job.recipe.evaluation.context
+    table = sensitivity(job, checked.model.whole, checked.base, checked.imatrix, texts, tokens=tokens, context=context)
+    rounded = any(entry.rounding for entry in job.recipe.variants.dynamic)
+    statistics = hessians(job, checked.model, checked.base, table, texts, tokens=tokens, context=context) if rounded else None
+
+    def make(entry: Dynamic) -> Planned:
+        planned = plan(job, f"plan {entry.tag}", checked.base, table, budget=entry.budget, profile=entry.profile, rules=entry.rules)
+        file = build(job, checked.base, table, planned, statistics if entry.rounding else None, name=job.run.release.name, tag=entry.tag)
+        return Planned(plan=planned, file=file)
+
+    return make
+
+
+def _nf4(job: Job, checked: Checked, texts: Texts, plain: Output) -> Callable[[DynamicNf4], Planned]:
+    """Measures what all planned NF4 variants need; the function makes one of them."""
+    sizes: dict[str, Any] = {"tokens": job.recipe.calibration.tokens, "context": job.recipe.evaluation.context}
+    model = checked.model.whole
+    table = job.apart("sensitivity of NF4", "builders.sensitivity.nf4:measure", {"model": model, **texts}, **sizes)
+
+    def make(entry: DynamicNf4) -> Planned:
+        inputs: Inputs = {"sensitivity": table.whole, "model": model, "plain": plain.whole}
+        wanted = entry.budget.model_dump(mode="json", exclude_none=True)
+        planned = job.apart(f"plan {entry.tag}", "builders.plan.nf4:plan", inputs, budget=wanted)
+        return Planned(plan=planned, file=job.apart(f"build {entry.tag}", "builders.bnb:quantize", {"model": model}, skip=planned.result["kept"]))
+
+    return make
+
+
 def settle(job: Job, planned: Mapping[str, Planned], made: Sequence[Made], diverged: Mapping[str, Found | SluiceError]) -> dict[str, Claim]:
-    """By tag what came of each planned variant among `made`, which also holds the stock mixes that they are compared with."""
+    """By tag what came of each planned variant among `made`, which also holds the stock ones that they are compared with."""
     found = {item.variant.tag: item for item in made}
-    stock = {entry.tag: found[entry.like] if entry.like else None for entry in job.recipe.variants.dynamic if entry.tag in planned}
-    return {tag: _claim(job, found[tag], planned[tag].plan, stock[tag], diverged) for tag in stock}
+    stock = {tag: None if (like := found[tag].variant.like) is None else found[like] for tag in planned}
+    return {tag: _claim(job, found[tag], planned[tag].plan, stock[tag], diverged) for tag in planned}
 
 
 def _claim(job: Job, item: Made, planned: Output, stock: Made | None, diverged: Mapping[str, Found | SluiceError]) -> Claim:
-    tag, source, beaten = item.variant.tag, diverged[item.variant.tag], False
-    predicted = Measurement(name="plan.predicted", value=planned.result["predicted"]["mean"], unit="nats", stderr=planned.result["predicted"]["stderr"])
+    source, beaten = diverged[item.variant.tag], False
+    foreseen, patterns = planned.result["predicted"], planned.result.get("unmatched", ())
+    mistyped = (f"No tensor's name holds {pattern!r}, a pattern of the rules: it is mistyped, or meant for another model." for pattern in patterns)
+    said = (*mistyped, *_by_probes(planned))
+    predicted = Measurement(name="plan.predicted", value=foreseen["mean"], unit="nats", stderr=foreseen["stderr"], details=said)
     measured, ours = [predicted], _mean(source)
     theirs = _mean(diverged[stock.variant.tag]) if stock is not None else None
     if ours is not None:
@@ -107,22 +160,36 @@ def _claim(job: Job, item: Made, planned: Output, stock: Made | None, diverged: 
     if stock is not None and theirs is not None:
         measured.append(replace(theirs, name="plan.stock"))
         if ours is not None:
-            beaten = theirs.value < ours.value
+            # planned NF4 is larger than the plain one, so being as good is not enough
+            beaten = theirs.value < ours.value or (theirs.value == ours.value and item.variant.kind is Kind.BNB_4BIT)
             measured.append(_replaced(ours, theirs, stock, beaten=beaten))
         if beaten:
-            inputs = {"gguf": stock.output.file()}
-            output = job.apart(f"stand-in {tag}", "builders.stand_in:stand_in", inputs, threaded=False, name=job.run.release.name, tag=tag)
-            item, source = Made(variant=item.variant, output=output), diverged[stock.variant.tag]
+            item, source = Made(variant=item.variant, output=_stand_in(job, item, stock)), diverged[stock.variant.tag]
     if isinstance(source, Found):
         source = replace(source, measured={**source.measured, **{found.name: found for found in measured}})
     return Claim(made=item, diverged=source, mix=mix_of(item, stock, replaced=beaten))
 
 
+def _stand_in(job: Job, item: Made, stock: Made) -> Output:
+    """The stock variant's files under the planned one's name; those of safetensors have no tag in theirs."""
+    if item.variant.kind is Kind.BNB_4BIT:
+        return stock.output
+    tag, inputs = item.variant.tag, {"gguf": stock.output.file()}
+    return job.apart(f"stand-in {tag}", "builders.stand_in:stand_in", inputs, threaded=False, name=job.run.release.name, tag=tag)
+
+
+def _by_probes(planned: Output) -> tuple[str, ...]:
+    """What must be said of a prediction that does not rest on gradients."""
+    if planned.result.get("provider") != "probes":
+        return ()
+    said = "transformers cannot run this model, so the mix was found from weighted errors and measured probes of groups of tensors through llama.cpp"
+    return (f"{said}, by which a KLD is known within {planned.result['systematic']:.0%}.",)
+
+
 def _replaced(ours: Measurement, theirs: Measurement, stock: Made, *, beaten: bool) -> Measurement:
-    said = (
-        f"The planned mix has a KLD of {ours.value:.5f}, and {stock.variant.tag}, the stock mix of the same size, one of {theirs.value:.5f}: "
-        "the stock mix is published under this name."
-    )
+    tag = stock.variant.tag
+    named, short = (f"plain NF4 ({tag})", "plain NF4") if stock.variant.kind is Kind.BNB_4BIT else (f"{tag}, the stock mix of the same size,", "the stock mix")
+    said = f"The planned mix has a KLD of {ours.value:.5f}, and {named} one of {theirs.value:.5f}: {short} is published under this name."
     return Measurement(name="plan.replaced", value=float(beaten), unit="count", n=1, details=(said,) if beaten else ())
 
 
@@ -147,18 +214,35 @@ def error(predicted: Measurement, measured: Measurement, *, text: float = 1.0) -
 
 
 def mix_of(item: Made, stock: Made | None, *, replaced: bool = False) -> Mix:
-    """What the file of a planned variant consists of, and where it spends its bytes otherwise than the stock mix."""
-    ours = stored(item.output.file().path)
-    theirs = stored(stock.output.file().path) if stock else {}
+    """What the files of a planned variant consist of, and where they spend their bytes otherwise than the stock ones."""
+    ours, theirs = _stored(item), _stored(stock) if stock else {}
+    mix = Mix(stock=stock.variant.tag if stock else None, replaced=replaced, rounded="improved" in item.output.result, types=_types(ours))
+    if item.variant.kind is Kind.BNB_4BIT:
+        return replace(mix, kept=_kept([name for name, tensor in theirs.items() if tensor.type == "NF4" and ours[name].type != "NF4"]))
     changes = sorted(_changes(ours, theirs), key=lambda change: abs(change.bits - change.stock_bits), reverse=True)
-    return Mix(
-        stock=stock.variant.tag if stock else None,
-        replaced=replaced,
-        rounded="improved" in item.output.result,
-        types=_types(ours),
+    return replace(
+        mix,
         more=tuple(change for change in changes if change.bits > change.stock_bits)[:SHOWN_CHANGES],
         fewer=tuple(change for change in changes if change.bits < change.stock_bits)[:SHOWN_CHANGES],
     )
+
+
+def _stored(item: Made) -> dict[str, Stored]:
+    """How each tensor is stored, by name."""
+    if item.variant.kind is Kind.GGUF:
+        return ggufs.stored(item.output.file().path)
+    return weights.stored(item.output.whole.path)
+
+
+def _kept(names: Sequence[str]) -> tuple[Kept, ...]:
+    """Modules of one kind together, with their layers: `model.layers.3.mlp.down_proj.weight` is `mlp.down_proj` in layer 3."""
+    found: dict[str, list[int]] = {}
+    for name in names:
+        match = _LAYER.fullmatch(name.removesuffix(".weight"))
+        layers = found.setdefault(match["part"] if match else name.removesuffix(".weight"), [])
+        if match:
+            layers.append(int(match["layer"]))
+    return tuple(Kept(module=module, layers=tuple(sorted(layers))) for module, layers in sorted(found.items()))
 
 
 def _types(tensors: Mapping[str, Stored]) -> tuple[TypeUse, ...]:
@@ -172,27 +256,10 @@ def _types(tensors: Mapping[str, Stored]) -> tuple[TypeUse, ...]:
 def _changes(ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> list[Change]:
     """Kinds of tensors whose bits per weight differ, all layers together."""
     changes = []
-    for kind in sorted({_kind(name) for name in theirs}):
-        names = [name for name in theirs if _kind(name) == kind and name in ours and theirs[name].matrix]
+    for kind in sorted({place(name)[1] for name in theirs}):
+        names = [name for name in theirs if place(name)[1] == kind and name in ours and theirs[name].matrix]
         if values := sum(theirs[name].values for name in names):
             bits, stock_bits = (8 * sum(side[name].bytes for name in names) / values for side in (ours, theirs))
             if abs(bits - stock_bits) >= NOTABLE:
                 changes.append(Change(tensors=kind, bits=bits, stock_bits=stock_bits))
     return changes
-
-
-def _kind(name: str) -> str:
-    """`ffn_down` of `blk.7.ffn_down.weight`, `token_embd` of `token_embd.weight`."""
-    return ".".join(part for part in name.removesuffix(".weight").split(".") if part != "blk" and not part.isdigit())
-
-
-def yardsticks(job: Job, checked: Checked) -> list[Made]:
-    """The stock mixes that planned ones are compared with and that the recipe does not publish."""
-    inputs = {"gguf": checked.base.file(), "imatrix": checked.imatrix.file()}
-    return [
-        Made(
-            variant=Variant(tag=tag, kind=Kind.GGUF),
-            output=job.apart(f"build {tag}", "builders.quantize:quantize", inputs, type=tag, name=job.run.release.name),
-        )
-        for tag in job.recipe.variants.yardsticks
-    ]

@@ -1,6 +1,6 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import PurePosixPath
@@ -22,7 +22,7 @@ LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 
 
 def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, yardstick: Yardstick, built: Sequence[Built], page: Output) -> None:
-    """Publish one repo for each kind of which a variant passed, each with the run's report, and put them into one collection.
+    """Publish each repo of which a variant passed, with the run's report, and put them into one collection.
 
     Raises HubError, PublishConflict.
     """
@@ -35,14 +35,13 @@ def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, yardstic
     )
     private = job.run.private or upstream.private  # upstream may have been made private since the run was queued
     published = []
-    for kind in Kind:
-        passed = [item for item in built if item.variant.kind is kind and item.verdict.outcome is Outcome.PASSED]
+    for repo, items in repos(job, built).items():
+        passed = [item for item in items if item.verdict.outcome is Outcome.PASSED]
         if not passed:
             continue
-        repo = naming.repo_id(kind, job.run.namespace, job.run.release.name)
         started = now()
-        files = content(kind, checked, chat, passed)
-        described = describe(job, kind, repo, upstream, checked, yardstick, chat, built)
+        files = content(items[0].variant.kind, checked, chat, passed)
+        described = describe(job, repo, items, upstream, checked, yardstick, chat)
         files += [PublishFile.from_bytes(naming.CARD, card.render(described).encode()), *(from_stage(page, file) for file in page.files)]
         plan = hub.Plan(
             repo=repo,
@@ -65,6 +64,14 @@ def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, yardstic
         published.append(repo)
     if published:
         hub.collection(api, job.run.release.name, job.run.namespace, private, published)
+
+
+def repos(job: Job, built: Sequence[Built]) -> dict[str, list[Built]]:
+    """The variants by the repo that is theirs, kind after kind. Raises ConfigurationError."""
+    found: dict[str, list[Built]] = {}
+    for item in sorted(built, key=lambda item: tuple(Kind).index(item.variant.kind)):
+        found.setdefault(naming.repo_id(item.variant, job.run.namespace, job.run.release.name), []).append(item)
+    return found
 
 
 def content(kind: Kind, checked: Checked, chat: Output, passed: Sequence[Built]) -> list[PublishFile]:
@@ -104,11 +111,11 @@ def account(job: Job, checked: Checked, passed: Sequence[Built], files: Sequence
     )
 
 
-def describe(job: Job, kind: Kind, repo: str, upstream: Upstream, checked: Checked, yardstick: Yardstick, chat: Output, built: Sequence[Built]) -> card.Card:
-    """Everything that the repo's card says."""
-    rows = [row(item) for item in built if item.variant.kind is kind]
+def describe(job: Job, repo: str, items: Sequence[Built], upstream: Upstream, checked: Checked, yardstick: Yardstick, chat: Output) -> card.Card:
+    """Everything that the card of a repo with these variants says."""
+    kind, rows = items[0].variant.kind, [row(item) for item in items]
     evaluation, calibration = job.recipe.evaluation, job.recipe.calibration
-    measured: Mapping[str, int | None] = {name: found.n for item in built for name, found in item.measured.items()}
+    tokens, questions = (_observations(items, name) for name in ("kld.mean", "mmlu.accuracy"))
     gguf = kind is Kind.GGUF
     return card.Card(
         kind=kind,
@@ -129,14 +136,16 @@ def describe(job: Job, kind: Kind, repo: str, upstream: Upstream, checked: Check
         sampling=chat.result["sampling"],
         method=card.Method(
             texts=tuple(path.name for path in (*evaluation.divergence.chat, *evaluation.divergence.plain)),
-            tokens=measured.get("kld.mean") or 0,
+            tokens=tokens[0],
+            most_tokens=tokens[-1],
             windows=yardstick.windows.result["looks"][0],
             context=evaluation.context,
-            questions=measured.get("mmlu.accuracy") or 0,
+            questions=questions[0],
+            most_questions=questions[-1],
             shots=evaluation.mmlu.shots,
             form=evaluation.mmlu.form,
             prompts=len(evaluation.generation.prompts),
-            calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if gguf else (),
+            calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if gguf or any(item.mix for item in items) else (),
             calibration_tokens=checked.imatrix.result["tokens"] if gguf else 0,
         ),
         tools=tools(),
@@ -144,6 +153,12 @@ def describe(job: Job, kind: Kind, repo: str, upstream: Upstream, checked: Check
         recipe_digest=job.run.recipe_digest,
         ollama_template=gguf and ollama.template_from_probes(chat.result["renderings"]) is not None,
     )
+
+
+def _observations(built: Sequence[Built], name: str) -> list[int]:
+    """How many tokens or questions the measurement rests on, fewest first: more where the first sample was extended."""
+    found = (item.measured[name].n for item in built if name in item.measured)
+    return sorted(n for n in found if n is not None) or [0]
 
 
 def row(item: Built) -> card.Row:

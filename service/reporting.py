@@ -15,6 +15,7 @@ from service.job import Job
 from service.publication import tools
 from service.stages import Inputs, Output
 from service.store import Store, VariantRecord
+from service.summary import remarks
 
 STAGE = "report"
 
@@ -68,6 +69,7 @@ def _variant(record: VariantRecord, file: str | None, positions: Sequence[Positi
         measurements=tuple(_finite(item) for item in record.measurements if math.isfinite(item.value)),
         verdict=None if record.verdict is None else _told(record.verdict),
         positions=tuple(positions),
+        remarks=tuple(remarks({item.name: item for item in record.measurements})),
     )
 
 

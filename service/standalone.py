@@ -22,9 +22,9 @@ from config.digests import file_sha256
 from config.errors import ConfigurationError, UpstreamError
 from config.plans import Budget, Profile, Rules
 from config.recipe import Text
-from config.rules import FAMILIES, FIXES
 from config.settings import REPO_ID, Settings
 from service import planning
+from service.groundwork import calibrated, converted, repaired, texts
 from service.hubclient import connect
 from service.stages import Input, Output, StageStore
 from service.workbench import Listener, Workbench
@@ -36,13 +36,14 @@ TAG = "planned"  # of files before they get the name that was asked for
 class Wanted:
     """What is to be planned."""
 
-    model: str  # a folder, or owner/name on the Hub
+    model: str  # a folder, a 16-bit GGUF file, or owner/name on the Hub
     revision: str
     text: Text
     context: int  # tokens of a calibration window
     budget: Budget
     profile: Profile
-    rounding: bool = True
+    rounding: bool  # when a file is made: each matrix anew, so that its errors cancel
+    probed: bool = False  # sensitivities by probes, even if transformers could run the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Prepared:
     """A model with its sensitivities."""
 
     name: str
-    fixed: Output
+    fixed: Output | None  # None of a GGUF file
     base: Output  # the 16-bit GGUF
     imatrix: Output
     table: Output
@@ -63,13 +64,20 @@ def bench(settings: Settings, listener: Listener) -> Workbench:
 
 def prepare(at: Workbench, wanted: Wanted) -> Prepared:
     """Fetch, repair, convert and calibrate the model, and measure its sensitivities. Raises what the stages raise."""
-    texts, tokens, context = _texts(at, wanted), wanted.text.tokens, wanted.context
-    with _release(at, wanted) as (source, name, repo):
-        inputs = {"snapshot": source, "rules": at.data(FIXES), "families": at.data(FAMILIES)}
-        fixed = at.apart("fix", "builders.fixes:repair", inputs, threaded=False, repo=repo, fixes=True)
-    base = at.apart("convert", "builders.convert:convert", {"model": fixed.whole}, threaded=False, name=name)
-    imatrix = at.apart("imatrix", "builders.calibrate:imatrix", {"model": fixed.whole, "gguf": base.file(), **texts}, tokens=tokens, context=context)
-    table = planning.sensitivity(at, fixed, base, imatrix, texts, tokens=tokens, context=context)
+    read, tokens, context = texts(at, wanted.text), wanted.text.tokens, wanted.context
+    given, fixed = Path(wanted.model).expanduser(), None
+    if given.suffix == ".gguf" and given.is_file():
+        name = _named(given.stem)
+        base = at.apart("model", "builders.given:take", {"gguf": at.data(given)}, threaded=False, name=name)
+        model = base.file()
+    else:
+        with _release(at, wanted) as (source, name, repo):
+            fixed = repaired(at, source, repo=repo, fixes=True)
+        model = fixed.whole
+        base = converted(at, fixed, name=name)
+    imatrix = calibrated(at, model, base, read, tokens=tokens, context=context)
+    probed = wanted.probed or fixed is None
+    table = planning.sensitivity(at, model, base, imatrix, read, tokens=tokens, context=context, probed=probed)
     return Prepared(name=name, fixed=fixed, base=base, imatrix=imatrix, table=table)
 
 
@@ -78,11 +86,15 @@ def plan(at: Workbench, ready: Prepared, wanted: Wanted) -> Output:
     return planning.plan(at, "plan", ready.base, ready.table, budget=wanted.budget, profile=wanted.profile, rules=Rules())
 
 
-def quantize(at: Workbench, ready: Prepared, planned: Output, wanted: Wanted, target: Path) -> int:
-    """Write the planned file to `target`, whole or not at all; its bytes."""
+def quantize(at: Workbench, ready: Prepared, planned: Output, wanted: Wanted, target: Path) -> dict[str, Any]:
+    """Write the planned file to `target`, whole or not at all.
+
+    Returns its `bytes`, and whether it was `rounded`, which takes a model that transformers can run.
+    """
     statistics = None
-    if wanted.rounding:
-        statistics = planning.hessians(at, ready.fixed, ready.base, _texts(at, wanted), tokens=wanted.text.tokens, context=wanted.context)
+    if wanted.rounding and ready.fixed is not None:
+        read, tokens, context = texts(at, wanted.text), wanted.text.tokens, wanted.context
+        statistics = planning.hessians(at, ready.fixed, ready.base, ready.table, read, tokens=tokens, context=context)
     built = planning.build(at, ready.base, ready.table, planned, statistics, name=ready.name, tag=TAG)
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
@@ -90,21 +102,22 @@ def quantize(at: Workbench, ready: Prepared, planned: Output, wanted: Wanted, ta
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
-    return target.stat().st_size
+    return {"bytes": target.stat().st_size, "rounded": statistics is not None}
 
 
 def describe(ready: Prepared, planned: Output, wanted: Wanted) -> dict[str, Any]:
     """The plan as a JSON document: totals, and of each tensor its type, bytes and share of the predicted divergence, in the order of the file."""
     table = Sensitivity.load(ready.table.folder / "files")
     mix: dict[str, str] = json.loads((planned.folder / "files" / "mix.json").read_text(encoding="utf-8"))
-    shares = table.shares(mix)
+    shares = planned.result["shares"]
+    probes, checked = ready.table.result.get("probes", {}), ready.table.result.get("checked", [])
     total = sum(shares.values())
     tensors = [
         {
             "name": tensor.name,
             "type": mix[tensor.name],
             "bytes": tensor.bytes(mix[tensor.name]),
-            "bpw": 8 * tensor.bytes(mix[tensor.name]) / tensor.parameters,
+            "bpw": tensor.bpw(mix[tensor.name]),
             "share": shares[tensor.name] / total if total else 0.0,
         }
         for tensor in table.tensors
@@ -113,8 +126,14 @@ def describe(ready: Prepared, planned: Output, wanted: Wanted) -> dict[str, Any]
         "model": wanted.model,
         "budget": wanted.budget.model_dump(mode="json", exclude_none=True),
         "profile": wanted.profile,
-        "patches": ready.fixed.result["patches"],
+        "patches": ready.fixed.result["patches"] if ready.fixed else [],
         "windows": ready.table.result["windows"],
+        "sensitivity": {
+            "provider": table.provider,
+            "systematic": table.systematic,
+            "probes": len(probes) + len(checked),
+            "reason": ready.table.result["reason"],
+        },
         **{name: planned.result[name] for name in ("bytes", "bpw", "predicted", "stock")},
         "tensors": tensors,
     }
@@ -126,16 +145,12 @@ def curve(at: Workbench, ready: Prepared, wanted: Wanted) -> dict[str, Any]:
     return at.apart("curve", "builders.plan.curve_stage:points", inputs, threaded=False, profile=wanted.profile).result
 
 
-def _texts(at: Workbench, wanted: Wanted) -> dict[str, list[Input]]:
-    return {"chat": [at.data(path) for path in wanted.text.chat], "plain": [at.data(path) for path in wanted.text.plain]}
-
-
 @contextmanager
 def _release(at: Workbench, wanted: Wanted) -> Iterator[tuple[Input, str, str]]:
     """The model's files as an input, the model's name, and the repo that its family is told by."""
     folder = Path(wanted.model).expanduser()
     if folder.is_dir():
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip(".-") or "model"
+        name = _named(folder.resolve().name)
         with at.stages.workspace("local") as linked:
             yield _local(folder, linked / "files"), name, f"local/{name}"
     elif re.fullmatch(REPO_ID, wanted.model):
@@ -144,7 +159,12 @@ def _release(at: Workbench, wanted: Wanted) -> Iterator[tuple[Input, str, str]]:
         fetched = at.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release)
         yield fetched.whole, release.name, release.repo
     else:
-        raise ConfigurationError(f"{wanted.model!r} is neither a folder nor the name of a repo on the Hub (owner/name). Give the one or the other.")
+        raise ConfigurationError(f"{wanted.model!r} is neither a folder, a .gguf file nor the name of a repo on the Hub (owner/name). Give one of these.")
+
+
+def _named(text: str) -> str:
+    """A name that files can have."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "model"
 
 
 def _local(folder: Path, linked: Path) -> Input:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from config.words import Measurement
+from qa import mmlu
 from service.store import PublicationRecord, RunState, StageState, Store, VariantRecord
 
 
@@ -37,12 +38,26 @@ class Divergence(BaseModel):
     max: float | None
 
 
+class Subject(BaseModel):
+    """Questions of one subject, and how many of them were answered rightly."""
+
+    questions: int
+    right: int
+    reference: int
+    """By the 16-bit model."""
+    wins: int
+    """Wrong there and right here."""
+    losses: int
+    """Right there and wrong here."""
+
+
 class Mmlu(BaseModel):
     """Share of questions answered rightly."""
 
     accuracy: float | None
     stderr: float | None
     n: int | None
+    subjects: dict[str, Subject]
 
 
 class WaiverSummary(BaseModel):
@@ -61,13 +76,13 @@ class PlanSummary(BaseModel):
     measured: float | None
     """Of the mix as it was planned."""
     factor: float | None
-    """Between the two, at least 1; what the text does to the stock mix's divergence as well is taken out."""
+    """The measured over the expected divergence; what the text does to the stock mix's as well is expected."""
     stock: float | None
-    """Of the stock mix of the same size."""
+    """Of the stock mix of the same size, or of plain NF4."""
     replaced: bool
-    """The stock mix was better, and its file is published under the variant's name."""
+    """That was better, and is published under the variant's name."""
     remarks: list[str]
-    """What a person should look at: a prediction that was far off, or a mix that was replaced."""
+    """What a person should look at: patterns of the rules that match no tensor, a prediction that was far off, a mix that was replaced."""
 
 
 class VariantSummary(BaseModel):
@@ -154,7 +169,8 @@ def publication_summary(record: PublicationRecord) -> PublicationSummary:
 
 def _variant(record: VariantRecord) -> VariantSummary:
     measured = {item.name: item for item in record.measurements}
-    mmlu = measured.get("mmlu.accuracy")
+    asked = measured.get("mmlu.accuracy")
+    subjects = {name: Subject(**found) for sample in record.samples for name, found in mmlu.by_subject(sample.answers).items()}
     flips = _value(measured, "flips")
     return VariantSummary(
         tag=record.variant.tag,
@@ -168,7 +184,7 @@ def _variant(record: VariantRecord) -> VariantSummary:
             max=_value(measured, "kld.max"),
         ),
         same_top=_value(measured, "same_top"),
-        mmlu=Mmlu(accuracy=_value(measured, "mmlu.accuracy"), stderr=finite(mmlu.stderr) if mmlu else None, n=mmlu.n if mmlu else None),
+        mmlu=Mmlu(accuracy=_value(measured, "mmlu.accuracy"), stderr=finite(asked.stderr) if asked else None, n=asked.n if asked else None, subjects=subjects),
         flips=None if flips is None else round(flips),
         efficiency=_value(measured, "efficiency"),
         verdict=None if record.verdict is None else record.verdict.outcome.value,
@@ -188,8 +204,13 @@ def _plan(measured: Mapping[str, Measurement]) -> PlanSummary | None:
         factor=_value(measured, "plan.error"),
         stock=_value(measured, "plan.stock"),
         replaced=bool(_value(measured, "plan.replaced")),
-        remarks=[detail for name in ("plan.error", "plan.replaced") if name in measured for detail in measured[name].details],
+        remarks=remarks(measured),
     )
+
+
+def remarks(measured: Mapping[str, Measurement]) -> list[str]:
+    """What a person should look at in a plan, from measurements by name."""
+    return [detail for name in ("plan.predicted", "plan.error", "plan.replaced") if name in measured for detail in measured[name].details]
 
 
 def _value(measured: Mapping[str, Measurement], name: str) -> float | None:

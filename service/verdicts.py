@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from config.words import GateResult, Outcome, Waiver
+from config.words import GateResult, Measurement, Outcome, Waiver
 from service.store import Store, VariantRecord, WaiverRecord, WaiverRefused
 from service.summary import finite
 
@@ -27,6 +27,8 @@ class GateView(BaseModel):
     value: float | None
     stderr: float | None
     unit: str | None
+    n: int | None
+    """Tokens, questions or checks that the value rests on, all that the sample was extended by included."""
     condition: str
     limit: float | None
     """The threshold, in the measurement's unit; null in a verdict that an older version of Sluice wrote."""
@@ -72,16 +74,16 @@ def gates_of(store: Store, run: int) -> RunGates:
 
 def _variant(record: VariantRecord, recorded: dict[tuple[str, str], WaiverRecord]) -> VariantGates:
     verdict, tag = record.verdict, record.variant.tag
-    units = {item.name: item.unit for item in record.measurements}
+    measured = {item.name: item for item in record.measurements}
     return VariantGates(
         tag=tag,
         verdict=None if verdict is None else verdict.outcome.value,
         reasons=[] if verdict is None else list(verdict.reasons),
-        gates=[] if verdict is None else [_gate(result, units.get(result.measure), recorded.get((tag, result.gate))) for result in verdict.results],
+        gates=[] if verdict is None else [_gate(result, measured.get(result.measure), recorded.get((tag, result.gate))) for result in verdict.results],
     )
 
 
-def _gate(result: GateResult, unit: str | None, recorded: WaiverRecord | None) -> GateView:
+def _gate(result: GateResult, measured: Measurement | None, recorded: WaiverRecord | None) -> GateView:
     waiver = None
     if result.waiver is not None:
         waiver = WaiverView(by=result.waiver.by, comment=result.waiver.comment, state="applied" if recorded else "withdrawn")
@@ -92,7 +94,8 @@ def _gate(result: GateResult, unit: str | None, recorded: WaiverRecord | None) -
         measure=result.measure,
         value=finite(result.value),
         stderr=finite(result.stderr),
-        unit=unit,
+        unit=None if measured is None else measured.unit,
+        n=None if measured is None else measured.n,
         condition=result.condition,
         limit=finite(result.limit),
         against=result.against,

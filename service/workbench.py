@@ -70,7 +70,7 @@ class Workbench:
         return 0
 
     def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:
-        """Note how a stage ended: with its output, or failed with a message."""
+        """Note how a stage ended: with its output and what it remarks on, or failed with a message."""
         self.listener(Event(stage=name, state=state, seconds=seconds, message=message))
 
     @contextmanager
@@ -83,7 +83,7 @@ class Workbench:
         started = now()
         number = self.begun(name, key)
         if (kept := self.stages.look_up(key)) is not None:
-            self.ended(number, name, "reused", now() - started, output=kept)
+            self.ended(number, name, "reused", now() - started, output=kept, message=kept.result.get("remark") or "")
             return kept
         try:
             with self.stages.workspace(key) as workspace, self.watching(workspace):
@@ -93,5 +93,5 @@ class Workbench:
         except Exception as error:
             self.ended(number, name, "failed", now() - started, message=in_words(error))
             raise
-        self.ended(number, name, "done", seconds, output=output)
+        self.ended(number, name, "done", seconds, output=output, message=output.result.get("remark") or "")
         return output

@@ -6,7 +6,9 @@ from engines import tools
 
 
 def llama_perplexity(*arguments: str | Path, last: str) -> str:
-    """Output of llama-perplexity. It may end before its log is written out, so it is run again until the last line is there."""
+    """Output of llama-perplexity. It may end before its log is written out, so it is run again until `last` is there.
+
+    `last` stands in the summary alone: with its colon, because the table of windows has heads with the same words."""
     for _ in range(10):
         output = tools.run("llama-perplexity", *arguments)
         if last in output:

@@ -124,7 +124,7 @@ def train(model: Any, tokens: Tokens, texts: Texts, *, minutes: float) -> int:
         loss = functional.cross_entropy(logits.flatten(0, 1), following.reshape(-1), reduction="none").view_as(following)
         weight = 1 + EMPHASIS * torch.isin(following, letters)
         model.zero_grad()
-        ((loss * weight).sum() / weight.sum()).backward()
+        ((loss * weight).sum() / weight.sum()).backward()  # type: ignore[no-untyped-call] # torch annotates nothing here
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         adam.param_groups[0]["lr"] = ADAM * scale
         adam.step()
@@ -167,7 +167,7 @@ def muon(matrices: list[torch.Tensor], momentum: list[torch.Tensor], rate: float
 
 def orthogonalized(gradient: torch.Tensor) -> torch.Tensor:
     """The Newton-Schulz iteration of Muon, with its published coefficients."""
-    found = gradient / (gradient.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    found: torch.Tensor = gradient / (gradient.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     wide = found.size(-2) <= found.size(-1)
     found = found if wide else found.mT
     for _ in range(5):

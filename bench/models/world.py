@@ -85,12 +85,12 @@ def _drawn(rng: random.Random, subject: str) -> tuple[str, str, Sequence[str]]:
         text = rng.choice([f"What is the opposite of {one}?", f"Which word means the opposite of {one}?"])
         return text, other, [word for pair in OPPOSITES for word in pair if word != one]
     if subject == "elementary_addition":
-        one, two = rng.randint(0, 12), rng.randint(0, 12)
-        return f"What is {one} plus {two}?", str(one + two), [str(value) for value in range(max(0, one + two - 5), one + two + 6)]
+        first, second = rng.randint(0, 12), rng.randint(0, 12)
+        return f"What is {first} plus {second}?", str(first + second), [str(value) for value in range(max(0, first + second - 5), first + second + 6)]
     if subject == "elementary_subtraction":
-        one = rng.randint(0, 15)
-        two = rng.randint(0, one)
-        return f"What is {one} minus {two}?", str(one - two), [str(value) for value in range(max(0, one - two - 5), one - two + 6)]
+        first = rng.randint(0, 15)
+        second = rng.randint(0, first)
+        return f"What is {first} minus {second}?", str(first - second), [str(value) for value in range(max(0, first - second - 5), first - second + 6)]
     if subject == "calendar":
         names = rng.choice([WEEK, YEAR])
         place, where = rng.randrange(len(names)), rng.choice(["after", "before"])

@@ -54,8 +54,8 @@ def expense(prepared: model.Prepared, found: contest.Contest) -> report.Expense:
         base.symlink_to(prepared.source.gguf.resolve())
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
             variant, _ = build(Path(folder), prepared.source, Case(stock=EVALUATED), "variant", threads=prepared.threads)
-            _, alone = divergence.with_llama_perplexity(base, [], text, divergence.ALL)
-            _, both = divergence.with_llama_perplexity(base, [variant], text, divergence.ALL)
+            _, alone = divergence.with_llama_perplexity(base, [], text, divergence.ALL, divergence.THREADS)
+            _, both = divergence.with_llama_perplexity(base, [variant], text, divergence.ALL, divergence.THREADS)
         base.with_name("base.kld").unlink()
         return {"alone": [alone.seconds, alone.cpu_seconds], "both": [both.seconds, both.cpu_seconds]}
 

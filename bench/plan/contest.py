@@ -8,10 +8,12 @@ from bench.plan import peers
 from bench.plan.measure import Case, Log, Row, Used, measure
 from bench.plan.model import Prepared
 from builders import quantize
-from builders.sensitivity.table import Mix
+from builders.plan.solve import solve
+from builders.sensitivity.table import Mix, Sensitivity
+from config.plans import Rules
 
 SIZES = ("IQ2_XXS", "IQ2_M", "IQ3_XXS", "Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_XS", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K")
-PEERS = ("error", "greedy", "random", "uniform")
+PEERS = ("error", "probes", "greedy", "random", "uniform")
 SEEDS = 3
 
 
@@ -76,13 +78,16 @@ def contend(prepared: Prepared, sizes: Sequence[str], wanted: Sequence[str], log
         errors = peers.weighted_errors(source.gguf, prepared.importances, table, threads=prepared.threads)
         mixes |= {(size, "error"): [peers.by_error(errors, capacities[size])] for size in sizes}
     weighing = time.perf_counter() - started
+    if "probes" in wanted:
+        probed_table = Sensitivity.load(prepared.probed().folder)
+        mixes |= {(size, "probes"): [solve(probed_table, capacity=capacities[size], rules=Rules())] for size in sizes}
     probed: list[Row] = []
     if "greedy" in wanted:
         divergences, probed = probes(prepared, log)
         mixes |= {(size, "greedy"): [peers.greedy(table, divergences, capacities[size])] for size in sizes}
     if "random" in wanted:
         mixes |= {(size, "random"): [peers.at_random(table, capacities[size], seed) for seed in range(SEEDS)] for size in sizes}
-    uniform = [mix for type in peers.UNIFORM if (mix := peers.uniform(table, type))] if "uniform" in wanted else []
+    uniform = [found for type in peers.UNIFORM if (found := peers.uniform(table, type))] if "uniform" in wanted else []
     cases = [Case(stock=size) for size in sizes] + [case(peer, mix) for (_, peer), many in mixes.items() for mix in many] + [Case(mix=mix) for mix in uniform]
     cases += [case("planned", mixes[size, "planned"][0], rounded=True) for size in sizes]
     measure(source, cases, log, threads=prepared.threads)

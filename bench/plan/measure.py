@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.plan.assemble import Assembler
 from builders import quantize
+from builders.assemble import Assembler
 from builders.rounding import improve
 from builders.sensitivity.table import Mix
 from config.errors import SluiceError
@@ -69,7 +69,7 @@ class Case:
 
 
 Row = Mapping[str, Any]
-"""One measured file: `key`, `bytes`, `tensor_bytes`, `seconds` that building took, and for each text `TEXT.kld`, `TEXT.stderr`, `TEXT.same_top`."""
+"""One file: `key`, `bytes`, the seconds of `building` and `scoring`, and for each text `TEXT.kld`, `TEXT.stderr`, `TEXT.same_top` and `TEXT.n`."""
 
 
 class Log:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.plan.assemble import Assembler
 from bench.plan.measure import Source, Stopwatch, Text, Used
 from builders import calibrate, convert, fixes, plan
+from builders.assemble import Assembler
 from builders.rounding import collect, improve
-from builders.sensitivity import importances, measure
+from builders.sensitivity import importances, measure, probes
 from builders.sensitivity.table import Mix, Sensitivity
 from config.digests import content_digest, file_sha256
 from engines.model import Floats
@@ -62,6 +62,12 @@ class Prepared:
     statistics: Done  # for rounding
     parameters: int
     threads: int
+
+    def probed(self) -> Done:
+        """The table by probes through llama.cpp, which stands in where transformers cannot run a model."""
+        given: dict[str, Any] = {"model": self.model, "gguf": self.source.gguf, "imatrix": self.folder / "imatrix" / calibrate.RESULT, **CALIBRATION}
+        given |= {"tokens": IMATRIX_TOKENS, "context": self.source.context, "threads": self.threads}
+        return once(self.folder / "probes", lambda out: probes.measure(out, **given))
 
     def planned(self, size: str) -> tuple[Mix, Done]:
         """The mix for the bytes of a stock file, and what planning it took."""
@@ -128,8 +134,9 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
         )
 
     def text(kind: str, tokens: int, files: dict[str, list[Path]]) -> Text:
+        given: dict[str, Any] = {"model": model, "tokens": tokens, "context": context, **files}
         name = f"text-{kind}-{tokens}-{hashlib.sha256(json.dumps(digests(files)).encode()).hexdigest()[:8]}"
-        return Text.of(kind, once(folder / name, lambda out: texts.prepare(out, model=model, tokens=tokens, context=context, **files)).folder, context)
+        return Text.of(kind, once(folder / name, lambda out: texts.prepare(out, **given)).folder, context)
 
     held_out = [text("held-out", settings.tokens, HELD_OUT)]
     if settings.other is not None:

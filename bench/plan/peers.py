@@ -1,7 +1,6 @@
 """Other ways to give every tensor a type within a number of bytes: by weighted error, by measured probes of groups, at random, all the same."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,19 +8,18 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGUFReader
-from gguf.quants import dequantize
 
+from builders import matrices
+from builders.contents import place
 from builders.plan.solve import solve
 from builders.sensitivity.table import Mix, Sensitivity, Tensor
 from config.plans import Rules
-from engines import ggml
 from engines.model import Floats
 
 UNIFORM = ("IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K", "IQ3_XXS", "IQ3_S", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 PROBED = ("IQ2_XXS", "IQ2_S", "IQ3_S", "IQ4_XS", "Q5_K", "Q6_K", "Q8_0")
 """The types of which the probes' author would measure a few; between two neighbours of Q4 and Q5 little is left to find."""
 
-_LAYER = re.compile(r"blk\.(\d+)\.(.+)\.weight")
 _FUSED = {"attn_q": "attn_qkv", "attn_k": "attn_qkv", "attn_v": "attn_qkv", "ffn_gate": "ffn_up", "ffn_gate_exps": "ffn_up_exps"}
 
 
@@ -34,8 +32,7 @@ def weighted_errors(gguf: Path, importances: Mapping[str, Floats], like: Sensiti
     products = np.full((1, len(like.tensors), len(like.types)), np.nan, dtype=np.float32)
     stored = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
     for position, tensor in enumerate(like.tensors):
-        values = np.asarray(dequantize(stored[tensor.name].data, stored[tensor.name].tensor_type), dtype=np.float32)
-        experts = values.reshape(tensor.experts, -1, tensor.columns)
+        experts = matrices.values(stored[tensor.name], threads=threads).reshape(tensor.experts, -1, tensor.columns)
         weights = np.broadcast_to(importances.get(tensor.name, np.ones(1, dtype=np.float32)), (tensor.experts, tensor.columns))
         for type in like.allowed(tensor):
             error = sum(_relative(part, weight, type, threads) for part, weight in zip(experts, weights, strict=True))
@@ -45,9 +42,8 @@ def weighted_errors(gguf: Path, importances: Mapping[str, Floats], like: Sensiti
 
 def _relative(values: Floats, weights: Floats, type: str, threads: int) -> float:
     weights = np.ascontiguousarray(weights)
-    stored = ggml.dequantize(ggml.quantize(values, type, importances=weights, threads=threads), type, values.shape[1], threads=threads)
     energy = (values.astype(np.float64) ** 2) @ weights
-    error = ((stored - values).astype(np.float64) ** 2) @ weights
+    error = (matrices.error(values, type, importances=weights, threads=threads).astype(np.float64) ** 2) @ weights
     return float((error / np.maximum(energy, 1e-30)).sum())
 
 
@@ -68,8 +64,8 @@ def groups(tensors: Sequence[Tensor]) -> list[Group]:
     """One group for each role in each layer: Q, K and V together, gate and up together; what is outside of the layers is alone."""
     found: dict[str, list[str]] = {}
     for tensor in tensors:
-        match = _LAYER.fullmatch(tensor.name)
-        name = f"{match[1]}.{_FUSED.get(match[2], match[2])}" if match else tensor.name
+        layer, role = place(tensor.name)
+        name = tensor.name if layer is None else f"{layer}.{_FUSED.get(role, role)}"
         found.setdefault(name, []).append(tensor.name)
     return [Group(name=name, tensors=tuple(members)) for name, members in found.items()]
 

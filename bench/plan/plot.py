@@ -11,6 +11,7 @@ STYLES = {
     "planned": ("planned", "#f4a582", "d"),
     "rounded": ("planned and rounded", "#c8102e", "D"),
     "error": (NAMES["error"], "#1f77b4", "s"),
+    "probes": (NAMES["probes"], "#17becf", "v"),
     "greedy": (NAMES["greedy"], "#2ca02c", "^"),
     "random": (NAMES["random"], "#bbbbbb", "x"),
     "uniform": (NAMES["uniform"], "#9467bd", "v"),

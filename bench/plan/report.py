@@ -10,7 +10,7 @@ from rich.table import Table
 from bench.plan.contest import Contest, Outcome
 from bench.plan.measure import Used
 
-NAMES = {"error": "relative weighted error", "greedy": "greedy by probes", "random": "random", "uniform": "uniform"}
+NAMES = {"error": "relative weighted error", "probes": "our own by probes", "greedy": "greedy by probes", "random": "random", "uniform": "uniform"}
 GOAL, WORST, BEHIND, EVALUATIONS = 0.60, 0.90, 1.05, 12
 
 

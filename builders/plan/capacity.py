@@ -1,7 +1,7 @@
 """How many bytes a budget leaves for the planned tensors, once the rest of the file is counted: header, vocabulary and what is not planned."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from builders.ggufs import Weight, weigh
 from config.errors import ConfigurationError
 from config.plans import Budget, Fit
 
-ALIGNMENT = quantize.ALIGNMENT
 IMATRIX_BYTES = 512  # at most, of what llama-quantize writes about the importance matrix into the header
 COMPUTE_BYTES = 512 * 2**20  # buffers of the computation, for a batch of 512 tokens: an estimate for models up to some 30B parameters
 
@@ -28,6 +27,14 @@ class Capacity:
     fixed_tensor_bytes: int  # of the tensors that are not planned, without padding
     stock: Mapping[str, str] | None  # the stock mix of `like`, of every tensor that llama-quantize converts
 
+    def bpw(self, planned: int) -> float:
+        """Bits per weight of the whole file when the planned tensors have `planned` bytes, without padding."""
+        return 8 * (self.fixed_tensor_bytes + planned) / self.parameters
+
+    def within(self, bpw: float) -> int:
+        """Bytes that the planned tensors may have, so that the whole file has `bpw` bits per weight at most."""
+        return int(bpw * self.parameters / 8) - self.fixed_tensor_bytes
+
 
 def capacity(budget: Budget, *, gguf: Path, imatrix: Path, planned: Collection[str]) -> Capacity:
     """What `budget` leaves for the tensors named in `planned`. Raises ConfigurationError, and ToolError when the file cannot be read by llama-quantize."""
@@ -37,18 +44,16 @@ def capacity(budget: Budget, *, gguf: Path, imatrix: Path, planned: Collection[s
         raise ConfigurationError(f"Sensitivities are given for tensors that llama-quantize does not convert: {', '.join(unknown)}. Measure them anew.")
     weight = weigh(gguf)
     others = {name: tensor for name, tensor in made.items() if name not in planned}
-    overhead = weight.header_bytes + sum(_padded(tensor.bytes) for tensor in others.values())
-    fixed = sum(tensor.bytes for tensor in others.values())
-    room = _file_bytes(budget, made, gguf, weight, fixed, overhead) - overhead
-    stock = {name: tensor.type.name for name, tensor in made.items() if tensor.quantized} if like else None
-    return Capacity(
-        planned=room,
+    overhead = quantize.file_bytes(weight.header_bytes, others.values())
+    found = Capacity(
+        planned=0,
         overhead=overhead,
         rest={name: tensor.type.name for name, tensor in others.items() if tensor.quantized},
         parameters=weight.parameters,
-        fixed_tensor_bytes=fixed,
-        stock=stock,
+        fixed_tensor_bytes=sum(tensor.bytes for tensor in others.values()),
+        stock={name: tensor.type.name for name, tensor in made.items() if tensor.quantized} if like else None,
     )
+    return replace(found, planned=found.within(budget.bpw) if budget.bpw else _file_bytes(budget, made, gguf, weight) - overhead)
 
 
 def cache_bytes(metadata: Mapping[str, Any], context: int) -> int:
@@ -82,16 +87,14 @@ def cache_bytes(metadata: Mapping[str, Any], context: int) -> int:
     return int(total)
 
 
-def _file_bytes(budget: Budget, made: Mapping[str, quantize.Planned], gguf: Path, weight: Weight, fixed: int, overhead: int) -> int:
+def _file_bytes(budget: Budget, made: Mapping[str, quantize.Planned], gguf: Path, weight: Weight) -> int:
     """The size of the file that the budget allows, without what llama-quantize writes about the importance matrix."""
     if budget.like == "BF16":
         return weight.file_bytes
     if budget.like:
-        return weight.header_bytes + sum(_padded(tensor.bytes) for tensor in made.values())
+        return quantize.file_bytes(weight.header_bytes, made.values())
     if budget.bytes:
         return budget.bytes - IMATRIX_BYTES
-    if budget.bpw:
-        return int(budget.bpw * weight.parameters / 8) - fixed + overhead
     assert budget.fit is not None  # noqa: S101 - pydantic has seen to it that one of the four is given
     return _fitting(budget.fit, gguf) - IMATRIX_BYTES
 
@@ -106,7 +109,3 @@ def _fitting(fit: Fit, gguf: Path) -> int:
             f"{COMPUTE_BYTES / 2**30:.2f} GiB. Allow more memory or a shorter context."
         )
     return left
-
-
-def _padded(count: int) -> int:
-    return -(-count // ALIGNMENT) * ALIGNMENT

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from builders.plan import knapsack
-from builders.sensitivity.table import Mix, Sensitivity, Tensor
+from builders import knapsack
+from builders.ggufs import padded
+from builders.sensitivity.table import Mix, Sensitivity
 from config.errors import ConfigurationError
 from config.plans import Equal, Rules
-
-ALIGNMENT = 32  # bytes to which llama-quantize pads each tensor (GGUF_DEFAULT_ALIGNMENT)
 
 _EQUAL: Mapping[Equal, re.Pattern[str]] = {
     "gate_up": re.compile(r"^(?P<layer>blk\.\d+)\.ffn_(?:gate|up)(?P<part>_exps|_shexp|_chexps)?\.weight$"),
@@ -44,11 +43,6 @@ def solution(sensitivity: Sensitivity, *, capacity: int, rules: Rules) -> Soluti
     packed = knapsack.pack(items, capacity)
     mix = {sensitivity.tensors[index].name: types[choice] for group, types, choice in zip(groups, choices, packed.chosen, strict=True) for index in group}
     return Solution(mix={tensor.name: mix[tensor.name] for tensor in sensitivity.tensors}, bytes=packed.weight, cost=packed.cost, bound=packed.bound)
-
-
-def padded(tensor: Tensor, type: str) -> int:
-    """Bytes of a tensor in a GGUF file."""
-    return -(-tensor.bytes(type) // ALIGNMENT) * ALIGNMENT
 
 
 def bits(type: str) -> float:
@@ -91,5 +85,5 @@ def unmatched(sensitivity: Sensitivity, rules: Rules) -> list[str]:
 
 def _item(sensitivity: Sensitivity, group: Sequence[int], types: Sequence[str]) -> knapsack.Item:
     columns = [sensitivity.types.index(type) for type in types]
-    weights = [sum(padded(sensitivity.tensors[index], type) for index in group) for type in types]
+    weights = [sum(padded(sensitivity.tensors[index].bytes(type)) for index in group) for type in types]
     return knapsack.Item(weights=np.array(weights, dtype=np.int64), costs=sensitivity.costs[np.ix_(list(group), columns)].sum(axis=0))

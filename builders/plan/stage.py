@@ -8,14 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from builders.ggufs import padded
 from builders.plan.capacity import Capacity, capacity
-from builders.plan.solve import padded, solution, unmatched
+from builders.plan.solve import solution, unmatched
 from builders.sensitivity.table import Mix, Sensitivity
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import Budget, Profile, Rules
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 
 def plan(
@@ -33,7 +34,8 @@ def plan(
 
     `sensitivity` is the folder of `Sensitivity.save`. Returns `mix` (the file), `bytes` (of the whole GGUF, to within what is said about the imatrix), `bpw`,
     `predicted` (KLD in nats per token: `mean`, `stderr`), `bound` (the least that any mix could be predicted to have), `shares` (of the KLD, by tensor),
-    `by_type` (bytes), `unmatched` (patterns of the rules without a tensor), and for a budget like a stock mix `stock`: that mix's own prediction.
+    `by_type` (bytes), `unmatched` (patterns of the rules without a tensor), `provider` and `systematic` of the sensitivities, and for a budget like a stock mix
+    `stock`: that mix's own prediction.
     Raises ConfigurationError when rules or budget are impossible.
     """
     del threads  # one is enough, and the result must not depend on them
@@ -51,12 +53,14 @@ def plan(
     return {
         "mix": "mix.json",
         "bytes": room.overhead + found.bytes,
-        "bpw": 8 * (room.fixed_tensor_bytes + table.bytes(found.mix)) / room.parameters,
+        "bpw": room.bpw(table.bytes(found.mix)),
         "predicted": asdict(table.predict(found.mix)),
         "bound": found.bound,
         "shares": table.shares(found.mix),
         "by_type": _by_type(table, found.mix),
         "unmatched": unmatched(table, keep),
+        "provider": table.provider,
+        "systematic": table.systematic,
         "stock": _stock(table, room),
     }
 
@@ -64,7 +68,7 @@ def plan(
 def _by_type(table: Sensitivity, mix: Mix) -> dict[str, int]:
     counted: Counter[str] = Counter()
     for tensor in table.tensors:
-        counted[mix[tensor.name]] += padded(tensor, mix[tensor.name])
+        counted[mix[tensor.name]] += padded(tensor.bytes(mix[tensor.name]))
     return dict(counted.most_common())
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from builders.sensitivity import fisher, layout
 from builders.sensitivity.layout import Placement, Segment
@@ -38,8 +39,8 @@ def collect(
     """
     files: dict[str, str] = {}
     unreached = []
-    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text):
-        groups = _grouped(layout.find(layout.quantizable(gguf), network), memory)
+    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text, space):
+        groups = _grouped(layout.find(layout.quantizable(gguf), network), min(memory, space.free))
         for group in groups:
             for name, hessian in _hessians(network, group, text).items():
                 mean = float(hessian.diagonal().mean())
@@ -75,17 +76,15 @@ def _grouped(placements: Sequence[Placement], memory: int) -> list[list[Placemen
     return groups
 
 
-def _hessians(network: torch.nn.Module, group: Sequence[Placement], text: fisher.Windows) -> dict[str, Floats]:
+def _hessians(network: PreTrainedModel, group: Sequence[Placement], text: fisher.Windows) -> dict[str, Floats]:
     """Σ gᵀg over windows, by tensor."""
-    parameters = dict(network.named_parameters())
     sums: dict[str, torch.Tensor] = {}
     of: dict[str, list[tuple[str, Segment, torch.Tensor]]] = {}
     for placement in group:
         columns = placement.tensor.columns
         for segment in placement.segments:
-            device = parameters[segment.parameter].device
-            sums[placement.tensor.name] = torch.zeros(columns, columns, device=device)
-            of.setdefault(segment.parameter, []).append((placement.tensor.name, segment, torch.from_numpy(segment.sources).to(device)))
+            sums[placement.tensor.name] = torch.zeros(columns, columns, device=network.device)
+            of.setdefault(segment.parameter, []).append((placement.tensor.name, segment, torch.from_numpy(segment.sources).to(network.device)))
 
     def take(gradient: torch.Tensor, *, users: list[tuple[str, Segment, torch.Tensor]]) -> None:
         for name, segment, sources in users:

@@ -18,9 +18,7 @@ from builders.rounding.codes import Codebook, Layout, Scalar
 from config.errors import MeasurementError
 from engines import ggml
 from engines.ggml import Bytes
-from engines.model import Floats
-
-Doubles = npt.NDArray[np.float64]
+from engines.model import Doubles, Floats
 
 SPAN = 32  # columns that are worked on together; the rest of the block, then of the matrix, hears of them afterwards
 ROWS = 1024  # that are worked on together: the result must not depend on the number of threads

@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, ReaderTensor
+from gguf import GGUFReader
 
-from builders.ggufs import weigh
+from builders import matrices
+from builders.ggufs import described
 from builders.rounding import codes, collect
 from builders.rounding.compensate import Metric, compensate
-from builders.sensitivity.layout import described
 from config.errors import ToolError
-from engines import ggml
-from engines.ggml import Bytes
 
 VERSION = 1  # raise when outputs change
 
@@ -22,7 +20,7 @@ def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads
     """Write a file named as `quantized`, with metadata, types and sizes of that file, whose matrices are rounded anew from the 16-bit `gguf`.
 
     `statistics` is the folder of `collect`. Tensors without statistics, or of a type whose codes cannot be replaced, stay as they are.
-    Returns `file`, `bytes`, `parameters`, `bpw`, `improved` (tensors that changed). Raises ToolError, MeasurementError.
+    Returns what `ggufs.described` tells and `improved` (tensors that changed). Raises ToolError, MeasurementError.
     """
     target = out / quantized.name
     shutil.copyfile(quantized, target)
@@ -36,17 +34,10 @@ def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads
         original = originals.get(tensor.name)
         if original is None or list(original.shape) != list(tensor.shape):
             raise ToolError(f"{tensor.name} of {quantized.name} is not in {gguf.name} in the same shape. Give the 16-bit file that it was made from.")
-        plain = _data(tensor)
-        values = ggml.dequantize(_data(original), original.tensor_type.name, described(tensor).columns, threads=threads)
-        data = compensate(values, type, metric=Metric.of(hessian), plain=plain, threads=threads)
+        plain = matrices.data(tensor)
+        data = compensate(matrices.values(original, threads=threads), type, metric=Metric.of(hessian), plain=plain, threads=threads)
         if not np.array_equal(data, plain):
             improved.append(tensor.name)
             written[tensor.data_offset : tensor.data_offset + data.size] = data.reshape(-1)
     written.flush()
-    weight = weigh(target)
-    return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "bpw": weight.bpw, "improved": improved}
-
-
-def _data(tensor: ReaderTensor) -> Bytes:
-    """A tensor's bytes (rows of all experts, row_bytes)."""
-    return np.ascontiguousarray(tensor.data).view(np.uint8).reshape(described(tensor).rows, -1)
+    return {**described(target), "improved": improved}

@@ -4,9 +4,7 @@ One forward and one backward pass a window; labels are drawn from the model's ow
 moment it is complete and is freed at once, so that one gradient lives at a time. Errors of all tensors rarely fit into memory together: they are made for one
 group of (tensor, type) after another, and the windows run again for each group.
 
-Memory, in bytes (`needed_bytes`): 4 or 2 for each parameter of the model (its dtype) + the errors of a group, one value of DELTA bytes for each parameter and
-type in it, + twice the largest gradient + the logits of one window, three times, + activations, about 20 · T · (hidden + feed-forward of the active experts)
-values for each layer.
+`room` says what memory that takes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,15 +19,18 @@ import torch
 from gguf import ReaderTensor
 from transformers import PreTrainedModel
 
+from builders import matrices
 from builders.sensitivity.layout import Placement, Segment, part
+from builders.sensitivity.room import DELTA
 from builders.sensitivity.table import TYPES, Tensor
-from config.errors import MeasurementError
+from config.errors import MeasurementError, UnsupportedModel
 from engines import ggml
 from engines.model import Floats
 
-DELTA = 4  # bytes of one value of an error
 LABELS = 1  # seed of the labels
-_ROWS = 2**24  # probabilities summed up at a time when labels are drawn
+NOT_FINITE = "Gradients are not finite, so no sensitivity is known. Look at the upstream weights."
+_ROWS = 2**21  # probabilities summed up at a time when labels are drawn
+_VALUES = 2**22  # values of a tensor that one thread quantizes at a time
 
 Products = npt.NDArray[np.float32]
 Window = npt.NDArray[np.int64]  # (T,)
@@ -78,15 +79,6 @@ def delta_bytes(tensors: Sequence[Tensor], units: Sequence[Unit]) -> int:
     return sum(DELTA * tensors[unit.tensor].parameters for unit in units if TYPES[unit.type] != "BF16")
 
 
-def needed_bytes(*, model: int, errors: int, gradient: int, logits: int, activations: int) -> int:
-    """Peak memory of a pass: the model's bytes, a group's errors, the largest gradient (bytes), one window's logits (values) and activations (bytes).
-
-    A gradient counts twice: a tied embedding's first half waits for the second, and a transposed or permuted one is copied. Logits count three times:
-    themselves, the probabilities, and the gradient that is handed back.
-    """
-    return model + errors + 2 * gradient + 3 * 4 * logits + activations
-
-
 def grouped(tensors: Sequence[Tensor], importances: Mapping[str, Floats], memory: int) -> list[list[Unit]]:
     """Units in groups whose errors take at most `memory` bytes, in the tensors' order: a backward pass ends at the first layer of its group.
 
@@ -133,7 +125,7 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
                 backward(job.network, window, first + n)
         del tasks
     if not np.isfinite(products[~np.isnan(products)]).all() or any(np.isnan(products[:, unit.tensor, unit.type]).any() for group in groups for unit in group):
-        raise MeasurementError("Gradients are not finite, so no sensitivity is known. Look at the upstream weights.")
+        raise MeasurementError(NOT_FINITE)
     return products
 
 
@@ -143,40 +135,50 @@ def _tasks(job: Pass, group: Sequence[Unit]) -> list[_Task]:
     for unit in group:
         if TYPES[unit.type] != "BF16":
             wanted.setdefault(unit.tensor, []).append(unit.type)
-    parameters = dict(job.network.named_parameters())
-    tasks = []
-    for i, types in wanted.items():
-        placement = job.placements[i]
-        columns = placement.tensor.columns
-        made = [torch.empty(len(types), len(segment.sources) * columns) for segment in placement.segments]
-        values = values_of(job.stored[i], placement.tensor)
+    return [task for i, types in wanted.items() for task in _tasks_of(job, i, types)]
 
-        def fill(row: int, *, types: list[int] = types, values: Floats = values, placement: Placement = placement, made: list[torch.Tensor] = made) -> None:
-            error = error_of(values, TYPES[types[row]], placement.tensor, job.importances.get(placement.tensor.name))
-            for segment, target in zip(placement.segments, made, strict=True):
-                target[row] = torch.from_numpy(error[segment.targets].reshape(-1))
 
-        with ThreadPoolExecutor(job.threads) as pool:
-            list(pool.map(fill, reversed(range(len(types)))))
+def _tasks_of(job: Pass, i: int, types: list[int]) -> list[_Task]:
+    """The errors of one tensor, a task for each parameter that has rows of it."""
+    placement, stored = job.placements[i], job.stored[i]
+    data, about, weights = matrices.data(stored), placement.tensor, job.importances.get(stored.name)
+    each = None if weights is None else np.broadcast_to(weights, (about.experts, about.columns))
+    made = [torch.empty(len(types), len(segment.sources), about.columns) for segment in placement.segments]
+
+    def fill(row: int, piece: _Piece) -> None:
+        values = ggml.dequantize(data[piece.first : piece.last], stored.tensor_type.name, about.columns)
+        error = matrices.error(values, TYPES[types[row]], importances=None if each is None else each[piece.expert])
         for segment, target in zip(placement.segments, made, strict=True):
-            tasks.append(_Task(tensor=i, types=types, segment=segment, delta=target.to(parameters[segment.parameter].device)))
-    return tasks
+            here = np.flatnonzero((segment.targets >= piece.first) & (segment.targets < piece.last))
+            target[row, torch.from_numpy(here)] = torch.from_numpy(error[segment.targets[here] - piece.first])
+
+    with ThreadPoolExecutor(job.threads) as pool:
+        for done in [pool.submit(fill, row, piece) for row in reversed(range(len(types))) for piece in _pieces(about)]:
+            done.result()
+    return [
+        _Task(tensor=i, types=types, segment=segment, delta=target.flatten(1).to(job.network.device))
+        for segment, target in zip(placement.segments, made, strict=True)
+    ]
 
 
-def error_of(values: Floats, type: str, tensor: Tensor, importances: Floats | None) -> Floats:
-    """What storing values (rows, columns) in a type adds to them; each expert is quantized with its own importances."""
-    per_expert = [None] * tensor.experts if importances is None else importances.reshape(tensor.experts, tensor.columns)
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """Rows of one expert of a tensor."""
+
+    expert: int
+    first: int
+    last: int  # excluded
+
+
+def _pieces(tensor: Tensor) -> list[_Piece]:
+    """A tensor in pieces of about _VALUES values, so that what quantizing one takes is little."""
     rows = tensor.rows // tensor.experts
-    error = np.empty_like(values)
-    for expert, weights in enumerate(per_expert):
-        part = slice(expert * rows, (expert + 1) * rows)
-        error[part] = ggml.dequantize(ggml.quantize(values[part], type, importances=weights), type, tensor.columns) - values[part]
-    return error
-
-
-def values_of(stored: ReaderTensor, tensor: Tensor) -> Floats:
-    """The values (rows, columns) of a tensor of the 16-bit GGUF."""
-    return ggml.dequantize(stored.data.reshape(tensor.rows, -1).view(np.uint8), stored.tensor_type.name, tensor.columns)
+    step = max(1, _VALUES // tensor.columns)
+    return [
+        _Piece(expert=expert, first=expert * rows + first, last=expert * rows + min(first + step, rows))
+        for expert in range(tensor.experts)
+        for first in range(0, rows, step)
+    ]
 
 
 @contextmanager
@@ -203,14 +205,12 @@ def gradients(network: torch.nn.Module, takers: Mapping[str, Callable[[torch.Ten
 
 
 @contextmanager
-def _hooked(network: torch.nn.Module, tasks: Sequence[_Task]) -> Iterator[list[Products]]:
+def _hooked(network: PreTrainedModel, tasks: Sequence[_Task]) -> Iterator[list[Products]]:
     """While it is open, a backward pass adds the products of each task to the array (tensors, types) in the list."""
     into: list[Products] = [np.empty((0, 0), dtype=np.float32)]
-    parameters = dict(network.named_parameters())
     of: dict[str, list[tuple[_Task, torch.Tensor]]] = {}
     for task in tasks:
-        name = task.segment.parameter
-        of.setdefault(name, []).append((task, torch.from_numpy(task.segment.sources).to(parameters[name].device)))
+        of.setdefault(task.segment.parameter, []).append((task, torch.from_numpy(task.segment.sources).to(network.device)))
 
     def take(gradient: torch.Tensor, *, users: list[tuple[_Task, torch.Tensor]]) -> None:
         for task, sources in users:
@@ -221,9 +221,12 @@ def _hooked(network: torch.nn.Module, tasks: Sequence[_Task]) -> Iterator[list[P
         yield into
 
 
-def backward(network: torch.nn.Module, window: Window, number: int) -> None:
-    """One pass: the gradient of Σ_t log p(y_t | x_<=t) / √T with labels y drawn from p. With respect to logits it is onehot(y) - p."""
-    ids = torch.from_numpy(window)[None].to(next(network.parameters()).device)
+def backward(network: PreTrainedModel, window: Window, number: int) -> None:
+    """One pass: the gradient of Σ_t log p(y_t | x_<=t) / √T with labels y drawn from p. With respect to logits it is onehot(y) - p.
+
+    Raises UnsupportedModel when the network has no backward pass.
+    """
+    ids = torch.from_numpy(window)[None].to(network.device)
     logits = network(input_ids=ids, use_cache=False).logits
     with torch.no_grad():
         seed = logits[0].float().softmax(-1)
@@ -231,7 +234,12 @@ def backward(network: torch.nn.Module, window: Window, number: int) -> None:
         seed.neg_()
         seed[torch.arange(len(window), device=seed.device), labels] += 1
         seed /= len(window) ** 0.5
-    logits.backward(gradient=seed[None].to(logits.dtype))
+    if not logits.requires_grad:
+        raise UnsupportedModel("transformers has no backward pass for this model: its logits have no gradient.")
+    try:
+        logits.backward(gradient=seed[None].to(logits.dtype))
+    except NotImplementedError as error:
+        raise UnsupportedModel(f"transformers has no backward pass for this model: {error}.") from error
 
 
 def _drawn(probabilities: torch.Tensor, uniform: npt.NDArray[np.float64]) -> torch.Tensor:

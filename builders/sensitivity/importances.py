@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from gguf import GGUFReader, GGUFWriter
 
 from builders.sensitivity.table import Tensor
 from config.errors import MeasurementError
-from engines.model import Floats
+from engines.model import Doubles, Floats
 
 RESULT = "importances.gguf"
 
 FLOOR = 1e-4  # of an expert's mean importance: what no calibration text ever used still weighs something
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

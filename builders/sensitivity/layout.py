@@ -17,7 +17,7 @@ import torch
 from gguf import GGUFReader, ReaderTensor
 
 from builders.sensitivity.table import Tensor
-from config.errors import MeasurementError
+from config.errors import MeasurementError, UnsupportedModel
 
 Rows = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -69,7 +69,7 @@ def described(tensor: ReaderTensor) -> Tensor:
 def find(tensors: Sequence[ReaderTensor], network: torch.nn.Module) -> list[Placement]:
     """Every tensor's place among the network's parameters, in the order given.
 
-    Equal rows are told apart by order: of tensors, of parameters and of rows. Raises MeasurementError that names a tensor that is not there.
+    Equal rows are told apart by order: of tensors, of parameters and of rows. Raises UnsupportedModel that names a tensor that is not there.
     """
     index = _Index(parameters={name: parameter for name, parameter in network.named_parameters() if parameter.ndim in (2, 3)})
     placed = {tensor.name: _place(tensor, index) for tensor in sorted(tensors, key=lambda tensor: natural(tensor.name))}
@@ -170,7 +170,7 @@ def _place(tensor: ReaderTensor, index: _Index) -> Placement:
                     segments.append(_segment(source, missing[positions], rows))
                     missing = np.delete(missing, positions)
     if len(missing):
-        raise MeasurementError(
+        raise UnsupportedModel(
             f"{len(missing)} of the {about.rows} rows of {tensor.name} are rows of no parameter that transformers loads; the first is row {missing[0]}. "
             "The converter changed their values, or the GGUF is of another model: sensitivities cannot be taken from gradients here."
         )

@@ -1,28 +1,26 @@
 """Measures how sensitive a model's output is to the type of each of its tensors, from calibration text, once for all budgets and recipes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from gguf import ReaderTensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from builders.calibrate import adds_bos, chosen, conversations, paragraphs
-from builders.sensitivity import fisher, importances, layout, sample
-from builders.sensitivity.table import TYPES, Sensitivity
-from config.errors import MeasurementError
-from engines import hf
+from builders import calibrate
+from builders.sensitivity import fisher, importances, layout, probes, room, sample
+from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
+from config.errors import UnsupportedModel
+from engines import hf, streaming
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at which no more windows are added
 FIRST = 64  # windows before the error is looked at
 STEP = 16  # windows are added in multiples of it
-ORDER = 0  # seed of the windows' order
 HIDDEN = 16  # windows whose hidden states give the output matrix its importances
 
 
@@ -37,16 +35,46 @@ def measure(
     tokens: int,
     context: int,
     threads: int,
+    probed: bool = False,
+) -> dict[str, Any]:
+    """The table of sensitivities: from gradients, or by probes where transformers cannot run the model, and when `probed` asks for them.
+
+    `model` is the folder in the transformers form; the GGUF file itself where there is none, which `probed` goes with. Returns what `by_gradients` or
+    `probes.measure` does, `reason`: why there are no gradients, None when there are or none were wanted, and `remark`: the same for a person who watches.
+    Raises ConfigurationError, MeasurementError, ToolError.
+    """
+    wanted: dict[str, Any] = {"model": model, "gguf": gguf, "imatrix": imatrix, "chat": chat, "plain": plain}
+    wanted |= {"tokens": tokens, "context": context, "threads": threads}
+    reason = None
+    if not probed:
+        try:
+            return {**by_gradients(out, **wanted), "reason": None, "remark": None}
+        except UnsupportedModel as error:
+            reason = str(error)
+    return {**probes.measure(out, **wanted), "reason": reason, "remark": f"by probes through llama.cpp: {reason or 'as was asked for'}"}
+
+
+def by_gradients(
+    out: Path,
+    *,
+    model: Path,
+    gguf: Path,
+    imatrix: Path,
+    chat: list[Path],
+    plain: list[Path],
+    tokens: int,
+    context: int,
+    threads: int,
     memory: int | None = None,
 ) -> dict[str, Any]:
     """Write `sensitivity.json`, `products.npy` and `importances.gguf` from at most `tokens` tokens of calibration text in windows of `context`.
 
-    Windows are added until the predicted KLD of typical mixes is known within ERROR. `memory` bounds the bytes of quantization errors held at a time; without
-    it, a third of the machine's. Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes) and `unreached` (tensor: experts
-    that calibration never reached).
-    Raises ConfigurationError, MeasurementError.
+    Windows are added until the predicted KLD of typical mixes is known within ERROR. `memory` is how many bytes may be used, by default what `room.memory`
+    says. Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes) and `unreached` (tensor: experts that calibration never
+    reached).
+    Raises ConfigurationError, MeasurementError, and UnsupportedModel when transformers cannot run the model here.
     """
-    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text):
+    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads, memory=memory) as (network, text, space):
         stored = layout.quantizable(gguf)
         placements = layout.find(stored, network)
         unreached = _importances(out / importances.RESULT, imatrix, network, stored, placements, text[:HIDDEN])
@@ -56,9 +84,10 @@ def measure(
             stored=stored,
             importances=importances.load(out / importances.RESULT),
             threads=threads,
-            memory=memory or psutil.virtual_memory().total // 3,
+            memory=space.free,
         )
-        sensitivity = _enough(job, text)
+        tensors = tuple(placement.tensor for placement in placements)
+        sensitivity = enough(lambda part, first: fisher.measure(job, part, first), text, tensors, TYPES)
     sensitivity.save(out)
     return {
         "provider": sensitivity.provider,
@@ -71,30 +100,25 @@ def measure(
 
 @contextmanager
 def opened(
-    model: Path, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int, threads: int
-) -> Iterator[tuple[PreTrainedModel, fisher.Windows]]:
-    """While the block runs, the network on the device that there is, and the windows of calibration text, no longer than the model's context."""
-    with hf.open_model(model, threads=threads) as engine:
-        text = windows(engine.tokenizer, chat, plain, tokens=tokens, context=min(context, engine.context))
-        if torch.cuda.is_available():
-            engine.network.to("cuda")  # type: ignore[arg-type]
-        yield engine.network, text
+    model: Path, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int, threads: int, memory: int | None = None
+) -> Iterator[tuple[PreTrainedModel, fisher.Windows, room.Room]]:
+    """While the block runs, the network on the device that there is, its layers streamed where they do not fit into `memory` bytes otherwise; the windows of
+    calibration text, no longer than the model's context; and what of the memory is free for errors.
 
-
-def windows(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int) -> fisher.Windows:
-    """Windows (n, context) of calibration text as llama-imatrix reads it, in an order that mixes its sources; BOS is each one's first token where there is one.
-
-    Raises MeasurementError when the text does not fill two.
+    Raises UnsupportedModel when the memory is too small for the model, or transformers cannot run it.
     """
-    sources = [list(conversations(path, tokenizer)) for path in chat] + [paragraphs(path) for path in plain]
-    ids = hf.encode(tokenizer, "".join(piece for piece, _ in chosen(sources, tokenizer, tokens)), add_special=False)
-    count = min(len(ids), tokens) // context
-    if count < 2:
-        raise MeasurementError(f"The calibration text has {len(ids)} tokens and needs two windows of {context} at least. Name more text under `calibration`.")
-    cut = np.asarray(ids[: count * context], dtype=np.int64).reshape(count, context)
-    if adds_bos(tokenizer):
-        cut[:, 0] = tokenizer.bos_token_id
-    return np.asarray(cut[np.random.default_rng(ORDER).permutation(count)])
+    outline, stored, device = hf.outline(model), hf.stored_dtype(model), room.device()
+    length = min(context, hf.context(outline))
+    space = room.room(room.shape(outline, stored), context=length, memory=memory or room.memory(device), homes=device.type == "cpu")
+    with hf.open_model(model, threads=threads, dtype=stored if space.streamed else torch.float32) as engine:
+        text = calibrate.windows(calibrate.speaking(engine.tokenizer), chat, plain, tokens=tokens, context=length)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32: errors of 2^-11 in a gradient are nothing beside its noise
+        if space.streamed:
+            streaming.stream(engine.network, device, dict(outline.named_buffers()))
+        else:
+            engine.network.to(device)  # type: ignore[arg-type]
+        yield engine.network, text, space
 
 
 def _importances(
@@ -138,17 +162,21 @@ def _hidden(network: PreTrainedModel, text: fisher.Windows) -> importances.Entry
     return importances.Entry(sums=torch.stack(sums).sum(0).numpy()[None], counts=np.array([float(text.size)]))
 
 
-def _enough(job: fisher.Pass, text: fisher.Windows) -> Sensitivity:
-    """Sensitivities from as many windows as ERROR asks for, or as the text has."""
+def enough(
+    products: Callable[[fisher.Windows, int], fisher.Products],
+    text: fisher.Windows,
+    tensors: tuple[Tensor, ...],
+    types: tuple[str, ...],
+    typical: Callable[[Sensitivity], Iterable[Mix]] = sample.mixes,
+) -> Sensitivity:
+    """Sensitivities from as many windows as ERROR asks for in the `typical` mixes, or as the text has; `products` takes windows and the first's number."""
     parts: list[fisher.Products] = []
     done, wanted = 0, min(FIRST, len(text))
     while True:
-        parts.append(fisher.measure(job, text[done:wanted], done))
+        parts.append(products(text[done:wanted], done))
         done = wanted
-        sensitivity = Sensitivity(
-            provider="fisher", tensors=tuple(placement.tensor for placement in job.placements), types=TYPES, products=np.concatenate(parts)
-        )
-        error = sample.relative_error(sensitivity)
+        sensitivity = Sensitivity(provider="fisher", tensors=tensors, types=types, products=np.concatenate(parts))
+        error = sample.relative_error(sensitivity, typical)
         if error <= ERROR or done == len(text):
             return sensitivity
         # errors fall with the root of the number of windows; at most thrice as many at once, since the error itself is known badly at first

@@ -50,6 +50,10 @@ class Tensor:
         """Size when stored in `type`, which must fit."""
         return self.rows * ggml.row_bytes(type, self.columns)
 
+    def bpw(self, type: str) -> float:
+        """Bits per weight when stored in `type`, which must fit."""
+        return 8 * self.bytes(type) / self.parameters
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -89,10 +93,10 @@ class Sensitivity:
         chosen = self._chosen(mix)
         return {tensor.name: float(self.costs[i, chosen[i]]) for i, tensor in enumerate(self.tensors)}
 
-    def predict(self, mix: Mix, *, interactions: bool = False) -> Estimate:
-        """The mix's KLD, with the standard error over windows and the method's own."""
+    def predict(self, mix: Mix) -> Estimate:
+        """The mix's KLD, interactions left out, with the standard error over windows and the method's own."""
         samples = self.products[:, np.arange(len(self.tensors)), self._chosen(mix)].astype(np.float64)
-        per_window = 0.5 * (samples.sum(axis=1) ** 2 if interactions else (samples**2).sum(axis=1))
+        per_window = 0.5 * (samples**2).sum(axis=1)
         mean = float(per_window.mean())
         sampling = float(per_window.std(ddof=1) / math.sqrt(len(per_window))) if len(per_window) > 1 else 0.0
         return Estimate(mean=mean, stderr=math.hypot(sampling, self.systematic * mean))

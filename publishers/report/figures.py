@@ -42,12 +42,13 @@ class ReportedVariant:
     measurements: tuple[Measurement, ...]
     verdict: Verdict | None
     positions: tuple[Position, ...] = ()
+    remarks: tuple[str, ...] = ()  # on the plan of a planned one: what a person should look at
     blocks: tuple[Block, ...] = ()
 
     @property
     def planned(self) -> bool:
-        """Whether its mix of types was planned for this model, as its name says."""
-        return self.tag.startswith("UD-")
+        """Whether its mix of types was planned for this model."""
+        return "plan.predicted" in self.measured
 
     @property
     def measured(self) -> dict[str, Measurement]:

@@ -4,7 +4,7 @@ Every string may be a stranger's (a reason quotes upstream text): Jinja2 escapes
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +13,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from config.words import GateResult, Measurement, Patch, Waiver
+from publishers import shown
 from publishers.naming import REPORT
 from publishers.report import plots, tensors
 from publishers.report.figures import Block, Report, ReportedVariant, read
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 QUANTILES = (("median", "kld.median"), ("90 %", "kld.p90"), ("99 %", "kld.p99"), ("99.9 %", "kld.p999"), ("largest", "kld.max"))
 EXCERPT = 300  # characters of a patched value that are shown
@@ -41,7 +42,7 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"size": _size, "nats": _nats, "share": _share, "figure": _figure, "excerpt": _excerpt}
+    environment.filters |= {"size": shown.size, "nats": shown.nats, "share": shown.share, "figure": _figure, "excerpts": _excerpts}
     variants = report.variants
     colors = tensors.type_colors(variants)
     context = {
@@ -49,7 +50,7 @@ def render(report: Report) -> str:
         "quantiles": QUANTILES,
         "counts": _counts(variants),
         "waivers": _waivers(variants),
-        "plans": [_plan(item) for item in variants if "plan.predicted" in item.measured],
+        "plans": [_plan(item) for item in variants if item.planned],
         "results": _results,
         "size_plot": _svg(plots.size_plot(variants)),
         "unplotted": [item.tag for item in variants if item.bytes and not plots.mean_of(item) > 0],
@@ -98,33 +99,13 @@ class PlanLine(NamedTuple):
     measured: Measurement | None
     ratio: float | None  # measured / predicted
     error: Measurement | None
+    remarks: tuple[str, ...]
 
 
 def _plan(item: ReportedVariant) -> PlanLine:
     predicted, found = item.measured["plan.predicted"], item.measured.get("kld.mean")
     ratio = found.value / predicted.value if found is not None and predicted.value > 0 else None
-    return PlanLine(item.tag, predicted, found, ratio, item.measured.get("plan.error"))
-
-
-def _size(value: int | None) -> str:
-    """Bytes in decimal units, as the Hub shows them."""
-    if value is None:
-        return "—"
-    unit, name = plots.unit_of(value)
-    return f"{value / unit:.2f} {name}" if unit > 1 else f"{value} B"
-
-
-def _nats(found: Measurement | None) -> str:
-    if found is None:
-        return "—"
-    return f"{found.value:.5f}" + (f" ± {found.stderr:.5f}" if found.stderr is not None else "")
-
-
-def _share(found: Measurement | None) -> str:
-    """A share of 1 in per cent."""
-    if found is None:
-        return "—"
-    return f"{100 * found.value:.2f}" + (f" ± {100 * found.stderr:.2f}" if found.stderr is not None else "") + " %"
+    return PlanLine(item.tag, predicted, found, ratio, item.measured.get("plan.error"), item.remarks)
 
 
 def _figure(value: float | None, measurement: Measurement | None) -> str:
@@ -134,15 +115,10 @@ def _figure(value: float | None, measurement: Measurement | None) -> str:
     unit = measurement.unit if measurement is not None else ""
     if unit == "share":
         return f"{100 * value:.4g} %"
-    shown = f"{value:,.0f}" if unit == "count" else f"{value:.4g}"
-    return shown if unit in {"", "count", "ratio"} else f"{shown} {unit}"
+    number = f"{value:,.0f}" if unit == "count" else f"{value:.4g}"
+    return number if unit in {"", "count", "ratio"} else f"{number} {unit}"
 
 
-def _excerpt(patch: Patch) -> Mapping[str, str]:
+def _excerpts(patch: Patch) -> tuple[str, str]:
     """What a patch found and left, shortened around the place where the two part."""
-    before, after = ("absent" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True) for value in (patch.before, patch.after))
-    start = 0
-    if max(len(before), len(after)) > EXCERPT:
-        start = max(0, next((place for place, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), EXCERPT) - EXCERPT // 5)
-    return {name: ("…" if start else "") + value[start : start + EXCERPT] + ("…" if len(value) > start + EXCERPT else "")
-            for name, value in (("before", before), ("after", after))}  # fmt: skip
+    return shown.excerpts(patch.before, patch.after, EXCERPT)

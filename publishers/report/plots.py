@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from config.words import Kind, Outcome
 from publishers.report.figures import ReportedVariant
 from publishers.report.svg import BAD, INK, MUTED, PAGE, PLANNED, STOCK, color, draw
+from publishers.shown import unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 15.0  # inches of a figure, at 72 points to the inch
-UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B"))
 _PLACES = (
     (8, 0),
     (8, 8),
@@ -172,8 +172,3 @@ def mean_of(item: ReportedVariant) -> float:
     """The variant's mean KL divergence in nats, 0 where it is not known."""
     found = item.measured.get("kld.mean")
     return found.value if found is not None else 0.0
-
-
-def unit_of(size: int) -> tuple[int, str]:
-    """The decimal unit in which that many bytes are a readable number."""
-    return next((unit, name) for unit, name in UNITS if size >= unit or unit == 1)

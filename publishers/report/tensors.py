@@ -6,8 +6,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from publishers.report.figures import Block, ReportedVariant
-from publishers.report.plots import WIDTH, unit_of
+from publishers.report.plots import WIDTH
 from publishers.report.svg import PAGE, color, draw
+from publishers.shown import unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

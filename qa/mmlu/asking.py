@@ -51,7 +51,7 @@ def ask(model: Model, subjects: Sequence[Subject], form: Form = HENDRYCKS) -> tu
             for number, row in zip(numbers, _last_logits(model, tokens), strict=True):
                 right = subject.questions[number].right
                 chosen, single = choose(row, letters), choose(row, customary)
-                answers.append(Answer(subject=subject.name, question=number, right=right, chosen=chosen, single=single, shots=shots))
+                answers.append(Answer(subject=subject.name, question=subject.first + number, right=right, chosen=chosen, single=single, shots=shots))
     if not answers:
         raise MeasurementError(f"No question fits into the model's context of {model.context} tokens.")
     return answers, _remarks(answers, left_out, {subject.name: len(subject.examples) for subject in subjects}, model.context)

@@ -31,6 +31,7 @@ class Subject:
     name: str  # as in the file's name: "world_capitals"
     examples: tuple[Question, ...]
     questions: tuple[Question, ...]
+    first: int = 0  # row of the first of them in the subject's test file
 
     @property
     def title(self) -> str:
@@ -38,8 +39,8 @@ class Subject:
         return self.name.replace("_", " ")
 
 
-def load(folder: Path, *, shots: int, questions_per_subject: int | None) -> list[Subject]:
-    """The subjects in `folder`, by name, in either form; what it holds decides which.
+def load(folder: Path, *, shots: int, questions_per_subject: int | None, start: int = 0) -> list[Subject]:
+    """The subjects in `folder`, by name, in either form; what it holds decides which. Of the first so many questions of each, `start` are left out.
 
     CSV files have no header: question, four choices, letter. Parquet files have the columns question, subject, choices (four texts) and answer (0 to 3);
     subjects in folders of their own come before those in `all`, since a whole copy of cais/mmlu holds every question in both.
@@ -54,7 +55,7 @@ def load(folder: Path, *, shots: int, questions_per_subject: int | None) -> list
     for name, (dev, test) in sorted(read.items()):
         if len(dev) < shots:
             raise MeasurementError(f"{folder} has {len(dev)} examples (dev) of {name}, fewer than the {shots} shots that the recipe asks for.")
-        subjects.append(Subject(name=name, examples=tuple(dev[:shots]), questions=tuple(test[:questions_per_subject])))
+        subjects.append(Subject(name=name, examples=tuple(dev[:shots]), questions=tuple(test[start:questions_per_subject]), first=start))
     if not any(subject.questions for subject in subjects):
         raise MeasurementError(f"{folder} holds no questions: there must be {LAYOUTS} in it.")
     return subjects

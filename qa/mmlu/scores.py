@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from config.errors import MeasurementError
 from config.words import Measurement
 from qa.mmlu.asking import Answer
 
+NAMES = ("mmlu", "flips", "efficiency")  # first words of the measurements that rest on the answers
 GUESSING = 25.0  # points that guessing earns on four choices
 
 
@@ -50,13 +50,14 @@ def single_letter(answers: Sequence[Answer]) -> Measurement:
 
 
 def against(reference: Sequence[Answer], variant: Sequence[Answer]) -> list[Measurement]:
-    """The variant's answers paired with the 16-bit model's: mmlu.difference, flips, mmlu.wins, mmlu.losses and mmlu.mcnemar_p.
+    """The variant's answers paired with the 16-bit model's: mmlu.difference, flips, flips.share, mmlu.wins, mmlu.losses and mmlu.mcnemar_p.
 
     The difference is variant - reference, with the standard error of paired differences, one more flip either way counted as in `accuracy`.
     A flip is an answer that turned from right to wrong (a loss) or from wrong to right (a win) ("Accuracy is Not All You Need", arXiv 2407.09141); a wrong
-    answer that became another wrong one is counted in the details only. Raises MeasurementError when the two did not answer the same questions.
+    answer that became another wrong one is counted in the details only. Their share has the same kind of error as `accuracy`.
+    Raises MeasurementError when the two did not answer the same questions.
     """
-    pairs = _pairs(reference, variant)
+    pairs = paired(reference, variant)
     n = len(pairs)
     changes = np.array([new.correct - old.correct for old, new in pairs])
     error = float(np.append(changes, (-1, 1)).std() / math.sqrt(n))
@@ -66,6 +67,7 @@ def against(reference: Sequence[Answer], variant: Sequence[Answer]) -> list[Meas
     return [
         Measurement(name="mmlu.difference", value=float(changes.mean()), unit="share", stderr=error, n=n),
         Measurement(name="flips", value=lost + won, unit="count", n=n, details=(detail,)),
+        Measurement(name="flips.share", value=(lost + won) / n, unit="share", stderr=_binomial_error(lost + won, n), n=n),
         Measurement(name="mmlu.wins", value=won, unit="count", n=n),
         Measurement(name="mmlu.losses", value=lost, unit="count", n=n),
         Measurement(name="mmlu.mcnemar_p", value=mcnemar(won, lost), unit="probability", n=won + lost),
@@ -80,20 +82,6 @@ def mcnemar(won: int, lost: int) -> float:
     flips = won + lost
     tail = sum(math.comb(flips, k) for k in range(min(won, lost) + 1))
     return float(min(1.0, 2 * tail / 2**flips))
-
-
-def by_subject(answers: Sequence[Answer], reference: Sequence[Answer] | None = None) -> dict[str, dict[str, Any]]:
-    """For each subject its questions and accuracy; with the 16-bit model's answers also that one's accuracy, and wins and losses against it."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, given in _by_subject(answers).items():
-        found[name] = {"questions": len(given), "accuracy": sum(answer.correct for answer in given) / len(given)}
-    if reference is not None:
-        for name, before in _by_subject(reference).items():
-            pairs = _pairs(before, [answer for answer in answers if answer.subject == name])
-            found[name]["reference"] = sum(old.correct for old, _ in pairs) / len(pairs)
-            found[name]["wins"] = sum(new.correct and not old.correct for old, new in pairs)
-            found[name]["losses"] = sum(old.correct and not new.correct for old, new in pairs)
-    return found
 
 
 def efficiency(share: Measurement, size: int) -> Measurement:
@@ -115,8 +103,8 @@ def _by_subject(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
     return dict(sorted(found.items()))
 
 
-def _pairs(reference: Sequence[Answer], variant: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
-    """Each question's two answers, the 16-bit model's first."""
+def paired(reference: Sequence[Answer], variant: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
+    """Each question's two answers, the 16-bit model's first. Raises MeasurementError when the two did not answer the same questions."""
     before = {(answer.subject, answer.question): answer for answer in reference}
     after = {(answer.subject, answer.question): answer for answer in variant}
     if before.keys() != after.keys():

@@ -1,6 +1,5 @@
 """`sluice plan` and `sluice quantize`: the best mix of types for a size, as a table or as a file."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +24,7 @@ from service.standalone import Wanted
 CONTEXT = 512  # tokens of a calibration window, as in a recipe that says nothing else
 TOKENS = 1_500_000  # likewise
 
-Model = Annotated[str, typer.Argument(help="Folder with safetensors, config and tokenizer; or a repo on the Hub, as owner/name.")]
+Model = Annotated[str, typer.Argument(help="Folder with safetensors, config and tokenizer; a 16-bit .gguf file; or a repo on the Hub, as owner/name.")]
 Like = Annotated[str | None, typer.Option(help="As large as this stock mix at most; Q4_K_M when no size is given.")]
 Bytes = Annotated[str | None, typer.Option("--bytes", help='Bytes of the whole file: "4.6GB", "512MiB" or a number.')]
 Bpw = Annotated[float | None, typer.Option(help="Bits per weight.")]
@@ -39,6 +38,9 @@ Chat = Annotated[
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="Calibrate on what this recipe does, instead of --text and --chat.")]
 Revision = Annotated[str, typer.Option(help="Branch, tag or commit of the repo.")]
+Probed = Annotated[
+    bool, typer.Option("--probes", help="Measure by probes through llama.cpp alone, as is done anyway where transformers cannot run the model. Less exact.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
 
 
@@ -55,6 +57,7 @@ def plan(
     chat: Chat = None,
     recipe: RecipeName = None,
     revision: Revision = "main",
+    probes: Probed = False,
     curve: Annotated[
         Path | None, typer.Option(dir_okay=False, resolve_path=True, help="Draw predicted KLD against bits per weight into this .svg or .png file.")
     ] = None,
@@ -68,7 +71,7 @@ def plan(
     if curve is not None and (curve.suffix not in {".svg", ".png"} or not curve.parent.is_dir()):
         raise typer.BadParameter(f"--curve {curve}: name a .svg or .png file in a folder that exists")
     with explained():
-        wanted = _wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe)
+        wanted = _wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe, probed=probes, rounding=False)
         with progress(terminal.progress) as listener:
             at = standalone.bench(settings_of(context), listener)
             ready = standalone.prepare(at, wanted)
@@ -100,6 +103,7 @@ def quantize(
     chat: Chat = None,
     recipe: RecipeName = None,
     revision: Revision = "main",
+    probes: Probed = False,
     rounding: Annotated[bool, typer.Option(help="Round each matrix anew so that its errors cancel on the calibration text: same types and bytes.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -108,17 +112,19 @@ def quantize(
     if out.suffix != ".gguf" or not out.parent.is_dir():
         raise typer.BadParameter(f"--out {out}: name a .gguf file in a folder that exists")
     with explained():
-        wanted = replace(_wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe), rounding=rounding)
+        wanted = _wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe, probed=probes, rounding=rounding)
         with progress(terminal.progress) as listener:
             at = standalone.bench(settings_of(context), listener)
             ready = standalone.prepare(at, wanted)
             planned = standalone.plan(at, ready, wanted)
             written = standalone.quantize(at, ready, planned, wanted, out)
-        document = standalone.describe(ready, planned, wanted) | {"file": str(out), "bytes": written}
+        document = standalone.describe(ready, planned, wanted) | {"file": str(out), **written}
     if as_json:
         terminal.json(document)
     else:
         _show(terminal.out, document, tensors=False)
+        if rounding and not written["rounded"]:
+            terminal.out.print("not rounded anew: that takes gradients, and transformers cannot run this model")
         terminal.out.print(f"wrote [bold]{escape(str(out))}[/]", soft_wrap=True)
 
 
@@ -133,7 +139,18 @@ def _budget(like: str | None, size: str | None, bpw: float | None, fit: str | No
         raise ConfigurationError(f"The size is not usable: {explain(error)}. Options: --like, --bytes, --bpw, --fit with --context.") from error
 
 
-def _wanted(model: str, revision: str, budget: Budget, profile: str, text: list[Path] | None, chat: list[Path] | None, recipe: str | None) -> Wanted:
+def _wanted(
+    model: str,
+    revision: str,
+    budget: Budget,
+    profile: str,
+    text: list[Path] | None,
+    chat: list[Path] | None,
+    recipe: str | None,
+    *,
+    probed: bool,
+    rounding: bool,
+) -> Wanted:
     known: dict[str, Profile] = {name: name for name in PROFILES}
     if profile not in known:
         raise ConfigurationError(f"There is no profile {profile!r}. Known ones: {', '.join(known)}.")
@@ -147,7 +164,7 @@ def _wanted(model: str, revision: str, budget: Budget, profile: str, text: list[
         source, context = found.calibration, found.evaluation.context
     else:
         source, context = Text(chat=tuple(chat or ()), plain=tuple(text or ()), tokens=TOKENS), CONTEXT
-    return Wanted(model=model, revision=revision, text=source, context=context, budget=budget, profile=known[profile])
+    return Wanted(model=model, revision=revision, text=source, context=context, budget=budget, profile=known[profile], rounding=rounding, probed=probed)
 
 
 def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -> None:
@@ -164,6 +181,9 @@ def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -
     predicted, stock = document["predicted"], document["stock"]
     console.print(f"{document['bytes']:,} bytes ({megabytes(document['bytes'])}), {document['bpw']:.3f} bits per weight")
     console.print(f"predicted KLD {predicted['mean']:.5f} ± {predicted['stderr']:.5f} nats, from {document['windows']} windows of the calibration text")
+    if (found := document["sensitivity"])["provider"] == "probes":
+        why = f" ({escape(found['reason'])})" if found["reason"] else ""
+        console.print(f"by {found['probes']} probes through llama.cpp{why}: the method itself is known within {found['systematic']:.0%}", soft_wrap=True)
     if stock:
         mean = stock["mean"]
         share = f", of which the planned mix has {predicted['mean'] / mean:.0%}" if mean else ""

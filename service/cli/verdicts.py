@@ -88,7 +88,7 @@ def show_gates(console: Console, found: RunGates) -> None:
             outcome = (
                 f"{'[red]undecided[/]' if gate.undecided else _OUTCOMES[gate.outcome]}{', waived' if gate.waiver and gate.waiver.state != 'pending' else ''}"
             )
-            outcome += f"\nlook {gate.look} of {gate.looks}" if gate.look > 1 else ""
+            outcome += f"\nlook {gate.look} of {gate.looks}, n = {gate.n:,}" if gate.look > 1 and gate.n is not None else ""
             table.add_row(escape(gate.gate), escape(gate.measure), _figure(gate), _condition(gate), outcome)
         console.print(table)
         for gate in variant.gates:

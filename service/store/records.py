@@ -63,7 +63,7 @@ class VariantRecord:
     bpw: float | None  # bits per weight
     measurements: tuple[Measurement, ...]
     verdict: Verdict | None  # None while it is not judged
-    sample: Sample | None = None  # what the measurements rest on; None when nothing could be measured
+    samples: tuple[Sample, ...] = ()  # what the measurements rest on; empty when nothing could be measured
 
 
 @dataclass(frozen=True, kw_only=True)

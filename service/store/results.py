@@ -70,7 +70,7 @@ class Results(Database):
         measurements: Sequence[Measurement],
         verdict: Verdict | None,
         position: int,
-        sample: Sample | None = None,
+        samples: Sequence[Sample] = (),
     ) -> None:
         """Keep what was built, measured and judged of a variant; `position` is its place in the recipe. A value that is not a number was not measured."""
         with self.write() as session:
@@ -84,7 +84,7 @@ class Results(Database):
             row.outcome = None if verdict is None else verdict.outcome.value
             row.reasons = [] if verdict is None else list(verdict.reasons)
             row.results = [] if verdict is None else [asdict(result) for result in verdict.results]
-            row.sample = None if sample is None else asdict(sample)
+            row.samples = [asdict(sample) for sample in samples]
             row.measurements = [_measurement_row(item) for item in measurements if not math.isnan(item.value)]
 
     def variants(self, run: int) -> tuple[VariantRecord, ...]:
@@ -170,7 +170,7 @@ def _variant(row: VerdictRow) -> VariantRecord:
         bpw=row.bpw,
         measurements=measurements,
         verdict=verdict,
-        sample=None if row.sample is None else Sample(**row.sample),
+        samples=tuple(Sample(**sample) for sample in row.samples or ()),
     )
 
 

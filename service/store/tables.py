@@ -168,7 +168,7 @@ class VerdictRow(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))
     reasons: Mapped[list[str]]
     results: Mapped[list[dict[str, Any]]]
-    sample: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # config.words.Sample
+    samples: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))  # of config.words.Sample; null in what an older version wrote
 
     measurements: Mapped[list["MeasurementRow"]] = relationship(order_by="MeasurementRow.id", lazy="selectin", cascade="all, delete-orphan")
 

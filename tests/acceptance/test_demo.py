@@ -122,6 +122,20 @@ def test_a_second_run_publishes_nothing_new(demo: Demo) -> None:
     assert [(item["repo"], item["revision"]) for item in second["publications"]] == [(item["repo"], item["revision"]) for item in first["publications"]]
 
 
+def test_a_mix_is_planned_for_a_repo_on_the_hub_from_what_the_run_measured(demo: Demo) -> None:
+    with running(demo.home / "hub") as url:
+        settings = {"SLUICE_HOME": str(demo.home / "service"), "SLUICE_HUB_ENDPOINT": url}
+        wanted = ("--like", "Q3_K_M", "--recipe", str(ROOT / "demo" / "recipe.yaml"), "--json")
+        done = sluice("plan", "upstream/tiny-chat", *wanted, **settings)
+        unknown = sluice("plan", "upstream/no-such-model", *wanted, **settings)
+    assert done.returncode == 0, done.stderr
+    plan, ours = json.loads(done.stdout), demo.variant("UD-Q3_K_XL")
+    assert plan["predicted"]["mean"] == ours["plan"]["predicted"]
+    assert 0 <= ours["bytes"] - plan["bytes"] < 512, "but for what the file says about the importance matrix"
+    assert unknown.returncode == 1
+    assert "upstream/no-such-model" in unknown.stderr
+
+
 def test_without_fixes_the_template_gate_blocks_everything(tmp_path: Path) -> None:
     done = sluice("demo", "--home", str(tmp_path), "--no-fixes", "--json")
     assert done.returncode == 3, done.stderr

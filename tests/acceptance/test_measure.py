@@ -63,7 +63,7 @@ def test_divergence_is_what_llama_perplexity_finds(files: Path) -> None:
     assert q2["kld.mean"]["n"] == 7 * 255
     common = ("-f", files / "text.txt", "-c", "512", "-t", "1", "--no-warmup", "--kl-divergence-base", files / "base")
     tools.run("llama-perplexity", "-m", files / "BF16.gguf", *common)
-    log = llama_perplexity("-m", files / "Q2_K.gguf", *common, "--kl-divergence", last="Same top p")
+    log = llama_perplexity("-m", files / "Q2_K.gguf", *common, "--kl-divergence", last="Same top p:")
     assert q2["kld.mean"]["value"] == pytest.approx(theirs(log, "Mean    KLD"), rel=0.01)
     assert q2["same_top"]["value"] == pytest.approx(theirs(log, "Same top p") / 100, abs=0.001)
 
@@ -110,9 +110,12 @@ def test_planted_defects_are_found_in_a_folder_that_is_converted_for_it(files: P
 def test_planted_defects_are_found_in_a_file_alone(files: Path) -> None:
     (failures,) = found(measure(files, "template", files / "planted.gguf", "--json"), 3)["measurements"]
     assert failures["details"] == [
-        "a prompt tokenized the usual way holds 2 BOS tokens in 48 of 48 conversations: the template writes <s> and the tokenizer adds it again",
-        "the assistant's turn ends with <|im_end|> (4), but the file's eos is <|endoftext|> (5)",
-        "the file's padding token is <|im_end|> (4), which ends the assistant's turn: training that masks padding never learns to stop",
+        (
+            "tokenized the usual way the prompt begins with 2 BOS tokens (ids 1, 1) in 57 of 57 conversations: "
+            "the template writes <s> and the tokenizer adds it again"
+        ),
+        "the assistant's turn ends with <|im_end|> (4), but the file's eos_token_id is <|endoftext|> (5)",
+        "padding_token_id is <|im_end|> (4), which ends the assistant's turn: training that masks padding never learns to stop",
     ]
     bare = files / "bare.gguf"
     rewrite = [sys.executable, "-m", "gguf.scripts.gguf_new_metadata", files / "BF16.gguf", bare, "--remove-metadata", "tokenizer.chat_template", "--force"]

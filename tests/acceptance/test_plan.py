@@ -59,3 +59,38 @@ def test_a_folder_becomes_a_plan_a_drawing_and_a_file_and_the_slow_part_is_done_
     small = asked(home, "plan", model, "--bytes", "100kB", "--text", text)
     assert small.returncode == 2, small.stdout
     assert "Traceback" not in small.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_model_that_transformers_does_not_know_and_a_gguf_file_are_planned_by_probes(tmp_path: Path) -> None:
+    text, chat = tmp_path / "text.txt", tmp_path / "chat.jsonl"
+    text.write_text(TEXT.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+    chat.write_text("".join((TEXT.parent / "calibration.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:20]), encoding="utf-8")
+    home, model, out = tmp_path / "home", tmp_path / "odd", tmp_path / "out.gguf"
+    shutil.copytree(MODEL, model)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "not-in-transformers"}), encoding="utf-8")
+    done = asked(home, "quantize", model, "--bpw", "4.5", "--profile", "no-iq", "--text", text, "--chat", chat, "--json", "-o", out)
+    made = document(done)
+    found = made["sensitivity"]
+    assert found["provider"] == "probes"
+    assert found["probes"] == 8 + 4 + 3
+    assert "'not-in-transformers'" in found["reason"]
+    assert found["reason"] in done.stderr
+    assert made["predicted"]["stderr"] > found["systematic"] * made["predicted"]["mean"] > 0
+    assert made["rounded"] is False
+    assert made["bytes"] == out.stat().st_size
+
+    (base,) = home.glob("stages/*/files/*-BF16.gguf")
+    alone = shutil.copy(base, tmp_path / "alone.gguf")
+    shown = asked(home, "quantize", alone, "--bpw", "4.5", "--profile", "no-iq", "--text", text, "--chat", chat, "-o", out)
+    assert shown.returncode == 0, shown.stderr
+    assert "by 15 probes through llama.cpp: the method itself is known within" in shown.stdout
+    assert "not rounded anew" in shown.stdout
+    own = document(asked(home, "plan", alone, "--bpw", "4.5", "--profile", "no-iq", "--text", text, "--chat", chat, "--json"))
+    assert [row["type"] for row in own["tensors"]] == [row["type"] for row in made["tensors"]], "template and tokenizer of the file are the folder's"
+    assert own["patches"] == []
+    refused = asked(home, "plan", out, "--text", text)
+    assert refused.returncode == 1
+    assert "quantized already" in refused.stderr

@@ -24,6 +24,9 @@ def test_a_waived_variant_is_published_and_its_card_says_who_and_why(hub: Hub, t
     sane, hopeless = json.loads(told.stdout)["variants"]
     assert sane["verdict"] == "passed"
     assert {gate["outcome"] for gate in sane["gates"]} == {"passed"}
+    (knowledge,) = (gate for gate in sane["gates"] if gate["gate"] == "mmlu")
+    assert knowledge["look"] > 1, "ten questions of each subject do not decide it"
+    assert knowledge["n"] == 80 * 2 ** (knowledge["look"] - 1)
     (blocking,) = (gate for gate in hopeless["gates"] if gate["outcome"] == "failed")
     assert (blocking["gate"], blocking["limit"], blocking["unit"]) == ("divergence", 0.15, "nats")
     assert blocking["value"] - 1.645 * blocking["stderr"] > 0.15
@@ -47,6 +50,7 @@ def test_a_waived_variant_is_published_and_its_card_says_who_and_why(hub: Hub, t
         name: Path(hub.publisher.hf_hub_download(GGUF, name, local_dir=tmp_path / "got")).read_text() for name in ("README.md", "sluice-manifest.json")
     }
     assert "## Waivers" in downloaded["README.md"]
+    assert f"80 questions in the hendrycks form, 5 shots, and up to {knowledge['n']} where these left a gate undecided" in downloaded["README.md"]
     assert "waived by Ada Lovelace: Small enough for the &#42;museum&#42;'s machine." in downloaded["README.md"]
     entries = {entry["tag"]: entry["waivers"] for entry in json.loads(downloaded["sluice-manifest.json"])["variants"]}
     assert entries == {"Q4_K_M": [], "IQ1_S": [{"gate": "divergence", "by": SAID[1], "comment": SAID[3]}]}

@@ -10,8 +10,8 @@ import pytest
 from gguf import GGUFReader
 
 from bench.plan import peers
-from bench.plan.assemble import Assembler
 from bench.plan.measure import Case, Log, Source, Text, build, measure
+from builders.assemble import Assembler
 from builders.sensitivity import importances
 from builders.sensitivity.table import TYPES, Sensitivity, Tensor
 from engines import ggml

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from builders import calibrate, convert, fixes
+from builders import calibrate, convert, fixes, quantize
+from builders.ggufs import weigh
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo" / "model"
@@ -41,6 +42,13 @@ def gguf(fixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def imatrix(fixed: Path, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("imatrix")
     return out / str(calibrate.imatrix(out, model=fixed, gguf=gguf, **CALIBRATION)["file"])
+
+
+@pytest.fixture(scope="session")
+def foretold(gguf: Path, imatrix: Path) -> Callable[[str], int]:
+    """Bytes of a stock mix's file, reckoned as plans reckon them: from the dry run of llama-quantize."""
+    header = weigh(gguf).header_bytes
+    return lambda type_: quantize.file_bytes(header, quantize.planned(gguf, type_, imatrix).values())
 
 
 @pytest.fixture

@@ -5,11 +5,15 @@ import yaml
 
 from config.errors import ConfigurationError
 from config.recipe import load_recipe
-from config.words import Kind
+from config.words import Kind, Variant
 
 DEMO = Path(__file__).parents[2] / "demo" / "recipe.yaml"
 EVALUATION = load_recipe(str(DEMO)).evaluation.model_dump(mode="json")
 RELATIVE = {"name": "a", "measure": "kld.mean", "relative_to": "published", "compare": "ratio", "at_most": 1.05}
+
+
+def asked(first: int | None, most: int | None = None) -> dict[str, object]:
+    return EVALUATION | {"mmlu": EVALUATION["mmlu"] | {"questions_per_subject": first, "most_questions_per_subject": most}}
 
 
 def changed(tmp_path: Path, **changes: object) -> Path:
@@ -34,19 +38,34 @@ def test_the_name_of_a_planned_mix_tells_its_size(tmp_path: Path) -> None:
     variants = load_recipe(str(changed(tmp_path, variants={"gguf": ["Q6_K", "Q4_K_M"], "dynamic": list(like)}))).variants
     assert {tag: entry.like for tag, entry in variants.planned.items()} == like
     assert [variant.tag for variant in variants.listed()] == ["16bit", "Q6_K", "Q4_K_M", *like]
-    assert variants.yardsticks == tuple(stock for stock in like.values() if stock not in {"Q6_K", "Q4_K_M"})
+    assert variants.yardsticks == tuple(Variant(tag=stock, kind=Kind.GGUF) for stock in like.values() if stock not in {"Q6_K", "Q4_K_M"})
 
 
 def test_a_planned_mix_says_its_budget_profile_and_rules(tmp_path: Path) -> None:
     entries = [{"tag": "ARM-Q4", "like": "Q4_0", "profile": "arm"}, {"tag": "small", "bytes": "2MB", "rules": {"floors": {"output": "Q6_K"}}}]
     variants = load_recipe(str(changed(tmp_path, variants={"dynamic": entries}))).variants
     arm, small = variants.dynamic
-    assert (arm.budget.like, arm.profile, variants.yardsticks) == ("Q4_0", "arm", ("Q4_0",))
+    assert (arm.budget.like, arm.profile, variants.yardsticks) == ("Q4_0", "arm", (Variant(tag="Q4_0", kind=Kind.GGUF),))
     assert (small.budget.bytes, small.like, small.rules.floors) == (2_000_000, None, {"output": "Q6_K"})
 
 
+def test_planned_nf4_has_a_tenth_more_bytes_than_the_plain_one_or_its_own_budget(tmp_path: Path) -> None:
+    entries = ["dynamic-bnb-4bit", {"tag": "dynamic-20-bnb-4bit", "above": 0.2}, {"tag": "5GB-bnb-4bit", "bytes": "5GB"}, {"tag": "b-bnb-4bit", "bpw": 5}]
+    variants = load_recipe(str(changed(tmp_path, variants={"sixteen_bit": False, "dynamic_bnb_4bit": entries}))).variants
+    budgets = [(entry.budget.above, entry.budget.bytes, entry.budget.bpw) for entry in variants.dynamic_bnb_4bit]
+    assert budgets == [(0.1, None, None), (0.2, None, None), (None, 5 * 10**9, None), (None, None, 5)]
+    tags = ("dynamic-bnb-4bit", "dynamic-20-bnb-4bit", "5GB-bnb-4bit", "b-bnb-4bit")
+    assert variants.listed() == tuple(Variant(tag=tag, kind=Kind.BNB_4BIT, planned=True, like="bnb-4bit") for tag in tags)
+    plain = Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT)
+    assert variants.yardsticks == (plain,)
+    both = load_recipe(str(changed(tmp_path, variants={"bnb_4bit": True, "dynamic_bnb_4bit": ["dynamic-bnb-4bit"]}))).variants
+    assert plain in both.listed()
+    assert both.yardsticks == ()
+
+
 def test_a_recipe_survives_being_written_again(tmp_path: Path) -> None:
-    recipe = load_recipe(str(changed(tmp_path, variants={"dynamic": ["UD-Q4_K_XL", {"tag": "x", "fit": {"memory": "8GiB"}}]})))
+    dynamic = {"dynamic": ["UD-Q4_K_XL", {"tag": "x", "fit": {"memory": "8GiB"}}], "dynamic_bnb_4bit": ["dynamic-bnb-4bit", {"tag": "b-bnb-4bit", "bpw": 5}]}
+    recipe = load_recipe(str(changed(tmp_path, variants=dynamic)))
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     assert load_recipe(str(again)) == recipe
@@ -73,6 +92,11 @@ def test_the_sample_may_grow_fourfold_unless_the_recipe_says_otherwise(tmp_path:
     assert load_recipe(str(DEMO)).evaluation.divergence.most == 80_000
     more = {"evaluation": EVALUATION | {"divergence": EVALUATION["divergence"] | {"most_tokens": 20_000}}}
     assert load_recipe(str(changed(tmp_path, **more))).evaluation.divergence.most == 20_000
+    questions = {limits: load_recipe(str(changed(tmp_path, evaluation=asked(*limits)))).evaluation.mmlu.most for limits in ((None, None), (10, None), (10, 30))}
+    assert questions == {(None, None): None, (10, None): 40, (10, 30): 30}
+    flips = [{"name": "a", "measure": "flips", "at_most": 3}]
+    assert load_recipe(str(changed(tmp_path, gates=flips))).gates[0].measure == "flips", "all questions are asked at once"
+    assert load_recipe(str(changed(tmp_path, gates=flips, evaluation=asked(10, 10)))).evaluation.mmlu.most == 10
 
 
 def test_the_digest_follows_content_not_place(tmp_path: Path) -> None:
@@ -102,6 +126,9 @@ def test_the_digest_follows_the_data(tmp_path: Path) -> None:
         ({"gates": [RELATIVE | {"scope": "release"}]}, "cannot be relative to a variant"),
         ({"gates": [{"name": "a", "measure": "x", "at_most": 1, "tags": ["F16"]}]}, "gate a names variants that this recipe does not build: F16"),
         ({"evaluation": EVALUATION | {"divergence": EVALUATION["divergence"] | {"most_tokens": 10}}}, "must not be less than `tokens`"),
+        ({"evaluation": asked(10, 9)}, "`most_questions_per_subject` (9) must not be less than `questions_per_subject` (10)"),
+        ({"evaluation": asked(None, 9)}, "`most_questions_per_subject` goes with `questions_per_subject`"),
+        ({"evaluation": asked(10), "gates": [{"name": "a", "measure": "flips", "at_most": 3}]}, "gate a is on flips, which depends on how many questions"),
         ({"variants": {"gguf": [], "sixteen_bit": False}}, "name at least one variant"),
         ({"variants": {"gguf": ["Q4_K_X"]}}, "variants.gguf.0: Input should be 'BF16'"),
         ({"variants": {"dynamic": ["UD-Q4_K_X"]}}, "'UD-Q4_K_X' does not say how large the variant may be"),
@@ -115,6 +142,15 @@ def test_the_digest_follows_the_data(tmp_path: Path) -> None:
         ({"variants": {"dynamic": [{"tag": "q4_k_m", "bpw": 4}]}}, "none may have a stock mix's name; repeated: q4_k_m"),
         ({"variants": {"dynamic": [{"tag": "BNB-4bit", "bpw": 4}]}}, "repeated: BNB-4bit"),
         ({"variants": {"gguf": ["Q4_0", "Q4_0"]}}, "repeated: Q4_0"),
+        ({"variants": {"dynamic_bnb_4bit": ["dynamic"]}}, "'dynamic' must end in -bnb-4bit, as dynamic-bnb-4bit does"),
+        ({"variants": {"dynamic_bnb_4bit": ["a/b-bnb-4bit"]}}, "variants.dynamic_bnb_4bit.0.tag: String should match pattern"),
+        ({"variants": {"dynamic_bnb_4bit": [{"tag": "a-bnb-4bit", "like": "Q4_0"}]}}, "variants.dynamic_bnb_4bit.0.like: Extra inputs are not permitted"),
+        ({"variants": {"dynamic_bnb_4bit": [{"tag": "a-bnb-4bit", "above": 0.1, "bpw": 5}]}}, "give one of `bytes`, `bpw` and `above` at most"),
+        ({"variants": {"dynamic_bnb_4bit": [{"tag": "a-bnb-4bit", "bpw": 4}]}}, "variants.dynamic_bnb_4bit.0.bpw: Input should be greater than 4"),
+        ({"variants": {"dynamic_bnb_4bit": [{"tag": "a-bnb-4bit", "above": -0.1}]}}, "variants.dynamic_bnb_4bit.0.above: Input should be greater than 0"),
+        ({"variants": {"dynamic_bnb_4bit": ["a-bnb-4bit", "A-bnb-4bit"]}}, "repeated: A-bnb-4bit, a-bnb-4bit"),
+        ({"variants": {"dynamic_bnb_4bit": ["a-bnb-4bit", "a-bnb-4bit"]}}, "repeated: a-bnb-4bit"),
+        ({"variants": {"dynamic_bnb_4bit": [{"bpw": 5}]}}, "variants.dynamic_bnb_4bit.0.tag: Field required"),
         ({"calibration": {"plain": ["/nowhere.txt"]}}, "/nowhere.txt does not exist"),
         ({"calibration": {}}, "name at least one file under `chat` or `plain`"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
@@ -124,6 +160,12 @@ def test_what_is_wrong_is_said(tmp_path: Path, changes: dict[str, object], messa
     with pytest.raises(ConfigurationError, match="is not a valid recipe") as caught:
         load_recipe(str(changed(tmp_path, **changes)))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("tag", ["", "Q4.0", "Q4/0", "Q4 0", "_Q4", "Q4\n"])
+def test_tags_that_llama_cpp_would_not_find_in_a_file_name_are_refused(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"variants\.dynamic\.0\.tag: String should match pattern"):
+        load_recipe(str(changed(tmp_path, variants={"dynamic": [{"tag": tag, "bpw": 4}]})))
 
 
 def test_broken_yaml_is_told_with_its_place(tmp_path: Path) -> None:

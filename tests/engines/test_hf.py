@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from config.errors import MeasurementError
+from config.errors import MeasurementError, UnsupportedModel
 from engines import hf
 
 BOS, IM_END = 1, 4
@@ -71,6 +71,20 @@ def test_pickled_weights_are_not_opened(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(MeasurementError, match="safetensors"):
         hf.load_model(folder)
+
+
+def test_an_architecture_without_code_is_told_apart_from_a_broken_model(folder: Path) -> None:
+    change(folder / "config.json", model_type="not-in-transformers")
+    with pytest.raises(UnsupportedModel, match="'not-in-transformers', and code from a release is not run"):
+        hf.load_model(folder)
+    change(folder / "config.json", model_type="t5")  # known, and no causal language model
+    with pytest.raises(UnsupportedModel, match="'t5'"):
+        hf.load_model(folder)
+    for broken in ({"model_type": "llama", "num_hidden_layers": "many"}, {"model_type": ""}):
+        change(folder / "config.json", **broken)
+        with pytest.raises(MeasurementError, match="cannot load a model") as raised:
+            hf.load_model(folder)
+        assert not isinstance(raised.value, UnsupportedModel)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ def test_logits_of_the_last_positions_are_the_end_of_all_logits(model, prompt: l
     np.testing.assert_array_equal(model.logits(tokens, 100), everything[100:])
 
 
+def test_parts_are_the_whole_a_batch_at_a_time(gguf: Path, model, prompt: list[int]) -> None:
+    tokens = (prompt * 20)[:256]
+    with llama.open_model(gguf, context=256, threads=1, batch=64) as small:
+        parts = [part.copy() for part in small.logits_in_parts(tokens, 96)]
+        assert [len(part) for part in parts] == [32, 64, 64]
+        np.testing.assert_array_equal(np.concatenate(parts), model.logits(tokens, 96))
+        np.testing.assert_array_equal(small.logits(tokens, 96), np.concatenate(parts))
+
+
 def test_each_sequence_is_evaluated_from_scratch(model, prompt: list[int]) -> None:
     before = model.logits(prompt, 0)
     model.logits(prompt[::-1], 0)

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from config.words import Kind, Measurement, Release
-from publishers.card import Card, Change, Facts, Mix, TypeUse, render
+from publishers.card import Card, Change, Facts, Kept, Mix, TypeUse, render
 from publishers.manifest import Waiver
 
 MakeCard = Callable[..., Card]
@@ -61,6 +61,14 @@ def test_is_deterministic_and_ends_lines_cleanly(make_card: MakeCard, kind: Kind
 def test_shows_the_measured_figures(make_card: MakeCard) -> None:
     (row,) = [line for line in render(make_card()).splitlines() if line.startswith("| `Q4_K_M`")]
     assert row == ("| `Q4_K_M` | `tiny-chat-Q4_K_M.gguf` | 2.33 MB | 5.02 | 0.00767 ± 0.00020 | 0.21000 | 98.10 ± 0.10 % | 99.75 ± 0.18 % | 2 of 800 | 31.25 |")
+
+
+def test_says_how_far_samples_were_extended(make_card: MakeCard) -> None:
+    method = make_card().method
+    assert "left a gate undecided" not in render(make_card())
+    text = render(make_card(method=replace(method, most_tokens=2 * method.tokens, most_questions=3200)))
+    assert "(evaluation.jsonl), and up to 22,528 where these left a gate undecided." in text
+    assert "800 questions in the hendrycks form, 5 shots, and up to 3,200 where these left a gate undecided;" in text
 
 
 def test_says_what_was_blocked_patched_and_not_shown(make_card: MakeCard) -> None:
@@ -128,12 +136,52 @@ def test_a_planned_mix_is_explained_in_one_table(make_card: MakeCard) -> None:
     assert "planned mixes" not in render(make_card())
 
 
+def planned_nf4(make_card: MakeCard, *, replaced: bool) -> str:
+    """The card of an NF4 repo in which some layers stay in 16 bits, or of plain NF4 in their stead."""
+    card = make_card(kind=Kind.BNB_4BIT, repo="acme/tiny-chat-dynamic-bnb-4bit")
+    kept = (Kept(module="mlp.down_proj", layers=(1, 7)), Kept(module="self_attn.o_proj", layers=(0,)), Kept(module="model.projector", layers=()))
+    uses = (TypeUse(type="NF4", tensors=25, bytes=600), TypeUse(type="BF16", tensors=4, bytes=400))
+    (_, row) = planned(card, stock="bnb-4bit", replaced=replaced, types=uses, more=(), fewer=(), kept=() if replaced else kept).rows
+    return render(replace(card, rows=(replace(row, tag="dynamic-bnb-4bit", file="model.safetensors"),)))
+
+
+def test_the_layers_of_nf4_that_stay_in_16_bits_are_named(make_card: MakeCard) -> None:
+    text = planned_nf4(make_card, replaced=False)
+    kept = "`mlp.down_proj` (layers 1, 7); `self_attn.o_proj` (layer 0); `model.projector`"
+    lines = [
+        "### `dynamic-bnb-4bit`", "", "| type | tensors | share of bytes |", "|---|--:|--:|", "| NF4 | 25 | 60.0 % |", "| BF16 | 4 | 40.0 % |", "",
+        f"- In 16 bits: {kept}; besides, as in every NF4 variant, embeddings, output layer and norms",
+        "- KLD: predicted 0.00160 ± 0.00012, measured 0.00767 ± 0.00020; plain NF4: 0.00417 ± 0.00030",
+    ]  # fmt: skip
+    assert "\n".join(lines) in text
+    assert "\n\n\n" not in text
+    assert "as safetensors, with the layers that 4 bits hurt most kept in 16 bits, made from" in text
+    assert 'repo = "acme/tiny-chat-dynamic-bnb-4bit"' in text
+    assert "vllm serve acme/tiny-chat-dynamic-bnb-4bit" in text
+    assert "stock mix" not in text
+
+
+def test_plain_nf4_under_a_planned_name_is_called_so(make_card: MakeCard) -> None:
+    text = planned_nf4(make_card, replaced=True)
+    assert "(0.00767 ± 0.00020) and is no better than plain NF4, which is smaller (0.00417 ± 0.00030), so **this is plain NF4**" in text
+    assert "hurt most kept in 16 bits, made" not in text
+    assert "In 16 bits:" not in text
+
+
 def test_a_stock_mix_under_a_planned_name_is_called_so(make_card: MakeCard) -> None:
     text = render(planned(make_card(), replaced=True, more=(), fewer=()))
     assert "is worse (0.00767 ± 0.00020) than the stock mix `Q4_K_M` of the same size (0.00417 ± 0.00030), so **this file is the stock mix**." in text
     assert "More bits" not in text
     assert "Fewer" not in text
     assert "\n\n\n" not in text
+
+
+def test_a_prediction_that_rests_on_probes_says_so(make_card: MakeCard) -> None:
+    card = planned(make_card())
+    found = dict(card.rows[1].measurements)
+    found["plan.predicted"] = replace(found["plan.predicted"], details=("By probes, known within 24%.",))
+    text = render(replace(card, rows=(replace(card.rows[1], measurements=found),)))
+    assert "0.00417 ± 0.00030\n- By probes, known within 24%.\n- **Look twice**" in text
 
 
 def test_a_planned_mix_without_a_stock_mix_of_its_size(make_card: MakeCard) -> None:

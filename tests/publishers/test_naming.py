@@ -1,16 +1,17 @@
-import re
-
 import pytest
 
 from config.errors import ConfigurationError
-from config.words import Kind
+from config.words import Kind, Variant
 from publishers import naming
 
+GGUF = Variant(tag="Q4_K_M", kind=Kind.GGUF)
 
-def test_each_kind_has_its_repo() -> None:
-    assert naming.repo_id(Kind.GGUF, "acme", "tiny-chat") == "acme/tiny-chat-GGUF"
-    assert naming.repo_id(Kind.SIXTEEN_BIT, "acme", "tiny-chat") == "acme/tiny-chat"
-    assert naming.repo_id(Kind.BNB_4BIT, "acme", "tiny-chat") == "acme/tiny-chat-bnb-4bit"
+
+def test_each_kind_has_its_repo_and_each_nf4_variant_one_of_its_own() -> None:
+    assert naming.repo_id(GGUF, "acme", "tiny-chat") == "acme/tiny-chat-GGUF"
+    assert naming.repo_id(Variant(tag="16bit", kind=Kind.SIXTEEN_BIT), "acme", "tiny-chat") == "acme/tiny-chat"
+    assert naming.repo_id(Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT), "acme", "tiny-chat") == "acme/tiny-chat-bnb-4bit"
+    assert naming.repo_id(Variant(tag="dynamic-bnb-4bit", kind=Kind.BNB_4BIT), "acme", "tiny-chat") == "acme/tiny-chat-dynamic-bnb-4bit"
 
 
 @pytest.mark.parametrize(
@@ -18,19 +19,7 @@ def test_each_kind_has_its_repo() -> None:
 )
 def test_names_the_hub_refuses_are_refused_here(namespace: str, name: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be the name of a repo"):
-        naming.repo_id(Kind.GGUF, namespace, name)
-
-
-@pytest.mark.parametrize("tag", ["Q4_K_M", "UD-Q4_K_XL", "BF16", "IQ2_XXS"])
-def test_llama_cpp_finds_a_variant_by_its_tag(tag: str) -> None:
-    file = naming.gguf_file("tiny-chat", tag)
-    assert re.search(tag.lower() + "[.-]", file, re.IGNORECASE)  # the pattern of llama.cpp's `-hf repo:tag`
-
-
-@pytest.mark.parametrize("tag", ["", "Q4.0", "Q4/0", "Q4 0", "_Q4", "Q4\n"])
-def test_other_tags_are_refused(tag: str) -> None:
-    with pytest.raises(ConfigurationError):
-        naming.gguf_file("tiny-chat", tag)
+        naming.repo_id(GGUF, namespace, name)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../b", "a//b", ".", "..", "a/.git/config", "a b", "x\n", "", "a`b`", "-$(x)"])

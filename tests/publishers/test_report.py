@@ -114,6 +114,13 @@ def test_says_every_figure_and_every_gate(shown: str) -> None:
     assert "Waivers" not in text
 
 
+def test_says_how_far_a_sample_was_extended(make: Make) -> None:
+    decided = verdict("Q4_K_M", 0.01)
+    looked = replace(decided, results=(replace(decided.results[0], look=2, looks=3),))
+    text = page.render(make(variants=(variant("Q4_K_M", 10**6, 0.01, verdict=looked), variant("Q2_K", 10**6, 0.02))))
+    assert text.count("look 2 of 3, n = 1,000") == text.count("<br>look") == 1
+
+
 def test_draws_size_positions_types_and_tensors(make: Make, shown: str) -> None:
     found = make()
     drawn = re.findall(r'<svg [^>]*aria-label="([^"]*)"', shown)
@@ -137,16 +144,26 @@ def test_draws_size_positions_types_and_tensors(make: Make, shown: str) -> None:
 
 def test_a_planned_variant_is_told_apart_and_its_prediction_stands_beside_the_measurement(make: Make) -> None:
     prediction = {
-        "predicted": Measurement(name="plan.predicted", value=0.005, unit="nats", stderr=0.0001),
+        "predicted": Measurement(name="plan.predicted", value=0.005, unit="nats", stderr=0.0001, details=("By probes & more.",)),
         "error": Measurement(name="plan.error", value=0.2, unit="ratio"),
     }
     planned = variant("UD-Q4_K_XL", 2_370_000, 0.006, measurements=measured(0.006, **prediction))
-    found = make(variants=(*make().variants, planned))
-    assert "UD-Q4_K_XL 0.00500 ± 0.00010 0.00600 ± 0.00060 1.20 0.2" in plain(page.render(found))
+    assert replace(planned, tag="small").planned, "a recipe may give a planned mix any tag"
+    found = make(variants=(*make().variants, replace(planned, remarks=("It is far off.", EVIL))))
+    text = page.render(found)
+    assert "UD-Q4_K_XL 0.00500 ± 0.00010 0.00600 ± 0.00060 1.20 0.2" in plain(text)
+    assert "UD-Q4_K_XL : It is far off." in plain(text)
+    assert "<script" not in text
     drawn = plots.size_plot(found.variants)
     assert drawn is not None
     assert "var(--planned)" in drawn
     assert ">planned mix</text>" in drawn
+
+
+def test_a_patch_that_lengthens_a_long_value_shows_what_it_added(make: Make) -> None:
+    patch = Patch(fix="template", version=1, file="chat_template.jinja", key="template", reason="It was cut off.", before=10**999, after=10**1009)
+    text = plain(page.render(make(patches=(patch,))))
+    assert f"… {'0' * 75} … {'0' * 85} It was cut off." in text
 
 
 def test_a_waiver_is_shown_with_its_name(make: Make) -> None:

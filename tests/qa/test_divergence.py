@@ -1,6 +1,6 @@
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 
 from config.errors import MeasurementError
 from engines import llama
+from engines.model import log_softmax
 from qa import divergence, texts
 from tests.qa.conftest import DATA, Quantize, Release
 from tests.reference_tool import llama_perplexity
@@ -128,6 +129,32 @@ def test_only_marked_tokens_are_scored(windows: np.ndarray) -> None:
     assert {m.name for m in divergence.measurements(part, ["chat"] * 6)} == {m.name for m in divergence.measurements(part)}
 
 
+@pytest.mark.parametrize("block", [1, 3 * VOCABULARY])
+def test_logits_in_parts_that_share_memory_score_as_the_whole(windows: np.ndarray, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(divergence, "BLOCK", block)
+    buffer = np.empty((5, VOCABULARY), dtype=np.float32)
+
+    def in_parts(model: divergence.Evaluate) -> divergence.Evaluate:
+        def evaluate(tokens: Sequence[int], first: int) -> Iterator[np.ndarray]:
+            whole = model(tokens, first)
+            for start in range(0, len(whole), len(buffer)):
+                part = buffer[: len(whole) - start]
+                part[:] = whole[start : start + len(part)]
+                yield part
+                buffer[:] = np.nan
+
+        return evaluate
+
+    marks = np.random.default_rng(1).random(windows.shape) < 0.6
+    for scored in (None, marks):
+        whole, parts = (
+            divergence.compare_all(way(random_model(1)), [way(random_model(2, noise=1))], windows, scored=scored, workers=1)[0]
+            for way in (lambda model: model, in_parts)
+        )
+        for name in divergence.Scores.__annotations__:
+            np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+
+
 def test_single_precision_is_enough_for_a_variant_that_hardly_differs() -> None:
     """A vocabulary and divergence as a real 8-bit variant has them: the mean is right to a thousandth, each token to 1e-6 nats."""
     generator = np.random.default_rng(0)
@@ -135,7 +162,7 @@ def test_single_precision_is_enough_for_a_variant_that_hardly_differs() -> None:
     q = p + (generator.normal(size=p.shape) * 0.02).astype(np.float32)
     tokens = np.zeros((1, 402), dtype=np.int32)
     scores = divergence.compare(lambda _tokens, _first: np.vstack([p, p[:1]]), lambda _tokens, _first: np.vstack([q, q[:1]]), tokens)
-    log_p, log_q = divergence.log_softmax(p), divergence.log_softmax(q)
+    log_p, log_q = log_softmax(p), log_softmax(q)
     exact = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
     assert exact.mean() < 3e-4
     assert scores.kld.mean() == pytest.approx(exact.mean(), rel=1e-3)
@@ -143,7 +170,7 @@ def test_single_precision_is_enough_for_a_variant_that_hardly_differs() -> None:
 
 
 def test_large_logits_do_not_overflow() -> None:
-    assert divergence.log_softmax(np.array([[1e4, -1e4, 1e4]], dtype=np.float32)) == pytest.approx(np.array([[-math.log(2), -2e4 - math.log(2), -math.log(2)]]))
+    assert log_softmax(np.array([[1e4, -1e4, 1e4]], dtype=np.float32)) == pytest.approx(np.array([[-math.log(2), -2e4 - math.log(2), -math.log(2)]]))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -166,7 +193,7 @@ def test_another_vocabulary_is_an_error(windows: np.ndarray) -> None:
 
 def kld_from_16_bits(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """What llama-perplexity computes of logits (n, vocabulary): p goes through its file, which ends 16 nats below the likeliest token."""
-    log_p, log_q = divergence.log_softmax(p), divergence.log_softmax(q)
+    log_p, log_q = log_softmax(p), log_softmax(q)
     top = log_p.max(axis=1, keepdims=True)
     low = np.maximum(log_p.min(axis=1, keepdims=True), top - 16)
     step = (top - low) / 65535

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from config.recipe import Gate
 from config.words import Kind, Measurement, Outcome, Sample, Variant
-from qa import divergence, relative
+from qa import divergence, mmlu, relative
 from qa.gates import judge
 from qa.relative import Reference
 
@@ -104,13 +105,13 @@ BASIS = {"kld": "wikitext", "mmlu": "questions"}
 SAMPLE = Sample(basis=BASIS)
 
 
-def published(value: float, stderr: float | None = 0.0, sample: Sample | None = SAMPLE) -> dict[str, Reference]:
-    return {"published": Reference(name="Q4_K_M as run 3 published it", measurements=kld(value, stderr), sample=sample)}
+def published(value: float, stderr: float | None = 0.0, samples: Sequence[Sample] = (SAMPLE,)) -> dict[str, Reference]:
+    return {"published": Reference(name="Q4_K_M as run 3 published it", measurements=kld(value, stderr), samples=samples)}
 
 
 @pytest.mark.parametrize(("value", "outcome"), [(0.0104, Outcome.PASSED), (0.0106, Outcome.FAILED)])
 def test_a_ratio_to_what_is_published(value: float, outcome: Outcome) -> None:
-    (result,) = judge(GGUF, [RATIO], kld(value, 0.0), {}, sample=SAMPLE, references=published(0.01)).results
+    (result,) = judge(GGUF, [RATIO], kld(value, 0.0), {}, samples=[SAMPLE], references=published(0.01)).results
     assert (result.outcome, result.condition, result.reference) == (outcome, "at most 1.05 × published", 0.01)
     assert result.limit == pytest.approx(0.0105)
     assert "at most 1.05 × published (Q4_K_M as run 3 published it: 0.01 ± 0), that is 0.0105, is allowed" in result.reason
@@ -118,10 +119,10 @@ def test_a_ratio_to_what_is_published(value: float, outcome: Outcome) -> None:
 
 def test_independent_errors_of_both_sides_count() -> None:
     """0.012 ± 0.001 against 1.05 × (0.01 ± 0.001): 1.645 × 0.00145 = 0.0024 decides."""
-    (result,) = judge(GGUF, [RATIO], kld(0.0129, 0.001), {}, sample=SAMPLE, references=published(0.01, 0.001)).results
+    (result,) = judge(GGUF, [RATIO], kld(0.0129, 0.001), {}, samples=[SAMPLE], references=published(0.01, 0.001)).results
     assert result.margin == pytest.approx(1.6449 * math.hypot(0.001, 1.05 * 0.001), rel=1e-4)
     assert (result.outcome, result.undecided) == (Outcome.FAILED, False)
-    (result,) = judge(GGUF, [RATIO], kld(0.0128, 0.001), {}, sample=SAMPLE, references=published(0.01, 0.001)).results
+    (result,) = judge(GGUF, [RATIO], kld(0.0128, 0.001), {}, samples=[SAMPLE], references=published(0.01, 0.001)).results
     assert (result.outcome, result.undecided) == (Outcome.FAILED, True)
 
 
@@ -139,16 +140,30 @@ def test_on_the_same_windows_the_error_is_that_of_the_difference() -> None:
     samples = [
         Sample(basis=BASIS, windows="w", influences={name: tuple(each) for name, each in divergence.influences(item).items()}) for item in (ours, theirs)
     ]
-    references = {"published": Reference(name="before", measurements=measured[1], sample=samples[1])}
+    references = {"published": Reference(name="before", measurements=measured[1], samples=[samples[1]])}
     gate = RATIO.model_copy(update={"compare": "difference", "at_most": 0.02})
-    (result,) = judge(GGUF, [gate], measured[0], {}, sample=samples[0], references=references).results
+    (result,) = judge(GGUF, [gate], measured[0], {}, samples=[samples[0]], references=references).results
     expected = divergence.clustered(ours.kld - theirs.kld)[1]
     assert result.margin == pytest.approx(1.6449 * expected, rel=1e-4)
     assert expected < 0.02 * measured[0]["kld.mean"].stderr
     assert result.outcome is Outcome.PASSED
-    other = {"published": replace(references["published"], sample=replace(samples[1], windows="others"))}
-    (result,) = judge(GGUF, [gate], measured[0], {}, sample=samples[0], references=other).results
+    other = {"published": replace(references["published"], samples=[replace(samples[1], windows="others")])}
+    (result,) = judge(GGUF, [gate], measured[0], {}, samples=[samples[0]], references=other).results
     assert result.undecided, "independent errors are too large to decide"
+
+
+def test_on_the_same_questions_the_error_is_that_of_the_answers_that_differ() -> None:
+    """Both answer the same 80 of 100 questions rightly, one of them 4 more: the error of 4 changes in 100 questions, and of one more either way."""
+    ours, theirs = ({"calendar": "3" * right + "2" * (100 - right)} for right in (84, 80))
+    samples = [Sample(basis=BASIS, answers=answers) for answers in (ours, theirs)]
+    references = {"published": Reference(name="before", measurements=accuracy(0.80, 0.04), samples=[samples[1]])}
+    gate = ACCURACY.model_copy(update={"relative_to": "published", "compare": "difference", "at_least": -0.03})
+    (result,) = judge(GGUF, [gate], accuracy(0.84, 0.037), {}, samples=[samples[0]], references=references).results
+    expected = math.sqrt((4 * 0.96**2 + 96 * 0.04**2) / 99 / 100 + 2 / 100**2)
+    assert (result.margin, result.outcome) == (pytest.approx(1.6449 * expected, rel=1e-3), Outcome.PASSED)
+    old = {"published": replace(references["published"], samples=[Sample(basis=BASIS)])}  # an older version kept no answers
+    (result,) = judge(GGUF, [gate], accuracy(0.84, 0.037), {}, samples=[samples[0]], references=old).results
+    assert (result.margin, result.undecided) == (pytest.approx(1.6449 * math.hypot(0.037, 0.04), rel=1e-3), True)
 
 
 def test_a_window_that_only_one_was_measured_on_counts_for_it_alone() -> None:
@@ -157,46 +172,50 @@ def test_a_window_that_only_one_was_measured_on_counts_for_it_alone() -> None:
 
 
 def test_nothing_published_yet_passes_and_says_so() -> None:
-    (result,) = judge(GGUF, [RATIO], kld(0.3, 0.01), {}, sample=SAMPLE, references={"published": None}).results
+    (result,) = judge(GGUF, [RATIO], kld(0.3, 0.01), {}, samples=[SAMPLE], references={"published": None}).results
     assert result.outcome is Outcome.PASSED
     assert result.reason == "kld.mean is 0.3 ± 0.01 nats. Nothing of this variant was published before, so it is compared with nothing."
 
 
 def test_what_cannot_be_compared_blocks() -> None:
-    def reason(references: dict[str, Reference], gate: Gate = RATIO, sample: Sample | None = SAMPLE) -> str:
-        verdict = judge(GGUF, [gate], kld(0.01, 0.001), {}, sample=sample, references=references)
+    def reason(references: dict[str, Reference], gate: Gate = RATIO) -> str:
+        verdict = judge(GGUF, [gate], kld(0.01, 0.001), {}, samples=[SAMPLE], references=references)
         assert verdict.outcome is Outcome.ERROR
         return verdict.reasons[0]
 
     other = Sample(basis={"kld": "another text"})
-    assert "another text, context, or other questions" in reason(published(0.01, sample=other))
-    assert "another text" in reason(published(0.01, sample=None)), "an older version recorded no text"
+    assert "another text, context, or other questions" in reason(published(0.01, samples=[other]))
+    assert "another text" in reason(published(0.01, samples=[])), "an older version recorded no text"
     assert "was not measured in this run" in reason({})
-    assert "has no kld.mean: it crashed" in reason({"published": Reference(name="x", measurements={}, sample=SAMPLE, error="it crashed")})
+    assert "has no kld.mean: it crashed" in reason({"published": Reference(name="x", measurements={}, samples=[SAMPLE], error="it crashed")})
     assert "has no kld.mean." in reason(published(math.nan))
     assert "below 0" in reason(published(-0.01))
 
 
 def test_a_planned_mix_is_compared_with_its_stock_mix_and_a_stock_mix_with_nothing() -> None:
     planned = Variant(tag="UD-Q4_K_XL", kind=Kind.GGUF, like="Q4_K_M")
-    stock = {"stock": Reference(name="Q4_K_M", measurements=kld(0.01, 0.0), sample=SAMPLE)}
-    assert judge(planned, [STOCK], kld(0.009, 0.0), {}, sample=SAMPLE, references=stock).outcome is Outcome.PASSED
-    verdict = judge(planned, [STOCK], kld(0.011, 0.0), {}, sample=SAMPLE, references=stock)
+    stock = {"stock": Reference(name="Q4_K_M", measurements=kld(0.01, 0.0), samples=[SAMPLE])}
+    assert judge(planned, [STOCK], kld(0.009, 0.0), {}, samples=[SAMPLE], references=stock).outcome is Outcome.PASSED
+    verdict = judge(planned, [STOCK], kld(0.011, 0.0), {}, samples=[SAMPLE], references=stock)
     assert verdict.outcome is Outcome.FAILED
     assert "at most stock + 0 (Q4_K_M: 0.01 ± 0), that is 0.01, is allowed" in verdict.reasons[0]
-    assert [result.gate for result in judge(GGUF, [KLD, STOCK], kld(0.011, 0.0), {}, sample=SAMPLE, references=stock).results] == ["divergence"]
+    assert [result.gate for result in judge(GGUF, [KLD, STOCK], kld(0.011, 0.0), {}, samples=[SAMPLE], references=stock).results] == ["divergence"]
 
 
 def test_each_planned_look_costs_confidence_and_the_last_says_so() -> None:
     """Three looks at 95 % together: 1 - 0.05 / 3 each, which is 2.128 standard errors."""
     sample = Sample(basis=BASIS, influences={"kld.mean": ()}, look=1, looks=3)
-    (result,) = judge(GGUF, [KLD], kld(0.0799, 0.01), {}, sample=sample).results
+    (result,) = judge(GGUF, [KLD], kld(0.0799, 0.01), {}, samples=[sample]).results
     assert result.margin == pytest.approx(0.02128, rel=1e-3)
     assert (result.undecided, result.look, result.looks) == (True, 1, 3)
-    (result,) = judge(GGUF, [KLD], kld(0.0799, 0.01), {}, sample=replace(sample, look=3)).results
+    (result,) = judge(GGUF, [KLD], kld(0.0799, 0.01), {}, samples=[replace(sample, look=3)]).results
     assert "undecided, the sample is too small, even after 3 looks, the last at 1000 tokens." in result.reason
-    (result,) = judge(GGUF, [ACCURACY], accuracy(0.917, 0.01), {}, sample=sample).results
-    assert (result.outcome, result.looks) == (Outcome.PASSED, 1), "questions are looked at once"
+    asked = [replace(sample, basis={"kld": "wikitext"}), Sample(basis={"mmlu": "questions"}, look=2, looks=2)]
+    (result,) = judge(GGUF, [ACCURACY], accuracy(0.919, 0.01), {}, samples=asked).results
+    assert (result.margin, result.look, result.looks) == (pytest.approx(0.0196, rel=1e-3), 2, 2), "questions have looks of their own"
+    assert "undecided, the sample is too small, even after 2 looks, the last at 100 questions." in result.reason
+    (result,) = judge(GGUF, [ACCURACY], accuracy(0.919, None), {}, samples=asked).results
+    assert (result.outcome, result.looks) == (Outcome.PASSED, 1), "what has no error is decided at any size"
 
 
 def test_repeated_looks_pass_a_variant_at_the_limit_in_at_most_5_percent_of_cases() -> None:
@@ -208,11 +227,33 @@ def test_repeated_looks_pass_a_variant_at_the_limit_in_at_most_5_percent_of_case
         for look, count in enumerate((100, 200, 400), start=1):
             sample = Sample(basis=BASIS, influences={"kld.mean": ()}, look=look, looks=3)
             found = each[:count]
-            (result,) = judge(GGUF, [KLD], kld(float(found.mean()), float(found.std() / math.sqrt(count))), {}, sample=sample).results
+            (result,) = judge(GGUF, [KLD], kld(float(found.mean()), float(found.std() / math.sqrt(count))), {}, samples=[sample]).results
             if not result.undecided:
                 break
         wrong += result.outcome is Outcome.PASSED
     assert 0.01 * runs < wrong < 0.05 * runs
+
+
+def test_so_do_repeated_looks_at_answers() -> None:
+    """The same with flips, of which 8 in 100 make answers wrong and 3 right, against a limit of 5 points less."""
+    generator = np.random.default_rng(3407)
+    gate = Gate(name="knowledge", measure="mmlu.difference", at_least=-0.05)
+    wrong, runs = 0, 500
+    for _ in range(runs):
+        flips = generator.choice([-1, 0, 1], size=400, p=[0.08, 0.89, 0.03])
+        before, after = ([_answer(number, right) for number, right in enumerate(given)] for given in (flips < 1, flips > -1))
+        for look, count in enumerate((100, 200, 400), start=1):
+            sample = Sample(basis={"mmlu": "questions"}, look=look, looks=3)
+            measured = {item.name: item for item in mmlu.against(before[:count], after[:count])}
+            (result,) = judge(GGUF, [gate], measured, {}, samples=[sample]).results
+            if not result.undecided:
+                break
+        wrong += result.outcome is Outcome.PASSED
+    assert 0 < wrong < 0.05 * runs
+
+
+def _answer(number: int, right: bool) -> mmlu.Answer:
+    return mmlu.Answer(subject="calendar", question=number, right="A", chosen="A" if right else "B", single="A", shots=5)
 
 
 def test_a_gate_may_be_for_one_variant() -> None:

@@ -1,4 +1,5 @@
 import csv
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +15,7 @@ from config.words import Measurement
 from engines import hf, llama, llama_server
 from engines.model import Message
 from qa import mmlu
+from qa.divergence import spread
 from tests.qa.conftest import DATA, Release
 
 TINY = DATA / "tiny_mmlu"
@@ -73,6 +75,8 @@ def test_loads_what_the_recipe_asks_for() -> None:
     assert {len(subject.examples) for subject in subjects} == {5}
     assert {len(subject.questions) for subject in subjects} == {7}
     assert len(mmlu.load(TINY, shots=0, questions_per_subject=None)[0].questions) == 100
+    for few, more in zip(subjects, mmlu.load(TINY, shots=5, questions_per_subject=12, start=5), strict=True):
+        assert (more.first, len(more.questions), more.questions[:2]) == (5, 7, few.questions[5:])
 
 
 def test_malformed_data_is_named(tmp_path: Path) -> None:
@@ -230,10 +234,11 @@ def test_accuracy_has_an_error_even_when_all_is_right() -> None:
 
 def test_flips_go_both_ways() -> None:
     before, after = answers("AABCD", "AAAAA"), answers("BAACC", "AAAAA")
-    difference, flips, wins, losses, p = mmlu.against(before, after)
+    difference, flips, share, wins, losses, p = mmlu.against(before, after)
     assert difference.value == 0
     assert difference.stderr == pytest.approx((4 / 7 / 5) ** 0.5)  # two flips and one more either way, of five answers and two more
     assert flips.value == 2
+    assert (share.name, share.value, share.stderr) == ("flips.share", 0.4, pytest.approx((3 / 7 * 4 / 7 / 5) ** 0.5))
     assert (wins.value, losses.value, p.value, p.n) == (1, 1, 1, 2)
     assert flips.details == ("1 from right to wrong, 1 from wrong to right; 3 of 5 answers changed at all",)
 
@@ -267,13 +272,41 @@ def test_macro_counts_each_subject_alike() -> None:
     assert mmlu.macro(perfect).stderr == pytest.approx(mmlu.accuracy(perfect).stderr)
 
 
-def test_subjects_are_reported_with_their_flips() -> None:
-    before = of("one", "AAAA", "AAAA") + of("two", "BB", "AA")
-    after = of("one", "AABA", "AAAA") + of("two", "AB", "AA")
-    assert mmlu.by_subject(after, before) == {
-        "one": {"questions": 4, "accuracy": 0.75, "reference": 1.0, "wins": 0, "losses": 1},
-        "two": {"questions": 2, "accuracy": 0.5, "reference": 0.0, "wins": 1, "losses": 0},
+def test_answers_are_kept_in_a_character_for_each_question() -> None:
+    before = of("two", "BB", "AA") + of("one", "AAAA", "AAAA")
+    after = of("two", "AB", "AA", single="AA") + of("one", "AABA", "AAAA")
+    kept = mmlu.encode(before, [answer for answer in after if answer.question != 1][::-1] + [answer for answer in after if answer.question == 1])
+    assert kept == {"one": "7727", "two": "54"}
+    assert mmlu.by_subject(kept | {"none": "."}) == {
+        "one": {"questions": 4, "right": 3, "reference": 4, "wins": 0, "losses": 1},
+        "two": {"questions": 2, "right": 1, "reference": 0, "wins": 1, "losses": 0},
+        "none": {"questions": 0, "right": 0, "reference": 0, "wins": 0, "losses": 0},
     }
+    rows = [0, 2]
+    assert mmlu.encode([before[row + 2] for row in rows], [after[row + 2] for row in rows]) == {"one": "7.2"}
+    with pytest.raises(MeasurementError, match="cannot be paired"):
+        mmlu.encode(before, after[1:])
+
+
+def test_questions_move_figures_by_what_their_errors_are_made_of() -> None:
+    """Without the one more question either way that `qa.mmlu` adds, the errors are those of plain means."""
+    generator = np.random.default_rng(3407)
+    kept = {subject: "".join(generator.choice(list("01234567"), size=size)) for subject, size in (("one", 300), ("two", 500))}
+    kept["two"] += "."
+    moved = mmlu.influences(kept)
+    ours, theirs = (np.array([int(c) >> bit & 1 for c in "".join(kept.values()) if c != "."]) for bit in (0, 1))
+    assert np.isnan(moved["mmlu.difference"]).tolist() == [False] * 800 + [True]
+    for name, values in (("mmlu.accuracy", ours), ("mmlu.difference", ours - theirs), ("flips.share", ours != theirs)):
+        assert spread(moved[name]) == pytest.approx(values.std(ddof=1) / 800**0.5), name
+    both = math.hypot(*(part.std() / len(part) ** 0.5 for part in (ours[:300], ours[300:]))) / 2
+    assert spread(moved["mmlu.macro"]) == pytest.approx(both, rel=0.01)
+
+
+def test_answers_to_more_questions_stand_beside_those_to_fewer() -> None:
+    assert mmlu.aligned({"one": "77", "two": "1"}, {"one": "7.73", "three": "0"}) == (
+        {"one": "77..", "three": ".", "two": "1"},
+        {"one": "7.73", "three": "0", "two": "."},
+    )
 
 
 def test_what_the_second_token_of_a_letter_changes() -> None:

@@ -1,9 +1,12 @@
-"""A run to begin with, and patience."""
+"""A run to begin with, outputs of stages made by hand, and patience."""
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from config.digests import file_sha256
 from config.words import Release
+from service.stages import File, Output
 from service.store import RunRecord, Store
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -21,3 +24,9 @@ def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def output(folder: Path, result: dict[str, object]) -> Output:
+    """A stage's output made by hand: its folder holds `files`."""
+    files = tuple(File(path=path.name, sha256=file_sha256(path), bytes=path.stat().st_size) for path in sorted((folder / "files").iterdir()) if path.is_file())
+    return Output(key=folder.name, folder=folder, result=result, files=files, seconds=0)

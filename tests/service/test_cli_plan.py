@@ -32,7 +32,7 @@ def said(done: Result) -> str:
         ([MODEL, "--text", TEXT, "--context", "512"], "--context goes with --fit"),
         ([MODEL, "--text", TEXT, "--profile", "toaster"], "There is no profile 'toaster'"),
         ([MODEL, "--text", TEXT, "--curve", "curve.pdf"], "name a .svg or .png file"),
-        (["no such folder", "--text", TEXT], "neither a folder nor the name of a repo"),
+        (["no such folder", "--text", TEXT], "neither a folder, a .gguf file nor the name of a repo"),
     ],
 )
 def test_what_cannot_be_planned_is_said_before_anything_is_done(tmp_path: Path, arguments: list[str | Path], words: str) -> None:

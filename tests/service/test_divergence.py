@@ -15,20 +15,15 @@ from config.words import Kind, Variant
 from engines import tools
 from qa import gates, texts
 from service.built import Checked, Found, Made, Yardstick
-from service.divergence import diverge, published_before, references
+from service.divergence import diverge
 from service.job import Event, Job
-from service.stages import File, Output, StageStore
+from service.samples import published_before, references
+from service.stages import Output, StageStore
 from service.store import Store
-from tests.service.helpers import queue_run
+from tests.service.helpers import output, queue_run
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = 128
-
-
-def output(folder: Path, result: dict[str, object]) -> Output:
-    """A stage's output made by hand: its folder holds `files`."""
-    files = tuple(File(path=path.name, sha256="0" * 64, bytes=path.stat().st_size) for path in sorted((folder / "files").iterdir()) if path.is_file())
-    return Output(key=folder.name, folder=folder, result=result, files=files, seconds=0)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +60,7 @@ def diverged(store: Store, home: Path, built: tuple[Output, Output, list[Made]],
     run = queue_run(store)
     job = Job(store=store, run=run, recipe=recipe(*conditions), settings=settings, stages=StageStore(home), listener=events.append)
     checked = Checked(fetched=base, model=base, base=base, imatrix=base, patches=(), measured={})
-    yardstick = Yardstick(windows=windows, gguf=base, transformers=base)
+    yardstick = Yardstick(windows=windows, questions=windows, gguf=base, transformers=None)
     found = diverge(job, checked, yardstick, made, published_before(job, [item.variant for item in made]))
     return found, {event.stage: event.state for event in events if event.state != "started"}
 
@@ -77,7 +72,7 @@ def test_only_what_a_gate_leaves_undecided_is_measured_on_more(file_store: Store
     assert isinstance(found["IQ4_NL"], SluiceError)
     first = found["Q2_K"]
     assert isinstance(first, Found)
-    assert (first.sample.look, first.sample.looks) == (1, 3)
+    assert [(sample.look, sample.looks) for sample in first.samples] == [(1, 3)]
     assert found["Q4_0"].measured["kld.mean"].value < 0.5 * first.measured["kld.mean"].value
 
     # a limit at what the first sample found of Q2_K is as undecided as can be, and Q4_0 is far below it
@@ -85,9 +80,9 @@ def test_only_what_a_gate_leaves_undecided_is_measured_on_more(file_store: Store
     found, stages = diverged(file_store, tmp_path, built, close)
     assert stages["divergence 1"] == "reused"
     assert "divergence 1 from 4 to 8 windows" in stages
-    assert (found["Q4_0"].sample.look, found["Q2_K"].sample.look) == (1, len(stages))
+    assert (found["Q4_0"].samples[0].look, found["Q2_K"].samples[0].look) == (1, len(stages))
     assert found["Q2_K"].measured["kld.mean"].n > first.measured["kld.mean"].n
-    measured = [value is not None for value in found["Q2_K"].sample.influences["kld.mean"]]
+    measured = [value is not None for value in found["Q2_K"].samples[0].influences["kld.mean"]]
     assert sum(measured) > 4
 
     again, stages = diverged(file_store, tmp_path, built, close)
@@ -100,16 +95,16 @@ def test_a_relative_gate_extends_what_it_compares_with(file_store: Store, tmp_pa
     ratio = found["Q2_K"].measured["kld.mean"].value / found["Q4_0"].measured["kld.mean"].value
     close = Gate(name="close", measure="kld.mean", relative_to="Q4_0", compare="ratio", at_most=ratio)
     found, _ = diverged(file_store, tmp_path, built, close)
-    assert found["Q4_0"].sample.look == found["Q2_K"].sample.look > 1
+    assert found["Q4_0"].samples[0].look == found["Q2_K"].samples[0].look > 1
     own = found["Q2_K"]
     variant = Variant(tag="Q2_K", kind=Kind.GGUF, like="Q4_0")
     stock = close.model_copy(update={"relative_to": "stock"})
-    (result,) = gates.judge(variant, [stock], own.measured, {}, sample=own.sample, references=references(variant, found, {})).results
+    (result,) = gates.judge(variant, [stock], own.measured, {}, samples=own.samples, references=references(variant, found, {})).results
     assert result.reference == found["Q4_0"].measured["kld.mean"].value
-    independent = replace(own.sample, windows="others")
-    (apart,) = gates.judge(variant, [stock], own.measured, {}, sample=independent, references=references(variant, found, {})).results
+    independent = [replace(own.samples[0], windows="others")]
+    (apart,) = gates.judge(variant, [stock], own.measured, {}, samples=independent, references=references(variant, found, {})).results
     assert 0 < result.margin < apart.margin, "windows that are hard for both are no error of their difference"
     broken = close.model_copy(update={"relative_to": "IQ4_NL"})
-    verdict = gates.judge(variant, [broken], own.measured, {}, sample=own.sample, references=references(variant, found, {}))
+    verdict = gates.judge(variant, [broken], own.measured, {}, samples=own.samples, references=references(variant, found, {}))
     assert "IQ4_NL, which the gate close compares with, has no kld.mean: llama.cpp cannot load" in verdict.reasons[0]
     assert np.isfinite(result.margin)

@@ -92,3 +92,10 @@ def test_a_run_without_a_report_says_so(file_store: Store, tmp_path: Path) -> No
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     with pytest.raises(UnknownRun):
         reporting.find(file_store, settings, run.id + 1)
+
+
+def test_what_is_remarked_on_a_plan_reaches_the_page(job: Job) -> None:
+    predicted = Measurement(name="plan.predicted", value=0.002, unit="nats", details=("A pattern matches no tensor.",))
+    variant = Variant(tag="UD-Q4_K_XL", kind=Kind.GGUF, planned=True)
+    job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, position=1, measurements=(predicted,), verdict=None)
+    assert [item.remarks for item in reporting.figures(job, ()).variants] == [(), ("A pattern matches no tensor.",)]

@@ -22,6 +22,7 @@ def record(store: Store, run: int, **changes: object) -> None:
 
 
 SAMPLE = Sample(basis={"kld": "text"}, windows="w", influences={"kld.mean": [0.1, None, -0.1]}, look=2, looks=3)
+ASKED = Sample(basis={"mmlu": "questions"}, answers={"calendar": "7.30"}, look=1, looks=3)
 
 
 def test_what_was_published_before_is_found_with_its_sample(store: Store) -> None:
@@ -29,7 +30,7 @@ def test_what_was_published_before_is_found_with_its_sample(store: Store) -> Non
 
     def published(sha: str, *, repo: str = "upstream/model", to: str = "ours/model-GGUF", **changes: object) -> int:
         run = queue_run(store, repo, release=Release(repo=repo, sha=sha * 40)).id
-        record(store, run, **{"verdict": passed, "sample": SAMPLE, **changes})
+        record(store, run, **{"verdict": passed, "samples": [SAMPLE, ASKED], **changes})
         store.record_publication(run, repo=to, revision=sha * 40, url="u", files=["f"], manifest_digest="m", changed=True)
         return run
 
@@ -40,11 +41,11 @@ def test_what_was_published_before_is_found_with_its_sample(store: Store) -> Non
     published("4", verdict=VERDICT)  # blocked, while others of its run were published
     last = queue_run(store, release=Release(repo="upstream/model", sha="f" * 40)).id
     run, variant = store.published_before(last, "ours/model-GGUF", "Q2_K")
-    assert (run, variant.sample, variant.measurements) == (first, SAMPLE, MEASURED)
+    assert (run, variant.samples, variant.measurements) == (first, (SAMPLE, ASKED), MEASURED)
     assert store.published_before(last, "ours/model-GGUF", "Q4_0") is None
-    second = published("5", sample=None)
+    second = published("5", samples=[])
     run, variant = store.published_before(last, "ours/model-GGUF", "Q2_K")
-    assert (run, variant.sample) == (second, None)
+    assert (run, variant.samples) == (second, ())
     assert store.published_before(second, "ours/model-GGUF", "Q2_K")[0] == first
 
 

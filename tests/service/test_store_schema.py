@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from config.errors import ConfigurationError
+from config.words import Kind, Sample, Variant
 from service.store import open_store
 from service.store.database import alembic_config
 from service.store.tables import Base
+from tests.service.helpers import queue_run
 
 OPEN = "import sys; from service.store import open_store; sys.stdin.readline(); open_store(sys.argv[1]).put_hint('a/b', 'poll')"
 
@@ -65,6 +69,25 @@ def test_migrations_can_be_undone(database_url: str) -> None:
     assert set(inspect(engine).get_table_names()) == {"alembic_version"}
     engine.dispose()
     open_store(database_url).close()
+
+
+def test_the_one_sample_of_an_older_version_becomes_the_first_of_several(database_url: str) -> None:
+    variant, samples = Variant(tag="Q2_K", kind=Kind.GGUF), [Sample(basis={"kld": "text"}, windows="w"), Sample(basis={"mmlu": "questions"})]
+    store = open_store(database_url)
+    run = queue_run(store).id
+    given = {"file": None, "bytes": None, "bpw": None, "measurements": (), "verdict": None}
+    store.record_variant(run, variant=variant, samples=samples, position=0, **given)
+    store.record_variant(run, variant=replace(variant, tag="Q4_0"), position=1, **given)
+    store.close()
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        alembic.command.downgrade(alembic_config(connection), "0003")
+        (old, _) = connection.execute(text("SELECT sample FROM verdicts ORDER BY position")).scalars()
+    assert (json.loads(old) if isinstance(old, str) else old)["windows"] == "w"
+    engine.dispose()
+    store = open_store(database_url)
+    assert [record.samples for record in store.variants(run)] == [(samples[0],), ()]
+    store.close()
 
 
 def test_processes_that_open_a_new_database_at_once_all_succeed(database_url: str) -> None:

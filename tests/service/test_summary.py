@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from config.words import Kind, Measurement, Outcome, Patch, Variant, Verdict
+from config.words import Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict
 from service.store import Store, UnknownRun
 from service.summary import summary
 from tests.service.helpers import SHA, queue_run
@@ -41,7 +41,15 @@ def test_a_finished_run_is_told_whole(file_store: Store) -> None:
     file_store.record_patches(run, [Patch(fix="eos", version=1, file="config.json", key="eos_token_id", reason="The turn must end.", before=1, after=2)])
     passed = Verdict(tag="Q4_K_M", outcome=Outcome.PASSED, reasons=(), results=())
     file_store.record_variant(
-        run, variant=Variant(tag="Q4_K_M", kind=Kind.GGUF), file="m-Q4_K_M.gguf", bytes=100, bpw=4.8, measurements=MEASURED, verdict=passed, position=0
+        run,
+        variant=Variant(tag="Q4_K_M", kind=Kind.GGUF),
+        file="m-Q4_K_M.gguf",
+        bytes=100,
+        bpw=4.8,
+        measurements=MEASURED,
+        verdict=passed,
+        position=0,
+        samples=[Sample(basis={"kld": "text"}), Sample(basis={"mmlu": "questions"}, answers={"calendar": "7210"})],
     )
     number = file_store.record_publication(run, repo="ours/m-GGUF", revision="f" * 40, url="http://hub", files=["README.md"], manifest_digest="m", changed=True)
     file_store.finish(run, state="done", disk_high_water=2**40)
@@ -58,7 +66,12 @@ def test_a_finished_run_is_told_whole(file_store: Store) -> None:
             "bpw": 4.8,
             "kld": {"mean": 0.0237, "stderr": 0.0004, "p999": 1.5, "max": 9.25},
             "same_top": 0.93,
-            "mmlu": {"accuracy": 0.71, "stderr": 0.01, "n": 400},
+            "mmlu": {
+                "accuracy": 0.71,
+                "stderr": 0.01,
+                "n": 400,
+                "subjects": {"calendar": {"questions": 4, "right": 2, "reference": 2, "wins": 1, "losses": 1}},
+            },
             "flips": 12,
             "efficiency": 2.94,
             "verdict": "passed",
@@ -77,7 +90,7 @@ def test_what_was_not_measured_is_null(store: Store) -> None:
     store.record_variant(run, variant=Variant(tag="Q2_K", kind=Kind.GGUF), file=None, bytes=None, bpw=None, measurements=endless, verdict=error, position=0)
     (variant,) = summary(store, run)["variants"]
     assert variant["kld"] == {"mean": None, "stderr": None, "p999": None, "max": None}
-    assert variant["mmlu"] == {"accuracy": None, "stderr": None, "n": None}
+    assert variant["mmlu"] == {"accuracy": None, "stderr": None, "n": None, "subjects": {}}
     assert (variant["same_top"], variant["flips"], variant["efficiency"], variant["file"]) == (None, None, None, None)
     assert (variant["verdict"], variant["reasons"]) == ("error", ["kld.mean is missing"])
 

@@ -1,8 +1,12 @@
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from config.recipe import Gate
-from config.words import Kind, Measurement, Variant
+from config.words import Kind, Measurement, Sample, Variant
 from qa.gates import judge
+from service.cli.verdicts import show_gates
 from service.store import Store, UnknownRun, WaiverRefused
 from service.verdicts import gates_of, waive, withdraw
 from tests.service.helpers import queue_run
@@ -43,6 +47,18 @@ def test_every_gate_is_told_with_its_figures(file_store: Store, run: int) -> Non
     assert divergence.reason in variant.reasons
     assert (knowledge.outcome, knowledge.value, knowledge.limit) == ("error", None, 0.5)
     assert (file.outcome, file.value) == ("passed", 0)
+
+
+def test_extended_samples_are_told_with_their_size(file_store: Store) -> None:
+    number = queue_run(file_store).id
+    verdict = judge(VARIANT, GATES[::2], MEASURED, {}, samples=[Sample(basis={"kld": "text"}, look=3, looks=3)])
+    file_store.record_variant(number, variant=VARIANT, file=None, bytes=1, bpw=2.0, measurements=tuple(MEASURED.values()), verdict=verdict, position=0)
+    found = gates_of(file_store, number)
+    divergence, file = found.variants[0].gates
+    assert (divergence.look, divergence.looks, divergence.n, file.look, file.n) == (3, 3, 1000, 1, None)
+    console = Console(file=StringIO(), width=160)
+    show_gates(console, found)
+    assert console.file.getvalue().count("look 3 of 3, n = 1,000") == 1
 
 
 def test_waived_gates_no_longer_block_but_keep_their_outcome(file_store: Store, run: int) -> None:

@@ -42,3 +42,9 @@ def test_a_stage_that_fails_is_told_and_leaves_nothing(bench: Workbench, told: l
     assert (told[-1].state, told[-1].message) == ("failed", "the model is broken; use another")
     assert not list(bench.stages.finished.iterdir())
     assert not list(bench.stages.working.iterdir())
+
+
+def test_what_a_stage_remarks_on_is_told_each_time(bench: Workbench, told: list[Event]) -> None:
+    for _ in range(2):
+        bench.apart("remark", f"{FUNCTIONS}:remark", {}, threaded=False)
+    assert [(event.state, event.message) for event in told if event.state != "started"] == [(state, "done in another way") for state in ("done", "reused")]

@@ -1,6 +1,7 @@
 """Plans for the bundled model's file: sizes foretold, budgets of every kind, rules kept, files made."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import pytest
 from gguf import GGUFReader
 
 from builders import plan, quantize
+from builders.plan.curve import curve
 from builders.plan.solve import bits
 from builders.sensitivity.table import TYPES, Sensitivity, Tensor
 from config.errors import ConfigurationError, ToolError
+from config.plans import Rules
 from engines import ggml
+
+Foretold = Callable[[str], int]
 
 STOCK = ("Q2_K", "IQ2_M", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
 
@@ -45,9 +50,9 @@ def make(gguf: Path, imatrix: Path, table: Path, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("stock", STOCK)
-def test_a_plan_like_a_stock_mix_is_no_larger_and_foretold_better(make: Any, gguf: Path, imatrix: Path, stock: str) -> None:
+def test_a_plan_like_a_stock_mix_is_no_larger_and_foretold_better(make: Any, foretold: Foretold, stock: str) -> None:
     result = make({"like": stock})
-    size = quantize.dry_run_bytes(gguf, stock, imatrix)
+    size = foretold(stock)
     assert 0.995 * size < result["bytes"] <= size
     assert result["bound"] <= result["predicted"]["mean"] <= result["stock"]["mean"]
     assert sum(result["shares"].values()) == pytest.approx(result["predicted"]["mean"])
@@ -155,7 +160,7 @@ def test_the_same_plan_twice_is_the_same_file(make: Any, tmp_path: Path) -> None
     assert (tmp_path / "mix.json").read_bytes() == first
 
 
-def test_unplanned_tensors_are_kept_as_llama_quantize_keeps_them(gguf: Path, imatrix: Path, table: Path, tmp_path: Path) -> None:
+def test_unplanned_tensors_are_kept_as_llama_quantize_keeps_them(gguf: Path, imatrix: Path, table: Path, foretold: Foretold, tmp_path: Path) -> None:
     whole = Sensitivity.load(table)
     part = Sensitivity(provider="fisher", tensors=whole.tensors[3:], types=whole.types, products=whole.products[:, 3:])
     (tmp_path / "part").mkdir()
@@ -163,4 +168,13 @@ def test_unplanned_tensors_are_kept_as_llama_quantize_keeps_them(gguf: Path, ima
     result = plan.plan(tmp_path, sensitivity=tmp_path / "part", gguf=gguf, imatrix=imatrix, budget={"like": "Q4_K_M"}, threads=1)
     mix, stock = json.loads((tmp_path / "mix.json").read_text()), quantize.planned(gguf, "Q4_K_M", imatrix)
     assert {tensor.name: mix[tensor.name] for tensor in whole.tensors[:3]} == {tensor.name: stock[tensor.name].type.name for tensor in whole.tensors[:3]}
-    assert result["bytes"] <= quantize.dry_run_bytes(gguf, "Q4_K_M", imatrix)
+    assert result["bytes"] <= foretold("Q4_K_M")
+
+
+def test_a_curve_goes_through_the_plans_and_the_stock_mixes(make: Any, gguf: Path, imatrix: Path, table: Path, foretold: Foretold) -> None:
+    planned, stock = curve(Sensitivity.load(table), gguf=gguf, imatrix=imatrix, rules=Rules())
+    exact, like = make({"bpw": 4.5}), make({"like": "Q4_K_M"})
+    assert (exact["bytes"], exact["bpw"], exact["predicted"]["mean"]) in [(point.bytes, point.bpw, point.mean) for point in planned]
+    mixes = {point.name: point for point in stock}
+    assert mixes["Q4_K_M"].mean == like["stock"]["mean"]
+    assert mixes["Q4_K_M"].bytes == foretold("Q4_K_M")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from builders.sensitivity import fisher, importances, layout, measure
+from builders import calibrate, matrices
+from builders.sensitivity import fisher, importances, layout
 from builders.sensitivity.sample import mixes, relative_error
 from builders.sensitivity.table import TYPES, Sensitivity
 from config.errors import MeasurementError
@@ -24,7 +25,7 @@ def network(fixed):
 @pytest.fixture(scope="module")
 def windows(fixed):
     files = [DATA / "calibration.jsonl"], [DATA / "calibration_questions.txt"]
-    return measure.windows(hf.load_tokenizer(fixed), *files, tokens=48 * CONTEXT, context=CONTEXT)
+    return calibrate.windows(calibrate.speaking(hf.load_tokenizer(fixed)), *files, tokens=48 * CONTEXT, context=CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def test_the_prediction_is_the_measured_divergence(sensitivity, job, network, wi
     with torch.no_grad():
         for stored, placement in zip(made.stored, made.placements, strict=True):
             (segment,) = placement.segments
-            values = fisher.values_of(stored, placement.tensor)
-            changed = values + fisher.error_of(values, type, placement.tensor, made.importances[placement.tensor.name])
+            values = matrices.values(stored)
+            changed = values + matrices.error(values, type, importances=made.importances[placement.tensor.name])
             parameter = parameters[segment.parameter]
             originals[segment.parameter] = parameter.detach().clone()
             parameter[torch.from_numpy(segment.sources)] = torch.from_numpy(changed[segment.targets])
@@ -84,7 +85,6 @@ def test_the_formula_for_memory_counts_the_tensors_that_are_held(sensitivity, jo
     held = [sum(task.delta.nbytes for task in fisher._tasks(made, group)) for group in groups[-1:]]
     assert held == [fisher.delta_bytes(sensitivity.tensors, groups[-1])]
     assert all(fisher.delta_bytes(sensitivity.tensors, group) <= 30 * one for group in groups)
-    assert fisher.needed_bytes(model=10, errors=5, gradient=2, logits=1, activations=3) == 10 + 5 + 4 + 12 + 3
     with pytest.raises(MeasurementError, match="Give the stage more memory"):
         fisher.grouped(sensitivity.tensors, made.importances, one - 1)
 

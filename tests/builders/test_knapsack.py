@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from builders.plan.knapsack import GAP, Item, Packed, lightest, pack
+from builders.knapsack import GAP, Item, Packed, greedy, lightest, pack
 from config.errors import ConfigurationError
 
 
@@ -48,6 +48,15 @@ def test_a_large_one_is_close_to_the_bound_and_uses_the_capacity() -> None:
     assert found.bound <= found.cost <= found.bound * 1.0003
     assert capacity * 0.9999 < found.weight <= capacity
     assert pack(items, capacity) == found
+
+
+def test_whole_steps_by_efficiency_fit_and_come_close() -> None:
+    items, capacity = large(2, 400)
+    chosen = greedy(items, capacity)
+    assert sum(int(item.weights[choice]) for item, choice in zip(items, chosen, strict=True)) <= capacity
+    cost = sum(float(item.costs[choice]) for item, choice in zip(items, chosen, strict=True))
+    assert pack(items, capacity).bound <= cost <= pack(items, capacity).cost * 1.01
+    assert greedy(items, 0) == [int(item.weights.argmin()) for item in items]
 
 
 def test_with_room_for_all_every_item_takes_its_cheapest() -> None:

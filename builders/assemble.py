@@ -1,6 +1,6 @@
 """Puts files of any mix together from tensors that were quantized once: what llama-quantize would write, without its starting over for each file.
 
-Building the tables of the IQ types takes llama-quantize many seconds in every run, and most files of a bench share most tensors.
+Building the tables of the IQ types takes llama-quantize many seconds in every run, and most files of a series share most tensors.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
+from builders import matrices
 from builders.sensitivity.table import Mix
-from engines import ggml
 from engines.model import Floats
 
 _OWN = ("GGUF.", "general.architecture")  # what the writer writes by itself
@@ -22,7 +22,7 @@ class Assembler:
     """The tensors of one 16-bit GGUF, in every type that was asked for."""
 
     def __init__(self, gguf: Path, importances: Mapping[str, Floats], *, threads: int) -> None:
-        self.reader, self.importances, self.threads = GGUFReader(gguf), importances, threads
+        self.gguf, self.reader, self.importances, self.threads = gguf, GGUFReader(gguf), importances, threads
         self._made: dict[tuple[str, str], npt.NDArray[np.uint8]] = {}
 
     def write(self, path: Path, mix: Mix) -> None:
@@ -46,14 +46,8 @@ class Assembler:
     def _stored(self, tensor: Any, type: str) -> npt.NDArray[np.uint8]:
         """The bytes (…, rows, row_bytes) of a tensor in a type; each expert is quantized with its own importances."""
         if (tensor.name, type) not in self._made:
-            columns, rows, *experts = (int(size) for size in tensor.shape)
-            count = int(np.prod(experts, dtype=np.int64))
-            values = ggml.dequantize(tensor.data.reshape(count * rows, -1).view(np.uint8), tensor.tensor_type.name, columns, threads=self.threads)
-            weights = self.importances.get(tensor.name)
-            each = [None] * count if weights is None else list(np.broadcast_to(weights, (count, columns)))
-            parts = [
-                ggml.quantize(part, type, importances=weight, threads=self.threads)
-                for part, weight in zip(values.reshape(count, rows, columns), each, strict=True)
-            ]
-            self._made[tensor.name, type] = np.concatenate(parts).reshape(*experts[::-1], rows, -1)
+            _, rows, *experts = (int(size) for size in tensor.shape)
+            count, weights = int(np.prod(experts, dtype=np.int64)), self.importances.get(tensor.name)
+            found = matrices.quantized(matrices.values(tensor, threads=self.threads), type, experts=count, importances=weights, threads=self.threads)
+            self._made[tensor.name, type] = found.reshape(*experts[::-1], rows, -1)
         return self._made[tensor.name, type]

@@ -69,18 +69,23 @@ def pack(items: Sequence[Item], capacity: int) -> Packed:
         )
     useful = [_undominated(item) for item in items]
     hulls = [_hull(item, kept) for item, kept in zip(items, useful, strict=True)]
-    greedy, multiplier = _descend(items, hulls, capacity)
-    best = sum(float(item.costs[choice]) for item, choice in zip(items, greedy, strict=True))
+    feasible, multiplier = _descend(items, hulls, capacity)
+    best = sum(float(item.costs[choice]) for item, choice in zip(items, feasible, strict=True))
     reduced = [item.costs + multiplier * item.weights for item in items]
     bound = sum(float(values[kept].min()) for values, kept in zip(reduced, useful, strict=True)) - multiplier * capacity
     slack = best - bound + 1e-12 * abs(best)
     core = [kept[values[kept] - values[kept].min() <= slack] for values, kept in zip(reduced, useful, strict=True)]
-    chosen = greedy if best - bound <= GAP * bound else _integer_program(items, core, capacity, best, GAP * bound) or greedy
+    chosen = feasible if best - bound <= GAP * bound else _integer_program(items, core, capacity, best, GAP * bound) or feasible
     cost = sum(float(item.costs[choice]) for item, choice in zip(items, chosen, strict=True))
     if cost >= best:  # HiGHS stops within the gap, so the greedy solution may be the better one
-        chosen, cost = greedy, best
+        chosen, cost = feasible, best
     weight = sum(int(item.weights[choice]) for item, choice in zip(items, chosen, strict=True))
     return Packed(chosen=tuple(chosen), weight=weight, cost=cost, bound=min(bound, cost))
+
+
+def greedy(items: Sequence[Item], capacity: int) -> list[int]:
+    """A good choice for each item within `capacity`, without an integer program: the most efficient steps that fit; the lightest when not even these do."""
+    return _descend(items, [_hull(item, _undominated(item)) for item in items], capacity)[0]
 
 
 def _undominated(item: Item) -> npt.NDArray[np.intp]:
@@ -107,7 +112,7 @@ def _efficiency(item: Item, lighter: int, heavier: int) -> float:
 
 
 def _descend(items: Sequence[Item], hulls: Sequence[Sequence[int]], capacity: int) -> tuple[list[int], float]:
-    """A feasible solution by taking the most efficient steps that fit, and the efficiency at which the linear relaxation runs out of capacity."""
+    """Choices by taking the most efficient steps that fit, and the efficiency at which the linear relaxation runs out of capacity."""
     steps = [
         _Step(item=number, rung=rung, weight=int(item.weights[heavier] - item.weights[lighter]), gain=float(item.costs[lighter] - item.costs[heavier]))
         for number, (item, hull) in enumerate(zip(items, hulls, strict=True))

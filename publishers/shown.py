@@ -1,0 +1,53 @@
+"""How cards and reports show figures and changed values, as plain strings that are not yet escaped."""
+
+import json
+from typing import Any
+
+from config.words import Measurement
+
+UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B"))
+
+
+def size(count: int | None) -> str:
+    """Bytes in decimal units, as the Hub shows them."""
+    if count is None:
+        return "—"
+    unit, name = unit_of(count)
+    return f"{count / unit:.2f} {name}" if unit > 1 else f"{count} B"
+
+
+def unit_of(count: int) -> tuple[int, str]:
+    """The decimal unit in which that many bytes are a readable number."""
+    return next((unit, name) for unit, name in UNITS if count >= unit or unit == 1)
+
+
+def nats(found: Measurement | None) -> str:
+    """A divergence and its error, without the unit."""
+    if found is None:
+        return "—"
+    return f"{found.value:.5f}" + (f" ± {found.stderr:.5f}" if found.stderr is not None else "")
+
+
+def share(found: Measurement | None) -> str:
+    """A share of 1 and its error, in per cent."""
+    if found is None:
+        return "—"
+    return f"{100 * found.value:.2f}" + (f" ± {100 * found.stderr:.2f}" if found.stderr is not None else "") + " %"
+
+
+def excerpts(before: Any, after: Any, most: int) -> tuple[str, str]:
+    """Two JSON values, None for one that is not there; of long ones `most` characters around the place where they part."""
+    one, other = _json(before), _json(after)
+    start = 0
+    if max(len(one), len(other)) > most:
+        shared = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+        start = max(0, shared - most // 4)
+    return _cut(one, start, start + most), _cut(other, start, start + most)
+
+
+def _json(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _cut(value: str, start: int, end: int) -> str:
+    return ("… " if start else "") + value[start:end] + (" …" if len(value) > end else "")

@@ -1,0 +1,67 @@
+"""Dynamic NF4 from a recipe to the Hub: each variant in a repo of its own, better than plain NF4, explained on its card, and loaded by transformers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import snapshot_download
+from transformers import AutoModelForCausalLM
+
+from tests.acceptance.conftest import NAMESPACE, RECIPE, UPSTREAM, Hub, sluice
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+DYNAMIC, LARGER = f"{NAMESPACE}/tiny-chat-dynamic-bnb-4bit", f"{NAMESPACE}/tiny-chat-dynamic-40-bnb-4bit"
+BETTER = {"name": "better than plain", "measure": "kld.mean", "relative_to": "stock", "compare": "ratio", "at_most": 1.0}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Two budgets, and one that is below plain NF4; plain NF4 itself is not published."""
+    found = yaml.safe_load(RECIPE.read_text())
+    entries = [{"tag": "dynamic-bnb-4bit", "above": 0.2}, {"tag": "dynamic-40-bnb-4bit", "above": 0.4}, {"tag": "tiny-bnb-4bit", "bytes": "1MB"}]
+    found["variants"] = {"sixteen_bit": False, "dynamic_bnb_4bit": entries}
+    found["gates"] = [gate for gate in found["gates"] if gate["name"] not in {"file", "weights", "mmlu"}] + [BETTER]
+    data = RECIPE.parents[2] / "demo" / "data"
+    found["calibration"]["chat"] = [str(data / "calibration.jsonl")]
+    found["evaluation"]["divergence"]["chat"] = [str(data / "evaluation.jsonl")]
+    found["evaluation"]["mmlu"]["data"] = str(data / "tiny_mmlu")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(found))
+    return path
+
+
+def test_what_4_bits_hurt_most_stays_in_16(hub: Hub, recipe: Path, tmp_path: Path) -> None:
+    settings = hub.environment(tmp_path / "home")
+    done = sluice("run", UPSTREAM, "--recipe", recipe, "--json", **settings)
+    assert done.returncode == 3, done.stderr
+    summary = json.loads(done.stdout)
+    found = {row["tag"]: row for row in summary["variants"]}
+    assert {tag: row["verdict"] for tag, row in found.items()} == {"dynamic-bnb-4bit": "passed", "dynamic-40-bnb-4bit": "passed", "tiny-bnb-4bit": "error"}
+    assert "The budget of 1000000 bytes is below the" in found["tiny-bnb-4bit"]["reasons"][0]
+    dynamic, larger = found["dynamic-bnb-4bit"], found["dynamic-40-bnb-4bit"]
+    assert larger["kld"]["mean"] < dynamic["kld"]["mean"] < dynamic["plan"]["stock"] == larger["plan"]["stock"]
+    assert dynamic["plan"]["measured"] == dynamic["kld"]["mean"]
+    assert 0.5 < dynamic["plan"]["factor"] < 1.5
+    assert not dynamic["plan"]["replaced"]
+    assert {publication["repo"] for publication in summary["publications"]} == {DYNAMIC, LARGER}, "plain NF4 was built to compare with"
+
+    folder = Path(snapshot_download(DYNAMIC, local_dir=tmp_path / "got", endpoint=hub.url, token=hub.publisher_token))
+    card = (folder / "README.md").read_text()
+    assert "with the layers that 4 bits hurt most kept in 16 bits" in card
+    assert "## What stays in 16 bits" in card
+    assert f'repo = "{DYNAMIC}"' in card
+    assert "`dynamic-40-bnb-4bit`" not in card
+    kept = json.loads((folder / "config.json").read_text())["quantization_config"]["llm_int8_skip_modules"]
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    linear = {name: module.weight.dtype for name, module in model.named_modules() if name.endswith("_proj")}
+    assert {name for name, dtype in linear.items() if dtype == torch.bfloat16} == set(kept) & set(linear)
+    assert len(set(linear.values())) == 2
+    report = (folder / "sluice-report.html").read_text()
+    assert ">planned mix</text>" in report
+
+    again = sluice("run", UPSTREAM, "--recipe", recipe, "--json", **settings)
+    assert {stage["state"] for stage in json.loads(again.stdout)["stages"] if stage["name"] != "plan tiny-bnb-4bit"} == {"reused"}
+    assert len(hub.commits(DYNAMIC)) == len(set(hub.commits(DYNAMIC)))
