@@ -38,6 +38,12 @@ SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 TOOLS = ("llama-imatrix", "llama-quantize", "llama-perplexity", "llama-gguf-split", "llama-server", "llama-cli")
 LIBRARIES = ("ggml", "llama", "mtmd")
 SHARED = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models")  # what the converter needs, and the sample templates and vocabularies
+PATCHES = (
+    # GCC before 12.4 and 13.3 believes that `_tile_loadconfig` reads eight bytes and drops the rest of what is to be loaded (its bug 114098), so that on a
+    # processor with AMX every quantized model would end with an illegal instruction
+    ("ggml/src/ggml-cpu/amx/mmq.cpp", "    _tile_loadconfig(&tc);\n", '    __asm__ volatile("" : : "r"(&tc) : "memory");\n    _tile_loadconfig(&tc);\n'),
+)
+"""What is changed in llama.cpp's sources: file, text, and what replaces it."""
 LAYOUT = 1  # raise when the folder that a build leaves changes
 OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
@@ -99,7 +105,7 @@ def cache_root() -> Path:
 
 def key() -> str:
     """Name of the build that this machine and environment ask for: the version, and 12 hex digits over everything that makes a build what it is."""
-    parts = [str(LAYOUT), SDIST_SHA256, platform.machine(), *platform.libc_ver(), *TOOLS, *options(), PACKAGE_OPTIONS]
+    parts = [str(LAYOUT), SDIST_SHA256, platform.machine(), *platform.libc_ver(), *TOOLS, *options(), PACKAGE_OPTIONS, *sum(PATCHES, ())]
     if not _asked("SLUICE_PORTABLE"):
         parts.append(_processor())
     return f"{VERSION}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
@@ -190,6 +196,7 @@ def build(folder: Path, *, log: Path) -> Path:
     _say(f"downloading the sources of {version()}")
     source = _extract(_download(folder, log), folder)
     llama, tree, prefix = source / "vendor" / "llama.cpp", folder / "build", folder / "prefix"
+    _patch(llama)
     jobs = len(os.sched_getaffinity(0))
     _say(f"compiling llama.cpp on {jobs} processors, about ten processor-minutes, once for all clones on this machine; log: {log}")
     _step([_program("cmake"), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_program('ninja')}", "-S", str(llama), "-B", str(tree), *options()], log)
@@ -216,6 +223,16 @@ def _extract(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as contents:
         contents.extractall(folder / "source", filter="data")
     return next((folder / "source").iterdir())
+
+
+def _patch(llama: Path) -> None:
+    """Apply PATCHES. Raises ToolError where the text is not there exactly once: then the version was changed, and the patch must be looked at again."""
+    for name, text, replacement in PATCHES:
+        file = llama / name
+        content = file.read_text(encoding="utf-8") if file.exists() else ""
+        if content.count(text) != 1:
+            raise ToolError(f"{name} of {version()} does not hold {text.strip()!r} exactly once. Look at its patch in engines/toolchain.py anew.")
+        file.write_text(content.replace(text, replacement), encoding="utf-8")
 
 
 def _lay_out(llama: Path, built: Path, prefix: Path) -> None:

@@ -226,6 +226,25 @@ def test_archive_cannot_leave_its_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "outside").exists()
 
 
+def test_patches_are_applied_where_their_text_stands_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "PATCHES", (("src/tiles.cpp", "load();", "barrier(); load();"),))
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "tiles.cpp").write_text("fill();\nload();\n")
+    toolchain._patch(tmp_path)
+    assert (tmp_path / "src" / "tiles.cpp").read_text() == "fill();\nbarrier(); load();\n"
+    for changed in ("fill();\n", "load(); load();\n"):
+        (tmp_path / "src" / "tiles.cpp").write_text(changed)
+        with pytest.raises(ToolError, match=r"src/tiles\.cpp of .* does not hold 'load\(\);' exactly once"):
+            toolchain._patch(tmp_path)
+        assert (tmp_path / "src" / "tiles.cpp").read_text() == changed
+
+
+def test_another_patch_is_another_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = toolchain.key()
+    monkeypatch.setattr(toolchain, "PATCHES", ())
+    assert toolchain.key() != key
+
+
 def test_progress_shows_life_but_not_every_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 1.0, 20.0, 21.0, 36.0])
     monkeypatch.setattr(toolchain.time, "monotonic", lambda: next(now))
