@@ -63,12 +63,17 @@ def main() -> None:
         fixed.mkdir()
         fixes.repair(fixed, snapshot=DEMO / "model", repo="upstream/tiny-chat", fixes=True)
         make_random(random, tokenizer=fixed)
-        # llama-perplexity takes plain text only: what is said in the evaluation conversations
         text = folder / "text.txt"
-        lines = (DEMO / "data" / "evaluation.jsonl").read_text(encoding="utf-8").splitlines()
-        text.write_text("".join(message["content"] + "\n" for line in lines for message in json.loads(line)["messages"]), encoding="utf-8")
-        for model, windows in ((fixed, ALL), (random, 8)):
+        text.write_text(spoken(), encoding="utf-8")
+        for model, windows in ((fixed, ALL), (random, 16)):
             measure_both(model, text, windows)
+
+
+def spoken() -> str:
+    """The held-out text as llama-perplexity can read it, which parses no special tokens: what is said in the conversations, then the plain text."""
+    lines = (DEMO / "data" / "evaluation.jsonl").read_text(encoding="utf-8").splitlines()
+    said = "".join(message["content"] + "\n" for line in lines for message in json.loads(line)["messages"])
+    return said + (DEMO / "data" / "evaluation_questions.txt").read_text(encoding="utf-8")
 
 
 def measure_both(model: Path, text: Path, windows: int) -> None:

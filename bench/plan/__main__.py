@@ -49,7 +49,7 @@ def expense(prepared: model.Prepared, found: contest.Contest) -> report.Expense:
 
     def evaluate(out: Path) -> dict[str, object]:
         text = out / "text.txt"
-        text.write_text(model.spoken(), encoding="utf-8")
+        text.write_text(divergence.spoken(), encoding="utf-8")
         base = out / "base.gguf"  # llama-perplexity's file of logits is written beside it
         base.symlink_to(prepared.source.gguf.resolve())
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:

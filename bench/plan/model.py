@@ -159,10 +159,3 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
 def digests(files: dict[str, list[Path]]) -> dict[str, list[str]]:
     """What stands for the content of these texts."""
     return {form: [content_digest(path) for path in paths] for form, paths in files.items()}
-
-
-def spoken() -> str:
-    """The held-out text as llama-perplexity can read it, which parses no special tokens: what is said in the conversations, then the plain text."""
-    lines = (line for path in HELD_OUT["chat"] for line in path.read_text(encoding="utf-8").splitlines())
-    said = "".join(message["content"] + "\n" for line in lines for message in json.loads(line)["messages"])
-    return said + "".join(path.read_text(encoding="utf-8") for path in HELD_OUT["plain"])
