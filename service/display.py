@@ -81,7 +81,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def plans_table(variants: Sequence[Mapping[str, Any]]) -> Table:
     """The planned variants: foretold and measured divergence, and that of the stock mix of the same size or of plain NF4."""
     table = Table(title="Planned mixes", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    for heading in ("variant", "KLD predicted\n± error", "measured", "of what was\nexpected", "stock of same\nsize, plain NF4", "of the\nstock's"):
+    for heading in ("variant", "KLD predicted\n± error", "measured", "of what was\nexpected", "stock file\nmeasured", "of the\nstock's"):
         table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
     for row in variants:
         plan = row["plan"]
