@@ -1,6 +1,7 @@
 """Rounds the matrices of a finished GGUF anew: copies the file that llama-quantize wrote and replaces their data, same types, same bytes."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from builders.ggufs import described
 from builders.rounding import codes, collect
 from builders.rounding.compensate import Metric, compensate
 from config.errors import ToolError
+from engines.ggml import Bytes
+from engines.model import Floats
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 
 def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads: int) -> dict[str, Any]:
@@ -29,15 +32,28 @@ def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads
     written = np.memmap(target, dtype=np.uint8, mode="r+")
     for tensor in GGUFReader(quantized).tensors:
         type = tensor.tensor_type.name
-        if codes.layout(type) is None or (hessian := collect.load(statistics, tensor.name)) is None:
+        if codes.layout(type) is None or (hessians := collect.load(statistics, tensor.name)) is None:
             continue
         original = originals.get(tensor.name)
         if original is None or list(original.shape) != list(tensor.shape):
             raise ToolError(f"{tensor.name} of {quantized.name} is not in {gguf.name} in the same shape. Give the 16-bit file that it was made from.")
         plain = matrices.data(tensor)
-        data = compensate(matrices.values(original, threads=threads), type, metric=Metric.of(hessian), plain=plain, threads=threads)
+        data = _rounded(matrices.values(original, threads=threads), type, hessians=hessians, plain=plain, threads=threads)
         if not np.array_equal(data, plain):
             improved.append(tensor.name)
             written[tensor.data_offset : tensor.data_offset + data.size] = data.reshape(-1)
     written.flush()
     return {**described(target), "improved": improved}
+
+
+def _rounded(values: Floats, type: str, *, hessians: Floats, plain: Bytes, threads: int) -> Bytes:
+    """As `compensate`, for values (rows of all experts, columns) and one H for all, or one for each expert (experts, columns, columns)."""
+    together = min(threads, len(hessians))
+
+    def expert(own: tuple[Floats, Floats, Bytes]) -> Bytes:
+        hessian, part, stored = own
+        return compensate(part, type, metric=Metric.of(hessian), plain=stored, threads=threads // together)
+
+    parts = zip(hessians, np.split(values, len(hessians)), np.split(plain, len(hessians)), strict=True)
+    with ThreadPoolExecutor(together) as pool:
+        return np.concatenate(list(pool.map(expert, parts)))

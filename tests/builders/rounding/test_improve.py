@@ -36,8 +36,9 @@ def test_every_matrix_has_a_symmetric_hessian(statistics: Path) -> None:
     names = json.loads((statistics / collect.NAMES).read_text())
     assert len(names) == 29
     for name in names:
-        hessian = collect.load(statistics, name)
-        assert hessian is not None
+        hessians = collect.load(statistics, name)
+        assert hessians is not None
+        (hessian,) = hessians
         assert np.allclose(hessian, hessian.T, atol=1e-3)
         assert np.diag(hessian).mean() == pytest.approx(1, rel=1e-4)
     assert collect.load(statistics, "blk.0.attn_norm.weight") is None
