@@ -1,4 +1,4 @@
-"""Takes the dot products of gradients with quantization errors: for each window, ⟨∇ log p, δ⟩ / √T for every tensor and type.
+"""Weighs quantization errors by gradients: for each window, √(Σ g² δ² / T) over the values of a tensor, g = ∇ log p, for every tensor and type.
 
 One forward and one backward pass a window; labels are drawn from the model's own distribution. A parameter's gradient meets the errors of all its types the
 moment it is complete and is freed at once, so that one gradient lives at a time. Errors of all tensors rarely fit into memory together: they are made for one
@@ -47,12 +47,12 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """What one parameter's gradient is multiplied with."""
+    """What one parameter's squared gradient is multiplied with."""
 
     tensor: int
     types: list[int]
     segment: Segment
-    delta: torch.Tensor  # (types, rows · columns), rows in the order of segment.sources
+    squares: torch.Tensor  # of the errors: (types, rows · columns), rows in the order of segment.sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +124,7 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
                 into[0] = products[n]
                 backward(job.network, window, first + n)
         del tasks
+    np.sqrt(products, out=products)
     if not np.isfinite(products[~np.isnan(products)]).all() or any(np.isnan(products[:, unit.tensor, unit.type]).any() for group in groups for unit in group):
         raise MeasurementError(NOT_FINITE)
     return products
@@ -150,13 +151,13 @@ def _tasks_of(job: Pass, i: int, types: list[int]) -> list[_Task]:
         error = matrices.error(values, TYPES[types[row]], importances=None if each is None else each[piece.expert])
         for segment, target in zip(placement.segments, made, strict=True):
             here = np.flatnonzero((segment.targets >= piece.first) & (segment.targets < piece.last))
-            target[row, torch.from_numpy(here)] = torch.from_numpy(error[segment.targets[here] - piece.first])
+            target[row, torch.from_numpy(here)] = torch.from_numpy(np.square(error[segment.targets[here] - piece.first]))
 
     with ThreadPoolExecutor(job.threads) as pool:
         for done in [pool.submit(fill, row, piece) for row in reversed(range(len(types))) for piece in _pieces(about)]:
             done.result()
     return [
-        _Task(tensor=i, types=types, segment=segment, delta=target.flatten(1).to(job.network.device))
+        _Task(tensor=i, types=types, segment=segment, squares=target.flatten(1).to(job.network.device))
         for segment, target in zip(placement.segments, made, strict=True)
     ]
 
@@ -206,7 +207,7 @@ def gradients(network: torch.nn.Module, takers: Mapping[str, Callable[[torch.Ten
 
 @contextmanager
 def _hooked(network: PreTrainedModel, tasks: Sequence[_Task]) -> Iterator[list[Products]]:
-    """While it is open, a backward pass adds the products of each task to the array (tensors, types) in the list."""
+    """While it is open, a backward pass adds Σ g² δ² / T of each task to the array (tensors, types) in the list."""
     into: list[Products] = [np.empty((0, 0), dtype=np.float32)]
     of: dict[str, list[tuple[_Task, torch.Tensor]]] = {}
     for task in tasks:
@@ -214,7 +215,7 @@ def _hooked(network: PreTrainedModel, tasks: Sequence[_Task]) -> Iterator[list[P
 
     def take(gradient: torch.Tensor, *, users: list[tuple[_Task, torch.Tensor]]) -> None:
         for task, sources in users:
-            found = torch.mv(task.delta, part(gradient, task.segment, sources).reshape(-1))
+            found = torch.mv(task.squares, part(gradient, task.segment, sources).reshape(-1).square())
             into[0][task.tensor, task.types] += found.cpu().numpy()
 
     with gradients(network, {name: partial(take, users=users) for name, users in of.items()}):

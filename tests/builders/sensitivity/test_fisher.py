@@ -82,7 +82,7 @@ def test_the_formula_for_memory_counts_the_tensors_that_are_held(sensitivity, jo
     one = fisher.delta_bytes(sensitivity.tensors, [fisher.Unit(tensor=0, type=0)])
     groups = fisher.grouped(sensitivity.tensors, made.importances, 30 * one)
     assert [list(chain(*groups))] == fisher.grouped(sensitivity.tensors, made.importances, MEMORY)
-    held = [sum(task.delta.nbytes for task in fisher._tasks(made, group)) for group in groups[-1:]]
+    held = [sum(task.squares.nbytes for task in fisher._tasks(made, group)) for group in groups[-1:]]
     assert held == [fisher.delta_bytes(sensitivity.tensors, groups[-1])]
     assert all(fisher.delta_bytes(sensitivity.tensors, group) <= 30 * one for group in groups)
     with pytest.raises(MeasurementError, match="Give the stage more memory"):
@@ -102,14 +102,28 @@ def test_both_uses_of_a_tied_embedding_are_counted(network, gguf, windows):
     text = torch.from_numpy(windows)
     embedding = network.get_input_embeddings().weight
     original = embedding.detach().clone()
+    error = torch.from_numpy(matrices.error(matrices.values(stored[0]), "Q3_K", importances=None))
+    assert torch.equal(error.square(), task.squares.reshape(embedding.shape))
     with torch.inference_mode():
         before = network(input_ids=text, use_cache=False).logits.log_softmax(-1)
-        embedding += 0.1 * task.delta.reshape(embedding.shape)  # so little that nothing but the second order counts
+        embedding += 0.1 * error  # so little that nothing but the second order counts
         after = network(input_ids=text, use_cache=False).logits.log_softmax(-1)
         embedding.copy_(original)
     measured = float((before.exp() * (before - after)).sum(-1).double().mean()) / 0.1**2
-    predicted = 0.5 * (products[..., type] ** 2).mean()  # 40 % less when one of the uses is left out
+    predicted = 0.5 * products[..., type].mean()  # 40 % less when one of the uses is left out
     assert predicted == pytest.approx(measured, rel=0.25)
+
+
+def test_a_sample_is_the_error_weighed_by_the_squared_gradient(sensitivity, job, network, windows):
+    made, type = job(), TYPES.index("Q4_K")
+    stored, placement = made.stored[0], made.placements[0]
+    (segment,) = placement.segments
+    error = matrices.error(matrices.values(stored), "Q4_K", importances=made.importances[stored.name])
+    found = []
+    with fisher.gradients(network, {segment.parameter: found.append}):
+        fisher.backward(network, windows[3], 3)
+    rows = layout.part(found[0], segment, torch.from_numpy(segment.sources)).numpy()
+    assert sensitivity.products[3, 0, type] == pytest.approx(np.linalg.norm(rows * error[segment.targets]), rel=1e-4)
 
 
 def test_no_gradient_outlives_its_products(sensitivity, network):
