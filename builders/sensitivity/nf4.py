@@ -32,7 +32,7 @@ KEPT = (0.0, 0.05, 0.2)  # shares of the values that stay in 16 bits in the mixe
 def measure(out: Path, *, model: Path, chat: list[Path], plain: list[Path], tokens: int, context: int, threads: int) -> dict[str, Any]:
     """Write `sensitivity.json` and `products.npy` from at most `tokens` tokens of calibration text in windows of `context`.
 
-    Windows are added until the predicted KLD of typical mixes is known within 10 %. Returns `provider`, `windows`, `tokens`, and `relative_error` (of the worst
+    Windows are added until the predicted KLD of typical mixes is known within 5 %. Returns `provider`, `windows`, `tokens`, and `relative_error` (of the worst
     of the typical mixes). Raises ConfigurationError, and MeasurementError also when no linear layer would become NF4.
     """
     with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text, _):
