@@ -40,9 +40,6 @@ LIBRARIES = ("ggml", "llama", "mtmd")
 SHARED = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models")  # what the converter needs, and the sample templates and vocabularies
 _SORT, _SORTED = "qsort(dist2, grid_size, 2*sizeof(int), iq2_compare_func)", "nearest_first(dist2, grid_size)"
 PATCHES = (
-    # GCC before 12.4 and 13.3 believes that `_tile_loadconfig` reads eight bytes and drops the rest of what is to be loaded (its bug 114098), so that on a
-    # processor with AMX every quantized model would end with an illegal instruction
-    ("ggml/src/ggml-cpu/amx/mmq.cpp", "    _tile_loadconfig(&tc);\n", '    __asm__ volatile("" : : "r"(&tc) : "memory");\n    _tile_loadconfig(&tc);\n'),
     # every process that quantizes to IQ1 and IQ2 types sorts some ten thousand lists of up to 2,048 small numbers, twice: 20 seconds by qsort, two by counting,
     # which gives the same order, since equal distances stay in the order of their indices
     (
@@ -91,6 +88,10 @@ OPTIONS = (
     "-DLLAMA_BUILD_NUMBER=0",
     "-DGGML_CCACHE=OFF",
     "-DGGML_OPENMP=OFF",  # two OpenMP programs at once spin against each other and are ten times slower; ggml's own thread pool is not
+    # ggml configures a thread's AMX tiles once; torch, in the same thread, configures them otherwise, and quantized models end with an illegal instruction.
+    # With GCC before 12.4 and 13.3 they always do (its bug 114098). Where this macro is unknown ggml leaves that code out; elsewhere it changes nothing
+    "-DCMAKE_C_FLAGS=-U__AMX_INT8__",
+    "-DCMAKE_CXX_FLAGS=-U__AMX_INT8__",
 )
 PACKAGE_OPTIONS = "-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF"  # the Python package without libraries of its own: it is given ours
 PROGRESS_EVERY = 15.0  # seconds

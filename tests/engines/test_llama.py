@@ -1,10 +1,12 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from config.errors import MeasurementError, ToolError
-from engines import llama
+from engines import llama, tools
 from engines.model import useful_threads
 
 BOS, IM_START, IM_END = 1, 3, 4
@@ -68,6 +70,22 @@ def test_each_sequence_is_evaluated_from_scratch(model, prompt: list[int]) -> No
     before = model.logits(prompt, 0)
     model.logits(prompt[::-1], 0)
     np.testing.assert_array_equal(model.logits(prompt, 0), before)
+
+
+def test_torch_in_the_same_thread_does_no_harm(gguf: Path, prompt: list[int], tmp_path: Path) -> None:
+    """On processors with AMX both would configure its tiles, each once: in a process of its own, because the failure is an illegal instruction."""
+    tools.run("llama-quantize", gguf, tmp_path / "Q8_0.gguf", "Q8_0", "1")
+    program = f"""
+import numpy, pathlib, torch
+from engines import llama
+torch.set_num_threads(1)
+with llama.open_model(pathlib.Path({str(tmp_path / "Q8_0.gguf")!r}), context=256, threads=1) as model:
+    before = model.logits({prompt * 5}, 0)
+    torch.ones(512, 512, dtype=torch.bfloat16) @ torch.ones(512, 512, dtype=torch.bfloat16)
+    numpy.testing.assert_array_equal(model.logits({prompt * 5}, 0), before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_continuations_share_a_prefix(model, prompt: list[int]) -> None:
