@@ -35,7 +35,7 @@ WORKDIR /opt/sluice
 COPY Makefile requirements.lock ./
 RUN make .venv/.libraries-are-complete
 COPY config/__init__.py config/digests.py config/errors.py config/
-COPY engines/__init__.py engines/toolchain.py engines/
+COPY engines/__init__.py engines/patches.py engines/toolchain.py engines/
 RUN .venv/bin/python -m engines.toolchain install
 COPY . .
 RUN make setup

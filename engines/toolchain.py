@@ -31,6 +31,7 @@ from pathlib import Path
 
 from config.digests import file_sha256
 from config.errors import SluiceError, ToolError
+from engines import patches
 
 PACKAGE = "llama-cpp-python"
 VERSION = "0.3.36"
@@ -38,40 +39,6 @@ SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 TOOLS = ("llama-imatrix", "llama-quantize", "llama-perplexity", "llama-gguf-split", "llama-server", "llama-cli")
 LIBRARIES = ("ggml", "llama", "mtmd")
 SHARED = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models")  # what the converter needs, and the sample templates and vocabularies
-_SORT, _SORTED = "qsort(dist2, grid_size, 2*sizeof(int), iq2_compare_func)", "nearest_first(dist2, grid_size)"
-PATCHES = (
-    # every process that quantizes to IQ1 and IQ2 types sorts some ten thousand lists of up to 2,048 small numbers, twice: 20 seconds by qsort, two by counting,
-    # which gives the same order, since equal distances stay in the order of their indices
-    (
-        "ggml/src/ggml-quants.c",
-        """static int iq2_compare_func(const void * left, const void * right) {
-    const int * l = (const int *)left;
-    const int * r = (const int *)right;
-    return l[0] < r[0] ? -1 : l[0] > r[0] ? 1 : l[1] < r[1] ? -1 : l[1] > r[1] ? 1 : 0;
-}
-""",
-        """static void nearest_first(int * pairs, int count) {
-    int first[1024] = {0};
-    int sorted[2*2048];
-    GGML_ASSERT(count <= 2048);
-    for (int j = 0; j < count; ++j) {
-        GGML_ASSERT(pairs[2*j] >= 0 && pairs[2*j] < 1023);
-        ++first[pairs[2*j] + 1];
-    }
-    for (int d = 1; d < 1024; ++d) first[d] += first[d - 1];
-    for (int j = 0; j < count; ++j) {
-        const int at = first[pairs[2*j]]++;
-        sorted[2*at + 0] = pairs[2*j + 0];
-        sorted[2*at + 1] = pairs[2*j + 1];
-    }
-    memcpy(pairs, sorted, 2*count*sizeof(int));
-}
-""",
-    ),
-    ("ggml/src/ggml-quants.c", f"{_SORT};\n            int n = 0;", f"{_SORTED};\n            int n = 0;"),
-    ("ggml/src/ggml-quants.c", f"{_SORT};\n            int local_counter", f"{_SORTED};\n            int local_counter"),
-)
-"""What is changed in llama.cpp's sources: file, text, and what replaces it."""
 LAYOUT = 1  # raise when the folder that a build leaves changes
 OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
@@ -137,7 +104,7 @@ def cache_root() -> Path:
 
 def key() -> str:
     """Name of the build that this machine and environment ask for: the version, and 12 hex digits over everything that makes a build what it is."""
-    parts = [str(LAYOUT), SDIST_SHA256, platform.machine(), *platform.libc_ver(), *TOOLS, *options(), PACKAGE_OPTIONS, *sum(PATCHES, ())]
+    parts = [str(LAYOUT), SDIST_SHA256, platform.machine(), *platform.libc_ver(), *TOOLS, *options(), PACKAGE_OPTIONS, *sum(patches.PATCHES, ())]
     if not _asked("SLUICE_PORTABLE"):
         parts.append(_processor())
     return f"{VERSION}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
@@ -228,7 +195,7 @@ def build(folder: Path, *, log: Path) -> Path:
     _say(f"downloading the sources of {version()}")
     source = _extract(_download(folder, log), folder)
     llama, tree, prefix = source / "vendor" / "llama.cpp", folder / "build", folder / "prefix"
-    _patch(llama)
+    patches.apply(llama, version())
     jobs = len(os.sched_getaffinity(0))
     _say(f"compiling llama.cpp on {jobs} processors, about ten processor-minutes, once for all clones on this machine; log: {log}")
     _step([_program("cmake"), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_program('ninja')}", "-S", str(llama), "-B", str(tree), *options()], log)
@@ -255,16 +222,6 @@ def _extract(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as contents:
         contents.extractall(folder / "source", filter="data")
     return next((folder / "source").iterdir())
-
-
-def _patch(llama: Path) -> None:
-    """Apply PATCHES. Raises ToolError where the text is not there exactly once: then the version was changed, and the patch must be looked at again."""
-    for name, text, replacement in PATCHES:
-        file = llama / name
-        content = file.read_text(encoding="utf-8") if file.exists() else ""
-        if content.count(text) != 1:
-            raise ToolError(f"{name} of {version()} does not hold {text.strip()!r} exactly once. Look at its patch in engines/toolchain.py anew.")
-        file.write_text(content.replace(text, replacement), encoding="utf-8")
 
 
 def _lay_out(llama: Path, built: Path, prefix: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from config.errors import ToolError
-from engines import toolchain
+from engines import patches, toolchain
 
 ROOT = Path(__file__).parents[2]
 
@@ -227,21 +227,21 @@ def test_archive_cannot_leave_its_folder(tmp_path: Path) -> None:
 
 
 def test_patches_are_applied_where_their_text_stands_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "PATCHES", (("src/tiles.cpp", "load();", "barrier(); load();"),))
+    monkeypatch.setattr(patches, "PATCHES", (("src/tiles.cpp", "load();", "barrier(); load();"),))
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "tiles.cpp").write_text("fill();\nload();\n")
-    toolchain._patch(tmp_path)
+    patches.apply(tmp_path, "1.0")
     assert (tmp_path / "src" / "tiles.cpp").read_text() == "fill();\nbarrier(); load();\n"
     for changed in ("fill();\n", "load(); load();\n"):
         (tmp_path / "src" / "tiles.cpp").write_text(changed)
         with pytest.raises(ToolError, match=r"src/tiles\.cpp of .* does not hold 'load\(\);' exactly once"):
-            toolchain._patch(tmp_path)
+            patches.apply(tmp_path, "1.0")
         assert (tmp_path / "src" / "tiles.cpp").read_text() == changed
 
 
 def test_another_patch_is_another_build(monkeypatch: pytest.MonkeyPatch) -> None:
     key = toolchain.key()
-    monkeypatch.setattr(toolchain, "PATCHES", ())
+    monkeypatch.setattr(patches, "PATCHES", ())
     assert toolchain.key() != key
 
 
