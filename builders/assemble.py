@@ -1,6 +1,6 @@
 """Puts files of any mix together from tensors that were quantized once: what llama-quantize would write, without its starting over for each file.
 
-Building the tables of the IQ types takes llama-quantize many seconds in every run, and most files of a series share most tensors.
+Most files of a series share most tensors.
 """
 
 from collections.abc import Mapping
