@@ -87,22 +87,28 @@ class Sums:
 
         Takes the memory of the sums, which are gone.
         """
-        common = _scaled(self.total.sum(0))
-        for total, squares in zip(self.total, self.squares.tolist(), strict=True):
+        if len(self.total) == 1:
+            _scale(self.total[0])
+            return self.total.cpu().numpy()
+        common = self.total.sum(0)
+        _scale(common)
+        for own, squares in zip(self.total, self.squares.tolist(), strict=True):
             share = 1.0
-            if total.any():
-                scale, own = float(total.diagonal().mean()), _scaled(total)
+            if own.any():
+                scale = _scale(own)
                 # how far the sum of so many independent windows may be off by chance, and how far from the common one it is: both squared
                 noise = (squares / scale**2 - float(own.square().sum()) / windows) * windows / max(windows - 1, 1)
                 distance = float((own - common).square().sum())
-                share = min(1.0, noise / distance) if distance > 0 and windows > 1 else 1.0
-                total.copy_(own)
-            total.lerp_(common, max(0.0, share))
+                share = min(1.0, max(0.0, noise / distance)) if distance > 0 and windows > 1 else 1.0
+            own.lerp_(common, share)
         return self.total.cpu().numpy()
 
 
-def _scaled(hessian: torch.Tensor) -> torch.Tensor:
-    return hessian / hessian.diagonal().mean()
+def _scale(hessian: torch.Tensor) -> float:
+    """Give it, in place, a mean diagonal of 1; what it was."""
+    mean = hessian.diagonal().mean()
+    hessian /= mean
+    return float(mean)
 
 
 def _count(tensor: Tensor, memory: int) -> int:
