@@ -39,7 +39,8 @@ PROFILES: dict[Profile, tuple[TensorType, ...]] = {
     # What has a matrix-matrix kernel of its own on CUDA (ggml_cuda_should_use_mmq in ggml-cuda/mmq.cu): IQ1_M and BF16 are expanded for cuBLAS instead.
     "fast-gpu": tuple(type for type in _ALL if type not in {"IQ1_M", "BF16"}),
 }
-"""Allowed types by profile. `fast-gpu` also keeps ffn_gate and ffn_up equal: ggml_cuda_should_fuse_mul_mat fuses them only when their types are the same."""
+"""Allowed types by profile. `fast-gpu` also keeps ffn_gate and ffn_up equal: ggml_cuda_should_fuse_mul_mat fuses them only when their types are the same.
+And it leaves the rounding of activations out, which is nearly the same for all types there (quantize_mmq_q8_1 in ggml-cuda/quantize.cu)."""
 
 ABOVE = 0.1  # of plain NF4's bytes: how much larger a dynamic variant is when its recipe does not say
 
@@ -133,11 +134,15 @@ class Rules(Strict):
     """By regular expression, searched for in the tensor's name: no fewer bits per weight than this type has. Every one that matches holds."""
     ceilings: dict[Pattern, TensorType] = Field(default_factory=dict)
     """Likewise: no more bits per weight."""
+    activations: bool = True
+    """Whether it counts that CPUs round what enters a K or IQ type's product more coarsely than what enters another's."""
 
     def within(self, profile: Profile) -> "Rules":
         """These rules and the profile's. Raises ValueError when they allow no type together."""
         types = tuple(type for type in self.types if type in PROFILES[profile])
         if not types:
             raise ValueError(f"none of the types {', '.join(self.types)} is allowed by the profile {profile!r}, which allows {', '.join(PROFILES[profile])}")
-        fused: tuple[Equal, ...] = ("gate_up",) if profile == "fast-gpu" else ()
-        return self.model_copy(update={"types": types, "equal": tuple(dict.fromkeys((*self.equal, *fused)))})
+        gpu = profile == "fast-gpu"
+        fused: tuple[Equal, ...] = ("gate_up",) if gpu else ()
+        equal = tuple(dict.fromkeys((*self.equal, *fused)))
+        return self.model_copy(update={"types": types, "equal": equal, "activations": self.activations and not gpu})

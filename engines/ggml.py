@@ -16,6 +16,9 @@ from engines.model import Floats
 
 Bytes = npt.NDArray[np.uint8]
 
+ACTIVATIONS = (256, 32)
+"""How many activations can share a scale of 8 bits in llama.cpp's CPU kernels."""
+
 _CHUNK = 2**20  # values that one thread quantizes at a time
 
 
@@ -31,6 +34,19 @@ class _Traits(ctypes.Structure):
         ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
         ("from_float", ctypes.c_void_p),
     )
+
+
+class _CpuTraits(ctypes.Structure):
+    """`struct ggml_type_traits_cpu` of ggml-cpu.h."""
+
+    _fields_ = (("from_float", ctypes.c_void_p), ("vec_dot", ctypes.c_void_p), ("vec_dot_type", ctypes.c_int), ("rows", ctypes.c_int64))
+
+
+def activation_block(type: str) -> int | None:
+    """How many activations share a scale, one of ACTIVATIONS, when a CPU multiplies them with a matrix of this type; None when they keep 16 bits or more."""
+    rounded = _cpu_library().ggml_get_type_traits_cpu(GGMLQuantizationType[type].value).contents.vec_dot_type
+    block, _ = GGML_QUANT_SIZES[GGMLQuantizationType(rounded)]
+    return block if block in ACTIVATIONS else None
 
 
 def fits(type: str, columns: int) -> bool:
@@ -112,12 +128,16 @@ def _to_float(type: str) -> Any:
 
 
 @cache
+def _cpu_library() -> Any:
+    library = _loaded("libggml-cpu.so")
+    library.ggml_get_type_traits_cpu.argtypes = (ctypes.c_int,)
+    library.ggml_get_type_traits_cpu.restype = ctypes.POINTER(_CpuTraits)
+    return library
+
+
+@cache
 def _library() -> Any:
-    path = toolchain.location() / "lib" / "libggml-base.so"
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise ToolError(f"{path} cannot be loaded: {error}. Install llama.cpp with `make setup`.") from error
+    library = _loaded("libggml-base.so")
     library.ggml_quantize_requires_imatrix.argtypes = (ctypes.c_int,)
     library.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
     library.ggml_quantize_init.argtypes = (ctypes.c_int,)
@@ -127,3 +147,11 @@ def _library() -> Any:
     library.ggml_get_type_traits.argtypes = (ctypes.c_int,)
     library.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
     return library
+
+
+def _loaded(name: str) -> ctypes.CDLL:
+    path = toolchain.location() / "lib" / name
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ToolError(f"{path} cannot be loaded: {error}. Install llama.cpp with `make setup`.") from error

@@ -134,7 +134,7 @@ def describe(ready: Prepared, planned: Output, wanted: Wanted) -> dict[str, Any]
             "probes": len(probes) + len(checked),
             "reason": ready.table.result["reason"],
         },
-        **{name: planned.result[name] for name in ("bytes", "bpw", "predicted", "stock")},
+        **{name: planned.result[name] for name in ("bytes", "bpw", "predicted", "activations", "stock")},
         "tensors": tensors,
     }
 

@@ -5,6 +5,7 @@ With P parameters (A of them active per token), Q types that make an error, W wi
 - errors: 4 · P · Q bytes, so the windows run through G = ceil(4 P Q / E) groups;
 - operations: a group's forward passes cost 2 A T W; its backward passes end at the group's first layer, on average half way, A T W; every weight's gradient
   is taken once, 2 A T W; the products are 2 P Q W. Together (3 G + 2) A T W + 2 P Q W; backward passes compute streamed layers once more, G A T W;
+- activations: F windows more forward and backward through all layers, 4 A T F, streamed 6 A T F and 4 P F bytes;
 - bytes moved: each product reads its error, 4 P Q W; every error comes over the bus once, 4 P Q; where layers are streamed, every pass brings them over the
   bus, 2 P each forward and, on average, half of that backward, 3 P W G;
 - quantizing: P · Σ over types of 1 / (values per second and core), once for each group and step, shared by the cores. The rates are measured here.
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from builders.sensitivity import room
+from builders.sensitivity.measure import FEW
 from builders.sensitivity.table import TYPES
 from config.errors import UnsupportedModel
 from engines import ggml
@@ -81,7 +83,7 @@ class Cost:
 
     memory: float  # bytes at the peak, with the errors of one group
     groups: int
-    passes: int  # forward, and as many backward
+    passes: int  # forward, and as many backward, those for activations among them
     streamed: bool
     computing: float  # seconds, the larger of operations and bytes
     quantizing: float  # seconds
@@ -100,13 +102,15 @@ def estimate(model: Model, machine: Machine, rates: Mapping[str, float], *, wind
     whole = room.DELTA * parameters * len(rates)
     groups = math.ceil(whole / way.free)
     passes = groups * windows
-    operations = ((4 if way.streamed else 3) * groups + 2) * model.active * context * windows + 2 * parameters * len(rates) * windows
-    moved = whole * windows / machine.bandwidth + (whole + (3 * parameters * passes if way.streamed else 0)) / machine.bus
+    few = min(windows, FEW)
+    each = (((4 if way.streamed else 3) * groups + 2) * windows + (6 if way.streamed else 4) * few) * context
+    operations = model.active * each + 2 * parameters * len(rates) * windows
+    moved = whole * windows / machine.bandwidth + (whole + (parameters * (3 * passes + 4 * few) if way.streamed else 0)) / machine.bus
     quantizing = STEPS * sum(parameters / rate for rate in rates.values()) / machine.cores
     return Cost(
         memory=room.needed(model.shape, context=context, streamed=way.streamed, homes=homes) + min(whole, way.free),
         groups=groups,
-        passes=passes,
+        passes=passes + few,
         streamed=way.streamed,
         computing=max(operations / machine.operations, moved),
         quantizing=quantizing,

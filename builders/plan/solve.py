@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from builders import knapsack
@@ -26,7 +27,7 @@ class Solution:
 
     mix: Mix
     bytes: int  # of the planned tensors, padded
-    cost: float  # predicted KLD, interactions left out
+    cost: float  # predicted KLD, as far as the rules let it count
     bound: float  # no mix within the budget is predicted to have less
 
 
@@ -39,7 +40,8 @@ def solution(sensitivity: Sensitivity, *, capacity: int, rules: Rules) -> Soluti
     """As `solve`, with the bound that shows how far from the optimum the mix can be at most."""
     groups = grouped(sensitivity, rules)
     choices = [allowed(sensitivity, group, rules) for group in groups]
-    items = [_item(sensitivity, group, types) for group, types in zip(groups, choices, strict=True)]
+    costs = sensitivity.costs if rules.activations else sensitivity.weights
+    items = [_item(sensitivity, costs, group, types) for group, types in zip(groups, choices, strict=True)]
     packed = knapsack.pack(items, capacity)
     mix = {sensitivity.tensors[index].name: types[choice] for group, types, choice in zip(groups, choices, packed.chosen, strict=True) for index in group}
     return Solution(mix={tensor.name: mix[tensor.name] for tensor in sensitivity.tensors}, bytes=packed.weight, cost=packed.cost, bound=packed.bound)
@@ -83,7 +85,7 @@ def unmatched(sensitivity: Sensitivity, rules: Rules) -> list[str]:
     return sorted({pattern for pattern in (*rules.floors, *rules.ceilings) if not any(re.search(pattern, tensor.name) for tensor in sensitivity.tensors)})
 
 
-def _item(sensitivity: Sensitivity, group: Sequence[int], types: Sequence[str]) -> knapsack.Item:
+def _item(sensitivity: Sensitivity, costs: npt.NDArray[np.float64], group: Sequence[int], types: Sequence[str]) -> knapsack.Item:
     columns = [sensitivity.types.index(type) for type in types]
     weights = [sum(padded(sensitivity.tensors[index].bytes(type)) for index in group) for type in types]
-    return knapsack.Item(weights=np.array(weights, dtype=np.int64), costs=sensitivity.costs[np.ix_(list(group), columns)].sum(axis=0))
+    return knapsack.Item(weights=np.array(weights, dtype=np.int64), costs=costs[np.ix_(list(group), columns)].sum(axis=0))

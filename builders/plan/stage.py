@@ -16,7 +16,7 @@ from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import Budget, Profile, Rules
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 
 def plan(
@@ -33,7 +33,8 @@ def plan(
     """Write `mix.json`: the type of every tensor that llama-quantize converts; those without sensitivities get what it would give them.
 
     `sensitivity` is the folder of `Sensitivity.save`. Returns `mix` (the file), `bytes` (of the whole GGUF, to within what is said about the imatrix), `bpw`,
-    `predicted` (KLD in nats per token: `mean`, `stderr`), `bound` (the least that any mix could be predicted to have), `shares` (of the KLD, by tensor),
+    `predicted` (KLD in nats per token: `mean`, `stderr`), `activations` (what their rounding has in it), `bound` (the least that any mix could be predicted to
+    have, without activations where the rules leave these out), `shares` (of the KLD, by tensor),
     `by_type` (bytes), `unmatched` (patterns of the rules without a tensor), `provider` and `systematic` of the sensitivities, and for a budget like a stock mix
     `stock`: that mix's own prediction.
     Raises ConfigurationError when rules or budget are impossible.
@@ -55,6 +56,7 @@ def plan(
         "bytes": room.overhead + found.bytes,
         "bpw": room.bpw(table.bytes(found.mix)),
         "predicted": asdict(table.predict(found.mix)),
+        "activations": table.rounding(found.mix),
         "bound": found.bound,
         "shares": table.shares(found.mix),
         "by_type": _by_type(table, found.mix),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ from gguf import ReaderTensor
 from transformers import PreTrainedModel
 
 from builders import calibrate
-from builders.sensitivity import fisher, importances, layout, probes, room, sample
+from builders.sensitivity import activations, fisher, importances, layout, probes, room, sample
 from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
 from config.errors import UnsupportedModel
 from engines import hf, streaming
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at which no more windows are added
 FIRST = 32  # windows before the error is looked at
 STEP = 16  # windows are added in multiples of it
-HIDDEN = 16  # windows whose hidden states give the output matrix its importances
+FEW = 16  # windows that are enough for importances of the output matrix, and for what rounding activations costs
 
 
 def measure(
@@ -67,7 +68,7 @@ def by_gradients(
     threads: int,
     memory: int | None = None,
 ) -> dict[str, Any]:
-    """Write `sensitivity.json`, `products.npy` and `importances.gguf` from at most `tokens` tokens of calibration text in windows of `context`.
+    """Write what `Sensitivity.save` does and `importances.gguf` from at most `tokens` tokens of calibration text in windows of `context`.
 
     Windows are added until the predicted KLD of typical mixes is known within ERROR. `memory` is how many bytes may be used, by default what `room.memory`
     says. Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes) and `unreached` (tensor: experts that calibration never
@@ -77,7 +78,7 @@ def by_gradients(
     with opened(model, chat, plain, tokens=tokens, context=context, threads=threads, memory=memory) as (network, text, space):
         stored = layout.quantizable(gguf)
         placements = layout.find(stored, network)
-        unreached = _importances(out / importances.RESULT, imatrix, network, stored, placements, text[:HIDDEN])
+        unreached = _importances(out / importances.RESULT, imatrix, network, stored, placements, text[:FEW])
         job = fisher.Pass(
             network=network,
             placements=placements,
@@ -88,6 +89,7 @@ def by_gradients(
         )
         tensors = tuple(placement.tensor for placement in placements)
         sensitivity = enough(lambda part, first: fisher.measure(job, part, first), text, tensors, TYPES)
+        sensitivity = replace(sensitivity, activations=activations.measure(network, placements, text[:FEW]))
     sensitivity.save(out)
     return {
         "provider": sensitivity.provider,

@@ -8,6 +8,8 @@ Only F's diagonal is in it: rounding errors of different values are as good as i
 while ⟨g, δ⟩², which has all of F, is as noisy as the square of one normal number a window. On the bundled model, 128 windows, both
 agree within 8 % in every type (the geometric mean over tensors) and 12 % in every tensor (over types), while single costs differ by 18 %: the noise of ⟨g, δ⟩².
 
+What llama.cpp rounds on top of that, the activations that enter a product, is in the table as a KLD of each tensor and type; see `activations`.
+
 The expansion fails by the error of the whole mix: planned mixes of the bundled model come out as predicted up to 0.02 nats (0.94 to 1.00 of what is measured),
 are predicted at 0.85 of it at 0.03 and at 0.66 of it at 0.05; everything in Q2_K, 0.2 nats, at 0.4.
 """
@@ -76,10 +78,16 @@ class Sensitivity:
     types: tuple[str, ...]
     products: npt.NDArray[np.float32]  # (windows, tensors, types); NaN where the tensor cannot have the type
     systematic: float = 0.0  # relative error of the method itself, on top of the samples' (0.3 when predictions are known within 30 %)
+    activations: npt.NDArray[np.float64] | None = None  # (tensors, types): predicted KLD of rounding what enters the tensor; none is known where it is None
 
     @cached_property
     def costs(self) -> npt.NDArray[np.float64]:
-        """(tensors, types): predicted KLD when this tensor alone is stored in this type; NaN where it cannot be."""
+        """(tensors, types): predicted KLD when this tensor alone is stored in this type, and run by a CPU; NaN where it cannot be."""
+        return self.weights if self.activations is None else self.weights + self.activations
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """As `costs`, of the errors of weights alone."""
         squares: npt.NDArray[np.float64] = np.square(self.products, dtype=np.float64)
         return np.asarray(0.5 * squares.mean(axis=0))
 
@@ -94,23 +102,28 @@ class Sensitivity:
 
     def shares(self, mix: Mix) -> dict[str, float]:
         """What each tensor adds to the predicted KLD of the mix, interactions left out."""
-        chosen = self._chosen(mix)
-        return {tensor.name: float(self.costs[i, chosen[i]]) for i, tensor in enumerate(self.tensors)}
+        return {tensor.name: float(cost) for tensor, cost in zip(self.tensors, self.costs[self._chosen(mix)], strict=True)}
 
     def predict(self, mix: Mix) -> Estimate:
         """The mix's KLD, interactions left out, with the standard error over windows and the method's own."""
-        samples = self.products[:, np.arange(len(self.tensors)), self._chosen(mix)].astype(np.float64)
-        per_window = 0.5 * (samples**2).sum(axis=1)
-        mean = float(per_window.mean())
+        tensors, types = self._chosen(mix)
+        per_window = 0.5 * np.square(self.products[:, tensors, types], dtype=np.float64).sum(axis=1)
+        mean = float(per_window.mean()) + self.rounding(mix)
         sampling = float(per_window.std(ddof=1) / math.sqrt(len(per_window))) if len(per_window) > 1 else 0.0
         return Estimate(mean=mean, stderr=math.hypot(sampling, self.systematic * mean))
 
-    def _chosen(self, mix: Mix) -> list[int]:
-        return [self.types.index(mix[tensor.name]) for tensor in self.tensors]
+    def rounding(self, mix: Mix) -> float:
+        """What the rounding of activations has in the mix's KLD."""
+        return 0.0 if self.activations is None else float(self.activations[self._chosen(mix)].sum())
+
+    def _chosen(self, mix: Mix) -> tuple[npt.NDArray[np.intp], list[int]]:
+        return np.arange(len(self.tensors)), [self.types.index(mix[tensor.name]) for tensor in self.tensors]
 
     def save(self, folder: Path) -> None:
-        """Write `sensitivity.json` and `products.npy`."""
+        """Write `sensitivity.json`, `products.npy` and, where activations are known, `activations.npy`."""
         np.save(folder / "products.npy", self.products)
+        if self.activations is not None:
+            np.save(folder / "activations.npy", self.activations)
         described = {"provider": self.provider, "systematic": self.systematic, "types": self.types, "tensors": [asdict(tensor) for tensor in self.tensors]}
         (folder / "sensitivity.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
 
@@ -120,12 +133,14 @@ class Sensitivity:
         try:
             described = json.loads((folder / "sensitivity.json").read_text(encoding="utf-8"))
             products = np.load(folder / "products.npy")
+            activations = np.load(folder / "activations.npy") if (folder / "activations.npy").exists() else None
             return cls(
                 provider=described["provider"],
                 systematic=described["systematic"],
                 types=tuple(described["types"]),
                 tensors=tuple(Tensor(**tensor) for tensor in described["tensors"]),
                 products=products,
+                activations=activations,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MeasurementError(f"The sensitivities in {folder} cannot be read: {error}. Delete the folder, so that they are measured again.") from error

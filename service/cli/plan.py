@@ -180,7 +180,9 @@ def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -
         console.print(f"repaired before it was converted: {escape(fixes)}; --json shows each change", soft_wrap=True)
     predicted, stock = document["predicted"], document["stock"]
     console.print(f"{document['bytes']:,} bytes ({megabytes(document['bytes'])}), {document['bpw']:.3f} bits per weight")
-    console.print(f"predicted KLD {predicted['mean']:.5f} ± {predicted['stderr']:.5f} nats, from {document['windows']} windows of the calibration text")
+    rounding = f"; {document['activations']:.5f} of it by a CPU's rounding of activations" if document["activations"] else ""
+    windows = f"from {document['windows']} windows of the calibration text"
+    console.print(f"predicted KLD {predicted['mean']:.5f} ± {predicted['stderr']:.5f} nats, {windows}{rounding}", soft_wrap=True)
     if (found := document["sensitivity"])["provider"] == "probes":
         why = f" ({escape(found['reason'])})" if found["reason"] else ""
         console.print(f"by {found['probes']} probes through llama.cpp{why}: the method itself is known within {found['systematic']:.0%}", soft_wrap=True)

@@ -33,7 +33,7 @@ def test_a_folder_becomes_a_plan_a_drawing_and_a_file_and_the_slow_part_is_done_
     home, model, out, drawing = tmp_path / "home", tmp_path / "tiny-chat", tmp_path / "out.gguf", tmp_path / "curve.svg"
     shutil.copytree(MODEL, model)
     plan = document(asked(home, "plan", model, "--like", "Q4_K_M", "--text", text, "--json", "--curve", drawing))
-    assert plan["predicted"]["mean"] < plan["stock"]["mean"]
+    assert 0 < plan["activations"] < plan["predicted"]["mean"] < plan["stock"]["mean"]
     assert sum(row["share"] for row in plan["tensors"]) == pytest.approx(1)
     assert {patch["fix"] for patch in plan["patches"]} >= {"strip-remote-code"}
     assert "<svg" in drawing.read_text(encoding="utf-8")

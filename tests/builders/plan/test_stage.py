@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,31 @@ def test_profiles_are_kept(make: Any, tmp_path: Path, profile: str) -> None:
     else:
         banned = ("IQ1", "IQ2", "IQ3", "Q2", "Q3", "Q4_1", "Q5_0", "Q5_1", "IQ4_XS") if profile == "arm" else ("IQ",)
         assert not [type for type in mix.values() if type.startswith(banned)]
+
+
+def test_coarsely_rounded_activations_count_except_on_gpus(make: Any, gguf: Path, imatrix: Path, table: Path, tmp_path: Path) -> None:
+    known = Sensitivity.load(table)
+    coarse = np.array([0.0 if type in ("IQ4_NL", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16") else 1.0 for type in TYPES])
+    folder = tmp_path / "rounded"
+    folder.mkdir()
+    replace(known, activations=np.tile(coarse, (len(known.tensors), 1))).save(folder)
+
+    def planned(profile: Any, **rules: Any) -> tuple[set[str], dict[str, Any]]:
+        given = {"gguf": gguf, "imatrix": imatrix, "budget": {"like": "Q5_K_M"}, "threads": 1}
+        result = plan.plan(tmp_path, sensitivity=folder, profile=profile, rules=rules, **given)
+        return set(json.loads((tmp_path / "mix.json").read_text()).values()), result
+
+    fine = {type for type, cost in zip(TYPES, coarse, strict=True) if not cost}
+    types, result = planned("any")
+    assert types <= fine
+    assert result["activations"] == 0
+    for profile, rules in (("fast-gpu", {}), ("any", {"activations": False})):
+        types, result = planned(profile, **rules)
+        assert not types <= fine
+        assert result["activations"] >= 1
+        assert result["predicted"]["mean"] > result["activations"], "what is foretold is what a CPU will measure"
+        assert result["bound"] < 1
+    assert make({"like": "Q5_K_M"})["activations"] == 0, "a table without them, by probes say"
 
 
 def test_floors_ceilings_and_types(make: Any, tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_streamed_pass_gives_the_same_table(fixed, gguf, imatrix, tmp_path, mo
     for name, memory in {"tight": tight, "ample": None}.items():
         (tmp_path / name).mkdir()
         measure.by_gradients(tmp_path / name, **given, memory=memory)
-    tight, ample = (np.load(tmp_path / name / "products.npy") for name in ("tight", "ample"))
-    assert np.nanmax(np.abs(ample)) > 0
-    np.testing.assert_allclose(tight, ample, rtol=1e-4, atol=1e-6)
+    for file in ("products.npy", "activations.npy"):
+        tight, ample = (np.load(tmp_path / name / file) for name in ("tight", "ample"))
+        assert np.nanmax(np.abs(ample)) > 0
+        np.testing.assert_allclose(tight, ample, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,124 @@
+"""Weighs the rounding of activations: llama.cpp's CPU kernels round what enters a product with a quantized matrix to 8 bits, in blocks that its type decides.
+
+For K types, and all IQ types but IQ4_NL, one scale serves 256 activations, for the others 32, so the former round several times as coarsely. What that costs
+comes from the same Fisher information as in `table`, taken where activations enter: KLD per token ≈ ½ Σ E[h² ε² / T], with h the gradient of a window's
+log-likelihood with respect to the inputs of this one product, and ε what rounding adds to them.
+
+Products by `torch.nn.functional.linear` are seen, those of experts included; a matrix that a model uses otherwise counts as rounding nothing. That matrices
+share their rounded inputs is left out, as all interactions are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from builders.sensitivity import fisher
+from builders.sensitivity.layout import Placement
+from builders.sensitivity.table import TYPES
+from config.errors import MeasurementError
+from engines import ggml
+
+Costs = npt.NDArray[np.float64]  # (tensors, TYPES)
+
+_linear = functional.linear
+
+
+def measure(network: PreTrainedModel, placements: Sequence[Placement], windows: fisher.Windows) -> Costs:
+    """Predicted KLD, in nats per token, of rounding what enters each tensor as each of TYPES does, from windows (n, T).
+
+    Raises MeasurementError when gradients are not finite, and UnsupportedModel when the network has no backward pass.
+    """
+    users: dict[str, list[_User]] = {}
+    sums = [torch.zeros(len(ggml.ACTIVATIONS), dtype=torch.float64, device=network.device) for _ in placements]
+    for placement, total in zip(placements, sums, strict=True):
+        for segment in placement.segments:
+            if not segment.transposed:
+                users.setdefault(segment.parameter, []).append(_User(total=total, rows=torch.from_numpy(segment.sources).to(network.device)))
+    with _watched(network, users):
+        for number, window in enumerate(windows):
+            fisher.backward(network, window, number)
+    found = 0.5 * torch.stack(sums).cpu().numpy() / len(windows)
+    if not np.isfinite(found).all():
+        raise MeasurementError(fisher.NOT_FINITE)
+    costs = np.zeros((len(placements), len(TYPES)))
+    for column, type in enumerate(TYPES):
+        if (block := ggml.activation_block(type)) is not None:
+            costs[:, column] = found[:, ggml.ACTIVATIONS.index(block)]
+    return costs
+
+
+def rounded(values: torch.Tensor, block: int) -> torch.Tensor:
+    """Values (…, columns) as llama.cpp's 8 bits give them back, in blocks of 256 (Q8_K, scales in float32) or 32 (Q8_0, scales in float16)."""
+    parts = values.reshape(-1, block)
+    scale = parts.abs().amax(-1, keepdim=True) / 127
+    steps = torch.where(scale > 0, parts / scale, 0).round()
+    return (steps * (scale.half().to(scale.dtype) if block == 32 else scale)).reshape(values.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _User:
+    """The rows of a parameter that are one tensor's."""
+
+    total: torch.Tensor  # Σ h² ε² for each of ggml.ACTIVATIONS; added to in place
+    rows: torch.Tensor  # ascending
+
+    def among(self, first: int, count: int) -> torch.Tensor:
+        """Which of `count` rows from `first` on are the tensor's."""
+        low, high = torch.searchsorted(self.rows, torch.tensor([first, first + count], device=self.rows.device)).tolist()
+        return self.rows[low:high] - first
+
+
+class _Product(torch.autograd.Function):
+    """`linear` that in its backward pass adds Σ h² ε² to the totals of those who use rows of its matrix, which itself gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int, users: Sequence[_User]) -> torch.Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.first, ctx.users = first, users
+        return _linear(inputs, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        inputs, weight = ctx.saved_tensors
+        gradient = given[0] @ weight
+        squares = [torch.zeros(()) if inputs.shape[-1] % block else (rounded(inputs.float(), block) - inputs).square() for block in ggml.ACTIVATIONS]
+        for user in ctx.users:
+            rows = user.among(ctx.first, len(weight))
+            if len(rows):
+                own = gradient if len(rows) == len(weight) else given[0][..., rows] @ weight[rows]
+                own = own.float().square()
+                user.total.add_(torch.stack([(own * square).sum(dtype=torch.float64) for square in squares]))
+        return gradient, None, None, None, None
+
+
+@contextmanager
+def _watched(network: PreTrainedModel, users: Mapping[str, Sequence[_User]]) -> Iterator[None]:
+    """While it is open, a backward pass of the network runs through `_Product` wherever a matrix has users, and no parameter gets a gradient."""
+    known = {id(parameter): (parameter, users[name]) for name, parameter in network.named_parameters() if name in users}
+
+    def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        whole, wanted = known.get(id(weight if weight._base is None else weight._base), (weight, ()))
+        if not wanted or not weight.is_contiguous() or weight.shape[-1] != whole.shape[-1]:
+            return _linear(inputs, weight, bias)
+        first = (weight.storage_offset() - whole.storage_offset()) // weight.shape[-1]
+        return _Product.apply(inputs, weight, bias, first, wanted)  # type: ignore[no-any-return, no-untyped-call]
+
+    experts = network.get_experts_implementation()
+    network.enable_input_require_grads()  # type: ignore[no-untyped-call]
+    network.set_experts_implementation("eager")  # one product for each expert; others put several into one operation
+    # a mode of torch's would not reach the threads of a GPU's backward pass, in which streamed layers are computed once more
+    functional.linear = linear  # type: ignore[assignment]
+    try:
+        with fisher.gradients(network, {}):
+            yield
+    finally:
+        functional.linear = _linear
+        network.set_experts_implementation(experts)
+        network.disable_input_require_grads()  # type: ignore[no-untyped-call]
