@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from builders.sensitivity import room
-from builders.sensitivity.measure import FEW
+from builders.sensitivity.measure import ROUNDED
 from builders.sensitivity.table import TYPES
 from config.errors import UnsupportedModel
 from engines import ggml
@@ -102,7 +102,7 @@ def estimate(model: Model, machine: Machine, rates: Mapping[str, float], *, wind
     whole = room.DELTA * parameters * len(rates)
     groups = math.ceil(whole / way.free)
     passes = groups * windows
-    few = min(windows, FEW)
+    few = min(windows, ROUNDED)
     each = (((4 if way.streamed else 3) * groups + 2) * windows + (6 if way.streamed else 4) * few) * context
     operations = model.active * each + 2 * parameters * len(rates) * windows
     moved = whole * windows / machine.bandwidth + (whole + (parameters * (3 * passes + 4 * few) if way.streamed else 0)) / machine.bus

@@ -22,7 +22,8 @@ VERSION = 5  # raise when outputs change
 ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at which no more windows are added
 FIRST = 32  # windows before the error is looked at
 STEP = 16  # windows are added in multiples of it
-FEW = 16  # windows that are enough for importances of the output matrix, and for what rounding activations costs
+HIDDEN = 16  # windows whose hidden states give the output matrix its importances
+ROUNDED = 8  # windows that tell what rounding activations costs, which differs less between them
 
 
 def measure(
@@ -78,7 +79,7 @@ def by_gradients(
     with opened(model, chat, plain, tokens=tokens, context=context, threads=threads, memory=memory) as (network, text, space):
         stored = layout.quantizable(gguf)
         placements = layout.find(stored, network)
-        unreached = _importances(out / importances.RESULT, imatrix, network, stored, placements, text[:FEW])
+        unreached = _importances(out / importances.RESULT, imatrix, network, stored, placements, text[:HIDDEN])
         job = fisher.Pass(
             network=network,
             placements=placements,
@@ -89,7 +90,7 @@ def by_gradients(
         )
         tensors = tuple(placement.tensor for placement in placements)
         sensitivity = enough(lambda part, first: fisher.measure(job, part, first), text, tensors, TYPES)
-        sensitivity = replace(sensitivity, activations=activations.measure(network, placements, text[:FEW]))
+        sensitivity = replace(sensitivity, activations=activations.measure(network, placements, text[:ROUNDED]))
     sensitivity.save(out)
     return {
         "provider": sensitivity.provider,
