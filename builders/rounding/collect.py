@@ -29,25 +29,27 @@ from engines.model import Floats
 VERSION = 3  # raise when outputs change
 
 NAMES = "hessians.json"
-MEMORY = 2**33  # bytes of Hessians at a time
-WIDEST = 2  # columns over rows of an expert up to which each has an H of its own: on disk these are at most four times the tensor's 16-bit bytes
+OWN = 2**33  # bytes of one tensor's H up to which each expert has one of its own
+WIDEST = 2  # columns over rows of an expert up to which it has: on disk these are at most four times the tensor's 16-bit bytes
 
 
 def collect(
-    out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list[Path], tokens: int, context: int, threads: int, memory: int = MEMORY
+    out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list[Path], tokens: int, context: int, threads: int, memory: int | None = None
 ) -> dict[str, Any]:
     """Write `hessians.json`, {tensor: file}, and for each tensor a file (experts or 1, columns, columns), mean diagonals 1, from windows of `context` tokens.
 
+    `memory` is how many bytes the H of a group may take, by default what `room` leaves beside the model.
     Returns `windows`, `tokens`, `groups` (how often the windows ran) and `unreached`: tensors without any gradient, which have no file.
     Raises ConfigurationError, MeasurementError.
     """
     files: dict[str, str] = {}
     unreached = []
     with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text, space):
-        memory = min(memory, space.free)
-        groups = _grouped(layout.find(layout.quantizable(gguf), network), memory)
+        memory = space.free if memory is None else memory
+        placements = layout.find(layout.quantizable(gguf), network)
+        groups = grouped([hessian_bytes(placement.tensor, memory) for placement in placements], memory)
         for group in groups:
-            for name, sums in _sums(network, group, text, memory).items():
+            for name, sums in _sums(network, [placements[place] for place in group], text, memory).items():
                 if not sums.total.any():
                     unreached.append(name)
                     continue
@@ -113,20 +115,24 @@ def _scale(hessian: torch.Tensor) -> float:
 
 def _count(tensor: Tensor, memory: int) -> int:
     """How many H a tensor has: one for each expert where these are neither too large for the memory nor for the disk."""
-    few = tensor.columns <= WIDEST * (tensor.rows // tensor.experts) and 4 * tensor.experts * tensor.columns**2 <= memory
+    few = tensor.columns <= WIDEST * (tensor.rows // tensor.experts) and 4 * tensor.experts * tensor.columns**2 <= min(memory, OWN)
     return tensor.experts if few else 1
 
 
-def _grouped(placements: Sequence[Placement], memory: int) -> list[list[Placement]]:
-    """Tensors whose Hessians fit into memory together, at least one at a time, in the file's order."""
-    groups: list[list[Placement]] = []
+def hessian_bytes(tensor: Tensor, memory: int) -> int:
+    """What a tensor's H take, in memory while they are summed up and on disk, where `memory` is there for a group."""
+    return 4 * _count(tensor, memory) * tensor.columns**2
+
+
+def grouped(sizes: Sequence[int], memory: int) -> list[list[int]]:
+    """Places of tensors whose Hessians, of these sizes, fit into memory together, at least one at a time, in their order."""
+    groups: list[list[int]] = []
     room = 0
-    for placement in placements:
-        size = 4 * _count(placement.tensor, memory) * placement.tensor.columns**2
+    for place, size in enumerate(sizes):
         if not groups or size > room:
             groups.append([])
             room = memory
-        groups[-1].append(placement)
+        groups[-1].append(place)
         room -= size
     return groups
 
