@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from builders.calibrate import Windows
 from builders.sensitivity import fisher, layout
 from builders.sensitivity.layout import Placement, Segment
 from builders.sensitivity.measure import opened
@@ -147,7 +148,7 @@ class _User:
     experts: Mapping[int, torch.Tensor]  # the rows of the segment that are an expert's
 
 
-def _sums(network: PreTrainedModel, group: Sequence[Placement], text: fisher.Windows, memory: int) -> dict[str, Sums]:
+def _sums(network: PreTrainedModel, group: Sequence[Placement], text: Windows, memory: int) -> dict[str, Sums]:
     """Σ gᵀg over windows, by tensor."""
     found: dict[str, Sums] = {}
     of: dict[str, list[_User]] = {}

@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from builders.calibrate import Windows
 from builders.sensitivity import fisher
 from builders.sensitivity.layout import Placement
 from builders.sensitivity.table import TYPES
@@ -30,7 +31,7 @@ Costs = npt.NDArray[np.float64]  # (tensors, TYPES)
 _linear = functional.linear
 
 
-def measure(network: PreTrainedModel, placements: Sequence[Placement], windows: fisher.Windows) -> Costs:
+def measure(network: PreTrainedModel, placements: Sequence[Placement], windows: Windows) -> Costs:
     """Predicted KLD, in nats per token, of rounding what enters each tensor as each of TYPES does, from windows (n, T).
 
     Raises MeasurementError when gradients are not finite, and UnsupportedModel when the network has no backward pass.

@@ -20,6 +20,7 @@ from gguf import ReaderTensor
 from transformers import PreTrainedModel
 
 from builders import matrices
+from builders.calibrate import Windows
 from builders.sensitivity.layout import Placement, Segment, part
 from builders.sensitivity.room import DELTA
 from builders.sensitivity.table import TYPES, Tensor
@@ -34,7 +35,6 @@ _VALUES = 2**22  # values of a tensor that one thread quantizes at a time
 
 Products = npt.NDArray[np.float32]
 Window = npt.NDArray[np.int64]  # (T,)
-Windows = npt.NDArray[np.int64]  # (n, T)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from gguf import ReaderTensor
 from transformers import PreTrainedModel
 
 from builders import calibrate
+from builders.calibrate import Windows
 from builders.sensitivity import activations, fisher, importances, layout, probes, room, sample
 from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
 from config.errors import UnsupportedModel
@@ -104,7 +105,7 @@ def by_gradients(
 @contextmanager
 def opened(
     model: Path, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int, threads: int, memory: int | None = None
-) -> Iterator[tuple[PreTrainedModel, fisher.Windows, room.Room]]:
+) -> Iterator[tuple[PreTrainedModel, Windows, room.Room]]:
     """While the block runs, the network on the device that there is, its layers streamed where they do not fit into `memory` bytes otherwise; the windows of
     calibration text, no longer than the model's context; and what of the memory is free for errors.
 
@@ -130,7 +131,7 @@ def _importances(
     network: PreTrainedModel,
     stored: Sequence[ReaderTensor],
     placements: Sequence[layout.Placement],
-    text: fisher.Windows,
+    text: Windows,
 ) -> dict[str, list[int]]:
     """Write the completed importance matrix; returns the experts that calibration never reached."""
     entries = importances.read(imatrix)
@@ -150,7 +151,7 @@ def _importances(
     return unreached
 
 
-def _hidden(network: PreTrainedModel, text: fisher.Windows) -> importances.Entry:
+def _hidden(network: PreTrainedModel, text: Windows) -> importances.Entry:
     """Squared hidden states that enter the output matrix, summed over the text."""
     sums: list[torch.Tensor] = []
     hook = network.get_output_embeddings().register_forward_pre_hook(  # type: ignore[no-untyped-call]
@@ -166,8 +167,8 @@ def _hidden(network: PreTrainedModel, text: fisher.Windows) -> importances.Entry
 
 
 def enough(
-    products: Callable[[fisher.Windows, int], fisher.Products],
-    text: fisher.Windows,
+    products: Callable[[Windows, int], fisher.Products],
+    text: Windows,
     tensors: tuple[Tensor, ...],
     types: tuple[str, ...],
     typical: Callable[[Sensitivity], Iterable[Mix]] = sample.mixes,

@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from builders import bnb
+from builders.calibrate import Windows
 from builders.sensitivity import fisher, sample
 from builders.sensitivity.measure import enough, opened
 from builders.sensitivity.table import Mix, Sensitivity, Tensor
@@ -57,7 +58,7 @@ def measure(out: Path, *, model: Path, chat: list[Path], plain: list[Path], toke
     }
 
 
-def products(network: PreTrainedModel, packed: Mapping[str, nf4.Packed], windows: fisher.Windows, first: int) -> fisher.Products:
+def products(network: PreTrainedModel, packed: Mapping[str, nf4.Packed], windows: Windows, first: int) -> fisher.Products:
     """Products (windows, modules, TYPES) of windows (n, T) that are number `first` and following. Raises MeasurementError when gradients are not finite."""
     found = np.zeros((len(windows), len(packed), len(TYPES)), dtype=np.float32)
     parameters = dict(network.named_parameters())
