@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from bench.plan.cost import CONTEXT, MACHINES, MODELS, WINDOWS, Machine, Model
 from builders import matrices
@@ -98,9 +99,10 @@ def rates(types: Sequence[str] = TYPES) -> dict[str, float]:
     for type in types:
         plain = matrices.quantized(values, type, experts=1, importances=weights)
         compensate(values[:8], type, metric=metric, plain=plain[:8])  # builds the type's tables
-        started = time.process_time()  # of all threads, since BLAS has some of its own
-        compensate(values, type, metric=metric, plain=plain)
-        found[type] = values.size / (time.process_time() - started)
+        with threadpool_limits(1, "blas"):
+            started = time.process_time()  # not wall time: other programs must not count
+            compensate(values, type, metric=metric, plain=plain)
+            found[type] = values.size / (time.process_time() - started)
     return found
 
 

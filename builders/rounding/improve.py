@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from gguf import GGUFReader
+from threadpoolctl import threadpool_limits
 
 from builders import matrices
 from builders.ggufs import described
@@ -48,12 +49,13 @@ def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads
 
 def _rounded(values: Floats, type: str, *, hessians: Floats, plain: Bytes, threads: int) -> Bytes:
     """As `compensate`, for values (rows of all experts, columns) and one H for all, or one for each expert (experts, columns, columns)."""
+    alone = Metric.of(hessians[0]) if len(hessians) == 1 else None  # a large one is worth all threads of BLAS
     together = min(threads, len(hessians))
 
     def expert(own: tuple[Floats, Floats, Bytes]) -> Bytes:
         hessian, part, stored = own
-        return compensate(part, type, metric=Metric.of(hessian), plain=stored, threads=threads // together)
+        return compensate(part, type, metric=alone or Metric.of(hessian), plain=stored, threads=threads // together)
 
     parts = zip(hessians, np.split(values, len(hessians)), np.split(plain, len(hessians)), strict=True)
-    with ThreadPoolExecutor(together) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(together) as pool:  # of many small products; its threads would only wait for one another
         return np.concatenate(list(pool.map(expert, parts)))

@@ -4,11 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGUFReader
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from builders import quantize
 from builders.rounding import collect, improve
 from config.errors import MeasurementError
 from engines import llama
+from engines.ggml import Bytes
 from tests.builders.conftest import DATA
 
 TYPE = "Q2_K"  # columns of 256 and 768, types Q2_K, Q3_K and others in one file
@@ -69,3 +71,22 @@ def test_without_statistics_the_file_is_llama_quantizes(quantized: Path, gguf: P
 def test_statistics_that_are_not_there_are_an_error(quantized: Path, gguf: Path, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="cannot be read"):
         improve.improve(tmp_path, quantized=quantized, gguf=gguf, statistics=tmp_path / "nowhere", threads=1)
+
+
+def test_threads_of_blas_do_not_wait_for_each_other_while_rows_are_rounded(
+    quantized: Path, gguf: Path, statistics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blas() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    seen = set()
+
+    def compensate(*_: object, plain: Bytes, **__: object) -> Bytes:
+        seen.update(blas())
+        return plain
+
+    monkeypatch.setattr(improve, "compensate", compensate)
+    with threadpool_limits(2, "blas"):
+        assert improve.improve(tmp_path, quantized=quantized, gguf=gguf, statistics=statistics, threads=2)["improved"] == []
+        assert seen == {1}
+        assert blas() == {2}
