@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    SafetensorsParsingError,
 )
 from huggingface_hub.hf_api import RepoFile
 
@@ -85,6 +86,20 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
 def sizes(api: HfApi, release: Release) -> dict[str, int]:
     """Bytes of every file that `fetch` would download, by path. Raises as `fetch` does."""
     return {path: file.size for path, file in _wanted(api, release).items()}
+
+
+def shapes(api: HfApi, release: Release) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of the release, by name, from the headers of its weight files alone. Raises as `fetch` does."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(_wanted(api, release)):
+        if path.endswith(".safetensors"):
+            with _in_words(api, release.repo, release.sha, path):
+                try:
+                    header = api.parse_safetensors_file_metadata(release.repo, path, revision=release.sha)
+                except SafetensorsParsingError as error:
+                    raise UpstreamError(f"{path} of {release.repo} is no safetensors file: {error}. The upload may be damaged; ask its owner.") from error
+            found |= {name: tuple(tensor.shape) for name, tensor in header.tensors.items()}
+    return found
 
 
 def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from builders import snapshot
+from builders.rounding.sizes import foretold
 from config.recipe import Dynamic, DynamicNf4, load_recipe
 from config.settings import Settings
 from config.words import Kind, Release, Variant
@@ -44,7 +45,7 @@ class Plan:
     license: str | None
     download_bytes: int
     variants: tuple[PlannedVariant, ...]
-    disk_needed: int  # download, 16-bit GGUF and all variants at once
+    disk_needed: int  # download, 16-bit GGUF, all variants, and what rounding planned ones takes, at once
     disk_free: int
 
     def as_json(self) -> dict[str, Any]:
@@ -64,6 +65,8 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
     variants = tuple(size_of(variant, weights, known, planned.get(variant.tag)) for variant in recipe.variants.listed())
     # what is built to be compared with, and not published
     yardsticks = sum(size_of(variant, weights, known).bytes for variant in recipe.variants.yardsticks)
+    anew = {entry.tag for entry in recipe.variants.dynamic if entry.rounding}  # their files are there twice, as llama-quantize rounds them and anew
+    rounding = sum(variant.bytes for variant in variants if variant.tag in anew) + (foretold(snapshot.shapes(api, upstream.release)) if anew else 0)
     settings.folder.mkdir(parents=True, exist_ok=True)
     sixteen_bit_gguf = 0 if "BF16" in recipe.variants.gguf else weights
     return Plan(
@@ -73,7 +76,7 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
         download_bytes=sum(sizes.values()),
         variants=variants,
         # the fixed model shares its weights with the download
-        disk_needed=sum(sizes.values()) + sixteen_bit_gguf + yardsticks + sum(variant.bytes for variant in variants if variant.tag != "16bit"),
+        disk_needed=sum(sizes.values()) + sixteen_bit_gguf + yardsticks + rounding + sum(variant.bytes for variant in variants if variant.tag != "16bit"),
         disk_free=shutil.disk_usage(settings.folder).free,
     )
 

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from bench.plan.cost import CONTEXT, MACHINES, MODELS, WINDOWS, Machine, Model
 from builders import matrices
-from builders.rounding import collect
+from builders.rounding import sizes
 from builders.rounding.compensate import Metric, compensate
 from builders.sensitivity import room
 from builders.sensitivity.table import Tensor
@@ -71,16 +71,16 @@ TENSORS: dict[str, list[Tensor]] = {
 def estimate(model: Model, tensors: Sequence[Tensor], machine: Machine, rate: float, *, windows: int = WINDOWS, context: int = CONTEXT) -> Cost:
     """The cost by the formulas above; `rate` is values per second and core whose codes are chosen. Raises UnsupportedModel when the model does not fit."""
     way = room.room(model.shape, context=context, memory=machine.memory, homes=math.isinf(machine.bus))
-    sizes = [collect.hessian_bytes(tensor, way.free) for tensor in tensors]
-    groups = len(collect.grouped(sizes, way.free))
+    hessians = [sizes.hessian_bytes(tensor, way.free) for tensor in tensors]
+    groups = len(sizes.grouped(hessians, way.free))
     products = sum(2 * tensor.parameters * tensor.columns for tensor in tensors) * windows
     passes = ((4 if way.streamed else 3) * groups + 2) * model.active * context * windows
     moved = 3 * model.shape.parameters * windows * groups / machine.bus if way.streamed else 0.0
-    factors = sum(4 * size / 4 * tensor.columns for size, tensor in zip(sizes, tensors, strict=True))
+    factors = sum(4 * size / 4 * tensor.columns for size, tensor in zip(hessians, tensors, strict=True))
     values = sum(tensor.parameters for tensor in tensors)
     wide = sum(9 * tensor.parameters * tensor.columns for tensor in tensors)
     return Cost(
-        disk=float(sum(sizes)),
+        disk=float(sum(hessians)),
         groups=groups,
         streamed=way.streamed,
         collecting=max((passes + products) / machine.operations, moved),

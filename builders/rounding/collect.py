@@ -20,18 +20,16 @@ import torch
 from transformers import PreTrainedModel
 
 from builders.calibrate import Windows
+from builders.rounding import sizes
 from builders.sensitivity import fisher, layout
 from builders.sensitivity.layout import Placement, Segment
 from builders.sensitivity.measure import opened
-from builders.sensitivity.table import Tensor
 from config.errors import MeasurementError
 from engines.model import Floats
 
 VERSION = 3  # raise when outputs change
 
 NAMES = "hessians.json"
-OWN = 2**33  # bytes of one tensor's H up to which each expert has one of its own
-WIDEST = 2  # columns over rows of an expert up to which it has: on disk these are at most four times the tensor's 16-bit bytes
 
 
 def collect(
@@ -48,7 +46,7 @@ def collect(
     with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text, space):
         memory = space.free if memory is None else memory
         placements = layout.find(layout.quantizable(gguf), network)
-        groups = grouped([hessian_bytes(placement.tensor, memory) for placement in placements], memory)
+        groups = sizes.grouped([sizes.hessian_bytes(placement.tensor, memory) for placement in placements], memory)
         for group in groups:
             for name, sums in _sums(network, [placements[place] for place in group], text, memory).items():
                 if not sums.total.any():
@@ -114,30 +112,6 @@ def _scale(hessian: torch.Tensor) -> float:
     return float(mean)
 
 
-def _count(tensor: Tensor, memory: int) -> int:
-    """How many H a tensor has: one for each expert where these are neither too large for the memory nor for the disk."""
-    few = tensor.columns <= WIDEST * (tensor.rows // tensor.experts) and 4 * tensor.experts * tensor.columns**2 <= min(memory, OWN)
-    return tensor.experts if few else 1
-
-
-def hessian_bytes(tensor: Tensor, memory: int) -> int:
-    """What a tensor's H take, in memory while they are summed up and on disk, where `memory` is there for a group."""
-    return 4 * _count(tensor, memory) * tensor.columns**2
-
-
-def grouped(sizes: Sequence[int], memory: int) -> list[list[int]]:
-    """Places of tensors whose Hessians, of these sizes, fit into memory together, at least one at a time, in their order."""
-    groups: list[list[int]] = []
-    room = 0
-    for place, size in enumerate(sizes):
-        if not groups or size > room:
-            groups.append([])
-            room = memory
-        groups[-1].append(place)
-        room -= size
-    return groups
-
-
 @dataclass(frozen=True, kw_only=True)
 class _User:
     """Where rows of one parameter's gradient go."""
@@ -155,7 +129,7 @@ def _sums(network: PreTrainedModel, group: Sequence[Placement], text: Windows, m
     device = network.device
     for placement in group:
         tensor = placement.tensor
-        count, columns = _count(tensor, memory), tensor.columns
+        count, columns = sizes.count(tensor, memory), tensor.columns
         sums = Sums(total=torch.zeros(count, columns, columns, device=device), squares=torch.zeros(count, device=device))
         found[tensor.name] = sums
         for segment in placement.segments:

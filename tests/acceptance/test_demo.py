@@ -53,6 +53,16 @@ def test_a_planned_mix_is_better_than_the_stock_mix_of_its_size_and_as_foretold(
     assert plan["remarks"] == []
 
 
+def test_a_dry_run_says_beforehand_how_much_disk_it_takes(demo: Demo) -> None:
+    with running(demo.home / "hub") as url:
+        settings = {"SLUICE_HOME": str(demo.home / "empty"), "SLUICE_HUB_ENDPOINT": url}
+        told = sluice("run", "upstream/tiny-chat", "--recipe", str(ROOT / "demo" / "recipe.yaml"), "--dry-run", "--json", **settings)
+    assert told.returncode == 0, told.stderr
+    needed = json.loads(told.stdout)["disk_needed"]
+    # every token's scores and the report are not counted: a fifteenth of this tiny model, and nothing of a large one
+    assert 0.8 * demo.summary["disk_high_water"] < needed < 1.1 * demo.summary["disk_high_water"]
+
+
 def test_every_planted_defect_is_patched_with_a_reason(demo: Demo) -> None:
     patched = {patch["fix"] for patch in demo.summary["patches"]}
     assert patched == {"end-of-turn-eos", "distinct-pad", "single-bos", "sampling-defaults", "strip-remote-code"}

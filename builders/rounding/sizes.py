@@ -1,0 +1,45 @@
+"""How large the Hessians of a model are, and which tensors have one for each expert."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from builders.sensitivity.table import Tensor
+
+OWN = 2**33  # bytes of one tensor's H up to which each expert has one of its own
+WIDEST = 2  # columns over rows of an expert up to which it has: on disk these are at most four times the tensor's 16-bit bytes
+
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+
+
+def count(tensor: Tensor, memory: int) -> int:
+    """How many H a tensor has: one for each expert where these are neither too large for the memory nor for the disk."""
+    few = tensor.columns <= WIDEST * (tensor.rows // tensor.experts) and 4 * tensor.experts * tensor.columns**2 <= min(memory, OWN)
+    return tensor.experts if few else 1
+
+
+def hessian_bytes(tensor: Tensor, memory: int = OWN) -> int:
+    """What a tensor's H take, in memory while they are summed up and on disk, where `memory` is there for a group."""
+    return 4 * count(tensor, memory) * tensor.columns**2
+
+
+def grouped(sizes: Sequence[int], memory: int) -> list[list[int]]:
+    """Places of tensors whose Hessians, of these sizes, fit into memory together, at least one at a time, in their order."""
+    groups: list[list[int]] = []
+    room = 0
+    for place, size in enumerate(sizes):
+        if not groups or size > room:
+            groups.append([])
+            room = memory
+        groups[-1].append(place)
+        room -= size
+    return groups
+
+
+def foretold(shapes: Mapping[str, Sequence[int]]) -> int:
+    """About the bytes of all Hessians of a model whose safetensors hold matrices of these shapes, (rows, columns) or (experts, rows, columns), by name."""
+    matrices: defaultdict[tuple[str, int, int], int] = defaultdict(int)  # experts by name, rows and columns
+    for name, shape in shapes.items():
+        if name.endswith(("weight", "_proj")) and len(shape) in (2, 3) and min(shape[-2:]) > 1:
+            matrices[_EXPERT.sub(".experts.", name), shape[-2], shape[-1]] += shape[0] if len(shape) == 3 else 1
+    return sum(hessian_bytes(Tensor(name=name, rows=rows * experts, columns=columns, experts=experts)) for (name, rows, columns), experts in matrices.items())
