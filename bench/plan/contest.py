@@ -42,11 +42,8 @@ class Outcome:
 
     @property
     def best(self) -> tuple[str, float] | None:
-        """The best peer, and planned over it."""
-        if not self.peers:
-            return None
-        name = min(self.peers, key=lambda peer: self.peers[peer])
-        return name, self.planned / self.peers[name]
+        """The best peer and its KLD."""
+        return min(self.peers.items(), key=lambda item: item[1], default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def show(console: Console, outcomes: Sequence[Outcome]) -> None:
         figures = ("size of", "bytes", "stock", "planned", "predicted", "and rounded", "± (1 s.e.)", *(NAMES[peer] for peer in peers))
         table = Table(*figures, "rounded / stock", "planned / best peer", "same top: stock → rounded", title=title, title_justify="left")
         for item in chosen:
-            best = f"{item.best[1]:.3f} {NAMES[item.best[0]]}" if item.best else ""
+            best = f"{item.planned / item.best[1]:.3f} {NAMES[item.best[0]]}" if item.best else ""
             table.add_row(
                 item.size,
                 f"{item.bytes:,}",
@@ -72,11 +72,13 @@ def summary(outcomes: Sequence[Outcome]) -> list[str]:
         f"planned / stock, llama.cpp's own rounding in both: {mean(item.planned / item.stock for item in outcomes):.3f}",
         f"worst case: {worst.ratio:.3f}, {_where(worst)} (goal {WORST:.2f})",
     ]
-    if ranked := [item for item in outcomes if item.best]:
-        behind = max(ranked, key=lambda item: item.best[1] if item.best else 0)
-        name, ratio = behind.best or ("", 0.0)
-        lines.append(f"worst against the best peer of a case: {ratio:.3f}, {NAMES[name]}, {_where(behind)} (goal {BEHIND:.2f})")
-        lines.append(f"cases worse than the best peer by more than 5 %: {sum(item.best[1] > BEHIND for item in ranked if item.best)} of {len(ranked)}")
+    for way, name in (("rounded", "planned and rounded"), ("planned", "planned")):
+        behind = [(getattr(item, way) / item.best[1], item, item.best[0]) for item in outcomes if item.best]
+        if behind:
+            ratio, item, peer = max(behind, key=lambda found: found[0])
+            count = sum(ratio > BEHIND for ratio, *_ in behind)
+            lines.append(f"{name} / best peer of a case, worst: {ratio:.3f}, {NAMES[peer]}, {_where(item)} (goal {BEHIND:.2f})")
+            lines.append(f"{name}: worse than the best peer by more than 5 % in {count} of {len(behind)} cases")
     for peer, name in NAMES.items():
         if ratios := [item.planned / item.peers[peer] for item in outcomes if peer in item.peers]:
             lines.append(f"planned / {name}, geometric mean of {len(ratios)} cases: {mean(ratios):.3f}, worst {max(ratios):.3f}")

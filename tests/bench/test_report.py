@@ -62,8 +62,10 @@ def test_the_summary_holds_means_worst_cases_and_how_far_predictions_were_off() 
     assert lines[0].startswith("planned and rounded / stock, geometric mean of 3 cases: 0.390 (goal 0.60)")
     assert lines[1].endswith("0.492")
     assert lines[2] == "worst case: 0.950, llama at Q4_K_M, other text (goal 0.90)"
-    assert lines[3] == "worst against the best peer of a case: 1.111, greedy by probes, llama at Q4_K_M, held-out text (goal 1.05)"
-    assert lines[4].endswith("1 of 3")
+    assert lines[3] == "planned and rounded / best peer of a case, worst: 0.556, greedy by probes, llama at Q4_K_M, held-out text (goal 1.05)"
+    assert lines[4] == "planned and rounded: worse than the best peer by more than 5 % in 0 of 3 cases"
+    assert lines[5] == "planned / best peer of a case, worst: 1.111, greedy by probes, llama at Q4_K_M, held-out text (goal 1.05)"
+    assert lines[6] == "planned: worse than the best peer by more than 5 % in 1 of 3 cases"
     assert any(line.startswith("planned / random, geometric mean of 3 cases: 0.246") for line in lines)
     assert "measured / predicted, geometric mean of 2 cases: 2.795" in "\n".join(lines)
     assert lines[-1].startswith("largest difference of a file's bytes from the stock file's: 0.20 %")
