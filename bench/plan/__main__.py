@@ -23,7 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, width=None if os.isatty(1) else 240)
     settings = model.Settings(
-        context=given.context, tokens=given.tokens, calibration_tokens=given.calibration_tokens, other=given.other, threads=len(os.sched_getaffinity(0))
+        context=given.context,
+        tokens=given.tokens,
+        calibration_tokens=given.calibration_tokens,
+        other=given.other,
+        threads=len(os.sched_getaffinity(0)),
+        drawn=given.drawn,
     )
     log = Log(given.work / "measurements.jsonl")
     contests, expenses = [], []
@@ -82,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--calibration-tokens", type=int, default=65_536, help="at most, of the sensitivity pass")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--other", type=Path, help="a file of plain text of another kind than the calibration's, to be measured on as well")
+    parser.add_argument(
+        "--drawn", type=int, default=0, help="so many conversations more in the held-out text, to tell close cases apart; raise --tokens with it"
+    )
     parser.add_argument("--work", type=Path, default=Path("build/bench-plan"), help="where results are kept")
     parser.add_argument("--plot", type=Path, default=Path("build/bench-plan.svg"))
     parser.add_argument("--markdown", type=Path, help="write the tables for the README there")

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.models import world
 from bench.plan.measure import Source, Stopwatch, Text, Used
 from builders import calibrate, convert, fixes, plan
 from builders.assemble import Assembler
@@ -36,6 +38,7 @@ class Settings:
     calibration_tokens: int  # at most, of the sensitivity pass
     other: Path | None
     threads: int
+    drawn: int = 0  # conversations more in the held-out text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,8 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
         name = f"text-{kind}-{tokens}-{hashlib.sha256(json.dumps(digests(files)).encode()).hexdigest()[:8]}"
         return Text.of(kind, once(folder / name, lambda out: texts.prepare(out, **given)).folder, context)
 
-    held_out = [text("held-out", settings.tokens, HELD_OUT)]
+    more = [drawn(work, settings.drawn)] if settings.drawn else []
+    held_out = [text("held-out", settings.tokens, {**HELD_OUT, "chat": [*HELD_OUT["chat"], *more]})]
     if settings.other is not None:
         held_out.append(text("other", settings.tokens, {"chat": [], "plain": [settings.other]}))
     return Prepared(
@@ -154,6 +158,19 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
         parameters=int(base.result["parameters"]),
         threads=threads,
     )
+
+
+def drawn(work: Path, count: int) -> Path:
+    """A file of so many conversations about the bench's closed world, none of which the calibration text has."""
+    known = {line for path in CALIBRATION["chat"] for line in path.read_text(encoding="utf-8").splitlines()}
+    rng, lines = random.Random("held-out"), list[str]()  # noqa: S311 (no secret)
+    while len(lines) < count:
+        line = json.dumps({"messages": world.conversation(rng)})
+        if line not in known:
+            lines.append(line)
+    path = work / f"drawn-{count}.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
 
 
 def digests(files: dict[str, list[Path]]) -> dict[str, list[str]]:
