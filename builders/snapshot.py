@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from builders.names import CONFIGURATION, INDEX, SINGLE, check_names, is_legal, shards
-from builders.weights import read_header
+from builders.weights import read_header, unsafe
 from config.digests import file_sha256
 from config.errors import HubError, UpstreamError
 from config.settings import REPO_ID
@@ -88,17 +88,17 @@ def sizes(api: HfApi, release: Release) -> dict[str, int]:
     return {path: file.size for path, file in _wanted(api, release).items()}
 
 
-def shapes(api: HfApi, release: Release) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of the release, by name, from the headers of its weight files alone. Raises as `fetch` does."""
+def shapes(api: HfApi, release: Release, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of the release, by name, from the headers alone of the weight files among `paths`. Raises as `fetch` does."""
     found: dict[str, tuple[int, ...]] = {}
-    for path in sorted(_wanted(api, release)):
+    for path in paths:
         if path.endswith(".safetensors"):
             with _in_words(api, release.repo, release.sha, path):
                 try:
-                    header = api.parse_safetensors_file_metadata(release.repo, path, revision=release.sha)
-                except SafetensorsParsingError as error:
-                    raise UpstreamError(f"{path} of {release.repo} is no safetensors file: {error}. The upload may be damaged; ask its owner.") from error
-            found |= {name: tuple(tensor.shape) for name, tensor in header.tensors.items()}
+                    tensors = api.parse_safetensors_file_metadata(release.repo, path, revision=release.sha).tensors
+                    found |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+                except (SafetensorsParsingError, AttributeError, TypeError, ValueError, RecursionError) as error:  # the client trusts the header's types
+                    raise unsafe(Path(path), f"its header cannot be read ({error})") from error
     return found
 
 

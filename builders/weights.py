@@ -45,24 +45,24 @@ def read_header(path: Path) -> tuple[Tensor, ...]:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= min(size - 8, LARGEST_HEADER):
-            raise _unsafe(path, f"its header claims {length} bytes in a file of {size}")
+            raise unsafe(path, f"its header claims {length} bytes in a file of {size}")
         raw = file.read(length)
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise _unsafe(path, "its header is not JSON") from error
+        raise unsafe(path, "its header is not JSON") from error
     if not isinstance(header, dict):
-        raise _unsafe(path, "its header is not a JSON object")
+        raise unsafe(path, "its header is not a JSON object")
     header.pop("__metadata__", None)
     end = 0
     tensors = []
     for begin, tensor in sorted(_tensors(path, header), key=lambda item: item[0]):
         if begin != end:
-            raise _unsafe(path, f"the data of {tensor.name!r} begins at {begin}, not where the data before it ends, at {end}")
+            raise unsafe(path, f"the data of {tensor.name!r} begins at {begin}, not where the data before it ends, at {end}")
         end += tensor.bytes
         tensors.append(tensor)
     if end != size - 8 - length:
-        raise _unsafe(path, f"its tensors take {end} bytes and the file holds {size - 8 - length}")
+        raise unsafe(path, f"its tensors take {end} bytes and the file holds {size - 8 - length}")
     return tuple(tensors)
 
 
@@ -73,9 +73,9 @@ def _tensors(path: Path, header: dict[str, Any]) -> Iterator[tuple[int, Tensor]]
             case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if dtype in BITS and _are_sizes(*shape, begin, end):
                 tensor = Tensor(name=name, dtype=dtype, shape=tuple(shape), bytes=end - begin)
             case _:
-                raise _unsafe(path, f"the entry of {name[:200]!r} is not a known type, a shape and two offsets")
+                raise unsafe(path, f"the entry of {name[:200]!r} is not a known type, a shape and two offsets")
         if tensor.bytes * 8 != tensor.elements * BITS[dtype]:
-            raise _unsafe(path, f"{name[:200]!r} has {tensor.bytes} bytes, which do not fit its shape {shape} of {dtype}")
+            raise unsafe(path, f"{name[:200]!r} has {tensor.bytes} bytes, which do not fit its shape {shape} of {dtype}")
         yield begin, tensor
 
 
@@ -83,7 +83,8 @@ def _are_sizes(*values: object) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
 
 
-def _unsafe(path: Path, what: str) -> UpstreamError:
+def unsafe(path: Path, what: str) -> UpstreamError:
+    """The error that says what is wrong with a safetensors file."""
     return UpstreamError(f"{path.name} is not a sound safetensors file: {what}. It was not loaded; the upload may be damaged or made to do harm.")
 
 

@@ -66,7 +66,7 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
     # what is built to be compared with, and not published
     yardsticks = sum(size_of(variant, weights, known).bytes for variant in recipe.variants.yardsticks)
     anew = {entry.tag for entry in recipe.variants.dynamic if entry.rounding}  # their files are there twice, as llama-quantize rounds them and anew
-    rounding = sum(variant.bytes for variant in variants if variant.tag in anew) + (foretold(snapshot.shapes(api, upstream.release)) if anew else 0)
+    rounding = sum(variant.bytes for variant in variants if variant.tag in anew) + (foretold(snapshot.shapes(api, upstream.release, sizes)) if anew else 0)
     settings.folder.mkdir(parents=True, exist_ok=True)
     sixteen_bit_gguf = 0 if "BF16" in recipe.variants.gguf else weights
     return Plan(

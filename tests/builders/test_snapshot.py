@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from builders import snapshot
+from builders.weights import read_header
 from config.digests import file_sha256
 from config.errors import HubError, UpstreamError
 from config.words import Release
@@ -105,6 +106,25 @@ def test_fetching_takes_what_is_needed_and_nothing_else(served: Served, tmp_path
         assert not path.is_symlink()
     assert result["total"] == sum(record["bytes"] for record in result["files"])
     assert snapshot.sizes(served.api(), release) == {record["path"]: record["bytes"] for record in result["files"]}
+
+
+def test_shapes_come_from_headers_alone(served: Served) -> None:
+    release = snapshot.resolve(served.api(), REPO, "main").release
+    found = snapshot.shapes(served.api(), release, FETCHED)
+    assert found == {tensor.name: tensor.shape for tensor in read_header(DEMO / "model.safetensors")}
+    assert snapshot.shapes(served.api(), release, ["config.json"]) == {}
+
+
+@pytest.mark.parametrize(
+    "header", [b"no JSON", b"[]", b'{"a": 7}', b'{"a": {"dtype": "F32"}}', b'{"a": {"dtype": "F32", "shape": 3, "data_offsets": [0, 4]}}', b"[" * 99_000]
+)
+def test_a_header_that_is_none_is_an_error_in_words(served: Served, tmp_path: Path, header: bytes, request: pytest.FixtureRequest) -> None:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+
+    repo = f"upstream/header-{request.node.callspec.indices['header']}"
+    with pytest.raises(UpstreamError, match=r"model\.safetensors is not a sound safetensors file: its header cannot be read"):
+        snapshot.shapes(served.api(), push_changed(served, tmp_path / "changed", repo, change), ["model.safetensors"])
 
 
 def test_an_old_commit_stays_what_it_was(served: Served, tmp_path: Path) -> None:
