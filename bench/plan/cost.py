@@ -103,8 +103,8 @@ def estimate(model: Model, machine: Machine, rates: Mapping[str, float], *, wind
     groups = math.ceil(whole / way.free)
     passes = groups * windows
     few = min(windows, ROUNDED)
-    each = (((4 if way.streamed else 3) * groups + 2) * windows + (6 if way.streamed else 4) * few) * context
-    operations = model.active * each + 2 * parameters * len(rates) * windows
+    rounding = (6 if way.streamed else 4) * model.active * context * few
+    operations = gradients(model, way, groups) * context * windows + rounding + 2 * parameters * len(rates) * windows
     moved = whole * windows / machine.bandwidth + (whole + (parameters * (3 * passes + 4 * few) if way.streamed else 0)) / machine.bus
     quantizing = STEPS * sum(parameters / rate for rate in rates.values()) / machine.cores
     return Cost(
@@ -115,6 +115,11 @@ def estimate(model: Model, machine: Machine, rates: Mapping[str, float], *, wind
         computing=max(operations / machine.operations, moved),
         quantizing=quantizing,
     )
+
+
+def gradients(model: Model, way: room.Room, groups: int) -> float:
+    """Operations for each token of the windows: forward and backward passes of all groups, in which every weight's gradient is taken once."""
+    return ((4 if way.streamed else 3) * groups + 2) * model.active
 
 
 def quantizer_rates(types: Sequence[str] = TYPES) -> dict[str, float]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from bench.plan.cost import CONTEXT, MACHINES, MODELS, WINDOWS, Machine, Model
+from bench.plan.cost import CONTEXT, MACHINES, MODELS, WINDOWS, Machine, Model, gradients
 from builders import matrices
 from builders.rounding import sizes
 from builders.rounding.compensate import Metric, compensate
@@ -73,18 +73,17 @@ def estimate(model: Model, tensors: Sequence[Tensor], machine: Machine, rate: fl
     way = room.room(model.shape, context=context, memory=machine.memory, homes=math.isinf(machine.bus))
     hessians = [sizes.hessian_bytes(tensor, way.free) for tensor in tensors]
     groups = len(sizes.grouped(hessians, way.free))
-    products = sum(2 * tensor.parameters * tensor.columns for tensor in tensors) * windows
-    passes = ((4 if way.streamed else 3) * groups + 2) * model.active * context * windows
+    wide = sum(tensor.parameters * tensor.columns for tensor in tensors)  # Σ R C²
+    collecting = (gradients(model, way, groups) * context + 2 * wide) * windows
     moved = 3 * model.shape.parameters * windows * groups / machine.bus if way.streamed else 0.0
-    factors = sum(4 * size / 4 * tensor.columns for size, tensor in zip(hessians, tensors, strict=True))
+    factors = sum(size * tensor.columns for size, tensor in zip(hessians, tensors, strict=True))  # Σ 4 C³, as a Hessian has 4 C² bytes
     values = sum(tensor.parameters for tensor in tensors)
-    wide = sum(9 * tensor.parameters * tensor.columns for tensor in tensors)
     return Cost(
         disk=float(sum(hessians)),
         groups=groups,
         streamed=way.streamed,
-        collecting=max((passes + products) / machine.operations, moved),
-        file=(values / rate + wide / PER_CORE + 2 * factors / PER_CORE) / machine.cores,
+        collecting=max(collecting / machine.operations, moved),
+        file=(values / rate + (9 * wide + 2 * factors) / PER_CORE) / machine.cores,
     )
 
 
