@@ -14,9 +14,9 @@ from config.recipe import load_recipe
 from config.settings import Settings
 from hub.server import running
 from hub.tokens import create_token
-from service import foreground
+from service.execution.workbench import Listener
 from service.hubclient import connect
-from service.workbench import Listener
+from service.release import foreground
 
 BUNDLED = Path(__file__).parents[1] / "demo"
 UPSTREAM = "upstream/tiny-chat"

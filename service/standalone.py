@@ -23,11 +23,11 @@ from config.errors import ConfigurationError, UpstreamError
 from config.plans import Budget, Profile, Rules
 from config.recipe import Text
 from config.settings import REPO_ID, Settings
-from service import planning
-from service.groundwork import calibrated, converted, repaired, texts
+from service.execution.kept import Input, Output, StageStore
+from service.execution.workbench import Listener, Workbench
 from service.hubclient import connect
-from service.stages import Input, Output, StageStore
-from service.workbench import Listener, Workbench
+from service.release import mixes
+from service.release.groundwork import calibrated, converted, repaired, texts
 
 TAG = "planned"  # of files before they get the name that was asked for
 
@@ -77,13 +77,13 @@ def prepare(at: Workbench, wanted: Wanted) -> Prepared:
         base = converted(at, fixed, name=name)
     imatrix = calibrated(at, model, base, read, tokens=tokens, context=context)
     probed = wanted.probed or fixed is None
-    table = planning.sensitivity(at, model, base, imatrix, read, tokens=tokens, context=context, probed=probed)
+    table = mixes.sensitivity(at, model, base, imatrix, read, tokens=tokens, context=context, probed=probed)
     return Prepared(name=name, fixed=fixed, base=base, imatrix=imatrix, table=table)
 
 
 def plan(at: Workbench, ready: Prepared, wanted: Wanted) -> Output:
     """The mix for the budget."""
-    return planning.plan(at, "plan", ready.base, ready.table, budget=wanted.budget, profile=wanted.profile, rules=Rules())
+    return mixes.plan(at, "plan", ready.base, ready.table, budget=wanted.budget, profile=wanted.profile, rules=Rules())
 
 
 def quantize(at: Workbench, ready: Prepared, planned: Output, wanted: Wanted, target: Path) -> dict[str, Any]:
@@ -94,8 +94,8 @@ def quantize(at: Workbench, ready: Prepared, planned: Output, wanted: Wanted, ta
     statistics = None
     if wanted.rounding and ready.fixed is not None:
         read, tokens, context = texts(at, wanted.text), wanted.text.tokens, wanted.context
-        statistics = planning.hessians(at, ready.fixed, ready.base, ready.table, read, tokens=tokens, context=context)
-    built = planning.build(at, ready.base, ready.table, planned, statistics, name=ready.name, tag=TAG)
+        statistics = mixes.hessians(at, ready.fixed, ready.base, ready.table, read, tokens=tokens, context=context)
+    built = mixes.build(at, ready.base, ready.table, planned, statistics, name=ready.name, tag=TAG)
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         shutil.copyfile(built.file().path, unfinished)  # a copy: what is done to it must not reach the stage store

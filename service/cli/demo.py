@@ -12,7 +12,7 @@ from rich.console import Console
 from engines import toolchain
 from service import demo as show
 from service.cli.context import Terminal, explained, verdict_code
-from service.display import progress, show_run
+from service.cli.display import progress, show_run
 
 PORT = 8090  # of `sluice hub serve`
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.cli.context import Exit, Terminal, explained, settings_of
-from service.doctor import examine
+from service.machine.doctor import examine
 
 _MARKS = {True: "[green]ok[/]", False: "[red]missing[/]", None: "[dim]–[/]"}
 

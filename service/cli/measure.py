@@ -17,7 +17,8 @@ from builders.names import CONFIGURATION, INDEX
 from config.settings import Settings
 from config.words import Measurement
 from service.cli.context import Exit, Terminal, explained, settings_of
-from service.stages import Input, Limits, run_apart
+from service.execution.kept import Input
+from service.execution.process import Limits, run_apart
 
 PROMPTS = (
     "What is the capital of France?",

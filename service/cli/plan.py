@@ -17,8 +17,8 @@ from config.plans import PROFILES, Budget, Profile
 from config.recipe import Text, load_recipe
 from service import standalone
 from service.cli.context import Terminal, explained, settings_of
-from service.curve import draw
-from service.display import megabytes, progress
+from service.cli.curve import draw
+from service.cli.display import megabytes, progress
 from service.standalone import Wanted
 
 CONTEXT = 512  # tokens of a calibration window, as in a recipe that says nothing else

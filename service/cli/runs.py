@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from service import foreground, plan
 from service.cli.context import Terminal, explained, settings_of, verdict_code
-from service.display import progress, runs_table, show_run
-from service.reporting import NoReport, find
+from service.cli.display import progress, runs_table, show_run
+from service.release import foreground
+from service.release.dry_run import plan, table
+from service.release.reporting import NoReport, find
+from service.runs.summary import summary
 from service.store import open_store
-from service.summary import summary
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
 
@@ -31,8 +32,8 @@ def run(
     with explained():
         settings = settings_of(context)
         if dry_run:
-            planned = plan.plan(settings, repo, revision, recipe)
-            terminal.json(planned.as_json()) if as_json else terminal.out.print(plan.table(planned))
+            planned = plan(settings, repo, revision, recipe)
+            terminal.json(planned.as_json()) if as_json else terminal.out.print(table(planned))
             return
         with progress(terminal.progress) as listener:
             result = foreground.run(settings, repo, revision, recipe, listener)

@@ -2,9 +2,9 @@
 
 import typer
 
-from service import daemon
 from service.cli.context import explained, settings_of
-from service.execution import execute
+from service.daemon import serve as daemon
+from service.release.leased import execute
 
 
 def serve(context: typer.Context) -> None:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from service.api.tokens import create_token, list_tokens, revoke_token
 from service.cli.context import explained, settings_of
 from service.store import open_store
-from service.tokens import create_token, list_tokens, revoke_token
 
 app = typer.Typer(help="Bearer tokens of the API. There are none until you create one, and the API answers nobody without.", no_args_is_help=True)
 

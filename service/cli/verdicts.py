@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.cli.context import Terminal, explained, settings_of, verdict_code
+from service.runs.gates import GateView, RunGates, gates_of
+from service.runs.gates import waive as record_waiver
+from service.runs.gates import withdraw as withdraw_waiver
+from service.runs.summary import summary
 from service.store import Store, open_store
-from service.summary import summary
-from service.verdicts import GateView, RunGates, gates_of
-from service.verdicts import waive as record_waiver
-from service.verdicts import withdraw as withdraw_waiver
 
 _STATES = {
     "applied": "",

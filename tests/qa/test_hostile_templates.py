@@ -11,8 +11,9 @@ import pytest
 
 from config.errors import MeasurementError
 from engines import chat
-from service import stages
-from service.stages import Input, Limits, StageStore, run_apart
+from service.execution import process
+from service.execution.kept import Input, StageStore
+from service.execution.process import Limits, run_apart
 from tests.qa.conftest import Release
 
 ROOT = Path(__file__).parents[2]
@@ -77,8 +78,8 @@ def test_the_stage_ends_with_a_reason_and_leaves_nothing(
     model = shutil.copytree(clean.model, tmp_path / "model")
     settings = model / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": template}))
-    real = stages._environment
-    monkeypatch.setattr(stages, "_environment", lambda folder, threads: real(folder, threads) | {"PYTHONPATH": str(ROOT)})
+    real = process._environment
+    monkeypatch.setattr(process, "_environment", lambda folder, threads: real(folder, threads) | {"PYTHONPATH": str(ROOT)})
     store = StageStore(tmp_path / "home")
     inputs = {"model": Input(path=model, digest=""), "gguf": Input(path=clean.gguf, digest="")}
     limits = Limits(seconds=seconds, memory_bytes=32 * 2**30, threads=1)
@@ -87,6 +88,6 @@ def test_the_stage_ends_with_a_reason_and_leaves_nothing(
         run_apart("qa.templates:check", workspace, inputs, {"threads": 1}, limits=limits, log=store.logs / "stage.log")
     assert time.monotonic() - started < seconds + 10
     assert list(store.working.iterdir()) == []
-    assert [child.pid for child in psutil.Process().children(recursive=True) if "service.worker" in child.cmdline()] == []
+    assert [child.pid for child in psutil.Process().children(recursive=True) if "service.execution.child" in child.cmdline()] == []
     assert not (ROOT / "escaped").exists()
     assert os.environ.get("PYTHONPATH") != str(ROOT)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from config.digests import file_sha256
 from config.words import Release
-from service.stages import File, Output
+from service.execution.kept import File, Output
 from service.store import RunRecord, Store
 
 SHA = "0123456789abcdef0123456789abcdef01234567"

@@ -1,0 +1,40 @@
+"""The HTTP side of the service: a small REST API with bearer tokens, and the place where the Hub's webhooks arrive."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+
+from config.settings import Settings
+from service.api import errors, runs, webhook
+from service.api.guard import Guard
+from service.store import Store
+
+API = "/api/v1"
+
+
+def create_app(store: Store, settings: Settings) -> FastAPI:
+    """The application on an open store; the caller closes the store."""
+    app = FastAPI(
+        title="Sluice",
+        version=_version(),
+        description="Runs that repair, quantize, measure and publish model releases. Make a token with `sluice token create NAME`.",
+        openapi_url=f"{API}/openapi.json",
+        docs_url=f"{API}/docs",
+        redoc_url=None,
+        responses={"default": {"model": errors.ErrorBody, "description": "What went wrong, for every status from 400 on"}},
+    )
+    app.state.store = store
+    app.state.settings = settings
+    app.include_router(runs.public, prefix=API)
+    app.include_router(runs.protected, prefix=API)
+    app.include_router(webhook.router)
+    app.add_middleware(Guard)
+    errors.install(app)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("sluice")
+    except PackageNotFoundError:
+        return "0"  # run from a checkout that was never installed

@@ -1,0 +1,164 @@
+"""Endpoints for runs and publications."""
+
+import re
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from config.settings import REPO_ID, Settings, Watched
+from service.api.access import Caller, TheSettings, TheStore, caller
+from service.api.errors import ApiError
+from service.hubclient import connect
+from service.release.queueing import queue_release
+from service.release.reporting import find
+from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
+from service.store import RunRecord, RunState
+
+public = APIRouter(tags=["service"])
+protected = APIRouter(tags=["runs"], dependencies=[Depends(caller)])
+
+RECIPE_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+"""A recipe in `config/recipes/`. Paths are for the operator: over the network they would tell what files there are."""
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+
+
+class Health(BaseModel):
+    """Whether the service can work."""
+
+    status: Literal["ok", "failing"]
+    database: bool
+    version: str
+
+
+class RunHead(BaseModel):
+    """A run in the list of runs."""
+
+    run: int
+    release: ReleaseSummary
+    recipe: str
+    state: RunState
+    trigger: str
+    attempt: int
+    error: str | None
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+
+
+class RunPage(BaseModel):
+    """Some runs, the newest first."""
+
+    runs: list[RunHead]
+    next: int | None
+    """Give it as `before` to get the page after this one; null on the last page."""
+
+
+class RunRequest(BaseModel):
+    """What to release."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    repo: str = Field(pattern=REPO_ID, description="`owner/name` on the Hub, never a URL.")
+    revision: str | None = Field(
+        default=None, pattern=REVISION, max_length=200, description="Branch, tag or commit; default: as on the watch list, else `main`."
+    )
+    recipe: str | None = Field(default=None, max_length=200, description="Name of a recipe; default: as on the watch list, else `default`.")
+
+
+@public.get("/health", summary="Whether the service can work")
+def health(request: Request, response: Response, store: TheStore) -> Health:
+    """Answers without a token, with 503 when the database does not answer."""
+    database = store.healthy()
+    if not database:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Health(status="ok" if database else "failing", database=database, version=request.app.version)
+
+
+@protected.get("/runs", summary="The runs, newest first")
+def list_runs(store: TheStore, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: int | None = None, state: RunState | None = None) -> RunPage:
+    """One page of runs."""
+    found = store.runs(limit=limit + 1, state=state, before=before)
+    page = found[:limit]
+    return RunPage(runs=[_head(run) for run in page], next=page[-1].id if len(found) > limit else None)
+
+
+@protected.post("/runs", status_code=HTTPStatus.ACCEPTED, summary="Release a repo")
+def start_run(wanted: RunRequest, response: Response, store: TheStore, settings: TheSettings, token: Caller) -> RunSummary:
+    """Asks the Hub for the commit at once and queues its run, or answers with the run that the same release already has (a failed one is tried again).
+
+    404: the Hub does not know the repo or revision. 409: the release cannot be used as it is. 422: no such recipe. 502: the Hub is down or refuses our token.
+    """
+    watched = next((item for item in settings.watch if item.repo == wanted.repo), Watched(repo=wanted.repo))
+    recipe = wanted.recipe or watched.recipe
+    _refuse_paths(recipe, settings)
+    run, queued = queue_release(
+        store, settings, connect(settings), repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api"
+    )
+    if queued:
+        store.audit("api", f"run/{run.id}", "requested", {"token": token.name})
+    return _accepted(response, run, summarize(store, run.id))
+
+
+@protected.get("/runs/{id}", summary="A run with everything that came of it so far")
+def get_run(id: int, store: TheStore) -> RunSummary:
+    """The same JSON that `sluice status RUN --json` prints."""
+    return summarize(store, id)
+
+
+@protected.get("/runs/{id}/report", summary="The run's report, an HTML page", response_class=FileResponse)
+def get_report(id: int, store: TheStore, settings: TheSettings) -> FileResponse:
+    """The page with every gate, the figures behind it, and plots. 404 while the run has none."""
+    return FileResponse(find(store, settings, id), media_type="text/html; charset=utf-8")
+
+
+@protected.get("/publications/{id}", tags=["publications"], summary="A repo that was published")
+def get_publication(id: int, store: TheStore) -> PublicationSummary:
+    """The publication of that number."""
+    return publication_summary(store.publication(id))
+
+
+@protected.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, tags=["publications"], summary="Publish again")
+def republish(id: int, response: Response, store: TheStore, token: Caller) -> RunSummary:
+    """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
+    publication = store.publication(id)
+    run = store.run(publication.run)
+    run, _ = store.enqueue(
+        release=run.release,
+        recipe=run.recipe,
+        recipe_digest=run.recipe_digest,
+        namespace=run.namespace,
+        trigger="republish",
+        private=run.private,
+        again=True,
+    )
+    store.audit("api", f"publication/{id}", "republish", {"token": token.name, "run": run.id})
+    return _accepted(response, run, summarize(store, run.id))
+
+
+def _accepted(response: Response, run: RunRecord, summary: RunSummary) -> RunSummary:
+    response.headers["Location"] = f"/api/v1/runs/{run.id}"
+    return summary
+
+
+def _refuse_paths(recipe: str, settings: Settings) -> None:
+    if recipe not in {item.recipe for item in settings.watch} and not re.fullmatch(RECIPE_NAME, recipe):
+        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "`recipe` must be the name of a recipe, not a path.")
+
+
+def _head(run: RunRecord) -> RunHead:
+    return RunHead(
+        run=run.id,
+        release=ReleaseSummary(repo=run.release.repo, sha=run.release.sha),
+        recipe=run.recipe,
+        state=run.state,
+        trigger=run.trigger,
+        attempt=run.attempt,
+        error=run.error,
+        created=run.created,
+        started=run.started,
+        finished=run.finished,
+    )

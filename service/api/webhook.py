@@ -1,0 +1,74 @@
+"""Where the Hub's webhooks arrive. A payload is only a hint that a watched repo changed: nothing in it is believed but the repo's name."""
+
+import hmac
+import json
+from http import HTTPStatus
+from typing import Any, Literal
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
+
+from config.settings import Settings
+from service.api.access import TheSettings, TheStore
+from service.api.errors import ApiError
+
+router = APIRouter(tags=["webhooks"])
+
+SCOPE = "repo.content"
+
+log = structlog.get_logger(__name__)
+
+
+class Receipt(BaseModel):
+    """What became of the payload."""
+
+    status: Literal["accepted", "ignored"]
+
+
+@router.post("/webhooks/huggingface", status_code=HTTPStatus.ACCEPTED, summary="The Hub says that a repo changed")
+async def huggingface(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Receipt:
+    """Notes that a watched repo's content changed (202) and answers at once; anything else that the Hub may say is ignored (200).
+
+    The X-Webhook-Secret header must hold the configured secret: 401 when it does not, 503 when none is configured.
+    """
+    _check_secret(request, settings)
+    repo = _changed_repo(await request.body())
+    if repo not in {watched.repo for watched in settings.watch}:
+        response.status_code = HTTPStatus.OK
+        return Receipt(status="ignored")
+    await run_in_threadpool(store.put_hint, repo, "webhook")
+    log.info("webhook accepted", repo=repo)
+    return Receipt(status="accepted")
+
+
+def _check_secret(request: Request, settings: Settings) -> None:
+    secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
+    if not secret:
+        message = "This service takes no webhooks: its operator set no SLUICE_WEBHOOK_SECRET."
+        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "webhooks_off", message)
+    given = request.headers.get("X-Webhook-Secret", "").encode("latin-1")
+    if not hmac.compare_digest(given, secret.encode()):
+        raise ApiError(
+            HTTPStatus.UNAUTHORIZED, "unauthorized", "X-Webhook-Secret does not hold the secret of this service.", {"WWW-Authenticate": "X-Webhook-Secret"}
+        )
+
+
+def _changed_repo(body: bytes) -> str | None:
+    """The model repo whose content changed, or None when the payload tells something else. Raises the 400 answer when it is no JSON object."""
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid", "The body is not JSON.") from error
+    if not isinstance(payload, dict):
+        raise ApiError(HTTPStatus.BAD_REQUEST, "invalid", "The body is not a JSON object.")
+    event, repo = _object(payload, "event"), _object(payload, "repo")
+    scope, name = event.get("scope"), repo.get("name")
+    content = isinstance(scope, str) and (scope == SCOPE or scope.startswith(f"{SCOPE}."))
+    return name if content and repo.get("type") == "model" and isinstance(name, str) else None
+
+
+def _object(payload: dict[str, Any], key: str) -> dict[str, Any]:
+    value = payload.get(key)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,162 @@
+"""What a person sees in the terminal: live progress of a run, and its result as tables."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from service.execution.workbench import Event, Listener
+
+Summary = Mapping[str, Any]
+
+SHOWN_STAGES = 12  # finished stages that the live display keeps in view
+WIDE = 140  # columns from which a table has room for sentences
+_VERDICTS = {"passed": "[green]passed[/]", "failed": "[red]blocked[/]", "error": "[red]error[/]", None: "—"}
+_MARKS = {"done": "[green]✓[/]", "reused": "[cyan]↺[/]", "failed": "[red]✗[/]"}
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Listener]:
+    """A listener that shows a run's stages: live in a terminal, one line for each finished stage elsewhere."""
+    if not console.is_terminal:
+        yield lambda event: None if event.state == "started" else console.print(_line(event), soft_wrap=True)
+        return
+    finished: list[str] = []
+    current: list[RenderableType] = []
+
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+
+        def listen(event: Event) -> None:
+            current.clear()
+            if event.state == "started":
+                current.append(Spinner("dots", text=Text.from_markup(f"{escape(event.stage)} …")))
+            else:
+                finished.append(_line(event))
+            live.update(Group(*(Text.from_markup(line) for line in finished[-SHOWN_STAGES:]), *current))
+
+        yield listen
+
+
+def _line(event: Event) -> str:
+    seconds = f"{event.seconds:7.1f} s" if event.seconds else " " * 9
+    message = f"  {escape(event.message)}" if event.message else ""
+    return f"{_MARKS[event.state]} {seconds}  {escape(event.stage)}{message}"
+
+
+def result_table(summary: Summary, *, reasons: bool) -> Table:
+    """The measured variants of a run, one row each; with `reasons` those of a blocked variant stand in its row, which needs a wide terminal."""
+    table = Table(title=f"{summary['release']['repo']} at {summary['release']['sha'][:12]}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    headings = ("variant", "size", "bits/\nweight", "mean KLD\n± error", "99.9 %\nKLD", "same top\ntoken", "MMLU\n± error", "flips", "points\nper GB")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for row in summary["variants"]:
+        verdict = f"{_VERDICTS[row['verdict']]}{' (waiver)' if row.get('waivers') else ''}"
+        table.add_row(*_cells(row), f"{verdict}: {escape(' '.join(row['reasons']))}" if reasons and row["reasons"] else verdict)
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    kld, mmlu = row["kld"], row["mmlu"]
+    return [
+        escape(row["tag"]),
+        megabytes(row["bytes"]),
+        _number(row["bpw"], "{:.2f}"),
+        _with_error(kld["mean"], kld["stderr"], "{:.5f}"),
+        _number(kld["p999"], "{:.3f}"),
+        _number(row["same_top"], "{:.2%}"),
+        _with_error(mmlu["accuracy"], mmlu["stderr"], "{:.2%}"),
+        _number(row["flips"], "{:.0f}"),
+        _number(row["efficiency"], "{:,.0f}"),
+    ]
+
+
+def plans_table(variants: Sequence[Mapping[str, Any]]) -> Table:
+    """The planned variants: foretold and measured divergence, and that of the stock mix of the same size or of plain NF4."""
+    table = Table(title="Planned mixes", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for heading in ("variant", "KLD predicted\n± error", "measured", "of what was\nexpected", "stock file\nmeasured", "of the\nstock's"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
+    for row in variants:
+        plan = row["plan"]
+        ratio = plan["measured"] / plan["stock"] if plan["measured"] is not None and plan["stock"] else None
+        table.add_row(
+            escape(row["tag"]),
+            _with_error(plan["predicted"], plan["predicted_stderr"], "{:.5f}"),
+            _number(plan["measured"], "{:.5f}"),
+            _number(plan["factor"], "{:.2f}"),
+            _number(plan["stock"], "{:.5f}"),
+            _number(ratio, "{:.0%}"),
+        )
+    return table
+
+
+def patches_table(patches: Sequence[Mapping[str, Any]]) -> Table:
+    """The repairs made to the release, each with its reason."""
+    table = Table(title="Patches", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for heading in ("fix", "file", "reason"):
+        table.add_column(heading, overflow="fold")
+    merged: dict[tuple[str, str], list[str]] = {}
+    for patch in patches:
+        files = merged.setdefault((patch["fix"], patch["reason"]), [])
+        if patch["file"] not in files:
+            files.append(patch["file"])
+    for (fix, reason), files in merged.items():
+        table.add_row(escape(fix), escape("\n".join(files)), escape(reason))
+    return table
+
+
+def show_run(console: Console, summary: Summary) -> None:
+    """Everything that a person wants to know about one run."""
+    if summary["variants"]:
+        wide = console.width >= WIDE
+        console.print(result_table(summary, reasons=wide))
+        for row in summary["variants"] if not wide else ():
+            if row["reasons"]:
+                console.print(f"[red]blocked[/] [bold]{escape(row['tag'])}[/]: {escape(' '.join(row['reasons']))}")
+    if planned := [row for row in summary["variants"] if row.get("plan")]:
+        console.print(plans_table(planned))
+        for row in planned:
+            for remark in row["plan"]["remarks"]:
+                console.print(f"[yellow]look twice[/] [bold]{escape(row['tag'])}[/]: {escape(remark)}")
+    if summary["patches"]:
+        console.print(patches_table(summary["patches"]))
+    for publication in summary["publications"]:
+        count = len(publication["files"])
+        files = f"{count} file{'' if count == 1 else 's'} at {publication['revision'][:12]}"
+        console.print(f"[green]published[/] [bold]{escape(publication['repo'])}[/], {files}: {escape(publication['url'])}", soft_wrap=True)
+    if summary.get("error"):
+        console.print(f"[red]failed:[/] {escape(summary['error'])}", soft_wrap=True)
+    disk = f", disk high-water mark {megabytes(summary['disk_high_water'])}" if summary.get("disk_high_water") else ""
+    console.print(f"run {summary['run']}: {summary['state']}{disk}")
+
+
+def runs_table(runs: Sequence[Any]) -> Table:
+    """Runs, newest first."""
+    table = Table()
+    for heading in ("run", "release", "recipe", "state", "trigger", "created"):
+        table.add_column(heading)
+    for run in runs:
+        table.add_row(str(run.id), f"{run.release.repo}@{run.release.sha[:12]}", escape(run.recipe), run.state, run.trigger, f"{run.created:%Y-%m-%d %H:%M}")
+    return table
+
+
+def megabytes(count: int | None) -> str:
+    """Bytes as MB or GB of 10^6 or 10^9, as the Hub shows them."""
+    if count is None:
+        return "—"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "—" if value is None else form.format(value)
+
+
+def _with_error(value: float | None, error: float | None, form: str) -> str:
+    return _number(value, form) if error is None else f"{_number(value, form)}\n± {_number(error, form)}"

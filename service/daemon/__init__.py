@@ -1,0 +1,1 @@
+"""The running service: clock, hints, worker, and the API in front."""

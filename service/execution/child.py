@@ -1,0 +1,99 @@
+"""One stage in a process of its own: no tokens in its environment, no network where the kernel allows, limited memory, gone when its parent is gone.
+
+Reads one JSON request on standard input, runs the named function, writes the answer as JSON to the path in the request.
+Covers: environment, network namespace, memory, core dumps, orphaning. Does not cover: a file-system jail (the process can read what its user can read).
+"""
+
+import ctypes
+import errno
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from config.errors import SluiceError
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # unshare(2)
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # netdevice(7)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends, however it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def leave_network() -> bool:
+    """Move this process into a network namespace that has only its own loopback; False where the kernel does not allow it."""
+    uid, gid = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if uid == 0:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            return False
+    else:
+        if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+            return False
+        # without these maps every file the stage writes would belong to nobody
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # llama-server is asked over loopback, which starts out down
+        fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+    return True
+
+
+def limit(memory_bytes: int | None) -> None:
+    """No core dumps (they would hold weights), and at most this much address space."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+
+
+def _paths(value: Any) -> Any:
+    return [Path(item) for item in value] if isinstance(value, list) else Path(value)
+
+
+def perform(request: dict[str, Any]) -> dict[str, Any]:
+    """Import and call the stage function; its result, or what went wrong in words."""
+    module, _, function = request["function"].partition(":")
+    try:
+        call = getattr(importlib.import_module(module), function)
+        inputs = {name: _paths(value) for name, value in request["inputs"].items()}
+        return {"result": call(Path(request["out"]), **inputs, **request["params"])}
+    except SluiceError as error:
+        traceback.print_exc()
+        return {"error": {"type": type(error).__name__, "message": str(error)}}
+    except MemoryError:
+        traceback.print_exc()
+        return {"error": {"type": "StageError", "message": "ran out of memory; raise `memory_gib` in the settings or use a larger machine"}}
+    except OSError as error:
+        traceback.print_exc()
+        advice = "; free some space, or set `home` to a folder on a larger disk" if error.errno == errno.ENOSPC else ""
+        return {"error": {"type": "StageError", "message": f"{error}{advice}"}}
+    except Exception as error:  # noqa: BLE001  a stage may raise anything; it is told to the parent in words
+        traceback.print_exc()
+        return {"error": {"type": "StageError", "message": f"{type(error).__name__}: {error}"}}
+
+
+def main() -> None:
+    """Entry point of `python -m service.execution.child`."""
+    die_with_parent()
+    request = json.load(sys.stdin)
+    limit(request["memory_bytes"])
+    if not leave_network():
+        print("network namespace not available: this stage could reach the network", file=sys.stderr)
+    answer = perform(request)
+    Path(request["answer"]).write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

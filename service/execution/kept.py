@@ -1,0 +1,174 @@
+"""Stages done once: a stage is a function of its inputs' digests and its parameters; its outputs are kept under that key and looked up the next time.
+
+A finished stage is a folder that was renamed into place with `stage.json` inside, so a folder that is there is whole.
+Killing the process anywhere leaves only folders under `working/`, which the next start sweeps.
+"""
+
+import ast
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from config.digests import content_digest, file_sha256
+from config.errors import StageError
+from engines import toolchain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """A file or folder that a stage reads, with the digest that stands for it in the stage's key."""
+
+    path: Path
+    digest: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Input":
+        """An input outside the stage store, e.g. an evaluation text of the operator."""
+        return cls(path=path, digest=content_digest(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One output file of a stage."""
+
+    path: str  # relative to the stage's folder
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a stage left behind."""
+
+    key: str
+    folder: Path
+    result: dict[str, Any]
+    files: tuple[File, ...]
+    seconds: float  # that the work took when it was done
+
+    @property
+    def whole(self) -> Input:
+        """The folder of all output files."""
+        lines = "".join(f"{file.sha256}  {file.path}\n" for file in self.files)
+        return Input(path=self.folder / "files", digest=hashlib.sha256(lines.encode()).hexdigest())
+
+    def file(self, path: str | None = None) -> Input:
+        """One output file; without a name the one that the result calls `file`."""
+        name = path or str(self.result["file"])
+        found = next(file for file in self.files if file.path == name)
+        return Input(path=self.folder / "files" / name, digest=found.sha256)
+
+
+Inputs = Mapping[str, Input | Sequence[Input]]
+
+
+class StageStore:
+    """The folder of finished stages under the service's home."""
+
+    def __init__(self, home: Path) -> None:
+        self.finished = home / "stages"
+        self.working = home / "working"
+        self.logs = home / "logs"
+        for folder in (self.finished, self.working, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def look_up(self, key: str) -> Output | None:
+        """The finished stage of that key; one whose files are missing or of another size is discarded and None returned."""
+        folder = self.finished / key
+        try:
+            record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        output = Output(key=key, folder=folder, result=record["result"], files=tuple(File(**file) for file in record["files"]), seconds=record["seconds"])
+        if all((folder / "files" / file.path).is_file() and (folder / "files" / file.path).stat().st_size == file.bytes for file in output.files):
+            return output
+        shutil.rmtree(folder)
+        return None
+
+    @contextmanager
+    def workspace(self, key: str) -> Iterator[Path]:
+        """A folder to work in, with empty `files/` and `tmp/`; whatever is left of it is removed at the end."""
+        folder = self.working / f"{key[:16]}-{uuid.uuid4().hex[:8]}"
+        lock = folder.with_suffix(".lock")
+        with lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            try:
+                for part in ("files", "tmp"):
+                    (folder / part).mkdir(parents=True)
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+    def keep(self, key: str, workspace: Path, description: Mapping[str, Any], result: dict[str, Any], seconds: float) -> Output:
+        """Move the workspace's `files/` into the store, durably and all at once."""
+        files = tuple(
+            File(path=path.relative_to(workspace / "files").as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size)
+            for path in sorted((workspace / "files").rglob("*"))
+            if path.is_file()
+        )
+        shutil.rmtree(workspace / "tmp")
+        record = {**description, "key": key, "result": result, "files": [asdict(file) for file in files], "seconds": round(seconds, 3)}
+        with (workspace / "stage.json").open("w", encoding="utf-8") as file:
+            json.dump(record, file, indent=2, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            workspace.rename(self.finished / key)
+        except OSError:
+            # another process finished the same stage first; its outputs are as good as ours
+            if (existing := self.look_up(key)) is None:
+                raise
+            return existing
+        return Output(key=key, folder=self.finished / key, result=result, files=files, seconds=record["seconds"])
+
+    def _sweep(self) -> None:
+        for lock in self.working.glob("*.lock"):
+            with lock.open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # its owner is alive
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+
+def stage_key(function: str, inputs: Inputs, params: Mapping[str, Any]) -> str:
+    """sha256 over what decides a stage's outputs: function and its version, input digests, parameters, and the llama.cpp in use."""
+    digests = {name: value.digest if isinstance(value, Input) else [item.digest for item in value] for name, value in inputs.items()}
+    parts = {"function": function, "version": declared_version(function), "inputs": digests, "params": dict(params), "tools": toolchain.version()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def declared_version(function: str) -> int:
+    """The VERSION that a stage's module states, read from its source: importing it would load torch into the service."""
+    spec = importlib.util.find_spec(function.partition(":")[0])
+    if spec is None or spec.origin is None:
+        raise StageError(f"{function} names a module that does not exist")
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == "VERSION" for target in node.targets):
+            return int(ast.literal_eval(node.value))
+    raise StageError(f"{spec.origin} states no VERSION, so its outputs could not be kept")
+
+
+def disk_usage(folders: Sequence[Path]) -> int:
+    """Bytes on disk under these folders; a file with several names counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            try:
+                status = path.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # a working file that is gone again
+            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(seen.values())

@@ -1,0 +1,116 @@
+"""Runs a stage in this process or in one of its own, which gets no token, its limits, and an end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config import errors
+from config.errors import SluiceError, StageError
+from engines import toolchain
+from service.execution.kept import Input, Inputs
+
+LOG_TAIL = 1500  # characters of a dead stage's log that its error shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one stage process may use."""
+
+    seconds: float
+    memory_bytes: int | None
+    threads: int
+
+
+def run_here(function: Callable[..., dict[str, Any]], workspace: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a stage that needs the network inside the service process."""
+    return function(workspace / "files", **arguments)
+
+
+def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[str, Any], *, limits: Limits, log: Path) -> dict[str, Any]:
+    """Run a stage in a subprocess of its own. Raises the stage's own error, or StageError when it was killed or ran too long."""
+    answer = workspace / "answer.json"
+    request = {
+        "function": function,
+        "out": str(workspace / "files"),
+        "answer": str(answer),
+        "inputs": {name: str(value.path) if isinstance(value, Input) else [str(item.path) for item in value] for name, value in inputs.items()},
+        "params": dict(params),
+        "memory_bytes": limits.memory_bytes,
+    }
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.execution.child"],
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=stream,
+            env=_environment(workspace / "tmp", limits.threads),
+            cwd=workspace / "tmp",
+            start_new_session=True,
+            text=True,
+        )
+        try:
+            process.communicate(json.dumps(request), timeout=limits.seconds)
+        except subprocess.TimeoutExpired as error:
+            raise StageError(
+                f"{function} was stopped after {limits.seconds / 60:.0f} minutes; raise `stage_minutes` in the settings if it needs longer."
+            ) from error
+        finally:
+            _end_group(process)
+    if process.returncode != 0 or not answer.exists():
+        raise StageError(
+            f"{function} ended with {_ending(process.returncode)}. The end of its log, {log}:\n{log.read_text(encoding='utf-8', errors='replace')[-LOG_TAIL:]}"
+        )
+    reply = json.loads(answer.read_text(encoding="utf-8"))
+    answer.unlink()
+    if "error" in reply:
+        kind: type[SluiceError] = getattr(errors, reply["error"]["type"], StageError)
+        raise kind(reply["error"]["message"])
+    result: dict[str, Any] = reply["result"]
+    return result
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """Kill whatever the stage started and left running, and the stage itself."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name} (probably out of memory)" if name == "SIGKILL" else name
+
+
+def _environment(temporary: Path, threads: int) -> dict[str, str]:
+    """Only what a stage needs: nothing of the caller's environment that could hold a token."""
+    passed = {
+        name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SLUICE_LLAMA_CPP") if name in os.environ
+    }
+    return passed | {
+        "HOME": str(temporary),
+        "TMPDIR": str(temporary),
+        "MPLCONFIGDIR": str(temporary / "matplotlib"),  # its cache of fonts; it warns where it has no folder for that
+        "SLUICE_CACHE": str(toolchain.cache_root()),
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def now() -> float:
+    """Seconds of a clock that only goes forward."""
+    return time.monotonic()

@@ -1,0 +1,98 @@
+"""Where stages are carried out: each once, under the settings' limits, told to a listener; with or without a run in the database."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from config.errors import in_words
+from config.settings import Settings
+from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
+from service.execution.process import Limits, now, run_apart, run_here
+
+Ending = Literal["done", "reused", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that a person watching wants to see."""
+
+    stage: str
+    state: Literal["started", "done", "reused", "failed"]
+    seconds: float = 0.0
+    message: str = ""
+
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(kw_only=True)
+class Workbench:
+    """A stage store with the settings under which its stages run. What else is noted of them is a subclass's business."""
+
+    settings: Settings
+    stages: StageStore
+    listener: Listener = lambda event: None
+    digests: dict[Path, Input] = field(default_factory=dict)  # of the operator's data, read once
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the stages' logs."""
+        return self.stages.logs / "stages"
+
+    def apart(self, name: str, function: str, inputs: Inputs, /, *, threaded: bool = True, **params: Any) -> Output:
+        """The output of a stage function run in a process of its own, or the kept one. Raises the stage's error.
+
+        `threaded`: the function takes a number of threads. It changes the speed, not the work, so it stays out of the key.
+        """
+        limits = Limits(
+            seconds=self.settings.stage_minutes * 60,
+            memory_bytes=None if self.settings.memory_gib is None else int(self.settings.memory_gib * 2**30),
+            threads=self.settings.threads,
+        )
+        log = self.logs / f"{name.replace(' ', '-')}.log"
+        arguments = {**params, "threads": limits.threads} if threaded else params
+        return self._once(name, function, inputs, params, lambda workspace: run_apart(function, workspace, inputs, arguments, limits=limits, log=log))
+
+    def here(self, name: str, function: Callable[..., dict[str, Any]], params: Mapping[str, Any], /, **arguments: Any) -> Output:
+        """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""
+        return self._once(name, f"{function.__module__}:{function.__name__}", {}, params, lambda workspace: run_here(function, workspace, arguments))
+
+    def data(self, path: Path) -> Input:
+        """A file or folder of the operator as an input of stages."""
+        if path not in self.digests:
+            self.digests[path] = Input.of(path)
+        return self.digests[path]
+
+    def begun(self, name: str, key: str) -> int:
+        """Note that a stage was begun; the number to give to `ended`."""
+        self.listener(Event(stage=name, state="started"))
+        return 0
+
+    def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:
+        """Note how a stage ended: with its output and what it remarks on, or failed with a message."""
+        self.listener(Event(stage=name, state=state, seconds=seconds, message=message))
+
+    @contextmanager
+    def watching(self, workspace: Path) -> Iterator[None]:
+        """Around the work of a stage in its workspace."""
+        yield
+
+    def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
+        key = stage_key(function, inputs, params)
+        started = now()
+        number = self.begun(name, key)
+        if (kept := self.stages.look_up(key)) is not None:
+            self.ended(number, name, "reused", now() - started, output=kept, message=kept.result.get("remark") or "")
+            return kept
+        try:
+            with self.stages.workspace(key) as workspace, self.watching(workspace):
+                result = work(workspace)
+                seconds = now() - started
+                output = self.stages.keep(key, workspace, {"stage": name, "function": function, "params": dict(params)}, result, seconds)
+        except Exception as error:
+            self.ended(number, name, "failed", now() - started, message=in_words(error))
+            raise
+        self.ended(number, name, "done", seconds, output=output, message=output.result.get("remark") or "")
+        return output

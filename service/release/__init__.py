@@ -1,0 +1,1 @@
+"""The way of a release: its stages and how one run goes through them."""

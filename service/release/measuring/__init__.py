@@ -1,0 +1,1 @@
+"""How variants are measured: samples that grow until the gates are decided."""

@@ -1,0 +1,93 @@
+"""The report of a run: collects what was found, has the page made by a stage of its own, and finds it again."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from config.errors import SluiceError
+from config.settings import Settings
+from config.words import GateResult, Kind, Measurement, Verdict
+from publishers.naming import REPORT
+from publishers.report.figures import Position, Report, ReportedVariant
+from service.execution.kept import Inputs, Output
+from service.release.built import Built, weights
+from service.release.job import Job
+from service.release.publication import tools
+from service.runs.summary import remarks
+from service.store import Store, VariantRecord
+
+STAGE = "report"
+
+
+class NoReport(SluiceError):
+    """The run has no report, or it was removed."""
+
+
+def report(job: Job, built: Sequence[Built] = ()) -> Output:
+    """Make the page from the verdicts on record; without `built` variants, because a gate on the release blocked them all, it has no plots."""
+    files = [item.output.file() for item in built if item.variant.kind is Kind.GGUF]
+    inputs: Inputs = {"contents": []}
+    if files:
+        inputs = {"contents": [job.apart("contents", "builders.contents:describe", {"variants": files}, threaded=False).file()]}
+    return job.apart(STAGE, "publishers.report.page:write", inputs, threaded=False, figures=figures(job, built).as_json())
+
+
+def figures(job: Job, built: Sequence[Built]) -> Report:
+    """What the page says, from what the store keeps about the run: the same after a restart or a second publication."""
+    positions = {item.variant.tag: item.positions for item in built}
+    names = {item.variant.tag: weights(item.output)[0].path for item in built}
+    variants = tuple(_variant(record, names.get(record.variant.tag), positions.get(record.variant.tag, ())) for record in job.store.variants(job.run.id))
+    return Report(
+        release=job.run.release,
+        recipe_name=job.recipe.name,
+        recipe_digest=job.run.recipe_digest,
+        tools=tools(),
+        patches=job.store.patches(job.run.id),
+        variants=variants,
+        missing=None if built else _why_nothing(variants),
+    )
+
+
+def find(store: Store, settings: Settings, run: int) -> Path:
+    """The page of a run. Raises UnknownRun, NoReport."""
+    store.run(run)
+    made = next((stage for stage in store.stages(run) if stage.name == STAGE and stage.state in {"done", "reused"}), None)
+    path = settings.folder / "stages" / (made.key if made else "") / "files" / REPORT
+    if made is None or not path.is_file():
+        raise NoReport(f"Run {run} has no report. One is made when its variants have been judged; `sluice status {run}` shows how far it came.")
+    return path
+
+
+def _variant(record: VariantRecord, file: str | None, positions: Sequence[Position]) -> ReportedVariant:
+    return ReportedVariant(
+        tag=record.variant.tag,
+        kind=record.variant.kind,
+        file=file,
+        bytes=record.bytes,
+        bpw=record.bpw,
+        measurements=tuple(_finite(item) for item in record.measurements if math.isfinite(item.value)),
+        verdict=None if record.verdict is None else _told(record.verdict),
+        positions=tuple(positions),
+        remarks=tuple(remarks({item.name: item for item in record.measurements})),
+    )
+
+
+def _finite(item: Measurement) -> Measurement:
+    """JSON has no infinity. What was counted stands in the reasons, so the details stay out of the page."""
+    return replace(item, stderr=item.stderr if item.stderr is not None and math.isfinite(item.stderr) else None, details=())
+
+
+def _told(verdict: Verdict) -> Verdict:
+    return replace(verdict, results=tuple(_result(result) for result in verdict.results))
+
+
+def _result(result: GateResult) -> GateResult:
+    value, error = (number if number is not None and math.isfinite(number) else None for number in (result.value, result.stderr))
+    return replace(result, value=value, stderr=error)
+
+
+def _why_nothing(variants: Sequence[ReportedVariant]) -> str:
+    """In words, which gates on the release ended the run."""
+    reasons = dict.fromkeys(reason for item in variants if item.verdict is not None for reason in item.verdict.reasons)
+    return "A gate on the release itself blocked all variants before any was built, so there are no files to measure and nothing to plot. " + " ".join(reasons)

@@ -1,0 +1,270 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from config.errors import ConfigurationError, HubError, ToolError, UpstreamError
+from config.settings import Settings, Watched
+from service.api import create_app
+from service.api.errors import status_of
+from service.api.guard import MAX_BODY
+from service.api.tokens import create_token, revoke_token
+from service.store import Store
+from tests.service.helpers import SHA, queue_run
+
+SECRET = "the Hub's secrét"
+HOOK = "/webhooks/huggingface"
+CONTENT = {"event": {"action": "update", "scope": "repo.content"}, "repo": {"type": "model", "name": "upstream/model", "headSha": "f" * 40}}
+
+SETTINGS = Settings(
+    hub_endpoint="http://127.0.0.1:1",
+    namespace="ours",
+    webhook_secret=SecretStr(SECRET),
+    watch=(Watched(repo="upstream/model"), Watched(repo="upstream/other")),
+)
+
+
+@pytest.fixture
+def client(file_store: Store) -> Iterator[TestClient]:
+    with TestClient(create_app(file_store, SETTINGS), raise_server_exceptions=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bearer(file_store: Store) -> dict[str, str]:
+    return {"Authorization": f"Bearer {create_token(file_store, 'ci')}"}
+
+
+def hook(client: TestClient, payload: object, secret: str | None = SECRET) -> Any:
+    headers = {} if secret is None else {"X-Webhook-Secret": secret.encode()}
+    return client.post(HOOK, content=payload if isinstance(payload, bytes) else json.dumps(payload), headers=headers)
+
+
+def code(response: Any) -> str:
+    """The error's code, after a look at the rest of the body."""
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message", "request_id"}
+    assert body["error"]["request_id"] == response.headers["X-Request-Id"]
+    return body["error"]["code"]
+
+
+def test_health_needs_no_token(client: TestClient) -> None:
+    response = client.get("/api/v1/health")
+    assert response.status_code == 200
+    assert response.json() | {"version": ""} == {"status": "ok", "database": True, "version": ""}
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+def test_health_fails_with_the_database(client: TestClient, file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_store, "healthy", lambda: False)
+    response = client.get("/api/v1/health")
+    assert (response.status_code, response.json()["status"]) == (503, "failing")
+
+
+def test_the_api_documents_itself(client: TestClient) -> None:
+    described = client.get("/api/v1/openapi.json").json()
+    assert set(described["paths"]) == {
+        "/api/v1/health",
+        "/api/v1/runs",
+        "/api/v1/runs/{id}",
+        "/api/v1/runs/{id}/report",
+        "/api/v1/publications/{id}",
+        "/api/v1/publications/{id}/republish",
+        "/webhooks/huggingface",
+    }
+    assert "security" not in described["paths"]["/api/v1/health"]["get"]
+    assert described["paths"]["/api/v1/runs/{id}"]["get"]["security"] == [{"token": []}]
+    assert "RunSummary" in described["components"]["schemas"]
+    assert client.get("/api/v1/docs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/runs"), ("POST", "/runs"), ("GET", "/runs/1"), ("GET", "/runs/1/report"), ("GET", "/publications/1"), ("POST", "/publications/1/republish")],
+)
+def test_everything_else_needs_a_token_that_works(client: TestClient, file_store: Store, bearer: dict[str, str], method: str, path: str) -> None:
+    for headers in ({}, {"Authorization": "Bearer sluice_wrong"}, {"Authorization": bearer["Authorization"].replace("Bearer", "Basic")}):
+        response = client.request(method, f"/api/v1{path}", headers=headers)
+        assert (response.status_code, code(response), response.headers["WWW-Authenticate"]) == (401, "unauthorized", "Bearer")
+    revoke_token(file_store, "ci")
+    assert client.request(method, f"/api/v1{path}", headers=bearer).status_code == 401
+
+
+def test_runs_are_listed_by_page(client: TestClient, file_store: Store, bearer: dict[str, str]) -> None:
+    ids = [queue_run(file_store, f"upstream/{name}").id for name in "abc"]
+    first = client.get("/api/v1/runs?limit=2", headers=bearer).json()
+    assert [run["run"] for run in first["runs"]] == ids[:0:-1]
+    second = client.get(f"/api/v1/runs?limit=2&before={first['next']}", headers=bearer).json()
+    assert ([run["run"] for run in second["runs"]], second["next"]) == (ids[:1], None)
+    assert second["runs"][0]["release"] == {"repo": "upstream/a", "sha": SHA}
+    assert client.get("/api/v1/runs?state=done", headers=bearer).json()["runs"] == []
+    assert code(client.get("/api/v1/runs?limit=0", headers=bearer)) == "invalid"
+
+
+def test_a_run_is_told_as_its_summary(client: TestClient, file_store: Store, bearer: dict[str, str]) -> None:
+    run = queue_run(file_store)
+    body = client.get(f"/api/v1/runs/{run.id}", headers=bearer).json()
+    assert (body["run"], body["state"], body["release"]["repo"]) == (run.id, "queued", "upstream/model")
+    response = client.get("/api/v1/runs/99", headers=bearer)
+    assert (response.status_code, code(response)) == (404, "not_found")
+    assert code(client.get("/api/v1/runs/one", headers=bearer)) == "invalid"
+
+
+def test_a_publication_can_be_made_again(client: TestClient, file_store: Store, bearer: dict[str, str]) -> None:
+    run = queue_run(file_store)
+    file_store.lease("worker", seconds=60)
+    number = file_store.record_publication(run.id, repo="ours/m", revision="1" * 40, url="http://hub", files=["README.md"], manifest_digest="m", changed=True)
+    file_store.finish(run.id, state="done")
+    assert client.get(f"/api/v1/publications/{number}", headers=bearer).json()["repo"] == "ours/m"
+    for _ in range(2):
+        response = client.post(f"/api/v1/publications/{number}/republish", headers=bearer)
+        assert response.status_code == 202
+        assert (response.json()["run"], response.json()["state"]) == (run.id, "queued")
+        assert response.headers["Location"] == f"/api/v1/runs/{run.id}"
+    again = file_store.run(run.id)
+    assert (again.trigger, again.attempt) == ("republish", 2)
+    event = file_store.audit_events(subject=f"publication/{number}")[0]
+    assert (event.source, event.action, event.details) == ("api", "republish", {"token": "ci", "run": run.id})
+    assert code(client.post("/api/v1/publications/99/republish", headers=bearer)) == "not_found"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"repo": "https://huggingface.co/upstream/model"},
+        {"repo": "../secrets"},
+        {"repo": "upstream/model", "revision": "../main"},
+        {"repo": "upstream/model", "recipe": "/etc/passwd.yaml"},
+        {"repo": "upstream/model", "recipe": "passwd.yaml"},
+        {"repo": "upstream/model", "namespace": "theirs"},
+        {},
+        [],
+        "upstream/model",
+    ],
+)
+def test_a_run_request_names_a_repo_and_nothing_dangerous(client: TestClient, bearer: dict[str, str], body: object) -> None:
+    response = client.post("/api/v1/runs", json=body, headers=bearer)
+    assert (response.status_code, code(response)) == (422, "invalid")
+
+
+def test_a_run_request_that_is_no_json_is_refused(client: TestClient, bearer: dict[str, str]) -> None:
+    response = client.post("/api/v1/runs", content=b"{repo", headers={**bearer, "Content-Type": "application/json"})
+    assert (response.status_code, code(response)) == (422, "invalid")
+
+
+def test_an_unknown_recipe_is_refused(client: TestClient, bearer: dict[str, str]) -> None:
+    response = client.post("/api/v1/runs", json={"repo": "upstream/model", "recipe": "nosuch"}, headers=bearer)
+    assert (response.status_code, code(response)) == (422, "unusable_recipe")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(UpstreamError("gated"), 409), (HubError("down"), 502), (ConfigurationError("no such recipe"), 422), (ToolError("missing"), 500)],
+)
+def test_expected_errors_have_their_status(error: Exception, expected: int) -> None:
+    assert status_of(error)[0] == expected
+
+
+def test_every_error_has_the_one_body(client: TestClient) -> None:
+    assert [code(client.get("/nowhere")), code(client.delete("/api/v1/health"))] == ["not_found", "method_not_allowed"]
+
+
+def test_a_bug_is_told_without_details(client: TestClient, file_store: Store, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise RuntimeError("hf_" + "a" * 34)
+
+    monkeypatch.setattr(file_store, "runs", fail)
+    response = client.get("/api/v1/runs", headers=bearer)
+    assert (response.status_code, code(response)) == (500, "internal")
+    assert "hf_" not in response.text
+
+
+def test_a_body_is_limited_announced_or_not(client: TestClient, file_store: Store) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(MAX_BODY // 1024 + 1):
+            yield b" " * 1024
+
+    for content in (b" " * (MAX_BODY + 1), chunks()):
+        response = client.post(HOOK, content=content, headers={"X-Webhook-Secret": SECRET.encode()})
+        assert (response.status_code, code(response)) == (413, "too_large")
+    assert hook(client, json.dumps(CONTENT).encode().ljust(MAX_BODY)).status_code == 202
+    assert len(file_store.hints()) == 1
+
+
+def test_a_slow_body_is_given_up(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.api.guard.BODY_SECONDS", 0.05)
+
+    async def dawdle() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(1)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(file_store, SETTINGS))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as asking:
+            return await asking.post(HOOK, content=dawdle())
+
+    response = asyncio.run(ask())
+    assert (response.status_code, code(response)) == (408, "too_slow")
+
+
+def test_a_webhook_leaves_a_hint_once(client: TestClient, file_store: Store) -> None:
+    for _ in range(3):  # replayed
+        response = hook(client, CONTENT)
+        assert (response.status_code, response.json()) == (202, {"status": "accepted"})
+    (hint,) = file_store.hints()
+    assert (hint.repo, hint.source) == ("upstream/model", "webhook")
+    assert file_store.runs() == ()  # the sha of the payload is not believed
+
+
+@pytest.mark.parametrize("secret", [None, "", "wrong", SECRET + "x", SECRET[:-1]])
+def test_a_webhook_without_the_secret_is_refused(client: TestClient, file_store: Store, secret: str | None) -> None:
+    response = hook(client, CONTENT, secret)
+    assert (response.status_code, code(response)) == (401, "unauthorized")
+    assert file_store.hints() == ()
+
+
+@pytest.mark.parametrize("configured", [None, SecretStr("")])
+def test_without_a_configured_secret_no_webhook_is_taken(file_store: Store, configured: SecretStr | None) -> None:
+    with TestClient(create_app(file_store, SETTINGS.with_(webhook_secret=configured))) as client:
+        for secret in (None, ""):
+            response = hook(client, CONTENT, secret)
+            assert (response.status_code, code(response)) == (503, "webhooks_off")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"{", b"null", b"[]", b'"text"', b"[" * 100_000, b'{"a":' * 40_000])
+def test_a_webhook_that_is_no_json_object_is_refused(client: TestClient, garbage: bytes) -> None:
+    response = hook(client, garbage)
+    assert (response.status_code, code(response)) == (400, "invalid")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"repo": {"type": "model", "name": "stranger/model"}},
+        {"repo": {"type": "dataset", "name": "upstream/model"}},
+        {"repo": {"type": "model", "name": ["upstream/model"]}},
+        {"repo": "upstream/model"},
+        {"repo": None},
+        {"event": {"action": "update", "scope": "repo.config"}},
+        {"event": {"action": "create", "scope": "discussion.comment"}},
+        {"event": {"action": "update", "scope": "repo.contentious"}},
+        {"event": {"scope": {"repo": "content"}}},
+        {"event": []},
+    ],
+)
+def test_what_a_webhook_says_about_anything_else_is_ignored(client: TestClient, file_store: Store, changes: dict[str, object]) -> None:
+    response = hook(client, {**CONTENT, **changes})
+    assert (response.status_code, response.json()) == (200, {"status": "ignored"})
+    assert file_store.hints() == ()
+
+
+def test_unknown_parts_of_the_content_are_content(client: TestClient, file_store: Store) -> None:
+    assert hook(client, {**CONTENT, "event": {"action": "new", "scope": "repo.content.future"}, "updatedRefs": "?"}).status_code == 202
+    assert len(file_store.hints()) == 1

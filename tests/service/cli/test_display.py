@@ -1,0 +1,127 @@
+import io
+
+from rich.console import Console
+
+from service.cli.display import progress, show_run
+from service.execution.workbench import Event
+
+SUMMARY = {
+    "run": 7,
+    "release": {"repo": "upstream/tiny", "sha": "a" * 40},
+    "state": "done",
+    "error": None,
+    "disk_high_water": 42_000_000,
+    "patches": [
+        {"fix": "single-bos", "file": "tokenizer_config.json", "reason": "one is enough"},
+        {"fix": "single-bos", "file": "chat_template.jinja", "reason": "one is enough"},
+    ],
+    "variants": [
+        {
+            "tag": "Q4_K_M",
+            "file": "tiny-Q4_K_M.gguf",
+            "bytes": 2_375_072,
+            "bpw": 5.17,
+            "kld": {"mean": 0.00494, "stderr": 0.00067, "p999": 0.502, "max": 0.9},
+            "same_top": 0.975,
+            "mmlu": {"accuracy": 1.0, "stderr": 0.0012, "n": 800},
+            "flips": 3,
+            "efficiency": 31577.99,
+            "verdict": "passed",
+            "reasons": [],
+        },
+        {
+            "tag": "[red]x",
+            "file": None,
+            "bytes": None,
+            "bpw": None,
+            "kld": {"mean": None, "stderr": None, "p999": None, "max": None},
+            "same_top": None,
+            "mmlu": {"accuracy": None, "stderr": None, "n": None},
+            "flips": None,
+            "efficiency": None,
+            "verdict": "failed",
+            "reasons": ["kld.mean is [bold]0.43[/], at most 0.15 is allowed.", "Another reason."],
+        },
+    ],
+    "publications": [{"repo": "acme/tiny-GGUF", "revision": "b" * 40, "url": "http://hub/acme/tiny-GGUF", "files": ["README.md"]}],
+}
+
+
+def shown(width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    show_run(console, SUMMARY)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_run_is_shown_with_figures_reasons_and_repos() -> None:
+    text = shown(200)
+    for part in (
+        "Q4_K_M",
+        "2.38 MB",
+        "0.00494",
+        "± 0.00067",
+        "97.50%",
+        "100.00%",
+        "31,578",
+        "passed",
+        "blocked",
+        "Another reason.",
+        "42.00 MB",
+        "one is enough",
+    ):
+        assert part in text
+    assert "acme/tiny-GGUF, 1 file at bbbbbbbbbbbb: http://hub/acme/tiny-GGUF" in text
+    assert text.count("one is enough") == 1, "one row for each fix, not for each file"
+
+
+PLANNED = {
+    **SUMMARY["variants"][0],  # type: ignore[index, dict-item]
+    "tag": "UD-Q4_K_XL",
+    "plan": {
+        "predicted": 0.00158, "predicted_stderr": 0.00007, "measured": 0.00494, "factor": 3.1265, "stock": 0.00988, "replaced": False, "remarks": ["[b]off[/]"],
+    },
+}  # fmt: skip
+
+
+def test_a_plan_is_shown_beside_its_measurement() -> None:
+    console = Console(file=io.StringIO(), width=84, highlight=False)
+    show_run(console, {**SUMMARY, "variants": [PLANNED]})
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert "look twice UD-Q4_K_XL: [b]off[/]" in text
+    (row,) = [line.split() for line in text.partition("Planned mixes")[2].splitlines() if "UD-Q4_K_XL" in line and "0.00158" in line]
+    assert row == ["UD-Q4_K_XL", "0.00158", "0.00494", "3.13", "0.00988", "50%"]
+    rows = [line for line in text.partition("Planned mixes")[0].splitlines() if line.strip().startswith("UD-Q4_K_XL")]
+    assert "2.38 MB" in rows[0], "the whole row fits into 84 columns"
+    assert rows[0].rstrip().endswith("passed")
+
+
+def test_without_plans_there_is_no_table_of_them() -> None:
+    assert "Planned mixes" not in shown(200)
+
+
+def test_a_narrow_terminal_cuts_no_figure() -> None:
+    text = shown(80)
+    assert "…" not in text
+    assert "± 0.00067" in text
+    assert "blocked [red]x: kld.mean is [bold]0.43[/], at most 0.15 is allowed. Another reason." in " ".join(text.split())
+
+
+def test_markup_of_strangers_is_text() -> None:
+    assert "[red]x" in shown(200)
+    assert "[bold]0.43[/]" in shown(200)
+
+
+def test_no_line_is_wider_than_the_terminal() -> None:
+    for width in (80, 100, 139, 200):
+        lines = [line for line in shown(width).splitlines() if not line.startswith("published")]
+        assert max(map(len, lines)) <= width
+
+
+def test_headless_progress_is_one_line_for_each_finished_stage() -> None:
+    console = Console(file=io.StringIO(), width=200, highlight=False)
+    with progress(console) as listener:
+        listener(Event(stage="convert", state="started"))
+        listener(Event(stage="convert", state="done", seconds=1.25))
+        listener(Event(stage="measure Q4_0", state="failed", seconds=2.0, message="out of [memory]"))
+    assert console.file.getvalue().splitlines() == ["✓     1.2 s  convert", "✗     2.0 s  measure Q4_0  out of [memory]"]  # type: ignore[attr-defined]

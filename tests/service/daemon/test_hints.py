@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import pytest
+
+from config.errors import ConfigurationError, HubError, UpstreamError
+from config.settings import Settings, Watched
+from service.daemon import hints
+from service.daemon.hints import ATTEMPTS, take_hints
+from service.hubclient import connect
+from service.release.queueing import queue_release
+from service.store import Store
+from tests.service.conftest import Upstream
+
+
+def hinted(store: Store, settings: Settings, repo: str = "upstream/model", source: str = "poll") -> None:
+    """Give a hint and have it looked at."""
+    store.put_hint(repo, source)
+    take_hints(store, settings, connect(settings))
+
+
+def test_a_hint_queues_the_commit_that_the_hub_names(file_store: Store, upstream: Upstream) -> None:
+    sha = upstream.release()
+    hinted(file_store, upstream.settings, source="webhook")
+    (run,) = file_store.runs()
+    assert (run.release.repo, run.release.sha) == ("upstream/model", sha)
+    assert (run.state, run.trigger, run.namespace, run.private) == ("queued", "webhook", "ours", False)
+    assert run.recipe.endswith("small.yaml")
+    assert file_store.hints() == ()
+
+
+def test_a_commit_is_queued_once_and_the_next_one_too(file_store: Store, upstream: Upstream) -> None:
+    for source in ("poll", "webhook", "poll"):
+        hinted(file_store, upstream.settings, source=source)
+    assert len(file_store.runs()) == 1
+    upstream.release()
+    hinted(file_store, upstream.settings)
+    assert len(file_store.runs()) == 2
+
+
+def test_only_the_watched_branch_counts(file_store: Store, upstream: Upstream) -> None:
+    upstream.author.create_branch("upstream/model", branch="stable")
+    settings = upstream.settings.with_(watch=(upstream.settings.watch[0].model_copy(update={"revision": "stable"}),))
+    hinted(file_store, settings)
+    upstream.release()
+    hinted(file_store, settings)
+    assert len(file_store.runs()) == 1
+
+
+def test_a_repo_may_be_watched_with_two_recipes(file_store: Store, upstream: Upstream, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text((tmp_path / "small.yaml").read_text().replace("Q4_0", "Q8_0"))
+    hinted(file_store, upstream.settings.with_(watch=(*upstream.settings.watch, Watched(repo="upstream/model", recipe=str(other)))))
+    assert sorted(Path(run.recipe).name for run in file_store.runs()) == ["other.yaml", "small.yaml"]
+
+
+def test_what_is_private_upstream_is_published_privately(file_store: Store, upstream: Upstream) -> None:
+    upstream.release("upstream/hidden", private=True)
+    hinted(file_store, upstream.settings.with_(watch=(Watched(repo="upstream/hidden", recipe=upstream.settings.watch[0].recipe),)), "upstream/hidden")
+    assert file_store.runs()[0].private
+    hinted(file_store, upstream.settings.with_(private=True))
+    assert file_store.runs()[0].private
+
+
+def test_a_hub_that_is_down_is_asked_again_later(file_store: Store, upstream: Upstream) -> None:
+    hinted(file_store, upstream.settings.with_(hub_endpoint="http://127.0.0.1:1"))
+    (hint,) = file_store.hints()
+    assert hint.attempts == 1
+    assert "cannot be reached" in hint.error
+    assert 0 < (hint.due - hint.created).total_seconds() <= hints.FIRST_DELAY + 5
+    assert [event.action for event in file_store.audit_events(subject="repo/upstream/model")] == ["deferred"]
+    take_hints(file_store, upstream.settings, connect(upstream.settings))
+    assert file_store.runs() == ()  # not yet
+    hinted(file_store, upstream.settings)
+    assert len(file_store.runs()) == 1
+    assert file_store.hints() == ()
+
+
+def test_the_waits_grow_up_to_a_limit(file_store: Store, upstream: Upstream) -> None:
+    settings = upstream.settings.with_(watch=(Watched(repo="upstream/nowhere", recipe=upstream.settings.watch[0].recipe),))
+    waits = []
+    for _ in range(10):
+        hinted(file_store, settings, "upstream/nowhere")
+        (hint,) = file_store.hints()
+        waits.append((hint.due - hint.created).total_seconds())
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(hints.LONGEST_DELAY, abs=30)
+
+
+def test_one_repo_in_trouble_does_not_hold_up_the_others(file_store: Store, upstream: Upstream) -> None:
+    recipe = upstream.settings.watch[0].recipe
+    settings = upstream.settings.with_(
+        watch=(Watched(repo="upstream/nowhere", recipe=recipe), Watched(repo="upstream/badly-cooked", recipe="/no/recipe.yaml"), *upstream.settings.watch)
+    )
+    for repo in ("upstream/nowhere", "upstream/badly-cooked", "upstream/model"):
+        file_store.put_hint(repo, "poll")
+    take_hints(file_store, settings, connect(settings))
+    assert len(file_store.runs()) == 1
+    errors = {hint.repo: hint.error for hint in file_store.hints()}
+    assert "does not exist" in errors["upstream/nowhere"]
+    assert "/no/recipe.yaml does not exist" in errors["upstream/badly-cooked"]
+
+
+def test_even_a_bug_defers_only_its_hint(file_store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(hints, "queue_release", fail)
+    hinted(file_store, upstream.settings)
+    assert file_store.hints()[0].error == "KeyError: 'surprise'"
+
+
+def test_a_hint_about_a_repo_that_is_no_longer_watched_is_dropped(file_store: Store, upstream: Upstream) -> None:
+    hinted(file_store, upstream.settings.with_(watch=()))
+    assert (file_store.hints(), file_store.runs()) == ((), ())
+
+
+def test_hints_give_up_on_a_run_that_keeps_failing(file_store: Store, upstream: Upstream) -> None:
+    for _ in range(ATTEMPTS + 2):
+        hinted(file_store, upstream.settings)
+        if run := file_store.lease("worker", seconds=60):
+            file_store.finish(run.id, state="failed", error="no disk")
+    (run,) = file_store.runs()
+    assert (run.state, run.attempt) == ("failed", ATTEMPTS)
+
+
+def test_a_request_that_cannot_be_met_is_explained(file_store: Store, upstream: Upstream) -> None:
+    settings = upstream.settings
+    wanted = {"repo": "upstream/model", "revision": "main", "recipe": settings.watch[0].recipe, "trigger": "api"}
+    for changes, error in (
+        ({"repo": "upstream/nowhere"}, UpstreamError),
+        ({"revision": "nowhere"}, UpstreamError),
+        ({"recipe": "nosuch"}, ConfigurationError),
+    ):
+        with pytest.raises(error):
+            queue_release(file_store, settings, connect(settings), **{**wanted, **changes})
+    for wrong in (settings.with_(hub_token=None), settings.with_(hub_endpoint="http://127.0.0.1:1")):
+        with pytest.raises(HubError):
+            queue_release(file_store, wrong, connect(wrong), **wanted)
+    assert file_store.runs() == ()

@@ -1,0 +1,175 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from config.errors import StageError, UpstreamError
+from service.execution import kept as kept_outputs
+from service.execution import process
+from service.execution.kept import Input, Inputs, StageStore, declared_version, disk_usage, stage_key
+from service.execution.process import Limits, run_apart
+
+ROOT = Path(__file__).parents[3]
+FUNCTIONS = "tests.service.stage_functions"
+LIMITS = Limits(seconds=60, memory_bytes=None, threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = process._environment
+    monkeypatch.setattr(process, "_environment", lambda folder, threads: real(folder, threads) | {"PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StageStore:
+    return StageStore(tmp_path / "home")
+
+
+def run(store: StageStore, function: str, inputs: Inputs | None = None, limits: Limits = LIMITS, **params: object) -> dict[str, object]:
+    with store.workspace("0" * 64) as workspace:
+        return run_apart(f"{FUNCTIONS}:{function}", workspace, inputs or {}, params, limits=limits, log=store.logs / "stage.log")
+
+
+def test_a_finished_stage_is_found_again_with_its_files(store: StageStore, tmp_path: Path) -> None:
+    source = tmp_path / "text"
+    source.write_text("ab")
+    inputs = {"text": Input.of(source)}
+    key = stage_key(f"{FUNCTIONS}:shout", inputs, {"times": 2})
+    assert store.look_up(key) is None
+    with store.workspace(key) as workspace:
+        result = run_apart(f"{FUNCTIONS}:shout", workspace, inputs, {"times": 2}, limits=LIMITS, log=store.logs / "stage.log")
+        kept = store.keep(key, workspace, {"stage": "shout"}, result, 1.0)
+    found = store.look_up(key)
+    assert found == kept
+    assert found is not None
+    assert found.file().path.read_text() == "ABAB"
+    assert [file.path for file in found.files] == ["sub/shout.txt"]
+    assert list(store.working.iterdir()) == []
+
+
+def test_the_key_follows_content_params_and_version_but_not_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
+    one.write_text("x")
+    same.write_text("x")
+    other.write_text("y")
+    function = f"{FUNCTIONS}:shout"
+
+    def key(path: Path, times: int) -> str:
+        return stage_key(function, {"text": Input.of(path)}, {"times": times})
+
+    assert key(one, 1) == key(same, 1)
+    assert len({key(one, 1), key(other, 1), key(one, 2)}) == 3
+    before = key(one, 1)
+    monkeypatch.setattr(kept_outputs, "declared_version", lambda _: 4)
+    assert key(one, 1) != before
+    assert declared_version(function) == 3
+
+
+def test_a_stage_with_a_missing_file_is_not_reused(store: StageStore, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a")
+    with store.workspace("k" * 64) as workspace:
+        result = run_apart(f"{FUNCTIONS}:shout", workspace, {"text": Input.of(tmp_path / "text")}, {"times": 1}, limits=LIMITS, log=store.logs / "l.log")
+        kept = store.keep("k" * 64, workspace, {}, result, 0.1)
+    kept.file().path.unlink()
+    assert store.look_up("k" * 64) is None
+    assert not kept.folder.exists()
+
+
+def test_the_stage_s_own_error_arrives_and_nothing_half_written_stays(store: StageStore) -> None:
+    with pytest.raises(UpstreamError, match="the model is broken; use another"):
+        run(store, "refuse")
+    assert list(store.working.iterdir()) == []
+    assert list(store.finished.iterdir()) == []
+
+
+def test_an_unexpected_error_names_itself(store: StageStore) -> None:
+    with pytest.raises(StageError, match="KeyError: 'missing'"):
+        run(store, "stumble")
+
+
+def test_a_full_disk_is_told_with_what_to_do(store: StageStore) -> None:
+    with pytest.raises(StageError, match="No space left on device; free some space, or set `home`"):
+        run(store, "fill_the_disk")
+
+
+def test_a_killed_stage_is_told_with_its_log(store: StageStore) -> None:
+    with pytest.raises(StageError, match=r"(?s)SIGKILL \(probably out of memory\).*about to die"):
+        run(store, "die")
+
+
+def test_a_stage_that_runs_too_long_is_stopped(store: StageStore) -> None:
+    started = time.monotonic()
+    with pytest.raises(StageError, match="raise `stage_minutes`"):
+        run(store, "sleep", limits=Limits(seconds=1, memory_bytes=None, threads=1))
+    assert time.monotonic() - started < 30
+
+
+def test_a_result_that_is_not_finite_is_refused(store: StageStore) -> None:
+    with pytest.raises(StageError, match="not JSON compliant"):
+        run(store, "not_a_number")
+
+
+def test_memory_is_limited(store: StageStore) -> None:
+    with pytest.raises(StageError, match="out of memory"):
+        run(store, "allocate", limits=Limits(seconds=60, memory_bytes=2**30, threads=1), size=2**31)
+
+
+def test_a_stage_sees_no_token(store: StageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "SLUICE_HUB_TOKEN", "SLUICE_WEBHOOK_SECRET", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hf_secret")
+    seen = run(store, "environment")["environment"]
+    assert isinstance(seen, dict)
+    assert "hf_secret" not in seen.values()
+    assert seen["HF_HUB_OFFLINE"] == "1"
+    assert seen["HOME"] != os.environ["HOME"]
+
+
+def test_a_stage_has_no_network(store: StageStore) -> None:
+    allowed = subprocess.run(
+        [sys.executable, "-c", "from service.execution.child import leave_network; raise SystemExit(not leave_network())"], check=False, cwd=ROOT
+    )
+    if allowed.returncode:
+        pytest.skip("this kernel allows no network namespaces here")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer = run(store, "connect", port=server.getsockname()[1])
+    assert answer["connected"] is False
+
+
+def test_leftovers_of_a_killed_process_are_swept_and_those_of_a_living_one_are_not(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from service.execution.kept import StageStore
+with StageStore(Path({str(home)!r})).workspace("a" * 64) as folder:
+    (folder / "files" / "big").write_bytes(b"0" * 1000)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        store = StageStore(home)
+        assert len(list(store.working.glob("*/files/big"))) == 1
+        process.kill()
+    StageStore(home)
+    assert list(store.working.iterdir()) == []
+
+
+def test_disk_usage_counts_a_hard_linked_file_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(os.urandom(100_000))
+    once = disk_usage([tmp_path])
+    os.link(tmp_path / "a", tmp_path / "b")
+    assert disk_usage([tmp_path]) == once >= 100_000
+
+
+def test_stage_record_says_what_was_done(store: StageStore) -> None:
+    with store.workspace("r" * 64) as workspace:
+        kept = store.keep("r" * 64, workspace, {"stage": "x", "function": "f", "params": {"a": 1}}, {"bytes": 0}, 2.5)
+    record = json.loads((kept.folder / "stage.json").read_text())
+    assert record == {"stage": "x", "function": "f", "params": {"a": 1}, "key": "r" * 64, "result": {"bytes": 0}, "files": [], "seconds": 2.5}

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from config.errors import UpstreamError
+from config.settings import Settings
+from service.execution import process
+from service.execution.kept import StageStore
+from service.execution.workbench import Event, Workbench
+
+FUNCTIONS = "tests.service.stage_functions"
+
+
+@pytest.fixture
+def told() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def bench(tmp_path: Path, told: list[Event], monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    real = process._environment
+    monkeypatch.setattr(process, "_environment", lambda folder, threads: real(folder, threads) | {"PYTHONPATH": str(Path(__file__).parents[3])})
+    settings = Settings(home=tmp_path / "home")
+    return Workbench(settings=settings, stages=StageStore(settings.folder), listener=told.append)
+
+
+def test_a_stage_is_done_once_and_found_again_without_a_database(bench: Workbench, told: list[Event], tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("ab")
+    inputs = {"text": bench.data(tmp_path / "text")}
+    first, again = (bench.apart("shout", f"{FUNCTIONS}:shout", inputs, threaded=False, times=2) for _ in range(2))
+    assert first == again
+    assert first.file().path.read_text() == "ABAB"
+    assert [(event.stage, event.state) for event in told] == [("shout", "started"), ("shout", "done"), ("shout", "started"), ("shout", "reused")]
+    other = bench.apart("shout", f"{FUNCTIONS}:shout", inputs, threaded=False, times=3)
+    assert other.key != first.key
+    assert not list((tmp_path / "home").glob("*.db"))
+
+
+def test_a_stage_that_fails_is_told_and_leaves_nothing(bench: Workbench, told: list[Event]) -> None:
+    with pytest.raises(UpstreamError, match="use another"):
+        bench.apart("refuse", f"{FUNCTIONS}:refuse", {}, threaded=False)
+    assert (told[-1].state, told[-1].message) == ("failed", "the model is broken; use another")
+    assert not list(bench.stages.finished.iterdir())
+    assert not list(bench.stages.working.iterdir())
+
+
+def test_what_a_stage_remarks_on_is_told_each_time(bench: Workbench, told: list[Event]) -> None:
+    for _ in range(2):
+        bench.apart("remark", f"{FUNCTIONS}:remark", {}, threaded=False)
+    assert [(event.state, event.message) for event in told if event.state != "started"] == [(state, "done in another way") for state in ("done", "reused")]

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+
+from config.words import Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict
+from service.runs.summary import summary
+from service.store import Store, UnknownRun
+from tests.service.helpers import SHA, queue_run
+
+MEASURED = (
+    Measurement(name="kld.mean", value=0.0237, unit="nats", stderr=0.0004, n=10_000),
+    Measurement(name="kld.p999", value=1.5, unit="nats"),
+    Measurement(name="kld.max", value=9.25, unit="nats"),
+    Measurement(name="same_top", value=0.93, unit="share", stderr=0.002),
+    Measurement(name="mmlu.accuracy", value=0.71, unit="share", stderr=0.01, n=400),
+    Measurement(name="flips", value=12.0, unit="count", n=400),
+    Measurement(name="efficiency", value=2.94, unit="points/GB"),
+)
+
+
+def test_a_run_that_has_not_begun_has_nothing(file_store: Store) -> None:
+    run = queue_run(file_store)
+    assert summary(file_store, run.id) == {
+        "run": run.id,
+        "release": {"repo": "upstream/model", "sha": SHA},
+        "recipe": "default",
+        "state": "queued",
+        "error": None,
+        "disk_high_water": None,
+        "stages": [],
+        "patches": [],
+        "variants": [],
+        "publications": [],
+    }
+
+
+def test_a_finished_run_is_told_whole(file_store: Store) -> None:
+    run = queue_run(file_store).id
+    file_store.lease("worker", seconds=60)
+    file_store.stage_finished(file_store.stage_started(run, "fix", "k"), state="done", seconds=1.25)
+    file_store.record_patches(run, [Patch(fix="eos", version=1, file="config.json", key="eos_token_id", reason="The turn must end.", before=1, after=2)])
+    passed = Verdict(tag="Q4_K_M", outcome=Outcome.PASSED, reasons=(), results=())
+    file_store.record_variant(
+        run,
+        variant=Variant(tag="Q4_K_M", kind=Kind.GGUF),
+        file="m-Q4_K_M.gguf",
+        bytes=100,
+        bpw=4.8,
+        measurements=MEASURED,
+        verdict=passed,
+        position=0,
+        samples=[Sample(basis={"kld": "text"}), Sample(basis={"mmlu": "questions"}, answers={"calendar": "7210"})],
+    )
+    number = file_store.record_publication(run, repo="ours/m-GGUF", revision="f" * 40, url="http://hub", files=["README.md"], manifest_digest="m", changed=True)
+    file_store.finish(run, state="done", disk_high_water=2**40)
+    told = summary(file_store, run)
+    json.dumps(told, allow_nan=False)
+    assert (told["state"], told["disk_high_water"]) == ("done", 2**40)
+    assert told["stages"] == [{"name": "fix", "state": "done", "seconds": 1.25}]
+    assert told["patches"] == [{"fix": "eos", "file": "config.json", "key": "eos_token_id", "before": 1, "after": 2, "reason": "The turn must end."}]
+    assert told["variants"] == [
+        {
+            "tag": "Q4_K_M",
+            "file": "m-Q4_K_M.gguf",
+            "bytes": 100,
+            "bpw": 4.8,
+            "kld": {"mean": 0.0237, "stderr": 0.0004, "p999": 1.5, "max": 9.25},
+            "same_top": 0.93,
+            "mmlu": {
+                "accuracy": 0.71,
+                "stderr": 0.01,
+                "n": 400,
+                "subjects": {"calendar": {"questions": 4, "right": 2, "reference": 2, "wins": 1, "losses": 1}},
+            },
+            "flips": 12,
+            "efficiency": 2.94,
+            "verdict": "passed",
+            "reasons": [],
+            "waivers": [],
+            "plan": None,
+        }
+    ]
+    assert told["publications"] == [{"id": number, "repo": "ours/m-GGUF", "revision": "f" * 40, "url": "http://hub", "files": ["README.md"]}]
+
+
+def test_what_was_not_measured_is_null(store: Store) -> None:
+    run = queue_run(store).id
+    error = Verdict(tag="Q2_K", outcome=Outcome.ERROR, reasons=("kld.mean is missing",), results=())
+    endless = (Measurement(name="kld.max", value=float("inf"), unit="nats"), Measurement(name="kld.mean", value=float("nan"), unit="nats", stderr=float("nan")))
+    store.record_variant(run, variant=Variant(tag="Q2_K", kind=Kind.GGUF), file=None, bytes=None, bpw=None, measurements=endless, verdict=error, position=0)
+    (variant,) = summary(store, run)["variants"]
+    assert variant["kld"] == {"mean": None, "stderr": None, "p999": None, "max": None}
+    assert variant["mmlu"] == {"accuracy": None, "stderr": None, "n": None, "subjects": {}}
+    assert (variant["same_top"], variant["flips"], variant["efficiency"], variant["file"]) == (None, None, None, None)
+    assert (variant["verdict"], variant["reasons"]) == ("error", ["kld.mean is missing"])
+
+
+def test_a_plan_stands_beside_what_came_of_it(store: Store) -> None:
+    run = queue_run(store).id
+    planned = (
+        Measurement(name="plan.predicted", value=0.002, unit="nats", stderr=0.0001),
+        Measurement(name="plan.measured", value=0.005, unit="nats", stderr=0.0002, n=100),
+        Measurement(name="plan.error", value=2.5, unit="ratio", stderr=0.2, details=("far off",)),
+        Measurement(name="plan.stock", value=0.004, unit="nats", stderr=0.0002, n=100),
+        Measurement(name="plan.replaced", value=1, unit="count", n=1, details=("replaced",)),
+    )
+    variant = Variant(tag="UD-Q4_K_XL", kind=Kind.GGUF)
+    store.record_variant(run, variant=variant, file="m", bytes=1, bpw=4.0, measurements=planned, verdict=None, position=0)
+    assert summary(store, run)["variants"][0]["plan"] == {
+        "predicted": 0.002,
+        "predicted_stderr": 0.0001,
+        "measured": 0.005,
+        "factor": 2.5,
+        "stock": 0.004,
+        "replaced": True,
+        "remarks": ["far off", "replaced"],
+    }
+
+
+def test_an_unknown_run_has_no_summary(file_store: Store) -> None:
+    with pytest.raises(UnknownRun):
+        summary(file_store, 7)
