@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config.errors import in_words
+from config.progress import Progress
 from config.settings import Settings
 from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
 from service.execution.process import Limits, now, run_apart, run_here
@@ -19,9 +20,11 @@ class Event:
     """Something that a person watching wants to see."""
 
     stage: str
-    state: Literal["started", "done", "reused", "failed"]
-    seconds: float = 0.0
+    state: Literal["started", "progressed", "done", "reused", "failed"]
+    seconds: float = 0.0  # since the stage was begun
     message: str = ""
+    progress: Progress | None = None  # of one that progressed
+    estimate: float | None = None  # of one that started: the seconds that it is expected to take
 
 
 Listener = Callable[[Event], None]
