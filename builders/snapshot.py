@@ -102,6 +102,12 @@ def shapes(api: HfApi, release: Release, paths: Iterable[str]) -> dict[str, tupl
     return found
 
 
+def download(api: HfApi, release: Release, path: str, folder: Path) -> Path:
+    """One file of the release in `folder`; where it lies there. Raises as `fetch` does."""
+    with _in_words(api, release.repo, release.sha, path):
+        return Path(api.hf_hub_download(release.repo, path, revision=release.sha, local_dir=folder))
+
+
 def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:
     """Download the release into `out`: configuration, tokenizer, template, terms, README and safetensors, all from the top of the repo.
 

@@ -1,0 +1,78 @@
+"""What can be known of a run before its first stage: recipe, upstream's files and headers, the Hub, this machine's settings."""
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from builders import snapshot
+from builders.snapshot import Upstream
+from config.recipe import Recipe
+from config.settings import Settings
+from config.words import Variant
+from publishers import naming
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prospect:
+    """A release before anything of it is downloaded but its headers and its config."""
+
+    settings: Settings
+    api: HfApi
+    recipe: Recipe
+    upstream: Upstream
+    sizes: Mapping[str, int]  # bytes of each file that will be downloaded, by path
+    shapes: Mapping[str, tuple[int, ...]]  # of each tensor in the safetensors, by name
+    config: Mapping[str, Any]  # the release's config.json
+    namespace: str  # to publish under; "" where that is not known
+
+    @cached_property
+    def parameters(self) -> int:
+        """Values in all tensors."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @cached_property
+    def weights(self) -> int:
+        """Bytes of the safetensors."""
+        return sum(size for path, size in self.sizes.items() if path.endswith(".safetensors"))
+
+    @cached_property
+    def targets(self) -> Mapping[str, tuple[Variant, ...]]:
+        """The repos to publish to, with their variants. Raises ConfigurationError when the Hub would not accept a name."""
+        found: dict[str, tuple[Variant, ...]] = {}
+        for variant in self.recipe.variants.listed():
+            repo = naming.repo_id(variant, self.namespace, self.upstream.release.name)
+            found[repo] = (*found.get(repo, ()), variant)
+        return found
+
+
+def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, namespace: str) -> Prospect:
+    """Ask the Hub for the file list, the headers of the weights and the config of a release. Raises UpstreamError, HubError."""
+    sizes = snapshot.sizes(api, upstream.release)
+    return Prospect(
+        settings=settings,
+        api=api,
+        recipe=recipe,
+        upstream=upstream,
+        sizes=sizes,
+        shapes=snapshot.shapes(api, upstream.release, sizes),
+        config=_config(api, upstream),
+        namespace=namespace,
+    )
+
+
+def _config(api: HfApi, upstream: Upstream) -> Mapping[str, Any]:
+    """What config.json says; nothing when it is not a JSON object, which is told by the stage that needs it."""
+    with tempfile.TemporaryDirectory(prefix="sluice-config-") as folder:
+        path = snapshot.download(api, upstream.release, "config.json", Path(folder))
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return {}
+    return content if isinstance(content, dict) else {}
