@@ -53,6 +53,11 @@ class Dynamic(Budget):
         return self
 
     @property
+    def variant(self) -> Variant:
+        """What is to be published."""
+        return Variant(tag=self.tag, kind=Kind.GGUF, planned=True, like=self.like)
+
+    @property
     def budget(self) -> Budget:
         """How large the file may be."""
         return Budget(**{name: getattr(self, name) for name in Budget.model_fields})
@@ -90,6 +95,11 @@ class DynamicNf4(Nf4Budget):
         return {"tag": value} if isinstance(value, str) else value
 
     @property
+    def variant(self) -> Variant:
+        """What is to be published."""
+        return Variant(tag=self.tag, kind=Kind.BNB_4BIT, planned=True, like=PLAIN_NF4)
+
+    @property
     def budget(self) -> Nf4Budget:
         """How large the files may be."""
         return Nf4Budget(**{name: getattr(self, name) for name in Nf4Budget.model_fields})
@@ -114,8 +124,8 @@ class Variants(Strict):
         sixteen = (Variant(tag="16bit", kind=Kind.SIXTEEN_BIT),) if self.sixteen_bit else ()
         bnb = (_PLAIN_NF4,) if self.bnb_4bit else ()
         stock = tuple(Variant(tag=tag, kind=Kind.GGUF) for tag in self.gguf)
-        planned = tuple(Variant(tag=entry.tag, kind=Kind.GGUF, planned=True, like=entry.like) for entry in self.dynamic)
-        four_bit = tuple(Variant(tag=entry.tag, kind=Kind.BNB_4BIT, planned=True, like=PLAIN_NF4) for entry in self.dynamic_bnb_4bit)
+        planned = tuple(entry.variant for entry in self.dynamic)
+        four_bit = tuple(entry.variant for entry in self.dynamic_bnb_4bit)
         return sixteen + stock + planned + bnb + four_bit
 
     @property

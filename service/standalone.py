@@ -7,9 +7,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from builders.names import CONFIGURATION, INDEX
 from builders.sensitivity.table import Sensitivity
 from builders.weights import read_header
 from config.digests import file_sha256
-from config.errors import ConfigurationError, UpstreamError
+from config.errors import ConfigurationError, UnsupportedModel, UpstreamError
 from config.plans import Budget, Profile, Rules
 from config.recipe import Text
 from config.settings import REPO_ID, Settings
 from service.execution.kept import Input, Output, StageStore
 from service.execution.workbench import Listener, Workbench
 from service.hubclient import connect
-from service.release import mixes
-from service.release.groundwork import calibrated, converted, repaired, texts
+from service.release import functions
+from service.release.graph import Call, Data, FileOf, Source, Whole
+from service.release.work import perform
 
 TAG = "planned"  # of files before they get the name that was asked for
 
@@ -46,15 +47,29 @@ class Wanted:
     probed: bool = False  # sensitivities by probes, even if transformers could run the model
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Prepared:
-    """A model with its sensitivities."""
+    """A model with what was made from it so far, by the names that the stages have in a release."""
 
-    name: str
-    fixed: Output | None  # None of a GGUF file
-    base: Output  # the 16-bit GGUF
-    imatrix: Output
-    table: Output
+    bench: Workbench
+    wanted: Wanted
+    name: str = "model"
+    outputs: dict[str, Output] = field(default_factory=dict)
+
+    def do(self, stage: str, call: Call) -> Output:
+        """The output of a call, kept under the stage's name. Raises the stage's error."""
+        self.outputs[stage] = perform(self.bench, stage, call, outputs=self.outputs.__getitem__)
+        return self.outputs[stage]
+
+    @property
+    def fixed(self) -> Output | None:
+        """The repaired model; None of a GGUF file."""
+        return self.outputs.get("fix")
+
+    @property
+    def text(self) -> functions.Calibration:
+        """The text to calibrate on."""
+        return functions.calibration(self.wanted.text, self.wanted.context)
 
 
 def bench(settings: Settings, listener: Listener) -> Workbench:
@@ -64,53 +79,62 @@ def bench(settings: Settings, listener: Listener) -> Workbench:
 
 def prepare(at: Workbench, wanted: Wanted) -> Prepared:
     """Fetch, repair, convert and calibrate the model, and measure its sensitivities. Raises what the stages raise."""
-    read, tokens, context = texts(at, wanted.text), wanted.text.tokens, wanted.context
-    given, fixed = Path(wanted.model).expanduser(), None
+    ready, given = Prepared(bench=at, wanted=wanted), Path(wanted.model).expanduser()
     if given.suffix == ".gguf" and given.is_file():
-        name = _named(given.stem)
-        base = at.apart("model", "builders.given:take", {"gguf": at.data(given)}, threaded=False, name=name)
-        model = base.file()
+        ready.name = _named(given.stem)
+        ready.do("convert", Call(function="builders.given:take", inputs={"gguf": Data(path=given)}, params={"name": ready.name}, threaded=False))
+        model: Source = functions.GGUF
     else:
         with _release(at, wanted) as (source, name, repo):
-            fixed = repaired(at, source, repo=repo, fixes=True)
-        model = fixed.whole
-        base = converted(at, fixed, name=name)
-    imatrix = calibrated(at, model, base, read, tokens=tokens, context=context)
-    probed = wanted.probed or fixed is None
-    table = mixes.sensitivity(at, model, base, imatrix, read, tokens=tokens, context=context, probed=probed)
-    return Prepared(name=name, fixed=fixed, base=base, imatrix=imatrix, table=table)
+            ready.name = name
+            ready.do("fix", functions.fix(source, repo=repo, fixes=True))
+        ready.do("convert", functions.convert(name=name))
+        model = functions.MODEL
+    ready.do("imatrix", functions.imatrix(model, functions.GGUF, ready.text))
+    ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=wanted.probed or ready.fixed is None))
+    return ready
 
 
-def plan(at: Workbench, ready: Prepared, wanted: Wanted) -> Output:
+def plan(ready: Prepared) -> Output:
     """The mix for the budget."""
-    return mixes.plan(at, "plan", ready.base, ready.table, budget=wanted.budget, profile=wanted.profile, rules=Rules())
+    return ready.do("plan", functions.plan(functions.GGUF, ready.wanted.budget, ready.wanted.profile, Rules()))
 
 
-def quantize(at: Workbench, ready: Prepared, planned: Output, wanted: Wanted, target: Path) -> dict[str, Any]:
+def quantize(ready: Prepared, target: Path) -> dict[str, Any]:
     """Write the planned file to `target`, whole or not at all.
 
     Returns its `bytes`, and whether it was `rounded`, which takes a model that transformers can run.
     """
-    statistics = None
-    if wanted.rounding and ready.fixed is not None:
-        read, tokens, context = texts(at, wanted.text), wanted.text.tokens, wanted.context
-        statistics = mixes.hessians(at, ready.fixed, ready.base, ready.table, read, tokens=tokens, context=context)
-    built = mixes.build(at, ready.base, ready.table, planned, statistics, name=ready.name, tag=TAG)
+    built = ready.do(f"build {TAG}", functions.mixed(functions.GGUF, "plan", name=ready.name, tag=TAG))
+    if rounded := ready.wanted.rounding and _hessians(ready):
+        built = ready.do(f"round {TAG}", functions.rounded(functions.GGUF, f"build {TAG}"))
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         shutil.copyfile(built.file().path, unfinished)  # a copy: what is done to it must not reach the stage store
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
-    return {"bytes": target.stat().st_size, "rounded": statistics is not None}
+    return {"bytes": target.stat().st_size, "rounded": rounded}
 
 
-def describe(ready: Prepared, planned: Output, wanted: Wanted) -> dict[str, Any]:
+def _hessians(ready: Prepared) -> bool:
+    """Whether there are statistics to round with: there are none where transformers cannot run the model."""
+    if ready.fixed is None or ready.outputs["sensitivity"].result["reason"] is not None:
+        return False
+    try:
+        ready.do("hessians", functions.hessians(functions.GGUF, ready.text))
+    except UnsupportedModel:
+        return False
+    return True
+
+
+def describe(ready: Prepared) -> dict[str, Any]:
     """The plan as a JSON document: totals, and of each tensor its type, bytes and share of the predicted divergence, in the order of the file."""
-    table = Sensitivity.load(ready.table.folder / "files")
+    wanted, planned, measured = ready.wanted, ready.outputs["plan"], ready.outputs["sensitivity"]
+    table = Sensitivity.load(measured.folder / "files")
     mix: dict[str, str] = json.loads((planned.folder / "files" / "mix.json").read_text(encoding="utf-8"))
     shares = planned.result["shares"]
-    probes, checked = ready.table.result.get("probes", {}), ready.table.result.get("checked", [])
+    probes, checked = measured.result.get("probes", {}), measured.result.get("checked", [])
     total = sum(shares.values())
     tensors = [
         {
@@ -127,22 +151,26 @@ def describe(ready: Prepared, planned: Output, wanted: Wanted) -> dict[str, Any]
         "budget": wanted.budget.model_dump(mode="json", exclude_none=True),
         "profile": wanted.profile,
         "patches": ready.fixed.result["patches"] if ready.fixed else [],
-        "windows": ready.table.result["windows"],
+        "windows": measured.result["windows"],
         "sensitivity": {
             "provider": table.provider,
             "systematic": table.systematic,
             "probes": len(probes) + len(checked),
-            "reason": ready.table.result["reason"],
+            "reason": measured.result["reason"],
         },
         **{name: planned.result[name] for name in ("bytes", "bpw", "predicted", "activations", "stock")},
         "tensors": tensors,
     }
 
 
-def curve(at: Workbench, ready: Prepared, wanted: Wanted) -> dict[str, Any]:
+def curve(ready: Prepared) -> dict[str, Any]:
     """Planned mixes from 2 to 8 bits per weight under the profile, and the stock mixes, each a list of `Point` as JSON."""
-    inputs = {"sensitivity": ready.table.whole, "gguf": ready.base.file(), "imatrix": ready.table.file("importances.gguf")}
-    return at.apart("curve", "builders.plan.curve_stage:points", inputs, threaded=False, profile=wanted.profile).result
+    inputs: dict[str, Source | Sequence[Source]] = {
+        "sensitivity": Whole(stage="sensitivity"),
+        "gguf": functions.GGUF,
+        "imatrix": FileOf(stage="sensitivity", path=functions.IMPORTANCES),
+    }
+    return ready.do("curve", Call(function="builders.plan.curve_stage:points", inputs=inputs, params={"profile": ready.wanted.profile}, threaded=False)).result
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from config.settings import REPO_ID, Settings, Watched
 from service.api.access import Caller, TheSettings, TheStore, caller
 from service.api.errors import ApiError
 from service.hubclient import connect
-from service.release.queueing import queue_release
-from service.release.reporting import find
+from service.release.intake import queue_release
+from service.release.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
 from service.store import RunRecord, RunState
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import demo, doctor, hub, measure, plan, report, runs, serve, tokens, verdicts
+from service.cli import demo, doctor, hub, measure, plan, report, runs, serve, stages, tokens, verdicts
 
 app = typer.Typer(
     name="sluice",
@@ -44,6 +44,7 @@ def root(
 app.command("demo")(demo.demo)
 app.command("run")(runs.run)
 app.command("status")(runs.status)
+app.command("stages")(stages.stages)
 app.command("report")(report.report)
 app.command("gates")(verdicts.gates)
 app.command("waive")(verdicts.waive)

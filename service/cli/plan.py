@@ -75,9 +75,9 @@ def plan(
         with progress(terminal.progress) as listener:
             at = standalone.bench(settings_of(context), listener)
             ready = standalone.prepare(at, wanted)
-            planned = standalone.plan(at, ready, wanted)
-            points = standalone.curve(at, ready, wanted) if curve else None
-        document = standalone.describe(ready, planned, wanted)
+            standalone.plan(ready)
+            points = standalone.curve(ready) if curve else None
+        document = standalone.describe(ready)
         if curve is not None and points is not None:
             draw(
                 curve, [Point(**point) for point in points["planned"]], [Point(**point) for point in points["stock"]], title=f"{ready.name}, profile {profile}"
@@ -116,9 +116,9 @@ def quantize(
         with progress(terminal.progress) as listener:
             at = standalone.bench(settings_of(context), listener)
             ready = standalone.prepare(at, wanted)
-            planned = standalone.plan(at, ready, wanted)
-            written = standalone.quantize(at, ready, planned, wanted, out)
-        document = standalone.describe(ready, planned, wanted) | {"file": str(out), **written}
+            standalone.plan(ready)
+            written = standalone.quantize(ready, out)
+        document = standalone.describe(ready) | {"file": str(out), **written}
     if as_json:
         terminal.json(document)
     else:

@@ -8,7 +8,7 @@ import typer
 
 from config.errors import ConfigurationError
 from service.cli.context import Terminal, explained, settings_of
-from service.release.reporting import find
+from service.release.report import find
 from service.store import open_store
 
 

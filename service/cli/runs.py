@@ -7,9 +7,10 @@ import typer
 
 from service.cli.context import Terminal, explained, settings_of, verdict_code
 from service.cli.display import progress, runs_table, show_run
+from service.cli.preview import table
 from service.release import foreground
-from service.release.dry_run import plan, table
-from service.release.reporting import NoReport, find
+from service.release.dry_run import plan
+from service.release.report import NoReport, find
 from service.runs.summary import summary
 from service.store import open_store
 

@@ -4,7 +4,7 @@ import typer
 
 from service.cli.context import explained, settings_of
 from service.daemon import serve as daemon
-from service.release.leased import execute
+from service.release.lifecycle import execute
 
 
 def serve(context: typer.Context) -> None:

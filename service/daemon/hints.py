@@ -6,7 +6,7 @@ from huggingface_hub import HfApi
 from config.errors import SluiceError, in_words
 from config.settings import Settings, Watched
 from service.logs import redact
-from service.release.queueing import queue_release
+from service.release.intake import queue_release
 from service.store import HintRecord, Store
 
 ATTEMPTS = 3  # times that a run is tried when nobody asks for it but hints

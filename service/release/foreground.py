@@ -7,8 +7,8 @@ from config.errors import SluiceError
 from config.settings import Settings
 from service.execution.workbench import Listener
 from service.hubclient import connect
-from service.release.leased import execute
-from service.release.queueing import queue_release
+from service.release.intake import queue_release
+from service.release.lifecycle import execute
 from service.runs.summary import summary
 from service.store import open_store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from service.execution.kept import Input
 
@@ -64,12 +64,19 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OfRelease:
+    """A parameter that says which release it is: its `repo`, or its `name`, without the owner."""
+
+    name: Literal["repo", "name"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """A function that runs in a process of its own: its outputs depend on the inputs' digests and the parameters, and on nothing else."""
 
     function: str  # "builders.convert:convert"
     inputs: Mapping[str, Source | Sequence[Source]]
-    params: Mapping[str, Any] = field(default_factory=dict)  # values that JSON can hold, or `Result`
+    params: Mapping[str, Any] = field(default_factory=dict)  # values that JSON can hold, `Result`, `OfRelease`
     threaded: bool = True  # the function also takes `threads`, which changes its speed and not its outputs
 
     @property
@@ -115,12 +122,13 @@ class Stage:
     phase: Phase
     does: str  # for a person: "convert the model to a 16-bit GGUF file"
     work: Call | Callable[["Work"], object]  # a function runs in the service and may make several calls, whose number depends on what they find
-    also: tuple[str, ...] = ()  # stages whose products a function takes; a call's own are in its inputs
+    also: tuple[str, ...] = ()  # stages that must be done before, besides those in a call's inputs: a function takes their products
+    variant: str = ""  # tag of the variant that it is for, of which its name speaks; stages of other variants are its like
     unit: str = ""  # of its progress, plural: "chunks"
     cost: Cost = nothing
     measures: tuple[str, ...] = ()  # names of the measurements that it makes
     checks: tuple[Check, ...] = ()
-    gated: bool = False  # its measurements are of the release: the gates on them are judged at once, and may end the way
+    gated: bool = False  # its measurements are of the release: gates on them are judged at once, and may end the way before a later phase begins
     alone: bool = False  # when it fails, only what takes its product fails with it
     tolerant: bool = False  # takes what there is of its inputs, whatever failed
     always: bool = False  # done even if the gates on the release blocked everything
@@ -130,6 +138,11 @@ class Stage:
     def takes(self) -> tuple[str, ...]:
         """The stages whose products it takes."""
         return tuple(dict.fromkeys([*(self.work.takes if isinstance(self.work, Call) else ()), *self.also]))
+
+    @property
+    def family(self) -> str:
+        """Its name without the variant: what it has in common with its like."""
+        return self.name.removesuffix(self.variant).strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +161,10 @@ class Graph:
     def measures(self) -> frozenset[str]:
         """Names of everything that is measured on the way."""
         return frozenset(name for stage in self.stages for name in stage.measures)
+
+    def awaits(self, stage: Stage) -> tuple[str, ...]:
+        """What must be done before a stage may begin: what it takes, and every gate on the release of an earlier phase."""
+        return tuple(dict.fromkeys([*stage.takes, *(other.name for other in self.stages if other.gated and other.phase < stage.phase)]))
 
     @property
     def last_gated(self) -> str | None:

@@ -1,6 +1,6 @@
 """A run being carried out: does its stages once, records each in the database, tells a listener, and watches the disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from config.recipe import Recipe
-from config.words import Outcome, Variant, Verdict, Waiver
+from config.words import Outcome, Patch, Variant, Verdict, Waiver
 from service.execution.kept import Output, disk_usage
 from service.execution.workbench import Ending, Event, Workbench
 from service.repeating import repeated
@@ -36,6 +36,10 @@ class Job(Workbench):
     def waivers(self) -> tuple[Waiver, ...]:
         """The run's waivers as they were when it was first asked for them: one run judges all its variants by the same."""
         return tuple(item.waiver for item in self.store.waivers(self.run.id))
+
+    def record_patches(self, patches: Sequence[Patch]) -> None:
+        """Keep the changes that fixes made."""
+        self.store.record_patches(self.run.id, patches)
 
     def verdict(self, variant: Variant, verdict: Verdict) -> None:
         """Tell the listener how a variant came out."""

@@ -1,12 +1,17 @@
 """A run to begin with, outputs of stages made by hand, and patience."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from huggingface_hub import HfApi
 
 from config.digests import file_sha256
 from config.words import Release
 from service.execution.kept import File, Output
+from service.release.job import Job
+from service.release.way import way
+from service.release.work import Work
 from service.store import RunRecord, Store
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -16,6 +21,11 @@ def queue_run(store: Store, repo: str = "upstream/model", **changes: object) -> 
     """The queued run of some release; `changes` are arguments of `Store.enqueue`."""
     values = {"release": Release(repo=repo, sha=SHA), "recipe": "default", "recipe_digest": "d" * 64, "namespace": "ours", "trigger": "test"}
     return store.enqueue(**{**values, **changes})[0]
+
+
+def at_work(job: Job, products: Mapping[str, object]) -> Work:
+    """A run of which some stages are done, with a Hub that nobody asks."""
+    return Work(job=job, api=HfApi(endpoint="http://127.0.0.1:1"), graph=way(job.recipe), products=dict(products))
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:

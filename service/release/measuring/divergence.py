@@ -1,18 +1,23 @@
 """Measures divergence: a first sample of every variant, and more of those whose gates it leaves undecided."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from config.errors import MeasurementError, SluiceError
-from config.words import Kind, Sample
+from config.words import Sample
 from publishers.report.figures import Position
 from qa import group
-from qa.relative import Reference
-from service.execution.kept import Inputs
-from service.release.built import Checked, Found, Made, Yardstick
+from service.execution.kept import Output
+from service.release.graph import Call, Whole
 from service.release.job import Job
+from service.release.kinds import LLAMA_CPP, every_variant, kind_of, maker
 from service.release.measuring.groups import groups, memory_for_models
-from service.release.measuring.samples import Outcomes, basis, since, take_until_decided
+from service.release.measuring.samples import PUBLISHED, Plan, basis, since, take_until_decided
+from service.release.products import Found, Made, Outcomes, Published
+from service.release.work import Work
+
+DIVERGENCE = "divergence"  # the stage that measures it
+WINDOWS = "evaluation text"  # the stage that cuts it
 
 
 @dataclass(kw_only=True)
@@ -29,18 +34,26 @@ class _Progress:
         return self.parts[-1].end if self.parts else 0
 
 
-def diverge(
-    job: Job, checked: Checked, yardstick: Yardstick, made: Sequence[Made], published: Mapping[str, Reference | None]
-) -> dict[str, Found | SluiceError]:
-    """The divergence of each variant by its tag, or why there is none."""
+def diverge(work: Work) -> dict[str, Found | SluiceError]:
+    """The divergence of each variant of which there are files by its tag, or why there is none."""
+    made = every_file(work)
     progress = {item.variant.tag: _Progress(made=item) for item in made}
+    published: Published = work.of(PUBLISHED, dict)
 
     def take(tags: Sequence[str], end: int, sample: Sample) -> Outcomes:
-        _measure(job, checked, yardstick, [progress[tag] for tag in tags], end)
-        return {tag: progress[tag].error or _found(job, yardstick, progress[tag], sample) for tag in tags}
+        _measure(work, [progress[tag] for tag in tags], end)
+        return {tag: progress[tag].error or _found(work, progress[tag], sample) for tag in tags}
 
-    looks: list[int] = yardstick.windows.result["looks"]
-    return take_until_decided(job, [item.variant for item in made], published, looks=looks, basis=_basis(job), take=take)
+    plan = Plan(looks=work.output(WINDOWS).result["looks"], basis=_basis(work.job))
+    return take_until_decided(work.job, [item.variant for item in made], published, plan, take)
+
+
+def every_file(work: Work) -> list[Made]:
+    """The variants of which there are files, and those that planned ones are only compared with, in the recipe's order."""
+    found = (
+        (variant, work.maybe(maker(work.recipe, variant), Output)) for variant in every_variant(work.recipe) if maker(work.recipe, variant) not in work.failed
+    )
+    return [Made(variant=variant, output=output) for variant, output in found if output is not None]
 
 
 def _basis(job: Job) -> dict[str, str]:
@@ -49,47 +62,51 @@ def _basis(job: Job) -> dict[str, str]:
     return basis(group.NAMES, *files, job.recipe.evaluation.context)
 
 
-def _measure(job: Job, checked: Checked, yardstick: Yardstick, items: Sequence[_Progress], end: int) -> None:
+def _measure(work: Work, items: Sequence[_Progress], end: int) -> None:
     """Measure each variant from where its sample ends to `end` windows; the 16-bit model is evaluated once for each group that memory holds."""
-    context = job.recipe.evaluation.context
-    by_tag = {item.made.variant.tag: item for item in items}
-
-    def together(name: str, batch: Sequence[Made], start: int) -> None:
-        windows, ours = yardstick.windows.whole, batch[0].output
-        if batch[0].variant.kind is Kind.GGUF:
-            inputs: Inputs = {"reference": checked.base.file(), "variants": [item.output.file() for item in batch], "windows": windows}
-            output = job.apart(name, "qa.group:measure", inputs, context=context, start=start, end=end)
-        else:
-            inputs = {"reference": checked.model.whole, "variant": ours.whole, "windows": windows}
-            output = job.apart(name, "qa.group:measure_transformers", inputs, context=context, start=start, end=end)
-        for position, item in enumerate(batch):
-            progress = by_tag[item.variant.tag]
-            if message := output.result["errors"].get(str(position)):
-                progress.error = MeasurementError(message)
-            else:
-                progress.parts.append(group.Part(file=output.file(f"{position}.npy").path, start=start, end=end))
-
     for start in sorted({item.end for item in items}):
-        here = [item.made for item in items if item.end == start]
-        batches = {f"divergence {number}": batch for number, batch in enumerate(groups(here, checked.base, memory_for_models(job.settings)), start=1)}
-        batches |= {f"divergence {item.variant.tag}": [item] for item in here if item.variant.kind is not Kind.GGUF}
-        for name, batch in batches.items():
+        here = [item for item in items if item.end == start]
+        for name, batch in _batches(work, here).items():
             try:
-                together(name + since(start, end, "windows"), batch, start)
+                _together(work, name, batch, (start, end))
             except SluiceError as error:
                 if len(batch) == 1:
-                    by_tag[batch[0].variant.tag].error = error
+                    batch[0].error = error
                     continue
                 # one variant that ends the process must not cost the others their figures
                 for item in batch:
                     try:
-                        together(f"divergence {item.variant.tag}" + since(start, end, "windows"), [item], start)
+                        _together(work, f"divergence {item.made.variant.tag}", [item], (start, end))
                     except SluiceError as own:
-                        by_tag[item.variant.tag].error = own
+                        item.error = own
 
 
-def _found(job: Job, yardstick: Yardstick, item: _Progress, sample: Sample) -> Found:
-    pooled = group.pool(item.parts, yardstick.windows.whole.path, job.recipe.evaluation.context)
+def _batches(work: Work, items: Sequence[_Progress]) -> dict[str, list[_Progress]]:
+    """Which variants are measured together, by the name of the stage: those of llama.cpp that memory holds, others one by one."""
+    by_tag = {item.made.variant.tag: item for item in items}
+    together = groups([item.made for item in items], work.output("convert"), memory_for_models(work.job.settings))
+    batches = {f"divergence {number}": [by_tag[made.variant.tag] for made in batch] for number, batch in enumerate(together, start=1)}
+    return batches | {f"divergence {tag}": [item] for tag, item in by_tag.items() if kind_of(item.made.variant).engine is not LLAMA_CPP}
+
+
+def _together(work: Work, name: str, batch: Sequence[_Progress], part: tuple[int, int]) -> None:
+    """Measure some variants on the windows from the first number to before the second. Raises the stage's error."""
+    start, end = part
+    engine = kind_of(batch[0].made.variant).engine
+    variants = [engine.model(item.made.output) for item in batch]
+    inputs = {"reference": engine.original, "windows": Whole(stage=WINDOWS)}
+    function, given = ("qa.group:measure", {"variants": variants}) if engine is LLAMA_CPP else ("qa.group:measure_transformers", {"variant": variants[0]})
+    params = {"context": work.recipe.evaluation.context, "start": start, "end": end}
+    output = work.call(name + since(start, end, "windows"), Call(function=function, inputs={**inputs, **given}, params=params))
+    for position, item in enumerate(batch):
+        if message := output.result["errors"].get(str(position)):
+            item.error = MeasurementError(message)
+        else:
+            item.parts.append(group.Part(file=output.file(f"{position}.npy").path, start=start, end=end))
+
+
+def _found(work: Work, item: _Progress, sample: Sample) -> Found:
+    pooled = group.pool(item.parts, work.output(WINDOWS).whole.path, work.recipe.evaluation.context)
     measured = {measurement.name: measurement for measurement in pooled.measurements}
     positions = tuple(Position(**asdict(bucket)) for bucket in pooled.positions)
     return Found(measured=measured, errors={}, samples=(replace(sample, windows=pooled.windows, influences=pooled.influences),), positions=positions)

@@ -5,20 +5,20 @@ from collections.abc import Iterator, Sequence
 import psutil
 
 from config.settings import Settings
-from config.words import Kind
 from service.execution.kept import Output
-from service.release.built import Made, weights
+from service.release.kinds import LLAMA_CPP, kind_of
+from service.release.products import Made, weights
 
 WORKING_BYTES = 512 * 2**20  # of one open model on top of its weights: logits of a batch (128 × 256k floats), context and compute buffers
 MOST = 16  # variants in a group: what a killed stage has to do again
 
 
 def groups(made: Sequence[Made], base: Output, memory: int) -> Iterator[list[Made]]:
-    """The GGUF variants in order, in groups whose models, the 16-bit one included, need at most `memory` bytes; at least one variant each."""
+    """The variants that llama.cpp runs, in order, in groups whose models, the 16-bit one included, need at most `memory` bytes; at least one variant each."""
     group: list[Made] = []
     free = memory - _needed(base)
     for item in made:
-        if item.variant.kind is not Kind.GGUF:
+        if kind_of(item.variant).engine is not LLAMA_CPP:
             continue
         if group and (len(group) == MOST or sum(_needed(other.output) for other in [*group, item]) > free):
             yield group

@@ -1,16 +1,20 @@
 """Asks multiple-choice questions: a first sample of every variant, and more of those whose gates it leaves undecided, each paired with the 16-bit model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from config.errors import SluiceError
-from config.words import Kind, Sample
+from config.words import Sample
 from qa import measure, mmlu
-from qa.relative import Reference
 from service.execution.kept import Input, Output
-from service.release.built import Checked, Found, Made, Yardstick, weights
+from service.release.graph import Call, Data
 from service.release.job import Job
-from service.release.measuring.samples import Outcomes, basis, since, take_until_decided
+from service.release.kinds import Engine, kind_of
+from service.release.measuring.samples import PUBLISHED, Plan, basis, since, take_until_decided
+from service.release.products import Found, Made, Outcomes, Published, weights
+from service.release.work import Work
+
+QUESTIONS = "evaluation questions"  # the stage that reads them
 
 
 @dataclass(kw_only=True)
@@ -23,13 +27,13 @@ class _Asked:
     end: int = 0  # questions of each subject
     error: SluiceError | None = None  # why it could not be asked more
 
-    def extend(self, job: Job, end: int) -> None:
+    def extend(self, work: Work, end: int) -> None:
         """Ask it the questions that are missing to so many of each subject. Raises the stage's error, again when it is tried again."""
         if self.error is not None:
             raise self.error
         if self.end < end:
             try:
-                self.parts.append(ask(job, self.name, self.model, self.end, end))
+                self.parts.append(ask(work, self.name, self.model, start=self.end, end=end))
             except SluiceError as error:
                 self.error = error
                 raise
@@ -46,53 +50,54 @@ class _Asked:
         return (remark for part in self.parts for remark in part.result["remarks"])
 
 
-def ask(job: Job, name: str, model: Input, start: int, end: int) -> Output:
+def ask(work: Work, name: str, model: Input, *, start: int = 0, end: int) -> Output:
     """The answers of a GGUF file or a folder of safetensors to the questions of each subject from row `start` to before row `end`."""
-    asked = job.recipe.evaluation.mmlu
-    inputs = {"model": model, "mmlu": job.data(asked.data)}
-    name += since(start, end, "questions")
-    return job.apart(name, "qa.measure:ask", inputs, form=asked.form, shots=asked.shots, start=start, end=end)
+    asked = work.recipe.evaluation.mmlu
+    params = {"form": asked.form, "shots": asked.shots, "start": start, "end": end}
+    call = Call(function="qa.measure:ask", inputs={"model": model, "mmlu": Data(path=asked.data)}, params=params)
+    return work.call(name + since(start, end, "questions"), call)
 
 
-def question(
-    job: Job, checked: Checked, yardstick: Yardstick, made: Sequence[Made], published: Mapping[str, Reference | None]
-) -> dict[str, Found | SluiceError]:
+def question(work: Work, made: Sequence[Made]) -> dict[str, Found | SluiceError]:
     """What the answers of each variant are worth, by its tag, or why there are none.
 
     A larger sample holds the smaller ones, and of what was asked before nothing is asked again, neither of the variants nor of the 16-bit model, which each
     engine is asked no more than one of its variants needs.
     """
-    looks: list[int] = yardstick.questions.result["looks"]
-    gguf = _Asked(name="reference", model=checked.base.file(), parts=[yardstick.gguf], end=looks[0])
-    folder = _Asked(name="reference 16bit", model=checked.model.whole)
-    if yardstick.transformers is not None:
-        folder = replace(folder, parts=[yardstick.transformers], end=looks[0])
+    looks: list[int] = work.output(QUESTIONS).result["looks"]
+    engines = {kind_of(item.variant).engine for item in made}
+    originals = {engine: _original(work, engine, looks[0]) for engine in engines}
     items = {item.variant.tag: item for item in made}
-    asked = {tag: _Asked(name=f"questions {tag}", model=_model(item)) for tag, item in items.items()}
+    asked = {tag: _Asked(name=f"questions {tag}", model=kind_of(item.variant).engine.model(item.output)) for tag, item in items.items()}
 
     def take(tags: Sequence[str], end: int, sample: Sample) -> Outcomes:
         found: dict[str, Found | SluiceError] = {}
         for tag in tags:
-            original = gguf if items[tag].variant.kind is Kind.GGUF else folder
+            original = originals[kind_of(items[tag].variant).engine]
             try:
-                original.extend(job, end)
-                asked[tag].extend(job, end)
+                original.extend(work, end)
+                asked[tag].extend(work, end)
                 found[tag] = _found(items[tag], original, asked[tag], sample)
             except SluiceError as error:
                 found[tag] = error
         return found
 
-    return take_until_decided(job, [item.variant for item in made], published, looks=looks, basis=_basis(job), take=take)
+    published: Published = work.of(PUBLISHED, dict)
+    plan = Plan(looks=looks, basis=_basis(work.job))
+    return take_until_decided(work.job, [item.variant for item in made], published, plan, take)
+
+
+def _original(work: Work, engine: Engine, first: int) -> _Asked:
+    """The 16-bit model in that engine; a stage of its own asked it the first questions, unless its variants are only compared with."""
+    original = _Asked(name=engine.asked, model=work.input(engine.original))
+    answered = work.maybe(engine.asked, Output)
+    return original if answered is None else replace(original, parts=[answered], end=first)
 
 
 def _basis(job: Job) -> dict[str, str]:
     """A first sample of another size weighs the subjects otherwise, so it counts as other questions."""
     asked = job.recipe.evaluation.mmlu
     return basis(mmlu.NAMES, job.data(asked.data).digest, asked.form, asked.shots, asked.questions_per_subject)
-
-
-def _model(item: Made) -> Input:
-    return item.output.file() if item.variant.kind is Kind.GGUF else item.output.whole
 
 
 def _found(item: Made, original: _Asked, asked: _Asked, sample: Sample) -> Found:

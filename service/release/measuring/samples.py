@@ -3,25 +3,31 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from config.errors import SluiceError
 from config.words import Sample, Variant
 from publishers import naming
 from qa import gates
 from qa.relative import Reference, References
-from service.release.built import Found
 from service.release.job import Job
+from service.release.products import Found, Outcomes, Published
 
-Outcomes = Mapping[str, Found | SluiceError]
-"""By tag what was found about a variant, or why nothing was."""
+PUBLISHED = "what is published"  # the stage that looks it up
 
 Take = Callable[[Sequence[str], int, Sample], Outcomes]
 """Extends the samples of these variants to a size; what was found about each says that it rests on the given sample."""
 
 
-def take_until_decided(
-    job: Job, variants: Sequence[Variant], published: Mapping[str, Reference | None], *, looks: Sequence[int], basis: Mapping[str, str], take: Take
-) -> dict[str, Found | SluiceError]:
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How large a sample may become, and what is measured on it."""
+
+    looks: Sequence[int]  # its sizes, one after the other
+    basis: Mapping[str, str]  # see `basis`
+
+
+def take_until_decided(job: Job, variants: Sequence[Variant], published: Published, plan: Plan, take: Take) -> dict[str, Found | SluiceError]:
     """What samples of these sizes say about each variant, by its tag.
 
     Every variant is looked at once. One with a gate that its sample does not decide is looked at again on a larger one, with those that the gate is relative
@@ -30,8 +36,8 @@ def take_until_decided(
     """
     found: dict[str, Found | SluiceError] = {}
     pending = [variant.tag for variant in variants]
-    for look, size in enumerate(looks, start=1):
-        found |= take(pending, size, Sample(basis=basis, look=look, looks=len(looks)))
+    for look, size in enumerate(plan.looks, start=1):
+        found |= take(pending, size, Sample(basis=plan.basis, look=look, looks=len(plan.looks)))
         pending = _undecided(job, variants, found, published)
         if not pending:
             break
@@ -43,7 +49,7 @@ def since(start: int, end: int, unit: str) -> str:
     return f" from {start} to {end} {unit}" if start else ""
 
 
-def _undecided(job: Job, variants: Iterable[Variant], found: Outcomes, published: Mapping[str, Reference | None]) -> list[str]:
+def _undecided(job: Job, variants: Iterable[Variant], found: Outcomes, published: Published) -> list[str]:
     """Tags of the variants with a gate that more of the same could decide, and of those which such a gate is relative to."""
     wanted: set[str] = set()
     judged = set(job.recipe.variants.listed())  # not the stock mixes that planned ones are only compared with
@@ -61,7 +67,7 @@ def _undecided(job: Job, variants: Iterable[Variant], found: Outcomes, published
     return [tag for tag in found if tag in wanted]
 
 
-def references(variant: Variant, found: Outcomes, published: Mapping[str, Reference | None]) -> References:
+def references(variant: Variant, found: Outcomes, published: Published) -> References:
     """What the gates of a variant can be relative to, by what they call it."""
     known: dict[str, Reference | None] = {tag: _reference(tag, item) for tag, item in found.items()}
     if variant.like in known:

@@ -7,7 +7,7 @@ from config.settings import Settings, Watched
 from service.daemon import hints
 from service.daemon.hints import ATTEMPTS, take_hints
 from service.hubclient import connect
-from service.release.queueing import queue_release
+from service.release.intake import queue_release
 from service.store import Store
 from tests.service.conftest import Upstream
 

@@ -15,12 +15,12 @@ from config.words import Kind, Variant
 from engines import tools
 from qa import gates, texts
 from service.execution.kept import Output, StageStore
-from service.release.built import Checked, Found, Made, Yardstick
 from service.release.job import Event, Job
-from service.release.measuring.divergence import diverge
-from service.release.measuring.samples import published_before, references
+from service.release.measuring.divergence import WINDOWS, diverge
+from service.release.measuring.samples import PUBLISHED, published_before, references
+from service.release.products import Found, Made
 from service.store import Store
-from tests.service.helpers import output, queue_run
+from tests.service.helpers import at_work, output, queue_run
 
 ROOT = Path(__file__).parents[4]
 CONTEXT = 128
@@ -49,7 +49,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Output, Output, lis
 
 def recipe(*conditions: Gate) -> Recipe:
     demo = load_recipe(str(ROOT / "demo" / "recipe.yaml"))
-    return demo.model_copy(update={"gates": conditions, "evaluation": demo.evaluation.model_copy(update={"context": CONTEXT})})
+    variants = demo.variants.model_copy(update={"gguf": ("Q4_0", "Q2_K", "IQ4_NL"), "dynamic": (), "bnb_4bit": False, "sixteen_bit": False})
+    return demo.model_copy(update={"gates": conditions, "variants": variants, "evaluation": demo.evaluation.model_copy(update={"context": CONTEXT})})
 
 
 def diverged(store: Store, home: Path, built: tuple[Output, Output, list[Made]], *conditions: Gate) -> tuple[Mapping[str, Found | SluiceError], dict[str, str]]:
@@ -59,9 +60,8 @@ def diverged(store: Store, home: Path, built: tuple[Output, Output, list[Made]],
     settings = Settings(home=home, threads=1)
     run = queue_run(store)
     job = Job(store=store, run=run, recipe=recipe(*conditions), settings=settings, stages=StageStore(home), listener=events.append)
-    checked = Checked(fetched=base, model=base, base=base, imatrix=base, patches=(), measured={})
-    yardstick = Yardstick(windows=windows, questions=windows, gguf=base, transformers=None)
-    found = diverge(job, checked, yardstick, made, published_before(job, [item.variant for item in made]))
+    products = {"convert": base, WINDOWS: windows, PUBLISHED: published_before(job, [item.variant for item in made])}
+    found = diverge(at_work(job, products | {f"build {item.variant.tag}": item.output for item in made}))
     return found, {event.stage: event.state for event in events if event.state != "started"}
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from config.words import Kind, Variant
 from service.execution.kept import File, Output
-from service.release.built import Made
 from service.release.measuring.groups import MOST, WORKING_BYTES, groups
+from service.release.products import Made
 
 GIB = 2**30
 

@@ -15,13 +15,13 @@ from config.words import Kind, Outcome, Variant
 from engines import tools
 from qa import gates, measure
 from service.execution.kept import StageStore
-from service.release.built import Checked, Found, Made, Yardstick
 from service.release.job import Event, Job
-from service.release.measuring.questions import ask, question
-from service.release.measuring.samples import published_before, references
-from service.release.pipeline import answer
+from service.release.measuring.questions import QUESTIONS, ask, question
+from service.release.measuring.samples import PUBLISHED, published_before, references
+from service.release.products import Found, Made, Settled
+from service.release.stages.measure import CLAIMS, answer
 from service.store import Store
-from tests.service.helpers import output, queue_run
+from tests.service.helpers import at_work, output, queue_run
 
 ROOT = Path(__file__).parents[4]
 CLOSE = Gate(name="close", measure="mmlu.difference", at_least=-0.05)
@@ -64,15 +64,15 @@ class Run:
         )
         # of the bundled model as it is: no stage repaired it here
         model = replace(base.output, folder=ROOT / "demo", key="model")
-        self.checked = Checked(fetched=model, model=model, base=base.output, imatrix=base.output, patches=(), measured={})
         most = {"shots": asked.shots, "questions_per_subject": 5, "most": 20}
         bank = self.job.apart("evaluation questions", "qa.measure:questions", {"mmlu": self.job.data(asked.data)}, threaded=False, **most)
         assert bank.result["looks"] == [5, 10, 20]
-        self.yardstick = Yardstick(windows=bank, questions=bank, gguf=ask(self.job, "reference", base.output.file(), 0, 5), transformers=None)
+        self.work = at_work(self.job, {"convert": base.output, "fix": model, QUESTIONS: bank})
+        self.work.products["reference"] = ask(self.work, "reference", base.output.file(), end=5)
 
     def question(self, made: Sequence[Made]) -> Mapping[str, Found | SluiceError]:
-        published = published_before(self.job, [item.variant for item in made])
-        return question(self.job, self.checked, self.yardstick, made, published)
+        self.work.products[PUBLISHED] = published_before(self.job, [item.variant for item in made])
+        return question(self.work, made)
 
     @property
     def stages(self) -> list[tuple[str, str]]:
@@ -148,7 +148,8 @@ def test_a_stock_mix_that_is_not_published_is_asked_where_answers_are_compared_w
     diverged = {"UD-Q2_K_XL": Found(measured={}, errors={}), "Q2_K": Found(measured={}, errors={}), "TQ2_0": endless}
     for condition, compared in ((CLOSE, False), (gate, True)):
         run = Run(file_store, tmp_path, base, condition)
-        found = answer(run.job, run.checked, run.yardstick, [planned, hopeless], [worse], diverged, {})
+        run.work.products |= {CLAIMS: Settled(made=[planned, hopeless], stock=[worse], claims={}, diverged=diverged), PUBLISHED: {}}
+        found = answer(run.work)
         assert found["TQ2_0"] is endless, "what has no divergence is not asked"
         assert ("questions Q2_K" in {name for name, _ in run.stages}) == compared
     ours = found["UD-Q2_K_XL"]
@@ -161,7 +162,7 @@ def test_when_the_16_bit_model_cannot_be_asked_more_each_variant_says_so_and_it_
 ) -> None:
     base, made = built
     run = Run(file_store, tmp_path, base, CLOSE)
-    run.checked = replace(run.checked, base=made[3].output)
+    run.work.products["convert"] = made[3].output
     found = run.question(made[:2])
     assert {str(item)[:22] for item in found.values()} == {"llama.cpp cannot load "}
     assert [name for name, state in run.stages if state == "failed"] == ["reference from 5 to 10 questions"]
@@ -175,8 +176,8 @@ def test_the_16_bit_safetensors_are_asked_once_as_reference_and_as_variant(file_
     (folder / "files").symlink_to(ROOT / "demo" / "model")
     model = output(folder, {})
     run = Run(file_store, tmp_path, base, CLOSE)
-    run.checked = replace(run.checked, model=model)
-    run.yardstick = replace(run.yardstick, transformers=ask(run.job, "reference 16bit", model.whole, 0, 5))
+    reference = ask(run.work, "reference 16bit", model.whole, end=5)
+    run.work.products |= {"fix": model, "reference 16bit": reference}
     found = run.question([Made(variant=Variant(tag="16bit", kind=Kind.SIXTEEN_BIT), output=model)])
     assert isinstance(found["16bit"], Found)
     assert found["16bit"].measured["flips"].value == 0
@@ -186,4 +187,4 @@ def test_the_16_bit_safetensors_are_asked_once_as_reference_and_as_variant(file_
         ("reference 16bit from 5 to 10 questions", "done"),
         ("questions 16bit from 5 to 10 questions", "reused"),
     ]
-    assert len(measure.answers(run.yardstick.transformers.file().path)) == 40
+    assert len(measure.answers(reference.file().path)) == 40

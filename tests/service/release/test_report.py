@@ -15,7 +15,7 @@ from service.api import create_app
 from service.api.tokens import create_token
 from service.cli.main import app
 from service.execution.kept import StageStore
-from service.release import reporting
+from service.release import report as reporting
 from service.release.job import Job
 from service.store import Store, UnknownRun, open_store
 from tests.service.conftest import RECIPE
@@ -49,7 +49,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 def test_a_run_that_was_blocked_early_has_a_report_that_says_why(job: Job, tmp_path: Path) -> None:
     with pytest.raises(reporting.NoReport, match=rf"Run {job.run.id} has no report"):
         reporting.find(job.store, job.settings, job.run.id)
-    made = reporting.report(job)
+    made = reporting.page(job)
     path = reporting.find(job.store, job.settings, job.run.id)
     assert path == made.file().path
     text = path.read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def test_a_run_that_was_blocked_early_has_a_report_that_says_why(job: Job, tmp_p
     assert "&lt;b&gt;bold&lt;/b&gt; differs" in text
     assert "Answers end." in text
     assert "<svg" not in text
-    assert reporting.report(job).key == made.key
+    assert reporting.page(job).key == made.key
     assert [stage.state for stage in job.store.stages(job.run.id)] == ["reused"], "the same findings make no new page"
 
     copied = tmp_path / "page.html"

@@ -6,8 +6,10 @@ from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Listener
 from service.hubclient import connect
+from service.release.executor import carry_out
 from service.release.job import Job
-from service.release.pipeline import release
+from service.release.way import way
+from service.release.work import Work
 from service.store import RunRecord, Store
 
 
@@ -17,7 +19,7 @@ def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener
     try:
         recipe = recipe_of(run)
         job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener)
-        state = release(job, connect(settings))
+        state = carry_out(Work(job=job, api=connect(settings), graph=way(recipe)))
     except Exception as error:
         reason = in_words(error)
         store.finish(run.id, state="failed", error=reason, disk_high_water=job.disk_high_water if job else None, worker=run.worker)

@@ -18,17 +18,22 @@ from config.settings import Settings
 from config.words import Kind, Measurement, Outcome, Variant, Verdict
 from engines import ggml
 from publishers.card import Kept, TypeUse
-from service.execution.kept import File, Input, Output, StageStore
-from service.release import mixes
-from service.release.built import Built, Checked, Found, Made
-from service.release.dry_run import NF4_BITS, STOCK_BITS, size_of
+from service.execution.kept import File, Output, StageStore
+from service.release import claims, executor
+from service.release.claims import error, mix_of, settle
+from service.release.graph import Phase
 from service.release.job import Job
-from service.release.mixes import Planned, error, mix_of, settle
-from service.release.publication import repos
+from service.release.kinds import maker
+from service.release.kinds.bnb_4bit import BITS as NF4_BITS
+from service.release.kinds.gguf import STOCK_BITS
+from service.release.products import JUDGED, Built, Claim, Found, Judged, Made
+from service.release.publishing import repos
+from service.release.sizes import size_of
+from service.release.work import Work
 from service.runs.summary import remarks
 from service.store import Store
 from tests.service.conftest import RECIPE
-from tests.service.helpers import queue_run
+from tests.service.helpers import at_work, queue_run
 
 DEMO = Path(__file__).parents[3] / "demo" / "model"
 WEIGHTS = np.random.default_rng(0).normal(size=(8, 256)).astype(np.float32)
@@ -83,21 +88,22 @@ def settled(
     unmatched: Sequence[str] = (),
     *,
     provider: str = "fisher",
-) -> mixes.Claim:
+) -> Claim:
     """What comes of a plan whose mix was predicted to have 0.002 nats, and the stock mix `stock` nats."""
     result: dict[str, object] = {"predicted": {"mean": 0.002, "stderr": 0.0001}, "stock": stock and {"mean": stock, "stderr": 0.0001}, "unmatched": unmatched}
     result |= {"provider": provider, "systematic": 0.24 if provider == "probes" else 0.0}
     plan = Output(key="plan", folder=folder / "plan", result=result, files=(), seconds=0)
     own, other = made(folder, "UD-Q4_K_XL", OURS, like="Q4_K_M"), made(folder, "Q4_K_M", THEIRS)
-    return settle(job, {"UD-Q4_K_XL": Planned(plan=plan, file=own.output)}, [own, other], {"UD-Q4_K_XL": ours, "Q4_K_M": theirs})["UD-Q4_K_XL"]
+    products = {"plan UD-Q4_K_XL": plan, "round UD-Q4_K_XL": own.output, "build Q4_K_M": other.output}
+    return settle(at_work(job, products | {"divergence": {"UD-Q4_K_XL": ours, "Q4_K_M": theirs}})).claims["UD-Q4_K_XL"]
 
 
-def measured(claim: mixes.Claim) -> dict[str, Measurement]:
+def measured(claim: Claim) -> dict[str, Measurement]:
     assert isinstance(claim.diverged, Found)
     return {name: item for name, item in claim.diverged.measured.items() if name.startswith("plan.")}
 
 
-def values(claim: mixes.Claim) -> dict[str, float]:
+def values(claim: Claim) -> dict[str, float]:
     return {name: item.value for name, item in measured(claim).items()}
 
 
@@ -172,20 +178,23 @@ def test_nothing_is_rounded_when_gradients_cannot_be_had(job: Job, tmp_path: Pat
     base = made(tmp_path, "BF16", OURS).output
     (folder := tmp_path / "odd" / "files").mkdir(parents=True)
     model = Output(key="odd", folder=tmp_path / "odd", result={}, files=(), seconds=0)
-    texts: dict[str, list[Input]] = {"chat": [], "plain": [job.data(tmp_path / "text.txt")]}
 
-    def table(reason: str | None) -> Output:
-        return Output(key="table", folder=tmp_path, result={"reason": reason}, files=(), seconds=0)
+    def hessians(model: Output, reason: str | None) -> Work:
+        table = Output(key="table", folder=tmp_path, result={"reason": reason}, files=(), seconds=0)
+        work = at_work(job, {"fix": model, "convert": base, "sensitivity": table, "build UD-Q4_K_XL": base})
+        for stage in ("hessians", "round UD-Q4_K_XL"):
+            executor.step(work, work.graph[stage])
+        return work
 
-    assert mixes.hessians(job, model, base, table("it has no backward pass"), texts, tokens=64, context=32) is None
+    assert hessians(model, "it has no backward pass").output("round UD-Q4_K_XL") is base
     assert not job.store.stages(job.run.id)
     with pytest.raises(MeasurementError, match="cannot load a model"):
-        mixes.hessians(job, model, base, table(None), texts, tokens=64, context=32)
+        hessians(model, None).output("round UD-Q4_K_XL")
     shutil.copytree(DEMO, folder, dirs_exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "not-in-transformers"}))
     other = Output(key="other", folder=tmp_path / "odd", result={}, files=(File(path="config.json", sha256="1", bytes=1),), seconds=0)
-    assert mixes.hessians(job, other, base, table(None), texts, tokens=64, context=32) is None
+    assert hessians(other, None).output("round UD-Q4_K_XL") is base
 
 
 def test_what_a_stage_remarks_on_is_no_error_of_the_run(job: Job, tmp_path: Path) -> None:
@@ -226,14 +235,14 @@ def nf4(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Output]:
     return found
 
 
-def settled_nf4(job: Job, nf4: dict[str, Output], ours: float, theirs: float) -> mixes.Claim:
+def settled_nf4(job: Job, nf4: dict[str, Output], ours: float, theirs: float) -> Claim:
     """What comes of an NF4 plan that was predicted to have 0.007 nats, and plain NF4 0.008."""
     foretold = {"predicted": {"mean": 0.007, "stderr": 0.0005}, "stock": {"mean": 0.008, "stderr": 0.0005}, "kept": list(KEPT)}
     plan = Output(key="plan", folder=nf4["bnb-4bit"].folder, result=foretold, files=(), seconds=0)
-    variants = [Variant(tag="dynamic-bnb-4bit", kind=Kind.BNB_4BIT, planned=True, like="bnb-4bit"), Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT)]
-    made = [Made(variant=variant, output=nf4[variant.tag]) for variant in variants]
-    planned = {"dynamic-bnb-4bit": Planned(plan=plan, file=nf4["dynamic-bnb-4bit"])}
-    return settle(job, planned, made, {"dynamic-bnb-4bit": diverged(ours), "bnb-4bit": diverged(theirs)})["dynamic-bnb-4bit"]
+    job.recipe = job.recipe.model_copy(update={"variants": Variants.model_validate({"dynamic_bnb_4bit": ["dynamic-bnb-4bit"], "sixteen_bit": False})})
+    products = {"plan dynamic-bnb-4bit": plan, **{f"build {tag}": output for tag, output in nf4.items()}}
+    found = {"dynamic-bnb-4bit": diverged(ours), "bnb-4bit": diverged(theirs)}
+    return settle(at_work(job, products | {"divergence": found})).claims["dynamic-bnb-4bit"]
 
 
 @pytest.mark.slow
@@ -265,14 +274,14 @@ def test_each_nf4_variant_has_a_repo_of_its_own(job: Job, nf4: dict[str, Output]
     verdict = Verdict(tag="", outcome=Outcome.PASSED, reasons=(), results=())
     variants = [Variant(tag=tag, kind=Kind.BNB_4BIT) for tag in nf4] + [Variant(tag=tag, kind=Kind.GGUF) for tag in ("Q4_0", "Q8_0")]
     built = [Built(variant=variant, output=nf4["bnb-4bit"], bpw=4.5, measured={}, verdict=verdict) for variant in variants]
-    found = {repo: [item.variant.tag for item in items] for repo, items in repos(job, built).items()}
+    found = {repo.name: [item.variant.tag for item in repo.variants] for repo in repos(at_work(job, {JUDGED: Judged(built=built)}))}
     assert found == {"ours/model-GGUF": ["Q4_0", "Q8_0"], "ours/model-bnb-4bit": ["bnb-4bit"], "ours/model-dynamic-bnb-4bit": ["dynamic-bnb-4bit"]}
     assert next(iter(found)) == "ours/model-GGUF"
 
 
 def test_layers_outside_of_blocks_are_named_without_numbers() -> None:
     names = ["model.projector.weight", "model.layers.10.mlp.experts.3.w1.weight", "transformer.h.2.mlp.experts.3.w1.weight"]
-    assert mixes._kept(names) == (Kept(module="mlp.experts.3.w1", layers=(2, 10)), Kept(module="model.projector", layers=()))
+    assert claims._kept(names) == (Kept(module="mlp.experts.3.w1", layers=(2, 10)), Kept(module="model.projector", layers=()))
 
 
 def test_a_dry_run_takes_a_planned_mix_for_as_large_as_its_budget(tmp_path: Path) -> None:
@@ -293,26 +302,17 @@ def test_a_dry_run_takes_a_planned_mix_for_as_large_as_its_budget(tmp_path: Path
     assert (built.bytes, built.exact) == (5, True)
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Checked:
-    """A model without any file."""
-    gguf = made(tmp_path, "BF16", OURS).output
+@pytest.mark.parametrize(("variants", "tables"), [({"dynamic_bnb_4bit": ["dynamic-bnb-4bit", "b-bnb-4bit"]}, 1), ({"dynamic": ["UD-Q4_K_XL"]}, 1)])
+def test_a_model_that_cannot_be_planned_is_told_of_each_planned_variant(job: Job, tmp_path: Path, variants: dict[str, list[str]], tables: int) -> None:
+    base = made(tmp_path, "BF16", OURS).output
     (tmp_path / "empty" / "files").mkdir(parents=True)
-    model = Output(key="empty", folder=tmp_path / "empty", result={}, files=(), seconds=0)
-    return Checked(fetched=model, model=model, base=gguf, imatrix=gguf, patches=(), measured={})
-
-
-def test_a_model_that_cannot_be_planned_is_told_of_each_planned_nf4_variant(job: Job, tmp_path: Path, base: Checked) -> None:
-    job.recipe = job.recipe.model_copy(update={"variants": Variants.model_validate({"dynamic_bnb_4bit": ["dynamic-bnb-4bit", "b-bnb-4bit"]})})
-    planned, failed = mixes.mixes(job, base, {"chat": [], "plain": []}, {"bnb-4bit": base.model})
-    assert planned == {}
-    assert list(failed) == ["dynamic-bnb-4bit", "b-bnb-4bit"]
-    assert all("cannot load a model" in str(error) for error in failed.values())
-    assert len({stage.name for stage in job.store.stages(job.run.id)}) == 1, "the table is tried once"
-
-
-def test_a_model_that_cannot_be_planned_is_told_of_each_planned_variant(job: Job, base: Checked) -> None:
-    planned, failed = mixes.mixes(job, base, {"chat": [], "plain": []}, {})
-    assert planned == {}
-    assert list(failed) == ["UD-Q4_K_XL"]
-    assert "cannot load a model" in str(failed["UD-Q4_K_XL"])
+    empty = Output(key="empty", folder=tmp_path / "empty", result={}, files=(), seconds=0)
+    job.recipe = job.recipe.model_copy(update={"variants": Variants.model_validate({**variants, "sixteen_bit": False})})
+    work = at_work(job, {"fix": empty, "convert": base, "imatrix": base, "build bnb-4bit": empty, "build Q4_K_M": base})
+    for stage in work.graph.stages:
+        if stage.phase is Phase.BUILD and stage.name not in work.products:
+            executor.step(work, stage)
+    for variant in job.recipe.variants.listed():
+        with pytest.raises(MeasurementError, match="cannot load a model"):
+            work.output(maker(job.recipe, variant))
+    assert len({stage.name for stage in job.store.stages(job.run.id)}) == tables, "the table is tried once"

@@ -11,9 +11,10 @@ from config.words import GateResult, Kind, Measurement, Verdict
 from publishers.naming import REPORT
 from publishers.report.figures import Position, Report, ReportedVariant
 from service.execution.kept import Inputs, Output
-from service.release.built import Built, weights
 from service.release.job import Job
-from service.release.publication import tools
+from service.release.products import JUDGED, Built, Judged, weights
+from service.release.tools import tools
+from service.release.work import Work
 from service.runs.summary import remarks
 from service.store import Store, VariantRecord
 
@@ -24,8 +25,14 @@ class NoReport(SluiceError):
     """The run has no report, or it was removed."""
 
 
-def report(job: Job, built: Sequence[Built] = ()) -> Output:
-    """Make the page from the verdicts on record; without `built` variants, because a gate on the release blocked them all, it has no plots."""
+def report(work: Work) -> Output:
+    """Make the page from the verdicts on record; without judged variants, because a gate on the release blocked them all, it has no plots."""
+    judged = work.maybe(JUDGED, Judged)
+    return page(work.job, judged.built if judged is not None else ())
+
+
+def page(job: Job, built: Sequence[Built] = ()) -> Output:
+    """The page of a run with these variants."""
     files = [item.output.file() for item in built if item.variant.kind is Kind.GGUF]
     inputs: Inputs = {"contents": []}
     if files:

@@ -1,0 +1,55 @@
+"""`sluice stages`: the way of a release, as a list or as a picture."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.context import Terminal, explained
+
+
+def stages(
+    recipe: Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")] = "default",
+    svg: Annotated[Path | None, typer.Option(dir_okay=False, resolve_path=True, help="Draw the graph into this .svg file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")] = False,
+) -> None:
+    """Show the stages that a recipe asks for: what each does and takes, and what is measured there. Nothing is run and no Hub is asked."""
+    from config.recipe import load_recipe
+    from service.release.drawing import draw
+    from service.release.way import way
+
+    terminal = Terminal.open(as_json=as_json)
+    if svg is not None and (svg.suffix != ".svg" or not svg.parent.is_dir()):
+        raise typer.BadParameter(f"--svg {svg}: name a .svg file in a folder that exists")
+    with explained():
+        graph = way(load_recipe(recipe))
+    if svg is not None:
+        svg.write_text(draw(graph), encoding="utf-8")
+    rows = [
+        {
+            "name": stage.name,
+            "phase": stage.phase.name.lower(),
+            "does": stage.does,
+            "takes": list(stage.takes),
+            "unit": stage.unit or None,
+            "measures": list(stage.measures),
+            "gated": stage.gated,
+        }
+        for stage in graph.stages
+    ]
+    if as_json:
+        terminal.json(rows)
+    else:
+        _show(terminal, rows)
+
+
+def _show(terminal: Terminal, rows: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+
+    phase = ""
+    for row in rows:
+        if row["phase"] != phase:
+            phase = row["phase"]
+            terminal.out.print(f"[bold]{phase}[/]")
+        gate = " [yellow](its gates may end the run)[/]" if row["gated"] else ""
+        terminal.out.print(f"  [cyan]{escape(row['name'])}[/]: {escape(row['does'])}{gate}", soft_wrap=True)

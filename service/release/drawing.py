@@ -1,0 +1,104 @@
+"""Draws a graph of stages as SVG: one box for stages that differ only in their variant, phase by phase from left to right."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
+
+from service.release.graph import Graph, Phase, Stage
+
+WIDTH, HEIGHT, GAP, LANE = 148, 34, 14, 44  # pixels: a box, between two of a column, between two columns
+TOP, MARGIN = 46, 12
+COLUMN = 8  # boxes of a phase in one column, before another begins
+
+_STYLE = """
+  svg { font: 11px system-ui, sans-serif; background: #fff }
+  text { fill: #1f2933 } .phase { font-weight: 600; fill: #52606d } .count { fill: #52606d }
+  rect { fill: #f0f4f8; stroke: #829ab1 } .gated rect { fill: #fff3c4; stroke: #cb6e17 } .publish rect { fill: #e3f9e5; stroke: #2f8132 }
+  path { fill: none; stroke: #9fb3c8 }
+  @media (prefers-color-scheme: dark) {
+    svg { background: #102a43 } text, .phase, .count { fill: #f0f4f8 } rect { fill: #243b53; stroke: #829ab1 }
+    .gated rect { fill: #513c06 } .publish rect { fill: #0f3f14 } path { stroke: #627d98 }
+  }
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """Stages that differ only in their variant."""
+
+    family: str
+    stages: Sequence[Stage]
+    takes: frozenset[str]  # families
+
+    @property
+    def title(self) -> str:
+        """What a pointer shows: what it does, and for which variants."""
+        variants = ", ".join(stage.variant for stage in self.stages if stage.variant)
+        return f"{self.family}: {self.stages[0].does}{f' ({variants})' if variants else ''}"
+
+
+def boxes(graph: Graph) -> list[Box]:
+    """The graph with stages that are each other's like taken together, and of what a box takes only what no other that it takes has taken itself."""
+    families: dict[str, list[Stage]] = {}
+    for stage in graph.stages:
+        families.setdefault(stage.family, []).append(stage)
+    of = {stage.name: stage.family for stage in graph.stages}
+    takes = {family: {of[name] for stage in stages for name in stage.takes} - {family} for family, stages in families.items()}
+    before: dict[str, set[str]] = {}
+    for family in families:
+        before[family] = set(takes[family]).union(*(before.get(other, set()) for other in takes[family]))
+    direct = {
+        family: frozenset(name for name in found if not any(name in before.get(other, ()) for other in found if other != name))
+        for family, found in takes.items()
+    }
+    return [Box(family=family, stages=stages, takes=direct[family]) for family, stages in families.items()]
+
+
+def draw(graph: Graph) -> str:
+    """The picture, as a document of its own that needs no script."""
+    found = boxes(graph)
+    places, edge = _places(found)
+    bottom = max(y for _, y in places.values()) + HEIGHT + MARGIN
+    size = f'width="{edge}" height="{bottom}" viewBox="0 0 {edge} {bottom}"'
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="The stages of a release">', f"<style>{_STYLE}</style>"]
+    columns = {phase: min(places[box.family][0] for box in found if box.stages[0].phase is phase) for phase in {box.stages[0].phase for box in found}}
+    lines += [f'<text class="phase" x="{x}" y="{TOP - 18}">{phase.name.lower()}</text>' for phase, x in sorted(columns.items())]
+    lines += [_arrow(places[name], places[box.family]) for box in found for name in sorted(box.takes)]
+    lines += [_box(box, *places[box.family]) for box in found]
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _places(found: Sequence[Box]) -> tuple[Mapping[str, tuple[int, int]], int]:
+    """Where each box's upper left corner is, and how wide all is."""
+    places: dict[str, tuple[int, int]] = {}
+    x = MARGIN
+    for phase in Phase:
+        inside = [box for box in found if box.stages[0].phase is phase]
+        for start in range(0, len(inside), COLUMN):
+            for row, box in enumerate(inside[start : start + COLUMN]):
+                places[box.family] = (x, TOP + row * (HEIGHT + GAP))
+            x += WIDTH + LANE
+    return places, x - LANE + MARGIN
+
+
+def _box(box: Box, x: int, y: int) -> str:
+    first = box.stages[0]
+    kind = "gated" if first.gated else "publish" if first.phase is Phase.PUBLISH else "plain"
+    count = f' <tspan class="count">× {len(box.stages)}</tspan>' if len(box.stages) > 1 else ""
+    return (
+        f'<g class="{kind}" aria-label={quoteattr(box.title)}><title>{escape(box.title)}</title>'
+        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>'
+        f'<text x="{x + 10}" y="{y + HEIGHT // 2 + 4}">{escape(box.family)}{count}</text></g>'
+    )
+
+
+def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
+    (x0, y0), (x1, y1) = start, end
+    if x0 == x1:  # in one column: from below to above, or around what lies between
+        if y1 - y0 == HEIGHT + GAP:
+            return f'<path d="M{x0 + WIDTH // 2} {y0 + HEIGHT} V{y1}"/>'
+        side = x0 + WIDTH
+        return f'<path d="M{side} {y0 + HEIGHT // 2} C{side + LANE // 2} {y0 + HEIGHT // 2} {side + LANE // 2} {y1 + HEIGHT // 2} {side} {y1 + HEIGHT // 2}"/>'
+    left, right = x0 + WIDTH, x1
+    middle = (left + right) // 2
+    return f'<path d="M{left} {y0 + HEIGHT // 2} C{middle} {y0 + HEIGHT // 2} {middle} {y1 + HEIGHT // 2} {right} {y1 + HEIGHT // 2}"/>'

@@ -1,0 +1,34 @@
+"""The executor on one machine: walks the graph of a run stage by stage, each after what it takes."""
+
+from typing import Literal
+
+from config.errors import SluiceError
+from service.release.graph import Call, Stage
+from service.release.products import JUDGED, Judged
+from service.release.stages.judge import blocked
+from service.release.work import Work
+
+
+def carry_out(work: Work) -> Literal["done", "blocked"]:
+    """Go the whole way, each stage once. Returns how it ended; raises the error of a stage whose failure is the run's."""
+    over = False
+    for stage in work.graph.stages:
+        if not over or stage.always:
+            step(work, stage)
+            over = over or (stage.gated and blocked(work, stage))
+    judged = work.maybe(JUDGED, Judged)
+    return "done" if judged is not None and any(item.passed for item in judged.built) else "blocked"
+
+
+def step(work: Work, stage: Stage) -> None:
+    """Do one stage and keep its product; of one that may fail alone, or takes what such a one did not make, its error."""
+    lacking = next((work.failed[name] for name in stage.takes if name in work.failed), None)
+    if lacking is not None and not stage.tolerant:
+        work.failed[stage.name] = lacking
+        return
+    try:
+        work.products[stage.name] = work.call(stage.name, stage.work) if isinstance(stage.work, Call) else stage.work(work)
+    except SluiceError as error:
+        if not stage.alone:
+            raise
+        work.failed[stage.name] = error

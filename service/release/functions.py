@@ -1,0 +1,104 @@
+"""The functions that make files of a model, with their inputs and parameters: stated once, for releases and for the stand-alone commands.
+
+A change of inputs or parameters makes another key, so that what was made before is not found again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from config.plans import Budget, Profile, Rules
+from config.recipe import Text
+from config.rules import FAMILIES, FIXES
+from service.release.graph import Call, Data, FileOf, OfRelease, Source, Whole
+
+IMPORTANCES = "importances.gguf"  # in the output of `sensitivity`: the importance matrix, completed
+MIX = "mix.json"  # in that of a plan: each tensor's type
+
+CHAT = "chat"  # the stage that renders what Ollama's template is told by
+
+GGUF = FileOf(stage="convert")
+MODEL = Whole(stage="fix")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Text to calibrate on, and how it is cut."""
+
+    chat: Sequence[Source]
+    plain: Sequence[Source]
+    tokens: int
+    context: int  # tokens of a window
+
+    @property
+    def files(self) -> Mapping[str, Sequence[Source]]:
+        """The files, as inputs of a call."""
+        return {"chat": self.chat, "plain": self.plain}
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """The rest, as parameters of a call."""
+        return {"tokens": self.tokens, "context": self.context}
+
+
+def calibration(text: Text, context: int) -> Calibration:
+    """The text of a recipe."""
+    return Calibration(**texts(text), tokens=text.tokens, context=context)
+
+
+def texts(text: Text) -> dict[str, Sequence[Source]]:
+    """A recipe's text files by what they hold: `chat`, `plain`."""
+    return {"chat": [Data(path=path) for path in text.chat], "plain": [Data(path=path) for path in text.plain]}
+
+
+def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool) -> Call:
+    """The model with its faults patched; `repo` tells its family."""
+    # an edited rule must not be taken for a stage that is done
+    inputs = {"snapshot": snapshot, "rules": Data(path=FIXES), "families": Data(path=FAMILIES)}
+    return Call(function="builders.fixes:repair", inputs=inputs, params={"repo": repo, "fixes": fixes}, threaded=False)
+
+
+def convert(*, name: str | OfRelease) -> Call:
+    """The model as a 16-bit GGUF file."""
+    return Call(function="builders.convert:convert", inputs={"model": MODEL}, params={"name": name}, threaded=False)
+
+
+def imatrix(model: Source, gguf: Source, text: Calibration) -> Call:
+    """The importance matrix of the 16-bit GGUF file; `model` has template and tokenizer."""
+    return Call(function="builders.calibrate:imatrix", inputs={"model": model, "gguf": gguf, **text.files}, params=text.sizes)
+
+
+def sensitivity(model: Source, gguf: Source, text: Calibration, *, probed: bool = False) -> Call:
+    """The table from which every mix of the model is planned, with the completed importances: once for all budgets.
+
+    `model` is the folder in the transformers form; the GGUF file where there is none, and then only probes can tell.
+    """
+    inputs = {"model": model, "gguf": gguf, "imatrix": FileOf(stage="imatrix"), **text.files}
+    return Call(function="builders.sensitivity.measure:measure", inputs=inputs, params={**text.sizes, "probed": probed})
+
+
+def plan(gguf: Source, budget: Budget, profile: Profile, rules: Rules) -> Call:
+    """The best mix within a budget; `MIX` holds each tensor's type."""
+    inputs = {"sensitivity": Whole(stage="sensitivity"), "gguf": gguf, "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES)}
+    params = {"budget": budget.model_dump(mode="json", exclude_none=True), "profile": profile, "rules": rules.model_dump(mode="json")}
+    return Call(function="builders.plan.stage:plan", inputs=inputs, params=params)
+
+
+def hessians(gguf: Source, text: Calibration) -> Call:
+    """How errors of columns count together: what rounding needs, once for all mixes. Raises UnsupportedModel where transformers cannot run the model."""
+    return Call(function="builders.rounding.collect:collect", inputs={"model": MODEL, "gguf": gguf, **text.files}, params=text.sizes)
+
+
+def mixed(gguf: Source, planned: str, *, name: str | OfRelease, tag: str) -> Call:
+    """The file NAME-TAG.gguf in which every tensor has the type that the stage `planned` found."""
+    inputs = {"gguf": gguf, "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES), "mix": FileOf(stage=planned, path=MIX)}
+    return Call(function="builders.quantize:mixed", inputs=inputs, params={"name": name, "tag": tag})
+
+
+def rounded(gguf: Source, built: str) -> Call:
+    """The file that the stage `built` made, its matrices rounded anew so that their errors cancel."""
+    return Call(function="builders.rounding.improve:improve", inputs={"quantized": FileOf(stage=built), "gguf": gguf, "statistics": Whole(stage="hessians")})
+
+
+def chat(conversations: Mapping[str, object]) -> Call:
+    """How the model's template writes these conversations, with its sampling and stop strings."""
+    return Call(function="builders.probes:render", inputs={"model": MODEL}, params={"conversations": conversations}, threaded=False)

@@ -1,0 +1,142 @@
+"""GGUF files: llama.cpp's stock mixes, and planned mixes in which every tensor has the type where its bytes do most good."""
+
+from collections.abc import Iterator, Sequence
+
+from config.errors import UnsupportedModel
+from config.recipe import Dynamic, Recipe
+from config.words import Kind, Variant
+from publishers import naming, ollama
+from publishers.hub import PublishFile
+from service.execution.kept import Output
+from service.release import costs, functions
+from service.release.graph import Call, FileOf, OfRelease, Phase, Stage
+from service.release.kinds import LLAMA_CPP, VariantKind, every_variant
+from service.release.products import Built, from_stage
+from service.release.work import Work
+
+# Bits per weight of llama.cpp's stock mixes for Llama 3.1 8B, from tools/quantize/README.md and llama-quantize --help: other shapes differ by some per cent.
+STOCK_BITS = {
+    "BF16": 16.0, "F16": 16.0,
+    "Q8_0": 8.5, "Q6_K": 6.56, "Q5_K_M": 5.7, "Q5_K_S": 5.57, "Q5_1": 6.04, "Q5_0": 5.57, "Q4_K_M": 4.89, "Q4_K_S": 4.67, "Q4_1": 5.11,
+    "Q4_0": 4.64, "IQ4_NL": 4.68, "IQ4_XS": 4.46, "Q3_K_L": 4.3, "Q3_K_M": 4.0, "Q3_K_S": 3.64, "IQ3_M": 3.76, "IQ3_S": 3.66, "IQ3_XS": 3.5, "IQ3_XXS": 3.25,
+    "Q2_K": 3.16, "Q2_K_S": 2.97, "IQ2_M": 2.93, "IQ2_S": 2.74, "IQ2_XS": 2.59, "IQ2_XXS": 2.38, "IQ1_M": 2.15, "IQ1_S": 2.0,
+}  # fmt: skip
+
+_NAME = OfRelease(name="name")
+
+
+def stages(recipe: Recipe) -> Iterator[Stage]:
+    """A stage for each stock mix, then what all planned mixes need, and of each planned mix its plan, its file, and the file rounded anew."""
+    for variant in every_variant(recipe):
+        if variant.kind is Kind.GGUF and not variant.planned:
+            yield _stock(variant)
+    planned = recipe.variants.dynamic
+    if not planned:
+        return
+    text = functions.calibration(recipe.calibration, recipe.evaluation.context)
+    yield Stage(
+        name="sensitivity",
+        phase=Phase.BUILD,
+        does="measure what each type in each tensor does to the model's predictions",
+        work=functions.sensitivity(functions.MODEL, functions.GGUF, text),
+        unit="windows",
+        cost=costs.sensitivity,
+        alone=True,
+    )
+    if any(entry.rounding for entry in planned):
+        call = functions.hessians(functions.GGUF, text)
+        yield Stage(
+            name="hessians",
+            phase=Phase.BUILD,
+            does="measure how errors within a matrix count together",
+            work=lambda work: _hessians(work, call),
+            also=(*call.takes, "sensitivity"),
+            unit="windows",
+            cost=costs.hessians,
+            alone=True,
+        )
+    for entry in planned:
+        yield from _planned(entry)
+
+
+def _stock(variant: Variant) -> Stage:
+    inputs = {"gguf": functions.GGUF, "imatrix": FileOf(stage="imatrix")}
+    return Stage(
+        name=f"build {variant.tag}",
+        variant=variant.tag,
+        phase=Phase.BUILD,
+        does=f"make llama.cpp's stock mix {variant.tag}",
+        work=Call(function="builders.quantize:quantize", inputs=inputs, params={"type": variant.tag, "name": _NAME}),
+        unit="tensors",
+        cost=costs.stock(variant),
+    )
+
+
+def _planned(entry: Dynamic) -> Iterator[Stage]:
+    yield Stage(
+        name=f"plan {entry.tag}",
+        variant=entry.tag,
+        phase=Phase.BUILD,
+        does="choose each tensor's type",
+        work=functions.plan(functions.GGUF, entry.budget, entry.profile, entry.rules),
+        cost=costs.mix(entry.variant),
+        alone=True,
+    )
+    yield Stage(
+        name=f"build {entry.tag}",
+        variant=entry.tag,
+        phase=Phase.BUILD,
+        does="make the planned mix",
+        work=functions.mixed(functions.GGUF, f"plan {entry.tag}", name=_NAME, tag=entry.tag),
+        unit="tensors",
+        cost=costs.mixed(entry.variant),
+        alone=True,
+    )
+    if entry.rounding:
+        call = functions.rounded(functions.GGUF, f"build {entry.tag}")
+        yield Stage(
+            name=f"round {entry.tag}",
+            variant=entry.tag,
+            phase=Phase.BUILD,
+            does="round its matrices anew so that their errors cancel",
+            work=lambda work: work.call(f"round {entry.tag}", call) if work.maybe("hessians", Output) else work.output(f"build {entry.tag}"),
+            also=call.takes,
+            unit="tensors",
+            cost=costs.rounded(entry.variant),
+            alone=True,
+        )
+
+
+def _hessians(work: Work, call: Call) -> Output | None:
+    """None where transformers cannot run the model: its mixes keep llama.cpp's own rounding."""
+    if work.output("sensitivity").result["reason"] is not None:
+        return None
+    try:
+        return work.call("hessians", call)
+    except UnsupportedModel:
+        return None
+
+
+def maker(recipe: Recipe, variant: Variant) -> str:
+    """The last stage that works on the variant's file."""
+    entry = next((entry for entry in recipe.variants.dynamic if entry.tag == variant.tag), None)
+    return f"round {variant.tag}" if entry is not None and entry.rounding else f"build {variant.tag}"
+
+
+def bits(variant: Variant) -> float:
+    """Bits per weight of the variant, or of the stock mix whose size it has."""
+    return STOCK_BITS.get(variant.like or variant.tag, 16.0)
+
+
+def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
+    """The variants' files, the importance matrix, and what Ollama reads beside them."""
+    imatrix, chat = work.output("imatrix"), work.output(functions.CHAT)
+    files = [from_stage(item.output, file) for item in passed for file in item.output.files]
+    files += [from_stage(imatrix, file, naming.IMATRIX) for file in imatrix.files if file.path == imatrix.result["file"]]
+    files += [PublishFile.from_bytes(naming.OLLAMA_PARAMS, ollama.params(chat.result["sampling"], chat.result["stops"]))]
+    if template := ollama.template_from_probes(chat.result["renderings"]):
+        files += [PublishFile.from_bytes(naming.OLLAMA_TEMPLATE, template)]
+    return files
+
+
+GGUF = VariantKind(kind=Kind.GGUF, engine=LLAMA_CPP, stages=stages, maker=maker, bits=bits, content=content)

@@ -1,0 +1,192 @@
+"""From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
+
+from builders.snapshot import Upstream
+from config.words import Kind
+from publishers import card, hub, manifest, naming, ollama
+from publishers.hub import PublishFile
+from service.execution.process import now
+from service.execution.workbench import Event
+from service.release import functions
+from service.release.kinds import kind_of
+from service.release.measuring.divergence import WINDOWS
+from service.release.products import JUDGED, Built, Judged, from_stage, weights
+from service.release.report import STAGE as REPORT
+from service.release.stages.examine import patches
+from service.release.tools import tools
+from service.release.work import Work
+
+LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repo:
+    """A repo to publish, with the variants that are its own: those that passed, and those that its card says were blocked."""
+
+    name: str  # "namespace/name"
+    variants: Sequence[Built]
+
+    @property
+    def passed(self) -> list[Built]:
+        """What it will hold."""
+        return [item for item in self.variants if item.passed]
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of all its variants."""
+        return self.variants[0].variant.kind
+
+
+def publish(work: Work) -> list[str]:
+    """Publish each repo of which a variant passed, with the run's report, and put them into one collection; the repos.
+
+    Raises HubError, PublishConflict.
+    """
+    job = work.job
+    upstream = work.of("upstream", Upstream)
+    private = job.run.private or upstream.private  # upstream may have been made private since the run was queued
+    published = []
+    for repo in repos(work):
+        if not repo.passed:
+            continue
+        started = now()
+        before = job.store.last_publication(repo.name)
+        result = hub.publish(work.api, plan(work, repo, private=private), previously=before.revision if before else None)
+        job.store.record_publication(job.run.id, **asdict(result))
+        said = Event(stage=f"publish {repo.name}", state="done", seconds=now() - started)
+        job.listener(said if result.changed else replace(said, state="reused", message="already holds exactly this"))
+        published.append(repo.name)
+    if published:
+        hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)
+    return published
+
+
+def repos(work: Work) -> list[Repo]:
+    """The variants by the repo that is theirs, kind after kind. Raises ConfigurationError."""
+    found: dict[str, list[Built]] = {}
+    for item in sorted(work.of(JUDGED, Judged).built, key=lambda item: tuple(Kind).index(item.variant.kind)):
+        found.setdefault(naming.repo_id(item.variant, work.job.run.namespace, work.release.name), []).append(item)
+    return [Repo(name=name, variants=variants) for name, variants in found.items()]
+
+
+def plan(work: Work, repo: Repo, *, private: bool) -> hub.Plan:
+    """What the repo is to hold, whole."""
+    page = work.output(REPORT)
+    files = content(work, repo)
+    files += [PublishFile.from_bytes(naming.CARD, card.render(describe(work, repo)).encode()), *(from_stage(page, file) for file in page.files)]
+    return hub.Plan(
+        repo=repo.name,
+        private=private,
+        files=tuple(files),
+        manifest=account(work, repo, files),
+        message=f"Publish {work.release.repo} at {work.release.sha[:12]} by recipe {work.recipe.name}",
+    )
+
+
+def content(work: Work, repo: Repo) -> list[PublishFile]:
+    """The repo's files without card and manifest: the upstream's licences, and what its kind of variants consists of."""
+    fetched = work.output("snapshot")
+    files = [from_stage(fetched, file) for file in fetched.files if any(PurePosixPath(file.path).match(form) for form in LICENSE_FILES)]
+    licences = {licence.path for licence in files}
+    return files + [file for file in kind_of(repo.variants[0].variant).content(work, repo.passed) if file.path not in licences]
+
+
+def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Manifest:
+    """The manifest: where each file came from and what was measured."""
+    inventory = hub.inventory(files)
+    return manifest.build(
+        release=work.release,
+        recipe_name=work.recipe.name,
+        recipe_digest=work.job.run.recipe_digest,
+        tools=tools(),
+        patches=tuple(patches(work)),
+        variants=tuple(
+            manifest.variant_entry(
+                item.verdict, dict(item.measured), files={file.path: inventory[file.path] for file in weights(item.output)}, waivers=waivers(item)
+            )
+            for item in repo.passed
+        ),
+        files=inventory,
+    )
+
+
+def describe(work: Work, repo: Repo) -> card.Card:
+    """Everything that the card of a repo with these variants says."""
+    upstream, chat = work.of("upstream", Upstream), work.output(functions.CHAT)
+    rows = [row(item) for item in repo.variants]
+    return card.Card(
+        kind=repo.kind,
+        repo=repo.name,
+        name=work.release.name,
+        namespace=work.job.run.namespace,
+        release=work.release,
+        facts=card.Facts(
+            license=upstream.license,
+            license_name=upstream.license_name,
+            license_link=upstream.license_link,
+            languages=tuple(upstream.languages),
+            pipeline_tag=upstream.pipeline_tag,
+        ),
+        rows=tuple(row for item, row in zip(repo.variants, rows, strict=True) if item.passed),
+        blocked=tuple(row for item, row in zip(repo.variants, rows, strict=True) if not item.passed),
+        patches=tuple(patches(work)),
+        sampling=chat.result["sampling"],
+        method=method(work, repo),
+        tools=tools(),
+        recipe_name=work.recipe.name,
+        recipe_digest=work.job.run.recipe_digest,
+        ollama_template=repo.kind is Kind.GGUF and ollama.template_from_probes(chat.result["renderings"]) is not None,
+    )
+
+
+def method(work: Work, repo: Repo) -> card.Method:
+    """What the variants were calibrated and measured on."""
+    evaluation, calibration, gguf = work.recipe.evaluation, work.recipe.calibration, repo.kind is Kind.GGUF
+    tokens, questions = (_observations(repo.variants, name) for name in ("kld.mean", "mmlu.accuracy"))
+    return card.Method(
+        texts=tuple(path.name for path in (*evaluation.divergence.chat, *evaluation.divergence.plain)),
+        tokens=tokens[0],
+        most_tokens=tokens[-1],
+        windows=work.output(WINDOWS).result["looks"][0],
+        context=evaluation.context,
+        questions=questions[0],
+        most_questions=questions[-1],
+        shots=evaluation.mmlu.shots,
+        form=evaluation.mmlu.form,
+        prompts=len(evaluation.generation.prompts),
+        calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if gguf or any(item.mix for item in repo.variants) else (),
+        calibration_tokens=_calibrated(work) if gguf else 0,
+    )
+
+
+def _calibrated(work: Work) -> int:
+    tokens: int = work.output("imatrix").result["tokens"]
+    return tokens
+
+
+def _observations(built: Sequence[Built], name: str) -> list[int]:
+    """How many tokens or questions the measurement rests on, fewest first: more where the first sample was extended."""
+    found = (item.measured[name].n for item in built if name in item.measured)
+    return sorted(n for n in found if n is not None) or [0]
+
+
+def row(item: Built) -> card.Row:
+    """One variant on the card."""
+    return card.Row(
+        tag=item.variant.tag,
+        file=weights(item.output)[0].path,
+        bytes=item.bytes,
+        bpw=item.bpw,
+        measurements=item.measured,
+        verdict=item.verdict,
+        waivers=waivers(item),
+        mix=item.mix,
+    )
+
+
+def waivers(item: Built) -> tuple[manifest.Waiver, ...]:
+    """The waivers that the variant is published under."""
+    return tuple(manifest.Waiver(gate=waiver.gate, by=waiver.by, comment=waiver.comment) for waiver in item.verdict.waivers)

@@ -1,0 +1,41 @@
+"""Which stages of a run need not be done again: the same walk as the run's, that looks outputs up and makes none."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config.errors import SluiceError
+from service.execution.kept import Inputs, Output, stage_key
+from service.release.executor import step
+from service.release.job import Job
+from service.release.work import Work
+
+
+class NotKept(Exception):
+    """An output that would have to be made. Not a SluiceError: a stage must not take it for a failure that concerns one variant."""
+
+
+@dataclass(kw_only=True)
+class Looking(Job):
+    """A job that does nothing but look outputs up, and records nothing."""
+
+    def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
+        if (kept := self.stages.look_up(stage_key(function, inputs, params))) is None:
+            raise NotKept(name)
+        return kept
+
+
+def kept(work: Work) -> frozenset[str]:
+    """Names of the stages whose products are there already; `work.job` must be a `Looking` one. Stages that record something are never among them."""
+    lacking: set[str] = set()
+    for stage in work.graph.stages:
+        if stage.records or lacking.intersection(stage.takes):
+            lacking.add(stage.name)
+            continue
+        try:
+            if stage.name not in work.products:
+                step(work, stage)
+        except (NotKept, SluiceError):
+            lacking.add(stage.name)
+    return frozenset(stage.name for stage in work.graph.stages) - lacking

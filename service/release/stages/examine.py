@@ -1,0 +1,157 @@
+"""From the upstream commit to the 16-bit model, and what would spoil every variant: looked for before any is built.
+
+The order tells where a fault arose: the texts, the model itself, its conversion, its template, its importance matrix; the first that fails ends the run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+from pydantic import TypeAdapter
+
+from builders import snapshot
+from builders.snapshot import Upstream
+from config.errors import UpstreamError
+from config.recipe import Recipe
+from config.words import Patch
+from service.execution.kept import Output
+from service.release import costs, functions
+from service.release.functions import GGUF, MODEL
+from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
+from service.release.work import Work
+
+FLOAT16 = ("activation.max", "float16.failures")  # measured only where a gate asks for it: it concerns the variant F16 alone
+_PATCHES = TypeAdapter(list[Patch])
+_PAIR: dict[str, Source] = {"model": MODEL, "gguf": GGUF}
+
+
+def stages(recipe: Recipe) -> Iterator[Stage]:
+    """Every stage of this part, those that are measured on the release with the names of their measurements."""
+    yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream)
+    yield Stage(name="snapshot", phase=Phase.EXAMINE, does="download it", work=_snapshot, also=("upstream",), unit="bytes", cost=costs.snapshot)
+    yield from (replace(stage, phase=Phase.EXAMINE, gated=bool(stage.measures)) for stage in (*_model(recipe), *_checks(recipe)))
+
+
+def _model(recipe: Recipe) -> Iterator[Stage]:
+    """What everything else is made from."""
+    yield Stage(
+        name="fix",
+        phase=Phase.EXAMINE,
+        does="patch its faults",
+        work=functions.fix(Whole(stage="snapshot"), repo=OfRelease(name="repo"), fixes=recipe.fixes),
+        also=("text overlap",),
+        cost=costs.fix,
+    )
+    yield Stage(
+        name="patches", phase=Phase.EXAMINE, does="record the patches", work=lambda work: work.job.record_patches(patches(work)), also=("fix",), records=True
+    )
+    yield Stage(
+        name="convert",
+        phase=Phase.EXAMINE,
+        does="convert it to a 16-bit GGUF file",
+        work=functions.convert(name=OfRelease(name="name")),
+        also=("sanity",),
+        unit="tensors",
+        cost=costs.convert,
+    )
+    yield Stage(
+        name="imatrix",
+        phase=Phase.EXAMINE,
+        does="measure how strongly each input of each matrix is used",
+        work=functions.imatrix(MODEL, GGUF, functions.calibration(recipe.calibration, recipe.evaluation.context)),
+        also=("templates", *(("activations",) if _float16(recipe) else ())),
+        unit="chunks",
+        cost=costs.imatrix,
+    )
+
+
+def _checks(recipe: Recipe) -> Iterator[Stage]:
+    """What is measured on the release itself."""
+    evaluation, text = recipe.evaluation, recipe.evaluation.divergence
+    evaluated = {f"evaluated_{form}": files for form, files in functions.texts(text).items()}
+    overlap = Call(function="qa.preflight:overlap", inputs={**functions.texts(recipe.calibration), **evaluated}, threaded=False)
+    yield Stage(
+        name="text overlap",
+        phase=Phase.EXAMINE,
+        does="look for evaluation text in the calibration text",
+        work=overlap,
+        also=("snapshot",),
+        cost=costs.overlap,
+        measures=("overlap.share", "overlap.shared"),
+    )
+    asked = {"prompts": list(evaluation.generation.prompts), "max_tokens": evaluation.generation.max_tokens}
+    yield Stage(
+        name="sanity",
+        phase=Phase.EXAMINE,
+        does="let the model answer in transformers",
+        work=Call(function="qa.sanity:check", inputs={"model": MODEL}, params=asked),
+        unit="prompts",
+        cost=costs.sanity,
+        measures=("sanity.failures",),
+    )
+    yield Stage(
+        name="metadata",
+        phase=Phase.EXAMINE,
+        does="compare the GGUF file's header with config.json",
+        work=Call(function="qa.preflight:metadata", inputs=_PAIR, threaded=False),
+        cost=costs.metadata,
+        measures=("metadata.failures",),
+    )
+    yield Stage(
+        name="parity",
+        phase=Phase.EXAMINE,
+        does="compare the GGUF file in llama.cpp with the model in transformers",
+        work=Call(function="qa.parity:compare", inputs={**_PAIR, "texts": [Data(path=path) for path in text.plain or text.chat]}),
+        also=("metadata",),
+        unit="windows",
+        cost=costs.parity,
+        measures=("parity.token_mismatches", "parity.kld", "parity.max_difference"),
+    )
+    if _float16(recipe):
+        yield Stage(
+            name="activations",
+            phase=Phase.EXAMINE,
+            does="look for the largest activation",
+            work=Call(function="qa.activations:check", inputs={"model": MODEL, "texts": [Data(path=path) for path in (*text.chat, *text.plain)]}),
+            also=("parity",),
+            unit="windows",
+            cost=costs.activations,
+            measures=FLOAT16,
+        )
+    yield Stage(
+        name="templates",
+        phase=Phase.EXAMINE,
+        does="compare what both engines make of template and tokenizer",
+        work=Call(function="qa.templates:check", inputs=_PAIR),
+        also=("parity",),
+        cost=costs.templates,
+        measures=("template.failures", "template.remarks", "tokenizer.mismatches"),
+    )
+    yield Stage(
+        name="imatrix check",
+        phase=Phase.EXAMINE,
+        does="look for holes in the importance matrix",
+        work=Call(function="qa.preflight:imatrix", inputs={"imatrix": FileOf(stage="imatrix"), "gguf": GGUF}, threaded=False),
+        cost=costs.imatrix_check,
+        measures=("imatrix.failures",),
+    )
+
+
+def _float16(recipe: Recipe) -> bool:
+    return any(gate.measure in FLOAT16 for gate in recipe.gates)
+
+
+def _upstream(work: Work) -> Upstream:
+    upstream = snapshot.resolve(work.api, work.release.repo, work.release.sha)
+    if upstream.gated:
+        # its owner chose who may have it; publishing it to everyone is a person's decision
+        raise UpstreamError(f"{work.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list.")
+    return upstream
+
+
+def _snapshot(work: Work) -> Output:
+    return work.job.here("snapshot", snapshot.fetch, asdict(work.release), api=work.api, release=work.release)
+
+
+def patches(work: Work) -> list[Patch]:
+    """The changes that fixes made."""
+    return _PATCHES.validate_python(work.output("fix").result["patches"])

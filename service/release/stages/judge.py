@@ -1,0 +1,116 @@
+"""From measurements to verdicts, and the page that tells them."""
+
+from collections.abc import Iterator, Mapping
+
+from config.errors import SluiceError
+from config.recipe import Gate, Recipe
+from config.words import Measurement, Outcome, Variant, Verdict
+from qa import gates
+from qa.relative import References
+from service.execution.kept import Output
+from service.release import costs
+from service.release.graph import Phase, Stage
+from service.release.kinds import maker
+from service.release.measuring.samples import PUBLISHED, references
+from service.release.products import JUDGED, Built, Found, Judged, Made, Published, Settled, weights
+from service.release.report import STAGE as REPORT
+from service.release.report import report
+from service.release.stages.measure import ANSWERS, CLAIMS, unmeasured
+from service.release.work import Work
+
+
+def stages(recipe: Recipe) -> Iterator[Stage]:
+    """All verdicts in one stage, since gates compare variants; the report also of a run that a gate on the release ended."""
+    listed = recipe.variants.listed()
+    makers = dict.fromkeys(maker(recipe, variant) for variant in listed)
+    yield Stage(
+        name=JUDGED,
+        phase=Phase.JUDGE,
+        does="apply the gates to every variant",
+        work=judge,
+        also=(CLAIMS, ANSWERS, PUBLISHED, *(f"measure {variant.tag}" for variant in listed), *makers),
+        tolerant=True,
+        records=True,
+    )
+    yield Stage(
+        name=REPORT, phase=Phase.JUDGE, does="make the report", work=report, also=(JUDGED,), cost=costs.report, tolerant=True, always=True, records=True
+    )
+
+
+def blocked(work: Work, stage: Stage) -> bool:
+    """Judge the gates on the release that can be judged after a stage; when one fails, every variant is blocked by it, which is recorded."""
+    measured, last = work.measured, stage.name == work.graph.last_gated
+    due: list[Gate] = [gate for gate in work.recipe.gates if gate.scope == "release" and (last or gate.measure in measured)]
+    verdicts = [(variant, gates.judge(variant, due, measured, {}, work.job.waivers)) for variant in work.recipe.variants.listed()]
+    # a kind of variant that none of these gates is for is not blocked by them
+    if any(verdict.outcome is Outcome.PASSED or not verdict.results for _, verdict in verdicts):
+        return False
+    for variant, verdict in verdicts:
+        _unbuilt(work, variant, measured, verdict)
+    return True
+
+
+def judge(work: Work) -> Judged:
+    """The verdict on every variant, recorded; those without files lack what their gates want, which no waiver can make good."""
+    settled, found = work.of(CLAIMS, Settled), dict(work.of(ANSWERS, dict))
+    measured = {item.variant.tag: work.of(f"measure {item.variant.tag}", Found) for item in settled.made}
+    published: Published = work.of(PUBLISHED, dict)
+    built = []
+    for item in settled.made:
+        compared = references(item.variant, {**found, **measured}, published)
+        built.append(_judged(work, item, measured[item.variant.tag], compared))
+        _record(work, built[-1])
+    for variant in work.recipe.variants.listed():
+        if (error := _without_files(work, variant)) is not None:
+            _unbuilt(work, variant, work.measured, gates.judge(variant, work.recipe.gates, work.measured, unmeasured(work, error)))
+    return Judged(built=built)
+
+
+def _without_files(work: Work, variant: Variant) -> SluiceError | None:
+    """Why there are no files of a variant; None where there are."""
+    return work.failed.get(maker(work.recipe, variant))
+
+
+def _judged(work: Work, item: Made, own: Found, compared: References) -> Built:
+    """The variant with its verdict; `compared` is what gates can be relative to."""
+    verdict = gates.judge(item.variant, work.recipe.gates, own.measured, own.errors, work.job.waivers, samples=own.samples, references=compared)
+    claim = work.of(CLAIMS, Settled).claims.get(item.variant.tag)
+    return Built(
+        variant=item.variant,
+        output=item.output,
+        bpw=_bits_per_weight(work, item.output),
+        measured=own.measured,
+        verdict=verdict,
+        samples=own.samples,
+        positions=own.positions,
+        mix=claim.mix if claim else None,
+    )
+
+
+def _bits_per_weight(work: Work, output: Output) -> float:
+    """Of the whole file or files, so that it and the size tell the same story."""
+    return 8 * sum(file.bytes for file in weights(output)) / int(work.output("convert").result["parameters"])
+
+
+def _unbuilt(work: Work, variant: Variant, measured: Mapping[str, Measurement], verdict: Verdict) -> None:
+    """Record a variant of which there is no file."""
+    job, found, position = work.job, tuple(measured.values()), work.recipe.variants.listed().index(variant)
+    job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, measurements=found, verdict=verdict, position=position)
+    job.verdict(variant, verdict)
+
+
+def _record(work: Work, item: Built) -> None:
+    """Write the variant's row, its measurements and its verdict."""
+    job = work.job
+    job.store.record_variant(
+        job.run.id,
+        variant=item.variant,
+        file=item.output.result.get("file"),
+        bytes=item.bytes,
+        bpw=item.bpw,
+        measurements=tuple(item.measured.values()),
+        verdict=item.verdict,
+        position=work.recipe.variants.listed().index(item.variant),
+        samples=item.samples,
+    )
+    job.verdict(item.variant, item.verdict)

@@ -1,0 +1,126 @@
+"""Every variant against the 16-bit model: divergence, what planned ones promised, questions, greedy answers and the file itself."""
+
+from collections.abc import Iterator
+
+from config.errors import SluiceError
+from config.recipe import Recipe
+from config.words import Sample, Variant
+from qa import mmlu
+from service.release import claims, costs
+from service.release.graph import Call, Phase, Stage
+from service.release.kinds import LLAMA_CPP, every_variant, kind_of, maker
+from service.release.measuring.divergence import DIVERGENCE, WINDOWS, diverge
+from service.release.measuring.questions import QUESTIONS, question
+from service.release.measuring.samples import PUBLISHED, basis
+from service.release.products import Found, Outcomes, Settled, measurements
+from service.release.work import Work
+
+CLAIMS = "claims"
+ANSWERS = "questions"
+ANSWERED = (
+    "mmlu.accuracy", "mmlu.macro", "mmlu.single_letter", "mmlu.difference", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p", "flips", "flips.share", "efficiency",
+)  # fmt: skip
+GREEDY = ("generation.failures", "generation.repetition")
+
+
+def stages(recipe: Recipe) -> Iterator[Stage]:
+    """Divergence and questions of all variants, whose samples grow together, then one stage for each variant."""
+    engines = {kind_of(variant).engine for variant in every_variant(recipe)}
+    originals = {engine.original.stage for engine in engines}
+    makers = {maker(recipe, variant): None for variant in every_variant(recipe)}
+    plans = [f"plan {tag}" for tag in recipe.variants.planned]
+    yield Stage(
+        name=DIVERGENCE,
+        phase=Phase.MEASURE,
+        does="compare every variant's predictions with the 16-bit model's, on more text where a gate is undecided",
+        work=diverge,
+        also=(WINDOWS, PUBLISHED, *originals, *makers),
+        unit="windows",
+        cost=costs.divergence,
+        measures=_divergences(recipe),
+        tolerant=True,
+    )
+    yield Stage(
+        name=CLAIMS,
+        phase=Phase.MEASURE,
+        does="compare planned variants with what they promised, and with the stock ones of their size",
+        work=claims.settle,
+        also=(DIVERGENCE, *plans, *makers),
+        measures=("plan.predicted", "plan.measured", "plan.error", "plan.stock", "plan.replaced") if plans else (),
+        tolerant=True,
+    )
+    asked = {kind_of(variant).engine.asked for variant in recipe.variants.listed()}
+    yield Stage(
+        name=ANSWERS,
+        phase=Phase.MEASURE,
+        does="ask every variant questions, and more of them where a gate is undecided",
+        work=answer,
+        also=(CLAIMS, QUESTIONS, PUBLISHED, *asked, *originals),
+        unit="questions",
+        cost=costs.questions,
+        measures=ANSWERED,
+    )
+    yield from (_measured(variant) for variant in recipe.variants.listed())
+
+
+def _divergences(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the figures; with two kinds of text those of each follow."""
+    text = recipe.evaluation.divergence
+    suffixes = ("", ".chat", ".plain") if text.chat and text.plain else ("",)
+    quantities = ("mean", "median", "p90", "p99", "p999", "max")
+    return tuple(
+        name for end in suffixes for name in (*(f"kld{end}.{quantity}" for quantity in quantities), f"same_top{end}", f"dp.rms{end}", f"ppl.ratio{end}")
+    )
+
+
+def _measured(variant: Variant) -> Stage:
+    return Stage(
+        name=f"measure {variant.tag}",
+        variant=variant.tag,
+        phase=Phase.MEASURE,
+        does="read greedy answers, and compare the file with the 16-bit one"
+        if kind_of(variant).engine is LLAMA_CPP
+        else "read greedy answers, and check the files",
+        work=lambda work: measure(work, variant),
+        also=(CLAIMS, ANSWERS, kind_of(variant).engine.original.stage),
+        unit="answers",
+        cost=costs.measure(variant),
+        measures=(*GREEDY, "file.failures", *(("weights.failures",) if kind_of(variant).engine is LLAMA_CPP else ())),
+    )
+
+
+def answer(work: Work) -> Outcomes:
+    """What was found of the variants' divergence with what their answers are worth; stock mixes are asked only where a gate compares answers with theirs."""
+    settled = work.of(CLAIMS, Settled)
+    compared = any(gate.relative_to == "stock" and gate.measure.partition(".")[0] in mmlu.NAMES for gate in work.recipe.gates)
+    items = [item for item in (*settled.made, *(settled.stock if compared else ())) if isinstance(settled.diverged[item.variant.tag], Found)]
+    answered = dict(settled.diverged)
+    for tag, item in question(work, items).items():
+        found = answered[tag]
+        answered[tag] = found.also(item) if isinstance(found, Found) and isinstance(item, Found) else item
+    return answered
+
+
+def measure(work: Work, variant: Variant) -> Found | None:
+    """Everything that was found about a variant, and, where measuring itself failed, why: a gate without its measurement blocks. None without files."""
+    generation = work.recipe.evaluation.generation
+    made = next((item for item in work.of(CLAIMS, Settled).made if item.variant == variant), None)
+    if made is None:
+        return None
+    engine, answered = kind_of(variant).engine, work.of(ANSWERS, dict)[variant.tag]
+    params = {"prompts": list(generation.prompts), "max_tokens": generation.max_tokens}
+    try:
+        if isinstance(answered, SluiceError):
+            raise answered
+        inputs = {"reference": engine.original, "variant": engine.model(made.output)}
+        output = work.call(f"measure {variant.tag}", Call(function="qa.measure:check", inputs=inputs, params=params))
+    except SluiceError as error:
+        return Found(measured=work.measured, errors=unmeasured(work, error))
+    sample = Sample(basis=basis(("generation",), params["prompts"], params["max_tokens"]))
+    own = Found(measured=measurements(output), errors={}, samples=(sample,))
+    return Found(measured=work.measured, errors={}).also(answered).also(own)
+
+
+def unmeasured(work: Work, error: SluiceError) -> dict[str, str]:
+    """Why each measurement that gates want of a variant, and not of the release, is missing."""
+    return dict.fromkeys({gate.measure for gate in work.recipe.gates} - work.measured.keys(), str(error))

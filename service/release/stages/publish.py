@@ -1,0 +1,35 @@
+"""What passed, as repos on the Hub."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from config.recipe import Recipe
+from publishers import ollama
+from service.release import costs, functions
+from service.release.graph import Phase, Stage
+from service.release.products import JUDGED
+from service.release.publishing import publish
+from service.release.report import STAGE as REPORT
+
+
+def stages(recipe: Recipe) -> Iterator[Stage]:
+    """Renderings for Ollama and the card, then the repos, each in one commit, and their collection."""
+    conversations = {name: asdict(probe) for name, probe in ollama.PROBES.items()}
+    yield Stage(
+        name=functions.CHAT,
+        phase=Phase.PUBLISH,
+        does="render what tells which of Ollama's templates is the model's",
+        work=functions.chat(conversations),
+        also=(REPORT,),
+        cost=costs.templates,
+    )
+    yield Stage(
+        name="publish",
+        phase=Phase.PUBLISH,
+        does="publish each repo of which a variant passed, in one commit",
+        work=publish,
+        also=("upstream", "snapshot", "fix", "imatrix", JUDGED, REPORT, functions.CHAT),
+        unit="bytes",
+        cost=costs.publish,
+        records=True,
+    )
