@@ -26,32 +26,37 @@ _STYLE = """
 class Box:
     """Stages that differ only in their variant."""
 
-    family: str
+    name: str
     stages: Sequence[Stage]
-    takes: frozenset[str]  # families
+    takes: frozenset[str]  # names of boxes
 
     @property
     def title(self) -> str:
         """What a pointer shows: what it does, and for which variants."""
         variants = ", ".join(stage.variant for stage in self.stages if stage.variant)
-        return f"{self.family}: {self.stages[0].does}{f' ({variants})' if variants else ''}"
+        return f"{self.stages[0].does}{f' ({variants})' if variants else ''}"
+
+    @property
+    def label(self) -> str:
+        """What is written on it."""
+        return self.stages[0].family
 
 
 def boxes(graph: Graph) -> list[Box]:
-    """The graph with stages that are each other's like taken together, and of what a box takes only what no other that it takes has taken itself."""
-    families: dict[str, list[Stage]] = {}
+    """The graph with stages that do the same for several variants taken together; a box takes nothing that one of those it takes has taken already."""
+    alike: dict[tuple[str, str], list[Stage]] = {}
     for stage in graph.stages:
-        families.setdefault(stage.family, []).append(stage)
-    of = {stage.name: stage.family for stage in graph.stages}
-    takes = {family: {of[name] for stage in stages for name in stage.takes} - {family} for family, stages in families.items()}
+        alike.setdefault((stage.family, stage.does), []).append(stage)
+    groups = {stages[0].name: stages for stages in alike.values()}
+    of = {stage.name: name for name, stages in groups.items() for stage in stages}
+    takes = {name: {of[taken] for stage in stages for taken in stage.takes} - {name} for name, stages in groups.items()}
     before: dict[str, set[str]] = {}
-    for family in families:
-        before[family] = set(takes[family]).union(*(before.get(other, set()) for other in takes[family]))
-    direct = {
-        family: frozenset(name for name in found if not any(name in before.get(other, ()) for other in found if other != name))
-        for family, found in takes.items()
-    }
-    return [Box(family=family, stages=stages, takes=direct[family]) for family, stages in families.items()]
+    for name in groups:
+        before[name] = takes[name].union(*(before[other] for other in takes[name]))
+    return [
+        Box(name=name, stages=stages, takes=frozenset(taken for taken in takes[name] if not any(taken in before[other] for other in takes[name])))
+        for name, stages in groups.items()
+    ]
 
 
 def draw(graph: Graph) -> str:
@@ -61,10 +66,10 @@ def draw(graph: Graph) -> str:
     bottom = max(y for _, y in places.values()) + HEIGHT + MARGIN
     size = f'width="{edge}" height="{bottom}" viewBox="0 0 {edge} {bottom}"'
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="The stages of a release">', f"<style>{_STYLE}</style>"]
-    columns = {phase: min(places[box.family][0] for box in found if box.stages[0].phase is phase) for phase in {box.stages[0].phase for box in found}}
+    columns = {phase: min(places[box.name][0] for box in found if box.stages[0].phase is phase) for phase in {box.stages[0].phase for box in found}}
     lines += [f'<text class="phase" x="{x}" y="{TOP - 18}">{phase.name.lower()}</text>' for phase, x in sorted(columns.items())]
-    lines += [_arrow(places[name], places[box.family]) for box in found for name in sorted(box.takes)]
-    lines += [_box(box, *places[box.family]) for box in found]
+    lines += [_arrow(places[name], places[box.name]) for box in found for name in sorted(box.takes)]
+    lines += [_box(box, *places[box.name]) for box in found]
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
@@ -76,7 +81,7 @@ def _places(found: Sequence[Box]) -> tuple[Mapping[str, tuple[int, int]], int]:
         inside = [box for box in found if box.stages[0].phase is phase]
         for start in range(0, len(inside), COLUMN):
             for row, box in enumerate(inside[start : start + COLUMN]):
-                places[box.family] = (x, TOP + row * (HEIGHT + GAP))
+                places[box.name] = (x, TOP + row * (HEIGHT + GAP))
             x += WIDTH + LANE
     return places, x - LANE + MARGIN
 
@@ -88,7 +93,7 @@ def _box(box: Box, x: int, y: int) -> str:
     return (
         f'<g class="{kind}" aria-label={quoteattr(box.title)}><title>{escape(box.title)}</title>'
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>'
-        f'<text x="{x + 10}" y="{y + HEIGHT // 2 + 4}">{escape(box.family)}{count}</text></g>'
+        f'<text x="{x + 10}" y="{y + HEIGHT // 2 + 4}">{escape(box.label)}{count}</text></g>'
     )
 
 

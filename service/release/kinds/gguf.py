@@ -65,7 +65,7 @@ def _stock(variant: Variant) -> Stage:
         name=f"build {variant.tag}",
         variant=variant.tag,
         phase=Phase.BUILD,
-        does=f"make llama.cpp's stock mix {variant.tag}",
+        does="make one of llama.cpp's stock mixes",
         work=Call(function="builders.quantize:quantize", inputs=inputs, params={"type": variant.tag, "name": _NAME}),
         unit="tensors",
         cost=costs.stock(variant),
