@@ -53,6 +53,16 @@ def heard_by(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
+@contextmanager
+def within(done: int, total: int | None, unit: str) -> Iterator[None]:
+    """Let what the block reports count towards a larger whole, of which so much was done before the block."""
+    if (listener := _listener.get()) is None:
+        yield
+        return
+    with heard_by(lambda part: listener(Progress(done=done + part.done, total=total, unit=unit))):
+        yield
+
+
 class Tally:
     """Counts what is done bit by bit, in any thread, and reports it to whoever listens where the tally was made."""
 

@@ -53,6 +53,8 @@ def reader(form: Form) -> Callable[[str], None]:
             return
         total = told.total if form.whole is not None else _number(last["total"])
         if (found := Progress(done=_number(last["done"]), total=total, unit=form.unit)) != told:
+            if told.done < 0:
+                report(0, total, form.unit)  # whoever hears of it for the first time sees where it began
             told = found
             report(found.done, found.total, found.unit)
 
