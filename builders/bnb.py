@@ -26,6 +26,8 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from engines import hf
+
     torch.set_num_threads(threads)
     try:
         recipe = BitsAndBytesConfig(  # type: ignore[no-untyped-call] # the library annotates nothing here
@@ -35,20 +37,22 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
             bnb_4bit_compute_dtype=torch.bfloat16,
             llm_int8_skip_modules=_kept(model, skip) if skip else None,
         )
-        network = AutoModelForCausalLM.from_pretrained(
-            model,
-            quantization_config=recipe,
-            dtype=torch.bfloat16,
-            device_map="cpu",
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        with hf.counting():
+            network = AutoModelForCausalLM.from_pretrained(
+                model,
+                quantization_config=recipe,
+                dtype=torch.bfloat16,
+                device_map="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
     except Exception as error:  # the files are a stranger's: loading may raise anything
         raise UpstreamError(
             f"transformers cannot load the fixed model for 4-bit quantization: {error}. Remove bnb_4bit and dynamic_bnb_4bit from the recipe's variants."
         ) from error
-    network.save_pretrained(out)
+    with hf.counting():
+        network.save_pretrained(out)
     for path in sorted(model.iterdir()):
         if (path.name in CONFIGURATION and path.name != "config.json") or is_legal(path.name):
             shutil.copyfile(path, out / path.name)

@@ -1,9 +1,10 @@
 """Computes the importance matrix: how strongly each input of each weight matrix is used on calibration text."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gguf import GGUFReader
 from transformers import PreTrainedTokenizerBase
 
 from config.errors import ConfigurationError, MeasurementError
+from config.progress import counted
 from engines import hf, llama, llama_server, tools
 from engines.model import Message
 
@@ -104,7 +106,7 @@ def windows(by: Voice, chat: Sequence[Path], plain: Sequence[Path], *, tokens: i
 
 
 def _sources(by: Voice, chat: Sequence[Path], plain: Sequence[Path]) -> list[list[str]]:
-    return [list(conversations(path, by)) for path in chat] + [paragraphs(path) for path in plain]
+    return [list(counted(conversations(path, by), "conversations")) for path in chat] + [paragraphs(path) for path in plain]
 
 
 def conversations(path: Path, by: Voice) -> Iterator[str]:
@@ -133,16 +135,17 @@ def paragraphs(path: Path) -> list[str]:
     return [piece + "\n\n" for piece in pieces] + [last]
 
 
-def chosen(sources: Iterable[list[str]], by: Voice, tokens: int) -> list[tuple[str, int]]:
+def chosen(sources: Sequence[list[str]], by: Voice, tokens: int) -> list[tuple[str, int]]:
     """The pieces of all sources with their numbers of tokens; when that is more than `tokens`, the beginning of each source.
 
     Every source then gives the same share of itself, rounded up to a whole piece, so that no file is left out because others came first.
     """
-    counted = [[(piece, len(by.encode(piece))) for piece in source] for source in sources]
-    total = sum(count for source in counted for _, count in source)
+    counts = iter([len(by.encode(piece)) for piece in counted(list(chain.from_iterable(sources)), "passages")])
+    measured = [[(piece, next(counts)) for piece in source] for source in sources]
+    total = sum(count for source in measured for _, count in source)
     share = min(1.0, tokens / total) if total else 1.0
     taken = []
-    for source in counted:
+    for source in measured:
         left = share * sum(count for _, count in source)
         for piece, count in source:
             if left <= 0:

@@ -29,6 +29,7 @@ from builders.names import CONFIGURATION, INDEX, SINGLE, check_names, is_legal, 
 from builders.weights import read_header, unsafe
 from config.digests import file_sha256
 from config.errors import HubError, UpstreamError
+from config.progress import Tally
 from config.settings import REPO_ID
 from config.words import Release
 
@@ -122,15 +123,46 @@ def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:
             f"{release.repo} needs {total / 1e9:.2f} GB to download and {out} has {free / 1e9:.2f} GB free: the disk is too small. "
             "Free some space or set `home` in the settings to a folder on a larger disk; `--dry-run` says what a whole run needs."
         )
+    bar = _bar(Tally(total, "bytes"))
     for path in sorted(wanted):
         with _in_words(api, release.repo, release.sha, path):
-            api.hf_hub_download(release.repo, path, revision=release.sha, local_dir=out)
+            api.hf_hub_download(release.repo, path, revision=release.sha, local_dir=out, tqdm_class=bar)
     shutil.rmtree(out / ".cache", ignore_errors=True)
-    files = [_verified(out / path, file) for path, file in sorted(wanted.items())]
+    files, read = [], Tally(total, "bytes")
+    for path, file in sorted(wanted.items()):
+        files.append(_verified(out / path, file))
+        read.add(file.size)
     for path in sorted(wanted):
         if path.endswith(".safetensors"):
             read_header(out / path)
     return {"files": files, "total": total}
+
+
+def _bar(tally: Tally) -> type[Any]:
+    """A class that the client takes for its progress bar's: LFS and Xet tell an object of it what arrives, whether bars are shown or not."""
+
+    class Bar:
+        def __init__(self, *, initial: int = 0, **_: object) -> None:
+            tally.add(initial)
+
+        def update(self, count: int) -> None:
+            tally.add(count)
+
+        def update_transfer(self, count: int) -> None:  # Xet tells it what comes over the network by this, and by `update` what is written
+            pass
+
+        def set_postfix_str(self, *_: object, **__: object) -> None:
+            pass
+
+        set_transfer_postfix_str = set_postfix_str
+
+        def __enter__(self) -> "Bar":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    return Bar
 
 
 def _wanted(api: HfApi, release: Release) -> dict[str, RepoFile]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -50,3 +51,30 @@ def heard_by(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextmanager
+def within(done: int, total: int | None, unit: str) -> Iterator[None]:
+    """Let what the block reports count towards a larger whole, of which so much was done before the block."""
+    if (listener := _listener.get()) is None:
+        yield
+        return
+    with heard_by(lambda part: listener(Progress(done=done + part.done, total=total, unit=unit))):
+        yield
+
+
+class Tally:
+    """Counts what is done bit by bit, in any thread, and reports it to whoever listens where the tally was made."""
+
+    def __init__(self, total: int | None, unit: str) -> None:
+        self._listener = _listener.get()  # threads that others start have a context of their own
+        self._lock = Lock()
+        self._done, self._total, self._unit = 0, total, unit
+        self.add(0)
+
+    def add(self, count: int) -> None:
+        """So much more is done; less when it is negative, of what has to be done again."""
+        with self._lock:
+            self._done += count
+            if self._listener is not None:
+                self._listener(Progress(done=self._done, total=self._total, unit=self._unit))

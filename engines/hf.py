@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, __version__
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
 from config.errors import MeasurementError, UnsupportedModel
+from config.progress import Tally, counted, report
 from engines import chat
 from engines.model import Floats, Message, useful_threads
 
@@ -66,9 +68,10 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
-    """Raises UnsupportedModel or MeasurementError for what transformers raises while the block loads the model in `folder`."""
+    """Raises UnsupportedModel or MeasurementError for what transformers raises while the block loads the model in `folder`, and reports its progress."""
     try:
-        yield
+        with counting():
+            yield
     except ImportError as error:
         raise UnsupportedModel(f"transformers {__version__} cannot run the model without a package that is not installed: {error}.") from error
     except Exception as error:  # the files are a stranger's: any parser below may raise anything
@@ -77,6 +80,22 @@ def _loading(folder: Path) -> Iterator[None]:
                 f"transformers {__version__} has no code for language models of the architecture {architecture!r}, and code from a release is not run."
             ) from error
         raise MeasurementError(f"transformers cannot load a model from {folder}: {error}. Look at config.json and the safetensors files there.") from error
+
+
+@contextmanager
+def counting() -> Iterator[None]:
+    """Report the tensors that transformers loads, and the files that it saves, while the block runs."""
+    units = {"Loading weights": "tensors", "Writing model shards": "files"}
+
+    def bar(make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        unit = units.get(str(options.get("desc")))
+        return make(*args, **options) if unit is None else counted(args[0], unit)
+
+    before = logging.set_tqdm_hook(bar)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
 
 
 def _architecture(folder: Path) -> str | None:
@@ -139,14 +158,28 @@ def not_finite(folder: Path) -> list[str]:
 
 def weights(folder: Path) -> Iterator[tuple[Path, str, torch.Tensor]]:
     """File, name and values of each floating-point tensor of the safetensors files in `folder`, one at a time. Raises MeasurementError."""
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (it is no dict)
-                    if (values := tensors.get_tensor(name)).is_floating_point():
-                        yield file, name, values
-        except (OSError, SafetensorError) as error:
-            raise MeasurementError(f"{file} cannot be read: {error}. It is damaged or no safetensors file.") from error
+    files = sorted(folder.glob("*.safetensors"))
+    seen = Tally(sum(map(_count, files)), "tensors")
+    for file in files:
+        with _opened(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+                if (values := tensors.get_tensor(name)).is_floating_point():
+                    yield file, name, values
+                seen.add(1)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except (OSError, SafetensorError) as error:
+        raise MeasurementError(f"{file} cannot be read: {error}. It is damaged or no safetensors file.") from error
+
+
+def _count(file: Path) -> int:
+    with _opened(file) as tensors:
+        return len(tensors.keys())
 
 
 def context(network: PreTrainedModel) -> int:
@@ -197,11 +230,12 @@ class HfModel:
     @torch.inference_mode()
     def continuations(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Floats:
         """See `engines.model.Model`. Suffixes run one after another on copies of the prefix's cache: padding would change what some models compute."""
+        each = counted(suffixes, "continuations")
         if not prefix:
-            return np.concatenate([self.logits(suffix, len(suffix) - 1) for suffix in suffixes])
+            return np.concatenate([self.logits(suffix, len(suffix) - 1) for suffix in each])
         cache = self.network(input_ids=self._row(prefix), past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1).past_key_values
         rows = []
-        for suffix in suffixes:
+        for suffix in each:
             output = self.network(input_ids=self._row(suffix), past_key_values=copy.deepcopy(cache), use_cache=True, logits_to_keep=1)
             rows.append(output.logits[0, -1].float().cpu().numpy())
         return np.asarray(rows, dtype=np.float32)
@@ -215,6 +249,7 @@ class HfModel:
             output = self.network(input_ids=self._row(feed), past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache, feed = output.past_key_values, [int(output.logits[0, -1].argmax())]
             answer += feed
+            report(len(answer), max_tokens, "tokens")
             if answer[-1] in stop:
                 break
         return answer

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import MeasurementError, ToolError
+from config.progress import report
 from engines.model import Floats, useful_threads
 
 BATCH = 512  # tokens in one call of llama_decode, at most
@@ -75,6 +76,10 @@ def _loaded(path: Path, *, vocab_only: bool, check_tensors: bool = False) -> Ite
     settings = c.llama_model_default_params()
     settings.vocab_only = vocab_only
     settings.check_tensors = check_tensors
+    size = path.stat().st_size if path.exists() else 0
+    read = c.llama_progress_callback(lambda share, _: _read(share, size))
+    if not vocab_only:
+        settings.progress_callback = read
     _errors.clear()
     model = c.llama_model_load_from_file(str(path).encode(), settings)
     if model is None:
@@ -83,6 +88,12 @@ def _loaded(path: Path, *, vocab_only: bool, check_tensors: bool = False) -> Ite
         yield model
     finally:
         c.llama_model_free(model)
+
+
+def _read(share: float, size: int) -> bool:
+    """Report how much of a file of so many bytes was read; whether to go on."""
+    report(round(share * size), size, "bytes")
+    return True
 
 
 def _reason() -> str:
@@ -255,7 +266,10 @@ class LlamaModel:
         """See `engines.model.Model`. As many suffixes as memory, sequences and one batch allow are evaluated together."""
         self._clear()
         self._decode(_sequence(prefix, first=len(prefix)))
-        rows = [self._branches(prefix, group) for group in self._groups(suffixes, room=min(self.batch.size, self.context - len(prefix)))]
+        rows: list[Floats] = []
+        for group in self._groups(suffixes, room=min(self.batch.size, self.context - len(prefix))):
+            rows.append(self._branches(prefix, group))
+            report(sum(map(len, rows)), len(suffixes), "continuations")
         return np.concatenate(rows) if rows else np.zeros((0, self.vocabulary.size), dtype=np.float32)
 
     def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
@@ -266,6 +280,7 @@ class LlamaModel:
         while answer[-1] not in stop and len(answer) < max_tokens and len(prompt) + len(answer) < self.context:
             row = self._decode(np.array([(answer[-1], len(prompt) + len(answer) - 1, 0, True)], dtype=np.int32))
             answer.append(int(row[-1].argmax()))
+            report(len(answer), max_tokens, "tokens")
         return answer
 
     def _groups(self, suffixes: Sequence[Sequence[int]], room: int) -> Iterator[list[Sequence[int]]]:

@@ -1,8 +1,6 @@
 """Runs llama-server for its own chat template engine and tokenizer: what llama.cpp's users get, which its C interface does not offer."""
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -16,11 +14,10 @@ from typing import Any
 import httpx
 
 from config.errors import MeasurementError, TemplateRefusal, ToolError
-from engines import toolchain, tools
+from engines import orphans, toolchain, tools
 from engines.model import Message
 
 SOCKET = "llama.sock"
-PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 START_TIMEOUT = 600.0  # seconds to load the model
 REQUEST_TIMEOUT = 60.0  # seconds for one answer
 POLL = 0.02  # seconds between two looks at whether it is ready
@@ -50,7 +47,7 @@ def serve(gguf: Path, *, threads: int, template: Path | None = None) -> Iterator
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 (it only calls prctl)
+                preexec_fn=orphans.prevented(),  # noqa: PLW1509 (it only calls the kernel)
             ) as process,
         ):
             try:
@@ -59,11 +56,6 @@ def serve(gguf: Path, *, threads: int, template: Path | None = None) -> Iterator
                     yield LlamaServer(client=client, gguf=gguf, log=log)
             finally:
                 _end(process)
-
-
-def _end_with_parent() -> None:
-    """Runs in the child: the kernel kills it when this process dies, be it by SIGKILL."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager

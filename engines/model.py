@@ -50,9 +50,15 @@ class Model(Protocol):
         ...
 
     def continuations(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Floats:
-        """Logits (len(suffixes), vocabulary) of the token after prefix + suffix, for each suffix; the prefix is evaluated once."""
+        """Logits (len(suffixes), vocabulary) of the token after prefix + suffix, for each suffix; the prefix is evaluated once.
+
+        Reports suffixes that are done.
+        """
         ...
 
     def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
-        """Greedy continuation of `prompt`: at most `max_tokens` tokens, ending with the first one in `stop` if it comes (that token included)."""
+        """Greedy continuation of `prompt`: at most `max_tokens` tokens, ending with the first one in `stop` if it comes (that token included).
+
+        Reports tokens that are generated.
+        """
         ...

@@ -19,6 +19,7 @@ from huggingface_hub.hf_api import RepoFile
 from config.digests import file_sha256
 from config.errors import HubError, PublishConflict
 from publishers import manifest as manifests
+from publishers import sending
 from publishers.manifest import FileEntry, Manifest
 from publishers.naming import CARD, MANIFEST, checked_path
 from publishers.wire import hub_errors
@@ -230,7 +231,7 @@ def _addition(file: PublishFile) -> CommitOperationAdd:
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise HubError(f"{source} has changed since it was recorded, so it is not published as {file.path}. Run the stage that makes it again.")
         source = content
-    operation = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=source)
+    operation = sending.Addition(path_in_repo=file.path, path_or_fileobj=source)
     operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # spares hashing a large file again, and the Hub refuses other bytes
     return operation
 
@@ -260,7 +261,7 @@ def _commit(api: HfApi, plan: Plan, operations: list[CommitOperationAdd | Commit
     """Upload and commit on top of `head`; the new commit, or None when the head has moved on meanwhile."""
     with hub_errors(api, f"publish {plan.repo}"):
         try:
-            return api.create_commit(plan.repo, operations, commit_message=plan.message, parent_commit=head.commit).oid
+            return sending.commit(api, plan.repo, operations, message=plan.message, parent=head.commit)
         except HfHubHTTPError as error:
             if error.response.status_code == 412:
                 return None

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from config.errors import MeasurementError
+from config.progress import counted
 from config.words import Measurement
 from engines import hf
 from qa.texts import pieces
@@ -37,18 +38,17 @@ def check(out: Path, *, model: Path, texts: Sequence[Path], threads: int) -> dic
     Raises MeasurementError when there is no text or the model cannot be loaded.
     """
     largest: dict[str, float] = {}
-    tokens = 0
     with hf.open_model(model, threads=threads) as engine, _watched(engine.network, largest):
-        context = min(CONTEXT, engine.context)
+        begin = engine.tokenize("", add_special=True)
+        size = min(CONTEXT, engine.context) - len(begin)
+        windows: list[list[int]] = []
         for path in texts:
             read = (engine.tokenize(text, add_special=False, parse_special=special) for text, special in pieces(engine.tokenizer, [path]))
-            begin = engine.tokenize("", add_special=True)
-            size = context - len(begin)
             ids = list(islice(chain.from_iterable(read), WINDOWS * size))
-            for start in range(0, len(ids), size):
-                window = [*begin, *ids[start : start + size]]
-                engine.logits(window, len(window) - 1)
-                tokens += len(window)
+            windows += [[*begin, *ids[start : start + size]] for start in range(0, len(ids), size)]
+        for window in counted(windows, "windows"):
+            engine.logits(window, len(window) - 1)
+    tokens = sum(map(len, windows))
     if not tokens:
         raise MeasurementError("There is no text to look for the largest activation in. Name evaluation text in the recipe.")
     peak = max(largest.values(), key=lambda value: np.inf if np.isnan(value) else value)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import MeasurementError, SluiceError
+from config.progress import report
 from config.words import Measurement
 from engines.model import Doubles, Floats
 from qa.texts import Windows
@@ -126,8 +127,10 @@ def _run(
 
     The pool starts tasks in the order in which they are submitted, so a task that waits for a reference finds it done or being done: there is no deadlock.
     """
+    report(0, len(numbers), "windows")
     ahead = [pool.submit(prepare, number) for number in numbers[:1]]
     pending: deque[list[Future[None]]] = deque()
+    settled = 0
     for number, following in zip(numbers, [*numbers[1:], None], strict=True):
         base = ahead.pop()
         tasks = []
@@ -138,8 +141,10 @@ def _run(
         pending.append(tasks)
         if len(pending) > 1:
             _settle(pending.popleft())
+            report(settled := settled + 1, len(numbers), "windows")
     for tasks in pending:
         _settle(tasks)
+        report(settled := settled + 1, len(numbers), "windows")
 
 
 def _settle(tasks: Iterable["Future[None]"]) -> None:

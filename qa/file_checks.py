@@ -10,6 +10,7 @@ from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from config.errors import MeasurementError, SluiceError
+from config.progress import counted
 from config.words import Measurement
 from engines import llama
 
@@ -86,7 +87,7 @@ def weights(variant: Path, reference: Path) -> Measurement:
         found = {tensor.name: tensor for tensor in open_gguf(variant).tensors}
         details = [f"{name} is missing" for name in expected if name not in found]
         details += [f"{name} is not in the 16-bit file" for name in found if name not in expected]
-        details += [f"{name} {fault}" for name in expected if name in found and (fault := _fault(found[name], expected[name]))]
+        details += [f"{name} {fault}" for name in counted(expected, "tensors") if name in found and (fault := _fault(found[name], expected[name]))]
     except MeasurementError as error:
         details = [str(error)]
     return Measurement(name="weights.failures", value=len(details), unit="count", n=len(expected), details=tuple(details))

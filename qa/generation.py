@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from config.progress import report, within
 from config.words import Measurement
 from engines.model import Model
 from qa.turns import prompt_tokens
@@ -41,8 +42,11 @@ def check(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection
     `bos` is how the template writes BOS, `stop` the end-of-generation tokens.
     """
     details, shares = [], [0.0]
-    for prompt in prompts:
-        answer = model.generate(prompt_tokens(model, prompt.rendered, bos), max_tokens=max_tokens, stop=stop)
+    most = max_tokens * len(prompts)
+    for number, prompt in enumerate(prompts):
+        with within(max_tokens * number, most, "tokens"):  # at most: an answer that ends early leaves the rest of its share out
+            answer = model.generate(prompt_tokens(model, prompt.rendered, bos), max_tokens=max_tokens, stop=stop)
+        report(max_tokens * (number + 1), most, "tokens")
         stopped = bool(answer) and answer[-1] in stop
         said = answer[:-1] if stopped else answer
         shares.append(repetition(said))

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from config.progress import counted
 from config.words import Measurement
 from engines import hf, llama
 from qa import divergence
@@ -28,7 +29,7 @@ def compare(out: Path, *, model: Path, gguf: Path, texts: Sequence[Path], thread
     with hf.open_model(model, threads=threads) as original, llama.open_model(gguf, context=CONTEXT, threads=threads) as converted:
         ids: list[int] = []
         details, compared = [], 0
-        for text, special in islice(pieces(original.tokenizer, texts), PIECES):
+        for text, special in counted(islice(pieces(original.tokenizer, texts), PIECES), "texts"):
             expected = original.tokenize(text, add_special=False, parse_special=special)
             found = converted.tokenize(text, add_special=False, parse_special=special)
             if expected != found:

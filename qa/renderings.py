@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Any
 
 from config.errors import MeasurementError, TemplateRefusal
+from config.progress import counted
 from engines.llama_server import LlamaServer
 from qa import batteries
 from qa.batteries import Arguments, Conversation
@@ -74,7 +75,7 @@ def all_of(
     render: Render, server: LlamaServer, *, template: str, bos: str, conversations: Mapping[str, Conversation] = batteries.CONVERSATIONS
 ) -> Iterator[Rendering]:
     """Every conversation, with and without a prompt for the answer. `template` is the source, `bos` the text that llama.cpp removes from the beginning."""
-    for title, conversation in conversations.items():
+    for title, conversation in counted(conversations.items(), "conversations"):
         for prompting in (False,) if conversation.continued else (False, True):
             shown = f"{title}{', with a prompt for the answer' if prompting else ''}"
             if missing := _not_read(template, conversation):

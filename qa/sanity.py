@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from config.progress import counted
 from config.words import Measurement
 from qa import turns
 from qa.generation import repetitions
@@ -29,7 +30,7 @@ def check(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, th
         marks = {
             token for token in engine.tokenize(answered, add_special=False) if token in tokenizer.all_special_ids or token in tokenizer.added_tokens_decoder
         }
-        for prompt in prompts:
+        for prompt in counted(prompts, "prompts"):
             text = hf.render_chat(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
             tokens = turns.prompt_tokens(engine, text, tokenizer.bos_token or "")
             if not np.isfinite(engine.logits(tokens, 0)).all():

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from config.progress import counted
 from config.words import Measurement
 from engines import hf, llama, llama_server
 from qa import batteries, prompt_checks, renderings, template_remarks, turns
@@ -181,7 +182,7 @@ def tokenizer_mismatches(tokenizer: Any, vocabulary: llama.Vocabulary) -> Measur
     details = []
     specials = [token for token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) if token]
     texts = [*batteries.TEXTS, *(text for special in dict.fromkeys(specials) for text in batteries.around(special))]
-    for text in texts:
+    for text in counted(texts, "texts"):
         expected, found = hf.encode(tokenizer, text, add_special=False), vocabulary.tokenize(text, add_special=False)
         if expected != found:
             at = first_difference(expected, found)

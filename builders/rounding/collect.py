@@ -25,6 +25,7 @@ from builders.sensitivity import fisher, layout
 from builders.sensitivity.layout import Placement, Segment
 from builders.sensitivity.measure import opened
 from config.errors import MeasurementError
+from config.progress import counted, within
 from engines.model import Floats
 
 VERSION = 3  # raise when outputs change
@@ -47,8 +48,10 @@ def collect(
         memory = space.free if memory is None else memory
         placements = layout.find(layout.quantizable(gguf), network)
         groups = sizes.grouped([sizes.hessian_bytes(placement.tensor, memory) for placement in placements], memory)
-        for group in groups:
-            for name, sums in _sums(network, [placements[place] for place in group], text, memory).items():
+        for turn, group in enumerate(groups):
+            with within(turn * len(text), len(groups) * len(text), "windows"):
+                found = _sums(network, [placements[place] for place in group], text, memory)
+            for name, sums in found.items():
                 if not sums.total.any():
                     unreached.append(name)
                     continue
@@ -145,6 +148,6 @@ def _sums(network: PreTrainedModel, group: Sequence[Placement], text: Windows, m
                 user.sums.add(expert, rows if len(user.experts) == 1 else rows[own])
 
     with fisher.gradients(network, {name: partial(take, users=users) for name, users in of.items()}):
-        for number, window in enumerate(text):
+        for number, window in enumerate(counted(text, "windows")):
             fisher.backward(network, window, number)
     return found

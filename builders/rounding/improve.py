@@ -14,6 +14,7 @@ from builders.ggufs import described
 from builders.rounding import codes, collect
 from builders.rounding.compensate import Metric, compensate
 from config.errors import ToolError
+from config.progress import counted
 from engines.ggml import Bytes
 from engines.model import Floats
 
@@ -31,7 +32,7 @@ def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads
     originals = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
     improved = []
     written = np.memmap(target, dtype=np.uint8, mode="r+")
-    for tensor in GGUFReader(quantized).tensors:
+    for tensor in counted(GGUFReader(quantized).tensors, "tensors"):
         type = tensor.tensor_type.name
         if codes.layout(type) is None or (hessians := collect.load(statistics, tensor.name)) is None:
             continue

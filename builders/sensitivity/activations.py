@@ -24,6 +24,7 @@ from builders.sensitivity import fisher
 from builders.sensitivity.layout import Placement
 from builders.sensitivity.table import TYPES
 from config.errors import MeasurementError
+from config.progress import counted
 from engines import ggml
 
 Costs = npt.NDArray[np.float64]  # (tensors, TYPES)
@@ -43,7 +44,7 @@ def measure(network: PreTrainedModel, placements: Sequence[Placement], windows: 
             if not segment.transposed:
                 users.setdefault(segment.parameter, []).append(_User(total=total, rows=torch.from_numpy(segment.sources).to(network.device)))
     with _watched(network, users):
-        for number, window in enumerate(windows):
+        for number, window in enumerate(counted(windows, "windows")):
             fisher.backward(network, window, number)
     found = 0.5 * torch.stack(sums).cpu().numpy() / len(windows)
     if not np.isfinite(found).all():

@@ -25,6 +25,7 @@ from builders.sensitivity.layout import Placement, Segment, part
 from builders.sensitivity.room import DELTA
 from builders.sensitivity.table import TYPES, Tensor
 from config.errors import MeasurementError, UnsupportedModel
+from config.progress import counted, within
 from engines import ggml
 from engines.model import Floats
 
@@ -110,7 +111,7 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
     tensors = [placement.tensor for placement in job.placements]
     groups = grouped(tensors, job.importances, job.memory)
     products = np.full((len(windows), len(tensors), len(TYPES)), np.nan, dtype=np.float32)
-    for group in groups:
+    for turn, group in enumerate(groups):
         if job.held and job.held[0][0] == group:
             tasks = job.held[0][1]
         else:
@@ -119,8 +120,8 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
                 job.held.append((group, tasks))
         for unit in group:
             products[:, unit.tensor, unit.type] = 0
-        with _hooked(job.network, tasks) as into:
-            for n, window in enumerate(windows):
+        with _hooked(job.network, tasks) as into, within(turn * len(windows), len(groups) * len(windows), "windows"):
+            for n, window in enumerate(counted(windows, "windows")):
                 into[0] = products[n]
                 backward(job.network, window, first + n)
         del tasks
@@ -136,7 +137,7 @@ def _tasks(job: Pass, group: Sequence[Unit]) -> list[_Task]:
     for unit in group:
         if TYPES[unit.type] != "BF16":
             wanted.setdefault(unit.tensor, []).append(unit.type)
-    return [task for i, types in wanted.items() for task in _tasks_of(job, i, types)]
+    return [task for i in counted(wanted, "tensors") for task in _tasks_of(job, i, wanted[i])]
 
 
 def _tasks_of(job: Pass, i: int, types: list[int]) -> list[_Task]:

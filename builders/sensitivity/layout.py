@@ -18,6 +18,7 @@ from gguf import GGUFReader, ReaderTensor
 
 from builders.sensitivity.table import Tensor
 from config.errors import MeasurementError, UnsupportedModel
+from config.progress import counted
 
 Rows = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -72,7 +73,7 @@ def find(tensors: Sequence[ReaderTensor], network: torch.nn.Module) -> list[Plac
     Equal rows are told apart by order: of tensors, of parameters and of rows. Raises UnsupportedModel that names a tensor that is not there.
     """
     index = _Index(parameters={name: parameter for name, parameter in network.named_parameters() if parameter.ndim in (2, 3)})
-    placed = {tensor.name: _place(tensor, index) for tensor in sorted(tensors, key=lambda tensor: natural(tensor.name))}
+    placed = {tensor.name: _place(tensor, index) for tensor in counted(sorted(tensors, key=lambda tensor: natural(tensor.name)), "tensors")}
     return [placed[tensor.name] for tensor in tensors]
 
 

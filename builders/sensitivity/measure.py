@@ -16,6 +16,7 @@ from builders.calibrate import Windows
 from builders.sensitivity import activations, fisher, importances, layout, probes, room, sample
 from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
 from config.errors import UnsupportedModel
+from config.progress import counted
 from engines import hf, streaming
 
 VERSION = 5  # raise when outputs change
@@ -159,7 +160,7 @@ def _hidden(network: PreTrainedModel, text: Windows) -> importances.Entry:
     )
     try:
         with torch.inference_mode():
-            for window in text:
+            for window in counted(text, "windows"):
                 network(input_ids=torch.from_numpy(window)[None].to(network.device), use_cache=False)
     finally:
         hook.remove()

@@ -25,6 +25,7 @@ from builders.sensitivity import fisher, sample
 from builders.sensitivity.measure import enough, opened
 from builders.sensitivity.table import Mix, Sensitivity, Tensor
 from config.errors import MeasurementError
+from config.progress import counted
 from engines import nf4
 
 VERSION = 1  # raise when outputs change
@@ -46,7 +47,7 @@ def measure(out: Path, *, model: Path, chat: list[Path], plain: list[Path], toke
             raise MeasurementError(
                 "bitsandbytes quantizes no layer of this model, so there is nothing to plan. Remove bnb_4bit and dynamic_bnb_4bit from the recipe's variants."
             )
-        packed = {name: nf4.pack(weight) for name, weight in modules.items()}
+        packed = {name: nf4.pack(modules[name]) for name in counted(modules, "layers")}
         tensors = tuple(Tensor(name=name, rows=weight.shape[0], columns=weight.shape[1]) for name, weight in modules.items())
         sensitivity = enough(lambda windows, first: products(network, packed, windows, first), text, tensors, TYPES, mixes)
     sensitivity.save(out)
@@ -69,7 +70,7 @@ def products(network: PreTrainedModel, packed: Mapping[str, nf4.Packed], windows
         found[window, place, 0] = float(torch.vdot(gradient.reshape(-1).float(), error.reshape(-1)))
 
     with fisher.gradients(network, {f"{name}.weight": partial(take, place=place, name=name) for place, name in enumerate(packed)}):
-        for window, ids in enumerate(windows):
+        for window, ids in enumerate(counted(windows, "windows")):
             fisher.backward(network, ids, first + window)
     if not np.isfinite(found).all():
         raise MeasurementError(fisher.NOT_FINITE)

@@ -34,6 +34,7 @@ from builders.sensitivity import fisher, importances, layout, sample
 from builders.sensitivity.importances import Entry
 from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
 from config.errors import MeasurementError
+from config.progress import counted, report, within
 from engines import ggml, llama
 from engines.model import Doubles, Floats, log_softmax
 
@@ -129,7 +130,7 @@ def groups(tensors: Sequence[Tensor]) -> Groups:
 def weighted_errors(stored: Sequence[ReaderTensor], tensors: Sequence[Tensor], entries: Mapping[str, Entry], *, threads: int) -> Doubles:
     """The weighted error of every tensor (tensors, TYPES), NaN where it cannot have the type. Each expert counts by the share of tokens that reached it."""
     errors = np.full((len(tensors), len(TYPES)), np.nan)
-    for i, (item, tensor) in enumerate(zip(stored, tensors, strict=True)):
+    for i, (item, tensor) in enumerate(counted(list(zip(stored, tensors, strict=True)), "tensors")):
         weights, counts = entries[tensor.name].means, entries[tensor.name].counts
         types = fisher.possible(tensor, {tensor.name: weights})
         errors[i, types] = 0
@@ -203,16 +204,19 @@ def divergences(assembler: Assembler, mixes: Mapping[str, Mix], text: Windows, *
     for start in range(0, len(names), together):
         with tempfile.TemporaryDirectory(prefix="sluice-probes-") as folder, ExitStack() as stack:
             files = [Path(folder) / f"{number}.gguf" for number in range(len(names[start : start + together]))]
-            for file, name in zip(files, names[start:], strict=False):
-                assembler.write(file, mixes[name])
+            with within(start, len(names), "probes"):
+                for file, name in counted(list(zip(files, names[start:], strict=False)), "probes"):
+                    assembler.write(file, mixes[name])
             each = max(1, threads // len(files))
             reference, *models = (stack.enter_context(llama.open_model(file, context=text.shape[1], threads=each)) for file in (gguf, *files))
             pool = stack.enter_context(ThreadPoolExecutor(min(threads, len(files))))
+            stack.enter_context(within(start * len(text), len(names) * len(text), "windows"))  # of all probes
             for number, window in enumerate(text):
                 tokens = window.tolist()
                 base = reference.logits(tokens, first)
                 rows = pool.map(lambda model, base=base, tokens=tokens: divergence(base, model.logits(tokens, first)), models)
                 found[start : start + len(files), number] = list(rows)
+                report(len(files) * (number + 1), None, "windows")
     for name, row in zip(names, found, strict=True):
         if not np.isfinite(row).all():
             raise MeasurementError(f"The divergence of the probe {name!r} is not finite, so no sensitivity is known. Look at the upstream weights.")
@@ -229,7 +233,8 @@ def _importances(
     own = {tensor.name: _like(tensor, tensors, entries) for tensor in tensors if tensor.name not in entries}
     if output in own:
         with llama.open_model(gguf, context=text.shape[1], threads=threads, hidden=True) as model:
-            states = sum((np.square(model.hidden(window.tolist()), dtype=np.float64).sum(axis=0) for window in text), start=np.zeros(own[output].sums.shape[1]))
+            squares = (np.square(model.hidden(window.tolist()), dtype=np.float64).sum(axis=0) for window in counted(text, "windows"))
+            states = sum(squares, start=np.zeros(own[output].sums.shape[1]))
         own[output] = Entry(sums=states[None], counts=np.array([float(text.size)]))
     done, unreached = importances.complete(entries, {tensor.name: tensor for tensor in tensors}, own)
     importances.write(target, done, like=imatrix)

@@ -11,6 +11,7 @@ from itertools import groupby
 import numpy as np
 
 from config.errors import MeasurementError
+from config.progress import report, within
 from engines.model import Floats, Model
 from qa.mmlu.prompts import ASK, HENDRYCKS, Form
 from qa.mmlu.questions import LETTERS, Question, Subject
@@ -43,15 +44,21 @@ def ask(model: Model, subjects: Sequence[Subject], form: Form = HENDRYCKS) -> tu
     customary = [tokens[:1] for tokens in letters]
     answers: list[Answer] = []
     left_out: Counter[str] = Counter()
+    total = sum(len(subject.questions) for subject in subjects)
     for subject in subjects:
         prompts = [(number, *_fitting(model, form, subject, question)) for number, question in enumerate(subject.questions)]
         left_out[subject.name] += sum(not tokens for _, _, tokens in prompts)
         for shots, group in groupby(sorted((item for item in prompts if item[2]), key=lambda item: -item[1]), key=lambda item: item[1]):
             numbers, tokens = zip(*((number, tokens) for number, _, tokens in group), strict=True)
-            for number, row in zip(numbers, _last_logits(model, tokens), strict=True):
+            done = len(answers) + left_out.total()
+            with within(done, total, "questions"):
+                rows = _last_logits(model, tokens)
+            report(done + len(rows), total, "questions")
+            for number, row in zip(numbers, rows, strict=True):
                 right = subject.questions[number].right
                 chosen, single = choose(row, letters), choose(row, customary)
                 answers.append(Answer(subject=subject.name, question=subject.first + number, right=right, chosen=chosen, single=single, shots=shots))
+    report(total, total, "questions")
     if not answers:
         raise MeasurementError(f"No question fits into the model's context of {model.context} tokens.")
     return answers, _remarks(answers, left_out, {subject.name: len(subject.examples) for subject in subjects}, model.context)

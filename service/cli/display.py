@@ -26,7 +26,7 @@ _MARKS = {"done": "[green]✓[/]", "reused": "[cyan]↺[/]", "failed": "[red]✗
 def progress(console: Console) -> Iterator[Listener]:
     """A listener that shows a run's stages: live in a terminal, one line for each finished stage elsewhere."""
     if not console.is_terminal:
-        yield lambda event: None if event.state == "started" else console.print(_line(event), soft_wrap=True)
+        yield lambda event: None if event.state in {"started", "progressed"} else console.print(_line(event), soft_wrap=True)
         return
     finished: list[str] = []
     current: list[RenderableType] = []
@@ -34,6 +34,8 @@ def progress(console: Console) -> Iterator[Listener]:
     with Live(console=console, refresh_per_second=8, transient=True) as live:
 
         def listen(event: Event) -> None:
+            if event.state == "progressed":
+                return
             current.clear()
             if event.state == "started":
                 current.append(Spinner("dots", text=Text.from_markup(f"{escape(event.stage)} …")))

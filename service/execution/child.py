@@ -1,7 +1,7 @@
-"""One stage in a process of its own: no tokens in its environment, no network where the kernel allows, limited memory, gone when its parent is gone.
+"""One stage in a process of its own: no tokens in its environment, no network where the kernel allows, limited memory; its parent sees to its end.
 
 Reads one JSON request on standard input, runs the named function, writes the answer as JSON to the path in the request.
-Covers: environment, network namespace, memory, core dumps, orphaning. Does not cover: a file-system jail (the process can read what its user can read).
+Covers: environment, network namespace, memory, core dumps, progress. Does not cover: a file-system jail (the process can read what its user can read).
 """
 
 import ctypes
@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import resource
-import signal
 import socket
 import struct
 import sys
@@ -19,15 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import SluiceError
+from service.execution import progress
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # unshare(2)
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # netdevice(7)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends, however it ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def leave_network() -> bool:
@@ -86,12 +80,12 @@ def perform(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of `python -m service.execution.child`."""
-    die_with_parent()
     request = json.load(sys.stdin)
     limit(request["memory_bytes"])
     if not leave_network():
         print("network namespace not available: this stage could reach the network", file=sys.stderr)
-    answer = perform(request)
+    with progress.written_to(Path(request["progress"])):  # its thread must not be there before the namespace is left
+        answer = perform(request)
     Path(request["answer"]).write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from config import errors
+from config import progress as reports
 from config.errors import SluiceError, StageError
-from engines import toolchain
+from engines import orphans, toolchain
+from service.execution import progress
 from service.execution.kept import Input, Inputs
 
 LOG_TAIL = 1500  # characters of a dead stage's log that its error shows
@@ -35,36 +38,40 @@ def run_here(function: Callable[..., dict[str, Any]], workspace: Path, arguments
 
 
 def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[str, Any], *, limits: Limits, log: Path) -> dict[str, Any]:
-    """Run a stage in a subprocess of its own. Raises the stage's own error, or StageError when it was killed or ran too long."""
-    answer = workspace / "answer.json"
+    """Run a stage in a subprocess of its own, and report what it reports. Raises the stage's own error, or StageError when it was killed or ran too long.
+
+    However this ends, the stage and what it started are gone.
+    """
+    answer, latest = workspace / "answer.json", workspace / "progress.json"
     request = {
         "function": function,
         "out": str(workspace / "files"),
         "answer": str(answer),
+        "progress": str(latest),
         "inputs": {name: str(value.path) if isinstance(value, Input) else [str(item.path) for item in value] for name, value in inputs.items()},
         "params": dict(params),
         "memory_bytes": limits.memory_bytes,
     }
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as stream:
+    with log.open("w", encoding="utf-8") as stream, tempfile.TemporaryFile("w+", dir=workspace, encoding="utf-8") as asked:
+        json.dump(request, asked)
+        asked.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-m", "service.execution.child"],
-            stdin=subprocess.PIPE,
+            stdin=asked,
             stdout=stream,
             stderr=stream,
             env=_environment(workspace / "tmp", limits.threads),
             cwd=workspace / "tmp",
             start_new_session=True,
-            text=True,
+            preexec_fn=orphans.prevented(),  # noqa: PLW1509 (it only calls the kernel)
         )
         try:
-            process.communicate(json.dumps(request), timeout=limits.seconds)
-        except subprocess.TimeoutExpired as error:
-            raise StageError(
-                f"{function} was stopped after {limits.seconds / 60:.0f} minutes; raise `stage_minutes` in the settings if it needs longer."
-            ) from error
+            if not _followed(process, latest, limits.seconds):
+                raise StageError(f"{function} was stopped after {limits.seconds / 60:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
         finally:
             _end_group(process)
+    latest.unlink(missing_ok=True)
     if process.returncode != 0 or not answer.exists():
         raise StageError(
             f"{function} ended with {_ending(process.returncode)}. The end of its log, {log}:\n{log.read_text(encoding='utf-8', errors='replace')[-LOG_TAIL:]}"
@@ -78,7 +85,28 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
     return result
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
+def _followed(process: subprocess.Popen[bytes], latest: Path, seconds: float) -> bool:
+    """Wait until the stage ends, reporting each new value in the file `latest`; False when it takes longer than that."""
+    deadline = now() + seconds
+    told = None
+    while True:
+        ended = _ends(process, min(progress.EVERY, deadline - now()))
+        if (found := progress.read(latest)) is not None and found != told:
+            reports.report(found.done, found.total, found.unit)
+            told = found
+        if ended or now() >= deadline:
+            return ended
+
+
+def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(max(0, seconds))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Kill whatever the stage started and left running, and the stage itself."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

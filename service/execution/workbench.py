@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from config.errors import in_words
-from config.progress import Progress
+from config.progress import Progress, heard_by
 from config.settings import Settings
 from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
 from service.execution.process import Limits, now, run_apart, run_here
+from service.execution.progress import paced
 
 Ending = Literal["done", "reused", "failed"]
 
@@ -37,6 +38,7 @@ class Workbench:
     settings: Settings
     stages: StageStore
     listener: Listener = lambda event: None
+    estimates: Mapping[str, float] = field(default_factory=dict)  # seconds that stages are expected to take, by name
     digests: dict[Path, Input] = field(default_factory=dict)  # of the operator's data, read once
 
     @property
@@ -70,8 +72,12 @@ class Workbench:
 
     def begun(self, name: str, key: str) -> int:
         """Note that a stage was begun; the number to give to `ended`."""
-        self.listener(Event(stage=name, state="started"))
+        self.listener(Event(stage=name, state="started", estimate=self.estimates.get(name)))
         return 0
+
+    def progressed(self, number: int, name: str, seconds: float, progress: Progress) -> None:
+        """Note how far a stage has come so many seconds after it was begun; a few times a second at most, from whichever thread does its work."""
+        self.listener(Event(stage=name, state="progressed", seconds=seconds, progress=progress))
 
     def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:
         """Note how a stage ended: with its output and what it remarks on, or failed with a message."""
@@ -82,6 +88,12 @@ class Workbench:
         """Around the work of a stage in its workspace."""
         yield
 
+    @contextmanager
+    def _told(self, number: int, name: str, started: float) -> Iterator[None]:
+        """Note how far the stage has come while the block does its work."""
+        with paced(lambda progress: self.progressed(number, name, now() - started, progress)) as listener, heard_by(listener):
+            yield
+
     def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
         key = stage_key(function, inputs, params)
         started = now()
@@ -90,7 +102,7 @@ class Workbench:
             self.ended(number, name, "reused", now() - started, output=kept, message=kept.result.get("remark") or "")
             return kept
         try:
-            with self.stages.workspace(key) as workspace, self.watching(workspace):
+            with self.stages.workspace(key) as workspace, self.watching(workspace), self._told(number, name, started):
                 result = work(workspace)
                 seconds = now() - started
                 output = self.stages.keep(key, workspace, {"stage": name, "function": function, "params": dict(params)}, result, seconds)

@@ -255,7 +255,7 @@ def test_one_bad_name_refuses_the_whole_repo(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("size", "sha256", "said"), [(5, "0" * 64, "sha256"), (6, None, "5 bytes and the Hub lists 6")])
 def test_bytes_that_are_not_those_listed(tmp_path: Path, size: int, sha256: str | None, said: str) -> None:
-    def download(repo: str, path: str, *, revision: str, local_dir: Path) -> None:
+    def download(repo: str, path: str, *, revision: str, local_dir: Path, tqdm_class: type) -> None:
         (local_dir / path).write_bytes(b"other")
 
     api = in_memory(listed("config.json", 5), listed("model.safetensors", size, sha256))

@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from config.errors import UpstreamError
+from config.progress import counted, report
 
 VERSION = 3
 
@@ -41,6 +43,36 @@ def die(out: Path) -> dict[str, Any]:
 
 def sleep(out: Path) -> dict[str, Any]:
     time.sleep(60)
+    return {}
+
+
+def count(out: Path, *, steps: int, seconds: float) -> dict[str, Any]:
+    """So many steps that take so many seconds each, and then another phase that is over at once."""
+    for _ in counted(range(steps), "steps"):
+        time.sleep(seconds)
+    for _ in counted(range(1000), "words"):
+        pass
+    return {}
+
+
+def report_and_wait(out: Path) -> dict[str, Any]:
+    report(1, 2, "steps")
+    report(2, 9, "windows")
+    time.sleep(60)
+    return {}
+
+
+def report_and_die(out: Path) -> dict[str, Any]:
+    report(1, 2, "steps")
+    time.sleep(1.2)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def start_another(out: Path, *, note: str) -> dict[str, Any]:
+    """Start a program that never ends, and write its process id and one's own."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
+        Path(note).write_text(f"{os.getpid()} {other.pid}\n")
     return {}
 
 

@@ -1,0 +1,56 @@
+"""Tells how much of a commit has been sent to the Hub: bytes as they go out over LFS, and whole files over Xet, whose client tells nobody in between."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+
+from config.progress import Tally, report
+
+Operation = CommitOperationAdd | CommitOperationDelete
+
+
+class Addition(CommitOperationAdd):
+    """A file to upload whose bytes are counted when they are read to be sent."""
+
+    tally: Tally | None = None
+
+    @contextmanager
+    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
+        """The file to read; the client asks for it with a progress bar when it is about to send it."""
+        with super().as_file() as file:
+            if with_tqdm and self.tally is not None:
+                _count(file, self.tally)
+            yield file
+
+
+def _count(file: BinaryIO, tally: Tally) -> None:
+    """Have every read counted. Where the client begins again, so does the count."""
+    plain, position = file.read, 0
+
+    def read(size: int = -1) -> bytes:
+        nonlocal position
+        found = plain(size)
+        tally.add(file.tell() - position)
+        position = file.tell()
+        return found
+
+    file.read = read  # type: ignore[method-assign] # as the client itself does it
+
+
+def commit(api: HfApi, repo: str, operations: Sequence[Operation], *, message: str, parent: str | None) -> str:
+    """Upload what the operations add and commit them on top of `parent`; the new commit. Reports bytes. Raises what the client raises."""
+    additions = [operation for operation in operations if isinstance(operation, Addition)]
+    total = sum(addition.upload_info.size for addition in additions)
+    tally = Tally(total, "bytes")
+    if not constants.HF_HUB_DISABLE_XET:
+        for addition in additions:
+            api.preupload_lfs_files(repo, [addition], free_memory=False)
+            tally.add(addition.upload_info.size)
+    else:
+        for addition in additions:
+            addition.tally = tally
+    made = api.create_commit(repo, operations, commit_message=message, parent_commit=parent).oid
+    report(total, total, "bytes")  # small files went with the commit itself, and others were there already
+    return made
