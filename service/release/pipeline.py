@@ -23,6 +23,7 @@ from service.release.measuring.questions import ask, question
 from service.release.measuring.samples import Outcomes, basis, published_before, references
 from service.release.publication import publish
 from service.release.reporting import report
+from service.store import VariantRecord
 
 FLOAT16 = {"activation.max", "float16.failures"}  # measured only where a gate asks for it: it concerns the variant F16 alone
 _MEASUREMENTS = TypeAdapter(list[Measurement])
@@ -217,23 +218,23 @@ def unmeasured(job: Job, checked: Checked, error: SluiceError) -> dict[str, str]
 def unbuilt(job: Job, variant: Variant, measured: Measured, verdict: Verdict) -> None:
     """Record a variant of which there is no file."""
     found, position = tuple(measured.values()), job.recipe.variants.listed().index(variant)
-    job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, measurements=found, verdict=verdict, position=position)
+    record = VariantRecord(variant=variant, file=None, bytes=None, bpw=None, measurements=found, verdict=verdict)
+    job.store.record_variant(job.run.id, record, position=position)
     job.verdict(variant, verdict)
 
 
 def record(job: Job, item: Built) -> None:
     """Write the variant's row, its measurements and its verdict."""
-    job.store.record_variant(
-        job.run.id,
+    kept = VariantRecord(
         variant=item.variant,
         file=item.output.result.get("file"),
         bytes=item.bytes,
         bpw=item.bpw,
         measurements=tuple(item.measured.values()),
         verdict=item.verdict,
-        position=job.recipe.variants.listed().index(item.variant),
         samples=item.samples,
     )
+    job.store.record_variant(job.run.id, kept, position=job.recipe.variants.listed().index(item.variant))
     job.verdict(item.variant, item.verdict)
 
 

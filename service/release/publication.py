@@ -17,6 +17,7 @@ from service.execution.process import now
 from service.execution.workbench import Event
 from service.release.built import Built, Checked, Yardstick, weights
 from service.release.job import Job
+from service.store import Published
 
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "huggingface_hub", "gguf", "sluice")
 LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
@@ -53,7 +54,7 @@ def publish(job: Job, api: HfApi, upstream: Upstream, checked: Checked, yardstic
         )
         before = job.store.last_publication(repo)
         result = hub.publish(api, plan, previously=before.revision if before else None)
-        job.store.record_publication(job.run.id, **asdict(result))
+        job.store.record_publication(job.run.id, Published(**asdict(result)))
         job.listener(
             Event(
                 stage=f"publish {repo}",
