@@ -16,7 +16,7 @@ from service.hubclient import connect
 from service.release.intake import queue_release
 from service.release.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
-from service.store import RunRecord, RunState
+from service.store import RunOrder, RunRecord, RunState
 
 public = APIRouter(tags=["service"])
 protected = APIRouter(tags=["runs"], dependencies=[Depends(caller)])
@@ -126,15 +126,8 @@ def republish(id: int, response: Response, store: TheStore, token: Caller) -> Ru
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
     publication = store.publication(id)
     run = store.run(publication.run)
-    run, _ = store.enqueue(
-        release=run.release,
-        recipe=run.recipe,
-        recipe_digest=run.recipe_digest,
-        namespace=run.namespace,
-        trigger="republish",
-        private=run.private,
-        again=True,
-    )
+    order = RunOrder(release=run.release, recipe=run.recipe, recipe_digest=run.recipe_digest, namespace=run.namespace, trigger="republish", private=run.private)
+    run, _ = store.enqueue(order, again=True)
     store.audit("api", f"publication/{id}", "republish", {"token": token.name, "run": run.id})
     return _accepted(response, run, summarize(store, run.id))
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.cli.context import Terminal, explained, settings_of, verdict_code
-from service.runs.gates import GateView, RunGates, gates_of
+from service.runs.gates import Decision, GateView, RunGates, gates_of
 from service.runs.gates import waive as record_waiver
 from service.runs.gates import withdraw as withdraw_waiver
 from service.runs.summary import summary
@@ -59,10 +59,11 @@ def waive(
     terminal = Terminal.open(as_json=as_json)
     with explained():
         store = open_store(settings_of(context).database)
+        decision = Decision(gate=gate, tag=variant, by=by, comment=comment)
         if withdraw:
-            withdraw_waiver(store, run_id, gate, variant, by=by, comment=comment)
+            withdraw_waiver(store, run_id, decision)
         else:
-            record_waiver(store, run_id, gate, variant, by=by, comment=comment, unmeasured=unmeasured)
+            record_waiver(store, run_id, decision, unmeasured=unmeasured)
         again = command_again(store, run_id)
     done = "withdrawn" if withdraw else "recorded"
     if as_json:

@@ -6,7 +6,7 @@ from builders import snapshot
 from config.recipe import load_recipe
 from config.settings import Settings
 from publishers.account import publishing_namespace
-from service.store import RunRecord, Store
+from service.store import RunOrder, RunRecord, Store
 
 
 def queue_release(
@@ -18,13 +18,12 @@ def queue_release(
     """
     digest = load_recipe(recipe).digest()
     upstream = snapshot.resolve(api, repo, revision)
-    return store.enqueue(
+    order = RunOrder(
         release=upstream.release,
         recipe=recipe,
         recipe_digest=digest,
         namespace=publishing_namespace(api, settings.namespace),
         trigger=trigger,
         private=settings.private or upstream.private,
-        again=again,
-        attempts=attempts,
     )
+    return store.enqueue(order, again=again, attempts=attempts)

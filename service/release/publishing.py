@@ -18,6 +18,7 @@ from service.release.report import STAGE as REPORT
 from service.release.stages.examine import patches
 from service.release.tools import tools
 from service.release.work import Work
+from service.store import Published
 
 LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 
@@ -55,7 +56,7 @@ def publish(work: Work) -> list[str]:
         started = now()
         before = job.store.last_publication(repo.name)
         result = hub.publish(work.api, plan(work, repo, private=private), previously=before.revision if before else None)
-        job.store.record_publication(job.run.id, **asdict(result))
+        job.store.record_publication(job.run.id, Published(**asdict(result)))
         said = Event(stage=f"publish {repo.name}", state="done", seconds=now() - started)
         job.listener(said if result.changed else replace(said, state="reused", message="already holds exactly this"))
         published.append(repo.name)

@@ -1,5 +1,6 @@
 """How the gates of a run came out, one by one, and waiving one of them: what `sluice gates` and `sluice waive` do."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel
@@ -110,30 +111,40 @@ def _gate(result: GateResult, measured: Measurement | None, recorded: WaiverReco
     )
 
 
-def waive(store: Store, run: int, gate: str, tag: str, *, by: str, comment: str, unmeasured: bool) -> WaiverRecord:
-    """Record that `by` sets the gate aside for the variant `tag` of this run, and for nothing else; it counts when the run is carried out again.
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A person's decision on one gate of one variant."""
+
+    gate: str
+    tag: str  # of the variant
+    by: str  # who decides it
+    comment: str  # why
+
+
+def waive(store: Store, run: int, decision: Decision, *, unmeasured: bool) -> WaiverRecord:
+    """Record that the gate is set aside for the variant of this run, and for nothing else; it counts when the run is carried out again.
 
     A gate that could not be measured needs `unmeasured` said with it: nobody accepts by mistake what nobody has seen. Raises UnknownRun, WaiverRefused.
     """
-    by, comment = _said(by, comment)
-    result = _blocking(store, run, gate, tag)
+    by, comment = _said(decision)
+    result = _blocking(store, run, decision.gate, decision.tag)
     if result.outcome is Outcome.ERROR and not unmeasured:
         raise WaiverRefused(
-            f"The gate {gate} of {tag} in run {run} was not failed but could not be measured: {result.reason} Repair that and run it again; "
+            f"The gate {decision.gate} of {decision.tag} in run {run} was not failed but could not be measured: {result.reason} Repair that and run it again; "
             "or, if the variant is to be published without this measurement, say so with --unmeasured."
         )
-    return store.waive(run, Waiver(tag=tag, gate=gate, by=by, comment=comment, outcome=result.outcome), source="command")
+    return store.waive(run, Waiver(tag=decision.tag, gate=decision.gate, by=by, comment=comment, outcome=result.outcome), source="command")
 
 
-def withdraw(store: Store, run: int, gate: str, tag: str, *, by: str, comment: str) -> None:
+def withdraw(store: Store, run: int, decision: Decision) -> None:
     """Take a waiver back; it counts when the run is carried out again. Raises UnknownRun, WaiverRefused."""
-    by, comment = _said(by, comment)
+    by, comment = _said(decision)
     store.run(run)
-    store.withdraw_waiver(run, gate, tag, by=by, comment=comment, source="command")
+    store.withdraw_waiver(run, decision.gate, decision.tag, by=by, comment=comment, source="command")
 
 
-def _said(by: str, comment: str) -> tuple[str, str]:
-    by, comment = " ".join(by.split()), " ".join(comment.split())
+def _said(decision: Decision) -> tuple[str, str]:
+    by, comment = " ".join(decision.by.split()), " ".join(decision.comment.split())
     if not by or not comment:
         raise WaiverRefused("A waiver needs a name and a comment: say who decides this, and why.")
     return by, comment

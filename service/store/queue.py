@@ -15,7 +15,7 @@ from config.words import Release
 from service.store.database import Database, now
 from service.store.ledger import note
 from service.store.owner import is_gone
-from service.store.records import RunRecord, RunState
+from service.store.records import RunOrder, RunRecord, RunState
 from service.store.tables import ReleaseRow, RunRow
 
 FINISHED = ("done", "blocked", "failed")
@@ -28,35 +28,24 @@ class UnknownRun(SluiceError):
 class Queue(Database):
     """The runs."""
 
-    def enqueue(
-        self,
-        *,
-        release: Release,
-        recipe: str,
-        recipe_digest: str,
-        namespace: str,
-        trigger: str,
-        private: bool = False,
-        again: bool = False,
-        attempts: int | None = None,
-    ) -> tuple[RunRecord, bool]:
-        """The one run of this release, recipe and namespace, and whether this call put it into the queue.
+    def enqueue(self, order: RunOrder, *, again: bool = False, attempts: int | None = None) -> tuple[RunRecord, bool]:
+        """The one run of the order's release, recipe and namespace, and whether this call put it into the queue.
 
-        `private`: publish from it as private. A failed run is queued again, unless it was already tried `attempts` times. A run that is done or blocked
-        is queued again only with `again`. One that is queued or running is left as it is, except that it becomes private when this call says so.
+        A failed run is queued again, unless it was already tried `attempts` times. A run that is done or blocked is queued again only with `again`.
+        One that is queued or running is left as it is, except that it becomes private when the order says so.
         """
         with self.write() as session:
-            row = _release_row(session, release)
-            run, created = _run_row(session, row, recipe=recipe, recipe_digest=recipe_digest, namespace=namespace, trigger=trigger)
+            run, created = _run_row(session, _release_row(session, order.release), order)
             retried = run.state == "failed" and (attempts is None or run.attempt < attempts)
             repeated = run.state in FINISHED and again
             if retried or repeated:
-                run.state, run.trigger, run.recipe, run.attempt = "queued", trigger, recipe, run.attempt + 1
+                run.state, run.trigger, run.recipe, run.attempt = "queued", order.trigger, order.recipe, run.attempt + 1
                 run.queued, run.started, run.finished, run.error = now(), None, None, None
             queued = created or retried or repeated
-            run.private = private or (run.private and not queued)
+            run.private = order.private or (run.private and not queued)
             if queued:
-                note(session, trigger, f"run/{run.id}", "queued", {"repo": release.repo, "sha": release.sha, "recipe": recipe, "attempt": run.attempt})
+                details = {"repo": order.release.repo, "sha": order.release.sha, "recipe": order.recipe, "attempt": run.attempt}
+                note(session, order.trigger, f"run/{run.id}", "queued", details)
             return _record(run), queued
 
     def lease(self, worker: str, *, seconds: float, run: int | None = None) -> RunRecord | None:
@@ -134,12 +123,12 @@ def _release_row(session: Session, release: Release) -> ReleaseRow:
     return row
 
 
-def _run_row(session: Session, release: ReleaseRow, *, recipe: str, recipe_digest: str, namespace: str, trigger: str) -> tuple[RunRow, bool]:
+def _run_row(session: Session, release: ReleaseRow, order: RunOrder) -> tuple[RunRow, bool]:
     """The run's row, and whether it is new. Holding the release's row lock, nobody else can be making the same one."""
-    query = select(RunRow).where(RunRow.release_id == release.id, RunRow.recipe_digest == recipe_digest, RunRow.namespace == namespace)
+    query = select(RunRow).where(RunRow.release_id == release.id, RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == order.namespace)
     if (row := session.scalars(query.with_for_update(of=RunRow)).first()) is not None:
         return row, False
-    row = RunRow(release=release, recipe=recipe, recipe_digest=recipe_digest, namespace=namespace, private=False, trigger=trigger)
+    row = RunRow(release=release, recipe=order.recipe, recipe_digest=order.recipe_digest, namespace=order.namespace, trigger=order.trigger, private=False)
     row.state, row.attempt, row.created, row.queued = "queued", 1, now(), now()
     session.add(row)
     session.flush()

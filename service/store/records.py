@@ -1,4 +1,4 @@
-"""What the store hands out: frozen records, never objects that are tied to a database session. All times are UTC."""
+"""What the store is given and hands out: frozen records, never objects that are tied to a database session. All times are UTC."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +8,18 @@ from config.words import Measurement, Release, Sample, Variant, Verdict, Waiver
 
 RunState = Literal["queued", "running", "done", "blocked", "failed"]
 StageState = Literal["running", "done", "failed", "reused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOrder:
+    """What is wanted of a run; release, digest of the recipe and namespace tell it from every other."""
+
+    release: Release
+    recipe: str  # name, or path of a YAML file
+    recipe_digest: str  # sha256 of what the recipe says
+    namespace: str  # account or organization to publish under
+    trigger: str  # what asks for it: "poll", "webhook", "api", "republish", "command", …
+    private: bool = False  # publish as private
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +86,18 @@ class WaiverRecord:
     run: int
     waiver: Waiver
     at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What was published in one repo on the Hub, to be recorded."""
+
+    repo: str
+    revision: str  # the commit
+    url: str
+    files: tuple[str, ...]
+    manifest_digest: str
+    changed: bool  # False when the repo already held exactly this
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from config.errors import SluiceError
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict, Waiver
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
-from service.store.records import Artifact, PublicationRecord, StageRecord, StageState, VariantRecord
+from service.store.records import Artifact, PublicationRecord, Published, StageRecord, StageState, VariantRecord
 from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, ReleaseRow, RunRow, StageRow, VerdictRow
 
 
@@ -59,20 +59,9 @@ class Results(Database):
             rows = session.scalars(select(PatchRow).where(PatchRow.run_id == run).order_by(PatchRow.position))
             return tuple(Patch(**{field.name: getattr(row, field.name) for field in fields(Patch)}) for row in rows)
 
-    def record_variant(
-        self,
-        run: int,
-        *,
-        variant: Variant,
-        file: str | None,
-        bytes: int | None,
-        bpw: float | None,
-        measurements: Sequence[Measurement],
-        verdict: Verdict | None,
-        position: int,
-        samples: Sequence[Sample] = (),
-    ) -> None:
+    def record_variant(self, run: int, record: VariantRecord, *, position: int) -> None:
         """Keep what was built, measured and judged of a variant; `position` is its place in the recipe. A value that is not a number was not measured."""
+        variant, verdict = record.variant, record.verdict
         with self.write() as session:
             row = session.scalars(select(VerdictRow).where(VerdictRow.run_id == run, VerdictRow.tag == variant.tag)).first()
             if row is None:
@@ -80,28 +69,30 @@ class Results(Database):
             else:
                 row.measurements.clear()
                 session.flush()  # the old measurements must be gone before new ones take their names
-            row.position, row.kind, row.file, row.bytes, row.bpw = position, variant.kind.value, file, bytes, bpw
+            row.position, row.kind, row.file, row.bytes, row.bpw = position, variant.kind.value, record.file, record.bytes, record.bpw
             row.outcome = None if verdict is None else verdict.outcome.value
             row.reasons = [] if verdict is None else list(verdict.reasons)
             row.results = [] if verdict is None else [asdict(result) for result in verdict.results]
-            row.samples = [asdict(sample) for sample in samples]
-            row.measurements = [_measurement_row(item) for item in measurements if not math.isnan(item.value)]
+            row.samples = [asdict(sample) for sample in record.samples]
+            row.measurements = [_measurement_row(item) for item in record.measurements if not math.isnan(item.value)]
 
     def variants(self, run: int) -> tuple[VariantRecord, ...]:
         """The run's variants in the order of the recipe."""
         with self.read() as session:
             return tuple(_variant(row) for row in session.scalars(select(VerdictRow).where(VerdictRow.run_id == run).order_by(VerdictRow.position)))
 
-    def record_publication(self, run: int, *, repo: str, revision: str, url: str, files: Sequence[str], manifest_digest: str, changed: bool) -> int:
+    def record_publication(self, run: int, published: Published) -> int:
         """Keep that the run's repo holds exactly these files at this commit; the publication's number, the same for the same run and repo."""
+        repo, revision, digest = published.repo, published.revision, published.manifest_digest
         with self.write() as session:
             row = session.scalars(select(PublicationRow).where(PublicationRow.run_id == run, PublicationRow.repo == repo)).first()
             if row is None:
                 session.add(row := PublicationRow(run_id=run, repo=repo))
-            row.revision, row.url, row.files, row.manifest_digest, row.changed, row.at = revision, url, list(files), manifest_digest, changed, now()
+            row.revision, row.url, row.files, row.manifest_digest = revision, published.url, list(published.files), digest
+            row.changed, row.at = published.changed, now()
             session.flush()
-            details = {"run": run, "repo": repo, "revision": revision, "manifest_digest": manifest_digest}
-            note(session, _trigger(session, run), f"publication/{row.id}", "published" if changed else "unchanged", details)
+            details = {"run": run, "repo": repo, "revision": revision, "manifest_digest": digest}
+            note(session, _trigger(session, run), f"publication/{row.id}", "published" if published.changed else "unchanged", details)
             return row.id
 
     def published_before(self, run: int, repo: str, tag: str) -> tuple[int, VariantRecord] | None:

@@ -12,15 +12,20 @@ from service.execution.kept import File, Output
 from service.release.job import Job
 from service.release.way import way
 from service.release.work import Work
-from service.store import RunRecord, Store
+from service.store import RunOrder, RunRecord, Store
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
-def queue_run(store: Store, repo: str = "upstream/model", **changes: object) -> RunRecord:
-    """The queued run of some release; `changes` are arguments of `Store.enqueue`."""
+def queue_run(store: Store, repo: str = "upstream/model", *, again: bool = False, attempts: int | None = None, **changes: object) -> RunRecord:
+    """The queued run of some release; `changes` are fields of its order."""
+    return store.enqueue(order(repo, **changes), again=again, attempts=attempts)[0]
+
+
+def order(repo: str = "upstream/model", **changes: object) -> RunOrder:
+    """An order of a run of some release."""
     values = {"release": Release(repo=repo, sha=SHA), "recipe": "default", "recipe_digest": "d" * 64, "namespace": "ours", "trigger": "test"}
-    return store.enqueue(**{**values, **changes})[0]
+    return RunOrder(**{**values, **changes})
 
 
 def at_work(job: Job, products: Mapping[str, object]) -> Work:

@@ -17,6 +17,7 @@ from service.release.report import STAGE as REPORT
 from service.release.report import report
 from service.release.stages.measure import ANSWERS, CLAIMS, unmeasured
 from service.release.work import Work
+from service.store import VariantRecord
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
@@ -94,23 +95,24 @@ def _bits_per_weight(work: Work, output: Output) -> float:
 
 def _unbuilt(work: Work, variant: Variant, measured: Mapping[str, Measurement], verdict: Verdict) -> None:
     """Record a variant of which there is no file."""
-    job, found, position = work.job, tuple(measured.values()), work.recipe.variants.listed().index(variant)
-    job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, measurements=found, verdict=verdict, position=position)
-    job.verdict(variant, verdict)
+    _write(work, VariantRecord(variant=variant, file=None, bytes=None, bpw=None, measurements=tuple(measured.values()), verdict=verdict))
 
 
 def _record(work: Work, item: Built) -> None:
-    """Write the variant's row, its measurements and its verdict."""
-    job = work.job
-    job.store.record_variant(
-        job.run.id,
+    """Record a variant with its measurements and its verdict."""
+    record = VariantRecord(
         variant=item.variant,
         file=item.output.result.get("file"),
         bytes=item.bytes,
         bpw=item.bpw,
         measurements=tuple(item.measured.values()),
         verdict=item.verdict,
-        position=work.recipe.variants.listed().index(item.variant),
         samples=item.samples,
     )
-    job.verdict(item.variant, item.verdict)
+    _write(work, record)
+
+
+def _write(work: Work, record: VariantRecord) -> None:
+    work.job.store.record_variant(work.job.run.id, record, position=work.recipe.variants.listed().index(record.variant))
+    if record.verdict is not None:
+        work.job.verdict(record.variant, record.verdict)

@@ -14,7 +14,7 @@ from service.api import create_app
 from service.api.errors import status_of
 from service.api.guard import MAX_BODY
 from service.api.tokens import create_token, revoke_token
-from service.store import Store
+from service.store import Published, Store
 from tests.service.helpers import SHA, queue_run
 
 SECRET = "the Hub's secrét"
@@ -120,7 +120,9 @@ def test_a_run_is_told_as_its_summary(client: TestClient, file_store: Store, bea
 def test_a_publication_can_be_made_again(client: TestClient, file_store: Store, bearer: dict[str, str]) -> None:
     run = queue_run(file_store)
     file_store.lease("worker", seconds=60)
-    number = file_store.record_publication(run.id, repo="ours/m", revision="1" * 40, url="http://hub", files=["README.md"], manifest_digest="m", changed=True)
+    number = file_store.record_publication(
+        run.id, Published(repo="ours/m", revision="1" * 40, url="http://hub", files=("README.md",), manifest_digest="m", changed=True)
+    )
     file_store.finish(run.id, state="done")
     assert client.get(f"/api/v1/publications/{number}", headers=bearer).json()["repo"] == "ours/m"
     for _ in range(2):

@@ -16,7 +16,7 @@ from config.errors import ConfigurationError, SluiceError
 from config.settings import Settings
 from service.api.tokens import create_token
 from service.daemon.serve import Worker, front
-from service.store import RunRecord, Store, open_store
+from service.store import Published, RunRecord, Store, open_store
 from service.store.lease import kept_lease
 from tests.service.conftest import Upstream
 from tests.service.helpers import eventually, queue_run
@@ -45,7 +45,9 @@ class Executor:
 
     def __call__(self, store: Store, run: RunRecord) -> None:
         self.runs.append(run)
-        store.record_publication(run.id, repo="ours/model", revision=run.release.sha, url="", files=["README.md"], manifest_digest="m", changed=True)
+        store.record_publication(
+            run.id, Published(repo="ours/model", revision=run.release.sha, url="", files=("README.md",), manifest_digest="m", changed=True)
+        )
         store.finish(run.id, state="done")
 
 

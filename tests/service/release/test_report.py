@@ -17,7 +17,7 @@ from service.cli.main import app
 from service.execution.kept import StageStore
 from service.release import report as reporting
 from service.release.job import Job
-from service.store import Store, UnknownRun, open_store
+from service.store import Store, UnknownRun, VariantRecord, open_store
 from tests.service.conftest import RECIPE
 from tests.service.helpers import queue_run
 
@@ -36,11 +36,10 @@ def job(tmp_path: Path) -> Iterator[Job]:
     result = GateResult(
         gate="template", measure="template.failures", value=infinite, stderr=None, condition="at most 0", outcome=Outcome.FAILED, reason=REASON, limit=0
     )
-    store.record_variant(
-        run.id, variant=Variant(tag="Q4_0", kind=Kind.GGUF), file=None, bytes=None, bpw=None, position=0,
-        measurements=(Measurement(name="parity.kld", value=0.001, unit="nats"), Measurement(name="overflowed", value=infinite, unit="nats")),
-        verdict=Verdict(tag="Q4_0", outcome=Outcome.FAILED, reasons=(REASON,), results=(result,)),
-    )  # fmt: skip
+    measured = (Measurement(name="parity.kld", value=0.001, unit="nats"), Measurement(name="overflowed", value=infinite, unit="nats"))
+    verdict = Verdict(tag="Q4_0", outcome=Outcome.FAILED, reasons=(REASON,), results=(result,))
+    variant = Variant(tag="Q4_0", kind=Kind.GGUF)
+    store.record_variant(run.id, VariantRecord(variant=variant, file=None, bytes=None, bpw=None, measurements=measured, verdict=verdict), position=0)
     store.record_patches(run.id, [Patch(fix="eos", version=1, file="config.json", key="eos_token_id", reason="Answers end.", before=5, after=4)])
     yield Job(store=store, run=run, recipe=load_recipe(str(tmp_path / "small.yaml")), settings=settings, stages=StageStore(settings.folder))
     store.close()
@@ -97,5 +96,6 @@ def test_a_run_without_a_report_says_so(file_store: Store, tmp_path: Path) -> No
 def test_what_is_remarked_on_a_plan_reaches_the_page(job: Job) -> None:
     predicted = Measurement(name="plan.predicted", value=0.002, unit="nats", details=("A pattern matches no tensor.",))
     variant = Variant(tag="UD-Q4_K_XL", kind=Kind.GGUF, planned=True)
-    job.store.record_variant(job.run.id, variant=variant, file=None, bytes=None, bpw=None, position=1, measurements=(predicted,), verdict=None)
+    record = VariantRecord(variant=variant, file=None, bytes=None, bpw=None, measurements=(predicted,), verdict=None)
+    job.store.record_variant(job.run.id, record, position=1)
     assert [item.remarks for item in reporting.figures(job, ()).variants] == [(), ("A pattern matches no tensor.",)]

@@ -4,7 +4,7 @@ import pytest
 
 from config.words import Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict
 from service.runs.summary import summary
-from service.store import Store, UnknownRun
+from service.store import Published, Store, UnknownRun, VariantRecord
 from tests.service.helpers import SHA, queue_run
 
 MEASURED = (
@@ -40,18 +40,19 @@ def test_a_finished_run_is_told_whole(file_store: Store) -> None:
     file_store.stage_finished(file_store.stage_started(run, "fix", "k"), state="done", seconds=1.25)
     file_store.record_patches(run, [Patch(fix="eos", version=1, file="config.json", key="eos_token_id", reason="The turn must end.", before=1, after=2)])
     passed = Verdict(tag="Q4_K_M", outcome=Outcome.PASSED, reasons=(), results=())
-    file_store.record_variant(
-        run,
+    record = VariantRecord(
         variant=Variant(tag="Q4_K_M", kind=Kind.GGUF),
         file="m-Q4_K_M.gguf",
         bytes=100,
         bpw=4.8,
         measurements=MEASURED,
         verdict=passed,
-        position=0,
-        samples=[Sample(basis={"kld": "text"}), Sample(basis={"mmlu": "questions"}, answers={"calendar": "7210"})],
+        samples=(Sample(basis={"kld": "text"}), Sample(basis={"mmlu": "questions"}, answers={"calendar": "7210"})),
     )
-    number = file_store.record_publication(run, repo="ours/m-GGUF", revision="f" * 40, url="http://hub", files=["README.md"], manifest_digest="m", changed=True)
+    file_store.record_variant(run, record, position=0)
+    number = file_store.record_publication(
+        run, Published(repo="ours/m-GGUF", revision="f" * 40, url="http://hub", files=("README.md",), manifest_digest="m", changed=True)
+    )
     file_store.finish(run, state="done", disk_high_water=2**40)
     told = summary(file_store, run)
     json.dumps(told, allow_nan=False)
@@ -87,7 +88,8 @@ def test_what_was_not_measured_is_null(store: Store) -> None:
     run = queue_run(store).id
     error = Verdict(tag="Q2_K", outcome=Outcome.ERROR, reasons=("kld.mean is missing",), results=())
     endless = (Measurement(name="kld.max", value=float("inf"), unit="nats"), Measurement(name="kld.mean", value=float("nan"), unit="nats", stderr=float("nan")))
-    store.record_variant(run, variant=Variant(tag="Q2_K", kind=Kind.GGUF), file=None, bytes=None, bpw=None, measurements=endless, verdict=error, position=0)
+    variant = Variant(tag="Q2_K", kind=Kind.GGUF)
+    store.record_variant(run, VariantRecord(variant=variant, file=None, bytes=None, bpw=None, measurements=endless, verdict=error), position=0)
     (variant,) = summary(store, run)["variants"]
     assert variant["kld"] == {"mean": None, "stderr": None, "p999": None, "max": None}
     assert variant["mmlu"] == {"accuracy": None, "stderr": None, "n": None, "subjects": {}}
@@ -105,7 +107,7 @@ def test_a_plan_stands_beside_what_came_of_it(store: Store) -> None:
         Measurement(name="plan.replaced", value=1, unit="count", n=1, details=("replaced",)),
     )
     variant = Variant(tag="UD-Q4_K_XL", kind=Kind.GGUF)
-    store.record_variant(run, variant=variant, file="m", bytes=1, bpw=4.0, measurements=planned, verdict=None, position=0)
+    store.record_variant(run, VariantRecord(variant=variant, file="m", bytes=1, bpw=4.0, measurements=planned, verdict=None), position=0)
     assert summary(store, run)["variants"][0]["plan"] == {
         "predicted": 0.002,
         "predicted_stderr": 0.0001,

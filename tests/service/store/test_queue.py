@@ -8,7 +8,7 @@ import pytest
 
 from config.words import Release
 from service.store import Store, UnknownRun, open_store, worker_name
-from tests.service.helpers import SHA, queue_run
+from tests.service.helpers import SHA, order, queue_run
 
 LEASE_ALL = """
 import sys
@@ -28,12 +28,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_same_release_recipe_and_namespace_is_one_run(store: Store) -> None:
-    release = Release(repo="upstream/model", sha=SHA)
-    first, created = store.enqueue(release=release, recipe="default", recipe_digest="d" * 64, namespace="ours", trigger="poll")
-    second, again = store.enqueue(release=release, recipe="renamed", recipe_digest="d" * 64, namespace="ours", trigger="webhook")
+    first, created = store.enqueue(order(trigger="poll"))
+    second, again = store.enqueue(order(recipe="renamed", trigger="webhook"))
     assert (created, again) == (True, False)
     assert second == first
-    assert (first.state, first.attempt, first.trigger, first.release, first.private) == ("queued", 1, "poll", release, False)
+    assert (first.state, first.attempt, first.trigger, first.release, first.private) == ("queued", 1, "poll", Release(repo="upstream/model", sha=SHA), False)
     assert queue_run(store, recipe_digest="e" * 64).id != first.id
     assert queue_run(store, namespace="theirs").id != first.id
     assert queue_run(store, release=Release(repo="upstream/model", sha=SHA[::-1])).id != first.id
@@ -136,8 +135,7 @@ def test_threads_that_queue_the_same_release_make_one_run(store: Store) -> None:
 
     def put(_: int) -> tuple[int, bool]:
         start.wait()
-        release = Release(repo="upstream/model", sha=SHA)
-        run, created = store.enqueue(release=release, recipe="default", recipe_digest="d" * 64, namespace="ours", trigger="poll")
+        run, created = store.enqueue(order())
         return run.id, created
 
     with ThreadPoolExecutor(8) as pool:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Release, Sample, Variant, Verdict
-from service.store import Artifact, Store, StoreError, UnknownPublication
+from service.store import Artifact, Published, Store, StoreError, UnknownPublication, VariantRecord
 from tests.service.helpers import queue_run
 
 PATCH = Patch(fix="eos", version=2, file="config.json", key="eos_token_id", reason="The turn must end.", before=None, after=[1, 2])
@@ -16,9 +16,9 @@ VERDICT = Verdict(tag="Q2_K", outcome=Outcome.FAILED, reasons=("0.01 is above 0.
 Q2 = Variant(tag="Q2_K", kind=Kind.GGUF)
 
 
-def record(store: Store, run: int, **changes: object) -> None:
-    values = {"variant": Q2, "file": "m-Q2_K.gguf", "bytes": 2**40, "bpw": 2.6, "measurements": MEASURED, "verdict": VERDICT, "position": 0}
-    store.record_variant(run, **{**values, **changes})
+def record(store: Store, run: int, *, position: int = 0, **changes: object) -> None:
+    values = {"variant": Q2, "file": "m-Q2_K.gguf", "bytes": 2**40, "bpw": 2.6, "measurements": MEASURED, "verdict": VERDICT}
+    store.record_variant(run, VariantRecord(**{**values, **changes}), position=position)
 
 
 SAMPLE = Sample(basis={"kld": "text"}, windows="w", influences={"kld.mean": [0.1, None, -0.1]}, look=2, looks=3)
@@ -30,8 +30,8 @@ def test_what_was_published_before_is_found_with_its_sample(store: Store) -> Non
 
     def published(sha: str, *, repo: str = "upstream/model", to: str = "ours/model-GGUF", **changes: object) -> int:
         run = queue_run(store, repo, release=Release(repo=repo, sha=sha * 40)).id
-        record(store, run, **{"verdict": passed, "samples": [SAMPLE, ASKED], **changes})
-        store.record_publication(run, repo=to, revision=sha * 40, url="u", files=["f"], manifest_digest="m", changed=True)
+        record(store, run, **{"verdict": passed, "samples": (SAMPLE, ASKED), **changes})
+        store.record_publication(run, Published(repo=to, revision=sha * 40, url="u", files=("f",), manifest_digest="m", changed=True))
         return run
 
     first = published("1")
@@ -43,7 +43,7 @@ def test_what_was_published_before_is_found_with_its_sample(store: Store) -> Non
     run, variant = store.published_before(last, "ours/model-GGUF", "Q2_K")
     assert (run, variant.samples, variant.measurements) == (first, (SAMPLE, ASKED), MEASURED)
     assert store.published_before(last, "ours/model-GGUF", "Q4_0") is None
-    second = published("5", samples=[])
+    second = published("5", samples=())
     run, variant = store.published_before(last, "ours/model-GGUF", "Q2_K")
     assert (run, variant.samples) == (second, ())
     assert store.published_before(second, "ours/model-GGUF", "Q2_K")[0] == first
@@ -103,9 +103,11 @@ def test_variants_stand_in_the_order_of_the_recipe(store: Store) -> None:
 
 def test_a_publication_is_one_for_each_run_and_repo(store: Store) -> None:
     run = queue_run(store).id
-    first = store.record_publication(run, repo="ours/m-GGUF", revision="1" * 40, url="http://hub/1", files=["a", "b"], manifest_digest="m", changed=True)
-    same = store.record_publication(run, repo="ours/m-GGUF", revision="2" * 40, url="http://hub/2", files=["a"], manifest_digest="n", changed=False)
-    other = store.record_publication(run, repo="ours/m", revision="3" * 40, url="http://hub/3", files=[], manifest_digest="o", changed=True)
+    first = store.record_publication(
+        run, Published(repo="ours/m-GGUF", revision="1" * 40, url="http://hub/1", files=("a", "b"), manifest_digest="m", changed=True)
+    )
+    same = store.record_publication(run, Published(repo="ours/m-GGUF", revision="2" * 40, url="http://hub/2", files=("a",), manifest_digest="n", changed=False))
+    other = store.record_publication(run, Published(repo="ours/m", revision="3" * 40, url="http://hub/3", files=(), manifest_digest="o", changed=True))
     assert same == first != other
     publication = store.publication(first)
     assert (publication.run, publication.revision, publication.files, publication.changed) == (run, "2" * 40, ("a",), False)
@@ -119,7 +121,7 @@ def test_the_last_publication_of_a_repo_may_be_another_runs(store: Store) -> Non
     old, new = queue_run(store).id, queue_run(store, namespace="elsewhere").id
     assert store.last_publication("ours/m") is None
     for run, revision in ((old, "1" * 40), (new, "2" * 40)):
-        store.record_publication(run, repo="ours/m", revision=revision, url="", files=[], manifest_digest="", changed=True)
+        store.record_publication(run, Published(repo="ours/m", revision=revision, url="", files=(), manifest_digest="", changed=True))
     assert store.last_publication("ours/m").revision == "2" * 40
-    store.record_publication(old, repo="ours/m", revision="3" * 40, url="", files=[], manifest_digest="", changed=True)
+    store.record_publication(old, Published(repo="ours/m", revision="3" * 40, url="", files=(), manifest_digest="", changed=True))
     assert store.last_publication("ours/m").revision == "3" * 40

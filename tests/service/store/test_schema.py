@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from config.errors import ConfigurationError
 from config.words import Kind, Sample, Variant
-from service.store import open_store
+from service.store import VariantRecord, open_store
 from service.store.database import alembic_config
 from service.store.tables import Base
 from tests.service.helpers import queue_run
@@ -76,8 +76,8 @@ def test_the_one_sample_of_an_older_version_becomes_the_first_of_several(databas
     store = open_store(database_url)
     run = queue_run(store).id
     given = {"file": None, "bytes": None, "bpw": None, "measurements": (), "verdict": None}
-    store.record_variant(run, variant=variant, samples=samples, position=0, **given)
-    store.record_variant(run, variant=replace(variant, tag="Q4_0"), position=1, **given)
+    store.record_variant(run, VariantRecord(variant=variant, samples=tuple(samples), **given), position=0)
+    store.record_variant(run, VariantRecord(variant=replace(variant, tag="Q4_0"), **given), position=1)
     store.close()
     engine = create_engine(database_url)
     with engine.begin() as connection:
