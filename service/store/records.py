@@ -22,7 +22,7 @@ class RunRecord:
     recipe_digest: str  # sha256 of what the recipe said when the run was queued
     namespace: str  # account or organization to publish under
     private: bool  # publish as private: the upstream is, or the operator wants it
-    # interrupted: at work, by nobody who is still there; done: reached its end; blocked: reached it with every variant blocked; failed: stopped at a stage with an error
+    # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked; failed: an error stopped it
     state: RunState
     trigger: str  # what queued it last: "poll", "webhook", "api", "republish", "command", …
     attempt: int  # 1 for the first time, one more each time it is queued again
