@@ -1,10 +1,13 @@
 """What every command shares: settings, consoles, exit codes, and how errors reach a person."""
 
 import json
+import math
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -16,6 +19,9 @@ from rich.console import Console
 from config.errors import ConfigurationError, SluiceError
 from config.settings import Settings, load_settings
 from service.logs import redact
+
+IMPATIENCE = 3.0  # seconds within which a second signal is taken for the first
+RESUME = "start the same command again and it goes on where it was"
 
 
 class Exit(IntEnum):
@@ -53,12 +59,21 @@ class Terminal:
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         sys.stdout.flush()
 
+    def json_line(self, document: Any) -> None:
+        """Print a JSON document as one line on standard output."""
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn an expected error into one paragraph on standard error and an exit code."""
+def explained(*, resume: str = RESUME, signals: bool = True) -> Iterator[None]:
+    """Turn an expected error into one paragraph on standard error and an exit code, and Ctrl-C into one line that ends with how to `resume`.
+
+    With `signals`, SIGTERM and SIGHUP are like Ctrl-C: by default they would end this process at once and leave what it started behind.
+    """
     try:
-        yield
+        with _interrupting() if signals else nullcontext():
+            yield
     except ConfigurationError as error:
         _say(error)
         raise typer.Exit(Exit.USAGE) from error
@@ -66,8 +81,31 @@ def explained() -> Iterator[None]:
         _say(error)
         raise typer.Exit(Exit.FAILED) from error
     except KeyboardInterrupt as error:
-        Console(stderr=True).print("interrupted; start the same command again and it goes on where it was")
+        where = f" at {error}" if str(error) else ""
+        with suppress(OSError):  # after SIGHUP there may be no terminal any more
+            Console(stderr=True, highlight=False).print(f"interrupted{where}; {resume}", markup=False, soft_wrap=True)
         raise typer.Exit(Exit.FAILED) from error
+
+
+@contextmanager
+def _interrupting() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the main thread at any of these signals, but not at one that follows at once: it would break off what the first set going."""
+    last = -math.inf
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal last
+        if time.monotonic() - last > IMPATIENCE:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    # what is ignored stays so, or nohup would be in vain
+    wanted = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) not in {signal.SIG_IGN, None}]
+    before = {number: signal.signal(number, interrupt) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(error: SluiceError) -> None:
@@ -82,7 +120,9 @@ def settings_of(context: typer.Context) -> Settings:
 
 
 def verdict_code(summary: dict[str, Any]) -> Exit:
-    """The exit code that tells how a run ended."""
-    if summary["state"] == "failed":
+    """The exit code that tells how a run ended; of one that has not, that nothing is wrong."""
+    if summary["state"] in {"failed", "interrupted"}:
         return Exit.FAILED
+    if summary["state"] in {"queued", "running"}:
+        return Exit.DONE
     return Exit.DONE if all(row["verdict"] == "passed" for row in summary["variants"]) else Exit.BLOCKED

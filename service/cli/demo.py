@@ -32,8 +32,9 @@ def demo(
     terminal = Terminal.open(as_json=as_json)
     folder = home.expanduser().resolve() if home else Path(tempfile.mkdtemp(prefix="sluice-demo-"))
     kept = keep or home is not None
+    resume = f"go on with sluice demo --home {folder}" if kept else "nothing of it is kept; with --home FOLDER a demo goes on where it was"
     try:
-        with explained(), progress(terminal.progress) as listener:
+        with explained(resume=resume), progress(terminal.progress) as listener:
             result, hub_root = show.run(folder, fixes=not no_fixes, listener=listener, announce=lambda line: terminal.progress.print(line, soft_wrap=True))
     finally:
         if not kept:

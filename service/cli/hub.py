@@ -25,7 +25,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve the folder until Ctrl-C. Point clients at it with HF_ENDPOINT and HF_HUB_DISABLE_XET=1."""
-    with explained(), in_our_words():
+    with explained(signals=False), in_our_words():
         serve_hub(root, host=host, port=port, ready=lambda url: typer.echo(f"embedded Hub at {url}"))
 
 

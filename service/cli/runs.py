@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from service.cli import following
 from service.cli.context import Terminal, explained, settings_of, verdict_code
 from service.cli.display import progress, runs_table, show_run
 from service.cli.preview import table
@@ -12,7 +13,7 @@ from service.release import foreground
 from service.release.dry_run import plan
 from service.release.report import NoReport, find
 from service.runs.summary import summary
-from service.store import open_store
+from service.store import Store, open_store
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
 
@@ -48,28 +49,59 @@ def run(
 def status(
     context: typer.Context,
     run_id: Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of a run; without it the latest runs are listed.")] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Keep showing RUN, or the newest that is running, until it ends. With --json: a document a line, at each change."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the latest runs, or everything about one. Of one run the exit code tells how it ended, as `sluice run` does."""
+    """Show the latest runs, or everything about one. Of one run the exit code tells how it ended, as `sluice run` does.
+
+    Ctrl-C ends the following, not the run.
+    """
     terminal = Terminal.open(as_json=as_json)
     with explained():
         settings = settings_of(context)
         store = open_store(settings.database)
-        if run_id is not None:
-            result = summary(store, run_id)
-            if as_json:
-                terminal.json(result)
-            else:
-                show_run(terminal.out, result)
-                with suppress(NoReport):
-                    terminal.out.print(f"report: {find(store, settings, run_id)}", markup=False, soft_wrap=True)
-            raise typer.Exit(verdict_code(result))
-        runs = store.runs(limit=20)
-        if as_json:
-            terminal.json(
-                [{"run": item.id, "release": {"repo": item.release.repo, "sha": item.release.sha}, "recipe": item.recipe, "state": item.state} for item in runs]
-            )
-        elif runs:
-            terminal.out.print(runs_table(runs))
+        if follow:
+            run_id = following.newest_running(store) if run_id is None else run_id
+            if run_id is None:
+                terminal.progress.print("no run is being carried out; [bold]sluice status[/] lists those there are")
+                return
+            _follow(terminal, store, run_id)
+        if run_id is None:
+            _list(terminal, store)
+            return
+        result = summary(store, run_id)
+        if as_json and not follow:
+            terminal.json(result)
+        elif not as_json:
+            show_run(terminal.out, result)
+            with suppress(NoReport):
+                terminal.out.print(f"report: {find(store, settings, run_id)}", markup=False, soft_wrap=True)
+        raise typer.Exit(verdict_code(result))
+
+
+def _follow(terminal: Terminal, store: Store, run_id: int) -> None:
+    try:
+        if terminal.as_json:
+            for document in following.changes(store, run_id):
+                terminal.json_line(document)
         else:
-            terminal.out.print("no runs yet; start one with [bold]sluice run OWNER/NAME[/]")
+            following.follow(store, run_id, terminal.out)
+    except KeyboardInterrupt as interrupt:
+        state = store.run(run_id).state
+        terminal.err.print(f"no longer following; run {run_id} {'goes on' if state == 'running' else f'is {state}'}")
+        raise typer.Exit(verdict_code(summary(store, run_id))) from interrupt
+
+
+def _list(terminal: Terminal, store: Store) -> None:
+    runs = store.runs(limit=20)
+    if terminal.as_json:
+        terminal.json(
+            [{"run": item.id, "release": {"repo": item.release.repo, "sha": item.release.sha}, "recipe": item.recipe, "state": item.state} for item in runs]
+        )
+    elif runs:
+        terminal.out.print(runs_table(runs))
+    else:
+        terminal.out.print("no runs yet; start one with [bold]sluice run OWNER/NAME[/]")

@@ -12,6 +12,6 @@ def serve(context: typer.Context) -> None:
 
     Stop it with Ctrl-C or SIGTERM; started again, it goes on where it was.
     """
-    with explained():
+    with explained(signals=False):  # it has its own
         settings = settings_of(context)
         daemon.serve(settings, lambda store, run: execute(store, run, settings))

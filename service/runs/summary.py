@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from config.words import Measurement
 from qa import mmlu
-from service.store import PublicationRecord, RunState, StageState, Store, VariantRecord
+from service.pace import pace
+from service.store import PublicationRecord, RunState, StageRecord, StageState, Store, VariantRecord
 
 
 class ReleaseSummary(BaseModel):
@@ -114,12 +116,29 @@ class PublicationSummary(BaseModel):
     files: list[str]
 
 
+class ProgressSummary(BaseModel):
+    """How far a stage has come in what it counts at the moment."""
+
+    done: int
+    total: int | None
+    unit: str
+    rate: float | None
+    """Units a second since it began to count them; null unless the stage is at work and something was done."""
+    left: float | None
+    """Seconds until it has counted all; null where nobody can know."""
+
+
 class StageSummary(BaseModel):
     """One step of the run."""
 
     name: str
     state: StageState
     seconds: float | None
+    """That it took, or has taken so far; of an interrupted one, until something was last heard of it."""
+    estimate: float | None
+    """Seconds that it was expected to take."""
+    progress: ProgressSummary | None
+    """Null of a stage that has reported nothing."""
 
 
 class RunSummary(BaseModel):
@@ -144,7 +163,7 @@ def summary(store: Store, run_id: int) -> dict[str, Any]:
 
 def summarize(store: Store, run_id: int) -> RunSummary:
     """The summary of a run. Raises UnknownRun."""
-    run = store.run(run_id)
+    run, now = store.run(run_id), datetime.now(UTC)
     return RunSummary(
         run=run.id,
         release=ReleaseSummary(repo=run.release.repo, sha=run.release.sha),
@@ -152,7 +171,7 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         state=run.state,
         error=run.error,
         disk_high_water=run.disk_high_water,
-        stages=[StageSummary(name=stage.name, state=stage.state, seconds=stage.seconds) for stage in store.stages(run_id)],
+        stages=[stage_summary(stage, now) for stage in store.stages(run_id)],
         patches=[
             PatchSummary(fix=patch.fix, file=patch.file, key=patch.key, before=patch.before, after=patch.after, reason=patch.reason)
             for patch in store.patches(run_id)
@@ -160,6 +179,17 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         variants=[_variant(variant) for variant in store.variants(run_id)],
         publications=[publication_summary(item) for item in store.publications(run_id)],
     )
+
+
+def stage_summary(stage: StageRecord, now: datetime) -> StageSummary:
+    """A stage as JSON values."""
+    until = now if stage.state == "running" else stage.reported
+    seconds = stage.seconds if stage.seconds is not None or until is None else max(0.0, (until - stage.started).total_seconds())
+    going = pace(stage.phase if stage.state == "running" else None, now)
+    progress = stage.progress and ProgressSummary(
+        done=stage.progress.done, total=stage.progress.total, unit=stage.progress.unit, rate=going.rate, left=going.left
+    )
+    return StageSummary(name=stage.name, state=stage.state, seconds=seconds, estimate=stage.estimate, progress=progress)
 
 
 def publication_summary(record: PublicationRecord) -> PublicationSummary:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,11 @@ def is_gone(worker: str) -> bool:
         return found.status() == psutil.STATUS_ZOMBIE or f"{found.create_time():.2f}" != started
     except psutil.NoSuchProcess:
         return True
+
+
+def is_held(worker: str | None, until: datetime | None) -> bool:
+    """Whether somebody carries out what `worker` leased until then."""
+    return worker is not None and until is not None and until > datetime.now(UTC) and not is_gone(worker)
 
 
 def _here() -> str:

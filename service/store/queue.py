@@ -6,7 +6,7 @@ Leases compare the clocks of the machines that share a database: these must agre
 from datetime import timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, CursorResult, and_, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,9 +14,9 @@ from config.errors import SluiceError
 from config.words import Release
 from service.store.database import Database, now
 from service.store.ledger import note
-from service.store.owner import is_gone
+from service.store.owner import is_gone, is_held
 from service.store.records import RunOrder, RunRecord, RunState
-from service.store.tables import ReleaseRow, RunRow
+from service.store.tables import ReleaseRow, RunRow, StageRow
 
 FINISHED = ("done", "blocked", "failed")
 
@@ -55,15 +55,14 @@ class Queue(Database):
         """
         wanted: list[ColumnElement[bool]] = [] if run is None else [RunRow.id == run]
         with self.write() as session:
-            workers = session.scalars(select(RunRow.worker).where(RunRow.state == "running", *wanted)).all()
-            gone = [name for name in workers if name is not None and is_gone(name)]
-            stale = and_(RunRow.state == "running", or_(RunRow.lease_until <= now(), RunRow.worker.in_(gone)))
+            stale = and_(RunRow.state == "running", _left(session, *wanted))
             free = select(RunRow).where(or_(RunRow.state == "queued", stale), *wanted).order_by(RunRow.queued, RunRow.id).limit(1)
             row = session.scalars(free.with_for_update(of=RunRow, skip_locked=True)).first()  # SQLite knows no row locks, but its writers exclude one another
             if row is None:
                 return None
             row.state, row.worker, row.lease_until = "running", worker, now() + timedelta(seconds=seconds)
             row.started = row.started or now()
+            close_stages(session, row.id)
             return _record(row)
 
     def renew(self, run: int, worker: str, seconds: float) -> bool:
@@ -84,6 +83,7 @@ class Queue(Database):
                 return False
             row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, now()
             row.worker = row.lease_until = None
+            close_stages(session, run)
             note(session, row.trigger, f"run/{run}", state, {} if error is None else {"error": error})
             return True
 
@@ -98,17 +98,36 @@ class Queue(Database):
     def runs(self, limit: int = 50, state: RunState | None = None, before: int | None = None) -> tuple[RunRecord, ...]:
         """The newest runs first, at most `limit`; only those in `state`, only those with a number below `before`."""
         query = select(RunRow).order_by(RunRow.id.desc()).limit(limit)
-        if state is not None:
-            query = query.where(RunRow.state == state)
         if before is not None:
             query = query.where(RunRow.id < before)
         with self.read() as session:
+            if state in {"running", "interrupted"}:
+                left = _left(session)
+                query = query.where(RunRow.state == "running", left if state == "interrupted" else not_(left))
+            elif state is not None:
+                query = query.where(RunRow.state == state)
             return tuple(_record(row) for row in session.scalars(query))
 
     def _change_held(self, run: int, worker: str, values: dict[str, Any]) -> bool:
         with self.write() as session:
             held = update(RunRow).where(RunRow.id == run, RunRow.state == "running", RunRow.worker == worker).values(values)
             return cast("CursorResult[Any]", session.execute(held)).rowcount == 1
+
+
+def _left(session: Session, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Of a running run: its lease has run out, or its worker was a process of this host that has ended."""
+    workers = session.scalars(select(RunRow.worker).where(RunRow.state == "running", *wanted)).all()
+    return or_(RunRow.lease_until <= now(), RunRow.worker.in_([name for name in workers if name is not None and is_gone(name)]))
+
+
+def close_stages(session: Session, run: int) -> None:
+    """Write down that whatever stages of the run are still said to be at work were interrupted."""
+    session.execute(update(StageRow).where(StageRow.run_id == run, StageRow.state == "running").values(state="interrupted"))
+
+
+def state_of(row: RunRow) -> RunState:
+    """The run's state as it is, which is interrupted when nobody carries it out who could write that down."""
+    return "interrupted" if row.state == "running" and not is_held(row.worker, row.lease_until) else cast("RunState", row.state)
 
 
 def _release_row(session: Session, release: Release) -> ReleaseRow:
@@ -143,7 +162,7 @@ def _record(row: RunRow) -> RunRecord:
         recipe_digest=row.recipe_digest,
         namespace=row.namespace,
         private=row.private,
-        state=cast("RunState", row.state),
+        state=state_of(row),
         trigger=row.trigger,
         attempt=row.attempt,
         error=row.error,

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from config.progress import Progress
 from config.words import Measurement, Release, Sample, Variant, Verdict, Waiver
+from service.pace import Phase
 
-RunState = Literal["queued", "running", "done", "blocked", "failed"]
-StageState = Literal["running", "done", "failed", "reused"]
+RunState = Literal["queued", "running", "interrupted", "done", "blocked", "failed"]
+StageState = Literal["running", "interrupted", "done", "failed", "reused"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +34,12 @@ class RunRecord:
     recipe_digest: str  # sha256 of what the recipe said when the run was queued
     namespace: str  # account or organization to publish under
     private: bool  # publish as private: the upstream is, or the operator wants it
-    state: RunState  # done: reached its end; blocked: reached it with every variant blocked; failed: stopped at a stage with an error
+    # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked; failed: an error stopped it
+    state: RunState
     trigger: str  # what queued it last: "poll", "webhook", "api", "republish", "command", …
     attempt: int  # 1 for the first time, one more each time it is queued again
     error: str | None  # of a failed run: what is wrong and what to do
-    worker: str | None  # who holds the lease of a running run
+    worker: str | None  # who holds the lease of a running run, or held that of an interrupted one
     created: datetime
     started: datetime | None  # of this attempt
     finished: datetime | None  # of this attempt
@@ -59,10 +62,23 @@ class StageRecord:
     id: int
     name: str  # unique within a run
     key: str  # digest of the function, its inputs and its parameters
-    state: StageState
-    seconds: float | None
+    state: StageState  # interrupted: nobody is at it any more, and nobody wrote down how it ended
+    started: datetime
+    seconds: float | None  # of one that has ended
+    estimate: float | None  # seconds that it was expected to take
+    phase: Phase | None  # what was reported of it
     error: str | None
     artifacts: tuple[Artifact, ...]
+
+    @property
+    def progress(self) -> Progress | None:
+        """The latest report."""
+        return None if self.phase is None else self.phase.latest
+
+    @property
+    def reported(self) -> datetime | None:
+        """When that was."""
+        return None if self.phase is None else self.phase.reported
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,12 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
+from config.progress import Progress
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict, Waiver
+from service.pace import Phase, heard
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
+from service.store.queue import state_of
 from service.store.records import Artifact, PublicationRecord, Published, StageRecord, StageState, VariantRecord
 from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, ReleaseRow, RunRow, StageRow, VerdictRow
 
@@ -23,21 +26,28 @@ class UnknownPublication(SluiceError):
 class Results(Database):
     """What runs bring forth."""
 
-    def stage_started(self, run: int, name: str, key: str) -> int:
-        """Note that a stage of the run was begun; the number to give to `stage_finished`. `name` is unique within a run."""
+    def stage_started(self, run: int, name: str, key: str, *, estimate: float | None = None) -> int:
+        """Note that a stage of the run was begun, which is expected to take `estimate` seconds; its number. `name` is unique within a run."""
         with self.write() as session:
-            session.add(row := StageRow(run_id=run, name=name, key=key, state="running", started=now()))
+            session.add(row := StageRow(run_id=run, name=name, key=key, state="running", started=now(), estimate=estimate))
             session.flush()
             return row.id
+
+    def stage_progressed(self, id: int, progress: Progress) -> None:
+        """Note how far a stage at work has come; what is said of one that has ended comes too late and changes nothing."""
+        with self.write() as session:
+            row = _stage_row(session, id)
+            if row.state == "running":
+                phase = heard(_phase(row), progress, now())
+                row.done, row.total, row.unit, row.reported = progress.done, progress.total, progress.unit, phase.reported
+                row.phase_done, row.phase_began = phase.first, phase.began
 
     def stage_finished(
         self, id: int, *, state: Literal["done", "failed", "reused"], seconds: float, error: str | None = None, artifacts: Sequence[Artifact] = ()
     ) -> None:
         """Note how the stage ended, how long it took, and what it made (of a reused one: had made)."""
         with self.write() as session:
-            row = session.get(StageRow, id)
-            if row is None:
-                raise StoreError(f"There is no stage {id}.")
+            row = _stage_row(session, id)
             row.state, row.seconds, row.error = state, seconds, error
             row.artifacts = [ArtifactRow(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in artifacts]
 
@@ -45,7 +55,10 @@ class Results(Database):
         """The run's stages in the order in which they were last begun."""
         newest = select(func.max(StageRow.id)).where(StageRow.run_id == run).group_by(StageRow.name)
         with self.read() as session:
-            return tuple(_stage(row) for row in session.scalars(select(StageRow).where(StageRow.id.in_(newest)).order_by(StageRow.id)))
+            of = session.get(RunRow, run)
+            going_on = of is not None and state_of(of) == "running"
+            rows = session.scalars(select(StageRow).where(StageRow.id.in_(newest)).order_by(StageRow.id))
+            return tuple(_stage(row, going_on=going_on) for row in rows)
 
     def record_patches(self, run: int, patches: Sequence[Patch]) -> None:
         """Keep the changes that fixes made to the run's release, in order."""
@@ -142,9 +155,34 @@ def _measurement_row(item: Measurement) -> MeasurementRow:
     return MeasurementRow(name=item.name, value=item.value, unit=item.unit, stderr=stderr, n=item.n, details=list(item.details))
 
 
-def _stage(row: StageRow) -> StageRecord:
-    artifacts = tuple(Artifact(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in row.artifacts)
-    return StageRecord(id=row.id, name=row.name, key=row.key, state=cast("StageState", row.state), seconds=row.seconds, error=row.error, artifacts=artifacts)
+def _stage_row(session: Session, id: int) -> StageRow:
+    row = session.get(StageRow, id)
+    if row is None:
+        raise StoreError(f"There is no stage {id}.")
+    return row
+
+
+def _stage(row: StageRow, *, going_on: bool) -> StageRecord:
+    """The stage's record; in a run that does not go on, nobody is at it."""
+    return StageRecord(
+        id=row.id,
+        name=row.name,
+        key=row.key,
+        state="interrupted" if row.state == "running" and not going_on else cast("StageState", row.state),
+        started=row.started,
+        seconds=row.seconds,
+        estimate=row.estimate,
+        phase=_phase(row),
+        error=row.error,
+        artifacts=tuple(Artifact(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in row.artifacts),
+    )
+
+
+def _phase(row: StageRow) -> Phase | None:
+    if row.done is None or row.unit is None or row.reported is None or row.phase_done is None or row.phase_began is None:
+        return None
+    latest = Progress(done=row.done, total=row.total, unit=row.unit)
+    return Phase(first=row.phase_done, began=row.phase_began, latest=latest, reported=row.reported)
 
 
 def _variant(row: VerdictRow) -> VariantRecord:

@@ -103,7 +103,7 @@ class StageRow(Base):
     """One time that a step of a run was begun. The newest row of a name counts; the older ones are its history."""
 
     __tablename__ = "stages"
-    __table_args__ = (CheckConstraint("state IN ('running', 'done', 'failed', 'reused')", name="state"),)
+    __table_args__ = (CheckConstraint("state IN ('running', 'done', 'failed', 'reused', 'interrupted')", name="state"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
@@ -113,6 +113,13 @@ class StageRow(Base):
     started: Mapped[datetime]
     seconds: Mapped[float | None]
     error: Mapped[str | None] = mapped_column(Text)
+    estimate: Mapped[float | None]
+    done: Mapped[int | None] = mapped_column(BigInteger)
+    total: Mapped[int | None] = mapped_column(BigInteger)
+    unit: Mapped[str | None] = mapped_column(String(32))
+    reported: Mapped[datetime | None]
+    phase_done: Mapped[int | None] = mapped_column(BigInteger)  # the first report in this unit, on which rate and time left rest
+    phase_began: Mapped[datetime | None]
 
     artifacts: Mapped[list["ArtifactRow"]] = relationship(order_by="ArtifactRow.id", lazy="selectin", cascade="all, delete-orphan")
 

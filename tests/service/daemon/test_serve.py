@@ -67,7 +67,7 @@ def working(store: Store, execute: Callable[[Store, RunRecord], None], **options
 
 def ended(store: Store, run: RunRecord) -> RunRecord:
     """The run when it has ended."""
-    eventually(lambda: store.run(run.id).state not in ("queued", "running"))
+    eventually(lambda: store.run(run.id).state not in ("queued", "running", "interrupted"))
     return store.run(run.id)
 
 
@@ -198,7 +198,7 @@ def test_a_killed_daemon_goes_on_when_it_is_started_again(tmp_path: Path) -> Non
         eventually((tmp_path / "began").exists)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=20)
-    assert store.run(run.id).state == "running"
+    assert store.run(run.id).state == "interrupted"
     (tmp_path / "go").touch()
     with serving(tmp_path) as (process, _):
         assert ended(store, run).state == "done"

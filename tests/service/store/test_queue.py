@@ -91,6 +91,7 @@ def test_a_wanted_run_is_leased_out_of_turn(store: Store) -> None:
 def test_a_lease_that_ran_out_goes_to_another_worker(store: Store) -> None:
     run = queue_run(store)
     store.lease("slow", seconds=0)
+    assert store.run(run.id).state == "interrupted"
     taken = store.lease("quick", seconds=60)
     assert (taken.id, taken.worker, taken.attempt) == (run.id, "quick", 1)
     assert not store.renew(run.id, "slow", 60)
@@ -113,8 +114,13 @@ def test_a_released_run_keeps_its_place(store: Store) -> None:
 def test_a_killed_process_loses_its_lease_at_once(store: Store, database_url: str) -> None:
     run = queue_run(store)
     subprocess.run([sys.executable, "-c", DIE_WITH_LEASE, database_url], check=False, timeout=60)
-    assert store.run(run.id).state == "running"
+    assert store.run(run.id).state == "interrupted"
+    assert [item.id for item in store.runs(state="interrupted")] == [run.id]
+    assert store.runs(state="running") == ()
     assert store.lease(worker_name(), seconds=60).id == run.id
+    assert store.run(run.id).state == "running"
+    assert store.runs(state="interrupted") == ()
+    assert [item.state for item in store.runs(state="running")] == ["running"]
     assert store.lease("other", seconds=60) is None  # this process lives
 
 

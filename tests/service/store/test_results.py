@@ -1,7 +1,10 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from config.progress import Progress
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Release, Sample, Variant, Verdict
 from service.store import Artifact, Published, Store, StoreError, UnknownPublication, VariantRecord
 from tests.service.helpers import queue_run
@@ -19,6 +22,13 @@ Q2 = Variant(tag="Q2_K", kind=Kind.GGUF)
 def record(store: Store, run: int, *, position: int = 0, **changes: object) -> None:
     values = {"variant": Q2, "file": "m-Q2_K.gguf", "bytes": 2**40, "bpw": 2.6, "measurements": MEASURED, "verdict": VERDICT}
     store.record_variant(run, VariantRecord(**{**values, **changes}), position=position)
+
+
+def leased(store: Store, *, seconds: float = 60) -> int:
+    """The run, leased by a worker for so long."""
+    run = queue_run(store).id
+    assert store.lease("worker", seconds=seconds, run=run) is not None
+    return run
 
 
 SAMPLE = Sample(basis={"kld": "text"}, windows="w", influences={"kld.mean": [0.1, None, -0.1]}, look=2, looks=3)
@@ -50,7 +60,7 @@ def test_what_was_published_before_is_found_with_its_sample(store: Store) -> Non
 
 
 def test_a_stage_is_begun_and_ended(store: Store) -> None:
-    run = queue_run(store).id
+    run = leased(store)
     stage = store.stage_started(run, "convert", "k" * 64)
     assert [(item.name, item.state, item.seconds) for item in store.stages(run)] == [("convert", "running", None)]
     artifacts = (Artifact(name="m-BF16.gguf", sha256="a" * 64, bytes=2**40), Artifact(name="log", sha256="b" * 64, bytes=0))
@@ -60,7 +70,7 @@ def test_a_stage_is_begun_and_ended(store: Store) -> None:
 
 
 def test_the_last_time_of_a_stage_counts(store: Store) -> None:
-    run = queue_run(store).id
+    run = leased(store)
     store.stage_finished(store.stage_started(run, "fix", "a"), state="done", seconds=1.0)
     store.stage_finished(store.stage_started(run, "convert", "b"), state="failed", seconds=2.0, error="no memory")
     store.stage_finished(store.stage_started(run, "fix", "a"), state="reused", seconds=0.0)
@@ -68,9 +78,64 @@ def test_the_last_time_of_a_stage_counts(store: Store) -> None:
     assert [(item.name, item.state) for item in store.stages(run)] == [("fix", "reused"), ("convert", "running")]
 
 
-def test_a_stage_that_was_never_begun_cannot_end(store: Store) -> None:
+def test_a_stage_that_was_never_begun_cannot_go_on_or_end(store: Store) -> None:
     with pytest.raises(StoreError, match="no stage 7"):
         store.stage_finished(7, state="done", seconds=0.0)
+    with pytest.raises(StoreError, match="no stage 7"):
+        store.stage_progressed(7, Progress(done=1, total=2, unit="windows"))
+
+
+def test_a_stage_tells_how_far_it_has_come_and_how_long_it_should_take(store: Store) -> None:
+    run = leased(store)
+    stage = store.stage_started(run, "measure", "k", estimate=90.5)
+    (begun,) = store.stages(run)
+    assert (begun.estimate, begun.progress, begun.reported) == (90.5, None, None)
+    assert abs((datetime.now(UTC) - begun.started).total_seconds()) < 60
+    for done in (3, 5):
+        store.stage_progressed(stage, Progress(done=done, total=2**40, unit="bytes"))
+    (record,) = store.stages(run)
+    assert record.progress == Progress(done=5, total=2**40, unit="bytes")
+    assert record.phase.first == 3
+    assert begun.started <= record.phase.began < record.reported
+    store.stage_progressed(stage, Progress(done=0, total=None, unit="windows"))
+    (other,) = store.stages(run)
+    assert (other.progress, other.phase.first) == (Progress(done=0, total=None, unit="windows"), 0)
+    assert other.phase.began > record.reported, "another unit is another phase"
+    store.stage_finished(stage, state="done", seconds=2.0)
+    store.stage_progressed(stage, Progress(done=9, total=9, unit="windows"))
+    assert store.stages(run)[0].progress == other.progress, "a report that comes too late"
+
+
+def test_a_stage_of_a_run_that_nobody_carries_out_is_interrupted(store: Store, database_url: str) -> None:
+    run = leased(store, seconds=0)
+    stage = store.stage_started(run, "measure", "k")
+    assert [item.state for item in store.stages(run)] == ["interrupted"]
+    assert in_the_database(database_url) == ["running"]
+    leased(store)
+    assert in_the_database(database_url) == ["interrupted"], "closed by the next who leases the run"
+    store.stage_started(run, "measure", "k")
+    assert [item.state for item in store.stages(run)] == ["running"]
+    store.stage_progressed(stage, Progress(done=1, total=2, unit="windows"))
+    assert store.stages(run)[0].progress is None, "it is the earlier attempt that reported"
+    store.finish(run, state="failed", error="no memory")
+    assert in_the_database(database_url) == ["interrupted"] * 2
+    assert [item.state for item in store.stages(run)] == ["interrupted"]
+
+
+def test_a_stage_of_a_run_that_was_put_back_is_interrupted(store: Store) -> None:
+    run = leased(store)
+    store.stage_started(run, "measure", "k")
+    assert store.release(run, "worker")
+    assert [item.state for item in store.stages(run)] == ["interrupted"]
+
+
+def in_the_database(url: str) -> list[str]:
+    """The states of all stages, as they are written down."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        states = list(connection.execute(text("SELECT state FROM stages ORDER BY id")).scalars())
+    engine.dispose()
+    return states
 
 
 def test_patches_come_back_in_order_and_replace_earlier_ones(store: Store) -> None:

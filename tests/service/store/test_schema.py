@@ -10,10 +10,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from config.errors import ConfigurationError
 from config.words import Kind, Sample, Variant
-from service.store import VariantRecord, open_store
+from service.store import Artifact, VariantRecord, open_store
 from service.store.database import alembic_config
 from service.store.tables import Base
 from tests.service.helpers import queue_run
@@ -87,6 +88,31 @@ def test_the_one_sample_of_an_older_version_becomes_the_first_of_several(databas
     engine.dispose()
     store = open_store(database_url)
     assert [record.samples for record in store.variants(run)] == [(samples[0],), ()]
+    store.close()
+
+
+def test_a_stage_without_an_end_of_an_older_version_is_interrupted_and_artifacts_stay(database_url: str) -> None:
+    artifacts = (Artifact(name="m.gguf", sha256="a" * 64, bytes=2**40), Artifact(name="log", sha256="b" * 64, bytes=0))
+    store = open_store(database_url)
+    run = queue_run(store).id
+    store.lease("worker", seconds=60)
+    store.stage_finished(store.stage_started(run, "convert", "k"), state="done", seconds=1.5, artifacts=artifacts)
+    store.stage_started(run, "measure", "l", estimate=2.0)
+    store.finish(run, state="failed", error="killed")
+    store.close()
+    engine = create_engine(database_url)
+    states = text("SELECT state FROM stages ORDER BY id")
+    with engine.begin() as connection:
+        alembic.command.downgrade(alembic_config(connection), "0004")
+        assert list(connection.execute(states).scalars()) == ["done", "failed"]
+        connection.execute(text("UPDATE stages SET state = 'running' WHERE name = 'measure'"))
+    store = open_store(database_url)
+    with engine.connect() as connection:
+        assert list(connection.execute(states).scalars()) == ["done", "interrupted"]
+    assert [(stage.state, stage.seconds, stage.artifacts) for stage in store.stages(run)] == [("done", 1.5, artifacts), ("interrupted", None, ())]
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(text("UPDATE stages SET state = 'asleep'"))
+    engine.dispose()
     store.close()
 
 

@@ -1,55 +1,21 @@
-"""What a person sees in the terminal: live progress of a run, and its result as tables."""
+"""The result of a run as tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
-from rich.spinner import Spinner
 from rich.table import Table
-from rich.text import Text
 
-from service.execution.workbench import Event, Listener
+from config.progress import Progress
+from service.cli.display.words import how_far, in_order
+from service.pace import Pace
 
 Summary = Mapping[str, Any]
 
-SHOWN_STAGES = 12  # finished stages that the live display keeps in view
 WIDE = 140  # columns from which a table has room for sentences
 _VERDICTS = {"passed": "[green]passed[/]", "failed": "[red]blocked[/]", "error": "[red]error[/]", None: "—"}
-_MARKS = {"done": "[green]✓[/]", "reused": "[cyan]↺[/]", "failed": "[red]✗[/]"}
-
-
-@contextmanager
-def progress(console: Console) -> Iterator[Listener]:
-    """A listener that shows a run's stages: live in a terminal, one line for each finished stage elsewhere."""
-    if not console.is_terminal:
-        yield lambda event: None if event.state in {"started", "progressed"} else console.print(_line(event), soft_wrap=True)
-        return
-    finished: list[str] = []
-    current: list[RenderableType] = []
-
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
-
-        def listen(event: Event) -> None:
-            if event.state == "progressed":
-                return
-            current.clear()
-            if event.state == "started":
-                current.append(Spinner("dots", text=Text.from_markup(f"{escape(event.stage)} …")))
-            else:
-                finished.append(_line(event))
-            live.update(Group(*(Text.from_markup(line) for line in finished[-SHOWN_STAGES:]), *current))
-
-        yield listen
-
-
-def _line(event: Event) -> str:
-    seconds = f"{event.seconds:7.1f} s" if event.seconds else " " * 9
-    message = f"  {escape(event.message)}" if event.message else ""
-    return f"{_MARKS[event.state]} {seconds}  {escape(event.stage)}{message}"
 
 
 def result_table(summary: Summary, *, reasons: bool) -> Table:
@@ -135,8 +101,31 @@ def show_run(console: Console, summary: Summary) -> None:
         console.print(f"[green]published[/] [bold]{escape(publication['repo'])}[/], {files}: {escape(publication['url'])}", soft_wrap=True)
     if summary.get("error"):
         console.print(f"[red]failed:[/] {escape(summary['error'])}", soft_wrap=True)
+    for line in standing(summary):
+        console.print(line, markup=False, soft_wrap=True)
     disk = f", disk high-water mark {megabytes(summary['disk_high_water'])}" if summary.get("disk_high_water") else ""
     console.print(f"run {summary['run']}: {summary['state']}{disk}")
+
+
+def standing(summary: Summary) -> list[str]:
+    """Which stages of a run are at work, or at which it was interrupted and how to go on."""
+    stages = summary.get("stages", ())
+    lines = [f"at work: {_how_far(stage)}" for stage in stages if stage["state"] == "running"]
+    if summary["state"] == "interrupted":
+        where = "; ".join(_how_far(stage) for stage in stages if stage["state"] == "interrupted")
+        lines.append(
+            f"interrupted{' at ' if where else ''}{where}. Start the same command again and it goes on where it was; a running service takes it up by itself."
+        )
+    return lines
+
+
+def _how_far(stage: Mapping[str, Any]) -> str:
+    found = stage["progress"]
+    progress = None if found is None else Progress(done=found["done"], total=found["total"], unit=found["unit"])
+    going = Pace() if found is None else Pace(rate=found["rate"], left=found["left"])
+    if progress is None and stage["seconds"] is None:
+        return str(stage["name"])
+    return f"{stage['name']}, {in_order(how_far(progress, going, elapsed=stage['seconds'] or 0.0, estimate=stage['estimate']))}"
 
 
 def runs_table(runs: Sequence[Any]) -> Table:

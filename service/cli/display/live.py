@@ -1,0 +1,143 @@
+"""Progress while a run works: a bar that is kept up to date in a terminal, lines elsewhere."""
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.control import Control
+from rich.live import Live
+from rich.markup import escape
+from rich.segment import ControlType
+from rich.text import Text
+
+from service.cli.display.watch import Watch, Work, told
+from service.cli.display.words import in_order
+from service.repeating import repeated
+
+REFRESH = 0.2  # seconds between two pictures in a terminal
+LINE_SECONDS = 30.0  # between two lines about the same stage elsewhere
+WIDEST = 79  # columns of the picture, however wide the terminal is
+BAR = 20  # columns of a bar where there is room
+SHORTEST_BAR, SHORTEST_NAME = 6, 16
+FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+@contextmanager
+def progress(console: Console, *, line_seconds: float = LINE_SECONDS) -> Iterator[Watch]:
+    """A listener that shows a run's stages: a line for each that has ended, and how far the one at work has come.
+
+    That is a bar in a terminal, and elsewhere a line every `line_seconds`. A KeyboardInterrupt goes on with the words where the work was.
+    """
+    with _bars(console) if console.is_interactive else _lines(console, line_seconds) as watch:
+        try:
+            yield watch
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(watch.where()) from error
+
+
+@contextmanager
+def _lines(console: Console, seconds: float) -> Iterator[Watch]:
+    watch = Watch(printed=lambda line: console.print(line, soft_wrap=True))
+    said: dict[tuple[str, datetime], int] = {}
+
+    def tick() -> bool:
+        now = datetime.now(UTC)
+        with watch.lock:  # a stage must not be said to be at work below the line of its end
+            for work in watch.board.at_work:
+                due = int(work.elapsed(now) / seconds)
+                if due > said.get((work.stage, work.began), 0):
+                    said[work.stage, work.began] = due
+                    watch.printed(f"· {work.elapsed(now):7.1f} s  {escape(work.stage)}  {escape(told(work, now))}")
+        return True
+
+    with repeated(tick, seconds=min(1.0, seconds / 10), name="progress"):
+        yield watch
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Watch]:
+    screen = Screen(console)
+
+    def tick() -> bool:
+        screen.refresh()
+        return True
+
+    with screen.live:
+        try:
+            with repeated(tick, seconds=REFRESH, name="progress"):
+                yield screen.watch
+        finally:
+            screen.refresh()
+    if screen.watch.board.finished:
+        console.print(screen.watch.board.overall(datetime.now(UTC)))
+
+
+class Screen:
+    """The picture of a board at the foot of a terminal; what is printed stays above it."""
+
+    def __init__(self, console: Console) -> None:
+        self.watch = Watch(printed=self._print)
+        self.live = Live(console=console, auto_refresh=False, transient=True, get_renderable=self._picture)
+        self._console = console
+        self._lock = threading.RLock()
+        self._drawn: list[int] = []  # columns of the picture's lines
+        self._frame = 0
+
+    def refresh(self) -> None:
+        """Draw the picture anew."""
+        with self._lock:
+            self._frame += 1
+            self._gather()
+            self.live.refresh()
+
+    def _print(self, line: str) -> None:
+        with self._lock:
+            self._gather()
+            self._console.print(line)
+            self.live.refresh()
+
+    def _gather(self) -> None:
+        """Go up to where the picture's lines would end if a terminal made narrower since had not broken them into several: Rich goes up as many as it drew."""
+        extra = sum(max(0, math.ceil(columns / self._console.width) - 1) for columns in self._drawn)
+        if extra:
+            erase = (ControlType.ERASE_IN_LINE, 2)
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, erase, *((ControlType.CURSOR_UP, 1), erase) * extra))
+
+    def _picture(self) -> RenderableType:
+        board, now = self.watch.board, datetime.now(UTC)
+        columns = min(WIDEST, self._console.width - 1)
+        lines = [row(work, now, columns=columns, frame=self._frame) for work in board.at_work]
+        if lines or board.finished:
+            lines.append(Text("  " + board.overall(now), style="dim", no_wrap=True, overflow="ellipsis"))
+            lines[-1].truncate(columns, overflow="ellipsis")
+        self._drawn = [line.cell_len for line in lines]
+        return Group(*lines)
+
+
+def row(work: Work, now: datetime, *, columns: int, frame: int = 0) -> Text:
+    """The line of a stage at work, no wider than so many columns: its name, a bar if there is room and a total, and how far it has come."""
+    parts = work.how_far(now)
+    while len(parts) > 1 and SHORTEST_NAME + len(in_order(parts)) + 3 > columns:
+        parts = parts[:-1]
+    words = in_order(parts)
+    room = columns - 3 - len(words)  # beside the spinner
+    name = Text(work.stage)
+    name.truncate(max(1, room), overflow="ellipsis")
+    line = Text.assemble((FRAMES[frame % len(FRAMES)], "cyan"), " ", name, " ")
+    share = _share(work)
+    if share is not None and room - name.cell_len - 1 >= SHORTEST_BAR:
+        width = min(BAR, room - name.cell_len - 1)
+        filled = int(share * width)
+        line.append("━" * filled, "green").append("─" * (width - filled), "dim").append(" ")
+    line.append(words)
+    line.truncate(columns, overflow="ellipsis")
+    return line
+
+
+def _share(work: Work) -> float | None:
+    if work.phase is None or not work.phase.latest.total:
+        return None
+    return min(1.0, work.phase.latest.done / work.phase.latest.total)
