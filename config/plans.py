@@ -1,5 +1,6 @@
 """What a recipe or a command says about a planned mix: how large it may be, on what it must run fast, and which types are allowed where."""
 
+import math
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -44,17 +45,32 @@ And it leaves the rounding of activations out, which is nearly the same for all 
 
 ABOVE = 0.1  # of plain NF4's bytes: how much larger a dynamic variant is when its recipe does not say
 
+LEAST_BYTES = 100_000  # of anything that a number of bytes is given for; one below that lacks its unit
 _UNITS = {"": 1, "b": 1} | {f"{prefix}{unit}": base**power for power, prefix in enumerate("kmgt", 1) for unit, base in (("b", 1000), ("ib", 1024))}
 
 
 def byte_count(value: Any) -> Any:
-    """The number of bytes in "8GiB", "4.6 GB", "512 MiB" or "123456"; what is not a string stays as it is. Raises ValueError."""
+    """The number of bytes in "8GiB", "4.6 GB", "512 MiB" or "123456"; what is neither a string nor a number stays as it is.
+
+    Raises ValueError, also for a number without a unit that can only have lost it: a fraction, or fewer bytes than any file or memory for models has.
+    """
+    if isinstance(value, (int, float)):
+        return _with_unit(value, str(value))
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>[A-Za-z]*)\s*", value)
     if not match or match["unit"].lower() not in _UNITS:
         raise ValueError(f'{value!r} is not a number of bytes; write it as "8GiB", "4.6GB", "512MiB" or a plain number')
+    if not match["unit"]:
+        return _with_unit(float(match["number"]) if "." in match["number"] else int(match["number"]), match["number"])
     return int(float(match["number"]) * _UNITS[match["unit"].lower()])
+
+
+def _with_unit(count: float, written: str) -> int | float:
+    """The number itself, unless a unit is missing. Raises ValueError."""
+    if 0 < count < LEAST_BYTES or (math.isfinite(count) and count != int(count)):
+        raise ValueError(f"a unit is missing: {written} means {int(count)} bytes; write {written}GB")
+    return count
 
 
 def _pattern(text: str) -> str:

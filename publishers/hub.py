@@ -105,10 +105,10 @@ def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publica
     """
     wanted = (*plan.files, PublishFile.from_bytes(MANIFEST, plan.manifest.to_bytes()))
     _ensure_repo(api, plan)
-    head = _read_head(api, plan, previously=previously)
+    head = _read_head(api, plan.repo, previously=previously)
     for attempt in range(1, ATTEMPTS + 1):
-        _check_visibility(plan, head)
-        _check_ours(api, plan, head)
+        _check_visibility(plan.repo, head, private=plan.private)
+        _check_ours(api, plan.repo, head, upstream=plan.manifest.upstream.repo)
         operations = _operations(wanted, head.tree)
         if not operations and head.commit is not None:
             return _publication(api, plan, wanted, head.commit, changed=False)
@@ -118,13 +118,28 @@ def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publica
             log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
             return _publication(api, plan, wanted, commit, changed=True)
         log.warning("%s moved on from %s while its files were uploaded (attempt %d)", plan.repo, head.commit, attempt, extra={"action": "publish_stale"})
-        before, head = head, _read_head(api, plan, previously=previously)
+        before, head = head, _read_head(api, plan.repo, previously=previously)
         if head.manifest != before.manifest and head.manifest != plan.manifest:
             break
     raise PublishConflict(
         f"{plan.repo} changed while it was being published (now at {head.commit}). Nothing was overwritten. "
         "Make sure that only one service publishes there, look at the repo's last commits, then run it again."
     )
+
+
+def check_target(api: HfApi, repo: str, *, upstream: str, private: bool, previously: str | None = None) -> None:
+    """Raise what `publish` would about a repo as it is now, before anything is there to publish; nothing is written. A repo that is missing is fine.
+
+    `upstream` is the repo that the publication is made from, `previously` as in `publish`. Raises PublishConflict, HubError.
+    """
+    with hub_errors(api, f"look up {repo}"):
+        try:
+            api.repo_info(repo)
+        except RepositoryNotFoundError:
+            return  # or invisible to this token: only creating it would tell
+    head = _read_head(api, repo, previously=previously)
+    _check_visibility(repo, head, private=private)
+    _check_ours(api, repo, head, upstream=upstream)
 
 
 def _ensure_repo(api: HfApi, plan: Plan) -> None:
@@ -139,16 +154,16 @@ def _ensure_repo(api: HfApi, plan: Plan) -> None:
         api.create_repo(plan.repo, private=plan.private, exist_ok=True)
 
 
-def _read_head(api: HfApi, plan: Plan, *, previously: str | None) -> _Head:
+def _read_head(api: HfApi, repo: str, *, previously: str | None) -> _Head:
     """The repo's default branch: visibility, listing and manifest. Raises PublishConflict when its manifest is not readable."""
-    with hub_errors(api, f"read {plan.repo}"):
-        info = api.repo_info(plan.repo)
-    tree = _read_tree(api, plan.repo, info.sha)
-    manifest = _read_manifest(api, plan.repo, info.sha, tree)
+    with hub_errors(api, f"read {repo}"):
+        info = api.repo_info(repo)
+    tree = _read_tree(api, repo, info.sha)
+    manifest = _read_manifest(api, repo, info.sha, tree)
     if manifest is None and previously is not None:
-        published = _read_tree(api, plan.repo, previously)
+        published = _read_tree(api, repo, previously)
         if set(tree) <= {*published, ATTRIBUTES}:  # files were deleted, the manifest among them, and nothing foreign was added
-            manifest = _read_manifest(api, plan.repo, previously, published)
+            manifest = _read_manifest(api, repo, previously, published)
     return _Head(commit=info.sha, private=bool(info.private), tree=tree, manifest=manifest)
 
 
@@ -178,29 +193,29 @@ def _download(api: HfApi, repo: str, commit: str, path: str) -> bytes:
         return Path(api.hf_hub_download(repo, path, revision=commit, local_dir=folder)).read_bytes()
 
 
-def _check_visibility(plan: Plan, head: _Head) -> None:
-    if plan.private and not head.private:
+def _check_visibility(repo: str, head: _Head, *, private: bool) -> None:
+    if private and not head.private:
         raise PublishConflict(
-            f"{plan.repo} is public, but what should go there must stay private (its upstream is, or the settings say so). "
+            f"{repo} is public, but what should go there must stay private (its upstream is, or the settings say so). "
             "Nothing was uploaded. Make the repo private on the Hub, or publish under another namespace."
         )
 
 
-def _check_ours(api: HfApi, plan: Plan, head: _Head) -> None:
+def _check_ours(api: HfApi, repo: str, head: _Head, *, upstream: str) -> None:
     """Raise PublishConflict when the repo holds what someone else put there, or the publication of another upstream."""
     if head.manifest is not None:
-        if head.manifest.upstream.repo != plan.manifest.upstream.repo:
+        if head.manifest.upstream.repo != upstream:
             raise PublishConflict(
-                f"{plan.repo} already holds the publication of {head.manifest.upstream.repo}, and {plan.manifest.upstream.repo} would take its place. "
+                f"{repo} already holds the publication of {head.manifest.upstream.repo}, and {upstream} would take its place. "
                 "Nothing was overwritten. Publish one of the two under another namespace."
             )
         return
     content = set(head.tree) - {ATTRIBUTES}
-    if not content or (content == {CARD} and _is_stub(api, plan.repo, head)):
+    if not content or (content == {CARD} and _is_stub(api, repo, head)):
         return
     listed = ", ".join(sorted(content)[:5]) + (", …" if len(content) > 5 else "")
     raise PublishConflict(
-        f"{plan.repo} holds files that Sluice did not publish ({listed}): it has no {MANIFEST}. Nothing was overwritten. "
+        f"{repo} holds files that Sluice did not publish ({listed}): it has no {MANIFEST}. Nothing was overwritten. "
         "Publish under another namespace, or empty that repo if it is yours to empty."
     )
 

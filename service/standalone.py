@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from builders import snapshot
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX
 from builders.sensitivity.table import Sensitivity
-from builders.weights import read_header
+from builders.weights import read_header, weight_files
 from config.digests import file_sha256
 from config.errors import ConfigurationError, UnsupportedModel, UpstreamError
 from config.plans import Budget, Profile, Rules
@@ -27,7 +27,9 @@ from service.execution.kept import Input, Output, StageStore
 from service.execution.workbench import Listener, Workbench
 from service.hubclient import connect
 from service.release import functions
+from service.release.checks import budgets, smallest
 from service.release.graph import Call, Data, FileOf, Source, Whole
+from service.release.prospect import config_of
 from service.release.work import perform
 
 TAG = "planned"  # of files before they get the name that was asked for
@@ -82,6 +84,8 @@ def prepare(at: Workbench, wanted: Wanted) -> Prepared:
     ready, given = Prepared(bench=at, wanted=wanted), Path(wanted.model).expanduser()
     if given.suffix == ".gguf" and given.is_file():
         ready.name = _named(given.stem)
+        with suppress(OSError, ValueError, KeyError, IndexError):  # which `take` puts into words
+            _affordable(wanted, smallest.of_gguf(given))
         ready.do("convert", Call(function="builders.given:take", inputs={"gguf": Data(path=given)}, params={"name": ready.name}, threaded=False))
         model: Source = functions.GGUF
     else:
@@ -179,15 +183,35 @@ def _release(at: Workbench, wanted: Wanted) -> Iterator[tuple[Input, str, str]]:
     folder = Path(wanted.model).expanduser()
     if folder.is_dir():
         name = _named(folder.resolve().name)
+        _affordable(wanted, _described(folder))
         with at.stages.workspace("local") as linked:
             yield _local(folder, linked / "files"), name, f"local/{name}"
     elif re.fullmatch(REPO_ID, wanted.model):
         api = connect(at.settings)
-        release = snapshot.resolve(api, wanted.model, wanted.revision).release
+        upstream = snapshot.resolve(api, wanted.model, wanted.revision)
+        release = upstream.release
+        if wanted.budget.like is None:  # a stock mix is always possible
+            shapes = snapshot.shapes(api, release, snapshot.sizes(api, release))
+            _affordable(wanted, smallest.of_safetensors(shapes, config_of(api, upstream)))
         fetched = at.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release)
         yield fetched.whole, release.name, release.repo
     else:
         raise ConfigurationError(f"{wanted.model!r} is neither a folder, a .gguf file nor the name of a repo on the Hub (owner/name). Give one of these.")
+
+
+def _affordable(wanted: Wanted, model: smallest.Model) -> None:
+    """Raise ConfigurationError when no mix of the model keeps to the budget, before anything is computed."""
+    if sentence := budgets.too_small(wanted.budget, model, profile=wanted.profile, rules=Rules()):
+        raise ConfigurationError(f"{wanted.model} cannot be planned: {sentence}")
+
+
+def _described(folder: Path) -> smallest.Model:
+    """What a folder's headers and config.json say; nothing of a config that cannot be read, which is told by the stage that needs it."""
+    config: object = None
+    with suppress(OSError, ValueError, RecursionError):
+        config = json.loads((folder / "config.json").read_bytes())
+    shapes = {tensor.name: tensor.shape for path in weight_files(folder) for tensor in read_header(path)}
+    return smallest.of_safetensors(shapes, config if isinstance(config, dict) else {})
 
 
 def _named(text: str) -> str:

@@ -13,6 +13,7 @@ from config.settings import REPO_ID, Settings, Watched
 from service.api.access import Caller, TheSettings, TheStore, caller
 from service.api.errors import ApiError
 from service.hubclient import connect
+from service.release.checks.watch import broken
 from service.release.intake import queue_release
 from service.release.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
@@ -24,6 +25,16 @@ protected = APIRouter(tags=["runs"], dependencies=[Depends(caller)])
 RECIPE_NAME = r"^[a-z0-9][a-z0-9_-]*$"
 """A recipe in `config/recipes/`. Paths are for the operator: over the network they would tell what files there are."""
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+_FOLDERS = re.compile(r"(?<![^\s'\"(])[~.]{0,2}(?:/[^/\s]+)*/(?=[^/\s])")
+"""What stands before the last part of a path in a sentence."""
+
+
+class BrokenWatch(BaseModel):
+    """An entry of the watch list that cannot be released as it is now."""
+
+    repo: str
+    recipe: str
+    error: str
 
 
 class Health(BaseModel):
@@ -31,6 +42,8 @@ class Health(BaseModel):
 
     status: Literal["ok", "failing"]
     database: bool
+    watch: list[BrokenWatch]
+    """What is wrong with recipes of the watch list; empty when nothing is."""
     version: str
 
 
@@ -70,12 +83,15 @@ class RunRequest(BaseModel):
 
 
 @public.get("/health", summary="Whether the service can work")
-def health(request: Request, response: Response, store: TheStore) -> Health:
-    """Answers without a token, with 503 when the database does not answer."""
+def health(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Health:
+    """Answers without a token, with 503 when the database does not answer or a watched recipe cannot be used any more."""
     database = store.healthy()
-    if not database:
+    # without a token nobody learns in which folders the data lie
+    watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in broken(settings.watch)]
+    sound = database and not watch
+    if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Health(status="ok" if database else "failing", database=database, version=request.app.version)
+    return Health(status="ok" if sound else "failing", database=database, watch=watch, version=request.app.version)
 
 
 @protected.get("/runs", summary="The runs, newest first")

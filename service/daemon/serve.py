@@ -24,6 +24,7 @@ from service.daemon.hints import take_hints
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
 from service.hubclient import connect
 from service.logs import configure_logs
+from service.release.checks.watch import broken
 from service.repeating import repeated
 from service.store import Store, open_store
 
@@ -33,8 +34,9 @@ log = structlog.get_logger(__name__)
 def serve(settings: Settings, execute: Execute) -> None:
     """Serve until SIGTERM or SIGINT, which put the run at hand back into the queue. Prints the service's URL once it answers there.
 
-    Must be called in the main thread. Raises ConfigurationError when the database or the address cannot be used.
+    Must be called in the main thread. Raises ConfigurationError when a recipe of the watch list, the database or the address cannot be used.
     """
+    _refuse_broken(settings)
     secrets = (settings.token, settings.webhook_secret.get_secret_value() if settings.webhook_secret else None)
     configure_logs(secrets=secrets)
     with closing(open_store(settings.database)) as store:
@@ -48,6 +50,13 @@ def serve(settings: Settings, execute: Execute) -> None:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _refuse_broken(settings: Settings) -> None:
+    """A daemon that watches with a recipe that does not work would look sound and never release anything."""
+    if found := broken(settings.watch):
+        told = " ".join(f"{item.repo} (recipe {item.recipe}): {item.error}" for item in found)
+        raise ConfigurationError(f"The watch list has entries that cannot be released. {told} Correct these recipes, or take the entries off the list.")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ class Prospect:
     shapes: Mapping[str, tuple[int, ...]]  # of each tensor in the safetensors, by name
     config: Mapping[str, Any]  # the release's config.json
     namespace: str  # to publish under; "" where that is not known
+    published: Callable[[str], str | None] = lambda repo: None  # the commit of our last publication in a repo, where a database knows of one
 
     @cached_property
     def parameters(self) -> int:
@@ -62,13 +63,13 @@ def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, nam
         upstream=upstream,
         sizes=sizes,
         shapes=snapshot.shapes(api, upstream.release, sizes),
-        config=_config(api, upstream),
+        config=config_of(api, upstream),
         namespace=namespace,
     )
 
 
-def _config(api: HfApi, upstream: Upstream) -> Mapping[str, Any]:
-    """What config.json says; nothing when it is not a JSON object, which is told by the stage that needs it."""
+def config_of(api: HfApi, upstream: Upstream) -> Mapping[str, Any]:
+    """What config.json says; nothing when it is not a JSON object, which is told by the stage that needs it. Raises UpstreamError, HubError."""
     with tempfile.TemporaryDirectory(prefix="sluice-config-") as folder:
         path = snapshot.download(api, upstream.release, "config.json", Path(folder))
         try:

@@ -1,0 +1,57 @@
+"""Check: the converter of llama.cpp knows the model's architecture, as far as config.json alone tells; it says nothing where that is not sure."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from config.errors import ToolError
+from engines import toolchain
+from service.release.graph import Check
+
+if TYPE_CHECKING:
+    from service.release.prospect import Prospect
+
+_TABLE = "TEXT_MODEL_MAP"  # of the converter: architectures of text models with the modules that convert them
+_NESTED = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm", "ssm_cfg")  # where the converter looks first
+_PACKED = ("awq", "bitsandbytes")  # quantizations that no architecture's conversion undoes
+
+
+def unknown(prospect: "Prospect") -> Iterator[str]:
+    """Why the release cannot be converted."""
+    repo, config = prospect.upstream.release.repo, prospect.config
+    names = config.get("architectures")
+    packing = config.get("quantization_config")
+    if isinstance(packing, dict) and packing.get("quant_method") in _PACKED:
+        yield f"{repo} holds weights that are quantized already ({packing['quant_method']}). Name the repo with the 16-bit weights that it was made from."
+    if any(name in config for name in _NESTED):
+        return
+    if not names:
+        yield f"config.json of {repo} does not say which architecture the model has (`architectures`). Ask its owner to complete it."
+    elif isinstance(names, list) and (known := _known()) and str(names[0]) not in known:
+        yield (
+            f"{repo} has the architecture {str(names[0])[:100]}, which the converter of llama.cpp ({toolchain.version()}) does not know. "
+            "No GGUF can be made of it until llama.cpp supports it: wait for a version that does and raise the pinned one."
+        )
+
+
+@cache
+def _known() -> frozenset[str]:
+    """The architectures that the converter lists; none when it is not installed or lists them in another way. Reads its source, for running it takes torch."""
+    try:
+        source = (toolchain.converter().parent / "conversion" / "__init__.py").read_text(encoding="utf-8")
+        return frozenset(_table(ast.parse(source)))
+    except (ToolError, OSError, ValueError, SyntaxError):
+        return frozenset()
+
+
+def _table(module: ast.Module) -> Mapping[str, Any]:
+    for node in module.body:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if name == _TABLE:
+                found = ast.literal_eval(value)
+                return found if isinstance(found, dict) else {}
+    return {}
+
+
+CHECK = Check(name="architecture", look=unknown)

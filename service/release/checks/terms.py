@@ -1,0 +1,23 @@
+"""Check: the release may be published again, as far as its page says."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from service.release.checks.problem import Remark
+from service.release.graph import Check
+
+if TYPE_CHECKING:
+    from service.release.prospect import Prospect
+
+
+def unfit(prospect: "Prospect") -> Iterator[str]:
+    """What speaks against publishing the release."""
+    upstream = prospect.upstream
+    if upstream.gated:
+        # its owner chose who may have it; publishing it to everyone is a person's decision
+        yield f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list."
+    if upstream.license is None:
+        yield Remark(f"{upstream.release.repo} states no licence. Ask its owner under which terms it may be published again.")
+
+
+CHECK = Check(name="terms", look=unfit)

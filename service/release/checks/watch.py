@@ -1,0 +1,78 @@
+"""What is wrong with the recipes of a watch list: missing, unreadable, or with gates that could never be judged. Cheap enough to ask every second."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from config.errors import SluiceError
+from config.recipe import RECIPES, Recipe, load_recipe
+from config.settings import Watched
+from service.release.checks import gates
+from service.release.checks.problem import Remark
+from service.release.way import way
+
+Stamp = tuple[int, ...]
+"""What changes when a file does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """An entry of the watch list whose runs cannot be queued."""
+
+    repo: str
+    recipe: str  # as on the watch list
+    error: str
+
+
+def broken(watch: Iterable[Watched]) -> tuple[Broken, ...]:
+    """The entries whose recipe cannot be used as it is now, with everything that is wrong with each."""
+    return tuple(Broken(repo=item.repo, recipe=item.recipe, error=error) for item in watch if (error := fault(item.recipe)) is not None)
+
+
+def fault(recipe: str) -> str | None:
+    """What is wrong with the recipe of that name or path; None when nothing is.
+
+    A sound one is read again when its file changes or its data vanish, a broken one once a second, since what it lacks may come without a change to its file.
+    """
+    stamp = _stamp(recipe)
+    looked = _look(recipe, stamp)
+    if looked.recipe is None:
+        looked = _look(recipe, (*stamp, int(time.monotonic())))
+    if looked.recipe is not None and (gone := next((path for path in _data(looked.recipe) if not path.exists()), None)):
+        return f"{gone} does not exist; the recipe {recipe} names it, so put the data there or change the path."
+    return looked.error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Looked:
+    recipe: Recipe | None
+    error: str | None
+
+
+@lru_cache(maxsize=256)
+def _look(recipe: str, stamp: Stamp) -> _Looked:
+    """Read a recipe as it was at `stamp`."""
+    try:
+        found = load_recipe(recipe)
+    except SluiceError as error:
+        return _Looked(recipe=None, error=str(error))
+    wrong = [sentence for sentence in gates.wrong(found, gates.measured(way(found))) if not isinstance(sentence, Remark)]
+    return _Looked(recipe=found, error=" ".join(wrong) or None)
+
+
+def _stamp(recipe: str) -> Stamp:
+    path = Path(recipe).expanduser()
+    path = path if path.suffix in {".yaml", ".yml"} else RECIPES / f"{recipe}.yaml"
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _data(recipe: Recipe) -> tuple[Path, ...]:
+    """All files and folders that a recipe names."""
+    evaluation, calibration = recipe.evaluation, recipe.calibration
+    return (*calibration.chat, *calibration.plain, *evaluation.divergence.chat, *evaluation.divergence.plain, evaluation.mmlu.data)
