@@ -161,14 +161,23 @@ def declared_version(function: str) -> int:
     raise StageError(f"{spec.origin} states no VERSION, so its outputs could not be kept")
 
 
-def disk_usage(folders: Sequence[Path]) -> int:
-    """Bytes on disk under these folders; a file with several names counts once."""
-    seen: dict[tuple[int, int], int] = {}
+FileId = tuple[int, int]
+"""Device and inode: what a file is, whatever its names are."""
+
+
+def blocks(folders: Sequence[Path]) -> dict[FileId, int]:
+    """Bytes on disk of every file under these folders; one with several names is there once."""
+    found: dict[FileId, int] = {}
     for folder in folders:
         for path in folder.rglob("*"):
             try:
                 status = path.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue  # a working file that is gone again
-            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return sum(seen.values())
+            found[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return found
+
+
+def disk_usage(folders: Sequence[Path]) -> int:
+    """Bytes on disk under these folders."""
+    return sum(blocks(folders).values())

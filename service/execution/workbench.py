@@ -21,11 +21,12 @@ class Event:
     """Something that a person watching wants to see."""
 
     stage: str
-    state: Literal["started", "progressed", "done", "reused", "failed"]
+    state: Literal["expected", "started", "progressed", "done", "reused", "failed"]
     seconds: float = 0.0  # since the stage was begun
     message: str = ""
     progress: Progress | None = None  # of one that progressed
-    estimate: float | None = None  # of one that started: the seconds that it is expected to take
+    estimate: float | None = None  # of one that is expected or started: the seconds that it will take
+    coming: Mapping[str, float | None] = field(default_factory=dict)  # with one that is expected: the stages after it, and their seconds
 
 
 Listener = Callable[[Event], None]
@@ -75,6 +76,11 @@ class Workbench:
         self.listener(Event(stage=name, state="started", estimate=self.estimates.get(name)))
         return 0
 
+    def found(self, name: str, output: Output, seconds: float) -> None:
+        """Note that a stage needs not be done, for its output is there, with what it remarked on."""
+        self.listener(Event(stage=name, state="started"))
+        self.listener(Event(stage=name, state="reused", seconds=seconds, message=output.result.get("remark") or ""))
+
     def progressed(self, number: int, name: str, seconds: float, progress: Progress) -> None:
         """Note how far a stage has come so many seconds after it was begun; a few times a second at most, from whichever thread does its work."""
         self.listener(Event(stage=name, state="progressed", seconds=seconds, progress=progress))
@@ -97,10 +103,10 @@ class Workbench:
     def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
         key = stage_key(function, inputs, params)
         started = now()
-        number = self.begun(name, key)
         if (kept := self.stages.look_up(key)) is not None:
-            self.ended(number, name, "reused", now() - started, output=kept, message=kept.result.get("remark") or "")
+            self.found(name, kept, now() - started)
             return kept
+        number = self.begun(name, key)
         try:
             with self.stages.workspace(key) as workspace, self.watching(workspace), self._told(number, name, started):
                 result = work(workspace)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from config.errors import SluiceError
+from service.execution.workbench import Event
 from service.release.graph import Call, Stage
 from service.release.products import JUDGED, Judged
 from service.release.stages.judge import blocked
@@ -14,10 +15,20 @@ def carry_out(work: Work) -> Literal["done", "blocked"]:
     over = False
     for stage in work.graph.stages:
         if not over or stage.always:
+            _expect(work, stage)
             step(work, stage)
             over = over or (stage.gated and blocked(work, stage))
     judged = work.maybe(JUDGED, Judged)
     return "done" if judged is not None and any(item.passed for item in judged.built) else "blocked"
+
+
+def _expect(work: Work, stage: Stage) -> None:
+    """Tell who watches which stage it is now, and what comes after it."""
+    estimates = work.job.estimates
+    if estimates:
+        after = work.graph.stages[work.graph.stages.index(stage) + 1 :]
+        coming = {other.name: estimates.get(other.name) for other in after}
+        work.job.listener(Event(stage=stage.name, state="expected", estimate=estimates.get(stage.name), coming=coming))
 
 
 def step(work: Work, stage: Stage) -> None:

@@ -7,14 +7,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from config.progress import Progress
 from config.recipe import Recipe
 from config.words import Outcome, Patch, Variant, Verdict, Waiver
-from service.execution.kept import Output, disk_usage
+from service.execution.kept import FileId, Output, blocks
+from service.execution.process import now
 from service.execution.workbench import Ending, Event, Workbench
 from service.repeating import repeated
 from service.store import Artifact, RunRecord, Store
 
 DISK_SAMPLE = 0.5  # seconds between two looks at the disk
+WRITE_SECONDS = 1.0  # between two reports of progress in the database
 
 
 @dataclass(kw_only=True)
@@ -24,7 +27,8 @@ class Job(Workbench):
     store: Store
     run: RunRecord
     recipe: Recipe
-    used: list[Path] = field(default_factory=list)  # folders of this run's stages, for the disk figure
+    used: dict[FileId, int] = field(default_factory=dict)  # bytes that the files of this run's stages take on disk
+    written: dict[int, float] = field(default_factory=dict)  # when progress was last written to the database, by the stage's number
     disk_high_water: int = 0
 
     @property
@@ -49,29 +53,50 @@ class Job(Workbench):
 
     def begun(self, name: str, key: str) -> int:
         """Note that a stage of the run was begun."""
-        record = self.store.stage_started(self.run.id, name, key)
+        record = self.store.stage_started(self.run.id, name, key, estimate=self.estimates.get(name))
         super().begun(name, key)
         return record
 
+    def found(self, name: str, output: Output, seconds: float) -> None:
+        """Note that a stage of the run needs not be done."""
+        self.store.stage_reused(self.run.id, name, output.key, seconds=seconds, artifacts=_artifacts(output))
+        self._use(output)
+        super().found(name, output, seconds)
+
+    def progressed(self, number: int, name: str, seconds: float, progress: Progress) -> None:
+        """Note how far a stage of the run has come; in the database once a second at most, and how it ends."""
+        if progress.done == progress.total or now() - self.written.get(number, 0.0) >= WRITE_SECONDS:
+            self.written[number] = now()
+            self.store.stage_progressed(number, progress)
+        super().progressed(number, name, seconds, progress)
+
     def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:
         """Note how a stage of the run ended."""
-        artifacts = tuple(Artifact(name=file.path, sha256=file.sha256, bytes=file.bytes) for file in (() if output is None else output.files))
-        self.store.stage_finished(number, state=state, seconds=seconds, error=message if state == "failed" else None, artifacts=artifacts)
+        error = message if state == "failed" else None
+        self.store.stage_finished(number, state=state, seconds=seconds, error=error, artifacts=() if output is None else _artifacts(output))
         if output is not None:
-            self.used.append(output.folder)
-            self._sample(())
+            self._use(output)
         super().ended(number, name, state, seconds, output=output, message=message)
 
-    def _sample(self, extra: tuple[Path, ...]) -> None:
-        self.disk_high_water = max(self.disk_high_water, disk_usage([*self.used, *extra]))
+    def _use(self, output: Output) -> None:
+        """Count a finished stage's folder, which nothing changes any more."""
+        self.used |= blocks([output.folder])
+        self.disk_high_water = max(self.disk_high_water, sum(self.used.values()))
+
+    def _sample(self, workspace: Path) -> None:
+        self.disk_high_water = max(self.disk_high_water, sum({**self.used, **blocks([workspace])}.values()))
 
     @contextmanager
     def watching(self, workspace: Path) -> Iterator[None]:
         """Sample the disk while a stage works, since its temporary files may be its largest."""
 
         def watch() -> bool:
-            self._sample((workspace,))
+            self._sample(workspace)
             return True
 
         with repeated(watch, seconds=DISK_SAMPLE, name="disk"):
             yield
+
+
+def _artifacts(output: Output) -> tuple[Artifact, ...]:
+    return tuple(Artifact(name=file.path, sha256=file.sha256, bytes=file.bytes) for file in output.files)

@@ -51,6 +51,13 @@ class Results(Database):
             row.state, row.seconds, row.error = state, seconds, error
             row.artifacts = [ArtifactRow(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in artifacts]
 
+    def stage_reused(self, run: int, name: str, key: str, *, seconds: float, artifacts: Sequence[Artifact]) -> None:
+        """Note that a stage of the run needed not be done: its outputs were there, and found in so many seconds."""
+        with self.write() as session:
+            row = StageRow(run_id=run, name=name, key=key, state="reused", started=now(), seconds=seconds)
+            row.artifacts = [ArtifactRow(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in artifacts]
+            session.add(row)
+
     def stages(self, run: int) -> tuple[StageRecord, ...]:
         """The run's stages in the order in which they were last begun."""
         newest = select(func.max(StageRow.id)).where(StageRow.run_id == run).group_by(StageRow.name)

@@ -44,10 +44,14 @@ class Board:
     began: datetime
     at_work: tuple[Work, ...] = ()
     finished: int = 0
-    to_come: Mapping[str, float | None] | None = None  # their estimates in seconds; None when nobody said which stages there will be
+    within: Work | None = None  # what the stages at work are steps of
+    to_come: Mapping[str, float | None] | None = None  # after that, with their estimates in seconds; None when nobody said which stages there will be
 
     def after(self, event: Event, now: datetime) -> "Board":
         """The board when that has happened."""
+        if event.state == "expected":
+            expected = Work(stage=event.stage, began=now, estimate=event.estimate)
+            return replace(self, within=expected, to_come=event.coming)
         if event.state == "progressed":
             return self if event.progress is None else replace(self, at_work=tuple(_gone_on(work, event, now) for work in self.at_work))
         others = tuple(work for work in self.at_work if work.stage != event.stage)
@@ -84,7 +88,7 @@ class Watch:
         """Hear what happened to a stage."""
         with self.lock:
             self.board = self.board.after(event, datetime.now(UTC))
-            if event.state not in {"started", "progressed"}:
+            if event.state not in {"expected", "started", "progressed"}:
                 self.printed(ended(event))
 
     def expect(self, estimates: Mapping[str, float | None]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from config.recipe import PLAIN_NF4, DynamicNf4, Recipe
 from config.words import Kind
 from service.release import costs, functions
+from service.release.checks import budgets
 from service.release.graph import Call, Phase, Result, Stage, Whole
 from service.release.kinds import TRANSFORMERS, VariantKind, every_variant
 from service.release.kinds.sixteen_bit import content
@@ -50,6 +51,7 @@ def _planned(entry: DynamicNf4) -> Iterator[Stage]:
         does="choose the layers that stay in 16 bits",
         work=Call(function="builders.plan.nf4:plan", inputs=inputs, params=params),
         cost=costs.nf4_mix(entry.variant),
+        checks=(budgets.CHECK,),
         alone=True,
     )
     skip = {"skip": Result(stage=f"plan {entry.tag}", name="kept")}

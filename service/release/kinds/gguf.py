@@ -9,6 +9,7 @@ from publishers import naming, ollama
 from publishers.hub import PublishFile
 from service.execution.kept import Output
 from service.release import costs, functions
+from service.release.checks import budgets
 from service.release.graph import Call, FileOf, OfRelease, Phase, Stage
 from service.release.kinds import LLAMA_CPP, VariantKind, every_variant
 from service.release.products import Built, from_stage
@@ -80,6 +81,7 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
         does="choose each tensor's type",
         work=functions.plan(functions.GGUF, entry.budget, entry.profile, entry.rules),
         cost=costs.mix(entry.variant),
+        checks=(budgets.CHECK,),
         alone=True,
     )
     yield Stage(

@@ -15,6 +15,7 @@ from config.recipe import Recipe
 from config.words import Patch
 from service.execution.kept import Output
 from service.release import costs, functions
+from service.release.checks import architecture, data, terms
 from service.release.functions import GGUF, MODEL
 from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
 from service.release.work import Work
@@ -26,7 +27,7 @@ _PAIR: dict[str, Source] = {"model": MODEL, "gguf": GGUF}
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """Every stage of this part, those that are measured on the release with the names of their measurements."""
-    yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream)
+    yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream, checks=(terms.CHECK,))
     yield Stage(name="snapshot", phase=Phase.EXAMINE, does="download it", work=_snapshot, also=("upstream",), unit="bytes", cost=costs.snapshot)
     yield from (replace(stage, phase=Phase.EXAMINE, gated=bool(stage.measures)) for stage in (*_model(recipe), *_checks(recipe)))
 
@@ -52,6 +53,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         also=("sanity",),
         unit="tensors",
         cost=costs.convert,
+        checks=(architecture.CHECK,),
     )
     yield Stage(
         name="imatrix",
@@ -74,6 +76,7 @@ def _checks(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="look for evaluation text in the calibration text",
         work=overlap,
+        checks=(data.CHECK,),
         also=("snapshot",),
         cost=costs.overlap,
         measures=("overlap.share", "overlap.shared"),

@@ -9,6 +9,7 @@ from qa import gates
 from qa.relative import References
 from service.execution.kept import Output
 from service.release import costs
+from service.release.checks import gates as gate_check
 from service.release.graph import Phase, Stage
 from service.release.kinds import maker
 from service.release.measuring.samples import PUBLISHED, references
@@ -29,6 +30,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.JUDGE,
         does="apply the gates to every variant",
         work=judge,
+        checks=(gate_check.CHECK,),
         also=(CLAIMS, ANSWERS, PUBLISHED, *(f"measure {variant.tag}" for variant in listed), *makers),
         tolerant=True,
         records=True,

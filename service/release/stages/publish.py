@@ -6,6 +6,7 @@ from dataclasses import asdict
 from config.recipe import Recipe
 from publishers import ollama
 from service.release import costs, functions
+from service.release.checks import publishing
 from service.release.graph import Phase, Stage
 from service.release.products import JUDGED
 from service.release.publishing import publish
@@ -31,5 +32,6 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         also=("upstream", "snapshot", "fix", "imatrix", JUDGED, REPORT, functions.CHAT),
         unit="bytes",
         cost=costs.publish,
+        checks=(publishing.TOKEN, publishing.TARGETS),
         records=True,
     )

@@ -24,6 +24,7 @@ from service.execution.kept import StageStore
 from service.execution.process import Limits, run_apart
 from service.execution.workbench import Event, Workbench
 from tests.heard import hearing, phases, whole
+from tests.service.helpers import eventually
 
 ROOT = Path(__file__).parents[3]
 FUNCTIONS = "tests.service.stage_functions"
@@ -166,7 +167,7 @@ def test_an_interrupted_wait_leaves_no_process(tmp_path: Path, error: type[BaseE
             run_apart(f"{FUNCTIONS}:start_another", workspace, {}, {"note": str(note)}, limits=LIMITS, log=tmp_path / "log")
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert not [pid for pid in map(int, note.read_text().split()) if alive(pid)]
+    eventually(lambda: not [pid for pid in map(int, note.read_text().split()) if alive(pid)])
 
 
 def alive(pid: int) -> bool:
