@@ -43,6 +43,7 @@ def check(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection
     """
     details, shares = [], [0.0]
     most = max_tokens * len(prompts)
+    report(0, most, "tokens")
     for number, prompt in enumerate(prompts):
         with within(max_tokens * number, most, "tokens"):  # at most: an answer that ends early leaves the rest of its share out
             answer = model.generate(prompt_tokens(model, prompt.rendered, bos), max_tokens=max_tokens, stop=stop)

@@ -211,6 +211,7 @@ def divergences(assembler: Assembler, mixes: Mapping[str, Mix], text: Windows, *
             reference, *models = (stack.enter_context(llama.open_model(file, context=text.shape[1], threads=each)) for file in (gguf, *files))
             pool = stack.enter_context(ThreadPoolExecutor(min(threads, len(files))))
             stack.enter_context(within(start * len(text), len(names) * len(text), "windows"))  # of all probes
+            report(0, None, "windows")
             for number, window in enumerate(text):
                 tokens = window.tolist()
                 base = reference.logits(tokens, first)

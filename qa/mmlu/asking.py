@@ -45,6 +45,7 @@ def ask(model: Model, subjects: Sequence[Subject], form: Form = HENDRYCKS) -> tu
     answers: list[Answer] = []
     left_out: Counter[str] = Counter()
     total = sum(len(subject.questions) for subject in subjects)
+    report(0, total, "questions")
     for subject in subjects:
         prompts = [(number, *_fitting(model, form, subject, question)) for number, question in enumerate(subject.questions)]
         left_out[subject.name] += sum(not tokens for _, _, tokens in prompts)
