@@ -4,9 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any, TextIO
-
-import structlog
+from typing import TextIO
 
 HIDDEN = "[hidden]"
 
@@ -28,15 +26,16 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return text
 
 
-class _Redacting(structlog.stdlib.ProcessorFormatter):
-    """Formats a record and redacts the finished line: then nothing can slip past, be it in a message, a field or a traceback."""
+class _Redacting(logging.Formatter):
+    """Redacts the line that another formatter finished: then nothing can slip past, be it in a message, a field or a traceback."""
 
-    def __init__(self, secrets: tuple[str, ...], **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, formatter: logging.Formatter, secrets: tuple[str, ...]) -> None:
+        super().__init__()
+        self._formatter = formatter
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record), self._secrets)
+        return redact(self._formatter.format(record), self._secrets)
 
 
 def configure_logs(*, level: int = logging.INFO, secrets: Iterable[str | None] = (), stream: TextIO | None = None) -> None:
@@ -44,6 +43,8 @@ def configure_logs(*, level: int = logging.INFO, secrets: Iterable[str | None] =
 
     `secrets` never appear, whatever their form. Tracebacks show no local variables.
     """
+    import structlog  # takes longer to import than a command that logs nothing takes
+
     out = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -57,13 +58,11 @@ def configure_logs(*, level: int = logging.INFO, secrets: Iterable[str | None] =
         if out.isatty()
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
-    formatter = _Redacting(
-        tuple(secret for secret in secrets if secret),
-        foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered]
     )
     handler = logging.StreamHandler(out)
-    handler.setFormatter(formatter)
+    handler.setFormatter(_Redacting(formatter, tuple(secret for secret in secrets if secret)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -9,10 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from engines import toolchain
-from service import demo as show
 from service.cli.context import Terminal, explained, verdict_code
-from service.cli.display import progress, show_run
+from service.cli.options import AsJson
 
 PORT = 8090  # of `sluice hub serve`
 
@@ -23,12 +21,15 @@ def demo(
     ] = None,
     no_fixes: Annotated[bool, typer.Option("--no-fixes", help="Leave the planted defects in, and see the gates block everything.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary folder, to download what was published.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Release the bundled model on an embedded Hub: repair it, build variants, measure them, publish those that pass.
 
     One variant, a 1-bit quantization of so small a model, is broken, and a gate blocks it: the exit code is then 3.
     """
+    from service import demo as show
+    from service.cli.display import progress, show_run
+
     terminal = Terminal.open(as_json=as_json)
     folder = home.expanduser().resolve() if home else Path(tempfile.mkdtemp(prefix="sluice-demo-"))
     kept = keep or home is not None
@@ -50,6 +51,9 @@ def demo(
 
 def say_next_steps(console: Console, result: dict[str, Any], hub_root: Path) -> None:
     """Print the commands that download one published file with the stock client and run it with llama.cpp."""
+    from engines import toolchain
+    from service.demo import NAMESPACE
+
     name = result["release"]["repo"].rpartition("/")[2]
     passed = [row for row in result["variants"] if row["verdict"] == "passed" and row["file"]]
     chosen = next((row for row in passed if row["tag"] == "Q4_K_M"), passed[0] if passed else None)
@@ -61,7 +65,7 @@ def say_next_steps(console: Console, result: dict[str, Any], hub_root: Path) -> 
         "[bold]Try what was published.[/] Start the Hub again in one terminal:",
         f"  {programs / 'sluice'} hub serve --root {hub_root} --port {PORT}",
         "and in another one download a file with the stock client and talk to it:",
-        f"  HF_ENDPOINT=http://127.0.0.1:{PORT} HF_HUB_DISABLE_XET=1 {programs / 'hf'} download {show.NAMESPACE}/{name}-GGUF {chosen['file']} --local-dir .",
+        f"  HF_ENDPOINT=http://127.0.0.1:{PORT} HF_HUB_DISABLE_XET=1 {programs / 'hf'} download {NAMESPACE}/{name}-GGUF {chosen['file']} --local-dir .",
         f"  {toolchain.tool('llama-cli')} -m {chosen['file']} -st -p 'What is the capital of France?'",
         f"Everything is in {hub_root.parent}; remove that folder when you are done.",
     ]

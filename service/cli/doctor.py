@@ -8,13 +8,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.cli.context import Exit, Terminal, explained, settings_of
-from service.machine.doctor import examine
 
 _MARKS = {True: "[green]ok[/]", False: "[red]missing[/]", None: "[dim]–[/]"}
 
 
 def doctor(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Report versions, tools, disk, memory, GPU and Hub login. Exit code 1 when something that Sluice needs is missing."""
+    from service.machine.doctor import examine
+
     terminal = Terminal.open(as_json=as_json)
     with explained():
         findings = examine(settings_of(context))

@@ -9,8 +9,6 @@ import typer
 
 from config.errors import SluiceError
 from hub.errors import BadRequest, RootError
-from hub.server import serve as serve_hub
-from hub.tokens import create_token
 from service.cli.context import explained
 
 app = typer.Typer(help="The embedded Hub: a model hub on a folder of this machine that the stock Hugging Face client can use.", no_args_is_help=True)
@@ -25,6 +23,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve the folder until Ctrl-C. Point clients at it with HF_ENDPOINT and HF_HUB_DISABLE_XET=1."""
+    from hub.server import serve as serve_hub
+
     with explained(signals=False), in_our_words():
         serve_hub(root, host=host, port=port, ready=lambda url: typer.echo(f"embedded Hub at {url}"))
 
@@ -37,6 +37,8 @@ def token(
     org: Annotated[list[str] | None, typer.Option(help="Organization that the account may write to; may be given several times.")] = None,
 ) -> None:
     """Create a token of the embedded Hub and print it, once."""
+    from hub.tokens import create_token
+
     if scope not in {"read", "write"}:
         raise typer.BadParameter("must be read or write", param_hint="--scope")
     with explained(), in_our_words():

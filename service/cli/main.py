@@ -1,15 +1,60 @@
 """The root of the `sluice` command: options common to all, and the list of commands."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.cli import demo, doctor, hub, measure, plan, report, runs, serve, stages, tokens, verdicts
+from service.cli import deferred
+
+# Where each command is, and the first paragraph of its help, which a test compares: the list is shown without importing any of them.
+COMMANDS = {
+    "demo": (
+        "service.cli.demo:demo",
+        "Release the bundled model on an embedded Hub: repair it, build variants, measure them, publish those that pass.",
+    ),
+    "run": ("service.cli.runs:run", "Release one upstream repo now: fix, build, measure, judge, publish what passes."),
+    "status": (
+        "service.cli.runs:status",
+        "Show the latest runs, or everything about one. Of one run the exit code tells how it ended, as `sluice run` does.",
+    ),
+    "stages": (
+        "service.cli.stages:stages",
+        "Show the stages that a recipe asks for: what each does and takes, and what is measured there. Nothing is run and no Hub is asked.",
+    ),
+    "report": ("service.cli.report:report", "Say where the report of a run is: one HTML file with every gate, the figures behind it, and plots."),
+    "gates": (
+        "service.cli.verdicts:gates",
+        "Show every gate of a run: condition, value with its error, outcome, reason and waiver. The exit code tells how the run ended.",
+    ),
+    "waive": (
+        "service.cli.verdicts:waive",
+        "Set one gate aside for one variant of one run. Card and manifest of what is then published say who did it and why.",
+    ),
+    "plan": (
+        "service.cli.plan:plan",
+        (
+            "Say in which type each tensor of a model does most good for its bytes, and which KL divergence the mix will have. "
+            "Builds nothing that is kept for you."
+        ),
+    ),
+    "quantize": (
+        "service.cli.plan:quantize",
+        "Write a planned mix of a model as one GGUF file. Nothing is measured or published: `sluice measure kld` compares it, `sluice run` releases it.",
+    ),
+    "serve": ("service.cli.serve:serve", "Run day and night: poll the watch list, take webhooks, serve the API, and carry out queued runs."),
+    "doctor": (
+        "service.cli.doctor:doctor",
+        "Report versions, tools, disk, memory, GPU and Hub login. Exit code 1 when something that Sluice needs is missing.",
+    ),
+    "measure": ("service.cli.measure:app", "Measure models of your own: nothing is built, kept or published."),
+    "hub": ("service.cli.hub:app", "The embedded Hub: a model hub on a folder of this machine that the stock Hugging Face client can use."),
+    "token": ("service.cli.tokens:app", "Bearer tokens of the API. There are none until you create one, and the API answers nobody without."),
+}
 
 app = typer.Typer(
     name="sluice",
+    cls=deferred.group(COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # locals may hold a token
@@ -25,6 +70,8 @@ Start with [bold]sluice demo[/]: it needs no account and no network.""",
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"sluice {version('sluice')}")
         raise typer.Exit
 
@@ -39,22 +86,6 @@ def root(
 ) -> None:
     """Keep the settings file's path for the command that follows."""
     context.obj = config
-
-
-app.command("demo")(demo.demo)
-app.command("run")(runs.run)
-app.command("status")(runs.status)
-app.command("stages")(stages.stages)
-app.command("report")(report.report)
-app.command("gates")(verdicts.gates)
-app.command("waive")(verdicts.waive)
-app.command("plan")(plan.plan)
-app.command("quantize")(plan.quantize)
-app.command("serve")(serve.serve)
-app.command("doctor")(doctor.doctor)
-app.add_typer(measure.app, name="measure")
-app.add_typer(hub.app, name="hub")
-app.add_typer(tokens.app, name="token")
 
 
 def main() -> None:

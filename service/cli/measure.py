@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from builders.names import CONFIGURATION, INDEX
 from config.settings import Settings
 from config.words import Measurement
 from service.cli.context import Exit, Terminal, explained, settings_of
+from service.cli.options import AsJson, spread
 from service.execution.kept import Input
 from service.execution.process import Limits, run_apart
 
@@ -32,17 +34,16 @@ app = typer.Typer(help="Measure models of your own: nothing is built, kept or pu
 
 FileOrFolder = Annotated[Path, typer.Argument(exists=True, resolve_path=True, help="GGUF file, or folder with safetensors, config and tokenizer.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the setting `threads`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
 
 
-@app.command("kld")
-def kld(
-    context: typer.Context,
-    reference: Annotated[Path, typer.Argument(exists=True, dir_okay=False, resolve_path=True, help="GGUF file to compare with, usually in 16 bits.")],
-    variants: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, resolve_path=True, help="GGUF files to measure.")],
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """What divergence is measured on."""
+
     text: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, resolve_path=True, help="Plain text to measure on, as llama-perplexity's -f.")
-    ] = None,
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, resolve_path=True, help="Plain text to measure on, as llama-perplexity's -f."),
+    ] = None
     chat: Annotated[
         Path | None,
         typer.Option(
@@ -51,53 +52,72 @@ def kld(
             resolve_path=True,
             help='Conversations to measure on: JSON Lines of {"messages": [...]}, rendered in the reference\'s template.',
         ),
-    ] = None,
-    ctx: Annotated[int, typer.Option(min=32, help="Tokens of a window; its second half is scored.")] = 512,
-    tokens: Annotated[int | None, typer.Option(min=64, help="Use at most so many tokens of the text; default: all.")] = None,
+    ] = None
+    ctx: Annotated[int, typer.Option(min=32, help="Tokens of a window; its second half is scored.")] = 512
+    tokens: Annotated[int | None, typer.Option(min=64, help="Use at most so many tokens of the text; default: all.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionOptions:
+    """Which questions are asked, and in which form."""
+
+    data: Annotated[
+        Path,
+        typer.Option(exists=True, file_okay=False, resolve_path=True, help="Folder with dev/SUBJECT_dev.csv and test/SUBJECT_test.csv in the hendrycks form."),
+    ]
+    shots: Annotated[int, typer.Option(min=0, max=5, help="Answered examples before each question.")] = 5
+    questions: Annotated[int | None, typer.Option(min=1, help="Ask only the first so many questions of each subject; default: all.")] = None
+
+
+@app.command("kld")
+@spread
+def kld(
+    context: typer.Context,
+    reference: Annotated[Path, typer.Argument(exists=True, dir_okay=False, resolve_path=True, help="GGUF file to compare with, usually in 16 bits.")],
+    variants: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, resolve_path=True, help="GGUF files to measure.")],
+    on: TextOptions,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """KL divergence, same top token and perplexity ratio of quantized files against one reference, on a text of yours."""
-    if (text is None) == (chat is None):
+    file = on.text or on.chat
+    if file is None or (on.text and on.chat):
         raise typer.BadParameter("give exactly one of --text and --chat: there is no text that would suit every model")
     terminal = Terminal.open(as_json=as_json)
-    inputs: dict[str, Path | Sequence[Path]] = {"reference": reference, "variants": variants, "text": [text] if text else [], "chat": [chat] if chat else []}
+    texts = {"text": [on.text] if on.text else [], "chat": [on.chat] if on.chat else []}
+    inputs: dict[str, Path | Sequence[Path]] = {"reference": reference, "variants": variants, **texts}
     with explained():
-        found = _apart(settings_of(context), "qa.standalone:kld", inputs, threads=threads, tokens=tokens, context=ctx)
-    rows = [(str(file), _measurements(items)) for file, items in zip(variants, found["variants"], strict=True)]
+        found = _apart(settings_of(context), "qa.standalone:kld", inputs, threads=threads, tokens=on.tokens, context=on.ctx)
+    rows = [(str(variant), _measurements(items)) for variant, items in zip(variants, found["variants"], strict=True)]
     if as_json:
-        document = [{"file": file, "measurements": _as_json(items)} for file, items in rows]
-        terminal.json({"reference": str(reference), "text": str(text or chat), "context": ctx, "windows": found["windows"], "variants": document})
+        document = [{"file": variant, "measurements": _as_json(items)} for variant, items in rows]
+        terminal.json({"reference": str(reference), "text": str(file), "context": on.ctx, "windows": found["windows"], "variants": document})
     else:
         terminal.out.print(_compared(rows))
-        terminal.out.print(f"{found['windows']} windows of {ctx} tokens of {escape(str(text or chat))}; figures ± one standard error, clustered by window")
+        terminal.out.print(f"{found['windows']} windows of {on.ctx} tokens of {escape(str(file))}; figures ± one standard error, clustered by window")
 
 
 @app.command("mmlu")
+@spread
 def mmlu(
     context: typer.Context,
     model: FileOrFolder,
-    data: Annotated[
-        Path,
-        typer.Option(exists=True, file_okay=False, resolve_path=True, help="Folder with dev/SUBJECT_dev.csv and test/SUBJECT_test.csv in the hendrycks form."),
-    ],
-    shots: Annotated[int, typer.Option(min=0, max=5, help="Answered examples before each question.")] = 5,
-    questions: Annotated[int | None, typer.Option(min=1, help="Ask only the first so many questions of each subject; default: all.")] = None,
+    asked: QuestionOptions,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Multiple-choice questions in the form of MMLU: accuracy with its error, by subject, and efficiency."""
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        inputs = {"model": model, "data": data}
-        found = _apart(settings_of(context), "qa.standalone:mmlu", inputs, threads=threads, shots=shots, questions_per_subject=questions)
+        inputs = {"model": model, "data": asked.data}
+        found = _apart(settings_of(context), "qa.standalone:mmlu", inputs, threads=threads, shots=asked.shots, questions_per_subject=asked.questions)
     measured = _measurements(found["measurements"])
     if as_json:
-        terminal.json({"model": str(model), "shots": shots, "measurements": _as_json(measured), "subjects": found["subjects"]})
+        terminal.json({"model": str(model), "shots": asked.shots, "measurements": _as_json(measured), "subjects": found["subjects"]})
         return
     table = _table("subject", "right", "questions", "share")
-    for name, asked in found["subjects"].items():
-        table.add_row(escape(name), str(asked["right"]), str(asked["questions"]), f"{asked['right'] / asked['questions']:.1%}")
+    for name, subject in found["subjects"].items():
+        table.add_row(escape(name), str(subject["right"]), str(subject["questions"]), f"{subject['right'] / subject['questions']:.1%}")
     terminal.out.print(table)
     _say(terminal.out, measured)
 

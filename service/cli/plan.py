@@ -1,7 +1,8 @@
 """`sluice plan` and `sluice quantize`: the best mix of types for a size, as a table or as a file."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -10,54 +11,50 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from builders.plan.curve import Point
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import PROFILES, Budget, Profile
 from config.recipe import Text, load_recipe
-from service import standalone
 from service.cli.context import Terminal, explained, settings_of
-from service.cli.curve import draw
-from service.cli.display import megabytes, progress
-from service.standalone import Wanted
+from service.cli.options import AsJson, spread
+
+if TYPE_CHECKING:
+    from service.standalone import Wanted
 
 CONTEXT = 512  # tokens of a calibration window, as in a recipe that says nothing else
 TOKENS = 1_500_000  # likewise
 
 Model = Annotated[str, typer.Argument(help="Folder with safetensors, config and tokenizer; a 16-bit .gguf file; or a repo on the Hub, as owner/name.")]
-Like = Annotated[str | None, typer.Option(help="As large as this stock mix at most; Q4_K_M when no size is given.")]
-Bytes = Annotated[str | None, typer.Option("--bytes", help='Bytes of the whole file: "4.6GB", "512MiB" or a number.')]
-Bpw = Annotated[float | None, typer.Option(help="Bits per weight.")]
-Fit = Annotated[str | None, typer.Option(help='Whatever fits into this memory together with the cache: "8GiB".')]
-Cache = Annotated[int | None, typer.Option("--context", help="Tokens that the cache must hold; goes with --fit.")]
-Where = Annotated[str, typer.Option("--profile", help="Where it must run fast: any, arm, no-iq or fast-gpu.")]
-Plain = Annotated[list[Path] | None, typer.Option("--text", exists=True, dir_okay=False, resolve_path=True, help="Plain text to calibrate on; repeatable.")]
-Chat = Annotated[
-    list[Path] | None,
-    typer.Option("--chat", exists=True, dir_okay=False, resolve_path=True, help='Conversations to calibrate on, lines of {"messages": [...]}; repeatable.'),
-]
-RecipeName = Annotated[str | None, typer.Option("--recipe", help="Calibrate on what this recipe does, instead of --text and --chat.")]
-Revision = Annotated[str, typer.Option(help="Branch, tag or commit of the repo.")]
-Probed = Annotated[
-    bool, typer.Option("--probes", help="Measure by probes through llama.cpp alone, as is done anyway where transformers cannot run the model. Less exact.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class MixOptions:
+    """Which mix is wanted, and what it is calibrated on."""
+
+    like: Annotated[str | None, typer.Option(help="As large as this stock mix at most; Q4_K_M when no size is given.")] = None
+    size: Annotated[str | None, typer.Option("--bytes", help='Bytes of the whole file: "4.6GB", "512MiB" or a number.')] = None
+    bpw: Annotated[float | None, typer.Option(help="Bits per weight.")] = None
+    fit: Annotated[str | None, typer.Option(help='Whatever fits into this memory together with the cache: "8GiB".')] = None
+    cache: Annotated[int | None, typer.Option("--context", help="Tokens that the cache must hold; goes with --fit.")] = None
+    profile: Annotated[str, typer.Option(help="Where it must run fast: any, arm, no-iq or fast-gpu.")] = "any"
+    text: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, resolve_path=True, help="Plain text to calibrate on; repeatable.")] = None
+    chat: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, resolve_path=True, help='Conversations to calibrate on, lines of {"messages": [...]}; repeatable.'),
+    ] = None
+    recipe: Annotated[str | None, typer.Option(help="Calibrate on what this recipe does, instead of --text and --chat.")] = None
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repo.")] = "main"
+    probes: Annotated[
+        bool,
+        typer.Option("--probes", help="Measure by probes through llama.cpp alone, as is done anyway where transformers cannot run the model. Less exact."),
+    ] = False
+
+
+@spread
 def plan(
     context: typer.Context,
     model: Model,
-    like: Like = None,
-    size: Bytes = None,
-    bpw: Bpw = None,
-    fit: Fit = None,
-    cache: Cache = None,
-    profile: Where = "any",
-    text: Plain = None,
-    chat: Chat = None,
-    recipe: RecipeName = None,
-    revision: Revision = "main",
-    probes: Probed = False,
+    mix: MixOptions,
     curve: Annotated[
         Path | None, typer.Option(dir_okay=False, resolve_path=True, help="Draw predicted KLD against bits per weight into this .svg or .png file.")
     ] = None,
@@ -67,11 +64,14 @@ def plan(
 
     What is slow is done once: the next size or profile of the same model and text takes seconds.
     """
+    from service import standalone
+    from service.cli.display import progress
+
     terminal = Terminal.open(as_json=as_json)
     if curve is not None and (curve.suffix not in {".svg", ".png"} or not curve.parent.is_dir()):
         raise typer.BadParameter(f"--curve {curve}: name a .svg or .png file in a folder that exists")
     with explained():
-        wanted = _wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe, probed=probes, rounding=False)
+        wanted = _wanted(model, mix, rounding=False)
         with progress(terminal.progress) as listener:
             at = standalone.bench(settings_of(context), listener)
             ready = standalone.prepare(at, wanted)
@@ -79,9 +79,7 @@ def plan(
             points = standalone.curve(ready) if curve else None
         document = standalone.describe(ready)
         if curve is not None and points is not None:
-            draw(
-                curve, [Point(**point) for point in points["planned"]], [Point(**point) for point in points["stock"]], title=f"{ready.name}, profile {profile}"
-            )
+            _draw(curve, points, title=f"{ready.name}, profile {mix.profile}")
             document |= {"curve": points}
     if as_json:
         terminal.json(document)
@@ -89,30 +87,24 @@ def plan(
         _show(terminal.out, document)
 
 
+@spread
 def quantize(
     context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, resolve_path=True, help="The .gguf file to write; one that is there is replaced.")],
-    like: Like = None,
-    size: Bytes = None,
-    bpw: Bpw = None,
-    fit: Fit = None,
-    cache: Cache = None,
-    profile: Where = "any",
-    text: Plain = None,
-    chat: Chat = None,
-    recipe: RecipeName = None,
-    revision: Revision = "main",
-    probes: Probed = False,
+    mix: MixOptions,
     rounding: Annotated[bool, typer.Option(help="Round each matrix anew so that its errors cancel on the calibration text: same types and bytes.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Write a planned mix of a model as one GGUF file. Nothing is measured or published: `sluice measure kld` compares it, `sluice run` releases it."""
+    from service import standalone
+    from service.cli.display import progress
+
     terminal = Terminal.open(as_json=as_json)
     if out.suffix != ".gguf" or not out.parent.is_dir():
         raise typer.BadParameter(f"--out {out}: name a .gguf file in a folder that exists")
     with explained():
-        wanted = _wanted(model, revision, _budget(like, size, bpw, fit, cache), profile, text, chat, recipe, probed=probes, rounding=rounding)
+        wanted = _wanted(model, mix, rounding=rounding)
         with progress(terminal.progress) as listener:
             at = standalone.bench(settings_of(context), listener)
             ready = standalone.prepare(at, wanted)
@@ -128,46 +120,48 @@ def quantize(
         terminal.out.print(f"wrote [bold]{escape(str(out))}[/]", soft_wrap=True)
 
 
-def _budget(like: str | None, size: str | None, bpw: float | None, fit: str | None, cache: int | None) -> Budget:
-    if cache is not None and fit is None:
+def _budget(mix: MixOptions) -> Budget:
+    if mix.cache is not None and mix.fit is None:
         raise typer.BadParameter("--context goes with --fit: it says how much memory the cache takes of it")
-    memory = None if fit is None else {"memory": fit} | ({} if cache is None else {"context": cache})
-    given = {"like": like, "bytes": size, "bpw": bpw, "fit": memory}
+    memory = None if mix.fit is None else {"memory": mix.fit} | ({} if mix.cache is None else {"context": mix.cache})
+    given = {"like": mix.like, "bytes": mix.size, "bpw": mix.bpw, "fit": memory}
     try:
         return Budget.model_validate(given if any(value is not None for value in given.values()) else {"like": "Q4_K_M"})
     except ValidationError as error:
         raise ConfigurationError(f"The size is not usable: {explain(error)}. Options: --like, --bytes, --bpw, --fit with --context.") from error
 
 
-def _wanted(
-    model: str,
-    revision: str,
-    budget: Budget,
-    profile: str,
-    text: list[Path] | None,
-    chat: list[Path] | None,
-    recipe: str | None,
-    *,
-    probed: bool,
-    rounding: bool,
-) -> Wanted:
+def _wanted(model: str, mix: MixOptions, *, rounding: bool) -> "Wanted":
+    from service.standalone import Wanted
+
     known: dict[str, Profile] = {name: name for name in PROFILES}
-    if profile not in known:
-        raise ConfigurationError(f"There is no profile {profile!r}. Known ones: {', '.join(known)}.")
-    if bool(text or chat) == bool(recipe):
+    budget = _budget(mix)
+    if mix.profile not in known:
+        raise ConfigurationError(f"There is no profile {mix.profile!r}. Known ones: {', '.join(known)}.")
+    if bool(mix.text or mix.chat) == bool(mix.recipe):
         raise ConfigurationError(
             "Give text to calibrate on, of the kind that the model will meet: --text FILE, --chat FILE.jsonl, both, or --recipe NAME for a recipe's own. "
             "There is none that would suit every model."
         )
-    if recipe is not None:
-        found = load_recipe(recipe)
-        source, context = found.calibration, found.evaluation.context
+    if mix.recipe is not None:
+        found = load_recipe(mix.recipe)
+        text, context = found.calibration, found.evaluation.context
     else:
-        source, context = Text(chat=tuple(chat or ()), plain=tuple(text or ()), tokens=TOKENS), CONTEXT
-    return Wanted(model=model, revision=revision, text=source, context=context, budget=budget, profile=known[profile], rounding=rounding, probed=probed)
+        text, context = Text(chat=tuple(mix.chat or ()), plain=tuple(mix.text or ()), tokens=TOKENS), CONTEXT
+    profile = known[mix.profile]
+    return Wanted(model=model, revision=mix.revision, text=text, context=context, budget=budget, profile=profile, rounding=rounding, probed=mix.probes)
+
+
+def _draw(path: Path, points: dict[str, Any], *, title: str) -> None:
+    from builders.plan.curve import Point
+    from service.cli.curve import draw
+
+    draw(path, [Point(**point) for point in points["planned"]], [Point(**point) for point in points["stock"]], title=title)
 
 
 def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -> None:
+    from service.cli.display import megabytes
+
     if tensors:
         table = Table(box=box.SIMPLE_HEAD, padding=0)
         for heading in ("tensor", "type", "bytes", "bits/weight", "share of KLD"):

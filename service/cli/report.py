@@ -8,17 +8,19 @@ import typer
 
 from config.errors import ConfigurationError
 from service.cli.context import Terminal, explained, settings_of
-from service.release.report import find
-from service.store import open_store
+from service.cli.options import AsJson, RunNumber
 
 
 def report(
     context: typer.Context,
-    run_id: Annotated[int, typer.Argument(metavar="RUN", help="Number of a run, as `sluice status` lists it.")],
+    run_id: RunNumber,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Copy the page there, instead of saying where it is.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say where the report of a run is: one HTML file with every gate, the figures behind it, and plots."""
+    from service.release.report import find
+    from service.store import open_store
+
     terminal = Terminal.open(as_json=as_json)
     with explained():
         settings = settings_of(context)

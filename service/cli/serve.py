@@ -3,8 +3,6 @@
 import typer
 
 from service.cli.context import explained, settings_of
-from service.daemon import serve as daemon
-from service.release.lifecycle import execute
 
 
 def serve(context: typer.Context) -> None:
@@ -12,6 +10,9 @@ def serve(context: typer.Context) -> None:
 
     Stop it with Ctrl-C or SIGTERM; started again, it goes on where it was.
     """
+    from service.daemon import serve as daemon
+    from service.release.lifecycle import execute
+
     with explained(signals=False):  # it has its own
         settings = settings_of(context)
         daemon.serve(settings, lambda store, run: execute(store, run, settings))

@@ -4,9 +4,7 @@ from typing import Annotated
 
 import typer
 
-from service.api.tokens import create_token, list_tokens, revoke_token
 from service.cli.context import explained, settings_of
-from service.store import open_store
 
 app = typer.Typer(help="Bearer tokens of the API. There are none until you create one, and the API answers nobody without.", no_args_is_help=True)
 
@@ -14,6 +12,9 @@ app = typer.Typer(help="Bearer tokens of the API. There are none until you creat
 @app.command("create")
 def create(context: typer.Context, name: Annotated[str, typer.Argument(help="What the token is for; shown in the audit trail.")]) -> None:
     """Create a token and print it. It is shown this once and stored only as a hash."""
+    from service.api.tokens import create_token
+    from service.store import open_store
+
     with explained():
         typer.echo(create_token(open_store(settings_of(context).database), name))
 
@@ -21,6 +22,9 @@ def create(context: typer.Context, name: Annotated[str, typer.Argument(help="Wha
 @app.command("list")
 def show(context: typer.Context) -> None:
     """List the tokens' names and dates."""
+    from service.api.tokens import list_tokens
+    from service.store import open_store
+
     with explained():
         for token in list_tokens(open_store(settings_of(context).database)):
             typer.echo(f"{token.name}\t{token.created:%Y-%m-%d}{'' if token.revoked is None else ' revoked'}")
@@ -29,5 +33,8 @@ def show(context: typer.Context) -> None:
 @app.command("revoke")
 def revoke(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the token.")]) -> None:
     """Make a token useless from now on."""
+    from service.api.tokens import revoke_token
+    from service.store import open_store
+
     with explained():
         revoke_token(open_store(settings_of(context).database), name)

@@ -1,7 +1,8 @@
 """`sluice gates` and `sluice waive`: how each gate of a run came out, and setting one aside."""
 
 import shlex
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -10,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from service.cli.context import Terminal, explained, settings_of, verdict_code
-from service.runs.gates import Decision, GateView, RunGates, gates_of
-from service.runs.gates import waive as record_waiver
-from service.runs.gates import withdraw as withdraw_waiver
-from service.runs.summary import summary
-from service.store import Store, open_store
+from service.cli.options import AsJson, RunNumber, spread
+
+if TYPE_CHECKING:
+    from service.runs.gates import GateView, RunGates
+    from service.store import Store
 
 _STATES = {
     "applied": "",
@@ -23,12 +24,13 @@ _STATES = {
 }
 _OUTCOMES = {"passed": "[green]passed[/]", "failed": "[red]failed[/]", "error": "[red]error[/]"}
 
-Run = Annotated[int, typer.Argument(metavar="RUN", help="Number of a run, as `sluice status` lists it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
 
-
-def gates(context: typer.Context, run_id: Run, as_json: AsJson = False) -> None:
+def gates(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) -> None:
     """Show every gate of a run: condition, value with its error, outcome, reason and waiver. The exit code tells how the run ended."""
+    from service.runs.gates import gates_of
+    from service.runs.summary import summary
+    from service.store import open_store
+
     terminal = Terminal.open(as_json=as_json)
     with explained():
         store = open_store(settings_of(context).database)
@@ -41,13 +43,21 @@ def gates(context: typer.Context, run_id: Run, as_json: AsJson = False) -> None:
     raise typer.Exit(code)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WaiverOptions:
+    """What is set aside, by whom and why."""
+
+    gate: Annotated[str, typer.Argument(help="The gate's name, as `sluice gates` shows it.")]
+    variant: Annotated[str, typer.Argument(help="The variant's tag, e.g. Q4_K_M.")]
+    by: Annotated[str, typer.Option(help="Who decides this; it stands on the card.")]
+    comment: Annotated[str, typer.Option(help="Why; it stands on the card.")]
+
+
+@spread
 def waive(
     context: typer.Context,
-    run_id: Run,
-    gate: Annotated[str, typer.Argument(help="The gate's name, as `sluice gates` shows it.")],
-    variant: Annotated[str, typer.Argument(help="The variant's tag, e.g. Q4_K_M.")],
-    by: Annotated[str, typer.Option(help="Who decides this; it stands on the card.")],
-    comment: Annotated[str, typer.Option(help="Why; it stands on the card.")],
+    run_id: RunNumber,
+    waived: WaiverOptions,
     unmeasured: Annotated[bool, typer.Option("--unmeasured", help="Waive a gate that could not be measured at all.")] = False,
     withdraw: Annotated[bool, typer.Option("--withdraw", help="Take the waiver back; `--comment` then says why.")] = False,
     as_json: AsJson = False,
@@ -56,30 +66,32 @@ def waive(
 
     It counts when the run is carried out again, which measures nothing anew. The next release is judged without it.
     """
+    from service.runs import gates as recorded
+    from service.store import open_store
+
     terminal = Terminal.open(as_json=as_json)
     with explained():
         store = open_store(settings_of(context).database)
-        decision = Decision(gate=gate, tag=variant, by=by, comment=comment)
+        decision = recorded.Decision(gate=waived.gate, tag=waived.variant, by=waived.by, comment=waived.comment)
         if withdraw:
-            withdraw_waiver(store, run_id, decision)
+            recorded.withdraw(store, run_id, decision)
         else:
-            record_waiver(store, run_id, decision, unmeasured=unmeasured)
+            recorded.waive(store, run_id, decision, unmeasured=unmeasured)
         again = command_again(store, run_id)
     done = "withdrawn" if withdraw else "recorded"
     if as_json:
-        document: dict[str, Any] = {"run": run_id, "gate": gate, "variant": variant, "by": by, "comment": comment, "state": done, "next": again}
-        terminal.json(document)
+        terminal.json({"run": run_id, **asdict(waived), "state": done, "next": again})
     else:
         terminal.out.print(f"{done}. It counts when the run is carried out again: [bold]{escape(again)}[/]", soft_wrap=True)
 
 
-def command_again(store: Store, run_id: int) -> str:
+def command_again(store: "Store", run_id: int) -> str:
     """The command that carries the run out again."""
     run = store.run(run_id)
     return shlex.join(["sluice", "run", run.release.repo, "--revision", run.release.sha, "--recipe", run.recipe])
 
 
-def show_gates(console: Console, found: RunGates) -> None:
+def show_gates(console: Console, found: "RunGates") -> None:
     """One table of gates for each variant, with reasons of what did not pass below it."""
     for variant in found.variants:
         table = Table(title=f"{escape(variant.tag)}: {variant.verdict or 'not judged'}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
@@ -101,7 +113,7 @@ def show_gates(console: Console, found: RunGates) -> None:
         console.print(f"run {found.run} has judged no variant yet")
 
 
-def _remarks(gate: GateView) -> list[str]:
+def _remarks(gate: "GateView") -> list[str]:
     """Why the gate did not pass, and who set it aside."""
     lines = [] if gate.outcome == "passed" else [f"{gate.gate}: {gate.reason}"]
     if gate.waiver:
@@ -109,12 +121,12 @@ def _remarks(gate: GateView) -> list[str]:
     return lines
 
 
-def _condition(gate: GateView) -> str:
+def _condition(gate: "GateView") -> str:
     """The condition, and what it comes to where it is relative."""
     return escape(gate.condition if gate.against is None or gate.limit is None else f"{gate.condition} = {gate.limit:.4g}")
 
 
-def _figure(gate: GateView) -> str:
+def _figure(gate: "GateView") -> str:
     if gate.value is None:
         return "—"
     error = "" if gate.stderr is None else f" ± {gate.stderr:.4g}"

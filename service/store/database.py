@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import alembic.command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from config.errors import ConfigurationError, SluiceError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30_000  # milliseconds that SQLite waits for another process's write
@@ -77,24 +77,44 @@ def connect(url: str) -> Engine:
         with engine.execution_options(sluice_write=True).begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            migrate(connection)
+            if revision(connection) != newest_revision():
+                migrate(connection)
     except (OperationalError, OSError) as error:
         engine.dispose()
         cause = str(error.orig if isinstance(error, OperationalError) else error).strip()
         raise ConfigurationError(f"The database {shown} cannot be opened: {cause}. Check `database_url`, and that it is there.") from error
-    except CommandError as error:
+    except ConfigurationError:
         engine.dispose()
-        raise ConfigurationError(f"The schema of the database {shown} is newer than this program ({error}). Use a newer Sluice.") from error
+        raise
     return engine
 
 
-def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring the schema to `revision` inside the connection's transaction: all of it or nothing."""
-    alembic.command.upgrade(alembic_config(connection), revision)
+def revision(connection: Connection) -> str | None:
+    """What the schema was last brought to; None of a database that holds nothing of ours."""
+    return connection.scalar(text("SELECT version_num FROM alembic_version")) if inspect(connection).has_table("alembic_version") else None
 
 
-def alembic_config(connection: Connection) -> Config:
+def newest_revision() -> str:
+    """What the schema is to be brought to. Alembic would say so too, but takes longer to import than to find that there is nothing to do."""
+    return max(path.name for path in (MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the schema to the newest inside the connection's transaction: all of it or nothing. Raises ConfigurationError when it is newer still."""
+    import alembic.command
+    from alembic.util import CommandError
+
+    try:
+        alembic.command.upgrade(alembic_config(connection), "head")
+    except CommandError as error:
+        shown = connection.engine.url.render_as_string(hide_password=True)
+        raise ConfigurationError(f"The schema of the database {shown} is newer than this program ({error}). Use a newer Sluice.") from error
+
+
+def alembic_config(connection: Connection) -> "Config":
     """Alembic's configuration for our migrations on an open connection."""
+    from alembic.config import Config
+
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

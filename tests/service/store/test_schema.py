@@ -9,13 +9,14 @@ import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from config.errors import ConfigurationError
 from config.words import Kind, Sample, Variant
 from service.store import Artifact, VariantRecord, open_store
-from service.store.database import alembic_config
+from service.store.database import alembic_config, newest_revision, revision
 from service.store.tables import Base
 from tests.service.helpers import queue_run
 
@@ -124,6 +125,14 @@ def test_processes_that_open_a_new_database_at_once_all_succeed(database_url: st
     store = open_store(database_url)
     assert store.hints()[0].count == 4
     store.close()
+
+
+def test_the_newest_schema_is_known_without_alembic(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path / 'sluice.db'}").close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'sluice.db'}")
+    with engine.connect() as connection:
+        assert newest_revision() == ScriptDirectory.from_config(alembic_config(connection)).get_current_head() == revision(connection)
+    engine.dispose()
 
 
 def test_a_schema_from_the_future_is_refused(database_url: str) -> None:
