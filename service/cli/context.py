@@ -83,7 +83,8 @@ def explained(*, resume: str = RESUME, signals: bool = True) -> Iterator[None]:
     except KeyboardInterrupt as error:
         where = f" at {error}" if str(error) else ""
         with suppress(OSError):  # after SIGHUP there may be no terminal any more
-            Console(stderr=True, highlight=False).print(f"interrupted{where}; {resume}", markup=False, soft_wrap=True)
+            console = Console(stderr=True, highlight=False)
+            console.print(f"interrupted{where}; {resume}", markup=False, soft_wrap=not console.is_terminal)
         raise typer.Exit(Exit.FAILED) from error
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from service.cli.context import Terminal, explained, verdict_code
+from service.cli.context import RESUME, Terminal, explained, verdict_code
 from service.cli.options import AsJson
 
 PORT = 8090  # of `sluice hub serve`
@@ -33,7 +33,7 @@ def demo(
     terminal = Terminal.open(as_json=as_json)
     folder = home.expanduser().resolve() if home else Path(tempfile.mkdtemp(prefix="sluice-demo-"))
     kept = keep or home is not None
-    resume = f"go on with sluice demo --home {folder}" if kept else "nothing of it is kept; with --home FOLDER a demo goes on where it was"
+    resume = RESUME if home else f"sluice demo --home {folder} goes on where it was" if keep else "nothing of it is kept, as with --home FOLDER it would be"
     try:
         with explained(resume=resume), progress(terminal.progress) as listener:
             result, hub_root = show.run(folder, fixes=not no_fixes, listener=listener, announce=lambda line: terminal.progress.print(line, soft_wrap=True))

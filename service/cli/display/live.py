@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.control import Control
 from rich.live import Live
@@ -40,7 +41,7 @@ def progress(console: Console, *, line_seconds: float = LINE_SECONDS) -> Iterato
 
 @contextmanager
 def _lines(console: Console, seconds: float) -> Iterator[Watch]:
-    watch = Watch(printed=lambda line: console.print(line, soft_wrap=True))
+    watch = Watch(printed=lambda head, words: console.print(f"{head}  {words}", soft_wrap=True))
     said: dict[tuple[str, datetime], int] = {}
 
     def tick() -> bool:
@@ -50,7 +51,7 @@ def _lines(console: Console, seconds: float) -> Iterator[Watch]:
                 due = int(work.elapsed(now) / seconds)
                 if due > said.get((work.stage, work.began), 0):
                     said[work.stage, work.began] = due
-                    watch.printed(f"· {work.elapsed(now):7.1f} s  {escape(work.stage)}  {escape(told(work, now))}")
+                    watch.printed(f"· {work.elapsed(now):7.1f} s", f"{escape(work.stage)}  {escape(told(work, now))}")
         return True
 
     with repeated(tick, seconds=min(1.0, seconds / 10), name="progress"):
@@ -80,11 +81,11 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self.watch = Watch(printed=self._print)
-        self.live = Live(console=console, auto_refresh=False, transient=True, get_renderable=self._picture)
         self._console = console
         self._lock = threading.RLock()
         self._drawn: list[int] = []  # columns of the picture's lines
         self._frame = 0
+        self.live = Live(console=console, auto_refresh=False, transient=True, get_renderable=self._picture)
 
     def refresh(self) -> None:
         """Draw the picture anew."""
@@ -93,10 +94,15 @@ class Screen:
             self._gather()
             self.live.refresh()
 
-    def _print(self, line: str) -> None:
+    def _print(self, head: str, words: str) -> None:
+        start = Text.from_markup(f"{head}  ")
+        room = max(SHORTEST_NAME, self._console.width - start.cell_len - 1)
+        lines = Text.from_markup(words).wrap(self._console, room)
+        for line in lines:
+            line.rstrip()
         with self._lock:
             self._gather()
-            self._console.print(line)
+            self._console.print(start + Text(f"\n{' ' * start.cell_len}").join(lines))
             self.live.refresh()
 
     def _gather(self) -> None:
@@ -119,19 +125,19 @@ class Screen:
 
 def row(work: Work, now: datetime, *, columns: int, frame: int = 0) -> Text:
     """The line of a stage at work, no wider than so many columns: its name, a bar if there is room and a total, and how far it has come."""
-    parts = work.how_far(now)
-    while len(parts) > 1 and SHORTEST_NAME + len(in_order(parts)) + 3 > columns:
+    parts, shortest = work.how_far(now), min(SHORTEST_NAME, cell_len(work.stage))
+    while len(parts) > 1 and shortest + len(in_order(parts)) + 4 > columns:
         parts = parts[:-1]
     words = in_order(parts)
-    room = columns - 3 - len(words)  # beside the spinner
-    name = Text(work.stage)
-    name.truncate(max(1, room), overflow="ellipsis")
-    line = Text.assemble((FRAMES[frame % len(FRAMES)], "cyan"), " ", name, " ")
+    room = columns - 4 - len(words)  # beside the spinner
     share = _share(work)
-    if share is not None and room - name.cell_len - 1 >= SHORTEST_BAR:
-        width = min(BAR, room - name.cell_len - 1)
-        filled = int(share * width)
-        line.append("━" * filled, "green").append("─" * (width - filled), "dim").append(" ")
+    name = Text(work.stage)
+    name.truncate(max(shortest, room if share is None else room - SHORTEST_BAR - 2), overflow="ellipsis")
+    line = Text.assemble((FRAMES[frame % len(FRAMES)], "cyan"), " ", name, "  ")
+    bar = min(BAR, room - name.cell_len - 2)
+    if share is not None and bar >= SHORTEST_BAR:
+        filled = int(share * bar)
+        line.append("━" * filled, "green").append("─" * (bar - filled), "dim").append("  ")
     line.append(words)
     line.truncate(columns, overflow="ellipsis")
     return line

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from rich.markup import escape
 
-from service.cli.display.words import duration, how_far, in_order
+from service.cli.display.words import amount, duration, how_far, in_order
 from service.execution.workbench import Event
 from service.pace import Phase, heard, pace, run_left, stage_left
 
@@ -80,7 +80,7 @@ def _gone_on(work: Work, event: Event, now: datetime) -> Work:
 class Watch:
     """A listener that keeps the board, and prints a line for each stage that has ended. May be told from any thread."""
 
-    printed: Callable[[str], None]  # prints a line of markup that stays
+    printed: Callable[[str, str], None]  # prints a line that stays, from its head and its words, both markup
     board: Board = field(default_factory=lambda: Board(began=datetime.now(UTC)))
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -89,7 +89,7 @@ class Watch:
         with self.lock:
             self.board = self.board.after(event, datetime.now(UTC))
             if event.state not in {"expected", "started", "progressed"}:
-                self.printed(ended(event))
+                self.printed(*ended(event))
 
     def expect(self, estimates: Mapping[str, float | None]) -> None:
         """Hear which stages there will be, and how many seconds each is expected to take."""
@@ -101,12 +101,14 @@ class Watch:
         with self.lock:
             self.board = board
             for event in endings:
-                self.printed(ended(event))
+                self.printed(*ended(event))
 
     def where(self) -> str:
-        """At which stage the work is, and how far."""
+        """At which stage the work is, how far, and after how long."""
         now = datetime.now(UTC)
-        return "; ".join(f"{work.stage}, {told(work, now)}" for work in self.board.at_work)
+        return "; ".join(
+            f"{work.stage}{f', {amount(work.phase.latest)},' if work.phase else ''} after {duration(work.elapsed(now))}" for work in self.board.at_work
+        )
 
 
 def told(work: Work, now: datetime) -> str:
@@ -114,8 +116,7 @@ def told(work: Work, now: datetime) -> str:
     return in_order(work.how_far(now))
 
 
-def ended(event: Event) -> str:
-    """The line of a stage that has ended, as markup."""
+def ended(event: Event) -> tuple[str, str]:
+    """Head and words of the line of a stage that has ended, as markup."""
     seconds = f"{event.seconds:7.1f} s" if event.seconds else " " * 9
-    message = f"  {escape(event.message)}" if event.message else ""
-    return f"{_MARKS[event.state]} {seconds}  {escape(event.stage)}{message}"
+    return f"{_MARKS[event.state]} {seconds}", escape(event.stage) + (f"  {escape(event.message)}" if event.message else "")

@@ -16,19 +16,18 @@ def byte_count(count: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds in the two largest units that matter."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 600:
-        return _two(whole, 60, "min", 1, "s")
-    if whole < 86_400:
-        return f"{round(whole / 60)} min" if whole < 3570 else _two(round(whole / 60) * 60, 3600, "h", 60, "min")
-    return _two(round(whole / 3600) * 3600, 86_400, "d", 3600, "h")
+    if seconds < 59.5:
+        return f"{max(0, round(seconds))} s"
+    if seconds < 599.5:
+        return _two(*divmod(round(seconds), 60), "min", "s")
+    if seconds < 86_370:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return _two(hours, minutes, "h", "min") if hours else f"{minutes} min"
+    return _two(*divmod(round(seconds / 3600), 24), "d", "h")
 
 
-def _two(whole: int, large: int, name: str, small: int, other: str) -> str:
-    rest = whole % large // small
-    return f"{whole // large} {name}" + (f" {rest} {other}" if rest else "")
+def _two(large: int, small: int, name: str, other: str) -> str:
+    return f"{large} {name}" + (f" {small} {other}" if small else "")
 
 
 def amount(progress: Progress) -> str:

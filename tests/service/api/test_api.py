@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from config.errors import ConfigurationError, HubError, ToolError, UpstreamError
+from config.progress import Progress
 from config.settings import Settings, Watched
 from service.api import create_app
 from service.api.errors import status_of
@@ -106,6 +107,18 @@ def test_runs_are_listed_by_page(client: TestClient, file_store: Store, bearer: 
     assert second["runs"][0]["release"] == {"repo": "upstream/a", "sha": SHA}
     assert client.get("/api/v1/runs?state=done", headers=bearer).json()["runs"] == []
     assert code(client.get("/api/v1/runs?limit=0", headers=bearer)) == "invalid"
+
+
+def test_a_run_that_nobody_carries_out_any_more_is_interrupted(client: TestClient, file_store: Store, bearer: dict[str, str]) -> None:
+    run = queue_run(file_store).id
+    file_store.lease("worker", seconds=0)
+    file_store.stage_progressed(file_store.stage_started(run, "measure", "k", estimate=60.0), Progress(done=10, total=40, unit="windows"))
+    body = client.get(f"/api/v1/runs/{run}", headers=bearer).json()
+    progress = {"done": 10, "total": 40, "unit": "windows", "rate": None, "left": None}
+    (stage,) = body["stages"]
+    assert (body["state"], stage["state"], stage["estimate"], stage["progress"]) == ("interrupted", "interrupted", 60.0, progress)
+    assert [item["state"] for item in client.get("/api/v1/runs?state=interrupted", headers=bearer).json()["runs"]] == ["interrupted"]
+    assert client.get("/api/v1/runs?state=running", headers=bearer).json()["runs"] == []
 
 
 def test_a_run_is_told_as_its_summary(client: TestClient, file_store: Store, bearer: dict[str, str]) -> None:

@@ -1,7 +1,9 @@
 import json
+import time
 
 import pytest
 
+from config.progress import Progress
 from config.words import Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict
 from service.runs.summary import summary
 from service.store import Published, Store, UnknownRun, VariantRecord
@@ -57,7 +59,7 @@ def test_a_finished_run_is_told_whole(file_store: Store) -> None:
     told = summary(file_store, run)
     json.dumps(told, allow_nan=False)
     assert (told["state"], told["disk_high_water"]) == ("done", 2**40)
-    assert told["stages"] == [{"name": "fix", "state": "done", "seconds": 1.25}]
+    assert told["stages"] == [{"name": "fix", "state": "done", "seconds": 1.25, "estimate": None, "progress": None}]
     assert told["patches"] == [{"fix": "eos", "file": "config.json", "key": "eos_token_id", "before": 1, "after": 2, "reason": "The turn must end."}]
     assert told["variants"] == [
         {
@@ -117,6 +119,41 @@ def test_a_plan_stands_beside_what_came_of_it(store: Store) -> None:
         "replaced": True,
         "remarks": ["far off", "replaced"],
     }
+
+
+def test_a_stage_at_work_tells_how_far_it_has_come(store: Store) -> None:
+    run = queue_run(store).id
+    store.lease("worker", seconds=600)
+    stage = store.stage_started(run, "measure", "k", estimate=90.5)
+    (told,) = summary(store, run)["stages"]
+    assert (told["state"], told["estimate"], told["progress"]) == ("running", 90.5, None)
+    assert 0 <= told["seconds"] < 60
+    for done in (0, 10):
+        store.stage_progressed(stage, Progress(done=done, total=40, unit="windows"))
+        time.sleep(0.05)
+    (told,) = summary(store, run)["stages"]
+    progress = told["progress"]
+    assert (progress["done"], progress["total"], progress["unit"]) == (10, 40, "windows")
+    assert progress["left"] == pytest.approx(30 / progress["rate"], rel=0.2)
+    store.stage_finished(stage, state="done", seconds=2.0)
+    ended = {"name": "measure", "state": "done", "seconds": 2.0, "estimate": 90.5, "progress": {**progress, "rate": None, "left": None}}
+    assert summary(store, run)["stages"] == [ended]
+
+
+def test_an_interrupted_run_tells_how_far_it_had_come(store: Store) -> None:
+    run = queue_run(store).id
+    store.lease("worker", seconds=0)
+    silent = store.stage_started(run, "fix", "k")
+    (told,) = summary(store, run)["stages"]
+    assert (told["state"], told["seconds"], told["progress"]) == ("interrupted", None, None)
+    store.stage_finished(silent, state="done", seconds=1.0)
+    stage = store.stage_started(run, "measure", "l")
+    store.stage_progressed(stage, Progress(done=10, total=None, unit="windows"))
+    found = summary(store, run)
+    assert found["state"] == "interrupted"
+    told = found["stages"][-1]
+    assert (told["state"], told["progress"]) == ("interrupted", {"done": 10, "total": None, "unit": "windows", "rate": None, "left": None})
+    assert told["seconds"] == pytest.approx((store.stages(run)[-1].reported - store.stages(run)[-1].started).total_seconds())
 
 
 def test_an_unknown_run_has_no_summary(file_store: Store) -> None:

@@ -2,8 +2,7 @@ import io
 
 from rich.console import Console
 
-from service.cli.display import progress, show_run
-from service.execution.workbench import Event
+from service.cli.display import show_run
 
 SUMMARY = {
     "run": 7,
@@ -118,10 +117,25 @@ def test_no_line_is_wider_than_the_terminal() -> None:
         assert max(map(len, lines)) <= width
 
 
-def test_headless_progress_is_one_line_for_each_finished_stage() -> None:
-    console = Console(file=io.StringIO(), width=200, highlight=False)
-    with progress(console) as listener:
-        listener(Event(stage="convert", state="started"))
-        listener(Event(stage="convert", state="done", seconds=1.25))
-        listener(Event(stage="measure Q4_0", state="failed", seconds=2.0, message="out of [memory]"))
-    assert console.file.getvalue().splitlines() == ["✓     1.2 s  convert", "✗     2.0 s  measure Q4_0  out of [memory]"]  # type: ignore[attr-defined]
+def standing(state: str, stage: dict[str, object]) -> list[str]:
+    console = Console(file=io.StringIO(), width=60, highlight=False)
+    bare = {**SUMMARY, "variants": [], "patches": [], "publications": [], "disk_high_water": None}
+    show_run(console, {**bare, "state": state, "stages": [{"name": "fix", "state": "done", "seconds": 1.0, "estimate": None, "progress": None}, stage]})
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+PROGRESS = {"done": 12, "total": 40, "unit": "windows", "rate": 3.2, "left": 8.75}
+
+
+def test_a_running_run_is_shown_with_the_stage_at_work() -> None:
+    at_work = {"name": "measure [Q4_0]", "state": "running", "seconds": 63.2, "estimate": 90.0, "progress": PROGRESS}
+    assert standing("running", at_work) == ["at work: measure [Q4_0], 12 of 40 windows, 3.2/s, 9 s left", "run 7: running"]
+    assert standing("running", {**at_work, "progress": None})[0] == "at work: measure [Q4_0], 1 min 3 s of about 1 min 30 s"
+
+
+def test_an_interrupted_run_is_shown_with_how_to_go_on() -> None:
+    left = {"name": "measure", "state": "interrupted", "seconds": 63.2, "estimate": None, "progress": {**PROGRESS, "rate": None, "left": None}}
+    how = "Start the same command again and it goes on where it was; a running service takes it up by itself."
+    assert standing("interrupted", left) == [f"interrupted at measure, 12 of 40 windows. {how}", "run 7: interrupted"]
+    assert standing("interrupted", {**left, "progress": None, "seconds": None})[0] == f"interrupted at measure. {how}"
+    assert standing("interrupted", {**left, "state": "done"})[0] == f"interrupted. {how}"
