@@ -12,6 +12,8 @@ import yaml
 from hub.tokens import create_token
 from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, ROOT, UPSTREAM, Hub, environment, sluice, wait_until
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60.0  # a loaded machine takes long to start a program; the first stage of a run would take longer
 MODEL = ROOT / "demo" / "model"
 TEXT = ROOT / "demo" / "data" / "calibration_questions.txt"
