@@ -19,6 +19,10 @@ from config.words import Variant
 from publishers import naming
 
 
+def _never(repo: str) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prospect:
     """A release before anything of it is downloaded but its headers and its config."""
@@ -31,7 +35,7 @@ class Prospect:
     shapes: Mapping[str, tuple[int, ...]]  # of each tensor in the safetensors, by name
     config: Mapping[str, Any]  # the release's config.json
     namespace: str  # to publish under; "" where that is not known
-    published: Callable[[str], str | None] = lambda repo: None  # the commit of our last publication in a repo, where a database knows of one
+    published: Callable[[str], str | None] = _never  # the commit of our last publication in a repo, where a database knows of one
 
     @cached_property
     def parameters(self) -> int:
@@ -53,7 +57,7 @@ class Prospect:
         return found
 
 
-def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, namespace: str) -> Prospect:
+def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, namespace: str, published: Callable[[str], str | None] = _never) -> Prospect:
     """Ask the Hub for the file list, the headers of the weights and the config of a release. Raises UpstreamError, HubError."""
     sizes = snapshot.sizes(api, upstream.release)
     return Prospect(
@@ -65,6 +69,7 @@ def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, nam
         shapes=snapshot.shapes(api, upstream.release, sizes),
         config=config_of(api, upstream),
         namespace=namespace,
+        published=published,
     )
 
 
