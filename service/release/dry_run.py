@@ -14,6 +14,7 @@ from config.settings import Settings
 from config.words import Kind, Release, Variant
 from service.cli.display import megabytes
 from service.hubclient import connect
+from service.release.early import refuse_wrong
 from service.runs.summary import summary
 from service.store import Store, open_store
 
@@ -58,6 +59,7 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
     recipe = load_recipe(recipe_name)
     api = connect(settings)
     upstream = snapshot.resolve(api, repo, revision)
+    refuse_wrong(open_store(settings.database), settings, api, recipe, upstream)
     sizes = snapshot.sizes(api, upstream.release)
     weights = sum(size for path, size in sizes.items() if path.endswith(".safetensors"))
     known = built_before(open_store(settings.database), upstream.release)

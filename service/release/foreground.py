@@ -3,10 +3,13 @@
 from contextlib import suppress
 from typing import Any
 
+from builders import snapshot
 from config.errors import SluiceError
+from config.recipe import load_recipe
 from config.settings import Settings
 from service.execution.workbench import Listener
 from service.hubclient import connect
+from service.release.early import refuse_wrong
 from service.release.leased import execute
 from service.release.queueing import queue_release
 from service.runs.summary import summary
@@ -20,7 +23,9 @@ def run(settings: Settings, repo: str, revision: str, recipe: str, listener: Lis
     Raises SluiceError when no run can be started: the repo, the recipe, the token or the database is not usable, or another process holds the run.
     """
     store = open_store(settings.database)
-    record, _ = queue_release(store, settings, connect(settings), repo=repo, revision=revision, recipe=recipe, trigger="command", again=True)
+    api = connect(settings)
+    refuse_wrong(store, settings, api, load_recipe(recipe), snapshot.resolve(api, repo, revision))
+    record, _ = queue_release(store, settings, api, repo=repo, revision=revision, recipe=recipe, trigger="command", again=True)
     worker = worker_name()
     leased = store.lease(worker, seconds=LEASE_SECONDS, run=record.id)
     if leased is None:
