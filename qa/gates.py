@@ -69,7 +69,7 @@ def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str], 
         measure=gate.measure,
         value=None if measured is None else measured.value,
         stderr=None if measured is None else measured.stderr,
-        condition=_condition(gate),
+        condition=condition(gate),
         outcome=Outcome.ERROR,
         reason="",
         limit=_limit(gate)[0] if gate.relative_to is None else None,
@@ -134,10 +134,10 @@ def _is(gate: Gate, measured: Measurement) -> str:
 def _allowed(gate: Gate, measured: Measurement, against: Bound) -> str:
     """The condition with what it comes to: `at most 1.05 × Q4_K_M's 0.02 ± 0.001, 0.021,`."""
     if against.reference is None:
-        return _condition(gate, measured)
+        return condition(gate, measured)
     other = against.reference
     error = f" ± {_figure(measured, other.stderr)}" if other.stderr is not None else ""
-    return f"{_condition(gate)} ({against.against}: {_figure(measured, other.value)}{error}), that is {_figure(measured, against.limit)},"
+    return f"{condition(gate)} ({against.against}: {_figure(measured, other.value)}{error}), that is {_figure(measured, against.limit)},"
 
 
 def _limit(gate: Gate) -> tuple[float, int]:
@@ -158,7 +158,8 @@ def _how_far(measured: Measurement, limit: float, excess: float) -> str:
     return f"{_figure(measured, excess)}{_unit(measured)} beyond the limit"
 
 
-def _condition(gate: Gate, measured: Measurement | None = None) -> str:
+def condition(gate: Gate, measured: Measurement | None = None) -> str:
+    """The bound in words, "at most 0.15"; in the unit of a measurement where there is one."""
     limit, direction = _limit(gate)
     shown = f"{limit:g}" if measured is None else _figure(measured, limit)
     if gate.compare == "ratio":

@@ -14,7 +14,7 @@ from service.api.access import Caller, TheSettings, TheStore, caller
 from service.api.errors import ApiError
 from service.hubclient import connect
 from service.release.checks.watch import broken
-from service.release.intake import queue_release
+from service.release.intake import ReleaseRequest, queue_release
 from service.release.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
 from service.store import RunOrder, RunRecord, RunState
@@ -112,7 +112,7 @@ def start_run(wanted: RunRequest, response: Response, store: TheStore, settings:
     recipe = wanted.recipe or watched.recipe
     _refuse_paths(recipe, settings)
     run, queued = queue_release(
-        store, settings, connect(settings), repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api"
+        store, settings, connect(settings), ReleaseRequest(repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api")
     )
     if queued:
         store.audit("api", f"run/{run.id}", "requested", {"token": token.name})

@@ -6,7 +6,7 @@ from huggingface_hub import HfApi
 from config.errors import SluiceError, in_words
 from config.settings import Settings, Watched
 from service.logs import redact
-from service.release.intake import queue_release
+from service.release.intake import ReleaseRequest, queue_release
 from service.store import HintRecord, Store
 
 ATTEMPTS = 3  # times that a run is tried when nobody asks for it but hints
@@ -33,8 +33,7 @@ def take_hints(store: Store, settings: Settings, api: HfApi) -> None:
 
 
 def _look(store: Store, settings: Settings, api: HfApi, watched: Watched, hint: HintRecord) -> None:
-    run, queued = queue_release(
-        store, settings, api, repo=watched.repo, revision=watched.revision, recipe=watched.recipe, trigger=hint.source, attempts=ATTEMPTS
-    )
+    wanted = ReleaseRequest(repo=watched.repo, revision=watched.revision, recipe=watched.recipe, trigger=hint.source)
+    run, queued = queue_release(store, settings, api, wanted, attempts=ATTEMPTS)
     if queued:
         log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source)

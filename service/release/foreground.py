@@ -7,7 +7,7 @@ from config.errors import SluiceError
 from config.settings import Settings
 from service.execution.workbench import Listener
 from service.hubclient import connect
-from service.release.intake import queue_release
+from service.release.intake import ReleaseRequest, queue_release
 from service.release.lifecycle import execute
 from service.runs.summary import summary
 from service.store import open_store, worker_name
@@ -20,7 +20,8 @@ def run(settings: Settings, repo: str, revision: str, recipe: str, listener: Lis
     Raises SluiceError when no run can be started: the repo, the recipe, the token or the database is not usable, or another process holds the run.
     """
     store = open_store(settings.database)
-    record, _ = queue_release(store, settings, connect(settings), repo=repo, revision=revision, recipe=recipe, trigger="command", again=True)
+    wanted = ReleaseRequest(repo=repo, revision=revision, recipe=recipe, trigger="command")
+    record, _ = queue_release(store, settings, connect(settings), wanted, again=True)
     worker = worker_name()
     leased = store.lease(worker, seconds=LEASE_SECONDS, run=record.id)
     if leased is None:

@@ -1,4 +1,6 @@
-"""From a request to a queued run: ask the Hub for the commit, read the recipe, put the run into the queue once."""
+"""From a request to a queued run: ask the Hub for the commit, look for whatever would make the run fail, put it into the queue once."""
+
+from dataclasses import dataclass
 
 from huggingface_hub import HfApi
 
@@ -6,24 +8,40 @@ from builders import snapshot
 from config.recipe import load_recipe
 from config.settings import Settings
 from publishers.account import publishing_namespace
+from service.release import checks, prospect
+from service.release.way import way
 from service.store import RunOrder, RunRecord, Store
 
 
-def queue_release(
-    store: Store, settings: Settings, api: HfApi, *, repo: str, revision: str, recipe: str, trigger: str, again: bool = False, attempts: int | None = None
-) -> tuple[RunRecord, bool]:
-    """The run of `repo` at the commit that `revision` names now, and whether it was put into the queue; `again` and `attempts` as in `Store.enqueue`.
+@dataclass(frozen=True, kw_only=True)
+class ReleaseRequest:
+    """What somebody wants to be released."""
 
-    Raises UpstreamError when the release cannot be used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is wrong.
+    repo: str  # "owner/name"
+    revision: str  # branch, tag or commit
+    recipe: str  # name, or path of a YAML file
+    trigger: str  # who wants it: "command", "api", "poll", "webhook"
+
+
+def queue_release(
+    store: Store, settings: Settings, api: HfApi, wanted: ReleaseRequest, *, again: bool = False, attempts: int | None = None
+) -> tuple[RunRecord, bool]:
+    """The run of the commit that the wanted revision names now, and whether it was put into the queue; `again` and `attempts` as in `Store.enqueue`.
+
+    A run that is new or failed before is queued only when every check of its stages finds nothing wrong. Raises UpstreamError when the release cannot be
+    used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is wrong, PublishConflict when a target repo is somebody else's.
     """
-    digest = load_recipe(recipe).digest()
-    upstream = snapshot.resolve(api, repo, revision)
+    recipe = load_recipe(wanted.recipe)
+    upstream = snapshot.resolve(api, wanted.repo, wanted.revision)
     order = RunOrder(
         release=upstream.release,
-        recipe=recipe,
-        recipe_digest=digest,
+        recipe=wanted.recipe,
+        recipe_digest=recipe.digest(),
         namespace=publishing_namespace(api, settings.namespace),
-        trigger=trigger,
+        trigger=wanted.trigger,
         private=settings.private or upstream.private,
     )
+    before = store.ordered(order)
+    if before is None or before.state == "failed":
+        checks.refuse(checks.problems(way(recipe), prospect.foresee(store, settings, api, recipe, upstream)))
     return store.enqueue(order, again=again, attempts=attempts)

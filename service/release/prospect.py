@@ -13,10 +13,17 @@ from huggingface_hub import HfApi
 
 from builders import snapshot
 from builders.snapshot import Upstream
+from config.errors import SluiceError
 from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Variant
 from publishers import naming
+from publishers.account import publishing_namespace
+from service.store import Store
+
+
+def _never(repo: str) -> str | None:
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +38,7 @@ class Prospect:
     shapes: Mapping[str, tuple[int, ...]]  # of each tensor in the safetensors, by name
     config: Mapping[str, Any]  # the release's config.json
     namespace: str  # to publish under; "" where that is not known
-    published: Callable[[str], str | None] = lambda repo: None  # the commit of our last publication in a repo, where a database knows of one
+    published: Callable[[str], str | None] = _never  # the commit of our last publication in a repo, where a database knows of one
 
     @cached_property
     def parameters(self) -> int:
@@ -53,7 +60,21 @@ class Prospect:
         return found
 
 
-def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, namespace: str) -> Prospect:
+def foresee(store: Store, settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream) -> Prospect:
+    """What can be known of a run that is not queued yet. Raises UpstreamError, HubError; that there is no usable token is told by the check of it."""
+    try:
+        namespace = publishing_namespace(api, settings.namespace)
+    except SluiceError:
+        namespace = ""
+
+    def published(repo: str) -> str | None:
+        last = store.last_publication(repo)
+        return None if last is None else last.revision
+
+    return look(settings, api, recipe, upstream, namespace, published)
+
+
+def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, namespace: str, published: Callable[[str], str | None] = _never) -> Prospect:
     """Ask the Hub for the file list, the headers of the weights and the config of a release. Raises UpstreamError, HubError."""
     sizes = snapshot.sizes(api, upstream.release)
     return Prospect(
@@ -65,6 +86,7 @@ def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, nam
         shapes=snapshot.shapes(api, upstream.release, sizes),
         config=config_of(api, upstream),
         namespace=namespace,
+        published=published,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from config.errors import SluiceError
 from service.execution.kept import Inputs, Output, stage_key
 from service.release.executor import step
 from service.release.job import Job
+from service.release.prospect import Prospect
 from service.release.work import Work
+from service.store import RunOrder, RunRecord, Store
 
 
 class NotKept(Exception):
@@ -39,3 +42,12 @@ def kept(work: Work) -> frozenset[str]:
         except (NotKept, SluiceError):
             lacking.add(stage.name)
     return frozenset(stage.name for stage in work.graph.stages) - lacking
+
+
+def run_of(store: Store, ahead: Prospect) -> RunRecord:
+    """The run of this release and recipe; where it was never queued, what it would be, without a number."""
+    digest, now = ahead.recipe.digest(), datetime.now(UTC)
+    order = RunOrder(release=ahead.upstream.release, recipe=ahead.recipe.name, recipe_digest=digest, namespace=ahead.namespace, trigger="dry run")
+    return store.ordered(order) or RunRecord(
+        **vars(order), id=0, state="queued", attempt=1, error=None, worker=None, created=now, started=None, finished=None, disk_high_water=None
+    )

@@ -48,6 +48,18 @@ class Queue(Database):
                 note(session, order.trigger, f"run/{run.id}", "queued", details)
             return _record(run), queued
 
+    def ordered(self, order: RunOrder) -> RunRecord | None:
+        """The run of the order's release, recipe and namespace; None when it was never queued."""
+        query = (
+            select(RunRow)
+            .join(ReleaseRow, ReleaseRow.id == RunRow.release_id)
+            .where(ReleaseRow.repo == order.release.repo, ReleaseRow.sha == order.release.sha)
+            .where(RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == order.namespace)
+        )
+        with self.read() as session:
+            row = session.scalars(query).first()
+            return None if row is None else _record(row)
+
     def lease(self, worker: str, *, seconds: float, run: int | None = None) -> RunRecord | None:
         """Take the run that waits longest (or run number `run`) for `seconds`; None when there is none to take.
 

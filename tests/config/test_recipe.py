@@ -49,6 +49,12 @@ def test_a_planned_mix_says_its_budget_profile_and_rules(tmp_path: Path) -> None
     assert (small.budget.bytes, small.like, small.rules.floors) == (2_000_000, None, {"output": "Q6_K"})
 
 
+@pytest.mark.parametrize("written", [2_000_000, 2e6, "2000000", "2MB", "2.0 mb", "2000000.0", "2000kB"])
+def test_two_megabytes(tmp_path: Path, written: object) -> None:
+    (entry,) = load_recipe(str(changed(tmp_path, variants={"dynamic": [{"tag": "a", "bytes": written}]}))).variants.dynamic
+    assert entry.budget.bytes == 2_000_000
+
+
 def test_planned_nf4_has_a_tenth_more_bytes_than_the_plain_one_or_its_own_budget(tmp_path: Path) -> None:
     entries = ["dynamic-bnb-4bit", {"tag": "dynamic-20-bnb-4bit", "above": 0.2}, {"tag": "5GB-bnb-4bit", "bytes": "5GB"}, {"tag": "b-bnb-4bit", "bpw": 5}]
     variants = load_recipe(str(changed(tmp_path, variants={"sixteen_bit": False, "dynamic_bnb_4bit": entries}))).variants
@@ -138,6 +144,12 @@ def test_the_digest_follows_the_data(tmp_path: Path) -> None:
         ({"variants": {"dynamic": [{"tag": "a", "bpw": 4, "like": "Q4_0"}]}}, "give exactly one of"),
         ({"variants": {"dynamic": [{"tag": "a", "bpw": 4, "colour": 1}]}}, "variants.dynamic.0.colour: Extra inputs"),
         ({"variants": {"dynamic": [{"tag": "a", "bpw": 4, "profile": "arm", "rules": {"types": ["Q2_K"]}}]}}, "allowed by the profile 'arm'"),
+        ({"variants": {"dynamic": [{"tag": "a", "bytes": 4.6}]}}, "bytes: Value error, a unit is missing: 4.6 means 4 bytes; write 4.6GB"),
+        ({"variants": {"dynamic": [{"tag": "a", "bytes": "4.6"}]}}, "4.6 means 4 bytes; write 4.6GB"),
+        ({"variants": {"dynamic": [{"tag": "a", "bytes": 8}]}}, "8 means 8 bytes; write 8GB"),
+        ({"variants": {"dynamic": [{"tag": "a", "fit": {"memory": "16"}}]}}, "16 means 16 bytes; write 16GB"),
+        ({"variants": {"dynamic": [{"tag": "a", "bytes": 0}]}}, "bytes: Input should be greater than 0"),
+        ({"variants": {"dynamic": [{"tag": "a", "bytes": float("nan")}]}}, "bytes: Input should be a finite number"),
         ({"variants": {"dynamic": ["UD-Q4_K_XL", {"tag": "ud-q4_k_xl", "bpw": 4}]}}, "repeated: UD-Q4_K_XL, ud-q4_k_xl"),
         ({"variants": {"dynamic": [{"tag": "q4_k_m", "bpw": 4}]}}, "none may have a stock mix's name; repeated: q4_k_m"),
         ({"variants": {"dynamic": [{"tag": "BNB-4bit", "bpw": 4}]}}, "repeated: BNB-4bit"),

@@ -15,16 +15,17 @@ from hub.server import running
 from hub.tokens import create_token
 from service.store import Store, open_store
 
+DEMO = Path(__file__).parents[2] / "demo"
 RECIPE = """
 name: small
 variants: {gguf: [Q4_0]}
 calibration: {plain: [text.txt]}
 evaluation:
   divergence: {plain: [text.txt]}
-  mmlu: {data: text.txt}
+  mmlu: {data: MMLU}
   generation: {prompts: [Hello]}
 gates: [{name: close, measure: kld.mean, at_most: 0.1}]
-"""
+""".replace("MMLU", str(DEMO / "data" / "tiny_mmlu"))
 
 
 @pytest.fixture
@@ -52,8 +53,10 @@ class Upstream:
 
     def release(self, repo: str = "upstream/model", *, private: bool = False) -> str:
         """Commit something new to a repo, made when it is not there; the commit's sha."""
-        self.author.create_repo(repo, private=private, exist_ok=True)
-        content = json.dumps({"seed": secrets.token_hex()}).encode()
+        if not self.author.repo_exists(repo):
+            self.author.create_repo(repo, private=private)
+            self.author.upload_folder(repo_id=repo, folder_path=DEMO / "model")
+        content = json.dumps(json.loads((DEMO / "model" / "config.json").read_bytes()) | {"seed": secrets.token_hex()}).encode()
         return self.author.upload_file(path_or_fileobj=content, path_in_repo="config.json", repo_id=repo).oid
 
 

@@ -1,6 +1,6 @@
 """The checks that find wrong input in the first minute: one file each, attached to the stages that would fail by it, all of them run before the first stage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from config.errors import ConfigurationError, SluiceError
 from service.release.checks import architecture, budgets, data, gates, publishing, terms
@@ -20,21 +20,21 @@ def problems(graph: Graph, prospect: Prospect) -> tuple[Problem, ...]:
     for stage in graph.stages:
         for check in stage.checks:
             attached.setdefault(check, stage.name)
-    return tuple(
-        Problem(stage=stage, check=check.name, sentence=str(sentence), fatal=not isinstance(sentence, Remark))
-        for check, stage in attached.items()
-        for sentence in _said(check, prospect)
-    )
+    return tuple(problem for check, stage in attached.items() for problem in _found(stage, check, prospect))
 
 
-def refuse(found: tuple[Problem, ...]) -> None:
-    """Raise ConfigurationError with everything that is wrong, in one paragraph; remarks alone refuse nothing."""
-    if fatal := list(dict.fromkeys(problem.sentence for problem in found if problem.fatal)):
-        raise ConfigurationError(" ".join(fatal))
+def refuse(found: Iterable[Problem]) -> None:
+    """Raise everything that is wrong as one error, ConfigurationError unless all of it is of another kind; remarks alone refuse nothing."""
+    fatal = [problem for problem in found if problem.fatal]
+    if fatal:
+        kinds = {problem.raised for problem in fatal}
+        kind = kinds.pop() if len(kinds) == 1 else ConfigurationError
+        raise kind(" ".join(dict.fromkeys(problem.sentence for problem in fatal)))
 
 
-def _said(check: Check, prospect: Prospect) -> Iterator[str]:
+def _found(stage: str, check: Check, prospect: Prospect) -> Iterator[Problem]:
     try:
-        yield from check.look(prospect)
+        for sentence in check.look(prospect):
+            yield Problem(stage=stage, check=check.name, sentence=str(sentence), fatal=not isinstance(sentence, Remark))
     except SluiceError as error:
-        yield str(error)
+        yield Problem(stage=stage, check=check.name, sentence=str(error), raised=type(error))

@@ -1,11 +1,11 @@
 """Check: the converter of llama.cpp knows the model's architecture, as far as config.json alone tells; it says nothing where that is not sure."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from config.errors import ToolError
+from config.errors import ToolError, UpstreamError
 from engines import toolchain
 from service.release.graph import Check
 
@@ -17,22 +17,25 @@ _NESTED = ("text_config", "llm_config", "lm_config", "thinker_config", "language
 _PACKED = ("awq", "bitsandbytes")  # quantizations that no architecture's conversion undoes
 
 
-def unknown(prospect: "Prospect") -> Iterator[str]:
-    """Why the release cannot be converted."""
+def unknown(prospect: "Prospect") -> Iterable[str]:
+    """Raise UpstreamError when the release cannot be converted, and say why."""
     repo, config = prospect.upstream.release.repo, prospect.config
     names = config.get("architectures")
     packing = config.get("quantization_config")
     if isinstance(packing, dict) and packing.get("quant_method") in _PACKED:
-        yield f"{repo} holds weights that are quantized already ({packing['quant_method']}). Name the repo with the 16-bit weights that it was made from."
+        raise UpstreamError(
+            f"{repo} holds weights that are quantized already ({packing['quant_method']}). Name the repo with the 16-bit weights that it was made from."
+        )
     if any(name in config for name in _NESTED):
-        return
+        return ()
     if not names:
-        yield f"config.json of {repo} does not say which architecture the model has (`architectures`). Ask its owner to complete it."
-    elif isinstance(names, list) and (known := _known()) and str(names[0]) not in known:
-        yield (
+        raise UpstreamError(f"config.json of {repo} does not say which architecture the model has (`architectures`). Ask its owner to complete it.")
+    if isinstance(names, list) and (known := _known()) and str(names[0]) not in known:
+        raise UpstreamError(
             f"{repo} has the architecture {str(names[0])[:100]}, which the converter of llama.cpp ({toolchain.version()}) does not know. "
             "No GGUF can be made of it until llama.cpp supports it: wait for a version that does and raise the pinned one."
         )
+    return ()
 
 
 @cache

@@ -1,10 +1,10 @@
 """Checks: there is a token that may publish, and every repo to publish to will take what is published. Nothing is written to the Hub."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from config.errors import SluiceError
-from config.words import Kind
+from config.errors import PublishConflict
+from config.words import Kind, Variant
 from publishers import hub
 from publishers.account import publishing_namespace
 from service.release.graph import Check
@@ -19,21 +19,26 @@ def unable(prospect: "Prospect") -> Iterable[str]:
     return ()
 
 
-def taken(prospect: "Prospect") -> Iterator[str]:
-    """What is wrong with the repos to publish to. Raises ConfigurationError when the Hub would not accept a name."""
+def taken(prospect: "Prospect") -> Iterable[str]:
+    """Raise PublishConflict that says what is wrong with the repos to publish to, and ConfigurationError when the Hub would not accept a name."""
     if not prospect.namespace:
-        return  # the check of the token says why
+        return ()  # the check of the token says why
+    if told := [sentence for repo, variants in prospect.targets.items() if (sentence := _fault(prospect, repo, variants))]:
+        raise PublishConflict(" ".join(told))
+    return ()
+
+
+def _fault(prospect: "Prospect", repo: str, variants: Iterable[Variant]) -> str | None:
+    """Why a repo will not take what is published."""
     upstream, private = prospect.upstream.release.repo, prospect.settings.private or prospect.upstream.private
-    for repo, variants in prospect.targets.items():
-        if repo.lower() == upstream.lower():
-            kinds = {variant.kind for variant in variants}
-            instead = ", or set `sixteen_bit: false` in the recipe" if Kind.SIXTEEN_BIT in kinds else ""
-            yield f"{repo} is the upstream itself, and nothing may be published over it. Set `namespace` in the settings to another account{instead}."
-            continue
-        try:
-            hub.check_target(prospect.api, repo, upstream=upstream, private=private, previously=prospect.published(repo))
-        except SluiceError as error:
-            yield str(error)
+    if repo.lower() == upstream.lower():
+        instead = ", or set `sixteen_bit: false` in the recipe" if any(variant.kind is Kind.SIXTEEN_BIT for variant in variants) else ""
+        return f"{repo} is the upstream itself, and nothing may be published over it. Set `namespace` in the settings to another account{instead}."
+    try:
+        hub.check_target(prospect.api, repo, upstream=upstream, private=private, previously=prospect.published(repo))
+    except PublishConflict as error:
+        return str(error)
+    return None
 
 
 TOKEN = Check(name="publishing token", look=unable)

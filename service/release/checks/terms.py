@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from config.errors import UpstreamError
 from service.release.checks.problem import Remark
 from service.release.graph import Check
 
@@ -11,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def unfit(prospect: "Prospect") -> Iterator[str]:
-    """What speaks against publishing the release."""
+    """What is worth knowing before the release is published. Raises UpstreamError when it may not be."""
     upstream = prospect.upstream
-    if upstream.gated:
-        # its owner chose who may have it; publishing it to everyone is a person's decision
-        yield f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list."
     if upstream.license is None:
         yield Remark(f"{upstream.release.repo} states no licence. Ask its owner under which terms it may be published again.")
+    if upstream.gated:
+        # its owner chose who may have it; publishing it to everyone is a person's decision
+        raise UpstreamError(f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list.")
 
 
 CHECK = Check(name="terms", look=unfit)

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,11 +23,13 @@ SECRET = "the Hub's secrét"
 HOOK = "/webhooks/huggingface"
 CONTENT = {"event": {"action": "update", "scope": "repo.content"}, "repo": {"type": "model", "name": "upstream/model", "headSha": "f" * 40}}
 
+RECIPE = str(Path(__file__).parents[3] / "demo" / "recipe.yaml")
+
 SETTINGS = Settings(
     hub_endpoint="http://127.0.0.1:1",
     namespace="ours",
     webhook_secret=SecretStr(SECRET),
-    watch=(Watched(repo="upstream/model"), Watched(repo="upstream/other")),
+    watch=(Watched(repo="upstream/model", recipe=RECIPE), Watched(repo="upstream/other", recipe=RECIPE)),
 )
 
 
@@ -58,7 +61,7 @@ def code(response: Any) -> str:
 def test_health_needs_no_token(client: TestClient) -> None:
     response = client.get("/api/v1/health")
     assert response.status_code == 200
-    assert response.json() | {"version": ""} == {"status": "ok", "database": True, "version": ""}
+    assert response.json() | {"version": ""} == {"status": "ok", "database": True, "watch": [], "version": ""}
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
 
@@ -67,6 +70,21 @@ def test_health_fails_with_the_database(client: TestClient, file_store: Store, m
     monkeypatch.setattr(file_store, "healthy", lambda: False)
     response = client.get("/api/v1/health")
     assert (response.status_code, response.json()["status"]) == (503, "failing")
+
+
+def test_health_fails_with_a_watched_recipe(file_store: Store, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(Path(RECIPE).read_text().replace("data/", f"{Path(RECIPE).parent}/data/"))
+    settings = SETTINGS.with_(watch=(Watched(repo="upstream/model", recipe=str(recipe)),))
+    with TestClient(create_app(file_store, settings)) as client:
+        assert client.get("/api/v1/health").status_code == 200
+        recipe.write_text(recipe.read_text().replace("kld.mean", "kld.meen"))
+        response = client.get("/api/v1/health")
+        assert (response.status_code, response.json()["status"], response.json()["database"]) == (503, "failing", True)
+        error = "Gate divergence is on kld.meen, which nothing in this recipe measures. Did you mean kld.mean?"
+        assert response.json()["watch"] == [{"repo": "upstream/model", "recipe": str(recipe), "error": error}]
+        recipe.unlink()
+        assert client.get("/api/v1/health").json()["watch"][0]["error"] == "own.yaml does not exist. Create it, or name another file."
 
 
 def test_the_api_documents_itself(client: TestClient) -> None:

@@ -7,7 +7,7 @@ from config.settings import Settings, Watched
 from service.daemon import hints
 from service.daemon.hints import ATTEMPTS, take_hints
 from service.hubclient import connect
-from service.release.intake import queue_release
+from service.release.intake import ReleaseRequest, queue_release
 from service.store import Store
 from tests.service.conftest import Upstream
 
@@ -132,8 +132,8 @@ def test_a_request_that_cannot_be_met_is_explained(file_store: Store, upstream: 
         ({"recipe": "nosuch"}, ConfigurationError),
     ):
         with pytest.raises(error):
-            queue_release(file_store, settings, connect(settings), **{**wanted, **changes})
+            queue_release(file_store, settings, connect(settings), ReleaseRequest(**{**wanted, **changes}))
     for wrong in (settings.with_(hub_token=None), settings.with_(hub_endpoint="http://127.0.0.1:1")):
         with pytest.raises(HubError):
-            queue_release(file_store, wrong, connect(wrong), **wanted)
+            queue_release(file_store, wrong, connect(wrong), ReleaseRequest(**wanted))
     assert file_store.runs() == ()

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from config.errors import ConfigurationError, SluiceError
-from config.settings import Settings
+from config.settings import Settings, Watched
 from service.api.tokens import create_token
-from service.daemon.serve import Worker, front
+from service.daemon.serve import Worker, front, serve
 from service.store import Published, RunRecord, Store, open_store
 from service.store.lease import kept_lease
 from tests.service.conftest import Upstream
@@ -205,6 +205,18 @@ def test_a_killed_daemon_goes_on_when_it_is_started_again(tmp_path: Path) -> Non
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
     store.close()
+
+
+def test_a_watch_list_with_broken_recipes_is_refused(upstream: Upstream, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text((tmp_path / "small.yaml").read_text().replace("kld.mean", "kld.meen"))
+    watch = (*upstream.settings.watch, Watched(repo="upstream/a", recipe=str(broken)), Watched(repo="upstream/b", recipe="nonesuch"))
+    with pytest.raises(ConfigurationError) as refused:
+        serve(upstream.settings.with_(watch=watch), Executor())
+    said = str(refused.value)
+    assert f"upstream/a (recipe {broken}): Gate close is on kld.meen" in said
+    assert "upstream/b (recipe nonesuch): There is no recipe named 'nonesuch'" in said
+    assert "upstream/model" not in said
 
 
 def test_an_address_in_use_is_explained(file_store: Store) -> None:

@@ -287,17 +287,17 @@ def test_layers_outside_of_blocks_are_named_without_numbers() -> None:
 def test_a_dry_run_takes_a_planned_mix_for_as_large_as_its_budget(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("x", encoding="utf-8")
     path = tmp_path / "recipe.yaml"
-    entries = "[UD-Q4_K_XL, {tag: a, bytes: 7}, {tag: b, bpw: 4}, {tag: c, fit: {memory: 100}}, {tag: d, bytes: 9GB}]"
+    entries = "[UD-Q4_K_XL, {tag: a, bytes: 700kB}, {tag: b, bpw: 4}, {tag: c, fit: {memory: 600kB}}, {tag: d, bytes: 9GB}]"
     path.write_text(RECIPE.replace("gguf: [Q4_0]", f"dynamic: {entries}"), encoding="utf-8")
     variants = load_recipe(str(path)).variants
     weights = 1_600_000
     sizes = {tag: size_of(Variant(tag=tag, kind=Kind.GGUF), weights, {}, entry).bytes for tag, entry in variants.planned.items()}
-    assert sizes == {"UD-Q4_K_XL": round(weights * STOCK_BITS["Q4_K_M"] / 16), "a": 7, "b": 400_000, "c": 100, "d": weights}
-    four_bit = "[dynamic-bnb-4bit, {tag: a-bnb-4bit, bytes: 7}, {tag: b-bnb-4bit, bpw: 8}, {tag: c-bnb-4bit, above: 3}]"
+    assert sizes == {"UD-Q4_K_XL": round(weights * STOCK_BITS["Q4_K_M"] / 16), "a": 700_000, "b": 400_000, "c": 600_000, "d": weights}
+    four_bit = "[dynamic-bnb-4bit, {tag: a-bnb-4bit, bytes: 700kB}, {tag: b-bnb-4bit, bpw: 8}, {tag: c-bnb-4bit, above: 3}]"
     path.write_text(RECIPE.replace("gguf: [Q4_0]", f"dynamic_bnb_4bit: {four_bit}"), encoding="utf-8")
     planned = load_recipe(str(path)).variants.planned
     sizes = [size_of(Variant(tag=tag, kind=Kind.BNB_4BIT), weights, {}, entry).bytes for tag, entry in planned.items()]
-    assert sizes == [round(weights * NF4_BITS * 1.1 / 16), 7, 800_000, weights]
+    assert sizes == [round(weights * NF4_BITS * 1.1 / 16), 700_000, 800_000, weights]
     built = size_of(Variant(tag="a", kind=Kind.GGUF), weights, {"a": 5}, variants.planned["a"])
     assert (built.bytes, built.exact) == (5, True)
 

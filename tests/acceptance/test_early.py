@@ -1,0 +1,157 @@
+"""What is wrong is said in the first minute, by one paragraph and an exit code, and nothing of the release is downloaded."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from hub.tokens import create_token
+from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, ROOT, UPSTREAM, Hub, environment, sluice, wait_until
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 60.0  # a loaded machine takes long to start a program; the first stage of a run would take longer
+MODEL = ROOT / "demo" / "model"
+TEXT = ROOT / "demo" / "data" / "calibration_questions.txt"
+TARGET = f"{NAMESPACE}/tiny-chat-GGUF"
+
+each_way = pytest.mark.parametrize("way", [("--dry-run",), ("--json",)], ids=["dry-run", "run"])
+
+
+def refused(home: Path, *arguments: str | Path, words: tuple[str, ...], **extra: str) -> None:
+    """The command ends soon, with one paragraph that holds these words and an exit code that says so, and leaves no stage behind."""
+    started = time.monotonic()
+    done = sluice(*arguments, timeout=SECONDS, SLUICE_HOME=str(home), **extra)
+    said = " ".join((done.stderr + done.stdout).split())
+    assert done.returncode in (1, 2), said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+    assert time.monotonic() - started < SECONDS
+    assert not list((home / "stages").glob("*"))
+    assert not list((home / "working").glob("*"))
+
+
+def own_recipe(folder: Path, old: str = "", new: str = "", **changes: object) -> Path:
+    """The small recipe in a file of its own, with some text and some parts replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = RECIPE.read_text(encoding="utf-8").replace("../../demo", str(ROOT / "demo"))
+    assert old in text
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(text.replace(old, new)) | changes), encoding="utf-8")
+    return path
+
+
+def settings(hub: Hub, home: Path, **extra: str) -> dict[str, str]:
+    found = hub.environment(home, **extra)
+    del found["SLUICE_HOME"]
+    return found
+
+
+@each_way
+def test_a_mistyped_gate(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
+    recipe = own_recipe(tmp_path, "kld.mean", "kld.meen")
+    words = ("Gate divergence is on kld.meen", "Did you mean kld.mean?")
+    refused(tmp_path / "home", "run", UPSTREAM, "--recipe", recipe, *way, words=words, **settings(hub, tmp_path))
+
+
+@each_way
+def test_an_impossible_budget(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
+    recipe = own_recipe(tmp_path, variants={"sixteen_bit": False, "gguf": ["Q4_K_M"], "dynamic": [{"tag": "tight", "bytes": "600kB"}]})
+    words = ("The variant tight cannot be built", "716.80 kB", "IQ1_S")
+    refused(tmp_path / "home", "run", UPSTREAM, "--recipe", recipe, *way, words=words, **settings(hub, tmp_path))
+
+
+@each_way
+def test_a_missing_token(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
+    found = settings(hub, tmp_path)
+    del found["SLUICE_HUB_TOKEN"]
+    refused(tmp_path / "home", "run", UPSTREAM, "--recipe", RECIPE, *way, words=("There is no token to publish with",), **found)
+
+
+@each_way
+def test_a_token_that_may_only_read(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
+    token = create_token(hub.root, user="publisher", scope="read", orgs=[NAMESPACE])
+    found = settings(hub, tmp_path, SLUICE_HUB_TOKEN=token)
+    refused(tmp_path / "home", "run", UPSTREAM, "--recipe", RECIPE, *way, words=("may only read",), **found)
+
+
+@each_way
+def test_a_target_that_holds_a_stranger_s_files(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
+    hub.publisher.create_repo(TARGET)
+    hub.publisher.upload_file(path_or_fileobj=b"mine", path_in_repo="model.gguf", repo_id=TARGET)
+    before = hub.commits(TARGET)
+    refused(tmp_path / "home", "run", UPSTREAM, "--recipe", RECIPE, *way, words=(TARGET, "model.gguf"), **settings(hub, tmp_path))
+    assert hub.commits(TARGET) == before
+
+
+@each_way
+def test_several_faults_are_told_together(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
+    recipe = own_recipe(tmp_path, "kld.mean", "kld.meen")
+    found = settings(hub, tmp_path)
+    del found["SLUICE_HUB_TOKEN"]
+    refused(tmp_path / "home", "run", UPSTREAM, "--recipe", recipe, *way, words=("kld.meen", "There is no token"), **found)
+
+
+@pytest.mark.parametrize("command", ["plan", "quantize"])
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [("4.6", ("4.6 means 4 bytes; write 4.6GB",)), ("600kB", ("716.80 kB", "IQ1_S"))],
+)
+def test_a_size_that_cannot_be_meant(tmp_path: Path, command: str, size: str, words: tuple[str, ...]) -> None:
+    out = ("--out", tmp_path / "out.gguf") if command == "quantize" else ()
+    refused(tmp_path / "home", command, MODEL, "--text", TEXT, "--bytes", size, *out, words=words)
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_an_impossible_budget_for_a_repo_downloads_no_weights(hub: Hub, tmp_path: Path) -> None:
+    refused(tmp_path / "home", "plan", UPSTREAM, "--text", TEXT, "--bpw", "1.5", words=("1.56 bits per weight",), **settings(hub, tmp_path))
+
+
+def watching(folder: Path, hub: Hub, **recipes: str | Path) -> Path:
+    """A settings file that watches a repo with each of these recipes."""
+    path = folder / "sluice.yaml"
+    entries = [{"repo": f"upstream/{name}", "recipe": str(recipe)} for name, recipe in recipes.items()]
+    path.write_text(yaml.safe_dump({"watch": entries, "hub_endpoint": hub.url, "api_port": 0, "home": str(folder / "home")}), encoding="utf-8")
+    return path
+
+
+def test_the_daemon_does_not_start_with_broken_recipes(hub: Hub, tmp_path: Path) -> None:
+    mistyped = own_recipe(tmp_path, "kld.mean", "kld.meen")
+    config = watching(tmp_path, hub, mistyped=mistyped, unknown="nonesuch", gone=tmp_path / "gone.yaml", sound=RECIPE)
+    words = (f"upstream/mistyped (recipe {mistyped}): Gate divergence is on kld.meen", "upstream/unknown", "nonesuch", "upstream/gone", "gone.yaml")
+    refused(tmp_path / "home", "--config", config, "serve", words=words, SLUICE_HUB_TOKEN=hub.publisher_token, SLUICE_NAMESPACE=NAMESPACE)
+    done = sluice("--config", config, "serve", timeout=SECONDS)
+    assert done.returncode == 2
+    assert "upstream/sound" not in done.stderr
+
+
+def test_the_health_tells_that_a_watched_recipe_broke(hub: Hub, tmp_path: Path) -> None:
+    recipe = own_recipe(tmp_path / "recipes")
+    config = watching(tmp_path, hub, nothing=recipe)
+    with subprocess.Popen([PROGRAMS / "sluice", "--config", config, "serve"], env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            url = f"{line.split()[-1]}/api/v1/health"
+            assert httpx.get(url).json()["watch"] == []
+            own_recipe(tmp_path / "recipes", "kld.mean", "kld.meen")
+            found = wait_until(lambda: (answer := httpx.get(url)).status_code == 503 and answer.json(), seconds=10, what="a failing health")
+            assert found["status"] == "failing"
+            (entry,) = found["watch"]
+            assert (entry["repo"], entry["recipe"]) == ("upstream/nothing", str(recipe))
+            assert "kld.meen" in entry["error"]
+            own_recipe(tmp_path / "recipes")
+            wait_until(lambda: httpx.get(url).status_code == 200, seconds=10, what="a sound health")
+        finally:
+            process.terminate()
+
+
+def test_a_sound_run_is_planned_without_a_word(hub: Hub, tmp_path: Path) -> None:
+    done = sluice("run", UPSTREAM, "--recipe", RECIPE, "--dry-run", "--json", **hub.environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["recipe"] == "small"

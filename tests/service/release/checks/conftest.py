@@ -1,0 +1,56 @@
+"""Prospects of the bundled model, and of what an embedded Hub holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from builders.snapshot import Upstream
+from builders.weights import read_header, weight_files
+from config.recipe import Recipe
+from config.settings import Settings
+from config.words import Release
+from service.release.prospect import Prospect
+
+ROOT = Path(__file__).parents[4]
+DATA = ROOT / "demo" / "data"
+RECIPE = {
+    "name": "small",
+    "variants": {"gguf": ["Q4_0"]},
+    "calibration": {"plain": [DATA / "calibration_questions.txt"]},
+    "evaluation": {
+        "divergence": {"plain": [DATA / "evaluation_questions.txt"]},
+        "mmlu": {"data": DATA / "tiny_mmlu"},
+        "generation": {"prompts": ["Hello"]},
+    },
+    "gates": [{"name": "close", "measure": "kld.mean", "at_most": 0.1}],
+}
+
+
+@pytest.fixture
+def recipe() -> Callable[..., Recipe]:
+    """A sound recipe with some parts replaced."""
+    return lambda **parts: Recipe.model_validate({**RECIPE, **parts})
+
+
+@pytest.fixture
+def prospect(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Prospect]:
+    """What would be known of a model in a folder, the bundled one by default, with some of it replaced."""
+
+    def make(model: str = "demo/model", **changes: object) -> Prospect:
+        folder = ROOT / model
+        known = {
+            "settings": Settings(home=tmp_path),
+            "api": HfApi(endpoint="http://127.0.0.1:1", token=False),
+            "recipe": recipe(),
+            "upstream": Upstream(release=Release(repo="upstream/model", sha="1" * 40), private=False, gated=False, license="mit"),
+            "sizes": {path.name: path.stat().st_size for path in weight_files(folder)},
+            "shapes": {tensor.name: tensor.shape for path in weight_files(folder) for tensor in read_header(path)},
+            "config": json.loads((folder / "config.json").read_bytes()),
+            "namespace": "ours",
+        }
+        return Prospect(**{**known, **changes})
+
+    return make

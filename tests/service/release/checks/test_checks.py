@@ -1,0 +1,86 @@
+"""Terms, architecture and room, and how the checks of a graph are run together."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from config.errors import ConfigurationError, HubError, UpstreamError
+from service.release import checks
+from service.release.checks import Remark, architecture, terms
+from service.release.checks.room import room
+from service.release.graph import Check, Phase, Stage, graph_of
+from service.release.prospect import Prospect
+
+MakeProspect = Callable[..., Prospect]
+
+
+def test_a_gated_release_is_refused_and_one_without_a_licence_remarked(prospect: MakeProspect) -> None:
+    known = prospect()
+    assert list(terms.unfit(known)) == []
+    said = terms.unfit(replace(known, upstream=replace(known.upstream, gated=True, license=None)))
+    unstated = next(said)
+    assert "states no licence" in unstated
+    assert isinstance(unstated, Remark)
+    with pytest.raises(UpstreamError, match="is gated"):
+        next(said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"architectures": ["Qwen3ForCausalLM"]}, None),
+        ({"architectures": ["StrangeForCausalLM"]}, "has the architecture StrangeForCausalLM, which the converter"),
+        ({"architectures": None}, "does not say which architecture"),
+        ({"architectures": []}, "does not say which architecture"),
+        ({"architectures": None, "text_config": {"architectures": ["LlamaForCausalLM"]}}, None),
+        ({"architectures": ["StrangeForConditionalGeneration"], "text_config": {"architectures": ["LlamaForCausalLM"]}}, None),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized already"),
+        ({"quantization_config": {"quant_method": "fp8"}}, None),
+    ],
+)
+def test_architectures(prospect: MakeProspect, changes: dict[str, object], words: str | None) -> None:
+    known = prospect()
+    with pytest.raises(UpstreamError, match=words) if words else nullcontext():
+        assert list(architecture.unknown(replace(known, config={**known.config, **changes}))) == []
+
+
+def test_room(tmp_path: Path) -> None:
+    enough = {"disk": 10**9, "free": 10**9, "home": tmp_path, "memory": 2**30, "total": 2**30}
+    assert list(room(**enough)) == []
+    (disk,) = room(**{**enough, "free": 10**8})
+    assert "needs about 1.00 GB of disk" in disk
+    assert "0.10 GB free: the disk is too small" in disk
+    (memory,) = room(**{**enough, "total": 2**29})
+    assert "needs about 1.0 GiB of memory at its peak, and a stage may have 0.5 GiB" in memory
+
+
+def test_each_check_runs_once_and_is_told_under_the_first_stage_that_has_it(prospect: MakeProspect) -> None:
+    asked = []
+
+    def look(known: Prospect) -> Iterator[str]:
+        asked.append(known)
+        yield "This is wrong."
+        yield Remark("This is odd.")
+
+    def fail(known: Prospect) -> Iterator[str]:
+        raise HubError("The Hub is down.")
+
+    twice, broken = Check(name="twice", look=look), Check(name="broken", look=fail)
+    stages = [Stage(name=name, phase=Phase.BUILD, does="", work=lambda work: None, checks=(twice,)) for name in "ab"]
+    graph = graph_of([*stages, Stage(name="c", phase=Phase.PUBLISH, does="", work=lambda work: None, checks=(broken, twice))])
+    found = checks.problems(graph, prospect())
+    assert len(asked) == 1
+    assert [(item.stage, item.check, item.sentence, item.fatal) for item in found] == [
+        ("a", "twice", "This is wrong.", True),
+        ("a", "twice", "This is odd.", False),
+        ("c", "broken", "The Hub is down.", True),
+    ]
+    with pytest.raises(ConfigurationError, match=r"^This is wrong\. The Hub is down\.$"):
+        checks.refuse(found)
+    checks.refuse(found[1:2])
+    with pytest.raises(HubError, match=r"^The Hub is down\.$"):
+        checks.refuse(found[2:])
