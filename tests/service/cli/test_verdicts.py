@@ -26,7 +26,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
     )
     verdict = Verdict(tag="IQ1_S", outcome=Outcome.FAILED, reasons=(REASON,), results=(result,))
     variant = Variant(tag="IQ1_S", kind=Kind.GGUF)
-    opened.record_variant(queue_run(opened).id, VariantRecord(variant=variant, file=None, bytes=1, bpw=2.0, measurements=(), verdict=verdict), position=0)
+    run = queue_run(opened).id
+    opened.record_variant(run, VariantRecord(variant=variant, file=None, bytes=1, bpw=2.0, measurements=(), verdict=verdict), position=0)
+    opened.lease("worker", seconds=60)
+    opened.finish(run, state="blocked")
     yield opened
     opened.close()
 
