@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from rich.cells import cell_len
@@ -61,19 +61,25 @@ def _lines(console: Console, seconds: float) -> Iterator[Watch]:
 @contextmanager
 def _bars(console: Console) -> Iterator[Watch]:
     screen = Screen(console)
-
-    def tick() -> bool:
-        screen.refresh()
-        return True
-
-    with screen.live:
-        try:
-            with repeated(tick, seconds=REFRESH, name="progress"):
-                yield screen.watch
-        finally:
+    with _while_there_is_a_terminal():
+        screen.live.start()
+    try:
+        with repeated(screen.refresh, seconds=REFRESH, name="progress"):
+            yield screen.watch
+    finally:
+        with _while_there_is_a_terminal():
             screen.refresh()
+            screen.live.stop()
     if screen.watch.board.finished:
-        console.print(screen.watch.board.overall(datetime.now(UTC)))
+        with _while_there_is_a_terminal():
+            console.print(screen.watch.board.overall(datetime.now(UTC)))
+
+
+@contextmanager
+def _while_there_is_a_terminal() -> Iterator[None]:
+    """When it is gone, as after SIGHUP or under nohup, there is nobody to show anything to; the work goes on, or is ended in order."""
+    with suppress(OSError):
+        yield
 
 
 class Screen:
@@ -87,12 +93,13 @@ class Screen:
         self._frame = 0
         self.live = Live(console=console, auto_refresh=False, transient=True, get_renderable=self._picture)
 
-    def refresh(self) -> None:
-        """Draw the picture anew."""
-        with self._lock:
+    def refresh(self) -> bool:
+        """Draw the picture anew; always True, to be repeated."""
+        with self._lock, _while_there_is_a_terminal():
             self._frame += 1
             self._gather()
             self.live.refresh()
+        return True
 
     def _print(self, head: str, words: str) -> None:
         start = Text.from_markup(f"{head}  ")
@@ -100,7 +107,7 @@ class Screen:
         lines = Text.from_markup(words).wrap(self._console, room)
         for line in lines:
             line.rstrip()
-        with self._lock:
+        with self._lock, _while_there_is_a_terminal():
             self._gather()
             self._console.print(start + Text(f"\n{' ' * start.cell_len}").join(lines))
             self.live.refresh()

@@ -1,3 +1,4 @@
+import errno
 import io
 import threading
 import time
@@ -164,6 +165,25 @@ def test_a_long_line_of_a_finished_stage_is_broken_below_its_words() -> None:
     with progress(terminal.console()) as listener:
         listener(done("gates [Q2_K]", state="failed", seconds=0.0, message="kld.mean is 0.43, at most 0.15 is allowed."))
     assert terminal.shown() == ["✗            gates [Q2_K]  kld.mean is", "             0.43, at most 0.15 is", "             allowed."]
+
+
+class Gone(Emulated):
+    """A terminal that somebody closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_work_goes_on_when_its_terminal_is_gone() -> None:
+    with progress(Gone(80).console()) as listener:
+        listener(started("fix"))
+        time.sleep(0.3)
+        listener(done("fix"))
+    assert listener.board.finished == 1
+    with pytest.raises(KeyboardInterrupt, match="^fix after 0 s$"), progress(Gone(80).console()) as listener:
+        tell_and_interrupt(listener, started("fix"))
+    with pytest.raises(OSError, match="disk"), progress(Gone(80).console()):
+        raise OSError("a disk's error is not the terminal's")
 
 
 def test_a_dumb_terminal_gets_lines() -> None:
