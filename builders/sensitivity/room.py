@@ -15,15 +15,16 @@ So the largest model is the one for which what comes before the errors, and one 
 import math
 import resource
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
-from transformers import PreTrainedModel
 
 from builders.sensitivity.table import TYPES
 from config.errors import UnsupportedModel
-from engines import streaming
+
+if TYPE_CHECKING:  # the service, which reckons with these formulas, does without torch
+    import torch
+    from transformers import PreTrainedModel
 
 DELTA = 4  # bytes of one value of an error
 ACTIVATIONS = 6  # values kept for each token, layer, and hidden or feed-forward unit
@@ -57,8 +58,10 @@ class Room:
     free: int  # bytes for errors
 
 
-def shape(network: PreTrainedModel, stored: torch.dtype) -> Shape:
+def shape(network: "PreTrainedModel", stored: "torch.dtype") -> Shape:
     """Of a network, which may be on the meta device, with weights that are stored in a dtype."""
+    from engines import streaming  # torch
+
     about: Any = network.config.get_text_config()
     size = streaming.size(network)
     experts = int(getattr(about, "num_experts_per_tok", None) or 1)
@@ -97,14 +100,18 @@ def room(model: Shape, *, context: int, memory: int, homes: bool) -> Room:
     return min(ways, key=lambda way: math.ceil(errors / way.free) * _PASS[way.streamed])
 
 
-def device() -> torch.device:
+def device() -> "torch.device":
     """The one that there is."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def memory(on: torch.device) -> int:
+def memory(on: "torch.device") -> int:
     """Bytes that a pass may use on a device: nearly all that is free of a GPU's; half of the machine's, or of what this process is allowed."""
     if on.type == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(on)[0] * SHARE)
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     total = int(psutil.virtual_memory().total)

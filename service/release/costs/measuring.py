@@ -1,0 +1,182 @@
+"""The costs of measuring variants, judging them, and of what is published."""
+
+from collections.abc import Sequence
+
+from config.words import Kind, Variant
+from qa import mmlu
+from qa.file_checks import CHUNK
+from qa.group import BATCH, shares
+from service.machine.speed import Speed
+from service.release.costs import sizes
+from service.release.costs.engines import CACHE_COPY, NF4_SLOWER, PYTHON_MEMORY, TORCH_MEMORY, Engines
+from service.release.costs.prepare import FINITE, QUESTION_CONTEXT, configuration, engines, gguf_bytes, transferred
+from service.release.costs.texts import Asked, asked, windows
+from service.release.graph import Cost, Needs
+from service.release.measuring.groups import MOST, WORKING_BYTES, memory_for_models
+from service.release.prospect import Prospect
+
+UNDECIDED = 1 / 3  # of the variants, whose sample is doubled once where it may grow
+COMPARED = 6.5e-8  # seconds for a value that is read from both files and compared, by gguf's own Python
+ANSWERED = 2e-3  # seconds for a question, beside the model
+PLOT, FIGURE = 2.0, 0.12  # seconds for a report, and for each variant in it
+COMMIT = 0.5  # seconds for the calls that publish a repo
+SCORES = 5 * 8  # bytes kept of a scored token
+
+# ---- divergence -------------------------------------------------------------------------------------------------------------------------------
+
+
+def divergence(prospect: Prospect, speed: Speed) -> Needs:
+    """Every variant beside the 16-bit model: GGUF files in groups that memory holds, folders one by one; some of them on more text."""
+    text, context = prospect.recipe.evaluation.divergence, prospect.recipe.evaluation.context
+    first = windows(text, context)
+    grown = min(2 * first, windows(text, context, text.most)) - first
+    variants = (*prospect.recipe.variants.listed(), *prospect.recipe.variants.yardsticks)
+    passes = [_diverged(prospect, speed, variants, first)]
+    if grown * 2 >= first:
+        some = variants[: round(UNDECIDED * len(variants))]
+        passes.append(_diverged(prospect, speed, some, grown))
+    return Needs(seconds=sum(part.seconds for part in passes), memory=max(part.memory for part in passes), disk=sum(part.disk for part in passes))
+
+
+def _diverged(prospect: Prospect, speed: Speed, variants: Sequence[Variant], count: int) -> Needs:
+    at, context = engines(prospect, speed), prospect.recipe.evaluation.context
+    tokens, rows = count * context, count * (context // 2)
+    seconds, memory, kept = 0.0, 0, 0
+    for group in grouped(prospect, at, variants):
+        kept += len(group)
+        workers, each = shares(speed.threads, len(group))
+        sixteen = [16.0, *(sizes.bits(prospect, variant) for variant in group)]
+        threads = at.model.threads(each)
+        evaluating = sum(at.decode(tokens, rows, batch=BATCH, sixteen=bits > 12, threads=threads) for bits in sixteen)
+        weights = at.model.weights + sum(sizes.weight(prospect, variant) for variant in group)
+        seconds += at.start + len(sixteen) * at.vocabulary + weights / 4e9 + (evaluating + at.compared(rows, len(group))) / workers
+        logits = 2 * 3 * at.logits(context // 2)
+        memory = max(memory, PYTHON_MEMORY + sum(at.opened(at.model.parameters * bits / 8, context=context, batch=BATCH) for bits in sixteen) + logits)
+    for variant in variants:
+        if variant.kind is not Kind.GGUF:
+            kept += 1
+            own = Needs() if variant.kind is Kind.SIXTEEN_BIT else Needs(seconds=at.load, memory=at.model.parameters)
+            passes = 2 * at.forward(tokens, rows, passes=count) * (1 if variant.kind is Kind.SIXTEEN_BIT else (1 + NF4_SLOWER) / 2)
+            together = max(1.0, min(2.0, speed.threads / at.threads))
+            seconds += at.torch + at.load + own.seconds + passes / together + at.compared(rows, 1, difference=True) / min(2, speed.threads)
+            memory = max(memory, at.whole + own.memory + 6 * at.logits(context // 2))
+    return Needs(seconds=seconds, memory=memory, disk=kept * rows * SCORES)
+
+
+def grouped(prospect: Prospect, at: Engines, variants: Sequence[Variant]) -> list[list[Variant]]:
+    """The GGUF variants that are measured beside one pass of the 16-bit model, as `service.release.measuring.groups` puts them together."""
+    groups: list[list[Variant]] = []
+    whole = memory_for_models(prospect.settings) - at.model.weights - WORKING_BYTES
+    free = 0
+    for variant in variants:
+        if variant.kind is Kind.GGUF:
+            needed = sizes.weight(prospect, variant) + WORKING_BYTES
+            if not groups or len(groups[-1]) == MOST or needed > free:
+                groups.append([])
+                free = whole
+            groups[-1].append(variant)
+            free -= needed
+    return groups
+
+
+# ---- questions --------------------------------------------------------------------------------------------------------------------------------
+
+
+def answering(prospect: Prospect, speed: Speed, *, kind: Kind, bits: float, more: bool = False) -> Needs:
+    """One model's answers to the first sample of questions, or to what doubling it adds: what the prompts of a subject share is evaluated once."""
+    at, sample = engines(prospect, speed), asked(prospect.recipe.evaluation.mmlu)[more]
+    if kind is not Kind.GGUF:
+        slower = NF4_SLOWER if kind is Kind.BNB_4BIT else 1.0
+        seconds = at.torch + at.load + slower * _in_transformers(at, sample) + at.python(ANSWERED * sample.questions)
+        return Needs(seconds=seconds, memory=at.whole + 2 * 4 * at.model.keys * at.model.depth * 1024)
+    seconds = at.start + 2 * at.vocabulary + at.model.parameters * bits / 8 / 4e9 + at.python(ANSWERED / 4 * sample.questions)
+    if prospect.recipe.evaluation.mmlu.form != "hendrycks":
+        seconds += at.server
+    # suffixes go in together, as many as a batch holds; one row of logits each
+    seconds += at.decode(sample.prefix + sample.suffix, sample.questions, batch=256, sixteen=bits > 12)
+    return Needs(seconds=seconds, memory=PYTHON_MEMORY + at.opened(at.model.parameters * bits / 8, context=QUESTION_CONTEXT, batch=512) + 40 * at.model.entries)
+
+
+def _in_transformers(at: Engines, sample: Asked) -> float:
+    """Each question by itself, on a copy of what was computed for its subject."""
+    beginnings = at.forward(sample.prefix, sample.subjects, passes=sample.subjects)
+    return beginnings + at.forward(sample.suffix, sample.questions, passes=sample.questions, call=CACHE_COPY)
+
+
+def questions(prospect: Prospect, speed: Speed) -> Needs:
+    """Every variant's answers; what is the 16-bit model itself has answered before. Where the sample may grow, some variants and that model are asked more."""
+    variants = [*prospect.recipe.variants.listed(), *(prospect.recipe.variants.yardsticks if _with_yardsticks(prospect) else ())]
+    alike = {Kind.SIXTEEN_BIT.value, "BF16"}
+    parts = [answering(prospect, speed, kind=item.kind, bits=sizes.bits(prospect, item)) for item in variants if item.tag not in alike]
+    if asked(prospect.recipe.evaluation.mmlu)[1].questions:
+        some = variants[: round(UNDECIDED * len(variants))]
+        kinds = dict.fromkeys(Kind.GGUF if item.kind is Kind.GGUF else Kind.SIXTEEN_BIT for item in some)
+        parts += [answering(prospect, speed, kind=kind, bits=16.0, more=True) for kind in kinds]
+        parts += [answering(prospect, speed, kind=item.kind, bits=sizes.bits(prospect, item), more=True) for item in some if item.tag not in alike]
+    disk = 130 * asked(prospect.recipe.evaluation.mmlu)[0].questions * len(parts)
+    return Needs(seconds=sum(part.seconds for part in parts), memory=max((part.memory for part in parts), default=0), disk=disk)
+
+
+def _with_yardsticks(prospect: Prospect) -> bool:
+    """Whether a gate compares answers with those of stock mixes, which are asked only then."""
+    return any(gate.relative_to == "stock" and gate.measure.partition(".")[0] in mmlu.NAMES for gate in prospect.recipe.gates)
+
+
+# ---- a variant by itself, and what is published ------------------------------------------------------------------------------------------------
+
+
+def measure(variant: Variant) -> Cost:
+    """Greedy answers, and the file against the 16-bit one."""
+
+    def cost(prospect: Prospect, speed: Speed) -> Needs:
+        at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
+        prompts, most, parameters = len(asks.prompts), asks.max_tokens, at.model.parameters
+        if variant.kind is not Kind.GGUF:
+            slower = NF4_SLOWER if variant.kind is Kind.BNB_4BIT else 1.0
+            seconds = at.torch + at.load + slower * at.answers(prompts, most, "transformers") + FINITE * parameters + at.python(5e-6 * at.model.entries)
+            return Needs(seconds=seconds, memory=at.whole)
+        sixteen = sizes.bits(prospect, variant) > 12
+        generated = at.server + 2 * at.vocabulary + at.answers(prompts, most, "llama16" if sixteen else "llama")
+        checked = 2 * at.header + at.python(COMPARED * parameters) + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
+        values = min(CHUNK, at.model.shape.largest)
+        memory = PYTHON_MEMORY + 2 * at.reader + at.model.weights + sizes.weight(prospect, variant) + 60 * values
+        return Needs(seconds=at.start + generated + checked, memory=memory)
+
+    return cost
+
+
+def judge(prospect: Prospect, speed: Speed) -> Needs:
+    """Compare figures with bounds."""
+    return Needs(seconds=0.02 * len(prospect.recipe.variants.listed()), memory=PYTHON_MEMORY)
+
+
+def contents(prospect: Prospect, speed: Speed) -> Needs:
+    """Describe what the GGUF files are made of."""
+    at = engines(prospect, speed)
+    files = sum(variant.kind is Kind.GGUF for variant in prospect.recipe.variants.listed())
+    return Needs(seconds=at.start + files * at.header if files else 0.0, memory=PYTHON_MEMORY + 2 * at.reader, disk=8000 * files * at.model.depth // 4)
+
+
+def report(prospect: Prospect, speed: Speed) -> Needs:
+    """Describe the files and make the page with its plots."""
+    at, files = engines(prospect, speed), contents(prospect, speed)
+    plots = at.start + at.python(PLOT + FIGURE * len(prospect.recipe.variants.listed()))
+    return Needs(seconds=files.seconds + plots, memory=max(files.memory, 4 * PYTHON_MEMORY), disk=files.disk + 500_000)
+
+
+def chat(prospect: Prospect, speed: Speed) -> Needs:
+    """Render a few conversations, for the card."""
+    at = engines(prospect, speed)
+    return Needs(seconds=at.torch, memory=TORCH_MEMORY)
+
+
+def publish(prospect: Prospect, speed: Speed) -> Needs:
+    """Look at the template and upload what passes: at most everything. The files are uploaded from where they lie."""
+    at = engines(prospect, speed)
+    listed = prospect.recipe.variants.listed()
+    files = [
+        gguf_bytes(at.model, sizes.bits(prospect, item)) if item.kind is Kind.GGUF else sizes.weight(prospect, item) + configuration(prospect)
+        for item in listed
+    ]
+    repos = len({item.kind if item.kind is not Kind.BNB_4BIT else item.tag for item in listed})
+    return Needs(seconds=chat(prospect, speed).seconds + COMMIT * repos + transferred(prospect, speed, sum(files)), memory=TORCH_MEMORY)

@@ -1,0 +1,165 @@
+"""The costs of getting a release, looking it over, and making what its variants are measured with."""
+
+from config.words import Kind
+from service.machine.speed import Speed
+from service.release.costs.engines import PYTHON_MEMORY, TORCH_MEMORY, Engines
+from service.release.costs.outline import SIXTEEN, Outline, outline
+from service.release.costs.texts import CONVERSATION, asked, size, tokens, windows
+from service.release.graph import Cost, Needs
+from service.release.prospect import Prospect
+
+NETWORK = 5e7  # bytes a second from a Hub that is not on this machine
+LOCAL = ("http://127.", "http://localhost", "http://[::1]")
+PARITY_WINDOWS, PARITY_CONTEXT = 8, 512  # of `qa.parity`; `qa.activations` reads as many of each file
+QUESTION_CONTEXT = 4096  # of `qa.measure`
+IMATRIX = 1.2  # times a pass: the squares of all inputs are summed up on the way
+WORDS = 5e-7  # seconds for a byte of text that is split into words and looked up in a table
+RENDERED = 1.5e-4  # seconds of a conversation in the template
+TURNS = 6  # renderings of a conversation of which every answer is found
+ENCODED = 6e-7  # seconds for a byte in transformers' tokenizer
+FINITE = 3e-9  # seconds for a value that is looked at once
+
+
+def engines(prospect: Prospect, speed: Speed) -> Engines:
+    """The release's model on this machine."""
+    return Engines(model=outline(prospect), speed=speed)
+
+
+def transferred(prospect: Prospect, speed: Speed, size: float) -> float:
+    """Seconds that so many bytes take between the Hub and this disk."""
+    rate = min(speed.disk, 2e8) if prospect.settings.hub_endpoint.startswith(LOCAL) else NETWORK
+    return size / rate + size / 1.2e9  # and their sha256
+
+
+def gguf_bytes(model: Outline, bits: float) -> int:
+    """Of a GGUF file of so many bits per weight, with its vocabulary."""
+    return round(model.parameters * bits / 8) + 16 * model.entries
+
+
+def configuration(prospect: Prospect) -> int:
+    """Bytes of everything but the weights: what each folder has a copy of."""
+    return sum(size for path, size in prospect.sizes.items() if not path.endswith((".safetensors", ".bin", ".md")))
+
+
+# ---- the release ------------------------------------------------------------------------------------------------------------------------------
+
+
+def snapshot(prospect: Prospect, speed: Speed) -> Needs:
+    """Download."""
+    size = sum(prospect.sizes.values())
+    return Needs(seconds=0.3 + transferred(prospect, speed, size), memory=PYTHON_MEMORY, disk=size)
+
+
+def overlap(prospect: Prospect, speed: Speed) -> Needs:
+    """Compare calibration and evaluation text."""
+    at = engines(prospect, speed)
+    calibration, evaluation = prospect.recipe.calibration, prospect.recipe.evaluation.divergence
+    read = size((*calibration.chat, *calibration.plain, *evaluation.chat, *evaluation.plain))
+    return Needs(seconds=at.start + at.python(WORDS * read), memory=PYTHON_MEMORY + 12 * read)
+
+
+def fix(prospect: Prospect, speed: Speed) -> Needs:
+    """Repair the configuration; weights are linked."""
+    at, copied = engines(prospect, speed), configuration(prospect)
+    return Needs(seconds=at.start + at.python(0.5 + 4e-8 * copied), memory=PYTHON_MEMORY + 10 * copied, disk=copied)
+
+
+def convert(prospect: Prospect, speed: Speed) -> Needs:
+    """Write the 16-bit GGUF, by a converter in a Python of its own that imports torch."""
+    at = engines(prospect, speed)
+    written = gguf_bytes(at.model, 8.0 * SIXTEEN)
+    seconds = at.start + at.torch + at.python(8e-6 * at.model.entries) + 6e-9 * at.model.parameters + written / speed.disk + at.header
+    largest = SIXTEEN * at.model.shape.largest
+    return Needs(seconds=seconds, memory=PYTHON_MEMORY + TORCH_MEMORY + at.reader + 3 * largest, disk=written)
+
+
+# ---- looks ------------------------------------------------------------------------------------------------------------------------------------
+
+
+def sanity(prospect: Prospect, speed: Speed) -> Needs:
+    """Let the 16-bit model answer in transformers."""
+    at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
+    seconds = at.torch + at.load + at.answers(len(asks.prompts), asks.max_tokens, "transformers")
+    return Needs(seconds=seconds, memory=at.whole)
+
+
+def metadata(prospect: Prospect, speed: Speed) -> Needs:
+    """Compare the header with the configuration."""
+    at = engines(prospect, speed)
+    return Needs(seconds=at.torch + at.header, memory=TORCH_MEMORY + at.reader)
+
+
+def parity(prospect: Prospect, speed: Speed) -> Needs:
+    """Run a few windows in both engines, at the same time."""
+    at, text = engines(prospect, speed), prospect.recipe.evaluation.divergence
+    count = min(PARITY_WINDOWS, tokens(text) // PARITY_CONTEXT)
+    all_, rows = count * PARITY_CONTEXT, count * PARITY_CONTEXT // 2
+    sides = at.forward(all_, rows, passes=count), at.decode(all_, rows, batch=512, sixteen=True)
+    together = max(1.0, min(2.0, speed.threads / at.threads))  # the threads of both share the processors
+    seconds = at.torch + at.load + at.vocabulary + max(*sides, sum(sides) / together) + at.compared(rows, 1, difference=True) / min(2, speed.threads)
+    seconds += at.python(2 * ENCODED * min(size(text.plain or text.chat), 2000 * CONVERSATION))
+    held = at.whole + at.opened(at.model.weights, context=PARITY_CONTEXT, batch=512) + 4 * at.logits(PARITY_CONTEXT // 2)
+    return Needs(seconds=seconds, memory=held)
+
+
+def activations(prospect: Prospect, speed: Speed) -> Needs:
+    """Watch every module on a few windows of each file, and look at every weight."""
+    at, text = engines(prospect, speed), prospect.recipe.evaluation.divergence
+    count = PARITY_WINDOWS * len((*text.chat, *text.plain))
+    watched = 2 * 4e-9 * count * PARITY_CONTEXT * at.model.inputs
+    seconds = at.torch + at.load + at.forward(count * PARITY_CONTEXT, count, passes=count) + watched + 4 * FINITE * at.model.parameters
+    return Needs(seconds=seconds, memory=at.whole)
+
+
+def templates(prospect: Prospect, speed: Speed) -> Needs:
+    """Render and tokenize a fixed battery in both engines."""
+    at = engines(prospect, speed)
+    memory = TORCH_MEMORY + PYTHON_MEMORY + at.opened(at.model.weights, context=256, batch=256)
+    return Needs(seconds=at.torch + at.server + at.vocabulary + at.python(0.8 + 1e-5 * at.model.entries), memory=memory)
+
+
+# ---- what variants are built and measured with -------------------------------------------------------------------------------------------------
+
+
+def imatrix(prospect: Prospect, speed: Speed) -> Needs:
+    """Tokenize all calibration text, to choose what is used of it, and run llama-imatrix, which has logits everywhere."""
+    at, text = engines(prospect, speed), prospect.recipe.calibration
+    used = windows(text, prospect.recipe.evaluation.context) * prospect.recipe.evaluation.context
+    read = size((*text.chat, *text.plain))
+    rendering = at.python(ENCODED * read + RENDERED * size(text.chat) / CONVERSATION)
+    running = IMATRIX * at.decode(used, used, batch=512, sixteen=True, threads=speed.threads) + at.compared(used / 2, 1) / speed.threads
+    seconds = at.torch + rendering + at.vocabulary + 0.2 + running + 3e-9 * used * at.model.inputs
+    held = TORCH_MEMORY + 3 * read + at.opened(at.model.weights, context=512, batch=512) + 2 * at.logits(prospect.recipe.evaluation.context)
+    return Needs(seconds=seconds, memory=held, disk=4 * at.model.inputs)
+
+
+def imatrix_check(prospect: Prospect, speed: Speed) -> Needs:
+    """Look at every entry."""
+    at = engines(prospect, speed)
+    return Needs(seconds=at.start + at.header, memory=PYTHON_MEMORY + at.reader)
+
+
+def evaluation_text(prospect: Prospect, speed: Speed) -> Needs:
+    """Cut the text into windows; each answer's place is found by rendering its conversation with and without it."""
+    at, text = engines(prospect, speed), prospect.recipe.evaluation.divergence
+    used = tokens(text, text.most)
+    rendering = at.python(used * 4 * (TURNS * ENCODED + TURNS * RENDERED / CONVERSATION))
+    return Needs(seconds=at.torch + rendering, memory=TORCH_MEMORY, disk=5 * used)
+
+
+def listed(prospect: Prospect, speed: Speed) -> Needs:
+    """Read the questions."""
+    at = engines(prospect, speed)
+    first, more = asked(prospect.recipe.evaluation.mmlu)
+    return Needs(seconds=at.start + at.python(0.1 + 2e-5 * (first.questions + more.questions)), memory=PYTHON_MEMORY)
+
+
+def reference(kind: Kind) -> Cost:
+    """The 16-bit model's answers to the first questions, in llama.cpp for GGUF variants and in transformers for the others."""
+
+    def cost(prospect: Prospect, speed: Speed) -> Needs:
+        from service.release.costs.measuring import answering
+
+        return answering(prospect, speed, kind=kind, bits=8.0 * SIXTEEN)
+
+    return cost

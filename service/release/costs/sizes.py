@@ -1,0 +1,70 @@
+"""How large the files of variants become."""
+
+from config.recipe import Dynamic, DynamicNf4
+from config.words import Kind, Variant
+from service.release.costs.outline import Outline, outline
+from service.release.prospect import Prospect
+
+# Bits per weight of llama.cpp's stock mixes for Llama 3.1 8B, from tools/quantize/README.md and llama-quantize --help: other shapes differ by some per cent.
+STOCK_BITS = {
+    "BF16": 16.0, "F16": 16.0,
+    "Q8_0": 8.5, "Q6_K": 6.56, "Q5_K_M": 5.7, "Q5_K_S": 5.57, "Q5_1": 6.04, "Q5_0": 5.57, "Q4_K_M": 4.89, "Q4_K_S": 4.67, "Q4_1": 5.11,
+    "Q4_0": 4.64, "IQ4_NL": 4.68, "IQ4_XS": 4.46, "Q3_K_L": 4.3, "Q3_K_M": 4.0, "Q3_K_S": 3.64, "IQ3_M": 3.76, "IQ3_S": 3.66, "IQ3_XS": 3.5, "IQ3_XXS": 3.25,
+    "Q2_K": 3.16, "Q2_K_S": 2.97, "IQ2_M": 2.93, "IQ2_S": 2.74, "IQ2_XS": 2.59, "IQ2_XXS": 2.38, "IQ1_M": 2.15, "IQ1_S": 2.0,
+}  # fmt: skip
+NF4_BITS = 4.5  # 4-bit weights, double-quantized block scales, 16-bit embeddings: grows as the model shrinks
+
+
+TABLE_BITS = 6.5625  # of the table of the vocabulary at the output, in mixes of fewer bits
+TABLE_SHARE = 0.065  # that it has in Llama 3.1 8B
+UNFIT = {"Q2": 4.5, "Q3": 4.5, "Q4": 5.5, "Q5": 6.0, "Q6": 8.5, "IQ": 4.5}  # bits of what stands in where rows do not fit blocks of 256, by how mixes begin
+BLOCKS_OF_32 = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "BF16", "F16")
+
+
+def nominal(prospect: Prospect, variant: Variant) -> float:
+    """Bits per weight in a model like the one that STOCK_BITS are of; of a planned variant at most its budget."""
+    entry = prospect.recipe.variants.planned.get(variant.tag)
+    if entry is not None:
+        return budget(entry, prospect.parameters)
+    if variant.kind is Kind.SIXTEEN_BIT:
+        return 16.0
+    return NF4_BITS if variant.kind is Kind.BNB_4BIT else STOCK_BITS[variant.tag]
+
+
+def bits(prospect: Prospect, variant: Variant) -> float:
+    """Bits per weight in this model, whose vocabulary may be a larger part of it, and whose rows may not fit the blocks of the mix."""
+    entry = prospect.recipe.variants.planned.get(variant.tag)
+    like = entry.like if isinstance(entry, Dynamic) else variant.tag if variant.kind is Kind.GGUF else None
+    return nominal(prospect, variant) if like is None else _stock(outline(prospect), like)
+
+
+def _stock(model: Outline, tag: str) -> float:
+    whole = STOCK_BITS[tag]
+    if whole >= TABLE_BITS or not model.parameters:
+        return whole
+    body = (whole - TABLE_SHARE * TABLE_BITS) / (1 - TABLE_SHARE)
+    unfit = max(body, UNFIT.get(tag[:2], body))
+    table = 8.5 if model.hidden % 256 and tag not in BLOCKS_OF_32 else TABLE_BITS
+    total = 0.0
+    for tensor in model.tensors[:-1]:
+        fits = tensor.columns % 256 == 0 or tag in BLOCKS_OF_32
+        total += tensor.parameters * (body if fits else unfit)
+    rest = model.parameters - sum(tensor.parameters for tensor in model.tensors)  # vectors, in 32 bits
+    return min(16.0, (total + table * model.tensors[-1].parameters + 32 * max(0, rest)) / model.parameters)
+
+
+def weight(prospect: Prospect, variant: Variant) -> int:
+    """Bytes of the weights."""
+    if variant.kind is Kind.SIXTEEN_BIT:
+        return prospect.weights
+    return round(prospect.parameters * bits(prospect, variant) / 8)
+
+
+def budget(entry: Dynamic | DynamicNf4, parameters: int) -> float:
+    """The most bits per weight that a planned variant may have; of a memory to fit into all of it, for the cache's share is not known before the model is."""
+    most = entry.bytes if entry.bytes is not None else entry.fit.memory if isinstance(entry, Dynamic) and entry.fit is not None else None
+    if most is not None:
+        return min(16.0, 8 * most / max(1, parameters))
+    if isinstance(entry, DynamicNf4):
+        return min(16.0, entry.bpw or NF4_BITS * (1 + (entry.above or 0.0)))
+    return STOCK_BITS[entry.like] if entry.like else entry.bpw or 16.0

@@ -1,0 +1,212 @@
+"""Costs of stages: of plausible size for models from 0.1 to 70 billion parameters, dense and of experts, and growing with what they depend on."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from builders.snapshot import Upstream
+from config.recipe import Dynamic, DynamicNf4, Recipe, load_recipe
+from config.settings import Settings
+from config.words import Kind, Release, Variant
+from service.machine.speed import Speed
+from service.release import costs
+from service.release.costs import sizes
+from service.release.costs.outline import outline
+from service.release.graph import Cost
+from service.release.prospect import Prospect
+
+ROOT = Path(__file__).parents[3]
+SPEED = Speed(threads=8)
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A model's sizes."""
+
+    layers: int
+    hidden: int
+    wide: int
+    vocabulary: int
+    keys: int
+    experts: int = 0
+    reached: int = 0
+    tied: bool = False
+
+    @property
+    def shapes(self) -> Shapes:
+        found: Shapes = {"model.embed_tokens.weight": (self.vocabulary, self.hidden), "model.norm.weight": (self.hidden,)}
+        if not self.tied:
+            found["lm_head.weight"] = (self.vocabulary, self.hidden)
+        for layer in range(self.layers):
+            at = f"model.layers.{layer}."
+            found |= {f"{at}self_attn.{part}_proj.weight": (self.hidden, self.hidden) for part in "qo"}
+            found |= {f"{at}self_attn.{part}_proj.weight": (self.keys, self.hidden) for part in "kv"}
+            for expert in range(self.experts) if self.experts else [None]:
+                own = f"{at}mlp.{'' if expert is None else f'experts.{expert}.'}"
+                found |= {f"{own}{part}_proj.weight": (self.wide, self.hidden) for part in ("gate", "up")}
+                found[f"{own}down_proj.weight"] = (self.hidden, self.wide)
+            found[f"{at}input_layernorm.weight"] = (self.hidden,)
+        return found
+
+    @property
+    def config(self) -> dict[str, int]:
+        experts = {"num_experts": self.experts, "num_experts_per_tok": self.reached, "moe_intermediate_size": self.wide} if self.experts else {}
+        sizes = {"hidden_size": self.hidden, "intermediate_size": self.wide, "vocab_size": self.vocabulary}
+        return sizes | experts | {"num_attention_heads": self.hidden // 64, "num_key_value_heads": self.keys // 64, "head_dim": 64}
+
+
+SMALL = Shape(layers=30, hidden=576, wide=1536, vocabulary=49_152, keys=192, tied=True)
+EIGHT = Shape(layers=32, hidden=4096, wide=14_336, vocabulary=128_256, keys=1024)
+SEVENTY = Shape(layers=80, hidden=8192, wide=28_672, vocabulary=128_256, keys=1024)
+EXPERTS = Shape(layers=48, hidden=2048, wide=768, vocabulary=151_936, keys=512, experts=128, reached=8)
+MODELS = {"0.1B": SMALL, "8B": EIGHT, "70B": SEVENTY, "30B of experts": EXPERTS}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    found = load_recipe(str(ROOT / "demo" / "recipe.yaml"))
+    variants = found.variants.model_copy(update={"dynamic_bnb_4bit": (DynamicNf4(tag="dynamic-bnb-4bit"),)})
+    return found.model_copy(update={"variants": variants})
+
+
+def prospect(shape: Shape, recipe: Recipe) -> Prospect:
+    parameters = sum(math.prod(one) for one in shape.shapes.values())
+    release = Release(repo="upstream/model", sha="0" * 40)
+    return Prospect(
+        settings=Settings(threads=8, hub_endpoint="http://127.0.0.1:1"),
+        api=HfApi(),
+        recipe=recipe,
+        upstream=Upstream(release=release, private=False, gated=False),
+        sizes={"model.safetensors": 2 * parameters, "config.json": 700, "tokenizer.json": 60 * shape.vocabulary},
+        shapes=shape.shapes,
+        config=shape.config,
+        namespace="acme",
+    )
+
+
+def every(recipe: Recipe) -> dict[str, Cost]:
+    """The cost of each stage that the recipe asks for."""
+    found: dict[str, Cost] = {
+        name: getattr(costs, name) for name in costs.__all__ if name not in {"mix", "mixed", "rounded", "stock", "nf4", "nf4_mix", "measure", "reference"}
+    }
+    found |= {f"reference {kind}": costs.reference(kind) for kind in (Kind.GGUF, Kind.SIXTEEN_BIT)}
+    for variant in recipe.variants.listed():
+        entry = recipe.variants.planned.get(variant.tag)
+        found[f"measure {variant.tag}"] = costs.measure(variant)
+        if isinstance(entry, Dynamic):
+            found |= {f"mix {entry.tag}": costs.mix(entry), f"mixed {entry.tag}": costs.mixed(variant), f"rounded {entry.tag}": costs.rounded(variant)}
+        elif isinstance(entry, DynamicNf4):
+            found |= {"nf4 mix": costs.nf4_mix(variant), "nf4": costs.nf4(variant)}
+        elif variant.kind is Kind.GGUF:
+            found[f"stock {variant.tag}"] = costs.stock(variant)
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_stage_of_every_model_has_sane_needs(name: str, recipe: Recipe) -> None:
+    found = {stage: cost(prospect(MODELS[name], recipe), SPEED) for stage, cost in every(recipe).items()}
+    for stage, needs in found.items():
+        assert 0 <= needs.seconds < 3e6, stage
+        assert 0 <= needs.memory < 2e12, stage
+        assert 0 <= needs.disk < 1e13, stage
+    assert found["sanity"].memory > 4 * prospect(MODELS[name], recipe).parameters, "transformers computes in float32"
+
+
+def test_larger_models_take_longer_in_every_stage_that_reads_weights(recipe: Recipe) -> None:
+    small, eight, seventy = (prospect(shape, recipe) for shape in (SMALL, EIGHT, SEVENTY))
+    for name, cost in every(recipe).items():
+        seconds = [cost(one, SPEED).seconds for one in (small, eight, seventy)]
+        if name in {"overlap", "judge"}:
+            assert seconds[0] == pytest.approx(seconds[2]), name
+        elif not name.startswith(("sensitivity", "nf4_sensitivity", "hessians", "rounded")):  # these are left out where memory is too small
+            assert seconds[0] <= seconds[1] <= seconds[2], name
+
+
+def test_experts_that_a_token_does_not_reach_cost_bytes_and_no_time(recipe: Recipe) -> None:
+    dense = prospect(replace(EXPERTS, reached=EXPERTS.experts), recipe)
+    sparse = prospect(EXPERTS, recipe)
+    assert outline(sparse).active < outline(dense).active / 4
+    assert outline(dense).parameters == outline(sparse).parameters
+    assert costs.imatrix(sparse, SPEED).seconds < costs.imatrix(dense, SPEED).seconds / 3
+    assert costs.convert(sparse, SPEED) == costs.convert(dense, SPEED)
+
+
+def changed(recipe: Recipe, **changes: object) -> Recipe:
+    return recipe.model_copy(update=changes)
+
+
+def test_more_text_more_questions_and_longer_answers_take_longer(recipe: Recipe) -> None:
+    calibration, evaluation = recipe.calibration, recipe.evaluation
+
+    def seconds(cost: Cost, **changes: object) -> float:
+        return cost(prospect(SMALL, changed(recipe, **changes)), SPEED).seconds
+
+    fewer = calibration.model_copy(update={"tokens": 8000})
+    for passes in (costs.imatrix, costs.sensitivity, costs.hessians, costs.nf4_sensitivity):
+        assert 1.2 * seconds(passes, calibration=fewer) < seconds(passes)
+    short = evaluation.model_copy(update={"divergence": evaluation.divergence.model_copy(update={"tokens": 4000, "most_tokens": 4000})})
+    assert 1.5 * seconds(costs.divergence, evaluation=short) < seconds(costs.divergence)
+    growing = evaluation.model_copy(update={"divergence": evaluation.divergence.model_copy(update={"tokens": 4000, "most_tokens": 16_000})})
+    assert seconds(costs.divergence, evaluation=short) < seconds(costs.divergence, evaluation=growing) < 2 * seconds(costs.divergence, evaluation=short)
+    few = evaluation.model_copy(update={"mmlu": evaluation.mmlu.model_copy(update={"questions_per_subject": 5, "most_questions_per_subject": 5})})
+    assert 3 * seconds(costs.questions, evaluation=few) < seconds(costs.questions)
+    long = evaluation.model_copy(update={"generation": evaluation.generation.model_copy(update={"max_tokens": 4096})})
+    for talks in (costs.sanity, costs.measure(Variant(tag="Q4_K_M", kind=Kind.GGUF))):
+        assert 1.5 * seconds(talks) < seconds(talks, evaluation=long)
+
+
+def test_questions_that_cannot_be_read_are_left_to_their_own_stage(recipe: Recipe, tmp_path: Path) -> None:
+    broken = recipe.evaluation.model_copy(update={"mmlu": recipe.evaluation.mmlu.model_copy(update={"data": tmp_path})})
+    found = prospect(SMALL, changed(recipe, evaluation=broken))
+    assert costs.questions(found, SPEED).seconds < costs.questions(prospect(SMALL, recipe), SPEED).seconds
+
+
+def test_more_threads_make_large_models_faster(recipe: Recipe) -> None:
+    at = prospect(EIGHT, recipe)
+    for cost in (costs.imatrix, costs.stock(Variant(tag="IQ2_M", kind=Kind.GGUF)), costs.divergence):
+        assert cost(at, Speed(threads=8)).seconds < 0.5 * cost(at, Speed(threads=2)).seconds
+
+
+@pytest.mark.parametrize(
+    ("cost", "low", "high"),
+    [
+        (costs.convert, 30, 600),  # 16 GB are read, and written
+        (costs.stock(Variant(tag="Q4_K_M", kind=Kind.GGUF)), 60, 600),  # llama-quantize takes minutes
+        (costs.sanity, 60, 3600),
+        (costs.divergence, 600, 36_000),  # 17 models, 15,000 tokens each
+    ],
+)
+def test_an_8b_on_eight_cores_takes_what_experience_says(cost: Cost, low: float, high: float, recipe: Recipe) -> None:
+    assert low < cost(prospect(EIGHT, recipe), SPEED).seconds < high
+
+
+@pytest.mark.parametrize(
+    ("tag", "bytes"),
+    [("Q8_0", 8_540_000_000), ("Q6_K", 6_596_000_000), ("Q4_K_M", 4_920_000_000), ("Q2_K", 3_179_000_000)],  # of Llama 3.1 8B, as published
+)
+def test_sizes_of_stock_mixes_are_those_of_the_model_they_are_known_of(tag: str, bytes: int, recipe: Recipe) -> None:
+    assert sizes.weight(prospect(EIGHT, recipe), Variant(tag=tag, kind=Kind.GGUF)) == pytest.approx(bytes, rel=0.03)
+
+
+@pytest.mark.parametrize(("tag", "bytes"), [("Q8_0", 144_811_200), ("Q4_K_M", 105_454_272), ("Q2_K", 88_201_920)])  # as llama-quantize made them of SmolLM2
+def test_rows_that_do_not_fit_a_types_blocks_are_larger(tag: str, bytes: int, recipe: Recipe) -> None:
+    assert sizes.weight(prospect(SMALL, recipe), Variant(tag=tag, kind=Kind.GGUF)) == pytest.approx(bytes, rel=0.05)
+
+
+def test_disk_is_download_files_and_what_rounding_takes(recipe: Recipe) -> None:
+    at = prospect(EIGHT, recipe)
+    whole = sum(cost(at, SPEED).disk for name, cost in every(recipe).items() if name not in {"evaluation_text", "contents"})
+    files = sum(sizes.weight(at, variant) for variant in recipe.variants.listed() if variant.tag not in {"16bit", "BF16"})
+    twice = sum(sizes.weight(at, variant) for variant in recipe.variants.listed() if isinstance(recipe.variants.planned.get(variant.tag), Dynamic))
+    assert whole > 2 * at.weights + files + twice
+
+
+def test_a_config_that_says_nonsense_does_no_harm(recipe: Recipe) -> None:
+    at = replace(prospect(SMALL, recipe), config={"num_experts": "many", "hidden_size": float("nan"), "head_dim": -1, "text_config": []})
+    check: Callable[[float], bool] = math.isfinite
+    assert all(check(cost(at, SPEED).seconds) for cost in every(recipe).values())
