@@ -1,23 +1,69 @@
 """A dry run's plan, as a person reads it."""
 
+from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from service.cli.display import megabytes
-from service.release.dry_run import Plan
+from service.cli.display.words import byte_count, duration
+from service.release.dry_run import Plan, PlannedStage
+
+LONG = 1.0  # seconds: shorter stages are told together
 
 
-def table(planned: Plan) -> Table:
-    """The plan for a person."""
-    result = Table(
-        title=f"{planned.release.repo} at {planned.release.sha[:12]} (licence: {escape(planned.license or 'not stated')}), recipe {escape(planned.recipe)}",
-        title_justify="left",
-        show_footer=True,
+def show(console: Console, planned: Plan) -> None:
+    """Where it will be published, what, by which stages, under which gates, and what all that needs."""
+    licence = escape(planned.license or "not stated")
+    console.print(f"[bold]{escape(planned.release.repo)}[/] at {planned.release.sha[:12]}, licence {licence}, recipe {escape(planned.recipe)}", soft_wrap=True)
+    console.print(variants_table(planned))
+    console.print(stages_table(planned))
+    console.print(gates_table(planned))
+    for remark in planned.remarks:
+        console.print(f"[yellow]look twice[/] {escape(remark)}", soft_wrap=True)
+    enough = "" if planned.disk_missing == 0 else " [red]not enough[/]"
+    much = "" if planned.memory <= planned.memory_total else " [red]not enough[/]"
+    console.print(
+        f"about [bold]{duration(planned.seconds)}[/]; memory {byte_count(planned.memory)} of {byte_count(planned.memory_total)}{much}; "
+        f"disk {byte_count(planned.disk_needed)}, {byte_count(planned.disk_free)} free{enough}; download {byte_count(planned.download_bytes)}",
+        soft_wrap=True,
     )
-    enough = "enough" if planned.disk_needed <= planned.disk_free else "[red]not enough[/]"
-    result.add_column("variant", footer=f"download {megabytes(planned.download_bytes)}")
-    result.add_column("size", justify="right", footer=f"disk needed {megabytes(planned.disk_needed)}")
-    result.add_column("", footer=f"{megabytes(planned.disk_free)} free: {enough}")
+
+
+def variants_table(planned: Plan) -> Table:
+    """Each variant with its size and the repo that it goes to."""
+    table = _table("variant", "size", "", "published in")
+    repo = {tag: target for target, tags in planned.targets.items() for tag in tags}
     for variant in planned.variants:
-        result.add_row(escape(variant.tag), megabytes(variant.bytes), "exact" if variant.exact else "estimate")
-    return result
+        table.add_row(escape(variant.tag), byte_count(variant.bytes), "" if variant.exact else "about", escape(repo.get(variant.tag, "—")))
+    return table
+
+
+def stages_table(planned: Plan) -> Table:
+    """Each stage that takes time, in order, and the rest in one row."""
+    table = _table("stage", "time", "memory", "disk")
+    for stage in planned.stages:
+        if stage.reused or stage.seconds >= LONG:
+            table.add_row(escape(stage.name), "reused" if stage.reused else duration(stage.seconds), *_needs(stage))
+    short = [stage for stage in planned.stages if not stage.reused and stage.seconds < LONG]
+    if short:
+        table.add_row(f"{len(short)} short ones", duration(sum(stage.seconds for stage in short)), "", "")
+    return table
+
+
+def _needs(stage: PlannedStage) -> tuple[str, str]:
+    return ("" if stage.reused or not stage.memory else byte_count(stage.memory), byte_count(stage.disk) if stage.disk else "")
+
+
+def gates_table(planned: Plan) -> Table:
+    """Each gate with its bound."""
+    table = _table("gate", "", "variants")
+    for gate in planned.gates:
+        table.add_row(escape(gate.name), f"{escape(gate.measure)} {escape(gate.condition)}", str(gate.variants))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in {"size", "time", "memory", "disk", "variants"} else "left", overflow="fold")
+    return table

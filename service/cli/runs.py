@@ -8,7 +8,7 @@ import typer
 from service.cli import following
 from service.cli.context import Terminal, explained, settings_of, verdict_code
 from service.cli.display import progress, runs_table, show_run
-from service.cli.preview import table
+from service.cli.preview import show
 from service.release import foreground
 from service.release.dry_run import plan
 from service.release.report import NoReport, find
@@ -23,7 +23,9 @@ def run(
     repo: Annotated[str, typer.Argument(help="Upstream repo on the Hub, as owner/name.")],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit to release.")] = "main",
     recipe: Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")] = "default",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built and how much disk it needs; build nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be built and published, what it needs, and what would refuse it; build nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Release one upstream repo now: fix, build, measure, judge, publish what passes.
@@ -35,7 +37,7 @@ def run(
         settings = settings_of(context)
         if dry_run:
             planned = plan(settings, repo, revision, recipe)
-            terminal.json(planned.as_json()) if as_json else terminal.out.print(table(planned))
+            terminal.json(planned.as_json()) if as_json else show(terminal.out, planned)
             return
         with progress(terminal.progress) as listener:
             result = foreground.run(settings, repo, revision, recipe, listener)

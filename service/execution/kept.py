@@ -71,6 +71,11 @@ class Output:
 Inputs = Mapping[str, Input | Sequence[Input]]
 
 
+def has_outputs(home: Path) -> bool:
+    """Whether any stage was ever finished under a service's home."""
+    return (home / "stages").is_dir()
+
+
 class StageStore:
     """The folder of finished stages under the service's home."""
 

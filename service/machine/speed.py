@@ -68,11 +68,15 @@ class Speed:
     gpu: Gpu | None = None
 
 
-def speed(settings: Settings) -> Speed:
-    """The speed of this machine with the settings' threads, measured at most once a day for the same processor and libraries. Raises ToolError."""
-    path, machine = settings.folder / FILE, _machine(settings.threads)
+def speed(settings: Settings, *, folder: Path | None = None) -> Speed:
+    """The speed of this machine with the settings' threads, measured at most once a day for the same processor and libraries. Raises ToolError.
+
+    It is kept in `folder`, by default where llama.cpp is: it belongs to the machine, not to one of the homes on it.
+    """
+    path, machine = (folder or toolchain.cache_root()) / FILE, _machine(settings.threads)
     if (known := _kept(path, machine)) is not None:
         return known
+    path.parent.mkdir(parents=True, exist_ok=True)
     settings.folder.mkdir(parents=True, exist_ok=True)
     found = measure(settings.threads, folder=settings.folder)
     written = path.with_suffix(f".{os.getpid()}")

@@ -5,21 +5,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
+
 from builders import snapshot
-from builders.rounding.sizes import foretold
 from config.recipe import Recipe, load_recipe
 from config.settings import Settings
 from config.words import Release
 from qa.gates import condition
-from service.execution.kept import StageStore
 from service.hubclient import connect
 from service.release import checks, prospect
-from service.release.prospect import Prospect
-from service.release.reuse import Looking, kept, run_of
+from service.release.checks.room import room
+from service.release.forecast import Forecast
+from service.release.graph import Graph
+from service.release.outlook import outlook
 from service.release.sizes import PlannedVariant, built_before, size_of
 from service.release.way import way
-from service.release.work import Work
-from service.store import Store, open_store
+from service.store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,14 @@ class PlannedGate:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStage:
-    """A stage of the run."""
+    """A stage of the run, with what it is expected to need."""
 
     name: str
     does: str
+    seconds: float  # none where it is reused
+    memory: int  # bytes, at its peak
+    disk: int  # bytes
+    gpu: bool  # uses one where there is one
     reused: bool  # what it makes is there already
 
 
@@ -53,44 +58,69 @@ class Plan:
     variants: tuple[PlannedVariant, ...]
     stages: tuple[PlannedStage, ...]
     gates: tuple[PlannedGate, ...]
-    remarks: tuple[str, ...]  # of the checks: worth reading, and nothing is refused for them
-    disk_needed: int  # download, 16-bit GGUF, all variants, and what rounding planned ones takes, at once
+    remarks: tuple[str, ...]  # worth reading; nothing is refused for them
+    seconds: float  # one stage after another
+    memory: int  # bytes, of the stage that needs most
+    memory_total: int  # bytes that a stage may have
+    disk_needed: int  # bytes, of everything at once
+    disk_missing: int  # bytes that the disk lacks for what is not there yet
     disk_free: int
 
     def as_json(self) -> dict[str, Any]:
         """The plan as a JSON document."""
-        return asdict(self) | {"enough_disk": self.disk_needed <= self.disk_free}
+        return asdict(self) | {"disk": self.disk_needed, "enough_disk": self.disk_missing == 0, "enough_memory": self.memory <= self.memory_total}
 
 
 def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan:
-    """Ask the Hub what the release holds, look for all that would refuse it, and size every variant. Raises SluiceError as a run would."""
+    """Ask the Hub what the release holds, look for all that would refuse it, and say what it needs. Raises SluiceError as a run would."""
     recipe, api, store = load_recipe(recipe_name), connect(settings), open_store(settings.database)
     upstream = snapshot.resolve(api, repo, revision)
     ahead, graph = prospect.foresee(store, settings, api, recipe, upstream), way(recipe)
     found = checks.problems(graph, ahead)
     checks.refuse(found)
-    reused = _reused(store, ahead)
-    known = built_before(store, upstream.release)
-    variants = tuple(size_of(variant, ahead.weights, known, recipe.variants.planned.get(variant.tag)) for variant in recipe.variants.listed())
+    expected, known = outlook(store, ahead), built_before(store, upstream.release)
+    free, total = shutil.disk_usage(settings.folder).free, memory_for_a_stage(settings)
     return Plan(
         release=upstream.release,
         recipe=recipe.name,
         license=upstream.license,
         download_bytes=sum(ahead.sizes.values()),
         targets={target: tuple(variant.tag for variant in held) for target, held in ahead.targets.items()},
-        variants=variants,
-        stages=tuple(PlannedStage(name=stage.name, does=stage.does, reused=stage.name in reused) for stage in graph.stages),
+        variants=tuple(size_of(variant, ahead.weights, known, recipe.variants.planned.get(variant.tag)) for variant in recipe.variants.listed()),
+        stages=_stages(graph, expected),
         gates=_gates(recipe),
-        remarks=tuple(problem.sentence for problem in found),
-        disk_needed=_disk(ahead, variants, known),
-        disk_free=shutil.disk_usage(settings.folder).free,
+        remarks=(
+            *(problem.sentence for problem in found),
+            *room(disk=expected.more_disk, free=free, home=settings.folder, memory=expected.memory, total=total),
+        ),
+        seconds=expected.seconds,
+        memory=expected.memory,
+        memory_total=total,
+        disk_needed=expected.disk,
+        disk_missing=max(0, expected.more_disk - free),
+        disk_free=free,
     )
 
 
-def _reused(store: Store, ahead: Prospect) -> frozenset[str]:
-    """Names of the stages whose products are there already."""
-    job = Looking(store=store, run=run_of(store, ahead), recipe=ahead.recipe, settings=ahead.settings, stages=StageStore(ahead.settings.folder))
-    return kept(Work(job=job, api=ahead.api, graph=way(ahead.recipe), products={"upstream": ahead.upstream}))
+def memory_for_a_stage(settings: Settings) -> int:
+    """Bytes that a stage may have: what the settings allow, else the machine's."""
+    return int(settings.memory_gib * 2**30) if settings.memory_gib else int(psutil.virtual_memory().total)
+
+
+def _stages(graph: Graph, expected: Forecast) -> tuple[PlannedStage, ...]:
+    return tuple(
+        PlannedStage(
+            name=stage.name,
+            does=stage.does,
+            seconds=needs.seconds,
+            memory=needs.memory,
+            disk=needs.disk,
+            gpu=needs.gpu,
+            reused=stage.name in expected.kept,
+        )
+        for stage in graph.stages
+        for needs in [expected.stages[stage.name]]
+    )
 
 
 def _gates(recipe: Recipe) -> tuple[PlannedGate, ...]:
@@ -99,14 +129,3 @@ def _gates(recipe: Recipe) -> tuple[PlannedGate, ...]:
         PlannedGate(name=gate.name, measure=gate.measure, condition=condition(gate), variants=sum(gate.applies_to(variant) for variant in listed))
         for gate in recipe.gates
     )
-
-
-def _disk(ahead: Prospect, variants: tuple[PlannedVariant, ...], known: dict[str, int]) -> int:
-    """Bytes that the run takes at its end; the fixed model shares its weights with the download."""
-    recipe = ahead.recipe
-    # what is built to be compared with, and not published
-    yardsticks = sum(size_of(variant, ahead.weights, known).bytes for variant in recipe.variants.yardsticks)
-    anew = {entry.tag for entry in recipe.variants.dynamic if entry.rounding}  # their files are there twice, as llama-quantize rounds them and anew
-    rounding = sum(variant.bytes for variant in variants if variant.tag in anew) + (foretold(ahead.shapes) if anew else 0)
-    sixteen_bit_gguf = 0 if "BF16" in recipe.variants.gguf else ahead.weights
-    return sum(ahead.sizes.values()) + sixteen_bit_gguf + yardsticks + rounding + sum(variant.bytes for variant in variants if variant.tag != "16bit")

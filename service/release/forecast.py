@@ -3,12 +3,13 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from service.machine.speed import Speed
 from service.release.graph import Graph, Needs
 from service.release.prospect import Prospect
+from service.store import Foretold, Store
 
 PRIOR = 2.0  # observations of a factor of 1 that every kind of stage begins with
 MOST = 4.0  # the largest factor, and the reciprocal of the smallest
@@ -25,6 +26,13 @@ class Forecast:
 
     stages: Mapping[str, Needs]  # by name, in the order of the graph
     kept: frozenset[str]  # names of those whose outputs are there already
+    corrections: Mapping[str, float]  # by kind of stage: what seconds were multiplied with
+
+    @property
+    def foretold(self) -> dict[str, Foretold]:
+        """What is expected of each stage, to be kept with the run."""
+        corrected = {name: self.corrections.get(kind_of(name), 1.0) for name in self.stages}
+        return {name: Foretold(reckoned=needs.seconds / corrected[name], correction=corrected[name]) for name, needs in self.stages.items()}
 
     @property
     def seconds(self) -> float:
@@ -35,6 +43,11 @@ class Forecast:
     def memory(self) -> int:
         """Bytes at the peak of the stage that needs most of those that will run."""
         return max((needs.memory for name, needs in self.stages.items() if name not in self.kept), default=0)
+
+    @property
+    def more_disk(self) -> int:
+        """Bytes of the outputs that are not there yet."""
+        return sum(needs.disk for name, needs in self.stages.items() if name not in self.kept)
 
     @property
     def disk(self) -> int:
@@ -49,7 +62,26 @@ def forecast(graph: Graph, prospect: Prospect, speed: Speed, corrections: Mappin
         needs = stage.cost(prospect, speed)
         seconds = 0.0 if stage.name in kept else needs.seconds * corrections.get(kind_of(stage.name), 1.0)
         found[stage.name] = replace(needs, seconds=seconds)
-    return Forecast(stages=found, kept=frozenset(kept) & found.keys())
+    return Forecast(stages=found, kept=frozenset(kept) & found.keys(), corrections=corrections)
+
+
+def learned(store: Store) -> dict[str, float]:
+    """The corrections that the latest runs in the database teach."""
+    return corrections(row for expected, steps in store.forecasts() for row in compared(expected, steps))
+
+
+def compared(expected: Mapping[str, Foretold], steps: Sequence[tuple[str, float]]) -> Iterator[tuple[str, float, float]]:
+    """Of each stage with a forecast whose steps were done: its name, the seconds that were reckoned, and those that its steps took together."""
+    taken: defaultdict[str, float] = defaultdict(float)
+    for name, seconds in steps:
+        if (owner := owner_of(name, expected)) is not None:
+            taken[owner] += seconds
+    return ((name, expected[name].reckoned, seconds) for name, seconds in taken.items())
+
+
+def owner_of(step: str, stages: Iterable[str]) -> str | None:
+    """The stage that a step belongs to, by its name: the longest that the step's begins with, `divergence` of `divergence bnb-4bit`; None of no stage."""
+    return max((name for name in stages if step == name or step.startswith(f"{name} ")), key=len, default=None)
 
 
 def corrections(rows: Iterable[tuple[str, float, float]]) -> dict[str, float]:

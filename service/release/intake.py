@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from huggingface_hub import HfApi
 
 from builders import snapshot
+from config.errors import SluiceError
 from config.recipe import load_recipe
 from config.settings import Settings
 from publishers.account import publishing_namespace
@@ -33,15 +34,24 @@ def queue_release(
     """
     recipe = load_recipe(wanted.recipe)
     upstream = snapshot.resolve(api, wanted.repo, wanted.revision)
+
+    def refuse_wrong() -> None:
+        checks.refuse(checks.problems(way(recipe), prospect.foresee(store, settings, api, recipe, upstream)))
+
+    try:
+        namespace = publishing_namespace(api, settings.namespace)
+    except SluiceError:
+        refuse_wrong()  # tells this with everything else that is wrong
+        raise
     order = RunOrder(
         release=upstream.release,
         recipe=wanted.recipe,
         recipe_digest=recipe.digest(),
-        namespace=publishing_namespace(api, settings.namespace),
+        namespace=namespace,
         trigger=wanted.trigger,
         private=settings.private or upstream.private,
     )
     before = store.ordered(order)
     if before is None or before.state == "failed":
-        checks.refuse(checks.problems(way(recipe), prospect.foresee(store, settings, api, recipe, upstream)))
+        refuse_wrong()
     return store.enqueue(order, again=again, attempts=attempts)

@@ -1,16 +1,28 @@
-"""Carry out one leased run: read its recipe, go the release's way, write down how it ended."""
+"""Carry out one leased run: read its recipe, say what to expect, go the release's way, write down how it ended."""
 
-from config.errors import ConfigurationError, in_words
+import shutil
+
+import structlog
+
+from builders import snapshot
+from config.errors import ConfigurationError, SluiceError, UpstreamError, in_words
 from config.recipe import Recipe, load_recipe
 from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Listener
 from service.hubclient import connect
 from service.release.executor import carry_out
+from service.release.forecast import Forecast
 from service.release.job import Job
+from service.release.outlook import outlook
+from service.release.prospect import foresee
 from service.release.way import way
 from service.release.work import Work
 from service.store import RunRecord, Store
+
+SURE = 0.8  # of the disk that a run is expected to take: where not even that is free, it is not begun
+
+log = structlog.get_logger(__name__)
 
 
 def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None) -> None:
@@ -19,7 +31,9 @@ def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener
     try:
         recipe = recipe_of(run)
         job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener)
-        state = carry_out(Work(job=job, api=connect(settings), graph=way(recipe)))
+        work = Work(job=job, api=connect(settings), graph=way(recipe))
+        _expect(work)
+        state = carry_out(work)
     except Exception as error:
         reason = in_words(error)
         store.finish(run.id, state="failed", error=reason, disk_high_water=job.disk_high_water if job else None, worker=run.worker)
@@ -33,3 +47,31 @@ def recipe_of(run: RunRecord) -> Recipe:
     if recipe.digest() != run.recipe_digest:
         raise ConfigurationError(f"The recipe {run.recipe} or its data changed after run {run.id} was queued. Start a new run of {run.release.repo} with it.")
     return recipe
+
+
+def _expect(work: Work) -> None:
+    """Reckon how long each stage will take, for whoever watches; not of a run that came to its end before, which has little to do.
+
+    Raises UpstreamError when the disk is surely too small.
+    """
+    job = work.job
+    if job.store.variants(job.run.id):
+        return
+    try:
+        upstream = snapshot.resolve(work.api, work.release.repo, work.release.sha)
+        expected = outlook(job.store, foresee(job.store, job.settings, work.api, work.recipe, upstream))
+    except SluiceError as error:  # the stages say better what is wrong, or do without
+        log.info("no estimate", run=job.run.id, reason=str(error))
+        return
+    _refuse_small_disk(job, expected)
+    job.store.record_forecast(job.run.id, expected.foretold)
+    job.estimates = {name: needs.seconds for name, needs in expected.stages.items()}
+
+
+def _refuse_small_disk(job: Job, expected: Forecast) -> None:
+    free = shutil.disk_usage(job.settings.folder).free
+    if SURE * expected.more_disk > free:
+        raise UpstreamError(
+            f"{job.run.release.repo} needs about {expected.more_disk / 1e9:.2f} GB of disk, and {job.settings.folder} has {free / 1e9:.2f} GB free: the disk "
+            "is too small. Free some space, set `home` in the settings to a folder on a larger disk, or build fewer variants."
+        )

@@ -7,6 +7,7 @@ from service.store.queue import Queue, UnknownRun
 from service.store.records import (
     Artifact,
     AuditRecord,
+    Foretold,
     HintRecord,
     PublicationRecord,
     Published,
@@ -25,6 +26,7 @@ from service.store.waivers import WaiverRefused, Waivers
 __all__ = [
     "Artifact",
     "AuditRecord",
+    "Foretold",
     "HintRecord",
     "PublicationRecord",
     "Published",

@@ -47,6 +47,19 @@ class RunRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Foretold:
+    """How long a stage was expected to take, before it began."""
+
+    reckoned: float  # seconds, from its cost and the speed of the machine
+    correction: float = 1.0  # what earlier runs taught to multiply that with
+
+    @property
+    def seconds(self) -> float:
+        """What was said."""
+        return self.reckoned * self.correction
+
+
+@dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A file that a stage made."""
 

@@ -1,7 +1,7 @@
 """What runs bring forth: stages with their artifacts, patches, variants with measurements and verdicts, publications. Recording again replaces."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal, cast
 
@@ -15,7 +15,7 @@ from service.pace import Phase, heard
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
 from service.store.queue import state_of
-from service.store.records import Artifact, PublicationRecord, Published, StageRecord, StageState, VariantRecord
+from service.store.records import Artifact, Foretold, PublicationRecord, Published, StageRecord, StageState, VariantRecord
 from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, ReleaseRow, RunRow, StageRow, VerdictRow
 
 
@@ -66,6 +66,29 @@ class Results(Database):
             going_on = of is not None and state_of(of) == "running"
             rows = session.scalars(select(StageRow).where(StageRow.id.in_(newest)).order_by(StageRow.id))
             return tuple(_stage(row, going_on=going_on) for row in rows)
+
+    def record_forecast(self, run: int, stages: Mapping[str, Foretold]) -> None:
+        """Keep how long each stage of the run is expected to take, by its name in the graph and in its order."""
+        with self.write() as session:
+            row = session.get(RunRow, run)
+            if row is not None:
+                row.forecast = {"stages": [[name, item.reckoned, item.correction] for name, item in stages.items()]}
+
+    def forecast(self, run: int) -> dict[str, Foretold]:
+        """How long each stage of the run was expected to take; nothing of one that nobody reckoned with."""
+        with self.read() as session:
+            row = session.get(RunRow, run)
+            return {} if row is None else _forecast(row)
+
+    def forecasts(self, *, runs: int = 20) -> tuple[tuple[dict[str, Foretold], tuple[tuple[str, float], ...]], ...]:
+        """Of the latest runs that came to their end: what was expected of each stage, and the seconds of each step that was done and not reused."""
+        query = select(RunRow).where(RunRow.state.in_(("done", "blocked")), RunRow.forecast.is_not(None)).order_by(RunRow.id.desc()).limit(runs)
+        with self.read() as session:
+            found = []
+            for row in session.scalars(query):
+                steps = session.execute(select(StageRow.name, StageRow.seconds).where(StageRow.run_id == row.id, StageRow.state == "done"))
+                found.append((_forecast(row), tuple((name, seconds) for name, seconds in steps if seconds is not None)))
+            return tuple(found)
 
     def record_patches(self, run: int, patches: Sequence[Patch]) -> None:
         """Keep the changes that fixes made to the run's release, in order."""
@@ -151,6 +174,11 @@ class Results(Database):
         with self.read() as session:
             row = session.scalars(query).first()
             return None if row is None else _publication(row)
+
+
+def _forecast(row: RunRow) -> dict[str, Foretold]:
+    stages = (row.forecast or {}).get("stages", ())
+    return {name: Foretold(reckoned=reckoned, correction=correction) for name, reckoned, correction in stages}
 
 
 def _trigger(session: Session, run: int) -> str:

@@ -95,6 +95,7 @@ class RunRow(Base):
     started: Mapped[datetime | None]
     finished: Mapped[datetime | None]
     disk_high_water: Mapped[int | None] = mapped_column(BigInteger)
+    forecast: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # by stage: seconds that were reckoned, and what they were corrected by
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 

@@ -9,6 +9,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from config.digests import file_sha256
 from hub.server import running
+from hub.tokens import create_token
 from tests.acceptance.conftest import PROGRAMS, ROOT, Demo, environment, sluice
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -55,7 +56,8 @@ def test_a_planned_mix_is_better_than_the_stock_mix_of_its_size_and_as_foretold(
 
 def test_a_dry_run_says_beforehand_how_much_disk_it_takes(demo: Demo) -> None:
     with running(demo.home / "hub") as url:
-        settings = {"SLUICE_HOME": str(demo.home / "empty"), "SLUICE_HUB_ENDPOINT": url}
+        token = create_token(demo.home / "hub", user="sluice-demo")
+        settings = {"SLUICE_HOME": str(demo.home / "empty"), "SLUICE_HUB_ENDPOINT": url, "SLUICE_HUB_TOKEN": token}
         told = sluice("run", "upstream/tiny-chat", "--recipe", str(ROOT / "demo" / "recipe.yaml"), "--dry-run", "--json", **settings)
     assert told.returncode == 0, told.stderr
     needed = json.loads(told.stdout)["disk_needed"]

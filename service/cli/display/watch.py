@@ -55,21 +55,36 @@ class Board:
         if event.state == "progressed":
             return self if event.progress is None else replace(self, at_work=tuple(_gone_on(work, event, now) for work in self.at_work))
         others = tuple(work for work in self.at_work if work.stage != event.stage)
-        coming = None if self.to_come is None else {name: estimate for name, estimate in self.to_come.items() if name != event.stage}
         if event.state == "started":
-            estimate = event.estimate if event.estimate is not None or self.to_come is None else self.to_come.get(event.stage)
+            estimate = event.estimate
+            if estimate is None and self.within is not None and self.within.stage == event.stage:
+                estimate = self.within.estimate
             begun = Work(stage=event.stage, began=now - timedelta(seconds=event.seconds), estimate=estimate)
-            return replace(self, at_work=(*others, begun), to_come=coming)
+            return replace(self, at_work=(*others, begun))
         ended = len(self.at_work) - len(others)  # what was never begun is no stage, but a remark
-        return replace(self, at_work=others, finished=self.finished + ended, to_come=coming)
+        return replace(self, at_work=others, finished=self.finished + ended)
 
     def overall(self, now: datetime) -> str:
         """How far the whole has come."""
-        of = "" if self.to_come is None else f" of {self.finished + len(self.at_work) + len(self.to_come)}"
+        of = "" if self.to_come is None else f" of {self.finished + max(1, len(self.at_work)) + len(self.to_come) if self.busy else self.finished}"
         noun = "stage" if self.finished == 1 and not of else "stages"
-        left = None if self.to_come is None else run_left((work.left(now) for work in self.at_work), self.to_come.values())
-        rest = "" if left is None or not (self.at_work or self.to_come) else f", about {duration(left)} left"
+        left = self.left(now)
+        rest = "" if left is None or not self.busy else f", about {duration(left)} left"
         return f"{self.finished}{of} {noun} finished in {duration((now - self.began).total_seconds())}{rest}"
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is more to do, as far as anybody said."""
+        return bool(self.at_work or self.to_come)
+
+    def left(self, now: datetime) -> float | None:
+        """Seconds to the end of the run; None when that cannot be known. A stage takes no less than its step at work, nor than its own estimate leaves."""
+        if self.to_come is None:
+            return None
+        steps = run_left((work.left(now) for work in self.at_work), ())
+        whole = None if self.within is None else self.within.left(now)
+        known = [seconds for seconds in (steps, whole) if seconds is not None]
+        return run_left((max(known, default=None),) if known or self.at_work else (), self.to_come.values())
 
 
 def _gone_on(work: Work, event: Event, now: datetime) -> Work:
@@ -90,11 +105,6 @@ class Watch:
             self.board = self.board.after(event, datetime.now(UTC))
             if event.state not in {"expected", "started", "progressed"}:
                 self.printed(*ended(event))
-
-    def expect(self, estimates: Mapping[str, float | None]) -> None:
-        """Hear which stages there will be, and how many seconds each is expected to take."""
-        with self.lock:
-            self.board = replace(self.board, to_come=dict(estimates))
 
     def show(self, board: Board, endings: Sequence[Event]) -> None:
         """Take over a board from elsewhere, after these stages have ended."""

@@ -171,7 +171,7 @@ def chat(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def publish(prospect: Prospect, speed: Speed) -> Needs:
-    """Look at the template and upload what passes: at most everything. The files are uploaded from where they lie."""
+    """Upload what passes: at most everything. The files are uploaded from where they lie."""
     at = engines(prospect, speed)
     listed = prospect.recipe.variants.listed()
     files = [
@@ -179,4 +179,4 @@ def publish(prospect: Prospect, speed: Speed) -> Needs:
         for item in listed
     ]
     repos = len({item.kind if item.kind is not Kind.BNB_4BIT else item.tag for item in listed})
-    return Needs(seconds=chat(prospect, speed).seconds + COMMIT * repos + transferred(prospect, speed, sum(files)), memory=TORCH_MEMORY)
+    return Needs(seconds=COMMIT * repos + transferred(prospect, speed, sum(files)), memory=PYTHON_MEMORY)

@@ -80,7 +80,7 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
         phase=Phase.BUILD,
         does="choose each tensor's type",
         work=functions.plan(functions.GGUF, entry.budget, entry.profile, entry.rules),
-        cost=costs.mix(entry.variant),
+        cost=costs.mix(entry),
         checks=(budgets.CHECK,),
         alone=True,
     )

@@ -22,7 +22,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         does="render what tells which of Ollama's templates is the model's",
         work=functions.chat(conversations),
         also=(REPORT,),
-        cost=costs.templates,
+        cost=costs.chat,
     )
     yield Stage(
         name="publish",

@@ -18,7 +18,7 @@ from service.machine.speed import QUANTIZING, Speed, measure, speed
 @pytest.mark.slow
 def test_it_is_measured_once(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, threads=2)
-    found = speed(settings)
+    found = speed(settings, folder=tmp_path)
     assert found.threads == 2
     assert found.quantizing.keys() == QUANTIZING.keys()
     assert found.quantizing["Q8_0"] > 5 * found.quantizing["IQ2_XS"], "a codebook is searched far longer than a scale"
@@ -31,7 +31,7 @@ def test_it_is_measured_once(tmp_path: Path) -> None:
     assert 0 < found.call < 1
     assert list(tmp_path.iterdir()) == [tmp_path / machine.FILE], "what was measured with is gone"
     started = time.perf_counter()
-    assert speed(settings) == found
+    assert speed(settings, folder=tmp_path) == found
     assert time.perf_counter() - started < 1
     assert machine._kept(tmp_path / machine.FILE, machine._machine(1)) is None, "with other threads it is measured again"
 

@@ -26,6 +26,7 @@ COLUMNS: tuple[tuple[str, TypeEngine[Any]], ...] = (
 
 def upgrade() -> None:
     """Add the columns and let a stage be interrupted, which those are that say running in a run that ended."""
+    op.add_column("runs", sa.Column("forecast", sa.JSON(), nullable=True))
     for name, kind in COLUMNS:
         op.add_column("stages", sa.Column(name, kind, nullable=True))
     _allow(AFTER)
@@ -38,6 +39,7 @@ def downgrade() -> None:
     _allow(BEFORE)
     for name, _ in COLUMNS:
         op.drop_column("stages", name)
+    op.drop_column("runs", "forecast")
 
 
 def _allow(states: tuple[str, ...]) -> None:

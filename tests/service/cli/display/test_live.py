@@ -214,15 +214,21 @@ def test_the_line_of_a_stage_is_never_wider_than_it_may_be(stage: str, columns: 
 def test_the_whole_tells_its_time_left_when_every_estimate_is_known() -> None:
     terminal = Emulated(80)
     with progress(terminal.console()) as listener:
-        listener.expect({"fix": 1.0, "measure": 100.0, "publish": 20.0})
+        listener(expected("fix", 1.0, measure=100.0, publish=20.0))
         listener(started("fix"))
         listener(done("fix"))
+        listener(expected("measure", 100.0, publish=20.0))
         listener(started("measure"))
         eventually(lambda: "measure  0 s of about 1 min 40 s" in terminal.shown()[-2])
         assert terminal.shown()[-1] == "  1 of 3 stages finished in 0 s, about 2 min left"
         listener(done("measure"))
-        listener(started("unexpected"))
-        eventually(lambda: terminal.shown()[-1] == "  2 of 4 stages finished in 0 s")
+        listener(expected("publish", None))
+        listener(started("publish one"))
+        eventually(lambda: terminal.shown()[-1] == "  2 of 3 stages finished in 0 s")
+
+
+def expected(stage: str, estimate: float | None, **coming: float) -> Event:
+    return Event(stage=stage, state="expected", estimate=estimate, coming=coming)
 
 
 def test_many_threads_may_tell() -> None:
