@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from config.errors import ConfigurationError, HubError, SluiceError, UpstreamError
 from service.logs import redact
-from service.release.report import NoReport
+from service.runs.report import NoReport
 from service.store import UnknownPublication, UnknownRun
 
 

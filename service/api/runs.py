@@ -15,7 +15,7 @@ from service.api.errors import ApiError
 from service.hubclient import connect
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
-from service.release.report import find
+from service.runs.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
 from service.store import RunOrder, RunRecord, RunState
 

@@ -11,14 +11,16 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
 from config.errors import ConfigurationError, SluiceError
-from config.settings import Settings, load_settings
 from service.logs import redact
+
+if TYPE_CHECKING:
+    from config.settings import Settings
 
 IMPATIENCE = 3.0  # seconds within which a second signal is taken for the first
 RESUME = "start the same command again and it goes on where it was"
@@ -114,8 +116,10 @@ def _say(error: SluiceError) -> None:
     sys.stderr.write(redact(str(error)) + "\n")
 
 
-def settings_of(context: typer.Context) -> Settings:
+def settings_of(context: typer.Context) -> "Settings":
     """Settings from the file named by `--config`, or the usual places."""
+    from config.settings import load_settings
+
     path: Path | None = context.obj
     return load_settings(path)
 

@@ -18,7 +18,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Say where the report of a run is: one HTML file with every gate, the figures behind it, and plots."""
-    from service.release.report import find
+    from service.runs.report import find
     from service.store import open_store
 
     terminal = Terminal.open(as_json=as_json)

@@ -14,10 +14,10 @@ from service.release import functions
 from service.release.kinds import kind_of
 from service.release.measuring.divergence import WINDOWS
 from service.release.products import JUDGED, Built, Judged, from_stage, weights
-from service.release.report import STAGE as REPORT
 from service.release.stages.examine import patches
 from service.release.tools import tools
 from service.release.work import Work
+from service.runs.report import STAGE as REPORT
 from service.store import Published
 
 LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")

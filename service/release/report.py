@@ -3,26 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from config.errors import SluiceError
-from config.settings import Settings
 from config.words import GateResult, Kind, Measurement, Verdict
-from publishers.naming import REPORT
 from publishers.report.figures import Position, Report, ReportedVariant
 from service.execution.kept import Inputs, Output
 from service.release.job import Job
 from service.release.products import JUDGED, Built, Judged, weights
 from service.release.tools import tools
 from service.release.work import Work
+from service.runs.report import STAGE
 from service.runs.summary import remarks
-from service.store import Store, VariantRecord
-
-STAGE = "report"
-
-
-class NoReport(SluiceError):
-    """The run has no report, or it was removed."""
+from service.store import VariantRecord
 
 
 def report(work: Work) -> Output:
@@ -54,16 +45,6 @@ def figures(job: Job, built: Sequence[Built]) -> Report:
         variants=variants,
         missing=None if built else _why_nothing(variants),
     )
-
-
-def find(store: Store, settings: Settings, run: int) -> Path:
-    """The page of a run. Raises UnknownRun, NoReport."""
-    store.run(run)
-    made = next((stage for stage in store.stages(run) if stage.name == STAGE and stage.state in {"done", "reused"}), None)
-    path = settings.folder / "stages" / (made.key if made else "") / "files" / REPORT
-    if made is None or not path.is_file():
-        raise NoReport(f"Run {run} has no report. One is made when its variants have been judged; `sluice status {run}` shows how far it came.")
-    return path
 
 
 def _variant(record: VariantRecord, file: str | None, positions: Sequence[Position]) -> ReportedVariant:

@@ -14,10 +14,10 @@ from service.release.graph import Phase, Stage
 from service.release.kinds import maker
 from service.release.measuring.samples import PUBLISHED, references
 from service.release.products import JUDGED, Built, Found, Judged, Made, Published, Settled, weights
-from service.release.report import STAGE as REPORT
 from service.release.report import report
 from service.release.stages.measure import ANSWERS, CLAIMS, unmeasured
 from service.release.work import Work
+from service.runs.report import STAGE as REPORT
 from service.store import VariantRecord
 
 

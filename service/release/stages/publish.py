@@ -10,7 +10,7 @@ from service.release.checks import publishing
 from service.release.graph import Phase, Stage
 from service.release.products import JUDGED
 from service.release.publishing import publish
-from service.release.report import STAGE as REPORT
+from service.runs.report import STAGE as REPORT
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:

@@ -17,6 +17,7 @@ from service.cli.main import app
 from service.execution.kept import StageStore
 from service.release import report as reporting
 from service.release.job import Job
+from service.runs import report as found
 from service.store import Store, UnknownRun, VariantRecord, open_store
 from tests.service.conftest import RECIPE
 from tests.service.helpers import queue_run
@@ -46,10 +47,10 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 
 def test_a_run_that_was_blocked_early_has_a_report_that_says_why(job: Job, tmp_path: Path) -> None:
-    with pytest.raises(reporting.NoReport, match=rf"Run {job.run.id} has no report"):
-        reporting.find(job.store, job.settings, job.run.id)
+    with pytest.raises(found.NoReport, match=rf"Run {job.run.id} has no report"):
+        found.find(job.store, job.settings, job.run.id)
     made = reporting.page(job)
-    path = reporting.find(job.store, job.settings, job.run.id)
+    path = found.find(job.store, job.settings, job.run.id)
     assert path == made.file().path
     text = path.read_text(encoding="utf-8")
     assert "Nothing was built" in text
@@ -77,8 +78,8 @@ def test_a_run_that_was_blocked_early_has_a_report_that_says_why(job: Job, tmp_p
         assert answer.content == path.read_bytes()
 
     path.unlink()
-    with pytest.raises(reporting.NoReport):
-        reporting.find(job.store, job.settings, job.run.id)
+    with pytest.raises(found.NoReport):
+        found.find(job.store, job.settings, job.run.id)
 
 
 def test_a_run_without_a_report_says_so(file_store: Store, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_run_without_a_report_says_so(file_store: Store, tmp_path: Path) -> No
             answer = client.get(f"/api/v1/runs/{number}/report", headers=bearer)
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     with pytest.raises(UnknownRun):
-        reporting.find(file_store, settings, run.id + 1)
+        found.find(file_store, settings, run.id + 1)
 
 
 def test_what_is_remarked_on_a_plan_reaches_the_page(job: Job) -> None:

@@ -76,7 +76,7 @@ class Run:
 
     @property
     def stages(self) -> list[tuple[str, str]]:
-        return [(event.stage, event.state) for event in self.events if event.state != "started"]
+        return [(event.stage, event.state) for event in self.events if event.state not in {"started", "progressed"}]
 
 
 def judged(item: Found | SluiceError, tag: str, *conditions: Gate) -> list[tuple[Outcome, bool, int]]:

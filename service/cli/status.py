@@ -1,51 +1,15 @@
-"""`sluice run` and `sluice status`."""
+"""`sluice status`: what runs there are, how far one has come, and what came of it."""
 
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli import following
 from service.cli.context import Terminal, explained, settings_of, verdict_code
-from service.cli.display import progress, runs_table, show_run
-from service.cli.preview import show
-from service.release import foreground
-from service.release.dry_run import plan
-from service.release.report import NoReport, find
-from service.runs.summary import summary
-from service.store import Store, open_store
+from service.cli.options import AsJson
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
-
-
-def run(
-    context: typer.Context,
-    repo: Annotated[str, typer.Argument(help="Upstream repo on the Hub, as owner/name.")],
-    revision: Annotated[str, typer.Option(help="Branch, tag or commit to release.")] = "main",
-    recipe: Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")] = "default",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be built and published, what it needs, and what would refuse it; build nothing.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Release one upstream repo now: fix, build, measure, judge, publish what passes.
-
-    The same command again goes on where an interrupted run stopped, and publishes nothing new when nothing changed.
-    """
-    terminal = Terminal.open(as_json=as_json)
-    with explained():
-        settings = settings_of(context)
-        if dry_run:
-            planned = plan(settings, repo, revision, recipe)
-            terminal.json(planned.as_json()) if as_json else show(terminal.out, planned)
-            return
-        with progress(terminal.progress) as listener:
-            result = foreground.run(settings, repo, revision, recipe, listener)
-    if as_json:
-        terminal.json(result)
-    else:
-        show_run(terminal.out, result)
-    raise typer.Exit(verdict_code(result))
+if TYPE_CHECKING:
+    from service.store import Store
 
 
 def status(
@@ -61,11 +25,18 @@ def status(
 
     Ctrl-C ends the following, not the run.
     """
+    from service.cli.display import show_run
+    from service.runs.report import NoReport, find
+    from service.runs.summary import summary
+    from service.store import open_store
+
     terminal = Terminal.open(as_json=as_json)
     with explained():
         settings = settings_of(context)
         store = open_store(settings.database)
         if follow:
+            from service.cli import following
+
             run_id = following.newest_running(store) if run_id is None else run_id
             if run_id is None:
                 terminal.progress.print("no run is being carried out; [bold]sluice status[/] lists those there are")
@@ -84,7 +55,10 @@ def status(
         raise typer.Exit(verdict_code(result))
 
 
-def _follow(terminal: Terminal, store: Store, run_id: int) -> None:
+def _follow(terminal: Terminal, store: "Store", run_id: int) -> None:
+    from service.cli import following
+    from service.runs.summary import summary
+
     try:
         if terminal.as_json:
             for document in following.changes(store, run_id):
@@ -97,7 +71,9 @@ def _follow(terminal: Terminal, store: Store, run_id: int) -> None:
         raise typer.Exit(verdict_code(summary(store, run_id))) from interrupt
 
 
-def _list(terminal: Terminal, store: Store) -> None:
+def _list(terminal: Terminal, store: "Store") -> None:
+    from service.cli.display import runs_table
+
     runs = store.runs(limit=20)
     if terminal.as_json:
         terminal.json(
