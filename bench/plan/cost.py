@@ -28,8 +28,9 @@ from builders.sensitivity.measure import ROUNDED
 from builders.sensitivity.table import TYPES
 from config.errors import UnsupportedModel
 from engines import ggml
+from service.release.costs.build import TYPICAL
 
-WINDOWS, CONTEXT = 128, 512
+WINDOWS, CONTEXT = TYPICAL, 512
 STEPS = 1  # times that errors are made: once when the number of windows is known, as here
 SAMPLE = (256, 1024)  # rows and columns that the quantizers are timed on
 

@@ -27,10 +27,10 @@ from builders.rounding.compensate import Metric, compensate
 from builders.sensitivity import room
 from builders.sensitivity.table import Tensor
 from config.errors import UnsupportedModel
+from service.release.costs.build import PER_CORE
 
 TYPES = ("Q4_K", "IQ3_S", "IQ2_XXS")
 SAMPLE = (512, 512)  # rows and columns on which choosing codes is timed
-PER_CORE = 3e10  # operations a second of a core in large matrix products, float32; half of that in float64
 
 
 @dataclass(frozen=True, kw_only=True)

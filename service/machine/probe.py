@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STARTED = time.process_time()  # seconds that Python itself took
+from config.errors import SluiceError
+
 LAYERS, POSITIONS, VOCABULARY = 2, 128, 256  # of the made-up models
 WIDTHS = {"narrow": 256, "wide": 1024}  # hidden units
 WIDER = 3  # feed-forward units for each hidden one
@@ -30,8 +31,11 @@ def main() -> None:
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     found = starts()
     each = seconds / 30
-    with tempfile.TemporaryDirectory(prefix="sluice-probe-", dir=folder) as work:
-        found |= transformers(each) | llama(Path(work), each) | quantizers() | header(Path(work)) | disk(Path(work))
+    try:
+        with tempfile.TemporaryDirectory(prefix="sluice-probe-", dir=folder) as work:
+            found |= transformers(each) | llama(Path(work), each) | quantizers() | header(Path(work)) | disk(Path(work))
+    except SluiceError as error:
+        raise SystemExit(str(error)) from error
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -27,7 +27,7 @@ PATIENCE = 600.0  # seconds that measuring may take on a machine that is busy wi
 PROBE = 1  # raise when what is measured changes
 LIBRARIES = ("torch", "transformers", "numpy", "gguf", "bitsandbytes")
 PASSED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SLUICE_LLAMA_CPP")
-LAST = 400  # characters of what a failed probe said
+LAST = 400  # characters of the last line that a failed probe said
 
 QUANTIZING = {
     "IQ1_S": 4.8e6, "IQ1_M": 5.4e6, "IQ2_XXS": 2.4e6, "IQ2_XS": 1.3e6, "IQ2_S": 3.7e6, "Q2_K": 6.7e6, "IQ3_XXS": 2.0e6, "IQ3_S": 2.8e6, "Q3_K": 2.3e7,
@@ -96,7 +96,8 @@ def measure(threads: int, *, seconds: float = 5.0, folder: Path | None = None) -
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"This machine was so busy that its speed could not be measured in {PATIENCE / 60:.0f} minutes. Try again later.") from error
     if done.returncode != 0:
-        raise ToolError(f"The speed of this machine cannot be measured: {done.stderr.strip()[-LAST:]} `sluice doctor` shows what is missing.")
+        last = (done.stderr.strip().splitlines() or [f"the probe ended with {done.returncode}"])[-1]
+        raise ToolError(f"The speed of this machine cannot be measured: {last[-LAST:]} Look at `sluice doctor`, which shows what is missing.")
     return _read({"threads": threads, **json.loads(done.stdout.splitlines()[-1])})
 
 

@@ -124,8 +124,8 @@ class Engines:
 
     @property
     def whole(self) -> int:
-        """A process with the model in transformers: weights in float32, and the file, which is mapped."""
-        return TORCH_MEMORY + 6 * self.model.parameters
+        """A process with the model in transformers, weights in float32; pages of the file, which is mapped, can go whenever others need the room."""
+        return TORCH_MEMORY + 4 * self.model.parameters
 
     @property
     def reader(self) -> int:

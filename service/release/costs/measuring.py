@@ -139,7 +139,7 @@ def measure(variant: Variant) -> Cost:
         generated = at.server + 2 * at.vocabulary + at.answers(prompts, most, "llama16" if sixteen else "llama")
         checked = 2 * at.header + at.python(COMPARED * parameters) + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
         values = min(CHUNK, at.model.shape.largest)
-        memory = PYTHON_MEMORY + 2 * at.reader + at.model.weights + sizes.weight(prospect, variant) + 60 * values
+        memory = PYTHON_MEMORY + 2 * at.reader + sizes.weight(prospect, variant) + 60 * values
         return Needs(seconds=at.start + generated + checked, memory=memory)
 
     return cost

@@ -53,9 +53,13 @@ def test_only_what_is_fresh_whole_and_of_this_machine_is_kept(tmp_path: Path) ->
     assert machine._kept(tmp_path / machine.FILE, machine._machine(2)) is None
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_LLAMA_CPP", str(tmp_path / "nowhere"))
-    with pytest.raises(ToolError, match=r"cannot be measured: .*sluice doctor"):
+    with pytest.raises(ToolError, match=r"cannot be measured: .*nowhere.* cannot be loaded.*sluice doctor"):
+        measure(1, seconds=0.1, folder=tmp_path)
+    monkeypatch.delenv("SLUICE_LLAMA_CPP")
+    with pytest.raises(ToolError, match=r"cannot be measured: FileNotFoundError.*missing"):
         measure(1, seconds=0.1, folder=tmp_path / "missing")
 
 

@@ -210,3 +210,15 @@ def test_a_config_that_says_nonsense_does_no_harm(recipe: Recipe) -> None:
     at = replace(prospect(SMALL, recipe), config={"num_experts": "many", "hidden_size": float("nan"), "head_dim": -1, "text_config": []})
     check: Callable[[float], bool] = math.isfinite
     assert all(check(cost(at, SPEED).seconds) for cost in every(recipe).values())
+
+
+def test_constants_of_the_stages_are_theirs() -> None:
+    """The service does without torch, so it cannot ask the stages themselves."""
+    from builders.sensitivity import measure, probes
+    from qa import activations, parity
+    from qa import measure as measuring
+    from service.release.costs import build, prepare
+
+    assert (build.FIRST, build.HIDDEN, build.ROUNDED, build.PROBED) == (measure.FIRST, measure.HIDDEN, measure.ROUNDED, probes.WINDOWS)
+    assert (prepare.PARITY_WINDOWS, prepare.PARITY_CONTEXT) == (parity.WINDOWS, parity.CONTEXT) == (activations.WINDOWS, activations.CONTEXT)
+    assert measuring.CONTEXT == prepare.QUESTION_CONTEXT
