@@ -29,7 +29,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     """Every stage of this part, those that are measured on the release with the names of their measurements."""
     yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream, checks=(terms.CHECK,))
     yield Stage(name="snapshot", phase=Phase.EXAMINE, does="download it", work=_snapshot, also=("upstream",), unit="bytes", cost=costs.snapshot)
-    yield from (replace(stage, phase=Phase.EXAMINE, gated=bool(stage.measures)) for stage in (*_model(recipe), *_checks(recipe)))
+    yield from (replace(stage, phase=Phase.EXAMINE, gated=bool(stage.measures)) for stage in (*_model(recipe), *_original(recipe), *_conversion(recipe)))
 
 
 def _model(recipe: Recipe) -> Iterator[Stage]:
@@ -66,10 +66,10 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
     )
 
 
-def _checks(recipe: Recipe) -> Iterator[Stage]:
-    """What is measured on the release itself."""
-    evaluation, text = recipe.evaluation, recipe.evaluation.divergence
-    evaluated = {f"evaluated_{form}": files for form, files in functions.texts(text).items()}
+def _original(recipe: Recipe) -> Iterator[Stage]:
+    """What is measured on the texts, and on the model as it is."""
+    evaluation = recipe.evaluation
+    evaluated = {f"evaluated_{form}": files for form, files in functions.texts(evaluation.divergence).items()}
     overlap = Call(function="qa.preflight:overlap", inputs={**functions.texts(recipe.calibration), **evaluated}, threaded=False)
     yield Stage(
         name="text overlap",
@@ -91,6 +91,11 @@ def _checks(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.sanity,
         measures=("sanity.failures",),
     )
+
+
+def _conversion(recipe: Recipe) -> Iterator[Stage]:
+    """What is measured on the 16-bit GGUF file, and on the importance matrix."""
+    text = recipe.evaluation.divergence
     yield Stage(
         name="metadata",
         phase=Phase.EXAMINE,
