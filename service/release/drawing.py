@@ -1,5 +1,6 @@
 """Draws a graph of stages as SVG: one box for stages that differ only in their variant, phase by phase from left to right."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
@@ -14,10 +15,10 @@ _STYLE = """
   svg { font: 11px system-ui, sans-serif; background: #fff }
   text { fill: #1f2933 } .phase { font-weight: 600; fill: #52606d } .count { fill: #52606d }
   rect { fill: #f0f4f8; stroke: #829ab1 } .gated rect { fill: #fff3c4; stroke: #cb6e17 } .publish rect { fill: #e3f9e5; stroke: #2f8132 }
-  path { fill: none; stroke: #9fb3c8 }
+  path { fill: none; stroke: #829ab1 } .far { stroke: #d9e2ec }
   @media (prefers-color-scheme: dark) {
     svg { background: #102a43 } text, .phase, .count { fill: #f0f4f8 } rect { fill: #243b53; stroke: #829ab1 }
-    .gated rect { fill: #513c06 } .publish rect { fill: #0f3f14 } path { stroke: #627d98 }
+    .gated rect { fill: #513c06 } .publish rect { fill: #0f3f14 } path { stroke: #829ab1 } .far { stroke: #334e68 }
   }
 """
 
@@ -38,8 +39,9 @@ class Box:
 
     @property
     def label(self) -> str:
-        """What is written on it."""
-        return self.stages[0].family
+        """What is written on it: the name of a single stage, else what the names have in common."""
+        alike = os.path.commonprefix([stage.variant for stage in self.stages])  # noqa: RUF071  letters are meant
+        return self.stages[0].name if len(self.stages) == 1 else f"{self.stages[0].family} {f'{alike}…' if alike else ''}".rstrip()
 
 
 def boxes(graph: Graph) -> list[Box]:
@@ -68,7 +70,8 @@ def draw(graph: Graph) -> str:
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="The stages of a release">', f"<style>{_STYLE}</style>"]
     columns = {phase: min(places[box.name][0] for box in found if box.stages[0].phase is phase) for phase in {box.stages[0].phase for box in found}}
     lines += [f'<text class="phase" x="{x}" y="{TOP - 18}">{phase.name.lower()}</text>' for phase, x in sorted(columns.items())]
-    lines += [_arrow(places[name], places[box.name]) for box in found for name in sorted(box.takes)]
+    arrows = [_arrow(places[name], places[box.name]) for box in found for name in sorted(box.takes)]
+    lines += sorted(arrows, key=lambda arrow: "far" not in arrow)
     lines += [_box(box, *places[box.name]) for box in found]
     return "\n".join([*lines, "</svg>"]) + "\n"
 
@@ -105,5 +108,5 @@ def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
         side = x0 + WIDTH
         return f'<path d="M{side} {y0 + HEIGHT // 2} C{side + LANE // 2} {y0 + HEIGHT // 2} {side + LANE // 2} {y1 + HEIGHT // 2} {side} {y1 + HEIGHT // 2}"/>'
     left, right = x0 + WIDTH, x1
-    middle = (left + right) // 2
-    return f'<path d="M{left} {y0 + HEIGHT // 2} C{middle} {y0 + HEIGHT // 2} {middle} {y1 + HEIGHT // 2} {right} {y1 + HEIGHT // 2}"/>'
+    middle, far = (left + right) // 2, ' class="far"' if right - left > LANE else ""  # it goes behind the boxes of a column between
+    return f'<path{far} d="M{left} {y0 + HEIGHT // 2} C{middle} {y0 + HEIGHT // 2} {middle} {y1 + HEIGHT // 2} {right} {y1 + HEIGHT // 2}"/>'
