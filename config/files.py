@@ -26,13 +26,13 @@ def read_yaml(path: Path) -> Any:
         raise ConfigurationError(f"{path} is not valid YAML{where}: {problem}. Correct that line.") from error
 
 
-def load_model(path: Path, model: type[Model]) -> Model:
-    """Validate the YAML file at `path` as `model`. Raises ConfigurationError that names every wrong field."""
+def load_model(path: Path, model: type[Model], **context: Any) -> Model:
+    """Validate the YAML file at `path` as `model`, whose validators see `context`. Raises ConfigurationError that names every wrong field."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path} must hold a mapping (key: value lines), not {type(data).__name__}.")
     try:
-        return model.model_validate(data, context={"folder": path.parent.resolve()})
+        return model.model_validate(data, context={"folder": path.parent.resolve(), **context})
     except ValidationError as error:
         raise ConfigurationError(f"{path} is not a valid {model.__name__.lower()}: {explain(error)}.") from error
 

@@ -21,7 +21,7 @@ GROWING = {"flips", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p"}  # with the nu
 def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path.cwd())
     resolved: Path = (folder / path.expanduser()).resolve()
-    if not resolved.exists():
+    if (info.context or {}).get("data", True) and not resolved.exists():
         raise ValueError(f"{resolved} does not exist; the recipe names it, so put the data there or change the path")
     return resolved
 
@@ -325,12 +325,12 @@ def _by_content(value: object) -> object:
     return value
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """The recipe of that name in `config/recipes/`, or at that path. Raises ConfigurationError."""
+def load_recipe(name_or_path: str, *, data: bool = True) -> Recipe:
+    """The recipe of that name in `config/recipes/`, or at that path; `data` says whether what it names must be there. Raises ConfigurationError."""
     path = Path(name_or_path).expanduser()
     if path.suffix not in {".yaml", ".yml"}:
         path = RECIPES / f"{name_or_path}.yaml"
         if not path.exists():
             known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))) or "none"
             raise ConfigurationError(f"There is no recipe named {name_or_path!r}. Known names: {known}; or give the path of a .yaml file.")
-    return load_model(path, Recipe)
+    return load_model(path, Recipe, data=data)

@@ -66,6 +66,7 @@ class Report:
     tools: dict[str, str]  # name -> version
     patches: tuple[Patch, ...]
     variants: tuple[ReportedVariant, ...]
+    way: str = ""  # the stages of the recipe, as an SVG of ours
     missing: str | None = None  # why no variant was built and there is nothing to plot
 
     def as_json(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from service.cli.display import Watch, progress
 from service.cli.display.watch import Board, Work
 from service.execution.workbench import Event
+from service.runs.ahead import ahead
 from service.runs.summary import summary
 from service.store import RunRecord, StageRecord, Store
 
@@ -30,7 +31,10 @@ def follow(store: Store, run: int, console: Console, *, seconds: float = LOOK_SE
     with progress(console) as watch:
         while True:
             record = store.run(run)
-            _show(watch, record, [stage for stage in store.stages(run) if record.started and stage.started >= record.started], seen)
+            steps = [step for step in store.stages(run) if record.started and step.started >= record.started]
+            _show(watch, record, steps, seen)
+            if (going := ahead(store.forecast(run), steps)) is not None:
+                watch.expect(Work(stage=going.stage, began=going.began, estimate=going.estimate), going.coming)
             if record.state not in GOING_ON:
                 return
             if record.state == "queued" and not waiting:
@@ -68,7 +72,7 @@ def changes(store: Store, run: int, *, seconds: float = LOOK_SECONDS) -> Iterato
 
 def _without_clock(document: dict[str, Any]) -> dict[str, Any]:
     """The summary without figures that change by themselves."""
-    substance = copy.deepcopy(document)
+    substance = copy.deepcopy(document) | {"left": None}
     for stage in substance["stages"]:
         if stage["state"] == "running":
             stage["seconds"] = None

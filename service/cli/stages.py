@@ -22,7 +22,7 @@ def stages(
     if svg is not None and (svg.suffix != ".svg" or not svg.parent.is_dir()):
         raise typer.BadParameter(f"--svg {svg}: name a .svg file in a folder that exists")
     with explained():
-        graph = way(load_recipe(recipe))
+        graph = way(load_recipe(recipe, data=False))
     if svg is not None:
         svg.write_text(draw(graph), encoding="utf-8")
     rows = [

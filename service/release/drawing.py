@@ -12,15 +12,15 @@ TOP, MARGIN = 46, 12
 COLUMN = 8  # boxes of a phase in one column, before another begins
 
 _STYLE = """
-  svg { font: 11px system-ui, sans-serif; background: #fff }
-  text { fill: #1f2933 } .phase { font-weight: 600; fill: #52606d } .count { fill: #52606d }
-  rect { fill: #f0f4f8; stroke: #829ab1 } .gated rect { fill: #fff3c4; stroke: #cb6e17 } .publish rect { fill: #e3f9e5; stroke: #2f8132 }
-  path { fill: none; stroke: #829ab1 } .far { stroke: #d9e2ec }
+  .way { font: 11px system-ui, sans-serif; background: #fff }
+  .way text { fill: #1f2933 } .way .phase { font-weight: 600; fill: #52606d } .way .count { fill: #52606d }
+  .way rect { fill: #f0f4f8; stroke: #829ab1 } .way .gated rect { fill: #fff3c4; stroke: #cb6e17 } .way .publish rect { fill: #e3f9e5; stroke: #2f8132 }
+  .way path { fill: none; stroke: #829ab1 } .way .far { stroke: #d9e2ec }
   @media (prefers-color-scheme: dark) {
-    svg { background: #102a43 } text, .phase, .count { fill: #f0f4f8 } rect { fill: #243b53; stroke: #829ab1 }
-    .gated rect { fill: #513c06 } .publish rect { fill: #0f3f14 } path { stroke: #829ab1 } .far { stroke: #334e68 }
+    .way { background: #102a43 } .way text, .way .phase, .way .count { fill: #f0f4f8 } .way rect { fill: #243b53; stroke: #829ab1 }
+    .way .gated rect { fill: #513c06 } .way .publish rect { fill: #0f3f14 } .way path { stroke: #829ab1 } .way .far { stroke: #334e68 }
   }
-"""
+"""  # under a class, for it may stand in a page with others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def draw(graph: Graph) -> str:
     places, edge = _places(found)
     bottom = max(y for _, y in places.values()) + HEIGHT + MARGIN
     size = f'width="{edge}" height="{bottom}" viewBox="0 0 {edge} {bottom}"'
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="The stages of a release">', f"<style>{_STYLE}</style>"]
+    lines = [f'<svg class="way" xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="The stages of a release">', f"<style>{_STYLE}</style>"]
     columns = {phase: min(places[box.name][0] for box in found if box.stages[0].phase is phase) for phase in {box.stages[0].phase for box in found}}
     lines += [f'<text class="phase" x="{x}" y="{TOP - 18}">{phase.name.lower()}</text>' for phase, x in sorted(columns.items())]
     arrows = [_arrow(places[name], places[box.name]) for box in found for name in sorted(box.takes)]

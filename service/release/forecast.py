@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from service.machine.speed import Speed
 from service.release.graph import Graph, Needs
 from service.release.prospect import Prospect
+from service.runs.ahead import owner_of
 from service.store import Foretold, Store
 
 PRIOR = 2.0  # observations of a factor of 1 that every kind of stage begins with
@@ -77,11 +78,6 @@ def compared(expected: Mapping[str, Foretold], steps: Sequence[tuple[str, float]
         if (owner := owner_of(name, expected)) is not None:
             taken[owner] += seconds
     return ((name, expected[name].reckoned, seconds) for name, seconds in taken.items())
-
-
-def owner_of(step: str, stages: Iterable[str]) -> str | None:
-    """The stage that a step belongs to, by its name: the longest that the step's begins with, `divergence` of `divergence bnb-4bit`; None of no stage."""
-    return max((name for name in stages if step == name or step.startswith(f"{name} ")), key=len, default=None)
 
 
 def corrections(rows: Iterable[tuple[str, float, float]]) -> dict[str, float]:

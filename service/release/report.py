@@ -7,7 +7,7 @@ from dataclasses import replace
 from config.words import GateResult, Kind, Measurement, Verdict
 from publishers.report.figures import Position, Report, ReportedVariant
 from service.execution.kept import Inputs, Output
-from service.release.job import Job
+from service.release.drawing import draw
 from service.release.products import JUDGED, Built, Judged, weights
 from service.release.tools import tools
 from service.release.work import Work
@@ -19,20 +19,17 @@ from service.store import VariantRecord
 def report(work: Work) -> Output:
     """Make the page from the verdicts on record; without judged variants, because a gate on the release blocked them all, it has no plots."""
     judged = work.maybe(JUDGED, Judged)
-    return page(work.job, judged.built if judged is not None else ())
-
-
-def page(job: Job, built: Sequence[Built] = ()) -> Output:
-    """The page of a run with these variants."""
+    built = judged.built if judged is not None else ()
     files = [item.output.file() for item in built if item.variant.kind is Kind.GGUF]
     inputs: Inputs = {"contents": []}
     if files:
-        inputs = {"contents": [job.apart("contents", "builders.contents:describe", {"variants": files}, threaded=False).file()]}
-    return job.apart(STAGE, "publishers.report.page:write", inputs, threaded=False, figures=figures(job, built).as_json())
+        inputs = {"contents": [work.job.apart("contents", "builders.contents:describe", {"variants": files}, threaded=False).file()]}
+    return work.job.apart(STAGE, "publishers.report.page:write", inputs, threaded=False, figures=figures(work, built).as_json())
 
 
-def figures(job: Job, built: Sequence[Built]) -> Report:
+def figures(work: Work, built: Sequence[Built]) -> Report:
     """What the page says, from what the store keeps about the run: the same after a restart or a second publication."""
+    job = work.job
     positions = {item.variant.tag: item.positions for item in built}
     names = {item.variant.tag: weights(item.output)[0].path for item in built}
     variants = tuple(_variant(record, names.get(record.variant.tag), positions.get(record.variant.tag, ())) for record in job.store.variants(job.run.id))
@@ -43,6 +40,7 @@ def figures(job: Job, built: Sequence[Built]) -> Report:
         tools=tools(),
         patches=job.store.patches(job.run.id),
         variants=variants,
+        way=draw(work.graph),
         missing=None if built else _why_nothing(variants),
     )
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from config.words import Measurement
 from qa import mmlu
 from service.pace import pace
+from service.runs.ahead import ahead
 from service.store import PublicationRecord, RunState, StageRecord, StageState, Store, VariantRecord
 
 
@@ -150,6 +151,10 @@ class RunSummary(BaseModel):
     state: RunState
     error: str | None
     disk_high_water: int | None
+    left: float | None
+    """Seconds to the end of a run that is being carried out; null where nobody can know."""
+    coming: list[str]
+    """Its stages that have not begun, when they are known."""
     stages: list[StageSummary]
     patches: list[PatchSummary]
     variants: list[VariantSummary]
@@ -163,7 +168,8 @@ def summary(store: Store, run_id: int) -> dict[str, Any]:
 
 def summarize(store: Store, run_id: int) -> RunSummary:
     """The summary of a run. Raises UnknownRun."""
-    run, now = store.run(run_id), datetime.now(UTC)
+    run, now, steps = store.run(run_id), datetime.now(UTC), store.stages(run_id)
+    going = ahead(store.forecast(run_id), [step for step in steps if run.started and step.started >= run.started]) if run.state == "running" else None
     return RunSummary(
         run=run.id,
         release=ReleaseSummary(repo=run.release.repo, sha=run.release.sha),
@@ -171,7 +177,9 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         state=run.state,
         error=run.error,
         disk_high_water=run.disk_high_water,
-        stages=[stage_summary(stage, now) for stage in store.stages(run_id)],
+        left=None if going is None else going.left(steps, now),
+        coming=[] if going is None else list(going.coming),
+        stages=[stage_summary(stage, now) for stage in steps],
         patches=[
             PatchSummary(fix=patch.fix, file=patch.file, key=patch.key, before=patch.before, after=patch.after, reason=patch.reason)
             for patch in store.patches(run_id)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from config.progress import Progress
-from service.cli.display.words import how_far, in_order
+from service.cli.display.words import duration, how_far, in_order
 from service.pace import Pace
 
 Summary = Mapping[str, Any]
@@ -111,6 +111,8 @@ def standing(summary: Summary) -> list[str]:
     """Which stages of a run are at work, or at which it was interrupted and how to go on."""
     stages = summary.get("stages", ())
     lines = [f"at work: {_how_far(stage)}" for stage in stages if stage["state"] == "running"]
+    if summary.get("left") is not None:
+        lines.append(f"about {duration(summary['left'])} left; {len(summary['coming'])} stages have not begun")
     if summary["state"] == "interrupted":
         where = "; ".join(_how_far(stage) for stage in stages if stage["state"] == "interrupted")
         lines.append(

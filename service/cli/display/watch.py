@@ -106,6 +106,11 @@ class Watch:
             if event.state not in {"expected", "started", "progressed"}:
                 self.printed(*ended(event))
 
+    def expect(self, within: Work, coming: Mapping[str, float | None]) -> None:
+        """Hear which stage the steps at work are of, and what comes after it."""
+        with self.lock:
+            self.board = replace(self.board, within=within, to_come=coming)
+
     def show(self, board: Board, endings: Sequence[Event]) -> None:
         """Take over a board from elsewhere, after these stages have ended."""
         with self.lock:

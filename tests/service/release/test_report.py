@@ -20,7 +20,7 @@ from service.release.job import Job
 from service.runs import report as found
 from service.store import Store, UnknownRun, VariantRecord, open_store
 from tests.service.conftest import RECIPE
-from tests.service.helpers import queue_run
+from tests.service.helpers import at_work, queue_run
 
 REASON = "template.failures is 3, at most 0 is allowed: <b>bold</b> differs."
 
@@ -49,15 +49,16 @@ def job(tmp_path: Path) -> Iterator[Job]:
 def test_a_run_that_was_blocked_early_has_a_report_that_says_why(job: Job, tmp_path: Path) -> None:
     with pytest.raises(found.NoReport, match=rf"Run {job.run.id} has no report"):
         found.find(job.store, job.settings, job.run.id)
-    made = reporting.page(job)
+    made = reporting.report(at_work(job, {}))
     path = found.find(job.store, job.settings, job.run.id)
     assert path == made.file().path
     text = path.read_text(encoding="utf-8")
     assert "Nothing was built" in text
     assert "&lt;b&gt;bold&lt;/b&gt; differs" in text
     assert "Answers end." in text
-    assert "<svg" not in text
-    assert reporting.page(job).key == made.key
+    assert text.count("<svg") == 1, "the stages, and no plot"
+    assert '<svg class="way"' in text
+    assert reporting.report(at_work(job, {})).key == made.key
     assert [stage.state for stage in job.store.stages(job.run.id)] == ["reused"], "the same findings make no new page"
 
     copied = tmp_path / "page.html"
@@ -99,4 +100,4 @@ def test_what_is_remarked_on_a_plan_reaches_the_page(job: Job) -> None:
     variant = Variant(tag="UD-Q4_K_XL", kind=Kind.GGUF, planned=True)
     record = VariantRecord(variant=variant, file=None, bytes=None, bpw=None, measurements=(predicted,), verdict=None)
     job.store.record_variant(job.run.id, record, position=1)
-    assert [item.remarks for item in reporting.figures(job, ()).variants] == [(), ("A pattern matches no tensor.",)]
+    assert [item.remarks for item in reporting.figures(at_work(job, {}), ()).variants] == [(), ("A pattern matches no tensor.",)]
