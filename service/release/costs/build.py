@@ -226,7 +226,7 @@ def _probed(prospect: Prospect, speed: Speed) -> Needs:
     """A pass of llama.cpp for each probe, whose files are made for it."""
     at, context = engines(prospect, speed), prospect.recipe.evaluation.context
     tokens = context * min(PROBED, windows(prospect.recipe.calibration, context))
-    passes = PROBES * 1.2 * at.decode(tokens, tokens, batch=512, sixteen=True, threads=speed.threads)
+    passes = PROBES * 1.2 * at.decode(tokens, tokens, batch=512, bits=16.0, threads=speed.threads)
     quantized = 3 * sum(quantizing(at, type) for type in ("Q3_K", "Q4_K")) / speed.threads
     return Needs(
         seconds=at.torch + passes + quantized + at.compared(tokens * PROBES, 1), memory=2 * at.model.weights + PYTHON_MEMORY, disk=8 * at.model.weights

@@ -5,7 +5,6 @@ Seconds are of a quiet machine. What plain Python does is stated as it takes on 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from service.machine.speed import Speed
 from service.release.costs.outline import Outline
@@ -18,6 +17,8 @@ CACHE_COPY = 1.4  # times a layer's call that continuing from a copied cache tak
 
 PYTHON_MEMORY, TORCH_MEMORY = 70 * 10**6, 420 * 10**6  # bytes of a process that has imported llama.cpp, or torch and transformers
 ENTRY_MEMORY = 1000  # bytes of one entry in gguf's reader
+FINEST = 7.0  # bits of the types that have kernels for matrices, at most
+ROW_BY_ROW = 0.8  # times the rate of 16 bits: Q8_0 and Q5_0 reach it, Q5_1 half of it
 NF4_SLOWER = 1.3  # times 16 bits: each product writes its matrix out in float32 first
 
 
@@ -97,24 +98,29 @@ class Engines:
         """Passes forward and backward over windows, with logits everywhere, each weight's gradient taken."""
         return windows * (1 + BACKWARD) * self.forward(tokens, tokens)
 
-    def decode(self, tokens: float, rows: float, *, batch: int, sixteen: bool, threads: int | None = None) -> float:
-        """llama.cpp on so many tokens, so many at a time."""
+    def decode(self, tokens: float, rows: float, *, batch: int, bits: float, threads: int | None = None) -> float:
+        """Evaluating so many tokens in llama.cpp, so many at a time, with weights of so many bits."""
         if not tokens:
             return 0.0
         used = self.threads if threads is None else threads
-        rate = self.rate(self.speed.llama_narrow, self.speed.llama_wide) * (1.0 if sixteen else self.speed.quantized) * used
+        rate = self.rate(self.speed.llama_narrow, self.speed.llama_wide) * self.pace(bits) * used
         calls = math.ceil(tokens / batch)
-        bits = 2.0 if sixteen else 0.7
-        reading = calls * bits * self.model.active / (self.speed.memory * min(used, 4))
+        reading = calls * bits / 8 * self.model.active / (self.speed.memory * min(used, 4))
         computing = self.operations(tokens, rows) / rate
         return calls * self.model.depth * self.speed.decode + max(computing, reading) + 0.3 * min(computing, reading)
 
-    def answers(self, prompts: int, most: int, engine: Literal["transformers", "llama", "llama16"]) -> float:
-        """Greedy answers to short prompts, a token at a time."""
+    def pace(self, bits: float) -> float:
+        """Times the rate of 16 bits. Types in blocks of 256 have kernels for matrices; those in blocks of 32 are multiplied row by row."""
+        if bits > FINEST:
+            return 1.0
+        fitting = sum(tensor.parameters for tensor in self.model.matrices if tensor.columns % 256 == 0)
+        share = fitting / max(1, sum(tensor.parameters for tensor in self.model.matrices))
+        return 1 / (share / self.speed.quantized + (1 - share) / ROW_BY_ROW)
+
+    def talk(self, prompts: int, most: int, bits: float | None = None) -> float:
+        """Greedy answers to short prompts, a token at a time: in llama.cpp with weights of so many bits, else in transformers."""
         tokens = prompts * (answer(most) + PROMPT / 16)  # a prompt's tokens go in at once
-        if engine == "transformers":
-            return self.forward(tokens, tokens, passes=tokens)
-        return self.decode(tokens, tokens, batch=1, sixteen=engine == "llama16")
+        return self.forward(tokens, tokens, passes=tokens) if bits is None else self.decode(tokens, tokens, batch=1, bits=bits)
 
     def compared(self, rows: float, variants: int, *, difference: bool = False) -> float:
         """Divergence at so many positions: the 16-bit model's side, and each variant's."""

@@ -45,13 +45,13 @@ def _diverged(prospect: Prospect, speed: Speed, variants: Sequence[Variant], cou
     for group in grouped(prospect, at, variants):
         kept += len(group)
         workers, each = shares(speed.threads, len(group))
-        sixteen = [16.0, *(sizes.bits(prospect, variant) for variant in group)]
+        bits = [16.0, *(sizes.bits(prospect, variant) for variant in group)]
         threads = at.model.threads(each)
-        evaluating = sum(at.decode(tokens, rows, batch=BATCH, sixteen=bits > 12, threads=threads) for bits in sixteen)
+        evaluating = sum(at.decode(tokens, rows, batch=BATCH, bits=one, threads=threads) for one in bits)
         weights = at.model.weights + sum(sizes.weight(prospect, variant) for variant in group)
-        seconds += at.start + len(sixteen) * at.vocabulary + weights / 4e9 + (evaluating + at.compared(rows, len(group))) / workers
+        seconds += at.start + len(bits) * at.vocabulary + weights / 4e9 + (evaluating + at.compared(rows, len(group))) / workers
         logits = 2 * 3 * at.logits(context // 2)
-        memory = max(memory, PYTHON_MEMORY + sum(at.opened(at.model.parameters * bits / 8, context=context, batch=BATCH) for bits in sixteen) + logits)
+        memory = max(memory, PYTHON_MEMORY + sum(at.opened(at.model.parameters * one / 8, context=context, batch=BATCH) for one in bits) + logits)
     for variant in variants:
         if variant.kind is not Kind.GGUF:
             kept += 1
@@ -93,7 +93,7 @@ def answering(prospect: Prospect, speed: Speed, *, kind: Kind, bits: float, more
     if prospect.recipe.evaluation.mmlu.form != "hendrycks":
         seconds += at.server
     # suffixes go in together, as many as a batch holds; one row of logits each
-    seconds += at.decode(sample.prefix + sample.suffix, sample.questions, batch=256, sixteen=bits > 12)
+    seconds += at.decode(sample.prefix + sample.suffix, sample.questions, batch=256, bits=bits)
     return Needs(seconds=seconds, memory=PYTHON_MEMORY + at.opened(at.model.parameters * bits / 8, context=QUESTION_CONTEXT, batch=512) + 40 * at.model.entries)
 
 
@@ -133,13 +133,12 @@ def measure(variant: Variant) -> Cost:
         prompts, most, parameters = len(asks.prompts), asks.max_tokens, at.model.parameters
         if variant.kind is not Kind.GGUF:
             slower = NF4_SLOWER if variant.kind is Kind.BNB_4BIT else 1.0
-            seconds = at.torch + at.load + slower * at.answers(prompts, most, "transformers") + FINITE * parameters + at.python(5e-6 * at.model.entries)
+            seconds = at.torch + at.load + slower * at.talk(prompts, most) + FINITE * parameters + at.python(5e-6 * at.model.entries)
             return Needs(seconds=seconds, memory=at.whole)
-        sixteen = sizes.bits(prospect, variant) > 12
-        generated = at.server + 2 * at.vocabulary + at.answers(prompts, most, "llama16" if sixteen else "llama")
+        generated = at.server + 2 * at.vocabulary + at.talk(prompts, most, sizes.bits(prospect, variant))
         checked = 2 * at.header + at.python(COMPARED * parameters) + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
         values = min(CHUNK, at.model.shape.largest)
-        memory = PYTHON_MEMORY + 2 * at.reader + sizes.weight(prospect, variant) + 60 * values
+        memory = PYTHON_MEMORY + 2 * at.reader + sizes.weight(prospect, variant) + 30 * values
         return Needs(seconds=at.start + generated + checked, memory=memory)
 
     return cost

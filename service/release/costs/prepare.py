@@ -79,7 +79,7 @@ def convert(prospect: Prospect, speed: Speed) -> Needs:
 def sanity(prospect: Prospect, speed: Speed) -> Needs:
     """Let the 16-bit model answer in transformers."""
     at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
-    seconds = at.torch + at.load + at.answers(len(asks.prompts), asks.max_tokens, "transformers")
+    seconds = at.torch + at.load + at.talk(len(asks.prompts), asks.max_tokens)
     return Needs(seconds=seconds, memory=at.whole)
 
 
@@ -94,7 +94,7 @@ def parity(prospect: Prospect, speed: Speed) -> Needs:
     at, text = engines(prospect, speed), prospect.recipe.evaluation.divergence
     count = min(PARITY_WINDOWS, tokens(text) // PARITY_CONTEXT)
     all_, rows = count * PARITY_CONTEXT, count * PARITY_CONTEXT // 2
-    sides = at.forward(all_, rows, passes=count), at.decode(all_, rows, batch=512, sixteen=True)
+    sides = at.forward(all_, rows, passes=count), at.decode(all_, rows, batch=512, bits=16.0)
     together = max(1.0, min(2.0, speed.threads / at.threads))  # the threads of both share the processors
     seconds = at.torch + at.load + at.vocabulary + max(*sides, sum(sides) / together) + at.compared(rows, 1, difference=True) / min(2, speed.threads)
     seconds += at.python(2 * ENCODED * min(size(text.plain or text.chat), 2000 * CONVERSATION))
@@ -127,7 +127,7 @@ def imatrix(prospect: Prospect, speed: Speed) -> Needs:
     used = windows(text, prospect.recipe.evaluation.context) * prospect.recipe.evaluation.context
     read = size((*text.chat, *text.plain))
     rendering = at.python(ENCODED * read + RENDERED * size(text.chat) / CONVERSATION)
-    running = IMATRIX * at.decode(used, used, batch=512, sixteen=True, threads=speed.threads) + at.compared(used / 2, 1) / speed.threads
+    running = IMATRIX * at.decode(used, used, batch=512, bits=16.0, threads=speed.threads) + at.compared(used / 2, 1) / speed.threads
     seconds = at.torch + rendering + at.vocabulary + 0.2 + running + 3e-9 * used * at.model.inputs
     held = TORCH_MEMORY + 3 * read + at.opened(at.model.weights, context=512, batch=512) + 2 * at.logits(prospect.recipe.evaluation.context)
     return Needs(seconds=seconds, memory=held, disk=4 * at.model.inputs)
