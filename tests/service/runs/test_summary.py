@@ -29,6 +29,8 @@ def test_a_run_that_has_not_begun_has_nothing(file_store: Store) -> None:
         "state": "queued",
         "error": None,
         "disk_high_water": None,
+        "left": None,
+        "coming": [],
         "stages": [],
         "patches": [],
         "variants": [],

@@ -1,0 +1,67 @@
+"""What of a run is still to come, on both databases."""
+
+from datetime import timedelta
+
+import pytest
+
+from config.progress import Progress
+from service.runs.ahead import ahead, owner_of
+from service.runs.summary import summarize
+from service.store import Foretold, Store
+from tests.service.helpers import queue_run
+
+EXPECTED = {"fix": 1.0, "divergence": 100.0, "measure Q4_0": 20.0, "publish": 30.0}
+
+
+@pytest.fixture
+def run(store: Store) -> int:
+    queued = queue_run(store).id
+    store.lease("worker", seconds=600)
+    store.record_forecast(queued, {name: Foretold(reckoned=seconds / 2, correction=2.0) for name, seconds in EXPECTED.items()})
+    return queued
+
+
+@pytest.mark.parametrize(
+    ("step", "stage"),
+    [
+        ("fix", "fix"),
+        ("divergence 1", "divergence"),
+        ("divergence bnb-4bit from 4 to 8 windows", "divergence"),
+        ("measure Q4_0", "measure Q4_0"),
+        ("fixed", None),
+    ],
+)
+def test_a_step_belongs_to_the_stage_whose_name_it_begins_with(step: str, stage: str | None) -> None:
+    assert owner_of(step, EXPECTED) == stage
+
+
+def test_a_run_knows_where_it_is_and_what_comes_after(store: Store, run: int) -> None:
+    assert store.forecast(run)["divergence"].seconds == 100
+    assert ahead(store.forecast(run), store.stages(run)) is None, "nothing has begun"
+    store.stage_reused(run, "fix", "k", seconds=0.1, artifacts=())
+    store.stage_finished(store.stage_started(run, "divergence 1", "k"), state="done", seconds=40)
+    number = store.stage_started(run, "divergence 16bit", "k")
+    steps = store.stages(run)
+    going = ahead(store.forecast(run), steps)
+    assert going is not None
+    assert (going.stage, going.estimate, going.coming) == ("divergence", 100, {"measure Q4_0": 20, "publish": 30})
+    assert going.left(steps, going.began) == 150
+    assert going.left(steps, going.began + timedelta(seconds=70)) == 80
+    assert going.left(steps, going.began + timedelta(seconds=500)) == 50, "what takes longer than was said is about to end"
+
+    store.stage_progressed(number, Progress(done=0, total=1000, unit="windows"))
+    found = summarize(store, run)
+    assert found.coming == ["measure Q4_0", "publish"]
+    assert found.left == pytest.approx(150, abs=5)
+    store.finish(run, state="done")
+    assert (summarize(store, run).left, summarize(store, run).coming) == (None, [])
+
+
+def test_what_runs_took_is_told_beside_what_was_foretold(store: Store, run: int) -> None:
+    store.stage_reused(run, "fix", "k", seconds=0.1, artifacts=())
+    store.stage_finished(store.stage_started(run, "divergence 1", "k"), state="done", seconds=40)
+    assert store.forecasts() == (), "not before the run came to its end"
+    store.finish(run, state="blocked")
+    ((foretold, steps),) = store.forecasts()
+    assert foretold["publish"] == Foretold(reckoned=15, correction=2)
+    assert steps == (("divergence 1", 40),)
