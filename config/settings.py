@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """CPU threads for one stage."""
     stage_minutes: float = Field(default=24 * 60.0, gt=0)
     """A stage that runs longer is stopped and fails."""
+    progress_seconds: float = Field(default=30.0, gt=0)
+    """Between two lines about a stage at work, where output is not a terminal."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Address-space limit of one stage process; none when absent."""
 

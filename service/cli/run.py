@@ -34,7 +34,7 @@ def run(
             planned = plan(settings, repo, revision, recipe)
             terminal.json(planned.as_json()) if as_json else show(terminal.out, planned)
             return
-        with progress(terminal.progress) as listener:
+        with progress(terminal.progress, line_seconds=settings.progress_seconds) as listener:
             result = foreground.run(settings, repo, revision, recipe, listener)
     if as_json:
         terminal.json(result)

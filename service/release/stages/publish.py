@@ -21,7 +21,6 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.PUBLISH,
         does="render what tells which of Ollama's templates is the model's",
         work=functions.chat(conversations),
-        also=(REPORT,),
         cost=costs.chat,
     )
     yield Stage(
