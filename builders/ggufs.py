@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
+from engines import gguf_table
 
 ALIGNMENT = 32  # bytes, of each tensor in a GGUF that llama-quantize writes (GGUF_DEFAULT_ALIGNMENT)
 
@@ -35,11 +35,8 @@ class Stored:
 
 
 def stored(path: Path) -> dict[str, Stored]:
-    """Each tensor of a GGUF file, by name; the data are mapped, not read."""
-    return {
-        tensor.name: Stored(type=tensor.tensor_type.name, values=int(tensor.n_elements), bytes=int(tensor.n_bytes), matrix=len(tensor.shape) > 1)
-        for tensor in GGUFReader(path).tensors
-    }
+    """Each tensor of a GGUF file, by name; the data are not read. Raises ValueError when the file is damaged."""
+    return {entry.name: Stored(type=entry.type, values=entry.values, bytes=entry.bytes, matrix=entry.dimensions > 1) for entry in gguf_table.read(path).entries}
 
 
 def padded(size: int) -> int:
@@ -48,12 +45,12 @@ def padded(size: int) -> int:
 
 
 def weigh(path: Path) -> Weight:
-    """The sizes of one GGUF file; its tensors are mapped, not read."""
-    reader = GGUFReader(path)
+    """The sizes of one GGUF file; its tensors are not read. Raises ValueError when it is damaged."""
+    table = gguf_table.read(path)
     return Weight(
-        parameters=int(sum(int(tensor.n_elements) for tensor in reader.tensors)),
-        tensor_bytes=int(sum(int(tensor.n_bytes) for tensor in reader.tensors)),
-        header_bytes=int(reader.data_offset),
+        parameters=sum(entry.values for entry in table.entries),
+        tensor_bytes=sum(entry.bytes for entry in table.entries),
+        header_bytes=table.header_bytes,
         file_bytes=path.stat().st_size,
     )
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from builders.ggufs import described, padded
 from builders.links import link_or_copy
 from config.errors import ToolError
-from engines import tools
+from engines import gguf_table, tools
 
 VERSION = 1  # raise when outputs change
 
@@ -54,14 +54,14 @@ def mixed(out: Path, *, gguf: Path, imatrix: Path, mix: Path, name: str, tag: st
     Raises ToolError when a tensor comes out in another type, which leaves no file.
     """
     types: dict[str, str] = json.loads(mix.read_text(encoding="utf-8"))
-    sizes = {tensor.name: int(tensor.n_elements) for tensor in GGUFReader(gguf).tensors}
+    sizes = {entry.name: entry.values for entry in gguf_table.read(gguf).entries}
     if unknown := sorted(types.keys() - sizes.keys()):
         raise ToolError(f"The mix names tensors that {gguf.name} does not have: {', '.join(unknown)}. Plan it anew for this file.")
     target = out / f"{name}-{tag}.gguf"
     lines = "".join(f"{_exactly(tensor)}={type.lower()}\n" for tensor, type in types.items())
     base = _base(types, sizes)
     _run(gguf, imatrix, before=("--tensor-type-file", "types.txt"), after=(target.resolve(), base, str(threads)), texts={"types.txt": lines})
-    found = {tensor.name: GGMLQuantizationType(tensor.tensor_type).name for tensor in GGUFReader(target).tensors}
+    found = {entry.name: entry.type for entry in gguf_table.read(target).entries}
     if wrong := [f"{tensor} is {found[tensor]} instead of {type}" for tensor, type in types.items() if found[tensor] != type]:
         target.unlink()
         raise ToolError(f"llama-quantize did not keep to the mix: {', '.join(wrong)}. Leave these types out for these tensors: their rows do not fit them.")

@@ -129,7 +129,7 @@ def _to_float(type: str) -> Any:
 
 @cache
 def _cpu_library() -> Any:
-    library = _loaded("libggml-cpu.so")
+    library = loaded("libggml-cpu.so")
     library.ggml_get_type_traits_cpu.argtypes = (ctypes.c_int,)
     library.ggml_get_type_traits_cpu.restype = ctypes.POINTER(_CpuTraits)
     return library
@@ -137,7 +137,7 @@ def _cpu_library() -> Any:
 
 @cache
 def _library() -> Any:
-    library = _loaded("libggml-base.so")
+    library = loaded("libggml-base.so")
     library.ggml_quantize_requires_imatrix.argtypes = (ctypes.c_int,)
     library.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
     library.ggml_quantize_init.argtypes = (ctypes.c_int,)
@@ -149,7 +149,8 @@ def _library() -> Any:
     return library
 
 
-def _loaded(name: str) -> ctypes.CDLL:
+def loaded(name: str) -> ctypes.CDLL:
+    """One of llama.cpp's libraries, by the name of its file. Raises ToolError when it cannot be loaded."""
     path = toolchain.location() / "lib" / name
     try:
         return ctypes.CDLL(str(path))

@@ -7,6 +7,7 @@ whitelist and YAML's own writer, and the body through `publishers.markdown`.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,16 +141,7 @@ class Card:
 
 def render(card: Card) -> str:
     """The README.md of `card.repo`: front matter and body. Raises ConfigurationError when a file's name cannot be published."""
-    environment = Environment(  # noqa: S701 - this is Markdown, and `finalize` escapes all that is not marked as such
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        finalize=markdown.text,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"code": markdown.code, "word": markdown.word, "size": shown.size, "share": shown.share, "nats": shown.nats}
-    environment.filters |= {"flips": _flips, "number": _number, "changes": _changes, "kept": _kept}
+    environment = _environment()
     for row in card.rows:
         checked_path(row.file)
     parameters = ollama.sampling(card.sampling)
@@ -218,3 +210,19 @@ def _flips(found: Measurement | None) -> str:
     if found is None:
         return "—"
     return f"{found.value:.0f}" + (f" of {found.n:,}" if found.n is not None else "")
+
+
+@cache
+def _environment() -> Environment:
+    """The templates, compiled once."""
+    environment = Environment(  # noqa: S701 - this is Markdown, and `finalize` escapes all that is not marked as such
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        finalize=markdown.text,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"code": markdown.code, "word": markdown.word, "size": shown.size, "share": shown.share, "nats": shown.nats}
+    environment.filters |= {"flips": _flips, "number": _number, "changes": _changes, "kept": _kept}
+    return environment

@@ -1,5 +1,6 @@
 """The root of the `sluice` command: options common to all, and the list of commands."""
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -90,4 +91,5 @@ def root(
 
 def main() -> None:
     """Entry point."""
+    gc.set_threshold(50_000, 20, 20)  # what commands import lives to their end: looking through it again and again takes a tenth of a short one
     app()

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,7 @@ def stage_key(function: str, inputs: Inputs, params: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+@lru_cache(maxsize=256)
 def declared_version(function: str) -> int:
     """The VERSION that a stage's module states, read from its source: importing it would load torch into the service."""
     spec = importlib.util.find_spec(function.partition(":")[0])

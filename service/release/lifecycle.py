@@ -1,8 +1,7 @@
 """Carry out one leased run: read its recipe, say what to expect, go the release's way, write down how it ended."""
 
+import logging
 import shutil
-
-import structlog
 
 from builders import snapshot
 from config.errors import ConfigurationError, SluiceError, UpstreamError, in_words
@@ -22,7 +21,7 @@ from service.store import RunRecord, Store
 
 SURE = 0.8  # of the disk that a run is expected to take: where not even that is free, it is not begun
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None) -> None:
@@ -55,13 +54,13 @@ def _expect(work: Work) -> None:
     Raises UpstreamError when the disk is surely too small.
     """
     job = work.job
-    if job.store.variants(job.run.id):
+    if job.store.judged(job.run.id):
         return
     try:
         upstream = snapshot.resolve(work.api, work.release.repo, work.release.sha)
         expected = outlook(job.store, foresee(job.store, job.settings, work.api, work.recipe, upstream))
     except SluiceError as error:  # the stages say better what is wrong, or do without
-        log.info("no estimate", run=job.run.id, reason=str(error))
+        log.info("no estimate of run %d: %s", job.run.id, error, extra={"action": "forecast"})
         return
     _refuse_small_disk(job, expected)
     job.store.record_forecast(job.run.id, expected.foretold)

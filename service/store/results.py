@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, Literal, cast
 
 from sqlalchemy import delete, func, select
@@ -107,6 +107,8 @@ class Results(Database):
         variant, verdict = record.variant, record.verdict
         with self.write() as session:
             row = session.scalars(select(VerdictRow).where(VerdictRow.run_id == run, VerdictRow.tag == variant.tag)).first()
+            if row is not None and row.position == position and _variant(row) == _kept(record):
+                return
             if row is None:
                 session.add(row := VerdictRow(run_id=run, tag=variant.tag))
             else:
@@ -118,6 +120,11 @@ class Results(Database):
             row.results = [] if verdict is None else [asdict(result) for result in verdict.results]
             row.samples = [asdict(sample) for sample in record.samples]
             row.measurements = [_measurement_row(item) for item in record.measurements if not math.isnan(item.value)]
+
+    def judged(self, run: int) -> bool:
+        """Whether any variant of the run was ever recorded, in this attempt or an earlier one."""
+        with self.read() as session:
+            return session.scalar(select(VerdictRow.id).where(VerdictRow.run_id == run).limit(1)) is not None
 
     def variants(self, run: int) -> tuple[VariantRecord, ...]:
         """The run's variants in the order of the recipe."""
@@ -220,10 +227,17 @@ def _phase(row: StageRow) -> Phase | None:
     return Phase(first=row.phase_done, began=row.phase_began, latest=latest, reported=row.reported)
 
 
+def _kept(record: VariantRecord) -> VariantRecord:
+    """What is read back of a variant that was recorded."""
+    rows = (_measurement_row(item) for item in record.measurements if not math.isnan(item.value))
+    return replace(record, variant=Variant(tag=record.variant.tag, kind=record.variant.kind), measurements=tuple(_measurement(row) for row in rows))
+
+
+def _measurement(row: MeasurementRow) -> Measurement:
+    return Measurement(name=row.name, value=row.value, unit=row.unit, stderr=row.stderr, n=row.n, details=tuple(row.details))
+
+
 def _variant(row: VerdictRow) -> VariantRecord:
-    measurements = tuple(
-        Measurement(name=item.name, value=item.value, unit=item.unit, stderr=item.stderr, n=item.n, details=tuple(item.details)) for item in row.measurements
-    )
     verdict = None
     if row.outcome is not None:
         verdict = Verdict(tag=row.tag, outcome=Outcome(row.outcome), reasons=tuple(row.reasons), results=tuple(_result(item) for item in row.results))
@@ -232,7 +246,7 @@ def _variant(row: VerdictRow) -> VariantRecord:
         file=row.file,
         bytes=row.bytes,
         bpw=row.bpw,
-        measurements=measurements,
+        measurements=tuple(_measurement(item) for item in row.measurements),
         verdict=verdict,
         samples=tuple(Sample(**sample) for sample in row.samples or ()),
     )
