@@ -86,7 +86,7 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
         license=upstream.license,
         download_bytes=sum(ahead.sizes.values()),
         targets={target: tuple(variant.tag for variant in held) for target, held in ahead.targets.items()},
-        variants=tuple(size_of(variant, ahead.weights, known, recipe.variants.planned.get(variant.tag)) for variant in recipe.variants.listed()),
+        variants=tuple(size_of(variant, ahead, known) for variant in recipe.variants.listed()),
         stages=_stages(graph, expected),
         gates=_gates(recipe),
         remarks=(

@@ -12,9 +12,7 @@ STOCK_BITS = {
     "Q4_0": 4.64, "IQ4_NL": 4.68, "IQ4_XS": 4.46, "Q3_K_L": 4.3, "Q3_K_M": 4.0, "Q3_K_S": 3.64, "IQ3_M": 3.76, "IQ3_S": 3.66, "IQ3_XS": 3.5, "IQ3_XXS": 3.25,
     "Q2_K": 3.16, "Q2_K_S": 2.97, "IQ2_M": 2.93, "IQ2_S": 2.74, "IQ2_XS": 2.59, "IQ2_XXS": 2.38, "IQ1_M": 2.15, "IQ1_S": 2.0,
 }  # fmt: skip
-NF4_BITS = 4.5  # 4-bit weights, double-quantized block scales, 16-bit embeddings: grows as the model shrinks
-
-
+NF4_BITS = 4.127  # 4-bit codes, a scale of 8 bits for 64 of them, and one of 32 bits for 256 scales
 TABLE_BITS = 6.5625  # of the table of the vocabulary at the output, in mixes of fewer bits
 TABLE_SHARE = 0.065  # that it has in Llama 3.1 8B
 UNFIT = {"Q2": 4.5, "Q3": 4.5, "Q4": 5.5, "Q5": 6.0, "Q6": 8.5, "IQ": 4.5}  # bits of what stands in where rows do not fit blocks of 256, by how mixes begin
@@ -25,10 +23,10 @@ def nominal(prospect: Prospect, variant: Variant) -> float:
     """Bits per weight in a model like the one that STOCK_BITS are of; of a planned variant at most its budget."""
     entry = prospect.recipe.variants.planned.get(variant.tag)
     if entry is not None:
-        return budget(entry, prospect.parameters)
+        return budget(entry, prospect)
     if variant.kind is Kind.SIXTEEN_BIT:
         return 16.0
-    return NF4_BITS if variant.kind is Kind.BNB_4BIT else STOCK_BITS[variant.tag]
+    return nf4(outline(prospect)) if variant.kind is Kind.BNB_4BIT else STOCK_BITS[variant.tag]
 
 
 def bits(prospect: Prospect, variant: Variant) -> float:
@@ -60,11 +58,17 @@ def weight(prospect: Prospect, variant: Variant) -> int:
     return round(prospect.parameters * bits(prospect, variant) / 8)
 
 
-def budget(entry: Dynamic | DynamicNf4, parameters: int) -> float:
+def nf4(model: Outline) -> float:
+    """Bits per weight of plain NF4: the tables of the vocabulary and all vectors stay in 16 bits."""
+    packed = sum(tensor.parameters for tensor in model.matrices)
+    return (NF4_BITS * packed + 16 * (model.parameters - packed)) / model.parameters if model.parameters else 16.0
+
+
+def budget(entry: Dynamic | DynamicNf4, prospect: Prospect) -> float:
     """The most bits per weight that a planned variant may have; of a memory to fit into all of it, for the cache's share is not known before the model is."""
     most = entry.bytes if entry.bytes is not None else entry.fit.memory if isinstance(entry, Dynamic) and entry.fit is not None else None
     if most is not None:
-        return min(16.0, 8 * most / max(1, parameters))
+        return min(16.0, 8 * most / max(1, prospect.parameters))
     if isinstance(entry, DynamicNf4):
-        return min(16.0, entry.bpw or NF4_BITS * (1 + (entry.above or 0.0)))
+        return min(16.0, entry.bpw or nf4(outline(prospect)) * (1 + (entry.above or 0.0)))
     return STOCK_BITS[entry.like] if entry.like else entry.bpw or 16.0

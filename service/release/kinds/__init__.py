@@ -40,7 +40,6 @@ class VariantKind:
     engine: Engine
     stages: Callable[[Recipe], Iterable[Stage]]  # that build its variants
     maker: Callable[[Recipe, Variant], str]  # the stage whose product is the variant's files
-    bits: Callable[[Variant], float]  # per weight, before anything is known of the model
     content: Callable[[Work, Sequence[Built]], list[PublishFile]]  # of a repo of such variants, without card, licence and manifest
 
 

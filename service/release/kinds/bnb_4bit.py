@@ -10,7 +10,6 @@ from service.release.graph import Call, Phase, Result, Stage, Whole
 from service.release.kinds import TRANSFORMERS, VariantKind, every_variant
 from service.release.kinds.sixteen_bit import content
 
-BITS = 4.5  # 4-bit weights, double-quantized block scales, 16-bit embeddings: grows as the model shrinks
 SENSITIVITY = "sensitivity of NF4"
 
 
@@ -72,6 +71,5 @@ BNB_4BIT = VariantKind(
     engine=TRANSFORMERS,
     stages=stages,
     maker=lambda recipe, variant: f"build {variant.tag}",
-    bits=lambda variant: BITS,
     content=content,
 )

@@ -15,14 +15,6 @@ from service.release.kinds import LLAMA_CPP, VariantKind, every_variant
 from service.release.products import Built, from_stage
 from service.release.work import Work
 
-# Bits per weight of llama.cpp's stock mixes for Llama 3.1 8B, from tools/quantize/README.md and llama-quantize --help: other shapes differ by some per cent.
-STOCK_BITS = {
-    "BF16": 16.0, "F16": 16.0,
-    "Q8_0": 8.5, "Q6_K": 6.56, "Q5_K_M": 5.7, "Q5_K_S": 5.57, "Q5_1": 6.04, "Q5_0": 5.57, "Q4_K_M": 4.89, "Q4_K_S": 4.67, "Q4_1": 5.11,
-    "Q4_0": 4.64, "IQ4_NL": 4.68, "IQ4_XS": 4.46, "Q3_K_L": 4.3, "Q3_K_M": 4.0, "Q3_K_S": 3.64, "IQ3_M": 3.76, "IQ3_S": 3.66, "IQ3_XS": 3.5, "IQ3_XXS": 3.25,
-    "Q2_K": 3.16, "Q2_K_S": 2.97, "IQ2_M": 2.93, "IQ2_S": 2.74, "IQ2_XS": 2.59, "IQ2_XXS": 2.38, "IQ1_M": 2.15, "IQ1_S": 2.0,
-}  # fmt: skip
-
 _NAME = OfRelease(name="name")
 
 
@@ -125,11 +117,6 @@ def maker(recipe: Recipe, variant: Variant) -> str:
     return f"round {variant.tag}" if entry is not None and entry.rounding else f"build {variant.tag}"
 
 
-def bits(variant: Variant) -> float:
-    """Bits per weight of the variant, or of the stock mix whose size it has."""
-    return STOCK_BITS.get(variant.like or variant.tag, 16.0)
-
-
 def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
     """The variants' files, the importance matrix, and what Ollama reads beside them."""
     imatrix, chat = work.output("imatrix"), work.output(functions.CHAT)
@@ -141,4 +128,4 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
     return files
 
 
-GGUF = VariantKind(kind=Kind.GGUF, engine=LLAMA_CPP, stages=stages, maker=maker, bits=bits, content=content)
+GGUF = VariantKind(kind=Kind.GGUF, engine=LLAMA_CPP, stages=stages, maker=maker, content=content)

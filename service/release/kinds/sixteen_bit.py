@@ -19,6 +19,5 @@ SIXTEEN_BIT = VariantKind(
     engine=TRANSFORMERS,
     stages=lambda recipe: (),
     maker=lambda recipe, variant: "fix",
-    bits=lambda variant: 16.0,
     content=content,
 )

@@ -24,11 +24,8 @@ from service.release.claims import error, mix_of, settle
 from service.release.graph import Phase
 from service.release.job import Job
 from service.release.kinds import maker
-from service.release.kinds.bnb_4bit import BITS as NF4_BITS
-from service.release.kinds.gguf import STOCK_BITS
 from service.release.products import JUDGED, Built, Claim, Found, Judged, Made
 from service.release.publishing import repos
-from service.release.sizes import size_of
 from service.release.work import Work
 from service.runs.summary import remarks
 from service.store import Store
@@ -282,24 +279,6 @@ def test_each_nf4_variant_has_a_repo_of_its_own(job: Job, nf4: dict[str, Output]
 def test_layers_outside_of_blocks_are_named_without_numbers() -> None:
     names = ["model.projector.weight", "model.layers.10.mlp.experts.3.w1.weight", "transformer.h.2.mlp.experts.3.w1.weight"]
     assert claims._kept(names) == (Kept(module="mlp.experts.3.w1", layers=(2, 10)), Kept(module="model.projector", layers=()))
-
-
-def test_a_dry_run_takes_a_planned_mix_for_as_large_as_its_budget(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("x", encoding="utf-8")
-    path = tmp_path / "recipe.yaml"
-    entries = "[UD-Q4_K_XL, {tag: a, bytes: 700kB}, {tag: b, bpw: 4}, {tag: c, fit: {memory: 600kB}}, {tag: d, bytes: 9GB}]"
-    path.write_text(RECIPE.replace("gguf: [Q4_0]", f"dynamic: {entries}"), encoding="utf-8")
-    variants = load_recipe(str(path)).variants
-    weights = 1_600_000
-    sizes = {tag: size_of(Variant(tag=tag, kind=Kind.GGUF), weights, {}, entry).bytes for tag, entry in variants.planned.items()}
-    assert sizes == {"UD-Q4_K_XL": round(weights * STOCK_BITS["Q4_K_M"] / 16), "a": 700_000, "b": 400_000, "c": 600_000, "d": weights}
-    four_bit = "[dynamic-bnb-4bit, {tag: a-bnb-4bit, bytes: 700kB}, {tag: b-bnb-4bit, bpw: 8}, {tag: c-bnb-4bit, above: 3}]"
-    path.write_text(RECIPE.replace("gguf: [Q4_0]", f"dynamic_bnb_4bit: {four_bit}"), encoding="utf-8")
-    planned = load_recipe(str(path)).variants.planned
-    sizes = [size_of(Variant(tag=tag, kind=Kind.BNB_4BIT), weights, {}, entry).bytes for tag, entry in planned.items()]
-    assert sizes == [round(weights * NF4_BITS * 1.1 / 16), 700_000, 800_000, weights]
-    built = size_of(Variant(tag="a", kind=Kind.GGUF), weights, {"a": 5}, variants.planned["a"])
-    assert (built.bytes, built.exact) == (5, True)
 
 
 @pytest.mark.parametrize(("variants", "tables"), [({"dynamic_bnb_4bit": ["dynamic-bnb-4bit", "b-bnb-4bit"]}, 1), ({"dynamic": ["UD-Q4_K_XL"]}, 1)])

@@ -21,7 +21,7 @@ from config.recipe import Recipe
 from engines import ggml
 from service.release.checks import budgets, smallest
 from service.release.prospect import Prospect
-from tests.service.release.checks.conftest import ROOT
+from tests.service.release.conftest import ROOT
 
 MakeProspect = Callable[..., Prospect]
 

@@ -9,7 +9,7 @@ import pytest
 from config.recipe import Recipe
 from service.release.checks import data
 from service.release.prospect import Prospect
-from tests.service.release.checks.conftest import DATA, RECIPE
+from tests.service.release.conftest import DATA, RECIPE
 
 MakeProspect = Callable[..., Prospect]
 GOOD = '{"messages": [{"role": "user", "content": "Hi"}]}\n'

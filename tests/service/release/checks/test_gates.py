@@ -9,7 +9,7 @@ from config.recipe import Recipe, load_recipe
 from service.release.checks import Remark, gates
 from service.release.graph import Phase, Stage, graph_of
 from service.release.way import way
-from tests.service.release.checks.conftest import DATA, ROOT
+from tests.service.release.conftest import DATA, ROOT
 
 MakeRecipe = Callable[..., Recipe]
 

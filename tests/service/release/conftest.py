@@ -14,7 +14,7 @@ from config.settings import Settings
 from config.words import Release
 from service.release.prospect import Prospect
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 DATA = ROOT / "demo" / "data"
 RECIPE = {
     "name": "small",
