@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from service.cli.display import Watch, progress
+from service.cli.display.live import LINE_SECONDS
 from service.cli.display.watch import Board, Work
 from service.execution.workbench import Event
 from service.runs.ahead import ahead
@@ -24,16 +25,16 @@ def newest_running(store: Store) -> int | None:
     return next((run.id for run in store.runs(limit=1, state="running")), None)
 
 
-def follow(store: Store, run: int, console: Console, *, seconds: float = LOOK_SECONDS) -> None:
+def follow(store: Store, run: int, console: Console, *, seconds: float = LOOK_SECONDS, line_seconds: float = LINE_SECONDS) -> None:
     """Show the run's stages as the command that carries it out does, until it is carried out no more. Raises UnknownRun."""
     seen: set[int] = set()
     waiting = False
-    with progress(console) as watch:
+    with progress(console, line_seconds=line_seconds) as watch:
         while True:
             record = store.run(run)
             steps = [step for step in store.stages(run) if record.started and step.started >= record.started]
             _show(watch, record, steps, seen)
-            if (going := ahead(store.forecast(run), steps)) is not None:
+            if record.state == "running" and (going := ahead(store.forecast(run), steps)) is not None:
                 watch.expect(Work(stage=going.stage, began=going.began, estimate=going.estimate), going.coming)
             if record.state not in GOING_ON:
                 return

@@ -21,7 +21,7 @@ COMMANDS = {
     ),
     "stages": (
         "service.cli.stages:stages",
-        "Show the stages that a recipe asks for: what each does and takes, and what is measured there. Nothing is run and no Hub is asked.",
+        "Show the stages that a recipe asks for, and what each does. Nothing is run and no Hub is asked.",
     ),
     "report": ("service.cli.report:report", "Say where the report of a run is: one HTML file with every gate, the figures behind it, and plots."),
     "gates": (

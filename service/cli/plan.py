@@ -72,8 +72,9 @@ def plan(
         raise typer.BadParameter(f"--curve {curve}: name a .svg or .png file in a folder that exists")
     with explained():
         wanted = _wanted(model, mix, rounding=False)
-        with progress(terminal.progress) as listener:
-            at = standalone.bench(settings_of(context), listener)
+        settings = settings_of(context)
+        with progress(terminal.progress, line_seconds=settings.progress_seconds) as listener:
+            at = standalone.bench(settings, listener)
             ready = standalone.prepare(at, wanted)
             standalone.plan(ready)
             points = standalone.curve(ready) if curve else None
@@ -105,8 +106,9 @@ def quantize(
         raise typer.BadParameter(f"--out {out}: name a .gguf file in a folder that exists")
     with explained():
         wanted = _wanted(model, mix, rounding=rounding)
-        with progress(terminal.progress) as listener:
-            at = standalone.bench(settings_of(context), listener)
+        settings = settings_of(context)
+        with progress(terminal.progress, line_seconds=settings.progress_seconds) as listener:
+            at = standalone.bench(settings, listener)
             ready = standalone.prepare(at, wanted)
             standalone.plan(ready)
             written = standalone.quantize(ready, out)

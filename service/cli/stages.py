@@ -5,15 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
+from config.errors import ConfigurationError
 from service.cli.context import Terminal, explained
+from service.cli.options import AsJson
 
 
 def stages(
     recipe: Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")] = "default",
     svg: Annotated[Path | None, typer.Option(dir_okay=False, resolve_path=True, help="Draw the graph into this .svg file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the stages that a recipe asks for: what each does and takes, and what is measured there. Nothing is run and no Hub is asked."""
+    """Show the stages that a recipe asks for, and what each does. Nothing is run and no Hub is asked.
+
+    --json also tells what each takes and comes after, what is measured there, and in which unit it reports.
+    """
     from config.recipe import load_recipe
     from service.release.drawing import draw
     from service.release.way import way
@@ -23,14 +28,18 @@ def stages(
         raise typer.BadParameter(f"--svg {svg}: name a .svg file in a folder that exists")
     with explained():
         graph = way(load_recipe(recipe, data=False))
-    if svg is not None:
-        svg.write_text(draw(graph), encoding="utf-8")
+        if svg is not None:
+            try:
+                svg.write_text(draw(graph), encoding="utf-8")
+            except OSError as error:
+                raise ConfigurationError(f"The picture cannot be written to {svg}: {error.strerror}. Name a file in a folder that is there.") from error
     rows = [
         {
             "name": stage.name,
             "phase": stage.phase.name.lower(),
             "does": stage.does,
             "takes": list(stage.takes),
+            "after": list(stage.after),
             "unit": stage.unit or None,
             "measures": list(stage.measures),
             "gated": stage.gated,

@@ -41,7 +41,7 @@ def status(
             if run_id is None:
                 terminal.progress.print("no run is being carried out; [bold]sluice status[/] lists those there are")
                 return
-            _follow(terminal, store, run_id)
+            _follow(terminal, store, run_id, settings.progress_seconds)
         if run_id is None:
             _list(terminal, store)
             return
@@ -55,7 +55,7 @@ def status(
         raise typer.Exit(verdict_code(result))
 
 
-def _follow(terminal: Terminal, store: "Store", run_id: int) -> None:
+def _follow(terminal: Terminal, store: "Store", run_id: int, line_seconds: float) -> None:
     from service.cli import following
     from service.runs.summary import summary
 
@@ -64,7 +64,7 @@ def _follow(terminal: Terminal, store: "Store", run_id: int) -> None:
             for document in following.changes(store, run_id):
                 terminal.json_line(document)
         else:
-            following.follow(store, run_id, terminal.out)
+            following.follow(store, run_id, terminal.out, line_seconds=line_seconds)
     except KeyboardInterrupt as interrupt:
         state = store.run(run_id).state
         terminal.err.print(f"no longer following; run {run_id} {'goes on' if state == 'running' else f'is {state}'}")

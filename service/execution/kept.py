@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -72,34 +72,41 @@ class Output:
 Inputs = Mapping[str, Input | Sequence[Input]]
 
 
-def has_outputs(home: Path) -> bool:
-    """Whether any stage was ever finished under a service's home."""
-    return (home / "stages").is_dir()
-
-
 class StageStore:
     """The folder of finished stages under the service's home."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, reading: bool = False) -> None:
+        """The stages under `home`; `reading` changes nothing there: it makes no folder and throws nothing away."""
         self.finished = home / "stages"
         self.working = home / "working"
         self.logs = home / "logs"
-        for folder in (self.finished, self.working, self.logs):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self._reading = reading
+        if not reading:
+            for folder in (self.finished, self.working, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
 
     def look_up(self, key: str) -> Output | None:
-        """The finished stage of that key; one whose files are missing or of another size is discarded and None returned."""
+        """The finished stage of that key; None, and what is there of it thrown away, when its record or its files are missing or damaged."""
         folder = self.finished / key
         try:
             record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        output = Output(key=key, folder=folder, result=record["result"], files=tuple(File(**file) for file in record["files"]), seconds=record["seconds"])
-        if all((folder / "files" / file.path).is_file() and (folder / "files" / file.path).stat().st_size == file.bytes for file in output.files):
-            return output
-        shutil.rmtree(folder)
+            files = tuple(File(**file) for file in record["files"])
+            output = Output(key=key, folder=folder, result=record["result"], files=files, seconds=record["seconds"])
+            if all((folder / "files" / file.path).stat().st_size == file.bytes for file in files):
+                return output
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # what is missing or damaged is made again
+        if folder.exists() and not self._reading:
+            self._discard(folder)
         return None
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a folder that must not be found again, not even half."""
+        away = self.working / f"discarded-{uuid.uuid4().hex[:8]}"
+        with suppress(FileNotFoundError):  # another process was first
+            folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
 
     @contextmanager
     def workspace(self, key: str) -> Iterator[Path]:
@@ -176,15 +183,9 @@ def blocks(folders: Sequence[Path]) -> dict[FileId, int]:
     """Bytes on disk of every file under these folders; one with several names is there once."""
     found: dict[FileId, int] = {}
     for folder in folders:
-        for path in folder.rglob("*"):
-            try:
-                status = path.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # a working file that is gone again
-            found[status.st_dev, status.st_ino] = status.st_blocks * 512
+        for where, _, names in os.walk(folder):  # which leaves out what is gone again, as working folders are
+            for name in names:
+                with suppress(FileNotFoundError):
+                    status = Path(where, name).stat(follow_symlinks=False)
+                    found[status.st_dev, status.st_ino] = status.st_blocks * 512
     return found
-
-
-def disk_usage(folders: Sequence[Path]) -> int:
-    """Bytes on disk under these folders."""
-    return sum(blocks(folders).values())

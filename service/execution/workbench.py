@@ -32,6 +32,14 @@ class Event:
 Listener = Callable[[Event], None]
 
 
+@dataclass
+class Noted:
+    """How something ended."""
+
+    state: Ending = "done"
+    message: str = ""
+
+
 @dataclass(kw_only=True)
 class Workbench:
     """A stage store with the settings under which its stages run. What else is noted of them is a subclass's business."""
@@ -40,6 +48,7 @@ class Workbench:
     stages: StageStore
     listener: Listener = lambda event: None
     estimates: Mapping[str, float] = field(default_factory=dict)  # seconds that stages are expected to take, by name
+    within: str = ""  # the stage of a release whose steps these are
     digests: dict[Path, Input] = field(default_factory=dict)  # of the operator's data, read once
 
     @property
@@ -88,6 +97,19 @@ class Workbench:
     def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:
         """Note how a stage ended: with its output and what it remarks on, or failed with a message."""
         self.listener(Event(stage=name, state=state, seconds=seconds, message=message))
+
+    @contextmanager
+    def noted(self, name: str, key: str) -> Iterator["Noted"]:
+        """Note beginning, progress and end of something that is done here and whose outputs are not kept; the block may say how it ended."""
+        started, how = now(), Noted()
+        number = self.begun(name, key)
+        try:
+            with self._told(number, name, started):
+                yield how
+        except Exception as error:
+            self.ended(number, name, "failed", now() - started, message=in_words(error))
+            raise
+        self.ended(number, name, how.state, now() - started, message=how.message)
 
     @contextmanager
     def watching(self, workspace: Path) -> Iterator[None]:

@@ -17,6 +17,7 @@ from packaging.version import Version
 from config.errors import SluiceError
 from config.settings import Settings
 from engines import toolchain, tools
+from service.machine.folders import existing
 
 SHOWN = ("huggingface_hub", "torch", "transformers", "bitsandbytes", "gguf", "llama-cpp-python")  # libraries with a line of their own
 DISK_NEEDED = 5 * 2**30  # bytes; the demo takes far less, a real release takes several times its 16-bit weights
@@ -125,7 +126,7 @@ def _if(condition: object, advice: str) -> str | None:
 
 def _machine(settings: Settings) -> Iterator[Finding]:
     for name, folder in (("disk at home", settings.folder), ("disk at cache", toolchain.cache_root())):
-        free = shutil.disk_usage(_existing(folder)).free
+        free = shutil.disk_usage(existing(folder)).free
         enough = free >= DISK_NEEDED
         advice = None if enough else f"Free some space, at least {DISK_NEEDED // GIB} GiB, or name another folder."
         yield Finding(name=name, value=f"{free / GIB:.1f} GiB free for {folder}", ok=enough, advice=advice)
@@ -137,11 +138,6 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     fits = settings.threads <= count
     advice = None if fits else f"Set `threads` to {count} at most: more threads than processors are slower."
     yield Finding(name="processors", value=f"{count}, of which a stage uses {settings.threads}", ok=fits, advice=advice)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _gpu() -> Finding:

@@ -46,17 +46,18 @@ class Box:
 
 def boxes(graph: Graph) -> list[Box]:
     """The graph with stages that do the same for several variants taken together; a box takes nothing that one of those it takes has taken already."""
-    alike: dict[tuple[str, str], list[Stage]] = {}
+    alike: dict[str, list[Stage]] = {}
     for stage in graph.stages:
-        alike.setdefault((stage.family, stage.does), []).append(stage)
+        alike.setdefault(stage.like, []).append(stage)
     groups = {stages[0].name: stages for stages in alike.values()}
     of = {stage.name: name for name, stages in groups.items() for stage in stages}
-    takes = {name: {of[taken] for stage in stages for taken in stage.takes} - {name} for name, stages in groups.items()}
-    before: dict[str, set[str]] = {}
-    for name in groups:
-        before[name] = takes[name].union(*(before[other] for other in takes[name]))
+    waits: dict[str, set[str]] = {}  # of each stage, all that comes before it
+    for stage in graph.stages:
+        waits[stage.name] = {*stage.takes, *stage.after}.union(*(waits[other] for other in (*stage.takes, *stage.after)))
+    before = {name: {of[other] for stage in stages for other in waits[stage.name]} - {name} for name, stages in groups.items()}
+    takes = {name: {of[other] for stage in stages for other in (*stage.takes, *stage.after)} - {name} for name, stages in groups.items()}
     return [
-        Box(name=name, stages=stages, takes=frozenset(taken for taken in takes[name] if not any(taken in before[other] for other in takes[name])))
+        Box(name=name, stages=stages, takes=frozenset(taken for taken in takes[name] if not any(taken in before[other] for other in takes[name] - {taken})))
         for name, stages in groups.items()
     ]
 

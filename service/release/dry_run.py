@@ -13,6 +13,7 @@ from config.settings import Settings
 from config.words import Release
 from qa.gates import condition
 from service.hubclient import connect
+from service.machine.folders import existing
 from service.release import checks, prospect
 from service.release.checks.room import room
 from service.release.forecast import Forecast
@@ -79,7 +80,7 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
     found = checks.problems(graph, ahead)
     checks.refuse(found)
     expected, known = outlook(store, ahead), built_before(store, upstream.release)
-    free, total = shutil.disk_usage(settings.folder).free, memory_for_a_stage(settings)
+    free, total = shutil.disk_usage(existing(settings.folder)).free, memory_for_a_stage(settings)
     return Plan(
         release=upstream.release,
         recipe=recipe.name,

@@ -13,11 +13,14 @@ from service.release.work import Work
 def carry_out(work: Work) -> Literal["done", "blocked"]:
     """Go the whole way, each stage once. Returns how it ended; raises the error of a stage whose failure is the run's."""
     over = False
-    for stage in work.graph.stages:
-        if not over or stage.always:
-            _expect(work, stage)
-            step(work, stage)
-            over = over or (stage.gated and blocked(work, stage))
+    try:
+        for stage in work.graph.stages:
+            if not over or stage.always:
+                _expect(work, stage)
+                step(work, stage)
+                over = over or (stage.gated and blocked(work, stage))
+    finally:
+        work.job.listener(Event(stage="", state="expected"))  # nothing more
     judged = work.maybe(JUDGED, Judged)
     return "done" if judged is not None and any(item.passed for item in judged.built) else "blocked"
 
@@ -37,9 +40,12 @@ def step(work: Work, stage: Stage) -> None:
     if lacking is not None and not stage.tolerant:
         work.failed[stage.name] = lacking
         return
+    work.stage, work.job.within = stage, stage.name
     try:
         work.products[stage.name] = work.call(stage.name, stage.work) if isinstance(stage.work, Call) else stage.work(work)
     except SluiceError as error:
         if not stage.alone:
             raise
         work.failed[stage.name] = error
+    finally:
+        work.stage = None

@@ -1,24 +1,18 @@
 """What a release will take, stage by stage and in all, and what earlier releases on this machine teach about such estimates."""
 
 import math
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from service.machine.speed import Speed
 from service.release.graph import Graph, Needs
 from service.release.prospect import Prospect
-from service.runs.ahead import owner_of
 from service.store import Foretold, Store
 
 PRIOR = 2.0  # observations of a factor of 1 that every kind of stage begins with
 MOST = 4.0  # the largest factor, and the reciprocal of the smallest
 LEAST = 0.05  # seconds: what is shorter says nothing
-
-_EXTENDED = re.compile(r" from \d+ to \d+ \w+$")  # of a step that extends a sample
-_VARIANT = re.compile(r"^(?=.*[A-Z0-9/]).*$")  # a tag, a number or a repo: words of stages are in small letters
-_FOLDER = re.compile(r"(?:^|-)(?:16bit|bnb-4bit)$")  # tags of what transformers runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +21,7 @@ class Forecast:
 
     stages: Mapping[str, Needs]  # by name, in the order of the graph
     kept: frozenset[str]  # names of those whose outputs are there already
-    corrections: Mapping[str, float]  # by kind of stage: what seconds were multiplied with
-
-    @property
-    def foretold(self) -> dict[str, Foretold]:
-        """What is expected of each stage, to be kept with the run."""
-        corrected = {name: self.corrections.get(kind_of(name), 1.0) for name in self.stages}
-        return {name: Foretold(reckoned=needs.seconds / corrected[name], correction=corrected[name]) for name, needs in self.stages.items()}
+    foretold: Mapping[str, Foretold]  # how long each will take, and how that was found
 
     @property
     def seconds(self) -> float:
@@ -57,45 +45,31 @@ class Forecast:
 
 
 def forecast(graph: Graph, prospect: Prospect, speed: Speed, corrections: Mapping[str, float], kept: Collection[str]) -> Forecast:
-    """The needs of every stage by its cost, seconds times the correction of its kind; `kept` names the stages that will be found done."""
-    found = {}
+    """The needs of every stage by its cost, seconds times the correction of its like; `kept` names the stages that will be found done."""
+    stages, foretold = {}, {}
     for stage in graph.stages:
-        needs = stage.cost(prospect, speed)
-        seconds = 0.0 if stage.name in kept else needs.seconds * corrections.get(kind_of(stage.name), 1.0)
-        found[stage.name] = replace(needs, seconds=seconds)
-    return Forecast(stages=found, kept=frozenset(kept) & found.keys(), corrections=corrections)
+        needs, correction = stage.cost(prospect, speed), corrections.get(stage.like, 1.0)
+        reckoned = 0.0 if stage.name in kept else needs.seconds
+        foretold[stage.name] = Foretold(like=stage.like, reckoned=reckoned, correction=correction)
+        stages[stage.name] = replace(needs, seconds=foretold[stage.name].seconds)
+    return Forecast(stages=stages, kept=frozenset(kept) & stages.keys(), foretold=foretold)
 
 
 def learned(store: Store) -> dict[str, float]:
     """The corrections that the latest runs in the database teach."""
-    return corrections(row for expected, steps in store.forecasts() for row in compared(expected, steps))
-
-
-def compared(expected: Mapping[str, Foretold], steps: Sequence[tuple[str, float]]) -> Iterator[tuple[str, float, float]]:
-    """Of each stage with a forecast whose steps were done: its name, the seconds that were reckoned, and those that its steps took together."""
-    taken: defaultdict[str, float] = defaultdict(float)
-    for name, seconds in steps:
-        if (owner := owner_of(name, expected)) is not None:
-            taken[owner] += seconds
-    return ((name, expected[name].reckoned, seconds) for name, seconds in taken.items())
+    return corrections(
+        (expected[name].like, expected[name].reckoned, seconds) for expected, taken in store.forecasts() for name, seconds in taken.items() if name in expected
+    )
 
 
 def corrections(rows: Iterable[tuple[str, float, float]]) -> dict[str, float]:
-    """By kind of stage what to multiply its estimate with, from earlier (name, estimated seconds, actual seconds), estimates taken before any correction.
+    """What to multiply estimates with, from earlier (`Stage.like`, estimated seconds, actual seconds), estimates taken before any correction.
 
     The geometric mean of actual over estimated, drawn towards 1 as if PRIOR more observations had been right, and bounded by MOST.
     """
     logs: defaultdict[str, list[float]] = defaultdict(list)
-    for name, estimated, actual in rows:
+    for like, estimated, actual in rows:
         if estimated >= LEAST and actual >= LEAST and math.isfinite(estimated) and math.isfinite(actual):
-            logs[kind_of(name)].append(math.log(actual / estimated))
+            logs[like].append(math.log(actual / estimated))
     bound = math.log(MOST)
-    return {kind: math.exp(min(bound, max(-bound, sum(found) / (len(found) + PRIOR)))) for kind, found in logs.items()}
-
-
-def kind_of(name: str) -> str:
-    """A stage's or a step's name without its variant: `build Q4_K_M` is a `build`, and `build bnb-4bit`, by another engine, a `build in transformers`."""
-    words = _EXTENDED.sub("", name).split()
-    tags = [word for word in words[1:] if _VARIANT.match(word)]
-    plain = " ".join([*words[:1], *(word for word in words[1:] if word not in tags)])
-    return f"{plain} in transformers" if any(_FOLDER.search(tag) for tag in tags) else plain
+    return {like: math.exp(min(bound, max(-bound, sum(found) / (len(found) + PRIOR)))) for like, found in logs.items()}

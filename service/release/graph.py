@@ -24,9 +24,10 @@ class Phase(IntEnum):
     EXAMINE = 1  # look for what would spoil every variant
     PREPARE = 2  # what variants are measured with
     BUILD = 3
-    MEASURE = 4
-    JUDGE = 5
-    PUBLISH = 6
+    PLAN = 4  # mixes for this model, and their files
+    MEASURE = 5
+    JUDGE = 6
+    PUBLISH = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +123,14 @@ class Stage:
     phase: Phase
     does: str  # for a person: "convert the model to a 16-bit GGUF file"
     work: Call | Callable[["Work"], object]  # a function runs in the service and may make several calls, whose number depends on what they find
-    also: tuple[str, ...] = ()  # stages that must be done before, besides those in a call's inputs: a function takes their products
+    also: tuple[str, ...] = ()  # stages whose products a function takes; a call's own are in its inputs
+    after: tuple[str, ...] = ()  # stages that are only done before, so that what is cheap or tells more is found first
     variant: str = ""  # tag of the variant that it is for, of which its name speaks; stages of other variants are its like
     unit: str = ""  # of its progress, plural: "chunks"
     cost: Cost = nothing
     measures: tuple[str, ...] = ()  # names of the measurements that it makes
     checks: tuple[Check, ...] = ()
-    gated: bool = False  # its measurements are of the release: gates on them are judged at once, and may end the way before a later phase begins
+    gated: bool = False  # its output's measurements are of the release: gates on them are judged at once, and may end the way there
     alone: bool = False  # when it fails, only what takes its product fails with it
     tolerant: bool = False  # takes what there is of its inputs, whatever failed
     always: bool = False  # done even if the gates on the release blocked everything
@@ -141,8 +143,13 @@ class Stage:
 
     @property
     def family(self) -> str:
-        """Its name without the variant: what it has in common with its like."""
+        """Its name without the variant."""
         return self.name.removesuffix(self.variant).strip()
+
+    @property
+    def like(self) -> str:
+        """What it has in common with the stages that do the same for other variants."""
+        return f"{self.family}: {self.does}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +170,9 @@ class Graph:
         return frozenset(name for stage in self.stages for name in stage.measures)
 
     def awaits(self, stage: Stage) -> tuple[str, ...]:
-        """What must be done before a stage may begin: what it takes, and every gate on the release of an earlier phase."""
-        return tuple(dict.fromkeys([*stage.takes, *(other.name for other in self.stages if other.gated and other.phase < stage.phase)]))
+        """What must be done before a stage may begin: what it takes or comes after, and every gate on the release of an earlier phase."""
+        gated = (other.name for other in self.stages if other.gated and other.phase < stage.phase)
+        return tuple(dict.fromkeys([*stage.takes, *stage.after, *gated]))
 
     @property
     def last_gated(self) -> str | None:
@@ -173,15 +181,20 @@ class Graph:
 
 
 def graph_of(stages: Iterable[Stage]) -> Graph:
-    """The graph of these stages. Raises ValueError when two share a name, one takes what nobody makes, or they take one another's products in a circle."""
+    """The graph of these stages.
+
+    Raises ValueError when two share a name, one takes what nobody makes or what a later phase makes, or they wait for one another in a circle.
+    """
     declared = list(stages)
     places = {stage.name: place for place, stage in enumerate(declared)}
     if len(places) != len(declared):
         raise ValueError(f"stage names must be unique: {sorted(stage.name for stage in declared)}")
-    if missing := {(stage.name, taken) for stage in declared for taken in stage.takes if taken not in places}:
+    waiting = {stage.name: {*stage.takes, *stage.after} for stage in declared}
+    if missing := {(name, taken) for name, awaited in waiting.items() for taken in awaited if taken not in places}:
         raise ValueError(f"stages take what no stage makes: {sorted(missing)}")
-    waiting = {stage.name: set(stage.takes) for stage in declared}
-    ready = [(stage.phase, place) for place, stage in enumerate(declared) if not stage.takes]
+    if late := {(stage.name, taken) for stage in declared for taken in waiting[stage.name] if declared[places[taken]].phase > stage.phase}:
+        raise ValueError(f"stages take what a later phase makes: {sorted(late)}")
+    ready = [(stage.phase, place) for place, stage in enumerate(declared) if not waiting[stage.name]]
     heapq.heapify(ready)
     ordered: list[Stage] = []
     while ready:
@@ -193,5 +206,5 @@ def graph_of(stages: Iterable[Stage]) -> Graph:
                 if not waiting[stage.name]:
                     heapq.heappush(ready, (stage.phase, places[stage.name]))
     if len(ordered) != len(declared):
-        raise ValueError(f"stages take one another's products in a circle: {sorted(places.keys() - {stage.name for stage in ordered})}")
+        raise ValueError(f"stages wait for one another in a circle: {sorted(places.keys() - {stage.name for stage in ordered})}")
     return Graph(stages=tuple(ordered))

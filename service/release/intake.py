@@ -52,6 +52,6 @@ def queue_release(
         private=settings.private or upstream.private,
     )
     before = store.ordered(order)
-    if before is None or before.state == "failed":
+    if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):
         refuse_wrong()
     return store.enqueue(order, again=again, attempts=attempts)

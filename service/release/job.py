@@ -1,11 +1,14 @@
 """A run being carried out: does its stages once, records each in the database, tells a listener, and watches the disk."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.progress import Progress
 from config.recipe import Recipe
@@ -17,6 +20,8 @@ from service.repeating import repeated
 from service.store import Artifact, RunRecord, Store
 
 DISK_SAMPLE = 0.5  # seconds between two looks at the disk
+log = logging.getLogger(__name__)
+
 WRITE_SECONDS = 1.0  # between two reports of progress in the database
 
 
@@ -53,13 +58,13 @@ class Job(Workbench):
 
     def begun(self, name: str, key: str) -> int:
         """Note that a stage of the run was begun."""
-        record = self.store.stage_started(self.run.id, name, key, estimate=self.estimates.get(name))
+        record = self.store.stage_started(self.run.id, name, key, estimate=self.estimates.get(name), stage=self.within)
         super().begun(name, key)
         return record
 
     def found(self, name: str, output: Output, seconds: float) -> None:
         """Note that a stage of the run needs not be done."""
-        self.store.stage_reused(self.run.id, name, output.key, seconds=seconds, artifacts=_artifacts(output))
+        self.store.stage_reused(self.run.id, name, output.key, stage=self.within, seconds=seconds, artifacts=_artifacts(output))
         self._use(output)
         super().found(name, output, seconds)
 
@@ -67,7 +72,10 @@ class Job(Workbench):
         """Note how far a stage of the run has come; in the database once a second at most, and how it ends."""
         if progress.done == progress.total or now() - self.written.get(number, 0.0) >= WRITE_SECONDS:
             self.written[number] = now()
-            self.store.stage_progressed(number, progress)
+            try:
+                self.store.stage_progressed(number, progress)
+            except SQLAlchemyError as error:  # nobody's work is to end because a figure could not be written
+                log.warning("progress of %s in run %d not written: %s", name, self.run.id, error, extra={"action": "progress"})
         super().progressed(number, name, seconds, progress)
 
     def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:

@@ -49,18 +49,21 @@ def recipe_of(run: RunRecord) -> Recipe:
 
 
 def _expect(work: Work) -> None:
-    """Reckon how long each stage will take, for whoever watches; not of a run that came to its end before, which has little to do.
+    """Reckon how long each stage will take, for whoever watches; not of a run that published before, which has little to do.
 
     Raises UpstreamError when the disk is surely too small.
     """
     job = work.job
-    if job.store.judged(job.run.id):
+    if job.store.publications(job.run.id):
         return
     try:
         upstream = snapshot.resolve(work.api, work.release.repo, work.release.sha)
         expected = outlook(job.store, foresee(job.store, job.settings, work.api, work.recipe, upstream))
     except SluiceError as error:  # the stages say better what is wrong, or do without
         log.info("no estimate of run %d: %s", job.run.id, error, extra={"action": "forecast"})
+        return
+    except Exception:  # whatever is odd about a model, an estimate is not worth a run
+        log.exception("no estimate of run %d", job.run.id, extra={"action": "forecast"})
         return
     _refuse_small_disk(job, expected)
     job.store.record_forecast(job.run.id, expected.foretold)

@@ -1,6 +1,6 @@
 """What lies ahead of a run: the needs of its stages on this machine, with what is there already and what earlier runs taught."""
 
-from service.execution.kept import StageStore, has_outputs
+from service.execution.kept import StageStore
 from service.machine.speed import speed
 from service.release.forecast import Forecast, forecast, learned
 from service.release.graph import Graph
@@ -18,8 +18,7 @@ def outlook(store: Store, ahead: Prospect) -> Forecast:
 
 
 def _kept(store: Store, ahead: Prospect, graph: Graph) -> frozenset[str]:
-    """Names of the stages whose products are there already; looking makes no folder."""
-    if not has_outputs(ahead.settings.folder):
-        return frozenset()
-    job = Looking(store=store, run=run_of(store, ahead), recipe=ahead.recipe, settings=ahead.settings, stages=StageStore(ahead.settings.folder))
-    return kept(Work(job=job, api=ahead.api, graph=graph, products={"upstream": ahead.upstream}))
+    """Names of the stages whose products are there already; looking changes nothing."""
+    stages = StageStore(ahead.settings.folder, reading=True)
+    job = Looking(store=store, run=run_of(store, ahead), recipe=ahead.recipe, settings=ahead.settings, stages=stages)
+    return kept(Work(job=job, api=ahead.api, graph=graph, products={"upstream": ahead.upstream}), job)

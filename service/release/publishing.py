@@ -1,15 +1,13 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 from builders.snapshot import Upstream
 from config.words import Kind
 from publishers import card, hub, manifest, naming, ollama
 from publishers.hub import PublishFile
-from service.execution.process import now
-from service.execution.workbench import Event
 from service.release import functions
 from service.release.kinds import kind_of
 from service.release.measuring.divergence import WINDOWS
@@ -53,12 +51,12 @@ def publish(work: Work) -> list[str]:
     for repo in repos(work):
         if not repo.passed:
             continue
-        started = now()
-        before = job.store.last_publication(repo.name)
-        result = hub.publish(work.api, plan(work, repo, private=private), previously=before.revision if before else None)
+        before, planned = job.store.last_publication(repo.name), plan(work, repo, private=private)
+        with job.noted(f"publish {repo.name}", planned.manifest.digest()) as noted:
+            result = hub.publish(work.api, planned, previously=before.revision if before else None)
+            if not result.changed:
+                noted.state, noted.message = "reused", "already holds exactly this"
         job.store.record_publication(job.run.id, Published(**asdict(result)))
-        said = Event(stage=f"publish {repo.name}", state="done", seconds=now() - started)
-        job.listener(said if result.changed else replace(said, state="reused", message="already holds exactly this"))
         published.append(repo.name)
     if published:
         hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)

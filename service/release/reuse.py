@@ -23,25 +23,32 @@ class NotKept(Exception):
 class Looking(Job):
     """A job that does nothing but look outputs up, and records nothing."""
 
+    found_outputs: int = 0
+
     def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
         if (kept := self.stages.look_up(stage_key(function, inputs, params))) is None:
             raise NotKept(name)
+        self.found_outputs += 1
         return kept
 
 
-def kept(work: Work) -> frozenset[str]:
-    """Names of the stages whose products are there already; `work.job` must be a `Looking` one. Stages that record something are never among them."""
+def kept(work: Work, job: Looking) -> frozenset[str]:
+    """Names of the stages whose outputs are there already; stages that record something are never among them."""
     lacking: set[str] = set()
+    found: set[str] = set()
     for stage in work.graph.stages:
         if stage.records or lacking.intersection(stage.takes):
             lacking.add(stage.name)
             continue
+        before = job.found_outputs
         try:
             if stage.name not in work.products:
                 step(work, stage)
         except (NotKept, SluiceError):
             lacking.add(stage.name)
-    return frozenset(stage.name for stage in work.graph.stages) - lacking
+        if job.found_outputs > before:
+            found.add(stage.name)
+    return frozenset(found - lacking - work.failed.keys())
 
 
 def run_of(store: Store, ahead: Prospect) -> RunRecord:

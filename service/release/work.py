@@ -11,7 +11,7 @@ from config.recipe import Recipe
 from config.words import Measurement, Release
 from service.execution.kept import Input, Output
 from service.execution.workbench import Workbench
-from service.release.graph import Call, Data, FileOf, Graph, OfRelease, Result, Source, Whole
+from service.release.graph import Call, Data, FileOf, Graph, OfRelease, Result, Source, Stage, Whole
 from service.release.job import Job
 from service.release.products import measurements
 
@@ -30,6 +30,7 @@ class Work:
     graph: Graph
     products: dict[str, object] = field(default_factory=dict)
     failed: dict[str, SluiceError] = field(default_factory=dict)
+    stage: Stage | None = None  # the one at hand, which sees what it takes and nothing else
 
     @property
     def recipe(self) -> Recipe:
@@ -43,6 +44,7 @@ class Work:
 
     def of(self, stage: str, kind: type[T]) -> T:
         """The product of a stage that is done, which is of that kind. Raises the error of one that failed."""
+        self._seen(stage)
         if stage in self.failed:
             raise self.failed[stage]
         product = self.products[stage]
@@ -52,7 +54,18 @@ class Work:
 
     def maybe(self, stage: str, kind: type[T]) -> T | None:
         """The same; None where the stage made nothing, failed or was not reached."""
+        self._seen(stage)
         return self.of(stage, kind) if self.products.get(stage) is not None else None
+
+    def failure(self, stage: str) -> SluiceError | None:
+        """Why a stage has no product; None where it did not fail."""
+        self._seen(stage)
+        return self.failed.get(stage)
+
+    def _seen(self, stage: str) -> None:
+        """What a stage reads without saying so is missing in every picture of the way, and in what a dry run finds."""
+        if self.stage is not None and stage != self.stage.name and stage not in self.stage.takes:
+            raise LookupError(f"the stage {self.stage.name} does not say that it takes the product of {stage}")
 
     def output(self, stage: str) -> Output:
         """What a stage left behind. Raises the error of one that failed."""
@@ -69,8 +82,8 @@ class Work:
     @property
     def measured(self) -> dict[str, Measurement]:
         """What was measured of the release itself so far."""
-        gated = [self.maybe(stage.name, Output) for stage in self.graph.stages if stage.gated]
-        return {name: item for output in gated if output is not None for name, item in measurements(output).items()}
+        gated = [self.products.get(stage.name) for stage in self.graph.stages if stage.gated]
+        return {name: item for output in gated if isinstance(output, Output) for name, item in measurements(output).items()}
 
 
 def perform(bench: Workbench, name: str, call: Call, *, outputs: Outputs, release: Release | None = None) -> Output:

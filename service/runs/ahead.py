@@ -1,6 +1,6 @@
 """What of a run is still to come, by what was foretold of its stages and by what its steps in the database have come to."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,7 +28,7 @@ class Ahead:
 def ahead(forecast: Mapping[str, Foretold], steps: Sequence[StageRecord]) -> Ahead | None:
     """Where the steps of a run's present attempt are in what was foretold; None where nothing was, or nothing has begun."""
     order = list(forecast)
-    owners = [(order.index(owner), step) for step in steps if (owner := owner_of(step.name, forecast)) is not None]
+    owners = [(order.index(step.stage), step) for step in steps if step.stage is not None and step.stage in forecast]
     if not owners:
         return None
     place = max(index for index, _ in owners)
@@ -38,8 +38,3 @@ def ahead(forecast: Mapping[str, Foretold], steps: Sequence[StageRecord]) -> Ahe
         estimate=forecast[order[place]].seconds,
         coming={name: forecast[name].seconds for name in order[place + 1 :]},
     )
-
-
-def owner_of(step: str, stages: Iterable[str]) -> str | None:
-    """The stage that a step belongs to, by its name: the longest that the step's begins with, `divergence` of `divergence bnb-4bit`; None of no stage."""
-    return max((name for name in stages if step == name or step.startswith(f"{name} ")), key=len, default=None)

@@ -50,6 +50,7 @@ class RunRecord:
 class Foretold:
     """How long a stage was expected to take, before it began."""
 
+    like: str  # what it has in common with stages that do the same for other variants
     reckoned: float  # seconds, from its cost and the speed of the machine
     correction: float = 1.0  # what earlier runs taught to multiply that with
 
@@ -76,6 +77,7 @@ class StageRecord:
     name: str  # unique within a run
     key: str  # digest of the function, its inputs and its parameters
     state: StageState  # interrupted: nobody is at it any more, and nobody wrote down how it ended
+    stage: str | None  # of the release, whose step it is; None where it is of none, or an older version wrote it
     started: datetime
     seconds: float | None  # of one that has ended
     estimate: float | None  # seconds that it was expected to take

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from datetime import datetime
 from typing import Any, Literal, cast
 
 from sqlalchemy import delete, func, select
@@ -26,10 +27,13 @@ class UnknownPublication(SluiceError):
 class Results(Database):
     """What runs bring forth."""
 
-    def stage_started(self, run: int, name: str, key: str, *, estimate: float | None = None) -> int:
-        """Note that a stage of the run was begun, which is expected to take `estimate` seconds; its number. `name` is unique within a run."""
+    def stage_started(self, run: int, name: str, key: str, *, stage: str = "", estimate: float | None = None) -> int:
+        """Note that a step of the run was begun, which is expected to take `estimate` seconds; its number. `name` is unique within a run.
+
+        `stage` is the stage of the release whose step it is.
+        """
         with self.write() as session:
-            session.add(row := StageRow(run_id=run, name=name, key=key, state="running", started=now(), estimate=estimate))
+            session.add(row := StageRow(run_id=run, name=name, key=key, state="running", started=now(), stage=stage or None, estimate=estimate))
             session.flush()
             return row.id
 
@@ -51,10 +55,10 @@ class Results(Database):
             row.state, row.seconds, row.error = state, seconds, error
             row.artifacts = [ArtifactRow(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in artifacts]
 
-    def stage_reused(self, run: int, name: str, key: str, *, seconds: float, artifacts: Sequence[Artifact]) -> None:
+    def stage_reused(self, run: int, name: str, key: str, *, stage: str = "", seconds: float, artifacts: Sequence[Artifact]) -> None:
         """Note that a stage of the run needed not be done: its outputs were there, and found in so many seconds."""
         with self.write() as session:
-            row = StageRow(run_id=run, name=name, key=key, state="reused", started=now(), seconds=seconds)
+            row = StageRow(run_id=run, name=name, key=key, state="reused", stage=stage or None, started=now(), seconds=seconds)
             row.artifacts = [ArtifactRow(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in artifacts]
             session.add(row)
 
@@ -68,27 +72,24 @@ class Results(Database):
             return tuple(_stage(row, going_on=going_on) for row in rows)
 
     def record_forecast(self, run: int, stages: Mapping[str, Foretold]) -> None:
-        """Keep how long each stage of the run is expected to take, by its name in the graph and in its order."""
+        """Keep how long each stage of the run's present attempt is expected to take, by its name in the graph and in its order."""
         with self.write() as session:
             row = session.get(RunRow, run)
             if row is not None:
-                row.forecast = {"stages": [[name, item.reckoned, item.correction] for name, item in stages.items()]}
+                told = [[name, item.like, item.reckoned, item.correction] for name, item in stages.items()]
+                row.forecast = {"attempt": row.attempt, "at": now().isoformat(), "stages": told}
 
     def forecast(self, run: int) -> dict[str, Foretold]:
-        """How long each stage of the run was expected to take; nothing of one that nobody reckoned with."""
+        """How long each stage of the run's present attempt was expected to take; nothing of one that nobody reckoned with."""
         with self.read() as session:
             row = session.get(RunRow, run)
-            return {} if row is None else _forecast(row)
+            return {} if row is None or (row.forecast or {}).get("attempt") != row.attempt else _forecast(row)
 
-    def forecasts(self, *, runs: int = 20) -> tuple[tuple[dict[str, Foretold], tuple[tuple[str, float], ...]], ...]:
-        """Of the latest runs that came to their end: what was expected of each stage, and the seconds of each step that was done and not reused."""
+    def forecasts(self, *, runs: int = 20) -> tuple[tuple[dict[str, Foretold], dict[str, float]], ...]:
+        """Of the latest runs that came to their end: what was expected of each stage, and the seconds that its steps took together, where none was reused."""
         query = select(RunRow).where(RunRow.state.in_(("done", "blocked")), RunRow.forecast.is_not(None)).order_by(RunRow.id.desc()).limit(runs)
         with self.read() as session:
-            found = []
-            for row in session.scalars(query):
-                steps = session.execute(select(StageRow.name, StageRow.seconds).where(StageRow.run_id == row.id, StageRow.state == "done"))
-                found.append((_forecast(row), tuple((name, seconds) for name, seconds in steps if seconds is not None)))
-            return tuple(found)
+            return tuple((_forecast(row), _taken(session, row)) for row in session.scalars(query))
 
     def record_patches(self, run: int, patches: Sequence[Patch]) -> None:
         """Keep the changes that fixes made to the run's release, in order."""
@@ -120,11 +121,6 @@ class Results(Database):
             row.results = [] if verdict is None else [asdict(result) for result in verdict.results]
             row.samples = [asdict(sample) for sample in record.samples]
             row.measurements = [_measurement_row(item) for item in record.measurements if not math.isnan(item.value)]
-
-    def judged(self, run: int) -> bool:
-        """Whether any variant of the run was ever recorded, in this attempt or an earlier one."""
-        with self.read() as session:
-            return session.scalar(select(VerdictRow.id).where(VerdictRow.run_id == run).limit(1)) is not None
 
     def variants(self, run: int) -> tuple[VariantRecord, ...]:
         """The run's variants in the order of the recipe."""
@@ -185,7 +181,21 @@ class Results(Database):
 
 def _forecast(row: RunRow) -> dict[str, Foretold]:
     stages = (row.forecast or {}).get("stages", ())
-    return {name: Foretold(reckoned=reckoned, correction=correction) for name, reckoned, correction in stages}
+    return {name: Foretold(like=like, reckoned=reckoned, correction=correction) for name, like, reckoned, correction in stages}
+
+
+def _taken(session: Session, run: RunRow) -> dict[str, float]:
+    """Seconds by stage of the newest row of each step since the run's forecast; stages of which a step was reused left out."""
+    since = datetime.fromisoformat((run.forecast or {})["at"])
+    newest = select(func.max(StageRow.id)).where(StageRow.run_id == run.id, StageRow.started >= since).group_by(StageRow.name)
+    taken: dict[str, float] = {}
+    partly: set[str] = set()
+    for stage, state, seconds in session.execute(select(StageRow.stage, StageRow.state, StageRow.seconds).where(StageRow.id.in_(newest))):
+        if stage is not None and state == "done" and seconds is not None:
+            taken[stage] = taken.get(stage, 0.0) + seconds
+        elif stage is not None:
+            partly.add(stage)
+    return {stage: seconds for stage, seconds in taken.items() if stage not in partly}
 
 
 def _trigger(session: Session, run: int) -> str:
@@ -211,6 +221,7 @@ def _stage(row: StageRow, *, going_on: bool) -> StageRecord:
         name=row.name,
         key=row.key,
         state="interrupted" if row.state == "running" and not going_on else cast("StageState", row.state),
+        stage=row.stage,
         started=row.started,
         seconds=row.seconds,
         estimate=row.estimate,

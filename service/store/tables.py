@@ -95,7 +95,7 @@ class RunRow(Base):
     started: Mapped[datetime | None]
     finished: Mapped[datetime | None]
     disk_high_water: Mapped[int | None] = mapped_column(BigInteger)
-    forecast: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # by stage: seconds that were reckoned, and what they were corrected by
+    forecast: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # of the attempt that it names; see `Results.record_forecast`
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -114,6 +114,7 @@ class StageRow(Base):
     started: Mapped[datetime]
     seconds: Mapped[float | None]
     error: Mapped[str | None] = mapped_column(Text)
+    stage: Mapped[str | None] = mapped_column(String(200))  # of the release, whose step it is
     estimate: Mapped[float | None]
     done: Mapped[int | None] = mapped_column(BigInteger)
     total: Mapped[int | None] = mapped_column(BigInteger)

@@ -1,5 +1,6 @@
 """The checks that find wrong input in the first minute: one file each, attached to the stages that would fail by it, all of them run before the first stage."""
 
+import logging
 from collections.abc import Iterable, Iterator
 
 from config.errors import ConfigurationError, SluiceError
@@ -9,6 +10,9 @@ from service.release.graph import Check, Graph
 from service.release.prospect import Prospect
 
 __all__ = ["Problem", "Remark", "architecture", "budgets", "data", "gates", "problems", "publishing", "refuse", "terms"]
+
+
+log = logging.getLogger(__name__)
 
 
 def problems(graph: Graph, prospect: Prospect) -> tuple[Problem, ...]:
@@ -38,3 +42,6 @@ def _found(stage: str, check: Check, prospect: Prospect) -> Iterator[Problem]:
             yield Problem(stage=stage, check=check.name, sentence=str(sentence), fatal=not isinstance(sentence, Remark))
     except SluiceError as error:
         yield Problem(stage=stage, check=check.name, sentence=str(error), raised=type(error))
+    except Exception as error:  # a stranger's files may be odder than a check foresees: its stage will say what is wrong
+        log.exception("check failed", extra={"action": "check"})
+        yield Problem(stage=stage, check=check.name, sentence=f"The check of the {check.name} could not be made ({type(error).__name__}).", fatal=False)

@@ -36,7 +36,7 @@ def _text(part: str, text: Text) -> Iterator[str]:
     faults = [fault for path in text.chat if (fault := _chat(path))] + [fault for path in text.plain if (fault := _plain(path))]
     yield from faults
     files = (*text.chat, *text.plain)
-    if not faults and not any(_beginning(path).strip() for path in files):
+    if not faults and not any(_holds_something(path) for path in files):
         yield f"{', '.join(str(path) for path in files)}: empty, and the recipe names nothing else under `{part}`. Put text there."
 
 
@@ -70,6 +70,11 @@ def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"{path} is not UTF-8 text ({error.reason}). Convert it, or name another file."
     return f"{path} cannot be read: {os.strerror(error.errno) if error.errno else error}. Name a file that this account can read."
+
+
+def _holds_something(path: Path) -> bool:
+    with path.open("rb") as file:
+        return bool(file.read(BYTES).strip())
 
 
 def _beginning(path: Path) -> str:

@@ -1,7 +1,6 @@
 """What a check found, with the stage that would fail by it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from config.errors import ConfigurationError, SluiceError
 
@@ -21,7 +20,3 @@ class Problem:
     sentence: str  # what is wrong, where, what to do
     fatal: bool = True  # False: a remark
     raised: type[SluiceError] = ConfigurationError  # what to refuse the run with, which decides exit code and HTTP status
-
-    def as_json(self) -> dict[str, Any]:
-        """For a JSON document."""
-        return {"stage": self.stage, "check": self.check, "sentence": self.sentence, "fatal": self.fatal}

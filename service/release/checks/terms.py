@@ -8,7 +8,16 @@ from service.release.checks.problem import Remark
 from service.release.graph import Check
 
 if TYPE_CHECKING:
+    from builders.snapshot import Upstream
     from service.release.prospect import Prospect
+
+
+def refusal(upstream: "Upstream") -> str | None:
+    """Why the release may not be published again; None when it may."""
+    if not upstream.gated:
+        return None
+    # its owner chose who may have it; publishing it to everyone is a person's decision
+    return f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list."
 
 
 def unfit(prospect: "Prospect") -> Iterator[str]:
@@ -16,9 +25,8 @@ def unfit(prospect: "Prospect") -> Iterator[str]:
     upstream = prospect.upstream
     if upstream.license is None:
         yield Remark(f"{upstream.release.repo} states no licence. Ask its owner under which terms it may be published again.")
-    if upstream.gated:
-        # its owner chose who may have it; publishing it to everyone is a person's decision
-        raise UpstreamError(f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list.")
+    if (said := refusal(upstream)) is not None:
+        raise UpstreamError(said)
 
 
 CHECK = Check(name="terms", look=unfit)

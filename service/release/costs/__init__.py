@@ -19,8 +19,6 @@ from service.release.costs.prepare import (
     templates,
 )
 
-windows = evaluation_text
-
 __all__ = [
     "activations",
     "bnb",
@@ -54,5 +52,4 @@ __all__ = [
     "snapshot",
     "stock",
     "templates",
-    "windows",
 ]

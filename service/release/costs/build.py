@@ -77,8 +77,8 @@ def stock(variant: Variant) -> Cost:
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         if variant.tag == "BF16":
             at = engines(prospect, speed)
-            return Needs(seconds=at.start + at.header, memory=PYTHON_MEMORY + at.reader)  # a link
-        return _written(prospect, speed, sizes.bits(prospect, variant), "" if variant.tag == "F16" else main_type(variant.tag), headers=1)
+            return Needs(seconds=at.start, memory=PYTHON_MEMORY)  # a link
+        return _written(prospect, speed, sizes.bits(prospect, variant), "" if variant.tag == "F16" else main_type(variant.tag))
 
     return cost
 
@@ -88,7 +88,7 @@ def mixed(variant: Variant) -> Cost:
 
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         wanted = sizes.nominal(prospect, variant)
-        return _written(prospect, speed, sizes.bits(prospect, variant), near(wanted), headers=3, books=codebooks(wanted))
+        return _written(prospect, speed, sizes.bits(prospect, variant), near(wanted), books=codebooks(wanted))
 
     return cost
 
@@ -98,10 +98,10 @@ def codebooks(bits: float) -> float:
     return min(0.9, max(0.0, (4.7 - bits) / 3))
 
 
-def _written(prospect: Prospect, speed: Speed, bits: float, type: str, *, headers: int, books: float = 0.0) -> Needs:
+def _written(prospect: Prospect, speed: Speed, bits: float, type: str, *, books: float = 0.0) -> Needs:
     at = engines(prospect, speed)
     written = gguf_bytes(at.model, bits)
-    seconds = at.start + headers * at.header + at.vocabulary + written / speed.disk + 2e-9 * at.model.parameters
+    seconds = at.start + at.vocabulary + written / speed.disk + 2e-9 * at.model.parameters
     if type:
         slow = sum(quantizing(at, other) for other in BOOKS) / len(BOOKS)
         seconds += ((1 - books) * quantizing(at, type) + books * slow) / speed.threads
@@ -269,10 +269,8 @@ def mix(entry: Dynamic) -> Cost:
 
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         at = engines(prospect, speed)
-        headers = 1 + (entry.fit is not None)
-        return Needs(
-            seconds=at.start + headers * at.header + at.vocabulary + at.python(0.45 + 0.004 * len(at.model.tensors)), memory=2 * PYTHON_MEMORY + at.reader
-        )
+        header = at.header if entry.fit is not None else 0.0  # which tells how large the cache is
+        return Needs(seconds=at.start + header + at.vocabulary + at.python(0.45 + 0.004 * len(at.model.tensors)), memory=2 * PYTHON_MEMORY + at.reader)
 
     return cost
 

@@ -153,7 +153,7 @@ def contents(prospect: Prospect, speed: Speed) -> Needs:
     """Describe what the GGUF files are made of."""
     at = engines(prospect, speed)
     files = sum(variant.kind is Kind.GGUF for variant in prospect.recipe.variants.listed())
-    return Needs(seconds=at.start + files * at.header if files else 0.0, memory=PYTHON_MEMORY + 2 * at.reader, disk=8000 * files * at.model.depth // 4)
+    return Needs(seconds=at.start if files else 0.0, memory=PYTHON_MEMORY, disk=8000 * files * at.model.depth // 4)
 
 
 def report(prospect: Prospect, speed: Speed) -> Needs:

@@ -1,6 +1,7 @@
 """The kinds of variants, one file each: how their files are made, in which engine they run, and what their repo holds.
 
-A new kind is a file here, its word in `config.words.Kind`, its key in a recipe and its repo's name in `publishers.naming`.
+A new kind is a file here, beside its word in `config.words.Kind`, its key in a recipe, its repo's name in `publishers.naming`, its size and times in
+`service.release.costs`, and what the card says of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,7 +55,7 @@ def maker(recipe: Recipe, variant: Variant) -> str:
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
-    """The stages that build all variants of a recipe, kind after kind."""
+    """The stages that build all variants of a recipe, kind after kind: what needs no plan before what does."""
     for item in _all().values():
         yield from item.stages(recipe)
 

@@ -29,7 +29,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         text = functions.calibration(recipe.calibration, recipe.evaluation.context)
         yield Stage(
             name=SENSITIVITY,
-            phase=Phase.BUILD,
+            phase=Phase.PLAN,
             does="measure what NF4 in each linear layer does to the model's predictions",
             work=Call(function="builders.sensitivity.nf4:measure", inputs={"model": functions.MODEL, **text.files}, params=text.sizes),
             unit="windows",
@@ -46,7 +46,7 @@ def _planned(entry: DynamicNf4) -> Iterator[Stage]:
     yield Stage(
         name=f"plan {entry.tag}",
         variant=entry.tag,
-        phase=Phase.BUILD,
+        phase=Phase.PLAN,
         does="choose the layers that stay in 16 bits",
         work=Call(function="builders.plan.nf4:plan", inputs=inputs, params=params),
         cost=costs.nf4_mix(entry.variant),
@@ -57,7 +57,7 @@ def _planned(entry: DynamicNf4) -> Iterator[Stage]:
     yield Stage(
         name=f"build {entry.tag}",
         variant=entry.tag,
-        phase=Phase.BUILD,
+        phase=Phase.PLAN,
         does="quantize the other linear layers to NF4",
         work=Call(function="builders.bnb:quantize", inputs={"model": functions.MODEL}, params=skip),
         unit="tensors",

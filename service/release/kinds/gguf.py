@@ -29,7 +29,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     text = functions.calibration(recipe.calibration, recipe.evaluation.context)
     yield Stage(
         name="sensitivity",
-        phase=Phase.BUILD,
+        phase=Phase.PLAN,
         does="measure what each type in each tensor does to the model's predictions",
         work=functions.sensitivity(functions.MODEL, functions.GGUF, text),
         unit="windows",
@@ -40,7 +40,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         call = functions.hessians(functions.GGUF, text)
         yield Stage(
             name="hessians",
-            phase=Phase.BUILD,
+            phase=Phase.PLAN,
             does="measure how errors within a matrix count together",
             work=lambda work: _hessians(work, call),
             also=(*call.takes, "sensitivity"),
@@ -69,9 +69,10 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
     yield Stage(
         name=f"plan {entry.tag}",
         variant=entry.tag,
-        phase=Phase.BUILD,
+        phase=Phase.PLAN,
         does="choose each tensor's type",
         work=functions.plan(functions.GGUF, entry.budget, entry.profile, entry.rules),
+        also=("hessians",) if entry.rounding else (),  # without them it would be planned for nothing
         cost=costs.mix(entry),
         checks=(budgets.CHECK,),
         alone=True,
@@ -79,7 +80,7 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
     yield Stage(
         name=f"build {entry.tag}",
         variant=entry.tag,
-        phase=Phase.BUILD,
+        phase=Phase.PLAN,
         does="make the planned mix",
         work=functions.mixed(functions.GGUF, f"plan {entry.tag}", name=_NAME, tag=entry.tag),
         unit="tensors",
@@ -91,7 +92,7 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
         yield Stage(
             name=f"round {entry.tag}",
             variant=entry.tag,
-            phase=Phase.BUILD,
+            phase=Phase.PLAN,
             does="round its matrices anew so that their errors cancel",
             work=lambda work: work.call(f"round {entry.tag}", call) if work.maybe("hessians", Output) else work.output(f"build {entry.tag}"),
             also=call.takes,

@@ -50,9 +50,7 @@ def diverge(work: Work) -> dict[str, Found | SluiceError]:
 
 def every_file(work: Work) -> list[Made]:
     """The variants of which there are files, and those that planned ones are only compared with, in the recipe's order."""
-    found = (
-        (variant, work.maybe(maker(work.recipe, variant), Output)) for variant in every_variant(work.recipe) if maker(work.recipe, variant) not in work.failed
-    )
+    found = ((variant, work.maybe(maker(work.recipe, variant), Output)) for variant in every_variant(work.recipe))
     return [Made(variant=variant, output=output) for variant, output in found if output is not None]
 
 

@@ -15,12 +15,11 @@ from config.recipe import Recipe
 from config.words import Patch
 from service.execution.kept import Output
 from service.release import costs, functions
-from service.release.checks import architecture, data, terms
+from service.release.checks import architecture, data, gates, terms
 from service.release.functions import GGUF, MODEL
 from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
 from service.release.work import Work
 
-FLOAT16 = ("activation.max", "float16.failures")  # measured only where a gate asks for it: it concerns the variant F16 alone
 _PATCHES = TypeAdapter(list[Patch])
 _PAIR: dict[str, Source] = {"model": MODEL, "gguf": GGUF}
 
@@ -39,7 +38,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="patch its faults",
         work=functions.fix(Whole(stage="snapshot"), repo=OfRelease(name="repo"), fixes=recipe.fixes),
-        also=("text overlap",),
+        after=("text overlap",),
         cost=costs.fix,
     )
     yield Stage(
@@ -50,7 +49,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="convert it to a 16-bit GGUF file",
         work=functions.convert(name=OfRelease(name="name")),
-        also=("sanity",),
+        after=("sanity",),
         unit="tensors",
         cost=costs.convert,
         checks=(architecture.CHECK,),
@@ -60,7 +59,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="measure how strongly each input of each matrix is used",
         work=functions.imatrix(MODEL, GGUF, functions.calibration(recipe.calibration, recipe.evaluation.context)),
-        also=("templates", *(("activations",) if _float16(recipe) else ())),
+        after=("templates", *(("activations",) if _float16(recipe) else ())),
         unit="chunks",
         cost=costs.imatrix,
     )
@@ -77,7 +76,7 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
         does="look for evaluation text in the calibration text",
         work=overlap,
         checks=(data.CHECK,),
-        also=("snapshot",),
+        after=("snapshot",),
         cost=costs.overlap,
         measures=("overlap.share", "overlap.shared"),
     )
@@ -109,7 +108,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="compare the GGUF file in llama.cpp with the model in transformers",
         work=Call(function="qa.parity:compare", inputs={**_PAIR, "texts": [Data(path=path) for path in text.plain or text.chat]}),
-        also=("metadata",),
+        after=("metadata",),
         unit="windows",
         cost=costs.parity,
         measures=("parity.token_mismatches", "parity.kld", "parity.max_difference"),
@@ -120,17 +119,17 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
             phase=Phase.EXAMINE,
             does="look for the largest activation",
             work=Call(function="qa.activations:check", inputs={"model": MODEL, "texts": [Data(path=path) for path in (*text.chat, *text.plain)]}),
-            also=("parity",),
+            after=("parity",),
             unit="windows",
             cost=costs.activations,
-            measures=FLOAT16,
+            measures=gates.ON_REQUEST,
         )
     yield Stage(
         name="templates",
         phase=Phase.EXAMINE,
         does="compare what both engines make of template and tokenizer",
         work=Call(function="qa.templates:check", inputs=_PAIR),
-        also=("parity",),
+        after=("parity",),
         cost=costs.templates,
         measures=("template.failures", "template.remarks", "tokenizer.mismatches"),
     )
@@ -145,14 +144,13 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
 
 
 def _float16(recipe: Recipe) -> bool:
-    return any(gate.measure in FLOAT16 for gate in recipe.gates)
+    return any(gate.measure in gates.ON_REQUEST for gate in recipe.gates)
 
 
 def _upstream(work: Work) -> Upstream:
     upstream = snapshot.resolve(work.api, work.release.repo, work.release.sha)
-    if upstream.gated:
-        # its owner chose who may have it; publishing it to everyone is a person's decision
-        raise UpstreamError(f"{work.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list.")
+    if (refusal := terms.refusal(upstream)) is not None:
+        raise UpstreamError(refusal)
     return upstream
 
 

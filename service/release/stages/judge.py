@@ -31,12 +31,22 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         does="apply the gates to every variant",
         work=judge,
         checks=(gate_check.CHECK,),
-        also=(CLAIMS, ANSWERS, PUBLISHED, *(f"measure {variant.tag}" for variant in listed), *makers),
+        also=(CLAIMS, ANSWERS, PUBLISHED, "convert", *(f"measure {variant.tag}" for variant in listed), *makers),
+        cost=costs.judge,
         tolerant=True,
         records=True,
     )
     yield Stage(
-        name=REPORT, phase=Phase.JUDGE, does="make the report", work=report, also=(JUDGED,), cost=costs.report, tolerant=True, always=True, records=True
+        name=REPORT,
+        phase=Phase.JUDGE,
+        does="make the report",
+        work=report,
+        also=(JUDGED,),
+        after=("patches",),
+        cost=costs.report,
+        tolerant=True,
+        always=True,
+        records=True,
     )
 
 
@@ -71,7 +81,7 @@ def judge(work: Work) -> Judged:
 
 def _without_files(work: Work, variant: Variant) -> SluiceError | None:
     """Why there are no files of a variant; None where there are."""
-    return work.failed.get(maker(work.recipe, variant))
+    return work.failure(maker(work.recipe, variant))
 
 
 def _judged(work: Work, item: Made, own: Found, compared: References) -> Built:

@@ -25,8 +25,8 @@ GREEDY = ("generation.failures", "generation.repetition")
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """Divergence and questions of all variants, whose samples grow together, then one stage for each variant."""
-    engines = {kind_of(variant).engine for variant in every_variant(recipe)}
-    originals = {engine.original.stage for engine in engines}
+    engines = dict.fromkeys(kind_of(variant).engine for variant in every_variant(recipe))
+    originals = dict.fromkeys(["convert", *(engine.original.stage for engine in engines)])  # memory for a group is reckoned with the 16-bit GGUF file
     makers = {maker(recipe, variant): None for variant in every_variant(recipe)}
     plans = [f"plan {tag}" for tag in recipe.variants.planned]
     yield Stage(
@@ -49,7 +49,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         measures=("plan.predicted", "plan.measured", "plan.error", "plan.stock", "plan.replaced") if plans else (),
         tolerant=True,
     )
-    asked = {kind_of(variant).engine.asked for variant in recipe.variants.listed()}
+    asked = dict.fromkeys(kind_of(variant).engine.asked for variant in recipe.variants.listed())
     yield Stage(
         name=ANSWERS,
         phase=Phase.MEASURE,

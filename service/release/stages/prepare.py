@@ -24,7 +24,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.PREPARE,
         does="cut the evaluation text into windows",
         work=Call(function="qa.texts:prepare", inputs={"model": MODEL, **functions.texts(text)}, params=sizes, threaded=False),
-        cost=costs.windows,
+        cost=costs.evaluation_text,
     )
     most = {"shots": asked.shots, "questions_per_subject": asked.questions_per_subject, "most": asked.most}
     yield Stage(
@@ -38,7 +38,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         yield _reference(engine)
     yield Stage(
         name=PUBLISHED,
-        phase=Phase.PREPARE,
+        phase=Phase.MEASURE,
         does="look up what was published of the same variants before",
         work=lambda work: published_before(work.job, work.recipe.variants.listed()),
     )

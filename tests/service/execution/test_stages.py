@@ -11,7 +11,7 @@ import pytest
 from config.errors import StageError, UpstreamError
 from service.execution import kept as kept_outputs
 from service.execution import process
-from service.execution.kept import Input, Inputs, StageStore, declared_version, disk_usage, stage_key
+from service.execution.kept import Input, Inputs, StageStore, blocks, declared_version, stage_key
 from service.execution.process import Limits, run_apart
 
 ROOT = Path(__file__).parents[3]
@@ -163,9 +163,9 @@ with StageStore(Path({str(home)!r})).workspace("a" * 64) as folder:
 
 def test_disk_usage_counts_a_hard_linked_file_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(os.urandom(100_000))
-    once = disk_usage([tmp_path])
+    once = sum(blocks([tmp_path]).values())
     os.link(tmp_path / "a", tmp_path / "b")
-    assert disk_usage([tmp_path]) == once >= 100_000
+    assert sum(blocks([tmp_path]).values()) == once >= 100_000
 
 
 def test_stage_record_says_what_was_done(store: StageStore) -> None:
@@ -173,3 +173,27 @@ def test_stage_record_says_what_was_done(store: StageStore) -> None:
         kept = store.keep("r" * 64, workspace, {"stage": "x", "function": "f", "params": {"a": 1}}, {"bytes": 0}, 2.5)
     record = json.loads((kept.folder / "stage.json").read_text())
     assert record == {"stage": "x", "function": "f", "params": {"a": 1}, "key": "r" * 64, "result": {"bytes": 0}, "files": [], "seconds": 2.5}
+
+
+def test_what_is_left_of_a_damaged_stage_is_thrown_away_and_made_again(store: StageStore, tmp_path: Path) -> None:
+    source = tmp_path / "text"
+    source.write_text("ab")
+    key = "k" * 64
+    for damage in ("no record", "half a record", "no file"):
+        with store.workspace(key) as workspace:
+            (workspace / "files" / "out").write_text("x")
+            kept = store.keep(key, workspace, {}, {"file": "out"}, 0.1)
+        if damage == "no file":
+            kept.file().path.unlink()
+        else:
+            (kept.folder / "stage.json").write_text('{"result": ') if damage == "half a record" else (kept.folder / "stage.json").unlink()
+        assert StageStore(tmp_path / "home", reading=True).look_up(key) is None
+        assert kept.folder.exists(), "who only reads changes nothing"
+        assert store.look_up(key) is None
+        assert not kept.folder.exists()
+    assert list(store.working.iterdir()) == []
+
+
+def test_who_only_reads_makes_no_folder(tmp_path: Path) -> None:
+    assert StageStore(tmp_path / "nowhere", reading=True).look_up("k" * 64) is None
+    assert not (tmp_path / "nowhere").exists()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ class Walk:
     def __init__(self, job: Job) -> None:
         self.job, self.done, self.stages = job, [], []  # type: tuple[Job, list[str], list[Stage]]
 
-    def stage(self, name: str, *also: str, does: Callable[[Work], object] = lambda work: None, phase: Phase = Phase.EXAMINE, **flags: bool) -> None:
+    def stage(self, name: str, *also: str, does: Callable[[Work], object] = lambda work: None, phase: Phase = Phase.EXAMINE, **flags: Any) -> None:
         def work(at: Work) -> object:
             self.done.append(name)
             return does(at)
@@ -83,6 +84,15 @@ def test_a_failure_alone_costs_what_takes_it_and_nothing_else(job: Job) -> None:
         work.output("further")
     with pytest.raises(TypeError, match="the product of beside is a int, not a str"):
         work.of("beside", str)
+
+
+def test_a_stage_sees_what_it_takes_and_nothing_else(job: Job) -> None:
+    walk = Walk(job)
+    walk.stage("a", does=lambda work: 7)
+    walk.stage("b", "a", does=lambda work: work.of("a", int))
+    walk.stage("c", "b", does=lambda work: work.maybe("a", int))
+    with pytest.raises(LookupError, match="the stage c does not say that it takes the product of a"):
+        walk.carry_out()
 
 
 def test_a_gate_on_the_release_ends_the_way_but_for_what_is_always_done(job: Job) -> None:

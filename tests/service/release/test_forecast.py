@@ -6,9 +6,11 @@ from typing import Any, cast
 import pytest
 
 from service.machine.speed import Speed
-from service.release.forecast import LEAST, MOST, corrections, forecast, kind_of
+from service.release.forecast import LEAST, MOST, corrections, forecast, learned
 from service.release.graph import Cost, Needs, Phase, Stage, graph_of
 from service.release.prospect import Prospect
+from service.store import Store
+from tests.service.helpers import queue_run
 
 NOWHERE = cast(Prospect, None)  # these costs look at nothing
 
@@ -20,8 +22,16 @@ def needs(**values: Any) -> Cost:
 GRAPH = graph_of(
     [
         Stage(name="convert", phase=Phase.EXAMINE, does="", work=print, cost=needs(seconds=10, memory=500, disk=70)),
-        Stage(name="build Q4_K_M", phase=Phase.BUILD, does="", work=print, also=("convert",), cost=needs(seconds=20, memory=900, disk=30, gpu=True)),
-        Stage(name="build Q8_0", phase=Phase.BUILD, does="", work=print, also=("convert",), cost=needs(seconds=5, memory=100, disk=60)),
+        Stage(
+            name="build Q4_K_M",
+            variant="Q4_K_M",
+            phase=Phase.BUILD,
+            does="",
+            work=print,
+            also=("convert",),
+            cost=needs(seconds=20, memory=900, disk=30, gpu=True),
+        ),
+        Stage(name="build Q8_0", variant="Q8_0", phase=Phase.BUILD, does="", work=print, also=("convert",), cost=needs(seconds=5, memory=100, disk=60)),
     ]
 )
 
@@ -40,13 +50,13 @@ def test_what_is_done_takes_no_time_and_no_memory_but_its_disk() -> None:
     assert forecast(GRAPH, NOWHERE, Speed(threads=1), {}, [stage.name for stage in GRAPH.stages]).memory == 0
 
 
-def test_corrections_are_of_a_kind_of_stage() -> None:
-    found = forecast(GRAPH, NOWHERE, Speed(threads=1), {"build": 2.0, "build in transformers": 9.0}, ())
+def test_corrections_are_of_stages_that_are_alike() -> None:
+    found = forecast(GRAPH, NOWHERE, Speed(threads=1), {"build: ": 2.0, "build: otherwise": 9.0}, ())
     assert [item.seconds for item in found.stages.values()] == [10, 40, 10]
 
 
 def test_few_observations_move_an_estimate_little_and_many_move_it_all_the_way() -> None:
-    one, ten, many = (corrections([("build Q4_K_M", 10.0, 30.0)] * count)["build"] for count in (1, 10, 1000))
+    one, ten, many = (corrections([("build", 10.0, 30.0)] * count)["build"] for count in (1, 10, 1000))
     assert one == pytest.approx(3 ** (1 / 3))
     assert 1 < one < ten < many < 3
     assert many == pytest.approx(3, rel=0.01)
@@ -63,21 +73,21 @@ def test_what_says_nothing_is_left_out() -> None:
     assert corrections([]) == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("imatrix check", "imatrix check"),
-        ("build UD-Q4_K_XL", "build"),
-        ("build bnb-4bit", "build in transformers"),
-        ("measure dynamic-bnb-4bit", "measure in transformers"),
-        ("divergence 2 from 8 to 16 windows", "divergence"),
-        ("divergence 16bit from 8 to 16 windows", "divergence in transformers"),
-        ("reference", "reference"),
-        ("reference 16bit", "reference in transformers"),
-        ("sensitivity of NF4", "sensitivity of"),
-        ("sensitivity", "sensitivity"),
-        ("publish acme/tiny-chat-GGUF", "publish"),
-    ],
-)
-def test_a_kind_is_a_name_without_its_variant(name: str, kind: str) -> None:
-    assert kind_of(name) == kind
+def test_a_database_teaches_by_what_stages_have_in_common(file_store: Store) -> None:
+    run = queue_run(file_store).id
+    file_store.lease("worker", seconds=60)
+    first = forecast(GRAPH, NOWHERE, Speed(threads=1), {}, ())
+    file_store.record_forecast(run, first.foretold)
+    for stage, step, seconds in (
+        ("convert", "convert", 10.0),
+        ("build Q4_K_M", "build Q4_K_M", 60.0),
+        ("build Q8_0", "one part", 5.0),
+        ("build Q8_0", "another", 10.0),
+    ):
+        file_store.stage_finished(file_store.stage_started(run, step, "k", stage=stage), state="done", seconds=seconds)
+    file_store.finish(run, state="done")
+    taught = learned(file_store)
+    assert taught == {"convert: ": pytest.approx(1), "build: ": pytest.approx(9 ** (1 / 4))}, "each took three times as long, with a prior of two"
+    again = forecast(GRAPH, NOWHERE, Speed(threads=1), taught, ())
+    assert again.seconds == pytest.approx(10 + 25 * 3**0.5)
+    assert again.foretold["build Q8_0"].reckoned == 5, "what is taught next is compared with what was reckoned"

@@ -32,10 +32,10 @@ def names(graph: Graph) -> list[str]:
 
 
 def test_a_stage_comes_after_what_it_takes_phase_by_phase_and_else_as_declared() -> None:
-    graph = graph_of(
-        [stage("last", "b", phase=Phase.JUDGE), stage("c", "a"), stage("b"), stage("a"), stage("first", phase=Phase.EXAMINE), stage("late", "last")]
-    )
+    first, late = stage("first", phase=Phase.EXAMINE), stage("late", "last", phase=Phase.JUDGE)
+    graph = graph_of([stage("last", "b", phase=Phase.JUDGE), stage("c", "a"), stage("b"), stage("a"), first, late])
     assert names(graph) == ["first", "b", "a", "c", "last", "late"]
+    assert names(graph_of([stage("a", after=("b",)), stage("b")])) == ["b", "a"]
 
 
 def test_a_call_says_itself_what_it_takes(tmp_path: Path) -> None:
@@ -51,6 +51,7 @@ def test_a_call_says_itself_what_it_takes(tmp_path: Path) -> None:
         ([stage("a"), stage("a")], "unique"),
         ([stage("a", "nobody")], "take what no stage makes: .*'a', 'nobody'"),
         ([stage("a", "b"), stage("b", "a"), stage("c")], r"in a circle: \['a', 'b'\]"),
+        ([stage("a", "b"), stage("b", phase=Phase.JUDGE)], "later phase makes: .*'a', 'b'"),
     ],
 )
 def test_a_graph_that_cannot_be_walked_is_refused(stages: list[Stage], said: str) -> None:

@@ -14,6 +14,7 @@ down_revision = "0004"
 BEFORE = ("running", "done", "failed", "reused")
 AFTER = (*BEFORE, "interrupted")
 COLUMNS: tuple[tuple[str, TypeEngine[Any]], ...] = (
+    ("stage", sa.String(200)),
     ("estimate", sa.Double()),
     ("done", sa.BigInteger()),
     ("total", sa.BigInteger()),
