@@ -72,6 +72,8 @@ def _follow(terminal: Terminal, store: "Store", run_id: int, line_seconds: float
 
 
 def _list(terminal: Terminal, store: "Store") -> None:
+    from rich.markup import escape
+
     from service.cli.display import runs_table
 
     runs = store.runs(limit=20)
@@ -79,7 +81,13 @@ def _list(terminal: Terminal, store: "Store") -> None:
         terminal.json(
             [{"run": item.id, "release": {"repo": item.release.repo, "sha": item.release.sha}, "recipe": item.recipe, "state": item.state} for item in runs]
         )
-    elif runs:
+        return
+    if runs:
         terminal.out.print(runs_table(runs))
     else:
         terminal.out.print("no runs yet; start one with [bold]sluice run OWNER/NAME[/]")
+    for hint in store.hints():
+        if hint.error:
+            terminal.out.print(
+                f"[yellow]not queued[/] [bold]{escape(hint.repo)}[/], looked at again {hint.due:%Y-%m-%d %H:%M} UTC: {escape(hint.error)}", soft_wrap=True
+            )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, ModelCard
@@ -54,15 +55,28 @@ def test_a_planned_mix_is_better_than_the_stock_mix_of_its_size_and_as_foretold(
     assert plan["remarks"] == []
 
 
-def test_a_dry_run_says_beforehand_how_much_disk_it_takes(demo: Demo) -> None:
+def dry_run(demo: Demo) -> dict[str, Any]:
+    """What would be said of the demo's release in an empty home."""
     with running(demo.home / "hub") as url:
         token = create_token(demo.home / "hub", user="sluice-demo")
         settings = {"SLUICE_HOME": str(demo.home / "empty"), "SLUICE_HUB_ENDPOINT": url, "SLUICE_HUB_TOKEN": token}
         told = sluice("run", "upstream/tiny-chat", "--recipe", str(ROOT / "demo" / "recipe.yaml"), "--dry-run", "--json", **settings)
     assert told.returncode == 0, told.stderr
-    needed = json.loads(told.stdout)["disk_needed"]
+    document: dict[str, Any] = json.loads(told.stdout)
+    return document
+
+
+def test_a_dry_run_says_beforehand_how_much_disk_it_takes(demo: Demo) -> None:
+    needed = dry_run(demo)["disk_needed"]
     # every token's scores and the report are not counted: a fifteenth of this tiny model, and nothing of a large one
     assert 0.8 * demo.summary["disk_high_water"] < needed < 1.1 * demo.summary["disk_high_water"]
+
+
+def test_a_dry_run_says_beforehand_how_long_it_takes(demo: Demo) -> None:
+    """Within a factor of two, which leaves room for what else the machine does; `python -m bench.estimate` compares stage by stage."""
+    foretold = dry_run(demo)["seconds"]
+    taken = sum(stage["seconds"] for stage in demo.summary["stages"])
+    assert 0.5 < foretold / taken < 2
 
 
 def test_every_planted_defect_is_patched_with_a_reason(demo: Demo) -> None:

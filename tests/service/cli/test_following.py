@@ -135,6 +135,16 @@ def test_status_of_a_running_run_tells_the_stage_at_work(store: Store) -> None:
     assert progress["left"] > 0
 
 
+def test_status_tells_what_was_not_queued_and_why(store: Store) -> None:
+    store.put_hint("upstream/model", "poll")
+    assert "not queued" not in CliRunner().invoke(app, ["status"]).stdout, "nobody looked yet"
+    store.defer_hint(store.hints()[0], error="Gate x is on kld.meen.", seconds=60)
+    shown = CliRunner().invoke(app, ["status"]).stdout
+    assert "no runs yet" in shown
+    assert "not queued upstream/model, looked at again" in shown
+    assert shown.rstrip().endswith("UTC: Gate x is on kld.meen.")
+
+
 def test_status_follow_ends_with_the_run_as_status_does(store: Store) -> None:
     run = begun(store)
     store.finish(run, state="failed", error="no memory")
