@@ -1,11 +1,8 @@
 """What a run would do, need and refuse, before anything of the release is downloaded but headers: `sluice run --dry-run`."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import psutil
 
 from builders import snapshot
 from config.recipe import Recipe, load_recipe
@@ -13,9 +10,8 @@ from config.settings import Settings
 from config.words import Release
 from qa.gates import condition
 from service.hubclient import connect
-from service.machine.folders import existing
 from service.release import checks, prospect
-from service.release.checks.room import room
+from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
 from service.release.graph import Graph
 from service.release.outlook import outlook
@@ -80,7 +76,7 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
     found = checks.problems(graph, ahead)
     checks.refuse(found)
     expected, known = outlook(store, ahead), built_before(store, upstream.release)
-    free, total = shutil.disk_usage(existing(settings.folder)).free, memory_for_a_stage(settings)
+    there = room(settings)
     return Plan(
         release=upstream.release,
         recipe=recipe.name,
@@ -90,22 +86,14 @@ def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan
         variants=tuple(size_of(variant, ahead, known) for variant in recipe.variants.listed()),
         stages=_stages(graph, expected),
         gates=_gates(recipe),
-        remarks=(
-            *(problem.sentence for problem in found),
-            *room(disk=expected.more_disk, free=free, home=settings.folder, memory=expected.memory, total=total),
-        ),
+        remarks=(*(problem.sentence for problem in found), *exceeded(expected, there)),
         seconds=expected.seconds,
         memory=expected.memory,
-        memory_total=total,
+        memory_total=there.memory,
         disk_needed=expected.disk,
-        disk_missing=max(0, expected.more_disk - free),
-        disk_free=free,
+        disk_missing=max(0, expected.more_disk - there.disk),
+        disk_free=there.disk,
     )
-
-
-def memory_for_a_stage(settings: Settings) -> int:
-    """Bytes that a stage may have: what the settings allow, else the machine's."""
-    return int(settings.memory_gib * 2**30) if settings.memory_gib else int(psutil.virtual_memory().total)
 
 
 def _stages(graph: Graph, expected: Forecast) -> tuple[PlannedStage, ...]:

@@ -1,7 +1,6 @@
 """Carry out one leased run: read its recipe, say what to expect, go the release's way, write down how it ended."""
 
 import logging
-import shutil
 
 from builders import snapshot
 from config.errors import ConfigurationError, SluiceError, UpstreamError, in_words
@@ -10,16 +9,14 @@ from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Listener
 from service.hubclient import connect
+from service.release.checks.room import exceeded, room
 from service.release.executor import carry_out
-from service.release.forecast import Forecast
 from service.release.job import Job
 from service.release.outlook import outlook
 from service.release.prospect import foresee
 from service.release.way import way
 from service.release.work import Work
 from service.store import RunRecord, Store
-
-SURE = 0.8  # of the disk that a run is expected to take: where not even that is free, it is not begun
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +48,7 @@ def recipe_of(run: RunRecord) -> Recipe:
 def _expect(work: Work) -> None:
     """Reckon how long each stage will take, for whoever watches; not of a run that published before, which has little to do.
 
-    Raises UpstreamError when the disk is surely too small.
+    Raises UpstreamError when disk, memory or time surely do not suffice.
     """
     job = work.job
     if job.store.publications(job.run.id):
@@ -65,15 +62,7 @@ def _expect(work: Work) -> None:
     except Exception:  # whatever is odd about a model, an estimate is not worth a run
         log.exception("no estimate of run %d", job.run.id, extra={"action": "forecast"})
         return
-    _refuse_small_disk(job, expected)
+    if lacking := list(exceeded(expected, room(job.settings), surely=True)):
+        raise UpstreamError(" ".join(lacking))
     job.store.record_forecast(job.run.id, expected.foretold)
     job.estimates = {name: needs.seconds for name, needs in expected.stages.items()}
-
-
-def _refuse_small_disk(job: Job, expected: Forecast) -> None:
-    free = shutil.disk_usage(job.settings.folder).free
-    if SURE * expected.more_disk > free:
-        raise UpstreamError(
-            f"{job.run.release.repo} needs about {expected.more_disk / 1e9:.2f} GB of disk, and {job.settings.folder} has {free / 1e9:.2f} GB free: the disk "
-            "is too small. Free some space, set `home` in the settings to a folder on a larger disk, or build fewer variants."
-        )

@@ -1,16 +1,14 @@
-"""Terms, architecture and room, and how the checks of a graph are run together."""
+"""Terms and architecture, and how the checks of a graph are run together."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from config.errors import ConfigurationError, HubError, UpstreamError
 from service.release import checks
 from service.release.checks import Remark, architecture, terms
-from service.release.checks.room import room
 from service.release.graph import Check, Phase, Stage, graph_of
 from service.release.prospect import Prospect
 
@@ -46,16 +44,6 @@ def test_architectures(prospect: MakeProspect, changes: dict[str, object], words
     known = prospect()
     with pytest.raises(UpstreamError, match=words) if words else nullcontext():
         assert list(architecture.unknown(replace(known, config={**known.config, **changes}))) == []
-
-
-def test_room(tmp_path: Path) -> None:
-    enough = {"disk": 10**9, "free": 10**9, "home": tmp_path, "memory": 2**30, "total": 2**30}
-    assert list(room(**enough)) == []
-    (disk,) = room(**{**enough, "free": 10**8})
-    assert "needs about 1.00 GB of disk" in disk
-    assert "0.10 GB free: the disk is too small" in disk
-    (memory,) = room(**{**enough, "total": 2**29})
-    assert "needs about 1.0 GiB of memory at its peak, and a stage may have 0.5 GiB" in memory
 
 
 def test_each_check_runs_once_and_is_told_under_the_first_stage_that_has_it(prospect: MakeProspect) -> None:
