@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import HfApi
 
 from hub.tokens import create_token
@@ -34,6 +35,18 @@ def sluice(*arguments: str | Path, timeout: float = 900, **extra: str) -> subpro
     return subprocess.run(
         [PROGRAMS / "sluice", *arguments], env=environment(**extra), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def slow_recipe(folder: Path) -> Path:
+    """The small recipe on all calibration text there is, so that llama-imatrix works long enough to be caught at it."""
+    found = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    data = ROOT / "demo" / "data"
+    found["calibration"] = {"chat": [str(data / "calibration.jsonl")], "plain": [str(data / "calibration_questions.txt")], "tokens": 400_000}
+    found["evaluation"]["divergence"]["chat"] = [str(data / "evaluation.jsonl")]
+    found["evaluation"]["mmlu"]["data"] = str(data / "tiny_mmlu")
+    path = folder / "slow.yaml"
+    path.write_text(yaml.safe_dump(found), encoding="utf-8")
+    return path
 
 
 def free_port() -> int:

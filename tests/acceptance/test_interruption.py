@@ -8,15 +8,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance.conftest import PROGRAMS, RECIPE, UPSTREAM, Hub, environment, sluice, wait_until
+from tests.acceptance.conftest import PROGRAMS, UPSTREAM, Hub, environment, slow_recipe, sluice, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def told_to_end(hub: Hub, home: Path, number: signal.Signals) -> str:
+def told_to_end(hub: Hub, home: Path, recipe: Path, number: signal.Signals) -> str:
     """Start a run, send it the signal while llama-imatrix works, and look for what it leaves; its last words."""
     with subprocess.Popen(
-        [PROGRAMS / "sluice", "run", UPSTREAM, "--recipe", RECIPE],
+        [PROGRAMS / "sluice", "run", UPSTREAM, "--recipe", recipe],
         env=environment(**hub.environment(home)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -48,7 +48,7 @@ def told_to_end(hub: Hub, home: Path, number: signal.Signals) -> str:
 def test_a_run_that_is_told_to_end_leaves_no_process_and_is_interrupted(hub: Hub, tmp_path: Path) -> None:
     home = tmp_path / "home"
     for number in (signal.SIGTERM, signal.SIGHUP):
-        last = told_to_end(hub, home, number)
+        last = told_to_end(hub, home, slow_recipe(tmp_path), number)
         assert last.startswith("interrupted at imatrix")
         assert last.endswith("; start the same command again and it goes on where it was")
         assert list((home / "working").iterdir()) == [], "no temporary files stay"

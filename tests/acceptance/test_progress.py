@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import PROGRAMS, RECIPE, UPSTREAM, Hub, environment, sluice, wait_until
+from tests.acceptance.conftest import PROGRAMS, UPSTREAM, Hub, environment, slow_recipe, sluice, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -21,12 +21,12 @@ def started(*arguments: str | Path, **extra: str) -> subprocess.Popen[str]:
 
 
 def test_a_run_says_how_far_it_has_come_and_how_long_it_will_take(hub: Hub, tmp_path: Path) -> None:
-    extra = hub.environment(tmp_path, SLUICE_PROGRESS_SECONDS="0.5")
-    foretold = json.loads(sluice("run", UPSTREAM, "--recipe", RECIPE, "--dry-run", "--json", **extra).stdout)
+    extra, recipe = hub.environment(tmp_path, SLUICE_PROGRESS_SECONDS="0.5"), slow_recipe(tmp_path)
+    foretold = json.loads(sluice("run", UPSTREAM, "--recipe", recipe, "--dry-run", "--json", **extra).stdout)
     assert foretold["targets"] == {"acme/tiny-chat-GGUF": ["Q4_K_M", "IQ1_S"]}
     assert {gate["name"]: gate["condition"] for gate in foretold["gates"]}["divergence"] == "at most 0.15"
     assert not any(stage["reused"] for stage in foretold["stages"])
-    with started("run", UPSTREAM, "--recipe", RECIPE, **extra) as run:
+    with started("run", UPSTREAM, "--recipe", recipe, **extra) as run:
 
         def looked() -> dict[str, object]:
             """The run's summary while a stage works that has said how far it came."""
@@ -50,7 +50,7 @@ def test_a_run_says_how_far_it_has_come_and_how_long_it_will_take(hub: Hub, tmp_
     assert "✓" in followed
     assert "run 1: done" in followed
 
-    again = json.loads(sluice("run", UPSTREAM, "--recipe", RECIPE, "--dry-run", "--json", **extra).stdout)
+    again = json.loads(sluice("run", UPSTREAM, "--recipe", recipe, "--dry-run", "--json", **extra).stdout)
     reused = {stage["name"] for stage in again["stages"] if stage["reused"]}
     assert {"snapshot", "convert", "imatrix", "build Q4_K_M", "divergence", "questions", "measure IQ1_S", "chat"} <= reused
     assert again["seconds"] < foretold["seconds"] / 4
