@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ os.environ |= {
 }
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SLUICE_HUB_TOKEN", "SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_DATABASE_URL"):
     os.environ.pop(name, None)  # the tests are nobody's account and nobody's installation
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so it would be by everything that the tests start
 
 import pytest
 import sqlalchemy
