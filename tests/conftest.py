@@ -17,7 +17,9 @@ os.environ |= {
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SLUICE_HUB_TOKEN", "SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_DATABASE_URL"):
     os.environ.pop(name, None)  # the tests are nobody's account and nobody's installation
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so it would be by everything that the tests start
+# in the background and under nohup these are ignored, and so they would be by everything that the tests start
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import sqlalchemy
