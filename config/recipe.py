@@ -325,12 +325,16 @@ def _by_content(value: object) -> object:
     return value
 
 
+def recipe_path(name_or_path: str) -> Path:
+    """Where a recipe of that name in `config/recipes/`, or at that path, is to be found, whether it is there or not."""
+    path = Path(name_or_path).expanduser()
+    return path if path.suffix in {".yaml", ".yml"} else RECIPES / f"{name_or_path}.yaml"
+
+
 def load_recipe(name_or_path: str, *, data: bool = True) -> Recipe:
     """The recipe of that name in `config/recipes/`, or at that path; `data` says whether what it names must be there. Raises ConfigurationError."""
-    path = Path(name_or_path).expanduser()
-    if path.suffix not in {".yaml", ".yml"}:
-        path = RECIPES / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))) or "none"
-            raise ConfigurationError(f"There is no recipe named {name_or_path!r}. Known names: {known}; or give the path of a .yaml file.")
+    path = recipe_path(name_or_path)
+    if Path(name_or_path).suffix not in {".yaml", ".yml"} and not path.exists():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))) or "none"
+        raise ConfigurationError(f"There is no recipe named {name_or_path!r}. Known names: {known}; or give the path of a .yaml file.")
     return load_model(path, Recipe, data=data)

@@ -53,9 +53,9 @@ def boxes(graph: Graph) -> list[Box]:
     of = {stage.name: name for name, stages in groups.items() for stage in stages}
     waits: dict[str, set[str]] = {}  # of each stage, all that comes before it
     for stage in graph.stages:
-        waits[stage.name] = {*stage.takes, *stage.after}.union(*(waits[other] for other in (*stage.takes, *stage.after)))
+        waits[stage.name] = set(stage.awaited).union(*(waits[other] for other in stage.awaited))
     before = {name: {of[other] for stage in stages for other in waits[stage.name]} - {name} for name, stages in groups.items()}
-    takes = {name: {of[other] for stage in stages for other in (*stage.takes, *stage.after)} - {name} for name, stages in groups.items()}
+    takes = {name: {of[other] for stage in stages for other in stage.awaited} - {name} for name, stages in groups.items()}
     return [
         Box(name=name, stages=stages, takes=frozenset(taken for taken in takes[name] if not any(taken in before[other] for other in takes[name] - {taken})))
         for name, stages in groups.items()

@@ -142,6 +142,11 @@ class Stage:
         return tuple(dict.fromkeys([*(self.work.takes if isinstance(self.work, Call) else ()), *self.also]))
 
     @property
+    def awaited(self) -> tuple[str, ...]:
+        """The stages that must be done first: those whose products it takes, and those that it comes after."""
+        return tuple(dict.fromkeys([*self.takes, *self.after]))
+
+    @property
     def family(self) -> str:
         """Its name without the variant."""
         return self.name.removesuffix(self.variant).strip()
@@ -172,7 +177,7 @@ class Graph:
     def awaits(self, stage: Stage) -> tuple[str, ...]:
         """What must be done before a stage may begin: what it takes or comes after, and every gate on the release of an earlier phase."""
         gated = (other.name for other in self.stages if other.gated and other.phase < stage.phase)
-        return tuple(dict.fromkeys([*stage.takes, *stage.after, *gated]))
+        return tuple(dict.fromkeys([*stage.awaited, *gated]))
 
     @property
     def last_gated(self) -> str | None:
@@ -189,7 +194,7 @@ def graph_of(stages: Iterable[Stage]) -> Graph:
     places = {stage.name: place for place, stage in enumerate(declared)}
     if len(places) != len(declared):
         raise ValueError(f"stage names must be unique: {sorted(stage.name for stage in declared)}")
-    waiting = {stage.name: {*stage.takes, *stage.after} for stage in declared}
+    waiting = {stage.name: set(stage.awaited) for stage in declared}
     if missing := {(name, taken) for name, awaited in waiting.items() for taken in awaited if taken not in places}:
         raise ValueError(f"stages take what no stage makes: {sorted(missing)}")
     if late := {(stage.name, taken) for stage in declared for taken in waiting[stage.name] if declared[places[taken]].phase > stage.phase}:

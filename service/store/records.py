@@ -132,17 +132,11 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublicationRecord:
+class PublicationRecord(Published):
     """One repo on the Hub that holds exactly the files of a verdict."""
 
     id: int
     run: int
-    repo: str
-    revision: str  # the commit
-    url: str
-    files: tuple[str, ...]
-    manifest_digest: str
-    changed: bool  # False when the repo already held exactly this
     at: datetime  # when it was made, or last found to be so
 
 

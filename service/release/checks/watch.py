@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from config.errors import SluiceError
-from config.recipe import RECIPES, Recipe, load_recipe
+from config.recipe import Recipe, load_recipe, recipe_path
 from config.settings import Watched
 from service.release.checks import gates
 from service.release.checks.problem import Remark
@@ -63,10 +63,8 @@ def _look(recipe: str, stamp: Stamp) -> _Looked:
 
 
 def _stamp(recipe: str) -> Stamp:
-    path = Path(recipe).expanduser()
-    path = path if path.suffix in {".yaml", ".yml"} else RECIPES / f"{recipe}.yaml"
     try:
-        status = path.stat()
+        status = recipe_path(recipe).stat()
     except OSError:
         return ()
     return (status.st_mtime_ns, status.st_size, status.st_ino)

@@ -6,6 +6,7 @@ A new kind is a file here, beside its word in `config.words.Kind`, its key in a 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from config.recipe import Recipe
 from config.words import Kind, Variant
@@ -65,6 +66,7 @@ def every_variant(recipe: Recipe) -> tuple[Variant, ...]:
     return (*recipe.variants.listed(), *recipe.variants.yardsticks)
 
 
+@cache
 def _all() -> dict[Kind, VariantKind]:
     from service.release.kinds import bnb_4bit, gguf, sixteen_bit  # they need the records above
 

@@ -28,7 +28,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     """Every stage of this part, those that are measured on the release with the names of their measurements."""
     yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream, checks=(terms.CHECK,))
     yield Stage(name="snapshot", phase=Phase.EXAMINE, does="download it", work=_snapshot, also=("upstream",), unit="bytes", cost=costs.snapshot)
-    yield from (replace(stage, phase=Phase.EXAMINE, gated=bool(stage.measures)) for stage in (*_model(recipe), *_original(recipe), *_conversion(recipe)))
+    yield from (replace(stage, gated=bool(stage.measures)) for stage in (*_model(recipe), *_original(recipe), *_conversion(recipe)))
 
 
 def _model(recipe: Recipe) -> Iterator[Stage]:

@@ -18,7 +18,6 @@ from config.progress import Progress, report
 from config.settings import Settings
 from engines import tools
 from service.daemon.worker import Stopped
-from service.execution import process
 from service.execution import progress as relayed
 from service.execution.kept import StageStore
 from service.execution.process import Limits, run_apart
@@ -30,12 +29,6 @@ ROOT = Path(__file__).parents[3]
 FUNCTIONS = "tests.service.stage_functions"
 LIMITS = Limits(seconds=60, memory_bytes=None, threads=1)
 WAIT = 20.0  # seconds
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = process._environment
-    monkeypatch.setattr(process, "_environment", lambda folder, threads: real(folder, threads) | {"PYTHONPATH": str(ROOT)})
 
 
 @pytest.fixture

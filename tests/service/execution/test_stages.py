@@ -10,19 +10,12 @@ import pytest
 
 from config.errors import StageError, UpstreamError
 from service.execution import kept as kept_outputs
-from service.execution import process
 from service.execution.kept import Input, Inputs, StageStore, blocks, declared_version, stage_key
 from service.execution.process import Limits, run_apart
 
 ROOT = Path(__file__).parents[3]
 FUNCTIONS = "tests.service.stage_functions"
 LIMITS = Limits(seconds=60, memory_bytes=None, threads=1)
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = process._environment
-    monkeypatch.setattr(process, "_environment", lambda folder, threads: real(folder, threads) | {"PYTHONPATH": str(ROOT)})
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import pytest
 
 from config.errors import UpstreamError
 from config.settings import Settings
-from service.execution import process
 from service.execution.kept import StageStore
 from service.execution.workbench import Event, Workbench
 
@@ -17,9 +16,7 @@ def told() -> list[Event]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, told: list[Event], monkeypatch: pytest.MonkeyPatch) -> Workbench:
-    real = process._environment
-    monkeypatch.setattr(process, "_environment", lambda folder, threads: real(folder, threads) | {"PYTHONPATH": str(Path(__file__).parents[3])})
+def bench(tmp_path: Path, told: list[Event]) -> Workbench:
     settings = Settings(home=tmp_path / "home")
     return Workbench(settings=settings, stages=StageStore(settings.folder), listener=told.append)
 
