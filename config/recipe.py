@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -105,6 +106,19 @@ class DynamicNf4(Nf4Budget):
         return Nf4Budget(**{name: getattr(self, name) for name in Nf4Budget.model_fields})
 
 
+class Other(Strict):
+    """A variant of a kind that the recipe has no key for. Written as a mere tag when its kind needs to know nothing else."""
+
+    tag: str = Field(max_length=40, pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$")
+    options: Mapping[str, Any] = {}
+    """What its kind wants to know of it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tag_alone(cls, value: Any) -> Any:
+        return {"tag": value} if isinstance(value, str) else value
+
+
 class Variants(Strict):
     """Which variants to build."""
 
@@ -118,6 +132,8 @@ class Variants(Strict):
     """Planned NF4 safetensors, each in a repo of its own beside the plain ones'."""
     sixteen_bit: bool = True
     """The fixed 16-bit safetensors."""
+    others: Mapping[str, tuple[Other, ...]] = {}
+    """Variants of further kinds, by the word of their kind, which is a file in `service/release/kinds`."""
 
     def listed(self) -> tuple[Variant, ...]:
         """Every variant of the recipe, in the order in which they are built and shown."""
@@ -126,7 +142,8 @@ class Variants(Strict):
         stock = tuple(Variant(tag=tag, kind=Kind.GGUF) for tag in self.gguf)
         planned = tuple(entry.variant for entry in self.dynamic)
         four_bit = tuple(entry.variant for entry in self.dynamic_bnb_4bit)
-        return sixteen + stock + planned + bnb + four_bit
+        others = tuple(Variant(tag=entry.tag, kind=kind) for kind, entries in self.others.items() for entry in entries)
+        return sixteen + stock + planned + bnb + four_bit + others
 
     @property
     def planned(self) -> dict[str, Dynamic | DynamicNf4]:
@@ -143,9 +160,10 @@ class Variants(Strict):
     @model_validator(mode="after")
     def _tags_are_unique(self) -> Self:
         # llama.cpp matches a tag in any case, and a planned mix under a stock mix's name would be taken for it
-        planned = [variant.tag for variant in self.listed() if variant.planned]
-        taken = [tag.lower() for tag in ("16bit", PLAIN_NF4, *get_args(GgufType), *planned)]
-        repeated = {tag for tag in self.gguf if self.gguf.count(tag) > 1} | {tag for tag in self.planned if taken.count(tag.lower()) > 1}
+        others = [entry.tag for entries in self.others.values() for entry in entries]
+        own = [*(variant.tag for variant in self.listed() if variant.planned), *others]
+        taken = [tag.lower() for tag in ("16bit", PLAIN_NF4, *get_args(GgufType), *own)]
+        repeated = {tag for tag in self.gguf if self.gguf.count(tag) > 1} | {tag for tag in own if taken.count(tag.lower()) > 1}
         if repeated:
             raise ValueError(f"every variant needs a tag of its own, and none may have a stock mix's name; repeated: {', '.join(sorted(repeated))}")
         return self
@@ -254,8 +272,8 @@ class Gate(Strict):
     be compared, which blocks like a measurement that is missing; before anything is published, the gate passes and says so."""
     compare: Literal["ratio", "difference"] | None = None
     """With `relative_to`: whether the bound is a factor of the other value or is added to it."""
-    kinds: tuple[Kind, ...] = tuple(Kind)
-    """The gate applies to variants of these kinds."""
+    kinds: tuple[str, ...] = ()
+    """The gate applies to variants of these kinds; to all when empty."""
     tags: tuple[str, ...] = ()
     """The gate applies to these variants only; to all when empty."""
     scope: Literal["release", "variant"] = "variant"
@@ -275,7 +293,11 @@ class Gate(Strict):
         """Whether the gate is for this variant: of its kind and tags, not relative to itself or to a stock mix that it has not, and on a plan if it has one."""
         there = self.relative_to != variant.tag and (self.relative_to != "stock" or variant.like is not None)
         there &= variant.planned or not self.measure.startswith("plan.")
-        return variant.kind in self.kinds and (not self.tags or variant.tag in self.tags) and there
+        return self.names(variant) and there
+
+    def names(self, variant: Variant) -> bool:
+        """Whether the variant is among its kinds and tags."""
+        return (not self.kinds or variant.kind in self.kinds) and (not self.tags or variant.tag in self.tags)
 
 
 class Recipe(Strict):
@@ -305,6 +327,9 @@ class Recipe(Strict):
                     f"gate {gate.name} is on {gate.measure}, which depends on how many questions are asked, and these may be extended: use flips.share or "
                     "mmlu.difference, or set `most_questions_per_subject` to `questions_per_subject`"
                 )
+            if foreign := sorted(set(gate.kinds) - {*Kind, *self.variants.others}):
+                known = ", ".join([*Kind, *self.variants.others])
+                raise ValueError(f"gate {gate.name} is for variants of the kinds {', '.join(foreign)}, which do not exist; there are {known}")
             if unknown := sorted(set(gate.tags) - tags):
                 raise ValueError(f"gate {gate.name} names variants that this recipe does not build: {', '.join(unknown)}")
         return self
@@ -318,7 +343,7 @@ def _by_content(value: object) -> object:
     """The same value as JSON, with every path replaced by the digest of what it holds."""
     if isinstance(value, Path):
         return content_digest(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _by_content(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_by_content(item) for item in value]

@@ -33,7 +33,7 @@ class Patch:
 
 
 class Kind(StrEnum):
-    """What sort of thing a variant is; decides its repo and its measuring engine."""
+    """What sort of thing a variant is; decides its repo and its measuring engine. Kinds beside these are known by their word alone."""
 
     GGUF = "gguf"  # one GGUF file, measured through llama.cpp
     SIXTEEN_BIT = "16bit"  # the fixed 16-bit safetensors
@@ -45,7 +45,7 @@ class Variant:
     """One thing to publish."""
 
     tag: str  # "Q4_K_M", "bnb-4bit", "16bit"
-    kind: Kind
+    kind: str  # a `Kind`, or the word of another
     planned: bool = False  # which of its tensors have which type was planned for this model
     like: str | None = None  # of a planned one: the tag of the stock mix of the same size, or of plain NF4; relative gates call it `stock`
 

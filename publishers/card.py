@@ -122,7 +122,7 @@ class Method:
 class Card:
     """Everything a card says."""
 
-    kind: Kind
+    kind: str
     repo: str  # "namespace/NAME-GGUF"
     name: str  # of the model
     namespace: str
@@ -154,8 +154,8 @@ def render(card: Card) -> str:
         "pick": next((row for tag in _PREFERRED for row in card.rows if row.tag == tag), card.rows[0] if card.rows else None),
         "planned": [row for row in card.rows if row.mix is not None],
         "waived": [(row, waiver) for row in card.rows for waiver in row.waivers],
-        "sixteen_bit": card.kind is Kind.SIXTEEN_BIT,
-        "four_bit": card.kind is Kind.BNB_4BIT,
+        "sixteen_bit": card.kind == Kind.SIXTEEN_BIT,
+        "four_bit": card.kind == Kind.BNB_4BIT,
     }
     return environment.get_template("card.md.j2").render(context)
 
@@ -166,9 +166,9 @@ def front_matter(card: Card) -> dict[str, Any]:
     `base_model_relation` knows adapter, merge, quantized and finetune. The repaired 16-bit repo is none of these, for its weights
     are the upstream's own: it names its base model and leaves the relation out.
     """
-    facts, gguf, four_bit = card.facts, card.kind is Kind.GGUF, card.kind is Kind.BNB_4BIT
+    facts, gguf, four_bit = card.facts, card.kind == Kind.GGUF, card.kind == Kind.BNB_4BIT
     data: dict[str, Any] = {"base_model": card.release.repo}
-    if card.kind is not Kind.SIXTEEN_BIT:
+    if card.kind != Kind.SIXTEEN_BIT:
         data |= {"base_model_relation": "quantized", "quantized_by": card.namespace}
     if facts.license and _LICENSE.fullmatch(facts.license):
         data["license"] = facts.license

@@ -4,7 +4,6 @@ import re
 
 from config.errors import ConfigurationError
 from config.settings import REPO_ID
-from config.words import Kind, Variant
 
 MANIFEST = "sluice-manifest.json"
 CARD = "README.md"
@@ -16,13 +15,9 @@ OLLAMA_TEMPLATE = "template"
 _PATH = re.compile(r"[A-Za-z0-9._-]{1,200}(?:/[A-Za-z0-9._-]{1,200}){0,4}")
 
 
-def repo_id(variant: Variant, namespace: str, name: str) -> str:
-    """The repo of a variant: `namespace/NAME-GGUF` for all GGUF files, `namespace/NAME`, and for NF4 one each, `namespace/NAME-bnb-4bit` by the tag `bnb-4bit`.
-
-    Raises ConfigurationError when the Hub would not accept it.
-    """
-    suffix = {Kind.GGUF: "-GGUF", Kind.SIXTEEN_BIT: "", Kind.BNB_4BIT: f"-{variant.tag}"}[variant.kind]
-    repo = f"{namespace}/{name}{suffix}"
+def repo_id(namespace: str, name: str) -> str:
+    """The repo `namespace/name`. Raises ConfigurationError when the Hub would not accept it."""
+    repo = f"{namespace}/{name}"
     if not re.fullmatch(REPO_ID, repo) or any(bad in repo for bad in ("--", "..")) or repo.endswith((".", "-", ".git")):
         raise ConfigurationError(
             f"{repo!r} cannot be the name of a repo: the Hub wants one namespace and one name of letters, digits, `.`, `_` and `-`, "

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from config.words import Kind, Measurement, Patch, Release, Verdict
+from config.words import Measurement, Patch, Release, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class ReportedVariant:
     """One variant: what it is, what was measured, how its gates came out."""
 
     tag: str
-    kind: Kind
+    kind: str
     file: str | None  # None when it was never built
     bytes: int | None  # of all its weights
     bpw: float | None  # bits per weight

@@ -63,7 +63,7 @@ def _style(item: ReportedVariant) -> dict[str, str]:
     """Shape says what the variant is, a red outline without filling that it was blocked."""
     passed = item.verdict is not None and item.verdict.outcome is Outcome.PASSED
     tint = PLANNED if item.planned else STOCK
-    return {"marker": "D" if item.planned else "o" if item.kind is Kind.GGUF else "s", "color": tint if passed else BAD, "fill": tint if passed else PAGE}
+    return {"marker": "D" if item.planned else "o" if item.kind == Kind.GGUF else "s", "color": tint if passed else BAD, "fill": tint if passed else PAGE}
 
 
 def _legend(axes: "Axes", shown: Sequence[ReportedVariant]) -> None:

@@ -1,27 +1,20 @@
 """Whether planned variants are what they promised to be: each beside the stock mix of its size or plain NF4, which takes its place if it is better."""
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from builders import ggufs, weights
-from builders.contents import place
 from builders.ggufs import Stored
 from config.errors import SluiceError
-from config.words import Kind, Measurement
-from publishers.card import Change, Kept, Mix, TypeUse
+from config.words import Measurement, Variant
+from publishers.card import Mix, TypeUse
 from service.execution.kept import Output
-from service.release.graph import Call, OfRelease
+from service.release.kinds import Planned, kind_of
 from service.release.measuring.divergence import DIVERGENCE, every_file
 from service.release.products import Claim, Found, Made, Outcomes, Settled
 from service.release.work import Work
 
 ALARM = 2.0  # a divergence so many times higher than the plan lets expect is told
-SHOWN_CHANGES = 4  # kinds of tensors that a card names on either side
-NOTABLE = 0.05  # bits per weight: smaller differences to the stock mix are not told
-
-_LAYER = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<layer>\d+)\.(?P<part>.+)")
 
 
 def settle(work: Work) -> Settled:
@@ -44,7 +37,7 @@ def settle(work: Work) -> Settled:
 
 def claim(work: Work, item: Made, planned: Output, stock: Made | None, diverged: Outcomes) -> Claim:
     """What a planned variant promised and what came of it; where the stock mix of its size is better, that is published under its tag."""
-    source, beaten = diverged[item.variant.tag], False
+    source, beaten, how = diverged[item.variant.tag], False, _planned(item.variant)
     foreseen, patterns = planned.result["predicted"], planned.result.get("unmatched", ())
     mistyped = (f"No tensor's name holds {pattern!r}, a pattern of the rules: it is mistyped, or meant for another model." for pattern in patterns)
     said = (*mistyped, *_by_probes(planned))
@@ -58,22 +51,13 @@ def claim(work: Work, item: Made, planned: Output, stock: Made | None, diverged:
         measured.append(replace(theirs, name="plan.stock"))
         if ours is not None:
             # planned NF4 is larger than the plain one, so being as good is not enough
-            beaten = theirs.value < ours.value or (theirs.value == ours.value and item.variant.kind is Kind.BNB_4BIT)
-            measured.append(_replaced(ours, theirs, stock, beaten=beaten))
+            beaten = theirs.value < ours.value or (theirs.value == ours.value and how.larger)
+            measured.append(_replaced(ours, theirs, how.yardstick(stock.variant.tag), beaten=beaten))
         if beaten:
-            item, source = Made(variant=item.variant, output=_stand_in(work, item, stock)), diverged[stock.variant.tag]
+            item, source = Made(variant=item.variant, output=how.stand_in(work, item, stock)), diverged[stock.variant.tag]
     if isinstance(source, Found):
         source = replace(source, measured={**source.measured, **{found.name: found for found in measured}})
     return Claim(made=item, diverged=source, mix=mix_of(item, stock, replaced=beaten))
-
-
-def _stand_in(work: Work, item: Made, stock: Made) -> Output:
-    """The stock variant's files under the planned one's name; those of safetensors have no tag in theirs."""
-    if item.variant.kind is Kind.BNB_4BIT:
-        return stock.output
-    tag = item.variant.tag
-    params = {"name": OfRelease(name="name"), "tag": tag}
-    return work.call(f"stand-in {tag}", Call(function="builders.stand_in:stand_in", inputs={"gguf": stock.output.file()}, params=params, threaded=False))
 
 
 def _by_probes(planned: Output) -> tuple[str, ...]:
@@ -84,10 +68,16 @@ def _by_probes(planned: Output) -> tuple[str, ...]:
     return (f"{said}, by which a KLD is known within {planned.result['systematic']:.0%}.",)
 
 
-def _replaced(ours: Measurement, theirs: Measurement, stock: Made, *, beaten: bool) -> Measurement:
-    tag = stock.variant.tag
-    named, short = (f"plain NF4 ({tag})", "plain NF4") if stock.variant.kind is Kind.BNB_4BIT else (f"{tag}, the stock mix of the same size,", "the stock mix")
-    said = f"The planned mix has a KLD of {ours.value:.5f}, and {named} one of {theirs.value:.5f}: {short} is published under this name."
+def _planned(variant: Variant) -> Planned:
+    """How planned variants of its kind are held against stock ones. Raises TypeError when the kind does not say."""
+    how = kind_of(variant).planned
+    if how is None:
+        raise TypeError(f"{variant.tag} is planned, and its kind {variant.kind} does not say how planned variants are compared")
+    return how
+
+
+def _replaced(ours: Measurement, theirs: Measurement, named: tuple[str, str], *, beaten: bool) -> Measurement:
+    said = f"The planned mix has a KLD of {ours.value:.5f}, and {named[0]} one of {theirs.value:.5f}: {named[1]} is published under this name."
     return Measurement(name="plan.replaced", value=float(beaten), unit="count", n=1, details=(said,) if beaten else ())
 
 
@@ -113,34 +103,10 @@ def error(predicted: Measurement, measured: Measurement, *, text: float = 1.0) -
 
 def mix_of(item: Made, stock: Made | None, *, replaced: bool = False) -> Mix:
     """What the files of a planned variant consist of, and where they spend their bytes otherwise than the stock ones."""
-    ours, theirs = _stored(item), _stored(stock) if stock else {}
+    how = _planned(item.variant)
+    ours, theirs = how.stored(item.output), how.stored(stock.output) if stock else {}
     mix = Mix(stock=stock.variant.tag if stock else None, replaced=replaced, rounded="improved" in item.output.result, types=_types(ours))
-    if item.variant.kind is Kind.BNB_4BIT:
-        return replace(mix, kept=_kept([name for name, tensor in theirs.items() if tensor.type == "NF4" and ours[name].type != "NF4"]))
-    changes = sorted(_changes(ours, theirs), key=lambda change: abs(change.bits - change.stock_bits), reverse=True)
-    return replace(
-        mix,
-        more=tuple(change for change in changes if change.bits > change.stock_bits)[:SHOWN_CHANGES],
-        fewer=tuple(change for change in changes if change.bits < change.stock_bits)[:SHOWN_CHANGES],
-    )
-
-
-def _stored(item: Made) -> dict[str, Stored]:
-    """How each tensor is stored, by name."""
-    if item.variant.kind is Kind.GGUF:
-        return ggufs.stored(item.output.file().path)
-    return weights.stored(item.output.whole.path)
-
-
-def _kept(names: Sequence[str]) -> tuple[Kept, ...]:
-    """Modules of one kind together, with their layers: `model.layers.3.mlp.down_proj.weight` is `mlp.down_proj` in layer 3."""
-    found: dict[str, list[int]] = {}
-    for name in names:
-        match = _LAYER.fullmatch(name.removesuffix(".weight"))
-        layers = found.setdefault(match["part"] if match else name.removesuffix(".weight"), [])
-        if match:
-            layers.append(int(match["layer"]))
-    return tuple(Kept(module=module, layers=tuple(sorted(layers))) for module, layers in sorted(found.items()))
+    return how.differences(mix, ours, theirs)
 
 
 def _types(tensors: Mapping[str, Stored]) -> tuple[TypeUse, ...]:
@@ -149,15 +115,3 @@ def _types(tensors: Mapping[str, Stored]) -> tuple[TypeUse, ...]:
     used = {tensor.type for tensor in matrices}
     uses = [TypeUse(type=type, tensors=sum(t.type == type for t in matrices), bytes=sum(t.bytes for t in matrices if t.type == type)) for type in used]
     return tuple(sorted(uses, key=lambda use: (-use.bytes, use.type)))
-
-
-def _changes(ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> list[Change]:
-    """Kinds of tensors whose bits per weight differ, all layers together."""
-    changes = []
-    for kind in sorted({place(name)[1] for name in theirs}):
-        names = [name for name in theirs if place(name)[1] == kind and name in ours and theirs[name].matrix]
-        if values := sum(theirs[name].values for name in names):
-            bits, stock_bits = (8 * sum(side[name].bytes for name in names) / values for side in (ours, theirs))
-            if abs(bits - stock_bits) >= NOTABLE:
-                changes.append(Change(tensors=kind, bits=bits, stock_bits=stock_bits))
-    return changes

@@ -17,8 +17,8 @@ from config.errors import SluiceError
 from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Variant
-from publishers import naming
 from publishers.account import publishing_namespace
+from service.release.kinds import repo_of
 from service.store import Store
 
 
@@ -55,7 +55,7 @@ class Prospect:
         """The repos to publish to, with their variants. Raises ConfigurationError when the Hub would not accept a name."""
         found: dict[str, tuple[Variant, ...]] = {}
         for variant in self.recipe.variants.listed():
-            repo = naming.repo_id(variant, self.namespace, self.upstream.release.name)
+            repo = repo_of(variant, self.namespace, self.upstream.release.name)
             found[repo] = (*found.get(repo, ()), variant)
         return found
 

@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 from builders.snapshot import Upstream
-from config.words import Kind
 from publishers import card, hub, manifest, naming, ollama
 from publishers.hub import PublishFile
 from service.release import functions
-from service.release.kinds import kind_of
+from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
 from service.release.products import JUDGED, Built, Judged, from_stage, weights
 from service.release.stages.examine import patches
@@ -34,9 +33,9 @@ class Repo:
         return [item for item in self.variants if item.passed]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> VariantKind:
         """The kind of all its variants."""
-        return self.variants[0].variant.kind
+        return kind_of(self.variants[0].variant)
 
 
 def publish(work: Work) -> list[str]:
@@ -66,8 +65,8 @@ def publish(work: Work) -> list[str]:
 def repos(work: Work) -> list[Repo]:
     """The variants by the repo that is theirs, kind after kind. Raises ConfigurationError."""
     found: dict[str, list[Built]] = {}
-    for item in sorted(work.of(JUDGED, Judged).built, key=lambda item: tuple(Kind).index(item.variant.kind)):
-        found.setdefault(naming.repo_id(item.variant, work.job.run.namespace, work.release.name), []).append(item)
+    for item in sorted(work.of(JUDGED, Judged).built, key=lambda item: kind_of(item.variant).place):
+        found.setdefault(repo_of(item.variant, work.job.run.namespace, work.release.name), []).append(item)
     return [Repo(name=name, variants=variants) for name, variants in found.items()]
 
 
@@ -90,7 +89,7 @@ def content(work: Work, repo: Repo) -> list[PublishFile]:
     fetched = work.output("snapshot")
     files = [from_stage(fetched, file) for file in fetched.files if any(PurePosixPath(file.path).match(form) for form in LICENSE_FILES)]
     licences = {licence.path for licence in files}
-    return files + [file for file in kind_of(repo.variants[0].variant).content(work, repo.passed) if file.path not in licences]
+    return files + [file for file in repo.kind.content(work, repo.passed) if file.path not in licences]
 
 
 def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Manifest:
@@ -117,7 +116,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
     upstream, chat = work.of("upstream", Upstream), work.output(functions.CHAT)
     rows = [row(item) for item in repo.variants]
     return card.Card(
-        kind=repo.kind,
+        kind=repo.kind.kind,
         repo=repo.name,
         name=work.release.name,
         namespace=work.job.run.namespace,
@@ -137,13 +136,13 @@ def describe(work: Work, repo: Repo) -> card.Card:
         tools=tools(),
         recipe_name=work.recipe.name,
         recipe_digest=work.job.run.recipe_digest,
-        ollama_template=repo.kind is Kind.GGUF and ollama.template_from_probes(chat.result["renderings"]) is not None,
+        ollama_template=repo.kind.form.ollama and ollama.template_from_probes(chat.result["renderings"]) is not None,
     )
 
 
 def method(work: Work, repo: Repo) -> card.Method:
     """What the variants were calibrated and measured on."""
-    evaluation, calibration, gguf = work.recipe.evaluation, work.recipe.calibration, repo.kind is Kind.GGUF
+    evaluation, calibration, imatrix = work.recipe.evaluation, work.recipe.calibration, repo.kind.form.imatrix
     tokens, questions = (_observations(repo.variants, name) for name in ("kld.mean", "mmlu.accuracy"))
     return card.Method(
         texts=tuple(path.name for path in (*evaluation.divergence.chat, *evaluation.divergence.plain)),
@@ -156,8 +155,8 @@ def method(work: Work, repo: Repo) -> card.Method:
         shots=evaluation.mmlu.shots,
         form=evaluation.mmlu.form,
         prompts=len(evaluation.generation.prompts),
-        calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if gguf or any(item.mix for item in repo.variants) else (),
-        calibration_tokens=_calibrated(work) if gguf else 0,
+        calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if imatrix or any(item.mix for item in repo.variants) else (),
+        calibration_tokens=_calibrated(work) if imatrix else 0,
     )
 
 

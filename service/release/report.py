@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from config.words import GateResult, Kind, Measurement, Verdict
+from config.words import GateResult, Measurement, Verdict
 from publishers.report.figures import Position, Report, ReportedVariant
 from service.execution.kept import Inputs, Output
 from service.release.drawing import draw
+from service.release.kinds import LLAMA_CPP, kind_of
 from service.release.products import JUDGED, Built, Judged, weights
 from service.release.tools import tools
 from service.release.work import Work
@@ -20,7 +21,7 @@ def report(work: Work) -> Output:
     """Make the page from the verdicts on record; without judged variants, because a gate on the release blocked them all, it has no plots."""
     judged = work.maybe(JUDGED, Judged)
     built = judged.built if judged is not None else ()
-    files = [item.output.file() for item in built if item.variant.kind is Kind.GGUF]
+    files = [item.output.file() for item in built if kind_of(item.variant).engine is LLAMA_CPP]
     inputs: Inputs = {"contents": []}
     if files:
         inputs = {"contents": [work.job.apart("contents", "builders.contents:describe", {"variants": files}, threaded=False).file()]}

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from config.words import Kind, Release, Variant
+from config.words import Release, Variant
 from service.release.costs.sizes import weight
+from service.release.kinds import kind_of
 from service.release.prospect import Prospect
 from service.store import Store
 
@@ -28,4 +29,4 @@ def size_of(variant: Variant, ahead: Prospect, known: Mapping[str, int]) -> Plan
     """A variant's bytes; those of a planned variant are at most its budget."""
     if variant.tag in known:
         return PlannedVariant(tag=variant.tag, bytes=known[variant.tag], exact=True)
-    return PlannedVariant(tag=variant.tag, bytes=weight(ahead, variant), exact=variant.kind is Kind.SIXTEEN_BIT)
+    return PlannedVariant(tag=variant.tag, bytes=weight(ahead, variant), exact=kind_of(variant).bytes is not None)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
 from config.progress import Progress
-from config.words import GateResult, Kind, Measurement, Outcome, Patch, Sample, Variant, Verdict, Waiver
+from config.words import GateResult, Measurement, Outcome, Patch, Sample, Variant, Verdict, Waiver
 from service.pace import Phase, heard
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
@@ -115,7 +115,7 @@ class Results(Database):
             else:
                 row.measurements.clear()
                 session.flush()  # the old measurements must be gone before new ones take their names
-            row.position, row.kind, row.file, row.bytes, row.bpw = position, variant.kind.value, record.file, record.bytes, record.bpw
+            row.position, row.kind, row.file, row.bytes, row.bpw = position, str(variant.kind), record.file, record.bytes, record.bpw
             row.outcome = None if verdict is None else verdict.outcome.value
             row.reasons = [] if verdict is None else list(verdict.reasons)
             row.results = [] if verdict is None else [asdict(result) for result in verdict.results]
@@ -253,7 +253,7 @@ def _variant(row: VerdictRow) -> VariantRecord:
     if row.outcome is not None:
         verdict = Verdict(tag=row.tag, outcome=Outcome(row.outcome), reasons=tuple(row.reasons), results=tuple(_result(item) for item in row.results))
     return VariantRecord(
-        variant=Variant(tag=row.tag, kind=Kind(row.kind)),
+        variant=Variant(tag=row.tag, kind=row.kind),
         file=row.file,
         bytes=row.bytes,
         bpw=row.bpw,

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from config.errors import ConfigurationError
 from config.plans import Budget, Nf4Budget, Profile, Rules
-from config.recipe import Dynamic
 from service.release.checks import smallest
 from service.release.checks.smallest import Model
 from service.release.graph import Check
@@ -16,17 +15,14 @@ if TYPE_CHECKING:
 
 def impossible(prospect: "Prospect") -> Iterator[str]:
     """A sentence for each planned variant whose budget no mix can keep."""
-    variants = prospect.recipe.variants
-    model = smallest.of_safetensors(prospect.shapes, prospect.config) if variants.planned else None
-    for entry in variants.planned.values():
-        if model is None:
-            continue
-        if isinstance(entry, Dynamic):
-            sentence = too_small(entry.budget, model, profile=entry.profile, rules=entry.rules)
-        else:
-            sentence = too_small_nf4(entry.budget, model)
-        if sentence is not None:
-            yield f"The variant {entry.tag} cannot be built: {sentence}"
+    from service.release.kinds import kind_of  # whose stages have this check
+
+    variants = [variant for variant in prospect.recipe.variants.listed() if variant.planned]
+    model = smallest.of_safetensors(prospect.shapes, prospect.config) if variants else None
+    for variant in variants:
+        how = kind_of(variant).planned
+        if model is not None and how is not None and (sentence := how.too_small(prospect, variant, model)) is not None:
+            yield f"The variant {variant.tag} cannot be built: {sentence}"
 
 
 def too_small(budget: Budget, model: Model, *, profile: Profile, rules: Rules) -> str | None:

@@ -1,12 +1,12 @@
 """Check: every gate is on something that is measured of the variants that it is for, and every variant has a gate."""
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from config.recipe import Gate, Recipe
-from config.words import Kind, Variant
+from config.words import Variant
 from service.release.checks.problem import Remark
 from service.release.graph import Check, Graph
 
@@ -21,13 +21,21 @@ class Measured:
     """Names of what a recipe measures."""
 
     once: Collection[str]  # on the 16-bit model, before any variant is built
-    each: Collection[str]  # on every variant
+    each: Collection[str]  # on variants
+    own: Mapping[str, Collection[str]]  # by the tag of a variant: in a stage of its own
+
+    def of(self, measure: str, variant: Variant) -> bool:
+        """Whether something that is measured of some variants is measured of this one."""
+        if any(measure in names for names in self.own.values()):
+            return measure in self.own.get(variant.tag, ())
+        return measure not in {"plan.stock", "plan.replaced"} or variant.like is not None
 
 
 def measured(graph: Graph) -> Measured:
     """What the stages of a recipe's graph measure."""
     once = frozenset(name for stage in graph.stages if stage.gated for name in stage.measures)
-    return Measured(once=once, each=graph.measures - once)
+    own = {stage.variant: stage.measures for stage in graph.stages if stage.variant and stage.measures}
+    return Measured(once=once, each=graph.measures - once, own=own)
 
 
 def wrong(recipe: Recipe, names: Measured) -> Iterator[str]:
@@ -42,7 +50,7 @@ def wrong(recipe: Recipe, names: Measured) -> Iterator[str]:
                 "Leave out `scope: release`."
             )
         else:
-            yield from _misplaced(gate, variants)
+            yield from _misplaced(gate, variants, names)
     for variant in variants:
         if not any(gate.applies_to(variant) for gate in recipe.gates):
             yield f"No gate is for the variant {variant.tag}, and nothing unmeasured is published. Add a gate for it, or do not build it."
@@ -65,23 +73,16 @@ def _unmeasured(gate: Gate, names: Measured) -> str:
     return f"Gate {gate.name} is on {gate.measure}, which nothing in this recipe measures. {hint}"
 
 
-def _misplaced(gate: Gate, variants: Collection[Variant]) -> Iterator[str]:
+def _misplaced(gate: Gate, variants: Collection[Variant], names: Measured) -> Iterator[str]:
     """What is wrong with the variants that a gate is for."""
-    there = [variant for variant in variants if variant.kind in gate.kinds and (not gate.tags or variant.tag in gate.tags)]
+    there = [variant for variant in variants if gate.names(variant)]
     if gate.tags and not there:
         yield f"Gate {gate.name} is for {', '.join(gate.tags)}, and none of these is of the kinds {', '.join(gate.kinds)}. Correct its `tags` or its `kinds`."
     elif not there:
         yield Remark(f"Gate {gate.name} is for variants of the kinds {', '.join(gate.kinds)}, of which this recipe builds none, so it judges nothing.")
-    lacking = [variant.tag for variant in there if gate.applies_to(variant) and not _measured_of(gate.measure, variant)]
+    lacking = [variant.tag for variant in there if gate.applies_to(variant) and not names.of(gate.measure, variant)]
     if lacking:
         yield (
             f"Gate {gate.name} is on {gate.measure}, which is not measured of {', '.join(lacking)}, so that it would block them. "
             "Say by `kinds` or `tags` which variants it is for."
         )
-
-
-def _measured_of(measure: str, variant: Variant) -> bool:
-    """Whether something that is measured of some variants is measured of this one."""
-    if measure == "weights.failures":  # compares the tensors of two GGUF files
-        return variant.kind is Kind.GGUF
-    return measure not in {"plan.stock", "plan.replaced"} or variant.like is not None

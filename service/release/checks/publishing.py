@@ -32,7 +32,7 @@ def _fault(prospect: "Prospect", repo: str, variants: Iterable[Variant]) -> str 
     """Why a repo will not take what is published."""
     upstream, private = prospect.upstream.release.repo, prospect.settings.private or prospect.upstream.private
     if repo.lower() == upstream.lower():
-        instead = ", or set `sixteen_bit: false` in the recipe" if any(variant.kind is Kind.SIXTEEN_BIT for variant in variants) else ""
+        instead = ", or set `sixteen_bit: false` in the recipe" if any(variant.kind == Kind.SIXTEEN_BIT for variant in variants) else ""
         return f"{repo} is the upstream itself, and nothing may be published over it. Set `namespace` in the settings to another account{instead}."
     try:
         hub.check_target(prospect.api, repo, upstream=upstream, private=private, previously=prospect.published(repo))

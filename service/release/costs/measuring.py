@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
-from config.words import Kind, Variant
+from config.words import Variant
 from qa import mmlu
 from qa.file_checks import CHUNK
 from qa.group import BATCH, shares
 from service.machine.speed import Speed
 from service.release.costs import sizes
-from service.release.costs.engines import CACHE_COPY, NF4_SLOWER, PYTHON_MEMORY, TORCH_MEMORY, Engines
+from service.release.costs.engines import CACHE_COPY, PYTHON_MEMORY, TORCH_MEMORY, Engines
 from service.release.costs.prepare import FINITE, QUESTION_CONTEXT, configuration, engines, gguf_bytes, transferred
 from service.release.costs.texts import Asked, asked, windows
 from service.release.graph import Cost, Needs
+from service.release.kinds import LLAMA_CPP, Engine, kind_of
 from service.release.measuring.groups import MOST, WORKING_BYTES, memory_for_models
 from service.release.prospect import Prospect
 
@@ -53,10 +54,10 @@ def _diverged(prospect: Prospect, speed: Speed, variants: Sequence[Variant], cou
         logits = 2 * 3 * at.logits(context // 2)
         memory = max(memory, PYTHON_MEMORY + sum(at.opened(at.model.parameters * one / 8, context=context, batch=BATCH) for one in bits) + logits)
     for variant in variants:
-        if variant.kind is not Kind.GGUF:
+        if (kind := kind_of(variant)).engine is not LLAMA_CPP:
             kept += 1
-            own = Needs() if variant.kind is Kind.SIXTEEN_BIT else Needs(seconds=at.load, memory=at.model.parameters)
-            passes = 2 * at.forward(tokens, rows, passes=count) * (1 if variant.kind is Kind.SIXTEEN_BIT else (1 + NF4_SLOWER) / 2)
+            own = Needs() if kind.original(variant) else Needs(seconds=at.load, memory=at.model.parameters)
+            passes = (1 + kind.slower) * at.forward(tokens, rows, passes=count)
             together = max(1.0, min(2.0, speed.threads / at.threads))
             seconds += at.torch + at.load + own.seconds + passes / together + at.compared(rows, 1, difference=True) / min(2, speed.threads)
             memory = max(memory, at.whole + own.memory + 6 * at.logits(context // 2))
@@ -69,7 +70,7 @@ def grouped(prospect: Prospect, at: Engines, variants: Sequence[Variant]) -> lis
     whole = memory_for_models(prospect.settings) - at.model.weights - WORKING_BYTES
     free = 0
     for variant in variants:
-        if variant.kind is Kind.GGUF:
+        if kind_of(variant).engine is LLAMA_CPP:
             needed = sizes.weight(prospect, variant) + WORKING_BYTES
             if not groups or len(groups[-1]) == MOST or needed > free:
                 groups.append([])
@@ -82,11 +83,10 @@ def grouped(prospect: Prospect, at: Engines, variants: Sequence[Variant]) -> lis
 # ---- questions --------------------------------------------------------------------------------------------------------------------------------
 
 
-def answering(prospect: Prospect, speed: Speed, *, kind: Kind, bits: float, more: bool = False) -> Needs:
+def answering(prospect: Prospect, speed: Speed, engine: Engine, *, bits: float = 16.0, slower: float = 1.0, more: bool = False) -> Needs:
     """One model's answers to the first sample of questions, or to what doubling it adds: what the prompts of a subject share is evaluated once."""
     at, sample = engines(prospect, speed), asked(prospect.recipe.evaluation.mmlu)[more]
-    if kind is not Kind.GGUF:
-        slower = NF4_SLOWER if kind is Kind.BNB_4BIT else 1.0
+    if engine is not LLAMA_CPP:
         seconds = at.torch + at.load + slower * _in_transformers(at, sample) + at.python(ANSWERED * sample.questions)
         return Needs(seconds=seconds, memory=at.whole + 2 * 4 * at.model.keys * at.model.depth * 1024)
     seconds = at.start + 2 * at.vocabulary + at.model.parameters * bits / 8 / 4e9 + at.python(ANSWERED / 4 * sample.questions)
@@ -106,15 +106,19 @@ def _in_transformers(at: Engines, sample: Asked) -> float:
 def questions(prospect: Prospect, speed: Speed) -> Needs:
     """Every variant's answers; what is the 16-bit model itself has answered before. Where the sample may grow, some variants and that model are asked more."""
     variants = [*prospect.recipe.variants.listed(), *(prospect.recipe.variants.yardsticks if _with_yardsticks(prospect) else ())]
-    alike = {Kind.SIXTEEN_BIT.value, "BF16"}
-    parts = [answering(prospect, speed, kind=item.kind, bits=sizes.bits(prospect, item)) for item in variants if item.tag not in alike]
+    parts = _answers(prospect, speed, variants)
     if asked(prospect.recipe.evaluation.mmlu)[1].questions:
         some = variants[: round(UNDECIDED * len(variants))]
-        kinds = dict.fromkeys(Kind.GGUF if item.kind is Kind.GGUF else Kind.SIXTEEN_BIT for item in some)
-        parts += [answering(prospect, speed, kind=kind, bits=16.0, more=True) for kind in kinds]
-        parts += [answering(prospect, speed, kind=item.kind, bits=sizes.bits(prospect, item), more=True) for item in some if item.tag not in alike]
+        parts += [answering(prospect, speed, engine, more=True) for engine in dict.fromkeys(kind_of(item).engine for item in some)]
+        parts += _answers(prospect, speed, some, more=True)
     disk = 130 * asked(prospect.recipe.evaluation.mmlu)[0].questions * len(parts)
     return Needs(seconds=sum(part.seconds for part in parts), memory=max((part.memory for part in parts), default=0), disk=disk)
+
+
+def _answers(prospect: Prospect, speed: Speed, variants: Sequence[Variant], *, more: bool = False) -> list[Needs]:
+    """Those of each variant that is not the 16-bit model itself."""
+    asked = [(item, kind) for item in variants if not (kind := kind_of(item)).original(item)]
+    return [answering(prospect, speed, kind.engine, bits=sizes.bits(prospect, item), slower=kind.slower, more=more) for item, kind in asked]
 
 
 def _with_yardsticks(prospect: Prospect) -> bool:
@@ -131,9 +135,8 @@ def measure(variant: Variant) -> Cost:
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
         prompts, most, parameters = len(asks.prompts), asks.max_tokens, at.model.parameters
-        if variant.kind is not Kind.GGUF:
-            slower = NF4_SLOWER if variant.kind is Kind.BNB_4BIT else 1.0
-            seconds = at.torch + at.load + slower * at.talk(prompts, most) + FINITE * parameters + at.python(5e-6 * at.model.entries)
+        if (kind := kind_of(variant)).engine is not LLAMA_CPP:
+            seconds = at.torch + at.load + kind.slower * at.talk(prompts, most) + FINITE * parameters + at.python(5e-6 * at.model.entries)
             return Needs(seconds=seconds, memory=at.whole)
         generated = at.server + 2 * at.vocabulary + at.talk(prompts, most, sizes.bits(prospect, variant))
         checked = 2 * at.header + at.python(COMPARED * parameters) + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
@@ -152,7 +155,7 @@ def judge(prospect: Prospect, speed: Speed) -> Needs:
 def contents(prospect: Prospect, speed: Speed) -> Needs:
     """Describe what the GGUF files are made of."""
     at = engines(prospect, speed)
-    files = sum(variant.kind is Kind.GGUF for variant in prospect.recipe.variants.listed())
+    files = sum(kind_of(variant).engine is LLAMA_CPP for variant in prospect.recipe.variants.listed())
     return Needs(seconds=at.start if files else 0.0, memory=PYTHON_MEMORY, disk=8000 * files * at.model.depth // 4)
 
 
@@ -174,8 +177,8 @@ def publish(prospect: Prospect, speed: Speed) -> Needs:
     at = engines(prospect, speed)
     listed = prospect.recipe.variants.listed()
     files = [
-        gguf_bytes(at.model, sizes.bits(prospect, item)) if item.kind is Kind.GGUF else sizes.weight(prospect, item) + configuration(prospect)
+        gguf_bytes(at.model, sizes.bits(prospect, item)) if kind_of(item).engine is LLAMA_CPP else sizes.weight(prospect, item) + configuration(prospect)
         for item in listed
     ]
-    repos = len({item.kind if item.kind is not Kind.BNB_4BIT else item.tag for item in listed})
+    repos = len({kind_of(item).repo(item) for item in listed})
     return Needs(seconds=COMMIT * repos + transferred(prospect, speed, sum(files)), memory=PYTHON_MEMORY)

@@ -1,11 +1,11 @@
 """The costs of getting a release, looking it over, and making what its variants are measured with."""
 
-from config.words import Kind
 from service.machine.speed import Speed
 from service.release.costs.engines import PYTHON_MEMORY, TORCH_MEMORY, Engines
 from service.release.costs.outline import SIXTEEN, Outline, outline
 from service.release.costs.texts import CONVERSATION, asked, size, tokens, windows
 from service.release.graph import Cost, Needs
+from service.release.kinds import Engine
 from service.release.prospect import Prospect
 
 NETWORK = 5e7  # bytes a second from a Hub that is not on this machine
@@ -154,12 +154,12 @@ def listed(prospect: Prospect, speed: Speed) -> Needs:
     return Needs(seconds=at.start + at.python(0.1 + 2e-5 * (first.questions + more.questions)), memory=PYTHON_MEMORY)
 
 
-def reference(kind: Kind) -> Cost:
-    """The 16-bit model's answers to the first questions, in llama.cpp for GGUF variants and in transformers for the others."""
+def reference(engine: Engine) -> Cost:
+    """The 16-bit model's answers to the first questions in an engine."""
 
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         from service.release.costs.measuring import answering
 
-        return answering(prospect, speed, kind=kind, bits=8.0 * SIXTEEN)
+        return answering(prospect, speed, engine)
 
     return cost

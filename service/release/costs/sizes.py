@@ -1,8 +1,9 @@
 """How large the files of variants become."""
 
-from config.recipe import Dynamic, DynamicNf4
-from config.words import Kind, Variant
+from config.recipe import Dynamic
+from config.words import Variant
 from service.release.costs.outline import Outline, outline
+from service.release.kinds import kind_of
 from service.release.prospect import Prospect
 
 # Bits per weight of llama.cpp's stock mixes for Llama 3.1 8B, from tools/quantize/README.md and llama-quantize --help: other shapes differ by some per cent.
@@ -19,21 +20,43 @@ UNFIT = {"Q2": 4.5, "Q3": 4.5, "Q4": 5.5, "Q5": 6.0, "Q6": 8.5, "IQ": 4.5}  # bi
 BLOCKS_OF_32 = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "BF16", "F16")
 
 
-def nominal(prospect: Prospect, variant: Variant) -> float:
-    """Bits per weight in a model like the one that STOCK_BITS are of; of a planned variant at most its budget."""
-    entry = prospect.recipe.variants.planned.get(variant.tag)
-    if entry is not None:
-        return budget(entry, prospect)
-    if variant.kind is Kind.SIXTEEN_BIT:
-        return 16.0
-    return nf4(outline(prospect)) if variant.kind is Kind.BNB_4BIT else STOCK_BITS[variant.tag]
-
-
 def bits(prospect: Prospect, variant: Variant) -> float:
+    """Bits per weight of a variant of this model."""
+    return kind_of(variant).bits(prospect, variant)
+
+
+def weight(prospect: Prospect, variant: Variant) -> int:
+    """Bytes of the weights."""
+    known = kind_of(variant).bytes
+    return round(prospect.parameters * bits(prospect, variant) / 8) if known is None else known(prospect, variant)
+
+
+# ---- GGUF -------------------------------------------------------------------------------------------------------------------------------------
+
+
+def nominal(prospect: Prospect, variant: Variant) -> float:
+    """Bits per weight in a model like the one that STOCK_BITS are of; of a planned mix at most its budget."""
+    entry = _planned(prospect, variant)
+    return STOCK_BITS[variant.tag] if entry is None else _budget(entry, prospect)
+
+
+def gguf_bits(prospect: Prospect, variant: Variant) -> float:
     """Bits per weight in this model, whose vocabulary may be a larger part of it, and whose rows may not fit the blocks of the mix."""
-    entry = prospect.recipe.variants.planned.get(variant.tag)
-    like = entry.like if isinstance(entry, Dynamic) else variant.tag if variant.kind is Kind.GGUF else None
+    entry = _planned(prospect, variant)
+    like = variant.tag if entry is None else entry.like
     return nominal(prospect, variant) if like is None else _stock(outline(prospect), like)
+
+
+def _planned(prospect: Prospect, variant: Variant) -> Dynamic | None:
+    return next((entry for entry in prospect.recipe.variants.dynamic if entry.tag == variant.tag), None)
+
+
+def _budget(entry: Dynamic, prospect: Prospect) -> float:
+    """The most that a planned mix may have; of a memory to fit into all of it, for the cache's share is not known before the model is."""
+    most = entry.bytes if entry.bytes is not None else entry.fit.memory if entry.fit is not None else None
+    if most is not None:
+        return min(16.0, 8 * most / max(1, prospect.parameters))
+    return STOCK_BITS[entry.like] if entry.like else entry.bpw or 16.0
 
 
 def _stock(model: Outline, tag: str) -> float:
@@ -51,24 +74,21 @@ def _stock(model: Outline, tag: str) -> float:
     return min(16.0, (total + table * model.tensors[-1].parameters + 32 * max(0, rest)) / model.parameters)
 
 
-def weight(prospect: Prospect, variant: Variant) -> int:
-    """Bytes of the weights."""
-    if variant.kind is Kind.SIXTEEN_BIT:
-        return prospect.weights
-    return round(prospect.parameters * bits(prospect, variant) / 8)
+# ---- NF4 --------------------------------------------------------------------------------------------------------------------------------------
+
+
+def nf4_bits(prospect: Prospect, variant: Variant) -> float:
+    """Bits per weight of NF4; of planned ones at most their budget."""
+    plain = nf4(outline(prospect))
+    entry = next((entry for entry in prospect.recipe.variants.dynamic_bnb_4bit if entry.tag == variant.tag), None)
+    if entry is None:
+        return plain
+    if entry.bytes is not None:
+        return min(16.0, 8 * entry.bytes / max(1, prospect.parameters))
+    return min(16.0, entry.bpw or plain * (1 + (entry.above or 0.0)))
 
 
 def nf4(model: Outline) -> float:
     """Bits per weight of plain NF4: the tables of the vocabulary and all vectors stay in 16 bits."""
     packed = sum(tensor.parameters for tensor in model.matrices)
     return (NF4_BITS * packed + 16 * (model.parameters - packed)) / model.parameters if model.parameters else 16.0
-
-
-def budget(entry: Dynamic | DynamicNf4, prospect: Prospect) -> float:
-    """The most bits per weight that a planned variant may have; of a memory to fit into all of it, for the cache's share is not known before the model is."""
-    most = entry.bytes if entry.bytes is not None else entry.fit.memory if isinstance(entry, Dynamic) and entry.fit is not None else None
-    if most is not None:
-        return min(16.0, 8 * most / max(1, prospect.parameters))
-    if isinstance(entry, DynamicNf4):
-        return min(16.0, entry.bpw or nf4(outline(prospect)) * (1 + (entry.above or 0.0)))
-    return STOCK_BITS[entry.like] if entry.like else entry.bpw or 16.0

@@ -1,16 +1,30 @@
 """NF4 safetensors: plain ones, and planned ones that keep in 16 bits the linear layers that 4 bits hurt most."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from builders import weights
+from builders.ggufs import Stored
 from config.recipe import PLAIN_NF4, DynamicNf4, Recipe
-from config.words import Kind
+from config.words import Kind, Variant
+from publishers.card import Kept, Mix
+from publishers.form import Form
 from service.release import costs, functions
 from service.release.checks import budgets
+from service.release.costs import sizes
+from service.release.costs.engines import NF4_SLOWER
 from service.release.graph import Call, Phase, Result, Stage, Whole
-from service.release.kinds import TRANSFORMERS, VariantKind, every_variant
+from service.release.kinds import TRANSFORMERS, Planned, VariantKind, every_variant
 from service.release.kinds.sixteen_bit import content
 
+if TYPE_CHECKING:
+    from service.release.checks.smallest import Model
+    from service.release.prospect import Prospect
+
 SENSITIVITY = "sensitivity of NF4"
+_LAYER = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<layer>\d+)\.(?P<part>.+)")
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
@@ -66,10 +80,48 @@ def _planned(entry: DynamicNf4) -> Iterator[Stage]:
     )
 
 
-BNB_4BIT = VariantKind(
+def _plain(tag: str) -> tuple[str, str]:
+    return f"plain NF4 ({tag})", "plain NF4"
+
+
+def _kept(mix: Mix, ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> Mix:
+    """With the modules that stay in 16 bits."""
+    return replace(mix, kept=kept([name for name, tensor in theirs.items() if tensor.type == "NF4" and ours[name].type != "NF4"]))
+
+
+def kept(names: Sequence[str]) -> tuple[Kept, ...]:
+    """Modules of one kind together, with their layers: `model.layers.3.mlp.down_proj.weight` is `mlp.down_proj` in layer 3."""
+    found: dict[str, list[int]] = {}
+    for name in names:
+        match = _LAYER.fullmatch(name.removesuffix(".weight"))
+        layers = found.setdefault(match["part"] if match else name.removesuffix(".weight"), [])
+        if match:
+            layers.append(int(match["layer"]))
+    return tuple(Kept(module=module, layers=tuple(sorted(layers))) for module, layers in sorted(found.items()))
+
+
+def _too_small(prospect: "Prospect", variant: Variant, model: "Model") -> str | None:
+    entry = next(entry for entry in prospect.recipe.variants.dynamic_bnb_4bit if entry.tag == variant.tag)
+    return budgets.too_small_nf4(entry.budget, model)
+
+
+KIND = VariantKind(
     kind=Kind.BNB_4BIT,
+    place=2,
     engine=TRANSFORMERS,
     stages=stages,
     maker=lambda recipe, variant: f"build {variant.tag}",
     content=content,
+    form=Form(word=Kind.BNB_4BIT, title="NF4 safetensors", library="transformers", tags=("bitsandbytes", "4-bit", "nf4")),
+    repo=lambda variant: f"-{variant.tag}",
+    bits=sizes.nf4_bits,
+    slower=NF4_SLOWER,
+    planned=Planned(
+        larger=True,
+        yardstick=_plain,
+        stand_in=lambda work, item, stock: stock.output,  # no file's name holds the tag
+        stored=lambda output: weights.stored(output.whole.path),
+        differences=_kept,
+        too_small=_too_small,
+    ),
 )

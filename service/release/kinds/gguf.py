@@ -1,19 +1,34 @@
 """GGUF files: llama.cpp's stock mixes, and planned mixes in which every tensor has the type where its bytes do most good."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from builders import ggufs
+from builders.contents import place
+from builders.ggufs import Stored
 from config.errors import UnsupportedModel
 from config.recipe import Dynamic, Recipe
 from config.words import Kind, Variant
 from publishers import naming, ollama
+from publishers.card import Change, Mix
+from publishers.form import Form
 from publishers.hub import PublishFile
 from service.execution.kept import Output
 from service.release import costs, functions
 from service.release.checks import budgets
+from service.release.costs import sizes
 from service.release.graph import Call, FileOf, OfRelease, Phase, Stage
-from service.release.kinds import LLAMA_CPP, VariantKind, every_variant
-from service.release.products import Built, from_stage
+from service.release.kinds import LLAMA_CPP, Planned, VariantKind, every_variant
+from service.release.products import Built, Made, from_stage
 from service.release.work import Work
+
+if TYPE_CHECKING:
+    from service.release.checks.smallest import Model
+    from service.release.prospect import Prospect
+
+SHOWN_CHANGES = 4  # kinds of tensors that a card names on either side
+NOTABLE = 0.05  # bits per weight: smaller differences to the stock mix are not told
 
 _NAME = OfRelease(name="name")
 
@@ -129,4 +144,57 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
     return files
 
 
-GGUF = VariantKind(kind=Kind.GGUF, engine=LLAMA_CPP, stages=stages, maker=maker, content=content)
+def _stand_in(work: Work, item: Made, stock: Made) -> Output:
+    """The stock mix under the planned one's name."""
+    tag = item.variant.tag
+    params = {"name": _NAME, "tag": tag}
+    return work.call(f"stand-in {tag}", Call(function="builders.stand_in:stand_in", inputs={"gguf": stock.output.file()}, params=params, threaded=False))
+
+
+def _differences(mix: Mix, ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> Mix:
+    """With the kinds of tensors that have most bits more or fewer than in the stock mix."""
+    found = sorted(_changes(ours, theirs), key=lambda change: abs(change.bits - change.stock_bits), reverse=True)
+    return replace(
+        mix,
+        more=tuple(change for change in found if change.bits > change.stock_bits)[:SHOWN_CHANGES],
+        fewer=tuple(change for change in found if change.bits < change.stock_bits)[:SHOWN_CHANGES],
+    )
+
+
+def _changes(ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> list[Change]:
+    """Kinds of tensors whose bits per weight differ, all layers together."""
+    changes = []
+    for kind in sorted({place(name)[1] for name in theirs}):
+        names = [name for name in theirs if place(name)[1] == kind and name in ours and theirs[name].matrix]
+        if values := sum(theirs[name].values for name in names):
+            bits, stock_bits = (8 * sum(side[name].bytes for name in names) / values for side in (ours, theirs))
+            if abs(bits - stock_bits) >= NOTABLE:
+                changes.append(Change(tensors=kind, bits=bits, stock_bits=stock_bits))
+    return changes
+
+
+def _too_small(prospect: "Prospect", variant: Variant, model: "Model") -> str | None:
+    entry = next(entry for entry in prospect.recipe.variants.dynamic if entry.tag == variant.tag)
+    return budgets.too_small(entry.budget, model, profile=entry.profile, rules=entry.rules)
+
+
+KIND = VariantKind(
+    kind=Kind.GGUF,
+    place=0,
+    engine=LLAMA_CPP,
+    stages=stages,
+    maker=maker,
+    content=content,
+    form=Form(word=Kind.GGUF, title="GGUF variants", library="gguf", tags=("gguf", "imatrix"), imatrix=True, ollama=True),
+    repo=lambda variant: "-GGUF",
+    bits=sizes.gguf_bits,
+    original=lambda variant: variant.tag == "BF16",
+    planned=Planned(
+        larger=False,
+        yardstick=lambda tag: (f"{tag}, the stock mix of the same size,", "the stock mix"),
+        stand_in=_stand_in,
+        stored=lambda output: ggufs.stored(output.file().path),
+        differences=_differences,
+        too_small=_too_small,
+    ),
+)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from config.words import Kind
+from publishers.form import Form
 from publishers.hub import PublishFile
 from service.release.kinds import TRANSFORMERS, VariantKind
 from service.release.products import Built, from_stage
@@ -14,10 +15,16 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
     return [from_stage(item.output, file) for item in passed for file in item.output.files]
 
 
-SIXTEEN_BIT = VariantKind(
+KIND = VariantKind(
     kind=Kind.SIXTEEN_BIT,
+    place=1,
     engine=TRANSFORMERS,
     stages=lambda recipe: (),
     maker=lambda recipe, variant: "fix",
     content=content,
+    form=Form(word=Kind.SIXTEEN_BIT, title="the 16-bit safetensors", library="transformers", quantized=False),
+    repo=lambda variant: "",
+    bits=lambda prospect, variant: 16.0,
+    bytes=lambda prospect, variant: prospect.weights,
+    original=lambda variant: True,
 )

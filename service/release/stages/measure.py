@@ -8,7 +8,7 @@ from config.words import Sample, Variant
 from qa import mmlu
 from service.release import claims, costs
 from service.release.graph import Call, Phase, Stage
-from service.release.kinds import LLAMA_CPP, every_variant, kind_of, maker
+from service.release.kinds import every_variant, kind_of, maker
 from service.release.measuring.divergence import DIVERGENCE, WINDOWS, diverge
 from service.release.measuring.questions import QUESTIONS, question
 from service.release.measuring.samples import PUBLISHED, basis
@@ -78,14 +78,12 @@ def _measured(variant: Variant) -> Stage:
         name=f"measure {variant.tag}",
         variant=variant.tag,
         phase=Phase.MEASURE,
-        does="read greedy answers, and compare the file with the 16-bit one"
-        if kind_of(variant).engine is LLAMA_CPP
-        else "read greedy answers, and check the files",
+        does=f"read greedy answers, and {kind_of(variant).engine.compared}",
         work=lambda work: measure(work, variant),
         also=(CLAIMS, ANSWERS, kind_of(variant).engine.original.stage),
         unit="answers",
         cost=costs.measure(variant),
-        measures=(*GREEDY, "file.failures", *(("weights.failures",) if kind_of(variant).engine is LLAMA_CPP else ())),
+        measures=(*GREEDY, *kind_of(variant).engine.compares),
     )
 
 

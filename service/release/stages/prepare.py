@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from config.recipe import Recipe
-from config.words import Kind
 from service.execution.kept import Output
 from service.release import costs, functions, kinds
 from service.release.functions import MODEL
@@ -56,5 +55,5 @@ def _reference(engine: Engine) -> Stage:
         work=answers,
         also=(engine.original.stage, QUESTIONS),
         unit="questions",
-        cost=costs.reference(Kind.GGUF if engine is kinds.LLAMA_CPP else Kind.SIXTEEN_BIT),
+        cost=costs.reference(engine),
     )

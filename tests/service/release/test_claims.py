@@ -19,11 +19,12 @@ from config.words import Kind, Measurement, Outcome, Variant, Verdict
 from engines import ggml
 from publishers.card import Kept, TypeUse
 from service.execution.kept import File, Output, StageStore
-from service.release import claims, executor
+from service.release import executor
 from service.release.claims import error, mix_of, settle
 from service.release.graph import Phase
 from service.release.job import Job
 from service.release.kinds import maker
+from service.release.kinds.bnb_4bit import kept
 from service.release.products import JUDGED, Built, Claim, Found, Judged, Made
 from service.release.publishing import repos
 from service.release.work import Work
@@ -224,9 +225,9 @@ KEPT = ("model.layers.0.self_attn.o_proj", "model.layers.1.mlp.down_proj", "mode
 def nf4(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Output]:
     """The bundled model in plain NF4, and with three layers in 16 bits."""
     found = {}
-    for tag, kept in {"bnb-4bit": (), "dynamic-bnb-4bit": KEPT}.items():
+    for tag, skipped in {"bnb-4bit": (), "dynamic-bnb-4bit": KEPT}.items():
         folder = tmp_path_factory.mktemp(tag)
-        result = bnb.quantize(folder / "files", model=DEMO, threads=1, skip=kept)
+        result = bnb.quantize(folder / "files", model=DEMO, threads=1, skip=skipped)
         files = tuple(File(path=path.name, sha256="0" * 64, bytes=path.stat().st_size) for path in sorted((folder / "files").iterdir()))
         found[tag] = Output(key=tag, folder=folder, result=result, files=files, seconds=0)
     return found
@@ -278,7 +279,7 @@ def test_each_nf4_variant_has_a_repo_of_its_own(job: Job, nf4: dict[str, Output]
 
 def test_layers_outside_of_blocks_are_named_without_numbers() -> None:
     names = ["model.projector.weight", "model.layers.10.mlp.experts.3.w1.weight", "transformer.h.2.mlp.experts.3.w1.weight"]
-    assert claims._kept(names) == (Kept(module="mlp.experts.3.w1", layers=(2, 10)), Kept(module="model.projector", layers=()))
+    assert kept(names) == (Kept(module="mlp.experts.3.w1", layers=(2, 10)), Kept(module="model.projector", layers=()))
 
 
 @pytest.mark.parametrize(("variants", "tables"), [({"dynamic_bnb_4bit": ["dynamic-bnb-4bit", "b-bnb-4bit"]}, 1), ({"dynamic": ["UD-Q4_K_XL"]}, 1)])

@@ -17,6 +17,7 @@ from service.release import costs
 from service.release.costs import sizes
 from service.release.costs.outline import outline
 from service.release.graph import Cost
+from service.release.kinds import LLAMA_CPP, TRANSFORMERS
 from service.release.prospect import Prospect
 
 ROOT = Path(__file__).parents[3]
@@ -94,7 +95,7 @@ def every(recipe: Recipe) -> dict[str, Cost]:
     found: dict[str, Cost] = {
         name: getattr(costs, name) for name in costs.__all__ if name not in {"mix", "mixed", "rounded", "stock", "nf4", "nf4_mix", "measure", "reference"}
     }
-    found |= {f"reference {kind}": costs.reference(kind) for kind in (Kind.GGUF, Kind.SIXTEEN_BIT)}
+    found |= {f"reference {engine.name}": costs.reference(engine) for engine in (LLAMA_CPP, TRANSFORMERS)}
     for variant in recipe.variants.listed():
         entry = recipe.variants.planned.get(variant.tag)
         found[f"measure {variant.tag}"] = costs.measure(variant)

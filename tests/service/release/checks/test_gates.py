@@ -97,4 +97,4 @@ def test_a_graph_tells_what_is_measured_once() -> None:
             Stage(name="divergence", phase=Phase.MEASURE, measures=("kld.mean",), **done),
         ]
     )
-    assert gates.measured(graph) == gates.Measured(once={"sanity.failures"}, each={"kld.mean"})
+    assert gates.measured(graph) == gates.Measured(once={"sanity.failures"}, each={"kld.mean"}, own={})
