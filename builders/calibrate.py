@@ -132,7 +132,7 @@ def paragraphs(path: Path) -> list[str]:
         *pieces, last = (path.read_text(encoding="utf-8").rstrip("\n") + "\n").split("\n\n")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text: {error}. Convert it, or name another file in the recipe.") from error
-    return [piece + "\n\n" for piece in pieces] + [last]
+    return [piece + "\n\n" for piece in pieces] + [last] if pieces or last.strip() else []
 
 
 def chosen(sources: Sequence[list[str]], by: Voice, tokens: int) -> list[tuple[str, int]]:

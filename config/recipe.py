@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from config.digests import content_digest
 from config.errors import ConfigurationError
@@ -16,6 +16,7 @@ from config.strict import Strict
 from config.words import Kind, Variant
 
 RECIPES = Path(__file__).parent / "recipes"
+GENERATED = 100_000  # tokens of text that `generated: true` asks for
 GROWING = {"flips", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p"}  # with the number of questions, so that no bound on them holds for samples of any size
 
 
@@ -176,13 +177,21 @@ class Text(Strict):
     """JSON Lines of `{"messages": [...]}`, rendered through the model's own chat template."""
     plain: tuple[DataPath, ...] = ()
     """UTF-8 text files, used as they are."""
+    generated: int = Field(default=0, ge=0)
+    """Tokens of text that the 16-bit model writes itself: answers to prompts in `config/prompts/`, or, where it has no chat template, continuations of the
+    openings there. `true` is 100000; needs a gate on `generated.failures`."""
     tokens: int = Field(default=1_500_000, gt=0)
     """Use at most this many tokens."""
 
+    @field_validator("generated", mode="before")
+    @classmethod
+    def _as_many_as_usual(cls, value: Any) -> Any:
+        return GENERATED * value if isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        if not self.chat and not self.plain:
-            raise ValueError("name at least one file under `chat` or `plain`")
+        if not self.chat and not self.plain and not self.generated:
+            raise ValueError("name at least one file under `chat` or `plain`, or let the model write: `generated: true`")
         return self
 
 
@@ -318,6 +327,11 @@ class Recipe(Strict):
             raise ValueError(f"gate names must be unique; repeated: {', '.join(repeated)}")
         if not self.variants.listed():
             raise ValueError("variants: name at least one variant to build")
+        if (self.calibration.generated or self.evaluation.divergence.generated) and not any(gate.measure == "generated.failures" for gate in self.gates):
+            raise ValueError(
+                "`generated` lets the model write text, and no gate asks whether it is fit for use: add "
+                "{name: generated text, measure: generated.failures, at_most: 0, scope: release}"
+            )
         tags = {variant.tag for variant in self.variants.listed()}
         for gate in self.gates:
             if gate.relative_to not in {None, "published", "stock", *tags}:

@@ -46,22 +46,31 @@ def open_vocabulary(path: Path) -> Iterator["Vocabulary"]:
 
 @contextmanager
 def open_model(
-    path: Path, *, context: int, threads: int, sequences: int = 1, batch: int = BATCH, check_tensors: bool = False, hidden: bool = False
+    path: Path,
+    *,
+    context: int,
+    threads: int,
+    sequences: int = 1,
+    batch: int = BATCH,
+    check_tensors: bool = False,
+    hidden: bool = False,
+    apart: bool = False,
 ) -> Iterator["LlamaModel"]:
     """A GGUF model ready to evaluate while the block runs.
 
     `context` is how many tokens its memory holds, all sequences together; `threads` the most to use; `sequences` how many continuations of one prefix are
     evaluated at a time; `batch` how many tokens: fewer need less memory; `check_tensors` reads every tensor and refuses values that are not finite; `hidden` is
-    what the method of that name needs. Raises ToolError when llama.cpp cannot load the file.
+    what the method of that name needs; `apart` gives each sequence its own equal share of the memory, as `engines.parallel` needs.
+    Raises ToolError when llama.cpp cannot load the file.
     """
     with _loaded(path, vocab_only=False, check_tensors=check_tensors) as model:
         settings = c.llama_context_default_params()
         settings.n_ctx = context
         settings.n_batch = settings.n_ubatch = batch
         settings.n_threads = settings.n_threads_batch = useful_threads(int(c.llama_model_n_params(model)), threads)
-        settings.n_seq_max = sequences + 1  # sequence 0 holds the prefix
+        settings.n_seq_max = sequences if apart else sequences + 1  # sequence 0 holds the prefix
         settings.embeddings = hidden
-        settings.kv_unified = True  # so that sequences share the cells of a common prefix
+        settings.kv_unified = not apart  # so that sequences share the cells of a common prefix
         pointer = c.llama_init_from_model(model, settings)
         if pointer is None:
             raise ToolError(f"llama.cpp cannot evaluate {path} with a context of {context} tokens: {_reason()}. Is there enough memory?")
@@ -282,6 +291,15 @@ class LlamaModel:
             answer.append(int(row[-1].argmax()))
             report(len(answer), max_tokens, "tokens")
         return answer
+
+    def evaluate(self, entries: Entries) -> None:
+        """Evaluate at most a batch of entries of any sequences, after what is in memory of each; the logits stay with llama.cpp. Raises MeasurementError."""
+        for _ in self._decoded(entries):
+            pass
+
+    def forget(self, sequence: int) -> None:
+        """Free the memory of a sequence."""
+        c.llama_memory_seq_rm(c.llama_get_memory(self.pointer), sequence, -1, -1)
 
     def _groups(self, suffixes: Sequence[Sequence[int]], room: int) -> Iterator[list[Sequence[int]]]:
         """Neighbouring suffixes, at most `sequences` of them and `room` tokens together."""

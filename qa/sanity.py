@@ -9,8 +9,8 @@ import numpy as np
 
 from config.progress import counted
 from config.words import Measurement
+from engines.repetition import repetitions
 from qa import turns
-from qa.generation import repetitions
 
 VERSION = 2  # raise when outputs change
 

@@ -50,16 +50,18 @@ def prepare(
     found = {ANSWER: _joined(said(speech(tokenizer), chat), bos, tokens), PLAIN: _joined(_read(tokenizer, plain), bos, tokens)}
     room = max(tokens - tokens // 2, tokens - len(found[PLAIN])) if plain else tokens  # for the conversations
     limits = {ANSWER: room, PLAIN: tokens - min(room, len(found[ANSWER])) if chat else tokens}
+    there = [text for text, files in ((ANSWER, chat), (PLAIN, plain)) if files]
+    there = [text for text in there if found[text]] or there  # what a model wrote itself is in one of two files, and the other is empty
     parts: list[tuple[Windows, Marks]] = []
     kinds: list[str] = []
-    for text in [ANSWER] * bool(chat) + [PLAIN] * bool(plain):
+    for text in there:
         ids, marks = ([pair[i] for pair in found[text][: limits[text]]] for i in (0, 1))
         windows = cut(ids, context=context, bos=bos)
         kinds += [TEXTS[text]] * len(windows)
         parts.append((windows, np.asarray(marks[: windows.size], dtype=np.int8).reshape(windows.shape)))
     all_windows, all_marks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     sizes = looks.sizes(max(first // context, 2), len(all_windows))
-    if chat and not (all_marks[part(kinds, 0, sizes[0]), context // 2 + 1 :] == ANSWER).any():
+    if ANSWER in there and not (all_marks[part(kinds, 0, sizes[0]), context // 2 + 1 :] == ANSWER).any():
         raise MeasurementError(
             "The evaluation conversations have no answer to score in the later half of any window of the sample. "
             "They hold no message of the role `assistant`, or the chat template leaves them out: correct one of the two, or name plain text only."

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from builders import snapshot
+from builders.generated.answers import refuse
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX
 from builders.sensitivity.table import Sensitivity
@@ -94,6 +95,8 @@ def prepare(at: Workbench, wanted: Wanted) -> Prepared:
             ready.do("fix", functions.fix(source, repo=repo, fixes=True))
         ready.do("convert", functions.convert(name=name))
         model = functions.MODEL
+    if wanted.text.generated:
+        refuse(ready.do(functions.GENERATED, functions.generated(model, functions.GGUF, calibration=wanted.text.generated)).result)
     ready.do("imatrix", functions.imatrix(model, functions.GGUF, ready.text))
     ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=wanted.probed or ready.fixed is None))
     return ready

@@ -14,7 +14,7 @@ from rich.table import Table
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import PROFILES, Budget, Profile
-from config.recipe import Text, load_recipe
+from config.recipe import GENERATED, Text, load_recipe
 from service.cli.context import Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
 
@@ -37,7 +37,10 @@ class MixOptions:
     fit: Annotated[str | None, typer.Option(help='Whatever fits into this memory together with the cache: "8GiB".')] = None
     cache: Annotated[int | None, typer.Option("--context", help="Tokens that the cache must hold; goes with --fit.")] = None
     profile: Annotated[str, typer.Option(help="Where it must run fast: any, arm, no-iq or fast-gpu.")] = "any"
-    text: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, resolve_path=True, help="Plain text to calibrate on; repeatable.")] = None
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, resolve_path=True, help="Plain text to calibrate on; repeatable. Without any, the model writes it itself."),
+    ] = None
     chat: Annotated[
         list[Path] | None,
         typer.Option(exists=True, dir_okay=False, resolve_path=True, help='Conversations to calibrate on, lines of {"messages": [...]}; repeatable.'),
@@ -140,14 +143,13 @@ def _wanted(model: str, mix: MixOptions, *, rounding: bool) -> "Wanted":
     budget = _budget(mix)
     if mix.profile not in known:
         raise ConfigurationError(f"There is no profile {mix.profile!r}. Known ones: {', '.join(known)}.")
-    if bool(mix.text or mix.chat) == bool(mix.recipe):
-        raise ConfigurationError(
-            "Give text to calibrate on, of the kind that the model will meet: --text FILE, --chat FILE.jsonl, both, or --recipe NAME for a recipe's own. "
-            "There is none that would suit every model."
-        )
+    if (mix.text or mix.chat) and mix.recipe:
+        raise ConfigurationError("Give text to calibrate on by --text FILE and --chat FILE.jsonl, or by --recipe NAME, not by both.")
     if mix.recipe is not None:
         found = load_recipe(mix.recipe)
         text, context = found.calibration, found.evaluation.context
+    elif not mix.text and not mix.chat:
+        text, context = Text(generated=GENERATED), CONTEXT
     else:
         text, context = Text(chat=tuple(mix.chat or ()), plain=tuple(mix.text or ()), tokens=TOKENS), CONTEXT
     profile = known[mix.profile]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config.plans import Budget, Profile, Rules
+from config.prompt import OPENINGS, PROMPTS, Part
 from config.recipe import Text
 from config.rules import FAMILIES, FIXES
 from service.release.graph import Call, Data, FileOf, OfRelease, Source, Whole
@@ -14,6 +15,7 @@ from service.release.graph import Call, Data, FileOf, OfRelease, Source, Whole
 IMPORTANCES = "importances.gguf"  # in the output of `sensitivity`: the importance matrix, completed
 MIX = "mix.json"  # in that of a plan: each tensor's type
 
+GENERATED = "generated text"  # the stage in which the model writes text itself
 CHAT = "chat"  # the stage that renders what Ollama's template is told by
 
 GGUF = FileOf(stage="convert")
@@ -42,12 +44,33 @@ class Calibration:
 
 def calibration(text: Text, context: int) -> Calibration:
     """The text of a recipe."""
-    return Calibration(**texts(text), tokens=text.tokens, context=context)
+    return Calibration(**texts(text, "calibration"), tokens=text.tokens, context=context)
 
 
-def texts(text: Text) -> dict[str, Sequence[Source]]:
-    """A recipe's text files by what they hold: `chat`, `plain`."""
-    return {"chat": [Data(path=path) for path in text.chat], "plain": [Data(path=path) for path in text.plain]}
+def texts(text: Text, part: Part) -> dict[str, Sequence[Source]]:
+    """A recipe's text files by what they hold: `chat`, `plain`. What the model wrote is in one of the two, as its template decides; the other is empty."""
+    files: dict[str, Sequence[Source]] = {"chat": [Data(path=path) for path in text.chat], "plain": [Data(path=path) for path in text.plain]}
+    if not text.generated:
+        return files
+    endings = {"chat": "jsonl", "plain": "txt"}
+    return {form: [*given, FileOf(stage=GENERATED, path=f"{part}.{endings[form]}")] for form, given in files.items()}
+
+
+def written(*texts: Text) -> tuple[str, ...]:
+    """The stage in which the model writes, if it is to write any of these."""
+    return (GENERATED,) if any(text.generated for text in texts) else ()
+
+
+def generated(model: Source, gguf: Source, *, calibration: int, evaluation: int = 0) -> Call:
+    """Text that the 16-bit model writes, so many tokens of each part; `model` has template and tokenizer: a folder, or the GGUF file itself."""
+    inputs = {"model": model, "gguf": gguf, "prompts": Data(path=PROMPTS)}
+    tokens = {part: count for part, count in (("calibration", calibration), ("evaluation", evaluation)) if count}
+    return Call(function="builders.generated.stage:write", inputs=inputs, params={"tokens": tokens})
+
+
+def compared(text: Text) -> Sequence[Source]:
+    """The text on which both engines are compared, before the model is let write: the operator's, or else the openings, which any model can go on with."""
+    return [Data(path=path) for path in text.plain or text.chat or OPENINGS.values()]
 
 
 def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool) -> Call:

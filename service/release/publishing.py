@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 from builders.snapshot import Upstream
+from config.prompt import Part
+from config.recipe import Text
 from publishers import card, hub, manifest, naming, ollama
 from publishers.hub import PublishFile
 from service.release import functions
@@ -145,7 +147,7 @@ def method(work: Work, repo: Repo) -> card.Method:
     evaluation, calibration, imatrix = work.recipe.evaluation, work.recipe.calibration, repo.kind.form.imatrix
     tokens, questions = (_observations(repo.variants, name) for name in ("kld.mean", "mmlu.accuracy"))
     return card.Method(
-        texts=tuple(path.name for path in (*evaluation.divergence.chat, *evaluation.divergence.plain)),
+        texts=_named(work, evaluation.divergence, "evaluation"),
         tokens=tokens[0],
         most_tokens=tokens[-1],
         windows=work.output(WINDOWS).result["looks"][0],
@@ -155,9 +157,18 @@ def method(work: Work, repo: Repo) -> card.Method:
         shots=evaluation.mmlu.shots,
         form=evaluation.mmlu.form,
         prompts=len(evaluation.generation.prompts),
-        calibration=tuple(path.name for path in (*calibration.chat, *calibration.plain)) if imatrix or any(item.mix for item in repo.variants) else (),
+        calibration=_named(work, calibration, "calibration") if imatrix or any(item.mix for item in repo.variants) else (),
         calibration_tokens=_calibrated(work) if imatrix else 0,
     )
+
+
+def _named(work: Work, text: Text, part: Part) -> tuple[str, ...]:
+    """The texts of a recipe by what a card calls them."""
+    files = tuple(path.name for path in (*text.chat, *text.plain))
+    if not text.generated:
+        return files
+    tokens: int = work.output(functions.GENERATED).result["parts"][part]["tokens"]
+    return (*files, f"text that the model wrote itself, {tokens:,} tokens")
 
 
 def _calibrated(work: Work) -> int:

@@ -36,7 +36,7 @@ def _text(part: str, text: Text) -> Iterator[str]:
     faults = [fault for path in text.chat if (fault := _chat(path))] + [fault for path in text.plain if (fault := _plain(path))]
     yield from faults
     files = (*text.chat, *text.plain)
-    if not faults and not any(_holds_something(path) for path in files):
+    if not faults and not text.generated and not any(_holds_something(path) for path in files):
         yield f"{', '.join(str(path) for path in files)}: empty, and the recipe names nothing else under `{part}`. Put text there."
 
 

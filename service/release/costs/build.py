@@ -17,7 +17,7 @@ from service.machine.speed import Speed
 from service.release.costs import sizes
 from service.release.costs.engines import BACKWARD, PYTHON_MEMORY, TORCH_MEMORY, Engines
 from service.release.costs.prepare import configuration, engines, gguf_bytes
-from service.release.costs.texts import size, windows
+from service.release.costs.texts import read, windows
 from service.release.graph import Cost, Needs
 from service.release.prospect import Prospect
 
@@ -216,7 +216,7 @@ def sensitivity(prospect: Prospect, speed: Speed) -> Needs:
     table = 4 * count * len(model.tensors) * len(TYPES)
     return Needs(
         seconds=finding + few + run.gradients(count, groups) + products + steps * (made + speed.tables) / speed.threads,
-        memory=run.memory + min(whole, run.way.free) + size((*prospect.recipe.calibration.chat, *prospect.recipe.calibration.plain)) * 3,
+        memory=run.memory + min(whole, run.way.free) + read(prospect.recipe.calibration) * 3,
         disk=table + 4 * model.inputs,
         gpu=True,
     )

@@ -1,9 +1,10 @@
 """The costs of getting a release, looking it over, and making what its variants are measured with."""
 
+from config.prompt import OPENINGS
 from service.machine.speed import Speed
 from service.release.costs.engines import PYTHON_MEMORY, TORCH_MEMORY, Engines
 from service.release.costs.outline import SIXTEEN, Outline, outline
-from service.release.costs.texts import CONVERSATION, asked, size, tokens, windows
+from service.release.costs.texts import CONVERSATION, asked, read, size, tokens, windows
 from service.release.graph import Cost, Needs
 from service.release.kinds import Engine
 from service.release.prospect import Prospect
@@ -12,11 +13,14 @@ NETWORK = 5e7  # bytes a second from a Hub that is not on this machine
 LOCAL = ("http://127.", "http://localhost", "http://[::1]")
 PARITY_WINDOWS, PARITY_CONTEXT = 8, 512  # of `qa.parity`; `qa.activations` reads as many of each file
 QUESTION_CONTEXT = 4096  # of `qa.measure`
+SEQUENCES, LENGTH = 16, 2048  # of `builders.generated`: texts at a time, and tokens of each
 IMATRIX = 1.2  # times a pass: the squares of all inputs are summed up on the way
 WORDS = 5e-7  # seconds for a byte of text that is split into words and looked up in a table
 RENDERED = 1.5e-4  # seconds of a conversation in the template
 TURNS = 6  # renderings of a conversation of which every answer is found
 ENCODED = 6e-7  # seconds for a byte in transformers' tokenizer
+SAID = 0.75  # of the tokens of generated text are answers
+DRAWN = 3e-9  # seconds for a token's probability when one is drawn
 FINITE = 3e-9  # seconds for a value that is looked at once
 
 
@@ -54,8 +58,8 @@ def overlap(prospect: Prospect, speed: Speed) -> Needs:
     """Compare calibration and evaluation text."""
     at = engines(prospect, speed)
     calibration, evaluation = prospect.recipe.calibration, prospect.recipe.evaluation.divergence
-    read = size((*calibration.chat, *calibration.plain, *evaluation.chat, *evaluation.plain))
-    return Needs(seconds=at.start + at.python(WORDS * read), memory=PYTHON_MEMORY + 12 * read)
+    there = read(calibration) + read(evaluation)
+    return Needs(seconds=at.start + at.python(WORDS * there), memory=PYTHON_MEMORY + 12 * there)
 
 
 def fix(prospect: Prospect, speed: Speed) -> Needs:
@@ -97,7 +101,7 @@ def parity(prospect: Prospect, speed: Speed) -> Needs:
     sides = at.forward(all_, rows, passes=count), at.decode(all_, rows, batch=512, bits=16.0)
     together = max(1.0, min(2.0, speed.threads / at.threads))  # the threads of both share the processors
     seconds = at.torch + at.load + at.vocabulary + max(*sides, sum(sides) / together) + at.compared(rows, 1, difference=True) / min(2, speed.threads)
-    seconds += at.python(2 * ENCODED * min(size(text.plain or text.chat), 2000 * CONVERSATION))
+    seconds += at.python(2 * ENCODED * min(size(text.plain or text.chat or tuple(OPENINGS.values())), 2000 * CONVERSATION))
     held = at.whole + at.opened(at.model.weights, context=PARITY_CONTEXT, batch=512) + 4 * at.logits(PARITY_CONTEXT // 2)
     return Needs(seconds=seconds, memory=held)
 
@@ -105,7 +109,7 @@ def parity(prospect: Prospect, speed: Speed) -> Needs:
 def activations(prospect: Prospect, speed: Speed) -> Needs:
     """Watch every module on a few windows of each file, and look at every weight."""
     at, text = engines(prospect, speed), prospect.recipe.evaluation.divergence
-    count = PARITY_WINDOWS * len((*text.chat, *text.plain))
+    count = PARITY_WINDOWS * (len((*text.chat, *text.plain)) + bool(text.generated))
     watched = 2 * 4e-9 * count * PARITY_CONTEXT * at.model.inputs
     seconds = at.torch + at.load + at.forward(count * PARITY_CONTEXT, count, passes=count) + watched + 4 * FINITE * at.model.parameters
     return Needs(seconds=seconds, memory=at.whole)
@@ -118,6 +122,17 @@ def templates(prospect: Prospect, speed: Speed) -> Needs:
     return Needs(seconds=at.torch + at.server + at.vocabulary + at.python(0.8 + 1e-5 * at.model.entries), memory=memory)
 
 
+def generated(prospect: Prospect, speed: Speed) -> Needs:
+    """Let the model write, in many sequences at a time; what is not answers are prompts, which go in at once."""
+    at, recipe = engines(prospect, speed), prospect.recipe
+    wanted = recipe.calibration.generated + recipe.evaluation.divergence.generated
+    drawn = SAID * wanted
+    seconds = at.torch + at.vocabulary + at.decode(drawn, drawn, batch=SEQUENCES, bits=8.0 * SIXTEEN) + DRAWN * drawn * at.model.vocabulary
+    seconds += at.decode(wanted - drawn, 0, batch=512, bits=8.0 * SIXTEEN)
+    held = TORCH_MEMORY + at.opened(at.model.weights, context=SEQUENCES * LENGTH, batch=512)
+    return Needs(seconds=seconds, memory=held, disk=5 * wanted)
+
+
 # ---- what variants are built and measured with -------------------------------------------------------------------------------------------------
 
 
@@ -125,11 +140,11 @@ def imatrix(prospect: Prospect, speed: Speed) -> Needs:
     """Tokenize all calibration text, to choose what is used of it, and run llama-imatrix, which has logits everywhere."""
     at, text = engines(prospect, speed), prospect.recipe.calibration
     used = windows(text, prospect.recipe.evaluation.context) * prospect.recipe.evaluation.context
-    read = size((*text.chat, *text.plain))
-    rendering = at.python(ENCODED * read + RENDERED * size(text.chat) / CONVERSATION)
+    there = read(text)
+    rendering = at.python(ENCODED * there + RENDERED * (there - size(text.plain)) / CONVERSATION)
     running = IMATRIX * at.decode(used, used, batch=512, bits=16.0, threads=speed.threads) + at.compared(used / 2, 1) / speed.threads
     seconds = at.torch + rendering + at.vocabulary + 0.2 + running + 3e-9 * used * at.model.inputs
-    held = TORCH_MEMORY + 3 * read + at.opened(at.model.weights, context=512, batch=512) + 2 * at.logits(prospect.recipe.evaluation.context)
+    held = TORCH_MEMORY + 3 * there + at.opened(at.model.weights, context=512, batch=512) + 2 * at.logits(prospect.recipe.evaluation.context)
     return Needs(seconds=seconds, memory=held, disk=4 * at.model.inputs)
 
 

@@ -22,9 +22,14 @@ def size(files: Sequence[Path]) -> int:
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
+def read(text: Text) -> int:
+    """Bytes of a recipe's text, of what the model writes itself as well."""
+    return size((*text.chat, *text.plain)) + round(BYTES_PER_TOKEN * text.generated)
+
+
 def tokens(text: Text, most: int | None = None) -> int:
     """How many are there, and used."""
-    there = int(size((*text.chat, *text.plain)) / BYTES_PER_TOKEN)
+    there = int(read(text) / BYTES_PER_TOKEN)
     return max(0, min(there, text.tokens if most is None else most))
 
 

@@ -8,8 +8,8 @@ from config.words import Sample
 from publishers.report.figures import Position
 from qa import group
 from service.execution.kept import Output
+from service.release import functions
 from service.release.graph import Call, Whole
-from service.release.job import Job
 from service.release.kinds import LLAMA_CPP, every_variant, kind_of, maker
 from service.release.measuring.groups import groups, memory_for_models
 from service.release.measuring.samples import PUBLISHED, Plan, basis, since, take_until_decided
@@ -44,7 +44,7 @@ def diverge(work: Work) -> dict[str, Found | SluiceError]:
         _measure(work, [progress[tag] for tag in tags], end)
         return {tag: progress[tag].error or _found(work, progress[tag], sample) for tag in tags}
 
-    plan = Plan(looks=work.output(WINDOWS).result["looks"], basis=_basis(work.job))
+    plan = Plan(looks=work.output(WINDOWS).result["looks"], basis=_basis(work))
     return take_until_decided(work.job, [item.variant for item in made], published, plan, take)
 
 
@@ -54,10 +54,11 @@ def every_file(work: Work) -> list[Made]:
     return [Made(variant=variant, output=output) for variant, output in found if output is not None]
 
 
-def _basis(job: Job) -> dict[str, str]:
-    text = job.recipe.evaluation.divergence
-    files = [*(job.data(path).digest for path in text.chat), "plain", *(job.data(path).digest for path in text.plain)]
-    return basis(group.NAMES, *files, job.recipe.evaluation.context)
+def _basis(work: Work) -> dict[str, str]:
+    evaluation = work.recipe.evaluation
+    files = functions.texts(evaluation.divergence, "evaluation")
+    chat, plain = ([work.input(source).digest for source in files[form]] for form in ("chat", "plain"))
+    return basis(group.NAMES, *chat, "plain", *plain, evaluation.context)
 
 
 def _measure(work: Work, items: Sequence[_Progress], end: int) -> None:

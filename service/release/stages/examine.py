@@ -1,6 +1,7 @@
 """From the upstream commit to the 16-bit model, and what would spoil every variant: looked for before any is built.
 
 The order tells where a fault arose: the texts, the model itself, its conversion, its template, its importance matrix; the first that fails ends the run.
+Text that the model writes comes after its template, and the comparison of texts after that.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from service.execution.kept import Output
 from service.release import costs, functions
 from service.release.checks import architecture, data, gates, terms
 from service.release.functions import GGUF, MODEL
-from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
+from service.release.graph import Call, FileOf, OfRelease, Phase, Source, Stage, Whole
 from service.release.work import Work
 
 _PATCHES = TypeAdapter(list[Patch])
@@ -38,7 +39,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="patch its faults",
         work=functions.fix(Whole(stage="snapshot"), repo=OfRelease(name="repo"), fixes=recipe.fixes),
-        after=("text overlap",),
+        after=() if _written(recipe) else ("text overlap",),
         cost=costs.fix,
     )
     yield Stage(
@@ -59,7 +60,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="measure how strongly each input of each matrix is used",
         work=functions.imatrix(MODEL, GGUF, functions.calibration(recipe.calibration, recipe.evaluation.context)),
-        after=("templates", *(("activations",) if _float16(recipe) else ())),
+        after=("templates", *(("activations",) if _float16(recipe) else ()), *(("text overlap",) if _written(recipe) else ())),
         unit="chunks",
         cost=costs.imatrix,
     )
@@ -68,8 +69,8 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
 def _original(recipe: Recipe) -> Iterator[Stage]:
     """What is measured on the texts, and on the model as it is."""
     evaluation = recipe.evaluation
-    evaluated = {f"evaluated_{form}": files for form, files in functions.texts(evaluation.divergence).items()}
-    overlap = Call(function="qa.preflight:overlap", inputs={**functions.texts(recipe.calibration), **evaluated}, threaded=False)
+    evaluated = {f"evaluated_{form}": files for form, files in functions.texts(evaluation.divergence, "evaluation").items()}
+    overlap = Call(function="qa.preflight:overlap", inputs={**functions.texts(recipe.calibration, "calibration"), **evaluated}, threaded=False)
     yield Stage(
         name="text overlap",
         phase=Phase.EXAMINE,
@@ -95,6 +96,7 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
 def _conversion(recipe: Recipe) -> Iterator[Stage]:
     """What is measured on the 16-bit GGUF file, and on the importance matrix."""
     text = recipe.evaluation.divergence
+    files = functions.texts(text, "evaluation")
     yield Stage(
         name="metadata",
         phase=Phase.EXAMINE,
@@ -107,7 +109,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         name="parity",
         phase=Phase.EXAMINE,
         does="compare the GGUF file in llama.cpp with the model in transformers",
-        work=Call(function="qa.parity:compare", inputs={**_PAIR, "texts": [Data(path=path) for path in text.plain or text.chat]}),
+        work=Call(function="qa.parity:compare", inputs={**_PAIR, "texts": functions.compared(text)}),
         after=("metadata",),
         unit="windows",
         cost=costs.parity,
@@ -118,7 +120,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
             name="activations",
             phase=Phase.EXAMINE,
             does="look for the largest activation",
-            work=Call(function="qa.activations:check", inputs={"model": MODEL, "texts": [Data(path=path) for path in (*text.chat, *text.plain)]}),
+            work=Call(function="qa.activations:check", inputs={"model": MODEL, "texts": [*files["chat"], *files["plain"]]}),
             after=("parity",),
             unit="windows",
             cost=costs.activations,
@@ -133,6 +135,18 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.templates,
         measures=("template.failures", "template.remarks", "tokenizer.mismatches"),
     )
+    if _written(recipe):
+        written = functions.generated(MODEL, GGUF, calibration=recipe.calibration.generated, evaluation=text.generated)
+        yield Stage(
+            name=functions.GENERATED,
+            phase=Phase.EXAMINE,
+            does="let the model write text to calibrate and measure on",
+            work=written,
+            after=("templates",),  # what is wrong with conversion or template is told there, and not by the text that comes of it
+            unit="tokens",
+            cost=costs.generated,
+            measures=("generated.failures", "generated.dropped"),
+        )
     yield Stage(
         name="imatrix check",
         phase=Phase.EXAMINE,
@@ -141,6 +155,10 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.imatrix_check,
         measures=("imatrix.failures",),
     )
+
+
+def _written(recipe: Recipe) -> tuple[str, ...]:
+    return functions.written(recipe.calibration, recipe.evaluation.divergence)
 
 
 def _float16(recipe: Recipe) -> bool:

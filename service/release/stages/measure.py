@@ -6,7 +6,7 @@ from config.errors import SluiceError
 from config.recipe import Recipe
 from config.words import Sample, Variant
 from qa import mmlu
-from service.release import claims, costs
+from service.release import claims, costs, functions
 from service.release.graph import Call, Phase, Stage
 from service.release.kinds import every_variant, kind_of, maker
 from service.release.measuring.divergence import DIVERGENCE, WINDOWS, diverge
@@ -34,7 +34,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.MEASURE,
         does="compare every variant's predictions with the 16-bit model's, on more text where a gate is undecided",
         work=diverge,
-        also=(WINDOWS, PUBLISHED, *originals, *makers),
+        also=(WINDOWS, PUBLISHED, *functions.written(recipe.evaluation.divergence), *originals, *makers),
         unit="windows",
         cost=costs.divergence,
         measures=_divergences(recipe),
@@ -66,7 +66,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 def _divergences(recipe: Recipe) -> tuple[str, ...]:
     """Names of the figures; with two kinds of text those of each follow."""
     text = recipe.evaluation.divergence
-    suffixes = ("", ".chat", ".plain") if text.chat and text.plain else ("",)
+    suffixes = ("", ".chat", ".plain") if sum(map(bool, (text.chat, text.plain, text.generated))) > 1 else ("",)
     quantities = ("mean", "median", "p90", "p99", "p999", "max")
     return tuple(
         name for end in suffixes for name in (*(f"kld{end}.{quantity}" for quantity in quantities), f"same_top{end}", f"dp.rms{end}", f"ppl.ratio{end}")

@@ -22,7 +22,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         name=WINDOWS,
         phase=Phase.PREPARE,
         does="cut the evaluation text into windows",
-        work=Call(function="qa.texts:prepare", inputs={"model": MODEL, **functions.texts(text)}, params=sizes, threaded=False),
+        work=Call(function="qa.texts:prepare", inputs={"model": MODEL, **functions.texts(text, "evaluation")}, params=sizes, threaded=False),
         cost=costs.evaluation_text,
     )
     most = {"shots": asked.shots, "questions_per_subject": asked.questions_per_subject, "most": asked.most}

@@ -16,6 +16,7 @@ from service.runs.report import STAGE as REPORT
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """Renderings for Ollama and the card, then the repos, each in one commit, and their collection."""
+    written = functions.written(recipe.calibration, recipe.evaluation.divergence)
     conversations = {name: asdict(probe) for name, probe in ollama.PROBES.items()}
     yield Stage(
         name=functions.CHAT,
@@ -29,7 +30,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.PUBLISH,
         does="publish each repo of which a variant passed, in one commit",
         work=publish,
-        also=("upstream", "snapshot", "fix", "imatrix", WINDOWS, JUDGED, REPORT, functions.CHAT),
+        also=("upstream", "snapshot", "fix", "imatrix", WINDOWS, JUDGED, REPORT, functions.CHAT, *written),
         unit="bytes",
         cost=costs.publish,
         checks=(publishing.TOKEN, publishing.TARGETS),

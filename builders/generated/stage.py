@@ -1,0 +1,99 @@
+"""Lets the 16-bit model write text: conversations, or of a base model plain text, each part from prompts of its own."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from builders.generated.answers import Tally, unfit
+from builders.generated.rounds import Continuations, Conversations, Rounds
+from builders.generated.speaker import Render, advised, speaking
+from config import prompt
+from config.progress import within
+from config.prompt import Part
+from config.words import Measurement
+from engines import parallel
+from engines.llama import LlamaModel, open_vocabulary
+
+VERSION = 1  # raise when outputs change
+
+SEQUENCES = 16  # texts at a time
+LENGTH = 2048  # tokens of one, at most
+
+
+def write(out: Path, *, model: Path, gguf: Path, prompts: Path, tokens: Mapping[Part, int], threads: int) -> dict[str, Any]:
+    """Write for each part `PART.jsonl`, conversations as lines of `{"messages": [...]}` with `tools` where functions were on offer, and `PART.txt`, plain text.
+
+    One of the two is empty: a model with a chat template answers the prompts, any other goes on with the openings. `tokens` says how many each part is to
+    have, prompts and template included; there are fewer when the model says nothing new any more. `model` is the folder with template, tokenizer and
+    generation_config.json, or the GGUF file itself; `prompts` a folder laid out like `config.prompt.PROMPTS`.
+
+    Returns `parts`, of each what `_summary` says; `failures`, sentences that say why the text is not fit for use, none when it is; `measurements`:
+    generated.failures, their number, and generated.dropped, the share of answers that were left out; `sampling`, what the tokens were drawn with; `remark`.
+    Raises ConfigurationError for prompts that cannot be read, MeasurementError, ToolError.
+    """
+    with open_vocabulary(gguf) as vocabulary, speaking(model, vocabulary, threads=threads) as render:
+        sampling, own = advised(model, vocabulary)
+        length = min(LENGTH, vocabulary.trained_context)
+        with parallel.open_writer(gguf, sequences=SEQUENCES, length=length, threads=threads) as writer:
+            stop = writer.vocabulary.end_of_generation | writer.vocabulary.control
+            parts: dict[Part, Rounds] = {}
+            for part, wanted in tokens.items():
+                before = sum(tokens[earlier] for earlier in parts)
+                parts[part] = _rounds(writer, render, prompts, part, wanted, length)
+                with within(before, sum(tokens.values()), "tokens"):
+                    parallel.write(writer, parts[part], sampling=sampling, stop=stop)
+                _save(out, parts[part], chats=render is not None)
+    failures = [f"{part}: {sentence}" for part, rounds in parts.items() for sentence in _faults(rounds)]
+    return {
+        "form": "plain" if render is None else "chat",
+        "parts": {part: _summary(rounds) for part, rounds in parts.items()},
+        "failures": failures,
+        "measurements": [asdict(measurement) for measurement in _measured([rounds.tally for rounds in parts.values()], failures)],
+        "sampling": {**asdict(sampling), "advised": own},
+        "remark": "; ".join(f"{part}: {rounds.tokens:,} tokens in {len(rounds.kept)} texts" for part, rounds in parts.items()),
+    }
+
+
+def _rounds(writer: LlamaModel, render: Render | None, prompts: Path, part: Part, wanted: int, length: int) -> Rounds:
+    given: dict[str, Any] = {"part": part, "vocabulary": writer.vocabulary, "wanted": wanted, "length": length}
+    if render is None:
+        return Continuations(**given, openings=prompt.openings(prompts, part))
+    return Conversations(**given, questions=prompt.prompts(prompts, part), render=render)
+
+
+def _save(out: Path, rounds: Rounds, *, chats: bool) -> None:
+    lines = [{"messages": text.messages, **({"tools": list(text.tools)} if text.tools else {})} for text in rounds.kept] if chats else []
+    (out / f"{rounds.part}.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    plain = [] if chats else [text.whole.rstrip("\n") + "\n" for text in rounds.kept]
+    (out / f"{rounds.part}.txt").write_text("\n".join(plain), encoding="utf-8")
+
+
+def _faults(rounds: Rounds) -> list[str]:
+    refused = dict(rounds.refused) if isinstance(rounds, Conversations) else {}
+    if len(refused) > rounds.prompts / 2:
+        return [f"The chat template takes {rounds.prompts - len(refused)} of {rounds.prompts} prompts only. {next(iter(refused.values()))}"]
+    return list(unfit(rounds.tally))
+
+
+def _summary(rounds: Rounds) -> dict[str, Any]:
+    """Tokens, texts, answers and why some were dropped, answers that the limit cut off, and prompts that the template does not take."""
+    tally = rounds.tally
+    return {
+        "tokens": rounds.tokens,
+        "texts": len(rounds.kept),
+        "answers": tally.answers,
+        "dropped": dict(tally.dropped),
+        "cut": tally.cut,
+        "refused": len(rounds.refused) if isinstance(rounds, Conversations) else 0,
+        "figures": tally.figures,
+    }
+
+
+def _measured(tallies: list[Tally], failures: list[str]) -> tuple[Measurement, Measurement]:
+    answers, dropped = sum(tally.answers for tally in tallies), sum(tally.dropped.total() for tally in tallies)
+    return (
+        Measurement(name="generated.failures", value=len(failures), unit="count", n=answers, details=tuple(failures)),
+        Measurement(name="generated.dropped", value=dropped / answers if answers else 1.0, unit="share", n=answers),
+    )
