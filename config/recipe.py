@@ -16,7 +16,7 @@ from config.strict import Strict
 from config.words import Kind, Variant
 
 RECIPES = Path(__file__).parent / "recipes"
-GENERATED = 100_000  # tokens of text that `generated: true` asks for
+GENERATED = 60_000  # tokens of text that `generated: true` asks for
 GROWING = {"flips", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p"}  # with the number of questions, so that no bound on them holds for samples of any size
 
 
@@ -179,7 +179,7 @@ class Text(Strict):
     """UTF-8 text files, used as they are."""
     generated: int = Field(default=0, ge=0)
     """Tokens of text that the 16-bit model writes itself: answers to prompts in `config/prompts/`, or, where it has no chat template, continuations of the
-    openings there. `true` is 100000; needs a gate on `generated.failures`."""
+    openings there. `true` is 60000; needs a gate on `generated.failures`."""
     tokens: int = Field(default=1_500_000, gt=0)
     """Use at most this many tokens."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from engines import llama
 from engines.llama import LlamaModel
 
+LOOKED_AT = 32  # tokens between two looks at what is being written
 PENALIZED = 64  # tokens that a repetition penalty looks back, llama.cpp's own number
 
 
@@ -71,6 +72,10 @@ class Work(Protocol):
         """Hear that so many more tokens were written."""
         ...
 
+    def spoiled(self, tokens: Sequence[int]) -> bool:
+        """Whether what was written so far is not worth going on with."""
+        ...
+
 
 def write(model: LlamaModel, work: Work, *, sampling: Sampling, stop: Collection[int]) -> None:
     """Continue prompts until there is none left and every sequence has ended.
@@ -89,7 +94,7 @@ def write(model: LlamaModel, work: Work, *, sampling: Sampling, stop: Collection
             _evaluate(model, active)
             work.drawn(sum(sequence.row >= 0 for sequence in active.values()))
             for slot, sequence in sorted(active.items()):
-                if (written := _sampled(model, sequence, stop)) is not None:
+                if (written := _sampled(model, work, sequence, stop)) is not None:
                     _end(model, active, slot)
                     work.done(sequence.job, written)
     finally:
@@ -117,7 +122,7 @@ def _evaluate(model: LlamaModel, active: dict[int, _Active]) -> None:
     model.evaluate(np.array(entries, dtype=np.int32))
 
 
-def _sampled(model: LlamaModel, sequence: _Active, stop: Collection[int]) -> Written | None:
+def _sampled(model: LlamaModel, work: Work, sequence: _Active, stop: Collection[int]) -> Written | None:
     """Draw the next token where there are logits; what was written, once that is all."""
     if sequence.row < 0:
         return None
@@ -125,7 +130,8 @@ def _sampled(model: LlamaModel, sequence: _Active, stop: Collection[int]) -> Wri
     if token in stop:
         return Written(tokens=sequence.tokens, end=token)
     sequence.tokens.append(token)
-    if len(sequence.tokens) >= sequence.job.most:
+    written = len(sequence.tokens)
+    if written >= sequence.job.most or (written % LOOKED_AT == 0 and work.spoiled(sequence.tokens)):
         return Written(tokens=sequence.tokens, end=None)
     sequence.feed = [token]
     return None

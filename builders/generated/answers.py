@@ -11,7 +11,7 @@ from config.errors import MeasurementError
 from engines.repetition import repetitions
 
 # Thresholds are far below what sound models do: see tests/builders/generated/test_answers.py for figures of four of them. Little variety is no fault.
-DROPPED = 0.5  # of the answers, at most
+DROPPED = 0.7  # of the answers, at most: a model of 135M parameters that knows English only runs in circles in a third of them
 SAME = 0.25  # of the answers are one and the same, at most
 ENTROPY = 3.0  # bits of the distribution of tokens, at least
 DENSITY = 0.06  # bytes that a byte of text takes when it is compressed, at least

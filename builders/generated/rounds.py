@@ -15,6 +15,7 @@ from config.progress import report
 from config.prompt import Part, Prompt
 from engines.llama import Vocabulary
 from engines.parallel import Job, Written
+from engines.repetition import repetitions
 
 ANSWER = 512  # tokens of one answer, at most
 SHORTEST = 32  # tokens that there must be room for, or nothing more is asked
@@ -105,6 +106,10 @@ class Rounds(ABC):
         """Report how much is there; an answer counts while it is written."""
         self._drawn += tokens
         report(min(self.wanted, max(self.tokens, self._drawn)), self.wanted, "tokens")
+
+    def spoiled(self, tokens: Sequence[int]) -> bool:
+        """An answer that runs in circles is dropped in any case."""
+        return bool(repetitions(tokens))
 
     @property
     def kept(self) -> list[Text]:

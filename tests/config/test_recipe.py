@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from config.errors import ConfigurationError
-from config.recipe import load_recipe
+from config.recipe import GENERATED, load_recipe
 from config.words import Kind, Variant
 
 DEMO = Path(__file__).parents[2] / "demo" / "recipe.yaml"
@@ -190,3 +190,31 @@ def test_broken_yaml_is_told_with_its_place(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="There is no recipe named 'nonesuch'. Known names: "):
         load_recipe("nonesuch")
+
+
+WRITTEN = {"name": "generated text", "measure": "generated.failures", "at_most": 0, "scope": "release"}
+
+
+@pytest.mark.parametrize(("said", "tokens"), [(True, GENERATED), (30_000, 30_000), (False, 0)])
+def test_text_that_the_model_writes_is_asked_for_by_yes_or_by_a_number_of_tokens(tmp_path: Path, said: object, tokens: int) -> None:
+    gates = [*load_recipe(str(DEMO)).model_dump(mode="json")["gates"], WRITTEN]
+    found = load_recipe(str(changed(tmp_path, gates=gates, calibration={"plain": [str(DEMO)], "generated": said})))
+    assert found.calibration.generated == tokens
+    alone = {"generated": said}
+    if tokens:
+        assert load_recipe(str(changed(tmp_path, gates=gates, calibration=alone))).calibration.chat == ()
+    else:
+        with pytest.raises(ConfigurationError, match="or let the model write: `generated: true`"):
+            load_recipe(str(changed(tmp_path, gates=gates, calibration=alone)))
+
+
+@pytest.mark.parametrize("part", ["calibration", "evaluation"])
+def test_no_model_calibrates_itself_without_a_gate_on_what_it_wrote(tmp_path: Path, part: str) -> None:
+    parts = {"calibration": {"calibration": {"generated": True}}, "evaluation": {"evaluation": EVALUATION | {"divergence": {"generated": True}}}}
+    with pytest.raises(ConfigurationError, match="no gate asks whether it is fit for use: add {name: generated text, measure: generated.failures"):
+        load_recipe(str(changed(tmp_path, **parts[part])))
+
+
+def test_a_negative_number_of_tokens_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="generated"):
+        load_recipe(str(changed(tmp_path, calibration={"generated": -1})))

@@ -24,8 +24,7 @@ def said(done: Result) -> str:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([MODEL], "Give text to calibrate on"),
-        ([MODEL, "--text", TEXT, "--recipe", ROOT / "demo" / "recipe.yaml"], "Give text to calibrate on"),
+        ([MODEL, "--text", TEXT, "--recipe", ROOT / "demo" / "recipe.yaml"], "by --recipe NAME, not by both"),
         ([MODEL, "--text", TEXT, "--like", "Q4_K_X"], "like: Input should be 'BF16'"),
         ([MODEL, "--text", TEXT, "--like", "Q4_0", "--bpw", "4"], "exactly one of"),
         ([MODEL, "--text", TEXT, "--bytes", "a lot"], "not a number of bytes"),

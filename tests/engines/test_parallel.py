@@ -1,0 +1,91 @@
+"""Many sequences in one context write what each would write alone."""
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from config.errors import MeasurementError
+from engines import llama, parallel
+from engines.parallel import Job, Sampling, Written
+
+PROMPTS = ("What is the capital of France?", "List 5 garments.", "What is 7 plus 5?", "Which word means the opposite of bitter?", "Hello", "Once upon a time")
+
+
+class Asked:
+    """Jobs given one after the other, and what came of them by their number."""
+
+    def __init__(self, jobs: Sequence[Job], loathed: int | None = None) -> None:
+        self.loathed = loathed
+        self.waiting, self.written, self.counted = deque(jobs), dict[object, Written](), 0
+
+    def following(self) -> Job | None:
+        return self.waiting.popleft() if self.waiting else None
+
+    def done(self, job: Job, written: Written) -> None:
+        self.written[job.of] = written
+
+    def drawn(self, tokens: int) -> None:
+        self.counted += tokens
+
+    def spoiled(self, tokens: Sequence[int]) -> bool:
+        return self.loathed is not None and self.loathed in tokens
+
+
+def written(gguf: Path, sampling: Sampling, *, sequences: int, most: int = 24, seed: int = 1) -> dict[object, Written]:
+    with parallel.open_writer(gguf, sequences=sequences, length=256, threads=1) as model:
+        asked = Asked([Job(prompt=model.tokenize(text, add_special=True), most=most, seed=seed + i, of=i) for i, text in enumerate(PROMPTS)])
+        parallel.write(model, asked, sampling=sampling, stop=model.vocabulary.end_of_generation)
+    assert asked.counted == sum(len(item.tokens) + (item.end is not None) for item in asked.written.values())
+    return asked.written
+
+
+@pytest.mark.parametrize("sequences", [1, 3, 8])
+def test_the_likeliest_tokens_are_those_that_one_sequence_alone_finds(gguf: Path, sequences: int) -> None:
+    found = written(gguf, Sampling(temperature=0), sequences=sequences)
+    with llama.open_model(gguf, context=256, threads=1) as model:
+        stop = model.vocabulary.end_of_generation
+        for i, text in enumerate(PROMPTS):
+            alone = model.generate(model.tokenize(text, add_special=True), max_tokens=24, stop=stop)
+            end = alone[-1] if alone[-1] in stop else None
+            assert (list(found[i].tokens), found[i].end) == (alone if end is None else alone[:-1], end), text
+
+
+def test_a_seed_tells_what_is_drawn(gguf: Path) -> None:
+    once, again, other = (written(gguf, Sampling(temperature=1.5), sequences=3, seed=seed) for seed in (1, 1, 100))
+    assert once == again
+    assert once != other
+
+
+def test_what_sampling_leaves_out_is_never_drawn(gguf: Path) -> None:
+    greedy = written(gguf, Sampling(temperature=0), sequences=3)
+    for narrow in (Sampling(temperature=2, top_k=1), Sampling(temperature=2, top_p=1e-6), Sampling(temperature=2, min_p=0.999999)):
+        assert written(gguf, narrow, sequences=3) == greedy
+
+
+def test_a_penalty_on_repetition_changes_what_is_written(gguf: Path) -> None:
+    assert written(gguf, Sampling(temperature=0, repetition_penalty=1.8), sequences=3) != written(gguf, Sampling(temperature=0), sequences=3)
+
+
+def test_an_answer_ends_where_it_may_not_be_longer(gguf: Path) -> None:
+    assert {len(item.tokens) for item in written(gguf, Sampling(temperature=2), sequences=4, most=3).values() if item.end is None} == {3}
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_in_words(gguf: Path) -> None:
+    with parallel.open_writer(gguf, sequences=2, length=256, threads=1) as model, pytest.raises(MeasurementError, match="cannot evaluate"):
+        parallel.write(model, Asked([Job(prompt=[5] * 400, most=2, seed=1)]), sampling=Sampling(), stop=())
+
+
+def test_what_is_not_worth_going_on_with_is_broken_off(gguf: Path) -> None:
+    with parallel.open_writer(gguf, sequences=2, length=512, threads=1) as model:
+        never = Asked([Job(prompt=[5, 6, 7], most=200, seed=1, of="whole")])
+        parallel.write(model, never, sampling=Sampling(temperature=3), stop=())
+        whole = never.written["whole"].tokens
+        broken = Asked([Job(prompt=[5, 6, 7], most=200, seed=1, of="part")], loathed=whole[40])
+        parallel.write(model, broken, sampling=Sampling(temperature=3), stop=())
+    part = broken.written["part"]
+    assert part.end is None
+    first = list(whole).index(whole[40]) + 1
+    assert len(part.tokens) == -(-first // parallel.LOOKED_AT) * parallel.LOOKED_AT
+    assert list(part.tokens) == list(whole[: len(part.tokens)])
