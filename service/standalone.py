@@ -159,6 +159,7 @@ def describe(ready: Prepared) -> dict[str, Any]:
         "profile": wanted.profile,
         "patches": ready.fixed.result["patches"] if ready.fixed else [],
         "windows": measured.result["windows"],
+        "written": _written(ready),
         "sensitivity": {
             "provider": table.provider,
             "systematic": table.systematic,
@@ -168,6 +169,12 @@ def describe(ready: Prepared) -> dict[str, Any]:
         **{name: planned.result[name] for name in ("bytes", "bpw", "predicted", "activations", "stock")},
         "tensors": tensors,
     }
+
+
+def _written(ready: Prepared) -> int:
+    """Tokens of the calibration text that the model wrote itself."""
+    own = ready.outputs.get(functions.GENERATED)
+    return 0 if own is None else int(own.result["parts"]["calibration"]["tokens"])
 
 
 def curve(ready: Prepared) -> dict[str, Any]:

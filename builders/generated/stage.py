@@ -52,7 +52,7 @@ def write(out: Path, *, model: Path, gguf: Path, prompts: Path, tokens: Mapping[
         "failures": failures,
         "measurements": [asdict(measurement) for measurement in _measured([rounds.tally for rounds in parts.values()], failures)],
         "sampling": {**asdict(sampling), "advised": own},
-        "remark": "; ".join(f"{part}: {rounds.tokens:,} tokens in {len(rounds.kept)} texts" for part, rounds in parts.items()),
+        "remark": "; ".join(f"{part}: {rounds.tokens:,} tokens in {len(rounds.kept)} texts{_short(rounds)}" for part, rounds in parts.items()),
     }
 
 
@@ -68,6 +68,10 @@ def _save(out: Path, rounds: Rounds, *, chats: bool) -> None:
     (out / f"{rounds.part}.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     plain = [] if chats else [text.whole.rstrip("\n") + "\n" for text in rounds.kept]
     (out / f"{rounds.part}.txt").write_text("\n".join(plain), encoding="utf-8")
+
+
+def _short(rounds: Rounds) -> str:
+    return "" if rounds.tokens >= rounds.wanted else f" of {rounds.wanted:,} that were wanted, for the model said nothing new any more"
 
 
 def _faults(rounds: Rounds) -> list[str]:

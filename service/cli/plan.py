@@ -181,6 +181,8 @@ def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -
     rounding = f"; {document['activations']:.5f} of it by a CPU's rounding of activations" if document["activations"] else ""
     windows = f"from {document['windows']} windows of the calibration text"
     console.print(f"predicted KLD {predicted['mean']:.5f} ± {predicted['stderr']:.5f} nats, {windows}{rounding}", soft_wrap=True)
+    if document["written"]:
+        console.print(f"calibrated on text that the model wrote itself, {document['written']:,} tokens; --text and --chat bring other", soft_wrap=True)
     if (found := document["sensitivity"])["provider"] == "probes":
         why = f" ({escape(found['reason'])})" if found["reason"] else ""
         console.print(f"by {found['probes']} probes through llama.cpp{why}: the method itself is known within {found['systematic']:.0%}", soft_wrap=True)

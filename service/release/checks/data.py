@@ -23,7 +23,8 @@ BYTES = 2**20  # of a plain text
 def unusable(prospect: "Prospect") -> Iterator[str]:
     """What is wrong with the files that the recipe names."""
     recipe = prospect.recipe
-    faults = [*_text("calibration", recipe.calibration), *_text("evaluation.divergence", recipe.evaluation.divergence)]
+    parts = {"calibration": recipe.calibration, "evaluation.divergence": recipe.evaluation.divergence}
+    faults = [fault for part, text in parts.items() for fault in (*_text(part, text), *_written(part, text, recipe.evaluation.context))]
     yield from dict.fromkeys(faults)
     asked = recipe.evaluation.mmlu
     try:
@@ -38,6 +39,12 @@ def _text(part: str, text: Text) -> Iterator[str]:
     files = (*text.chat, *text.plain)
     if not faults and not text.generated and not any(_holds_something(path) for path in files):
         yield f"{', '.join(str(path) for path in files)}: empty, and the recipe names nothing else under `{part}`. Put text there."
+
+
+def _written(part: str, text: Text, context: int) -> Iterator[str]:
+    """What is wrong with how much the model is to write."""
+    if text.generated and not text.chat and not text.plain and text.generated < 2 * context:
+        yield f"`{part}.generated` asks for {text.generated} tokens, and two windows of {context} are needed at least. Ask for more."
 
 
 def _chat(path: Path) -> str | None:
