@@ -152,7 +152,7 @@ def _write_configuration(out: Path) -> None:
 
 def _write_tokenizer(out: Path, source: Path, fields: dict[str, Any]) -> None:
     """SentencePiece's model from what the GGUF says of it, and the same as tokenizer.json."""
-    model = sentencepiece_model_pb2.ModelProto()
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined] # protobuf makes it when it is imported
     for token, score, kind in zip(fields["tokens"], fields["scores"], fields["token_type"], strict=True):
         model.pieces.add(piece=token, score=score, type=kind)
     trainer, normalizer = model.trainer_spec, model.normalizer_spec

@@ -113,7 +113,7 @@ def test_a_base_model_goes_on_with_openings(fixed: Path, gguf: Path, tmp_path: P
     assert (tmp_path / "calibration.jsonl").read_text() == ""
     whole = (tmp_path / "calibration.txt").read_text()
     begun = [opening for opening in openings(PROMPTS, "calibration") if opening in whole]
-    assert len(begun) >= 10
+    assert len(begun) >= 5
     by = calibrate.speaking(hf.load_tokenizer(base))
     assert sum(count for _, count in calibrate.chosen([calibrate.paragraphs(tmp_path / "calibration.txt"), []], by, 10**6)) > 1700
 
