@@ -11,6 +11,7 @@ All files of a model are compared with the 16-bit model on the same windows, so 
 import argparse
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,9 +24,9 @@ from rich.table import Table
 from bench.models.gemma import gemma3_270m
 from bench.models.real import smollm2
 from builders import calibrate, convert, fixes
-from builders.generated import answers, stage
+from builders.generated import answers, speaker, stage
 from config.prompt import PROMPTS
-from engines import llama, tools
+from engines import hf, llama, parallel, tools
 from engines.model import Doubles
 from qa import divergence, group, texts
 
@@ -48,10 +49,14 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", default=list(TYPES))
     parser.add_argument("--tokens", type=int, default=40_960, help="of each calibration")
     parser.add_argument("--measured", type=int, default=20_480, help="tokens of each text that is measured on")
+    parser.add_argument("--speed", action="store_true", help="instead, print how many tokens a second are written in how many sequences")
     asked = parser.parse_args()
     for name in asked.models:
         folder = asked.work.resolve() / name
         folder.mkdir(parents=True, exist_ok=True)
+        if asked.speed:
+            print(name, {count: f"{speed(prepared(folder, MODELS[name])[1], count):.0f} tokens/s" for count in (1, 4, 16, 32)})
+            continue
         show(name, compare(folder, MODELS[name], asked))
 
 
@@ -59,10 +64,11 @@ def compare(folder: Path, make: Callable[[Path], None], asked: argparse.Namespac
     """By text, mix and calibration the mean divergence of each window."""
     model, gguf = prepared(folder, make)
     written = own(folder, model, gguf, asked)
-    real = {part: halves(folder, asked.calibration, part) for part in ("learned", "held")}
+    counts = {False: round(1.02 * asked.tokens), True: asked.measured}  # a little more, since a tokenizer may find fewer in the text that it wrote
+    real = {held: excerpts(folder / f"real {held} {count}", asked.calibration, model, count, held=held) for held, count in counts.items()}
     calibrations: dict[str, dict[str, list[Path]]] = {
         OWN: {"chat": [written / "calibration.jsonl"], "plain": [written / "calibration.txt"]},
-        REAL: {"chat": [], "plain": real["learned"]},
+        REAL: {"chat": [], "plain": real[False]},
     }
     matrices = {source: matrix(folder, source, model, gguf, files, asked.tokens) for source, files in calibrations.items()}
     variants = {
@@ -73,7 +79,7 @@ def compare(folder: Path, make: Callable[[Path], None], asked: argparse.Namespac
     }
     measured: dict[str, dict[str, list[Path]]] = {
         "wikitext test": {"chat": [], "plain": [asked.wiki.resolve()]},
-        "real, held out": {"chat": [], "plain": real["held"]},
+        "real, held out": {"chat": [], "plain": real[True]},
         "own, other prompts": {"chat": [written / "evaluation.jsonl"], "plain": [written / "evaluation.txt"]},
     }
     found: dict[str, dict[str, dict[str, Doubles]]] = {}
@@ -109,16 +115,46 @@ def own(folder: Path, model: Path, gguf: Path, asked: argparse.Namespace) -> Pat
     return out
 
 
-def halves(folder: Path, source: Path, part: str) -> list[Path]:
-    """The first three quarters of each real file, `learned`, or the rest, `held`."""
-    out = folder / part
-    out.mkdir(exist_ok=True)
-    for path in sorted(source.iterdir()):
-        whole = path.read_text(encoding="utf-8", errors="replace")
-        border = whole.find("\n", int(LEARNED * len(whole)))
-        border = int(LEARNED * len(whole)) if border < 0 else border + 1
-        (out / path.name).write_text(whole[:border] if part == "learned" else whole[border:], encoding="utf-8")
-    return sorted(out.iterdir())
+def speed(gguf: Path, sequences: int) -> float:
+    """Tokens a second that are written in so many sequences, prompts included in the time."""
+
+    class Timed:
+        """As many short texts as there are sequences, twice."""
+
+        def __init__(self, prompt: list[int]) -> None:
+            self.waiting, self.count = [parallel.Job(prompt=prompt, most=64, seed=seed) for seed in range(2 * sequences)], 0
+
+        def following(self) -> parallel.Job | None:
+            return self.waiting.pop() if self.waiting else None
+
+        def done(self, job: parallel.Job, written: parallel.Written) -> None: ...
+
+        def drawn(self, tokens: int) -> None:
+            self.count += tokens
+
+        def spoiled(self, tokens: Sequence[int]) -> bool:
+            return False
+
+    with parallel.open_writer(gguf, sequences=sequences, length=256, threads=THREADS) as model:
+        work = Timed(model.tokenize("Once upon a time", add_special=True))
+        started = time.perf_counter()
+        parallel.write(model, work, sampling=speaker.USUAL, stop=())
+        return work.count / (time.perf_counter() - started)
+
+
+def excerpts(out: Path, source: Path, model: Path, tokens: int, *, held: bool) -> list[Path]:
+    """So many tokens of the real files, the same share of each: of its first three quarters, or of the rest, `held`."""
+    if not (out / "complete").exists():
+        out.mkdir(exist_ok=True)
+        tokenizer, paths = hf.load_tokenizer(model), sorted(source.iterdir())
+        whole = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in paths}
+        parts = {name: text[int(LEARNED * len(text)) :] if held else text[: int(LEARNED * len(text))] for name, text in whole.items()}
+        ids = {name: hf.encode(tokenizer, text, add_special=False, parse_special=False) for name, text in parts.items()}
+        share = tokens / sum(map(len, ids.values()))
+        for name, found in ids.items():
+            (out / name).write_text(str(tokenizer.decode(found[: round(share * len(found))])), encoding="utf-8")
+        (out / "complete").touch()
+    return sorted(path for path in out.iterdir() if path.name != "complete")
 
 
 def matrix(folder: Path, source: str, model: Path, gguf: Path, files: Mapping[str, list[Path]], tokens: int) -> Path:
