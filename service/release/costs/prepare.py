@@ -19,7 +19,8 @@ WORDS = 5e-7  # seconds for a byte of text that is split into words and looked u
 RENDERED = 1.5e-4  # seconds of a conversation in the template
 TURNS = 6  # renderings of a conversation of which every answer is found
 ENCODED = 6e-7  # seconds for a byte in transformers' tokenizer
-SAID = 0.75  # of the tokens of generated text are answers
+FEW = 2.0  # times as long as many tokens take so few at a time
+BYTES_PER_THREAD = 10**9  # of weights, see `engines.parallel`
 DRAWN = 3e-9  # seconds for a token's probability when one is drawn
 FINITE = 3e-9  # seconds for a value that is looked at once
 
@@ -123,12 +124,12 @@ def templates(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def generated(prospect: Prospect, speed: Speed) -> Needs:
-    """Let the model write, in many sequences at a time; what is not answers are prompts, which go in at once."""
+    """Let the model write, in many sequences at a time; prompts, which go in at once, are about as many tokens as answers that are dropped."""
     at, recipe = engines(prospect, speed), prospect.recipe
     wanted = recipe.calibration.generated + recipe.evaluation.divergence.generated
-    drawn = SAID * wanted
-    seconds = at.torch + at.vocabulary + at.decode(drawn, drawn, batch=SEQUENCES, bits=8.0 * SIXTEEN) + DRAWN * drawn * at.model.vocabulary
-    seconds += at.decode(wanted - drawn, 0, batch=512, bits=8.0 * SIXTEEN)
+    threads = min(speed.threads, 1 + at.model.weights // BYTES_PER_THREAD)
+    seconds = at.torch + at.vocabulary + FEW * at.decode(wanted, wanted, batch=SEQUENCES, bits=8.0 * SIXTEEN, threads=threads)
+    seconds += DRAWN * wanted * at.model.vocabulary
     held = TORCH_MEMORY + at.opened(at.model.weights, context=SEQUENCES * LENGTH, batch=512)
     return Needs(seconds=seconds, memory=held, disk=5 * wanted)
 
