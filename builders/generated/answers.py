@@ -10,7 +10,7 @@ from typing import Any
 from config.errors import MeasurementError
 from engines.repetition import repetitions
 
-# Sound models are far from these: tests/builders/generated/test_answers.py has their figures. Little variety is no fault: the bundled model knows few sentences.
+# Sound models are far from these: tests/builders/generated/test_answers.py has their figures. Little variety is no fault: the bundled one knows few sentences.
 DROPPED = 0.7  # of the answers, at most: a model of 135M parameters that knows English only runs in circles in a third of them
 SAME = 0.25  # of the answers are one and the same, at most
 ENTROPY = 3.0  # bits of the distribution of tokens, at least
