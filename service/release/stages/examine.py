@@ -29,7 +29,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     """Every stage of this part, those that are measured on the release with the names of their measurements."""
     yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream, checks=(terms.CHECK,))
     yield Stage(name="snapshot", phase=Phase.EXAMINE, does="download it", work=_snapshot, also=("upstream",), unit="bytes", cost=costs.snapshot)
-    yield from (replace(stage, gated=bool(stage.measures)) for stage in (*_model(recipe), *_original(recipe), *_conversion(recipe)))
+    yield from (replace(stage, gated=bool(stage.measures)) for stage in (*_model(recipe), *_original(recipe), *_conversion(recipe), *_own_text(recipe)))
 
 
 def _model(recipe: Recipe) -> Iterator[Stage]:
@@ -135,18 +135,6 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.templates,
         measures=("template.failures", "template.remarks", "tokenizer.mismatches"),
     )
-    if _written(recipe):
-        written = functions.generated(MODEL, GGUF, calibration=recipe.calibration.generated, evaluation=text.generated)
-        yield Stage(
-            name=functions.GENERATED,
-            phase=Phase.EXAMINE,
-            does="let the model write text to calibrate and measure on",
-            work=written,
-            after=("templates",),  # what is wrong with conversion or template is told there, and not by the text that comes of it
-            unit="tokens",
-            cost=costs.generated,
-            measures=("generated.failures", "generated.dropped"),
-        )
     yield Stage(
         name="imatrix check",
         phase=Phase.EXAMINE,
@@ -155,6 +143,22 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.imatrix_check,
         measures=("imatrix.failures",),
     )
+
+
+def _own_text(recipe: Recipe) -> Iterator[Stage]:
+    """What the model writes, where a recipe lets it."""
+    if _written(recipe):
+        tokens = {"calibration": recipe.calibration.generated, "evaluation": recipe.evaluation.divergence.generated}
+        yield Stage(
+            name=functions.GENERATED,
+            phase=Phase.EXAMINE,
+            does="let the model write text to calibrate and measure on",
+            work=functions.generated(MODEL, GGUF, **tokens),
+            after=("templates",),  # what is wrong with conversion or template is told there, and not by the text that comes of it
+            unit="tokens",
+            cost=costs.generated,
+            measures=("generated.failures", "generated.dropped"),
+        )
 
 
 def _written(recipe: Recipe) -> tuple[str, ...]:
