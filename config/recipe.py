@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from config.data import DataPath, Local, Locate, Reference, as_written, local_only
 from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
@@ -16,19 +17,9 @@ from config.strict import Strict
 from config.words import Kind, Variant
 
 RECIPES = Path(__file__).parent / "recipes"
+ASKED = ("mmlu", "flips", "efficiency")  # first words of the measurements that rest on answers to questions
 GENERATED = 60_000  # tokens of text that `generated: true` asks for
 GROWING = {"flips", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p"}  # with the number of questions, so that no bound on them holds for samples of any size
-
-
-def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder", Path.cwd())
-    resolved: Path = (folder / path.expanduser()).resolve()
-    if (info.context or {}).get("data", True) and not resolved.exists():
-        raise ValueError(f"{resolved} does not exist; the recipe names it, so put the data there or change the path")
-    return resolved
-
-
-DataPath = Annotated[Path, AfterValidator(_beside_recipe)]
 
 
 class Dynamic(Budget):
@@ -259,7 +250,8 @@ class Evaluation(Strict):
     divergence: EvaluationText
     context: int = Field(default=512, ge=32)
     """Window length in tokens; as in llama-perplexity, the second half of each window is scored, and of `chat` only the assistant's answers."""
-    mmlu: Mmlu
+    mmlu: Mmlu | None = None
+    """Questions; without them there are no `mmlu.*`, `flips` and `efficiency`, and nothing else is missing."""
     generation: Generation
 
 
@@ -336,17 +328,27 @@ class Recipe(Strict):
         for gate in self.gates:
             if gate.relative_to not in {None, "published", "stock", *tags}:
                 raise ValueError(f"gate {gate.name} is relative to {gate.relative_to}, which is neither `published` nor `stock` nor a variant of this recipe")
-            if gate.measure in GROWING and self.evaluation.mmlu.most != self.evaluation.mmlu.questions_per_subject:
-                raise ValueError(
-                    f"gate {gate.name} is on {gate.measure}, which depends on how many questions are asked, and these may be extended: use flips.share or "
-                    "mmlu.difference, or set `most_questions_per_subject` to `questions_per_subject`"
-                )
+            self._measured(gate)
             if foreign := sorted(set(gate.kinds) - {*Kind, *self.variants.others}):
                 known = ", ".join([*Kind, *self.variants.others])
                 raise ValueError(f"gate {gate.name} is for variants of the kinds {', '.join(foreign)}, which do not exist; there are {known}")
             if unknown := sorted(set(gate.tags) - tags):
                 raise ValueError(f"gate {gate.name} names variants that this recipe does not build: {', '.join(unknown)}")
         return self
+
+    def _measured(self, gate: Gate) -> None:
+        """Refuse a gate on what the sections of this recipe do not measure."""
+        asked = self.evaluation.mmlu
+        if gate.measure.partition(".")[0] in ASKED:
+            if asked is None:
+                raise ValueError(
+                    f"gate {gate.name} is on {gate.measure}, and the recipe asks no questions: name some under `evaluation.mmlu`, or leave out the gate"
+                )
+            if gate.measure in GROWING and asked.most != asked.questions_per_subject:
+                raise ValueError(
+                    f"gate {gate.name} is on {gate.measure}, which depends on how many questions are asked, and these may be extended: use flips.share or "
+                    "mmlu.difference, or set `most_questions_per_subject` to `questions_per_subject`"
+                )
 
     def digest(self) -> str:
         """sha256 over everything the recipe says; data files count by their content, so that it is the same on every machine."""
@@ -370,10 +372,25 @@ def recipe_path(name_or_path: str) -> Path:
     return path if path.suffix in {".yaml", ".yml"} else RECIPES / f"{name_or_path}.yaml"
 
 
-def load_recipe(name_or_path: str, *, data: bool = True) -> Recipe:
-    """The recipe of that name in `config/recipes/`, or at that path; `data` says whether what it names must be there. Raises ConfigurationError."""
+def load_recipe(name_or_path: str, *, data: bool = True, locate: Locate = local_only) -> Recipe:
+    """The recipe of that name in `config/recipes/`, or at that path. Raises ConfigurationError.
+
+    `data` says whether the operator's files that it names must be there, `locate` where its data lie in the form that stages read: nothing is fetched here.
+    """
     path = recipe_path(name_or_path)
     if Path(name_or_path).suffix not in {".yaml", ".yml"} and not path.exists():
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))) or "none"
         raise ConfigurationError(f"There is no recipe named {name_or_path!r}. Known names: {known}; or give the path of a .yaml file.")
-    return load_model(path, Recipe, data=data)
+    return load_model(path, Recipe, data=data, locate=locate)
+
+
+def named_data(name_or_path: str) -> tuple[Reference | Local, ...]:
+    """All data that a recipe names, each once, in its order; whether they are there is not asked. Raises ConfigurationError."""
+    found: dict[Reference | Local, None] = {}
+
+    def note(data: Reference | Local) -> Path:
+        found[data] = None
+        return as_written(data)
+
+    load_recipe(name_or_path, data=False, locate=note)
+    return tuple(found)
