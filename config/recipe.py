@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from config.data import DataPath, Local, Locate, Reference, as_written, local_only
+from config.defaults import default
 from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
@@ -247,12 +248,12 @@ class Generation(Strict):
 class Evaluation(Strict):
     """What every variant is measured on."""
 
-    divergence: EvaluationText
+    divergence: EvaluationText = Field(default_factory=lambda: EvaluationText.model_validate(default("evaluation", "divergence")))
     context: int = Field(default=512, ge=32)
     """Window length in tokens; as in llama-perplexity, the second half of each window is scored, and of `chat` only the assistant's answers."""
     mmlu: Mmlu | None = None
     """Questions; without them there are no `mmlu.*`, `flips` and `efficiency`, and nothing else is missing."""
-    generation: Generation
+    generation: Generation = Field(default_factory=lambda: Generation.model_validate(default("evaluation", "generation")))
 
 
 class Gate(Strict):
@@ -301,16 +302,31 @@ class Gate(Strict):
         return (not self.kinds or variant.kind in self.kinds) and (not self.tags or variant.tag in self.tags)
 
 
+def _default_gates(given: dict[str, Any]) -> tuple[Gate, ...]:
+    """The usual gates on what a recipe with these sections measures, for the variants that it builds."""
+    variants: tuple[Variant, ...] = given["variants"].listed()
+    measured = {"generated": given["calibration"].generated or given["evaluation"].divergence.generated}
+    measured |= dict.fromkeys(ASKED, given["evaluation"].mmlu is not None)
+    gates = (Gate.model_validate(gate) for gate in default("gates"))
+    return tuple(
+        gate
+        for gate in gates
+        if measured.get(gate.measure.partition(".")[0], True)
+        and {*gate.tags} <= {variant.tag for variant in variants}
+        and any(gate.applies_to(variant) for variant in variants)
+    )
+
+
 class Recipe(Strict):
-    """What to build from a release, how to measure it, which gates it must pass."""
+    """What to build from a release, how to measure it, which gates it must pass. What it leaves out is as in `config/defaults.yaml`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    variants: Variants
+    variants: Variants = Field(default_factory=lambda: Variants.model_validate(default("variants")))
     fixes: bool = True
     """Apply the fix rules. Removing code from configs is not a fix and always happens."""
-    calibration: Text
-    evaluation: Evaluation
-    gates: tuple[Gate, ...] = Field(min_length=1)
+    calibration: Text = Field(default_factory=lambda: Text.model_validate(default("calibration")))
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    gates: tuple[Gate, ...] = Field(default_factory=_default_gates, min_length=1)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
