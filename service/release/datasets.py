@@ -89,10 +89,12 @@ def find(settings: Settings, reference: Reference) -> Kept | None:
 
 
 def fetch(settings: Settings, api: HfApi, reference: Reference, listener: Listener = lambda event: None) -> Kept:
-    """Ask the Hub what a reference is now, and fetch it unless that is kept, which `listener` is told.
+    """Ask the Hub what a branch or tag is now, and fetch what a reference names unless that is kept, which `listener` is told.
 
     Raises UpstreamError, HubError, and ConfigurationError when what was fetched cannot be read.
     """
+    if _is_commit(reference.revision) and (there := find(settings, reference)) is not None:
+        return there
     with _told(f"fetch {reference}", listener):
         dataset = datasets.resolve(api, reference)
         kept = _read(_folder(settings, reference, dataset.commit)) or _fetched(settings, api, reference, dataset)
@@ -181,7 +183,8 @@ def _read(folder: Path) -> Kept | None:
     try:
         found: Mapping[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         files = tuple(DataFile(**file) for file in found["files"])
-        if any((folder / "files" / file.path).stat().st_size != file.bytes for file in files) or (folder / found["located"]).stat().st_size < 1:
+        damaged = any((folder / "files" / file.path).stat().st_size != file.bytes for file in files)
+        if damaged or not (folder / found["located"]).exists():
             return None
         whole = {name: found[name] for name in ("repo", "commit", "path")}
         return Kept(**whole, license=tuple(found["license"]), files=files, located=folder / found["located"])

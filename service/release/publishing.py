@@ -12,8 +12,7 @@ from publishers.hub import PublishFile
 from service.release import functions
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
-from service.release.products import JUDGED, Built, Judged, from_stage, weights
-from service.release.stages.data import DATA
+from service.release.products import DATA, JUDGED, Built, Judged, from_stage, weights
 from service.release.stages.examine import patches
 from service.release.tools import tools
 from service.release.work import Work

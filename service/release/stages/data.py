@@ -7,9 +7,8 @@ from config.recipe import Recipe
 from service.execution.kept import Output
 from service.release import datasets
 from service.release.graph import Phase, Stage
+from service.release.products import DATA
 from service.release.work import Work
-
-DATA = "data"
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:

@@ -9,9 +9,8 @@ from service.release import costs, functions
 from service.release.checks import publishing
 from service.release.graph import Phase, Stage
 from service.release.measuring.divergence import WINDOWS
-from service.release.products import JUDGED
+from service.release.products import DATA, JUDGED
 from service.release.publishing import publish
-from service.release.stages.data import DATA
 from service.runs.report import STAGE as REPORT
 
 
