@@ -23,15 +23,18 @@ LOOKED_AT = 1000  # rows that tell whether a text is published line by line
 
 
 def fitting(file: Path, form: Form) -> bool:
-    """Whether stages read the file as it is. Raises ConfigurationError when it cannot be read."""
+    """Whether the file is in the form that stages read; what is wrong with one that is, is told where all data are looked at."""
     if form == "questions" or file.is_dir():
         return True
     if file.suffix == ".parquet":
         return False
     if form == "plain" or file.suffix != ".jsonl":
         return True
-    first = next(_objects(file), None)
-    return first is None or not (isinstance(first, dict) and CONVERSATIONS[0] not in first and CONVERSATIONS[1] in first)
+    try:
+        first = next(_objects(file), None)
+    except ConfigurationError:
+        return True
+    return not (isinstance(first, dict) and CONVERSATIONS[0] not in first and CONVERSATIONS[1] in first)
 
 
 def convert(file: Path, form: Form, out: Path) -> Path:

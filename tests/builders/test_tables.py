@@ -101,8 +101,9 @@ def test_broken_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"row 1: no list of messages"):
         convert(tmp_path / "b.jsonl", "chat", tmp_path)
     (tmp_path / "c.jsonl").write_bytes(b"\xff\n")
+    assert fitting(tmp_path / "c.jsonl", "chat"), "the check of a recipe's data tells it with all else that is wrong"
     with pytest.raises(ConfigurationError, match=r"c\.jsonl cannot be read"):
-        fitting(tmp_path / "c.jsonl", "chat")
+        convert(tmp_path / "c.jsonl", "chat", tmp_path)
     with pytest.raises(ConfigurationError, match="holds no rows"):
         convert(table(tmp_path, text=pa.array([], pa.string())), "plain", tmp_path)
 
