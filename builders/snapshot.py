@@ -4,27 +4,18 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from httpx2 import HTTPError
 from huggingface_hub import HfApi
-from huggingface_hub.errors import (
-    DisabledRepoError,
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    SafetensorsParsingError,
-)
+from huggingface_hub.errors import SafetensorsParsingError
 from huggingface_hub.hf_api import RepoFile
 
+from builders.asking import bar as _bar
+from builders.asking import in_words as _in_words
+from builders.asking import misnamed as _misnamed
 from builders.names import CONFIGURATION, INDEX, SINGLE, check_names, is_legal, shards
 from builders.weights import read_header, unsafe
 from config.digests import file_sha256
@@ -138,33 +129,6 @@ def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:
     return {"files": files, "total": total}
 
 
-def _bar(tally: Tally) -> type[Any]:
-    """A class that the client takes for its progress bar's: LFS and Xet tell an object of it what arrives, whether bars are shown or not."""
-
-    class Bar:
-        def __init__(self, *, initial: int = 0, **_: object) -> None:
-            tally.add(initial)
-
-        def update(self, count: int) -> None:
-            tally.add(count)
-
-        def update_transfer(self, count: int) -> None:  # Xet tells it what comes over the network by this, and by `update` what is written
-            pass
-
-        def set_postfix_str(self, *_: object, **__: object) -> None:
-            pass
-
-        set_transfer_postfix_str = set_postfix_str
-
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    return Bar
-
-
 def _wanted(api: HfApi, release: Release) -> dict[str, RepoFile]:
     """The files to download, by path, after every name of the repo was checked."""
     with _in_words(api, release.repo, release.sha):
@@ -212,58 +176,6 @@ def _verified(path: Path, listed: RepoFile) -> dict[str, Any]:
     if listed.lfs is not None and digest != listed.lfs.sha256:
         raise HubError(f"{path.name} arrived with sha256 {digest} and the Hub lists {listed.lfs.sha256}. Run again; if it happens again, do not use this repo.")
     return {"path": path.name, "bytes": size, "sha256": digest}
-
-
-@contextmanager
-def _in_words(api: HfApi, repo: str, revision: str, path: str | None = None) -> Iterator[None]:
-    """Turn what the client raises into UpstreamError (the repo is at fault) or HubError (the Hub, the network or the token is)."""
-    where = f"{repo} on {api.endpoint}"
-    try:
-        yield
-    except GatedRepoError as error:
-        raise UpstreamError(f"{where} is gated. Open its page, accept its terms, and give a token of that account (SLUICE_HUB_TOKEN).") from error
-    except RepositoryNotFoundError as error:
-        raise UpstreamError(
-            f"{where} does not exist, or is private and the token may not see it. Check the name; "
-            "for a private repo give a token that can read it (SLUICE_HUB_TOKEN)."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UpstreamError(f"{where} has no revision {revision!r}. Name a branch, a tag or a commit that is listed on its page.") from error
-    except DisabledRepoError as error:
-        raise UpstreamError(f"{where} was disabled by the Hub and cannot be read. Choose another repo.") from error
-    except HFValidationError as error:
-        raise _misnamed(repo) from error
-    except LocalEntryNotFoundError as error:
-        raise HubError(f"{path or repo} could not be fetched from {api.endpoint}: {_reason(error)}. Check the connection and run again.") from error
-    except EntryNotFoundError as error:
-        raise UpstreamError(f"{where} no longer holds {path} at {revision}. Run again; its history may have been rewritten.") from error
-    except HfHubHTTPError as error:
-        raise _refused(error, api) from error
-    except (HTTPError, ConnectionError, TimeoutError) as error:
-        raise HubError(f"{api.endpoint} cannot be reached: {_reason(error)}. Check the address and the network, and run again when the Hub is up.") from error
-    except OSError as error:
-        raise HubError(f"{path or repo} could not be fetched from {api.endpoint}: {_reason(error)}. Check disk and network, and run again.") from error
-
-
-def _misnamed(repo: str) -> UpstreamError:
-    return UpstreamError(f"{repo!r} is not the name of a repo. Give it as owner/name, not as a URL or a path.")
-
-
-def _refused(error: HfHubHTTPError, api: HfApi) -> HubError:
-    status = error.response.status_code
-    request = f" (request {error.request_id})" if error.request_id else ""
-    if status in {401, 403}:
-        return HubError(
-            f"{api.endpoint} does not accept the token{request}: status {status}. Make a new one on the Hub's settings page and set SLUICE_HUB_TOKEN."
-        )
-    return HubError(f"{api.endpoint} answered with status {status}{request}: {error.server_message or 'no reason given'}. Run again later.")
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause's first line: the client wraps connection errors in general advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _text(value: object) -> str | None:

@@ -39,4 +39,6 @@ def load_model(path: Path, model: type[Model], **context: Any) -> Model:
 
 def explain(error: ValidationError) -> str:
     """Each validation error as `field: what is wrong`, joined by semicolons; never the offending value of a secret."""
-    return "; ".join(f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors(include_url=False, include_input=False))
+    items = error.errors(include_url=False, include_input=False)
+    told = [item for item in items if item["type"] != "default_factory_not_called"]  # a default that another field, which is wrong, decides
+    return "; ".join(f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in told)

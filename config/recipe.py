@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from config.data import DataPath, Local, Locate, Reference, as_written, local_only
+from config.defaults import default
 from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
@@ -16,19 +18,9 @@ from config.strict import Strict
 from config.words import Kind, Variant
 
 RECIPES = Path(__file__).parent / "recipes"
+ASKED = ("mmlu", "flips", "efficiency")  # first words of the measurements that rest on answers to questions
 GENERATED = 60_000  # tokens of text that `generated: true` asks for
 GROWING = {"flips", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p"}  # with the number of questions, so that no bound on them holds for samples of any size
-
-
-def _beside_recipe(path: Path, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder", Path.cwd())
-    resolved: Path = (folder / path.expanduser()).resolve()
-    if (info.context or {}).get("data", True) and not resolved.exists():
-        raise ValueError(f"{resolved} does not exist; the recipe names it, so put the data there or change the path")
-    return resolved
-
-
-DataPath = Annotated[Path, AfterValidator(_beside_recipe)]
 
 
 class Dynamic(Budget):
@@ -256,11 +248,12 @@ class Generation(Strict):
 class Evaluation(Strict):
     """What every variant is measured on."""
 
-    divergence: EvaluationText
+    divergence: EvaluationText = Field(default_factory=lambda: EvaluationText.model_validate(default("evaluation", "divergence")))
     context: int = Field(default=512, ge=32)
     """Window length in tokens; as in llama-perplexity, the second half of each window is scored, and of `chat` only the assistant's answers."""
-    mmlu: Mmlu
-    generation: Generation
+    mmlu: Mmlu | None = None
+    """Questions; without them there are no `mmlu.*`, `flips` and `efficiency`, and nothing else is missing."""
+    generation: Generation = Field(default_factory=lambda: Generation.model_validate(default("evaluation", "generation")))
 
 
 class Gate(Strict):
@@ -309,16 +302,31 @@ class Gate(Strict):
         return (not self.kinds or variant.kind in self.kinds) and (not self.tags or variant.tag in self.tags)
 
 
+def _default_gates(given: dict[str, Any]) -> tuple[Gate, ...]:
+    """The usual gates on what a recipe with these sections measures, for the variants that it builds."""
+    variants: tuple[Variant, ...] = given["variants"].listed()
+    measured = {"generated": given["calibration"].generated or given["evaluation"].divergence.generated}
+    measured |= dict.fromkeys(ASKED, given["evaluation"].mmlu is not None)
+    gates = (Gate.model_validate(gate) for gate in default("gates"))
+    return tuple(
+        gate
+        for gate in gates
+        if measured.get(gate.measure.partition(".")[0], True)
+        and {*gate.tags} <= {variant.tag for variant in variants}
+        and any(gate.applies_to(variant) for variant in variants)
+    )
+
+
 class Recipe(Strict):
-    """What to build from a release, how to measure it, which gates it must pass."""
+    """What to build from a release, how to measure it, which gates it must pass. What it leaves out is as in `config/defaults.yaml`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    variants: Variants
+    variants: Variants = Field(default_factory=lambda: Variants.model_validate(default("variants")))
     fixes: bool = True
     """Apply the fix rules. Removing code from configs is not a fix and always happens."""
-    calibration: Text
-    evaluation: Evaluation
-    gates: tuple[Gate, ...] = Field(min_length=1)
+    calibration: Text = Field(default_factory=lambda: Text.model_validate(default("calibration")))
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    gates: tuple[Gate, ...] = Field(default_factory=_default_gates, min_length=1)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -336,17 +344,27 @@ class Recipe(Strict):
         for gate in self.gates:
             if gate.relative_to not in {None, "published", "stock", *tags}:
                 raise ValueError(f"gate {gate.name} is relative to {gate.relative_to}, which is neither `published` nor `stock` nor a variant of this recipe")
-            if gate.measure in GROWING and self.evaluation.mmlu.most != self.evaluation.mmlu.questions_per_subject:
-                raise ValueError(
-                    f"gate {gate.name} is on {gate.measure}, which depends on how many questions are asked, and these may be extended: use flips.share or "
-                    "mmlu.difference, or set `most_questions_per_subject` to `questions_per_subject`"
-                )
+            self._measured(gate)
             if foreign := sorted(set(gate.kinds) - {*Kind, *self.variants.others}):
                 known = ", ".join([*Kind, *self.variants.others])
                 raise ValueError(f"gate {gate.name} is for variants of the kinds {', '.join(foreign)}, which do not exist; there are {known}")
             if unknown := sorted(set(gate.tags) - tags):
                 raise ValueError(f"gate {gate.name} names variants that this recipe does not build: {', '.join(unknown)}")
         return self
+
+    def _measured(self, gate: Gate) -> None:
+        """Refuse a gate on what the sections of this recipe do not measure."""
+        asked = self.evaluation.mmlu
+        if gate.measure.partition(".")[0] in ASKED:
+            if asked is None:
+                raise ValueError(
+                    f"gate {gate.name} is on {gate.measure}, and the recipe asks no questions: name some under `evaluation.mmlu`, or leave out the gate"
+                )
+            if gate.measure in GROWING and asked.most != asked.questions_per_subject:
+                raise ValueError(
+                    f"gate {gate.name} is on {gate.measure}, which depends on how many questions are asked, and these may be extended: use flips.share or "
+                    "mmlu.difference, or set `most_questions_per_subject` to `questions_per_subject`"
+                )
 
     def digest(self) -> str:
         """sha256 over everything the recipe says; data files count by their content, so that it is the same on every machine."""
@@ -370,10 +388,25 @@ def recipe_path(name_or_path: str) -> Path:
     return path if path.suffix in {".yaml", ".yml"} else RECIPES / f"{name_or_path}.yaml"
 
 
-def load_recipe(name_or_path: str, *, data: bool = True) -> Recipe:
-    """The recipe of that name in `config/recipes/`, or at that path; `data` says whether what it names must be there. Raises ConfigurationError."""
+def load_recipe(name_or_path: str, *, data: bool = True, locate: Locate = local_only) -> Recipe:
+    """The recipe of that name in `config/recipes/`, or at that path. Raises ConfigurationError.
+
+    `data` says whether the operator's files that it names must be there, `locate` where its data lie in the form that stages read: nothing is fetched here.
+    """
     path = recipe_path(name_or_path)
     if Path(name_or_path).suffix not in {".yaml", ".yml"} and not path.exists():
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))) or "none"
         raise ConfigurationError(f"There is no recipe named {name_or_path!r}. Known names: {known}; or give the path of a .yaml file.")
-    return load_model(path, Recipe, data=data)
+    return load_model(path, Recipe, data=data, locate=locate)
+
+
+def named_data(name_or_path: str) -> tuple[Reference | Local, ...]:
+    """All data that a recipe names, each once, in its order; whether they are there is not asked. Raises ConfigurationError."""
+    found: dict[Reference | Local, None] = {}
+
+    def note(data: Reference | Local) -> Path:
+        found[data] = None
+        return as_written(data)
+
+    load_recipe(name_or_path, data=False, locate=note)
+    return tuple(found)

@@ -101,6 +101,17 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """What was used of a data set on the Hub. The names of the licences are its owner's words."""
+
+    use: str  # "calibration.chat", "evaluation.plain", "evaluation.mmlu", …
+    repo: str
+    commit: str
+    path: str
+    license: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """What was measured on."""
 
@@ -108,7 +119,7 @@ class Method:
     tokens: int  # scored for divergence, of each variant at least
     windows: int
     context: int  # tokens of a window
-    questions: int  # of the multiple-choice test, of each variant at least
+    questions: int  # of the multiple-choice test, of each variant at least; none where nothing was asked
     shots: int
     prompts: int  # greedy answers that had to stop by themselves
     calibration: tuple[str, ...] = ()  # names of the calibration texts of the imatrix
@@ -116,6 +127,7 @@ class Method:
     form: str = "hendrycks"  # of the prompts, as the recipe names it
     most_tokens: int = 0  # of the variants whose gates the first sample left undecided
     most_questions: int = 0
+    data: tuple[DataSet, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

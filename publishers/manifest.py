@@ -5,6 +5,7 @@ It covers every file of the publication except itself. It carries no time and no
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -88,6 +89,20 @@ class PatchEntry(Part):
     after: Any
 
 
+class DataEntry(Part):
+    """A text, or the questions, that variants were calibrated or measured on."""
+
+    use: str
+    name: str
+    sha256: Sha256
+    """Of the file that was read; of a folder of its files' names and digests."""
+    repo: str | None = None
+    """Of a data set on the Hub."""
+    commit: CommitSha | None = None
+    path: str | None = None
+    license: tuple[str, ...] = ()
+
+
 class Manifest(Part):
     """Everything a repo's content can be traced by."""
 
@@ -98,6 +113,7 @@ class Manifest(Part):
     patches: tuple[PatchEntry, ...]
     variants: tuple[VariantEntry, ...]
     files: dict[str, FileEntry]
+    data: tuple[DataEntry, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -125,6 +141,7 @@ def build(
     patches: tuple[Patch, ...],
     variants: tuple[VariantEntry, ...],
     files: dict[str, FileEntry],
+    data: tuple[DataEntry, ...] = (),
 ) -> Manifest:
     """The manifest of a publication, from the records the other rooms hand over."""
     return Manifest(
@@ -134,7 +151,13 @@ def build(
         patches=tuple(PatchEntry(**vars(patch)) for patch in patches),
         variants=variants,
         files=files,
+        data=data,
     )
+
+
+def data_entry(source: Mapping[str, Any]) -> DataEntry:
+    """What a run recorded of a text or of its questions."""
+    return DataEntry.model_validate({name: source[name] for name in DataEntry.model_fields if name in source})
 
 
 def variant_entry(verdict: Verdict, measurements: dict[str, Measurement], *, files: dict[str, FileEntry], waivers: tuple[Waiver, ...] = ()) -> VariantEntry:

@@ -57,6 +57,17 @@ class ReportedVariant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataUsed:
+    """A text, or the questions, that variants were calibrated or measured on."""
+
+    use: str  # "calibration.chat", "evaluation.plain", "evaluation.mmlu", …
+    name: str
+    sha256: str
+    commit: str | None = None  # of a data set on the Hub
+    license: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that a report says. It carries no time, host or run number, so that equal findings give equal bytes."""
 
@@ -66,6 +77,7 @@ class Report:
     tools: dict[str, str]  # name -> version
     patches: tuple[Patch, ...]
     variants: tuple[ReportedVariant, ...]
+    data: tuple[DataUsed, ...] = ()  # the texts and questions that were read
     way: str = ""  # the stages of the recipe, as an SVG of ours
     missing: str | None = None  # why no variant was built and there is nothing to plot
 

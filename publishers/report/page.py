@@ -48,6 +48,7 @@ def render(report: Report) -> str:
     context = {
         "report": report,
         "quantiles": QUANTILES,
+        "asked": any("mmlu.accuracy" in item.measured for item in variants),
         "counts": _counts(variants),
         "waivers": _waivers(variants),
         "plans": [_plan(item) for item in variants if item.planned],

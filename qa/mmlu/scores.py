@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from config.errors import MeasurementError
+from config.recipe import ASKED
 from config.words import Measurement
 from qa.mmlu.asking import Answer
 
-NAMES = ("mmlu", "flips", "efficiency")  # first words of the measurements that rest on the answers
+NAMES = ASKED  # first words of the measurements that rest on the answers
 GUESSING = 25.0  # points that guessing earns on four choices
 
 

@@ -49,6 +49,7 @@ COMMANDS = {
         "Report versions, tools, disk, memory, GPU and Hub login. Exit code 1 when something that Sluice needs is missing.",
     ),
     "measure": ("service.cli.measure:app", "Measure models of your own: nothing is built, kept or published."),
+    "data": ("service.cli.data:app", "The texts and questions that a recipe names: what they are, and fetching those that are on the Hub."),
     "hub": ("service.cli.hub:app", "The embedded Hub: a model hub on a folder of this machine that the stock Hugging Face client can use."),
     "token": ("service.cli.tokens:app", "Bearer tokens of the API. There are none until you create one, and the API answers nobody without."),
 }

@@ -14,11 +14,12 @@ from rich.table import Table
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import PROFILES, Budget, Profile
-from config.recipe import GENERATED, Text, load_recipe
+from config.recipe import GENERATED, Text
 from service.cli.context import Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
 
 if TYPE_CHECKING:
+    from config.settings import Settings
     from service.standalone import Wanted
 
 CONTEXT = 512  # tokens of a calibration window, as in a recipe that says nothing else
@@ -74,8 +75,8 @@ def plan(
     if curve is not None and (curve.suffix not in {".svg", ".png"} or not curve.parent.is_dir()):
         raise typer.BadParameter(f"--curve {curve}: name a .svg or .png file in a folder that exists")
     with explained():
-        wanted = _wanted(model, mix, rounding=False)
         settings = settings_of(context)
+        wanted = _wanted(settings, model, mix, rounding=False)
         with progress(terminal.progress, line_seconds=settings.progress_seconds) as listener:
             at = standalone.bench(settings, listener)
             ready = standalone.prepare(at, wanted)
@@ -108,8 +109,8 @@ def quantize(
     if out.suffix != ".gguf" or not out.parent.is_dir():
         raise typer.BadParameter(f"--out {out}: name a .gguf file in a folder that exists")
     with explained():
-        wanted = _wanted(model, mix, rounding=rounding)
         settings = settings_of(context)
+        wanted = _wanted(settings, model, mix, rounding=rounding)
         with progress(terminal.progress, line_seconds=settings.progress_seconds) as listener:
             at = standalone.bench(settings, listener)
             ready = standalone.prepare(at, wanted)
@@ -136,7 +137,9 @@ def _budget(mix: MixOptions) -> Budget:
         raise ConfigurationError(f"The size is not usable: {explain(error)}. Options: --like, --bytes, --bpw, --fit with --context.") from error
 
 
-def _wanted(model: str, mix: MixOptions, *, rounding: bool) -> "Wanted":
+def _wanted(settings: "Settings", model: str, mix: MixOptions, *, rounding: bool) -> "Wanted":
+    from service.hubclient import connect
+    from service.release import datasets
     from service.standalone import Wanted
 
     known: dict[str, Profile] = {name: name for name in PROFILES}
@@ -146,7 +149,7 @@ def _wanted(model: str, mix: MixOptions, *, rounding: bool) -> "Wanted":
     if (mix.text or mix.chat) and mix.recipe:
         raise ConfigurationError("Give text to calibrate on by --text FILE and --chat FILE.jsonl, or by --recipe NAME, not by both.")
     if mix.recipe is not None:
-        found = load_recipe(mix.recipe)
+        found = datasets.recipe_for(settings, mix.recipe, connect(settings))
         text, context = found.calibration, found.evaluation.context
     elif not mix.text and not mix.chat:
         text, context = Text(generated=GENERATED), CONTEXT

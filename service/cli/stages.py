@@ -19,6 +19,7 @@ def stages(
 
     --json also tells what each takes and comes after, what is measured there, and in which unit it reports.
     """
+    from config.data import as_written
     from config.recipe import load_recipe
     from service.release.drawing import draw
     from service.release.way import way
@@ -27,7 +28,7 @@ def stages(
     if svg is not None and (svg.suffix != ".svg" or not svg.parent.is_dir()):
         raise typer.BadParameter(f"--svg {svg}: name a .svg file in a folder that exists")
     with explained():
-        graph = way(load_recipe(recipe, data=False))
+        graph = way(load_recipe(recipe, data=False, locate=as_written))
         if svg is not None:
             try:
                 svg.write_text(draw(graph), encoding="utf-8")

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from builders import snapshot
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Release
 from qa.gates import condition
 from service.hubclient import connect
-from service.release import checks, prospect
+from service.release import checks, datasets, prospect
 from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
 from service.release.graph import Graph
@@ -70,7 +70,8 @@ class Plan:
 
 def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan:
     """Ask the Hub what the release holds, look for all that would refuse it, and say what it needs. Raises SluiceError as a run would."""
-    recipe, api, store = load_recipe(recipe_name), connect(settings), open_store(settings.database)
+    api, store = connect(settings), open_store(settings.database)
+    recipe = datasets.recipe_for(settings, recipe_name, api)
     upstream = snapshot.resolve(api, repo, revision)
     ahead, graph = prospect.foresee(store, settings, api, recipe, upstream), way(recipe)
     found = checks.problems(graph, ahead)

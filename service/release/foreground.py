@@ -7,6 +7,7 @@ from config.errors import SluiceError
 from config.settings import Settings
 from service.execution.workbench import Listener
 from service.hubclient import connect
+from service.release import datasets
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.lifecycle import execute
 from service.runs.summary import summary
@@ -21,7 +22,9 @@ def run(settings: Settings, repo: str, revision: str, recipe: str, listener: Lis
     """
     store = open_store(settings.database)
     wanted = ReleaseRequest(repo=repo, revision=revision, recipe=recipe, trigger="command")
-    record, _ = queue_release(store, settings, connect(settings), wanted, again=True)
+    api = connect(settings)
+    datasets.recipe_for(settings, recipe, api, listener)  # who watches is told of what has to be fetched
+    record, _ = queue_release(store, settings, api, wanted, again=True)
     worker = worker_name()
     leased = store.lease(worker, seconds=LEASE_SECONDS, run=record.id)
     if leased is None:

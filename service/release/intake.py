@@ -6,10 +6,9 @@ from huggingface_hub import HfApi
 
 from builders import snapshot
 from config.errors import SluiceError
-from config.recipe import load_recipe
 from config.settings import Settings
 from publishers.account import publishing_namespace
-from service.release import checks, prospect
+from service.release import checks, datasets, prospect
 from service.release.way import way
 from service.store import RunOrder, RunRecord, Store
 
@@ -32,7 +31,7 @@ def queue_release(
     A run that is new or failed before is queued only when every check of its stages finds nothing wrong. Raises UpstreamError when the release cannot be
     used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is wrong, PublishConflict when a target repo is somebody else's.
     """
-    recipe = load_recipe(wanted.recipe)
+    recipe = datasets.recipe_for(settings, wanted.recipe, api)
     upstream = snapshot.resolve(api, wanted.repo, wanted.revision)
 
     def refuse_wrong() -> None:

@@ -2,13 +2,16 @@
 
 import logging
 
+from huggingface_hub import HfApi
+
 from builders import snapshot
 from config.errors import ConfigurationError, SluiceError, UpstreamError, in_words
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
 from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Listener
 from service.hubclient import connect
+from service.release import datasets
 from service.release.checks.room import exceeded, room
 from service.release.executor import carry_out
 from service.release.job import Job
@@ -25,9 +28,10 @@ def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener
     """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked or failed. Raises what made it fail."""
     job = None
     try:
-        recipe = recipe_of(run)
+        api = connect(settings)
+        recipe = recipe_of(run, settings, api)
         job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener)
-        work = Work(job=job, api=connect(settings), graph=way(recipe))
+        work = Work(job=job, api=api, graph=way(recipe))
         _expect(work)
         state = carry_out(work)
     except Exception as error:
@@ -37,9 +41,9 @@ def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener
     store.finish(run.id, state=state, disk_high_water=job.disk_high_water, worker=run.worker)
 
 
-def recipe_of(run: RunRecord) -> Recipe:
+def recipe_of(run: RunRecord, settings: Settings, api: HfApi) -> Recipe:
     """The recipe that the run was queued with. Raises ConfigurationError when it, or its data, is another one by now."""
-    recipe = load_recipe(run.recipe)
+    recipe = datasets.recipe_for(settings, run.recipe, api)
     if recipe.digest() != run.recipe_digest:
         raise ConfigurationError(f"The recipe {run.recipe} or its data changed after run {run.id} was queued. Start a new run of {run.release.repo} with it.")
     return recipe

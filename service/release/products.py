@@ -96,6 +96,7 @@ class Built:
         return self.verdict.outcome is Outcome.PASSED
 
 
+DATA = "data"  # the stage that records which texts and questions are used
 JUDGED = "judge"  # the stage that does it
 
 

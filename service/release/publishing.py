@@ -1,18 +1,18 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from builders.snapshot import Upstream
 from config.prompt import Part
-from config.recipe import Text
 from publishers import card, hub, manifest, naming, ollama
 from publishers.hub import PublishFile
 from service.release import functions
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
-from service.release.products import JUDGED, Built, Judged, from_stage, weights
+from service.release.products import DATA, JUDGED, Built, Judged, from_stage, weights
 from service.release.stages.examine import patches
 from service.release.tools import tools
 from service.release.work import Work
@@ -110,6 +110,7 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
             for item in repo.passed
         ),
         files=inventory,
+        data=tuple(manifest.data_entry(item) for item in sources(work)),
     )
 
 
@@ -144,28 +145,40 @@ def describe(work: Work, repo: Repo) -> card.Card:
 
 def method(work: Work, repo: Repo) -> card.Method:
     """What the variants were calibrated and measured on."""
-    evaluation, calibration, imatrix = work.recipe.evaluation, work.recipe.calibration, repo.kind.form.imatrix
+    evaluation, used, imatrix = work.recipe.evaluation, sources(work), repo.kind.form.imatrix
+    calibrated = imatrix or any(item.mix for item in repo.variants)
     tokens, questions = (_observations(repo.variants, name) for name in ("kld.mean", "mmlu.accuracy"))
     return card.Method(
-        texts=_named(work, evaluation.divergence, "evaluation"),
+        texts=_named(work, evaluation.divergence.generated, "evaluation"),
         tokens=tokens[0],
         most_tokens=tokens[-1],
         windows=work.output(WINDOWS).result["looks"][0],
         context=evaluation.context,
         questions=questions[0],
         most_questions=questions[-1],
-        shots=evaluation.mmlu.shots,
-        form=evaluation.mmlu.form,
+        shots=evaluation.mmlu.shots if evaluation.mmlu is not None else 0,
+        form=evaluation.mmlu.form if evaluation.mmlu is not None else "",
         prompts=len(evaluation.generation.prompts),
-        calibration=_named(work, calibration, "calibration") if imatrix or any(item.mix for item in repo.variants) else (),
+        calibration=_named(work, work.recipe.calibration.generated, "calibration") if calibrated else (),
         calibration_tokens=_calibrated(work) if imatrix else 0,
+        data=tuple(
+            card.DataSet(**{name: item[name] for name in ("use", "repo", "commit", "path")}, license=tuple(item["license"]))
+            for item in used
+            if "repo" in item and (calibrated or not item["use"].startswith("calibration"))
+        ),
     )
 
 
-def _named(work: Work, text: Text, part: Part) -> tuple[str, ...]:
-    """The texts of a recipe by what a card calls them."""
-    files = tuple(path.name for path in (*text.chat, *text.plain))
-    if not text.generated:
+def sources(work: Work) -> Sequence[Mapping[str, Any]]:
+    """What the run's texts and questions are; see `builders.datasets.record`."""
+    found: Sequence[Mapping[str, Any]] = work.output(DATA).result["sources"]
+    return found
+
+
+def _named(work: Work, generated: int, part: Part) -> tuple[str, ...]:
+    """The texts of a part by what a card calls them."""
+    files = tuple(item["name"] for item in sources(work) if item["use"] in {f"{part}.chat", f"{part}.plain"})
+    if not generated:
         return files
     tokens: int = work.output(functions.GENERATED).result["parts"][part]["tokens"]
     return (*files, f"text that the model wrote itself, {tokens:,} tokens")

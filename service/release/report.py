@@ -1,20 +1,23 @@
 """The report of a run: collects what was found, has the page made by a stage of its own, and finds it again."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 from config.words import GateResult, Measurement, Verdict
-from publishers.report.figures import Position, Report, ReportedVariant
+from publishers.report.figures import DataUsed, Position, Report, ReportedVariant
 from service.execution.kept import Inputs, Output
 from service.release.drawing import draw
 from service.release.kinds import LLAMA_CPP, kind_of
-from service.release.products import JUDGED, Built, Judged, weights
+from service.release.products import DATA, JUDGED, Built, Judged, weights
 from service.release.tools import tools
 from service.release.work import Work
 from service.runs.report import STAGE
 from service.runs.summary import remarks
 from service.store import VariantRecord
+
+_USED = tuple(field.name for field in fields(DataUsed))
 
 
 def report(work: Work) -> Output:
@@ -41,9 +44,16 @@ def figures(work: Work, built: Sequence[Built]) -> Report:
         tools=tools(),
         patches=job.store.patches(job.run.id),
         variants=variants,
+        data=tuple(DataUsed(**{name: item[name] for name in _USED if name in item}) for item in _sources(work)),
         way=draw(work.graph),
         missing=None if built else _why_nothing(variants),
     )
+
+
+def _sources(work: Work) -> Sequence[Mapping[str, Any]]:
+    """What was recorded of texts and questions; nothing of a run that was ended before."""
+    recorded = work.maybe(DATA, Output)
+    return () if recorded is None else recorded.result["sources"]
 
 
 def _variant(record: VariantRecord, file: str | None, positions: Sequence[Position]) -> ReportedVariant:

@@ -218,3 +218,50 @@ def test_no_model_calibrates_itself_without_a_gate_on_what_it_wrote(tmp_path: Pa
 def test_a_negative_number_of_tokens_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="generated"):
         load_recipe(str(changed(tmp_path, calibration={"generated": -1})))
+
+
+def short(tmp_path: Path, **sections: object) -> Path:
+    path = tmp_path / "short.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", **sections}))
+    return path
+
+
+def test_a_recipe_may_be_as_short_as_its_name(tmp_path: Path) -> None:
+    found, default = load_recipe(str(short(tmp_path))), load_recipe("default")
+    assert found == default.model_copy(update={"name": "mine"})
+    assert found.calibration.generated
+    assert found.evaluation.divergence.generated
+    assert found.evaluation.mmlu is None
+    assert {"UD-Q4_K_XL", "Q4_K_M", "F16", "16bit", "bnb-4bit", "dynamic-bnb-4bit"} <= {variant.tag for variant in found.variants.listed()}
+
+
+def test_what_a_recipe_says_takes_the_place_of_a_default(tmp_path: Path) -> None:
+    found = load_recipe(str(short(tmp_path, variants={"gguf": ["Q4_K_M"]}, evaluation={"context": 256})))
+    assert [variant.tag for variant in found.variants.listed()] == ["16bit", "Q4_K_M"]
+    assert found.evaluation.context == 256
+    assert found.evaluation.generation == load_recipe("default").evaluation.generation
+    names = {gate.name for gate in found.gates}
+    assert {"divergence", "weights", "generated text"} <= names
+    assert not {"float16", "better than stock", "mmlu", "no regression mmlu"} & names
+
+
+def test_text_of_ones_own_is_the_only_text_and_needs_no_gate_on_the_models(tmp_path: Path) -> None:
+    text = {"plain": [str(DEMO.parent / "data" / "evaluation_questions.txt")]}
+    found = load_recipe(str(short(tmp_path, calibration=text, evaluation={"divergence": text})))
+    assert not found.calibration.generated
+    assert not found.evaluation.divergence.generated
+    assert "generated text" not in {gate.name for gate in found.gates}
+
+
+@pytest.mark.parametrize("measure", ["mmlu.accuracy", "mmlu.difference", "flips", "flips.share", "efficiency"])
+def test_a_gate_on_answers_where_nothing_is_asked_is_told_when_the_recipe_is_read(tmp_path: Path, measure: str) -> None:
+    gates = [{"name": "a", "measure": measure, "at_most": 1}]
+    evaluation = {name: value for name, value in EVALUATION.items() if name != "mmlu"}
+    with pytest.raises(ConfigurationError, match=rf"gate a is on {measure}, and the recipe asks no questions: name some under `evaluation\.mmlu`"):
+        load_recipe(str(changed(tmp_path, evaluation=evaluation, gates=gates)))
+
+
+def test_a_wrong_section_is_told_and_not_that_gates_depend_on_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_recipe(str(short(tmp_path, variants={"colour": 1})))
+    assert str(caught.value).endswith("is not a valid recipe: variants.colour: Extra inputs are not permitted.")

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from config.words import Kind, Measurement, Release
-from publishers.card import Card, Change, Facts, Kept, Mix, TypeUse, render
+from publishers.card import Card, Change, DataSet, Facts, Kept, Mix, TypeUse, render
 from publishers.manifest import Waiver
 
 MakeCard = Callable[..., Card]
@@ -69,6 +69,33 @@ def test_says_how_far_samples_were_extended(make_card: MakeCard) -> None:
     text = render(make_card(method=replace(method, most_tokens=2 * method.tokens, most_questions=3200)))
     assert "(evaluation.jsonl), and up to 22,528 where these left a gate undecided." in text
     assert "800 questions in the hendrycks form, 5 shots, and up to 3,200 where these left a gate undecided;" in text
+
+
+def test_without_questions_says_nothing_of_answers(make_card: MakeCard) -> None:
+    card = make_card()
+    measured = {name: found for name, found in card.rows[0].measurements.items() if name.partition(".")[0] not in {"mmlu", "flips", "efficiency"}}
+    bare = replace(card, method=replace(card.method, questions=0), rows=(replace(card.rows[0], measurements=measured),))
+    text = render(bare)
+    assert "MMLU" in render(card)
+    for word in ("MMLU", "flips", "Flips", "fficiency"):
+        assert word not in text
+    table = [line for line in text.splitlines() if (line.startswith("|") and "Q4_K_M" in line) or line.startswith(("| tag", "|---"))]
+    assert len(table) == 3
+    assert len({line.count("|") for line in table}) == 1
+    assert "\n\n\n" not in text
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
+
+
+def test_names_the_data_sets_with_commit_and_licence(make_card: MakeCard) -> None:
+    sets = (
+        DataSet(use="evaluation.plain", repo="Salesforce/wikitext", commit="c" * 40, path="wikitext-2-raw-v1/test.parquet", license=("cc-by-sa-3.0", "gfdl")),
+        DataSet(use="calibration.chat", repo="owner/chat", commit="d" * 40, path="a`](http://evil.example)|b.jsonl", license=()),
+    )
+    text = render(make_card(method=replace(make_card().method, data=sets)))
+    assert f"`Salesforce/wikitext`, `wikitext-2-raw-v1/test.parquet`, at commit `{'c' * 40}`, licence: cc-by-sa-3.0, gfdl." in text
+    assert "licence: none stated." in text
+    assert "evil.example" not in [link for token in MarkdownIt().parse(body(text)) for link in str(token.attrs)]
+    assert "](http://evil" not in text
 
 
 def test_says_what_was_blocked_patched_and_not_shown(make_card: MakeCard) -> None:

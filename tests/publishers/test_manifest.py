@@ -38,6 +38,18 @@ def test_names_what_the_promises_need(make_plan: Callable[..., Plan]) -> None:
     assert variant["waivers"] == []
 
 
+def test_names_what_was_measured_on(make_plan: Callable[..., Plan]) -> None:
+    sha256, commit = "e" * 64, "f" * 40
+    hub = {"use": "evaluation.plain", "name": "a/b/c.parquet", "sha256": sha256, "repo": "a/b", "commit": commit, "path": "c.parquet", "license": ["mit"]}
+    own = {"use": "calibration.chat", "name": "calibration.jsonl", "sha256": sha256}
+    entries = tuple(manifests.data_entry({**item, "files": []}) for item in (hub, own))
+    manifest = make_plan().manifest.model_copy(update={"data": entries})
+    assert manifests.read(manifest.to_bytes(), where="here") == manifest
+    assert json.loads(manifest.to_bytes())["data"][0] == hub
+    before = {name: value for name, value in json.loads(make_plan().manifest.to_bytes()).items() if name != "data"}
+    assert manifests.read(json.dumps(before).encode(), where="here").data == (), "what was published before says nothing of it"
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"schema_version": 2}', b"not json"])
 def test_refuses_what_it_did_not_write(data: bytes) -> None:
     with pytest.raises(PublishConflict, match="sluice-manifest.json in acme/x is not a manifest"):

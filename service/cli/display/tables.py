@@ -21,18 +21,21 @@ _VERDICTS = {"passed": "[green]passed[/]", "failed": "[red]blocked[/]", "error":
 def result_table(summary: Summary, *, reasons: bool) -> Table:
     """The measured variants of a run, one row each; with `reasons` those of a blocked variant stand in its row, which needs a wide terminal."""
     table = Table(title=f"{summary['release']['repo']} at {summary['release']['sha'][:12]}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    headings = ("variant", "size", "bits/\nweight", "mean KLD\n± error", "99.9 %\nKLD", "same top\ntoken", "MMLU\n± error", "flips", "points\nper GB")
-    for heading in headings:
+    asked = any(row["mmlu"]["accuracy"] is not None for row in summary["variants"])
+    headings = ("variant", "size", "bits/\nweight", "mean KLD\n± error", "99.9 %\nKLD", "same top\ntoken")
+    for heading in (*headings, *(("MMLU\n± error", "flips", "points\nper GB") if asked else ())):
         table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for row in summary["variants"]:
         verdict = f"{_VERDICTS[row['verdict']]}{' (waiver)' if row.get('waivers') else ''}"
-        table.add_row(*_cells(row), f"{verdict}: {escape(' '.join(row['reasons']))}" if reasons and row["reasons"] else verdict)
+        table.add_row(
+            *_cells(row), *(_answered(row) if asked else ()), f"{verdict}: {escape(' '.join(row['reasons']))}" if reasons and row["reasons"] else verdict
+        )
     return table
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    kld, mmlu = row["kld"], row["mmlu"]
+    kld = row["kld"]
     return [
         escape(row["tag"]),
         megabytes(row["bytes"]),
@@ -40,6 +43,12 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _with_error(kld["mean"], kld["stderr"], "{:.5f}"),
         _number(kld["p999"], "{:.3f}"),
         _number(row["same_top"], "{:.2%}"),
+    ]
+
+
+def _answered(row: Mapping[str, Any]) -> list[str]:
+    mmlu = row["mmlu"]
+    return [
         _with_error(mmlu["accuracy"], mmlu["stderr"], "{:.2%}"),
         _number(row["flips"], "{:.0f}"),
         _number(row["efficiency"], "{:,.0f}"),

@@ -26,7 +26,8 @@ def unusable(prospect: "Prospect") -> Iterator[str]:
     parts = {"calibration": recipe.calibration, "evaluation.divergence": recipe.evaluation.divergence}
     faults = [fault for part, text in parts.items() for fault in (*_text(part, text), *_written(part, text, recipe.evaluation.context))]
     yield from dict.fromkeys(faults)
-    asked = recipe.evaluation.mmlu
+    if (asked := recipe.evaluation.mmlu) is None:
+        return
     try:
         mmlu.load(asked.data, shots=asked.shots, questions_per_subject=asked.most)
     except MeasurementError as error:

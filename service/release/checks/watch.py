@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from config.data import as_written, on_hub
 from config.errors import SluiceError
 from config.recipe import Recipe, load_recipe, recipe_path
 from config.settings import Watched
@@ -55,7 +56,7 @@ class _Looked:
 def _look(recipe: str, stamp: Stamp) -> _Looked:
     """Read a recipe as it was at `stamp`."""
     try:
-        found = load_recipe(recipe)
+        found = load_recipe(recipe, locate=as_written)  # what is on the Hub is fetched when a run is queued
     except SluiceError as error:
         return _Looked(recipe=None, error=str(error))
     wrong = [sentence for sentence in gates.wrong(found, gates.measured(way(found))) if not isinstance(sentence, Remark)]
@@ -71,6 +72,8 @@ def _stamp(recipe: str) -> Stamp:
 
 
 def _data(recipe: Recipe) -> tuple[Path, ...]:
-    """All files and folders that a recipe names."""
+    """All files and folders of the operator that a recipe names."""
     evaluation, calibration = recipe.evaluation, recipe.calibration
-    return (*calibration.chat, *calibration.plain, *evaluation.divergence.chat, *evaluation.divergence.plain, evaluation.mmlu.data)
+    questions = () if evaluation.mmlu is None else (evaluation.mmlu.data,)
+    named = (*calibration.chat, *calibration.plain, *evaluation.divergence.chat, *evaluation.divergence.plain, *questions)
+    return tuple(path for path in named if not on_hub(path))

@@ -90,7 +90,7 @@ def answering(prospect: Prospect, speed: Speed, engine: Engine, *, bits: float =
         seconds = at.torch + at.load + slower * _in_transformers(at, sample) + at.python(ANSWERED * sample.questions)
         return Needs(seconds=seconds, memory=at.whole + 2 * 4 * at.model.keys * at.model.depth * 1024)
     seconds = at.start + 2 * at.vocabulary + at.model.parameters * bits / 8 / 4e9 + at.python(ANSWERED / 4 * sample.questions)
-    if prospect.recipe.evaluation.mmlu.form != "hendrycks":
+    if prospect.recipe.evaluation.mmlu is not None and prospect.recipe.evaluation.mmlu.form != "hendrycks":
         seconds += at.server
     # suffixes go in together, as many as a batch holds; one row of logits each
     seconds += at.decode(sample.prefix + sample.suffix, sample.questions, batch=256, bits=bits)

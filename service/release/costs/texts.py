@@ -48,12 +48,14 @@ class Asked:
     suffix: float  # tokens of all questions by themselves
 
 
-def asked(about: Mmlu) -> tuple[Asked, Asked]:
+def asked(about: Mmlu | None) -> tuple[Asked, Asked]:
     """The first sample, and what doubling it would add: nothing when it may not grow, or when the questions cannot be read, which their own stage tells."""
+    none = Asked(subjects=0, questions=0, prefix=0.0, suffix=0.0)
+    if about is None:
+        return none, none
     try:
         return _asked(str(about.data), about.shots, about.questions_per_subject, about.most)
     except MeasurementError:
-        none = Asked(subjects=0, questions=0, prefix=0.0, suffix=0.0)
         return none, none
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from config.errors import SluiceError
+from config.errors import ConfigurationError, SluiceError
+from config.recipe import Mmlu
 from config.words import Sample
 from qa import measure, mmlu
 from service.execution.kept import Input, Output
@@ -52,10 +53,17 @@ class _Asked:
 
 def ask(work: Work, name: str, model: Input, *, start: int = 0, end: int) -> Output:
     """The answers of a GGUF file or a folder of safetensors to the questions of each subject from row `start` to before row `end`."""
-    asked = work.recipe.evaluation.mmlu
+    asked = _questions(work.job)
     params = {"form": asked.form, "shots": asked.shots, "start": start, "end": end}
     call = Call(function="qa.measure:ask", inputs={"model": model, "mmlu": Data(path=asked.data)}, params=params)
     return work.call(name + since(start, end, "questions"), call)
+
+
+def _questions(job: Job) -> Mmlu:
+    """What the recipe asks; only a recipe that asks something has the stages that come here."""
+    if job.recipe.evaluation.mmlu is None:
+        raise ConfigurationError("The recipe has no questions under `evaluation.mmlu`, so none can be asked.")
+    return job.recipe.evaluation.mmlu
 
 
 def question(work: Work, made: Sequence[Made]) -> dict[str, Found | SluiceError]:
@@ -96,7 +104,7 @@ def _original(work: Work, engine: Engine, first: int) -> _Asked:
 
 def _basis(job: Job) -> dict[str, str]:
     """A first sample of another size weighs the subjects otherwise, so it counts as other questions."""
-    asked = job.recipe.evaluation.mmlu
+    asked = _questions(job)
     return basis(mmlu.NAMES, job.data(asked.data).digest, asked.form, asked.shots, asked.questions_per_subject)
 
 

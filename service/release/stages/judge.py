@@ -13,9 +13,9 @@ from service.release.checks import gates as gate_check
 from service.release.graph import Phase, Stage
 from service.release.kinds import maker
 from service.release.measuring.samples import PUBLISHED, references
-from service.release.products import JUDGED, Built, Found, Judged, Made, Published, Settled, weights
+from service.release.products import DATA, JUDGED, Built, Found, Judged, Made, Published, Settled, weights
 from service.release.report import report
-from service.release.stages.measure import ANSWERS, CLAIMS, unmeasured
+from service.release.stages.measure import CLAIMS, found, found_by, unmeasured
 from service.release.work import Work
 from service.runs.report import STAGE as REPORT
 from service.store import VariantRecord
@@ -31,7 +31,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         does="apply the gates to every variant",
         work=judge,
         checks=(gate_check.CHECK,),
-        also=(CLAIMS, ANSWERS, PUBLISHED, "convert", *(f"measure {variant.tag}" for variant in listed), *makers),
+        also=(*found_by(recipe), PUBLISHED, "convert", *(f"measure {variant.tag}" for variant in listed), *makers),
         cost=costs.judge,
         tolerant=True,
         records=True,
@@ -41,7 +41,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.JUDGE,
         does="make the report",
         work=report,
-        also=(JUDGED,),
+        also=(JUDGED, DATA),
         after=("patches",),
         cost=costs.report,
         tolerant=True,
@@ -65,12 +65,12 @@ def blocked(work: Work, stage: Stage) -> bool:
 
 def judge(work: Work) -> Judged:
     """The verdict on every variant, recorded; those without files lack what their gates want, which no waiver can make good."""
-    settled, found = work.of(CLAIMS, Settled), dict(work.of(ANSWERS, dict))
+    settled, together = work.of(CLAIMS, Settled), dict(found(work))
     measured = {item.variant.tag: work.of(f"measure {item.variant.tag}", Found) for item in settled.made}
     published: Published = work.of(PUBLISHED, dict)
     built = []
     for item in settled.made:
-        compared = references(item.variant, {**found, **measured}, published)
+        compared = references(item.variant, {**together, **measured}, published)
         built.append(_judged(work, item, measured[item.variant.tag], compared))
         _record(work, built[-1])
     for variant in work.recipe.variants.listed():

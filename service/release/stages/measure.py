@@ -1,6 +1,6 @@
 """Every variant against the 16-bit model: divergence, what planned ones promised, questions, greedy answers and the file itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from config.errors import SluiceError
 from config.recipe import Recipe
@@ -49,8 +49,14 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         measures=("plan.predicted", "plan.measured", "plan.error", "plan.stock", "plan.replaced") if plans else (),
         tolerant=True,
     )
+    if recipe.evaluation.mmlu is not None:
+        yield _asking(recipe, originals)
+    yield from (_measured(recipe, variant) for variant in recipe.variants.listed())
+
+
+def _asking(recipe: Recipe, originals: Iterable[str]) -> Stage:
     asked = dict.fromkeys(kind_of(variant).engine.asked for variant in recipe.variants.listed())
-    yield Stage(
+    return Stage(
         name=ANSWERS,
         phase=Phase.MEASURE,
         does="ask every variant questions, and more of them where a gate is undecided",
@@ -60,7 +66,6 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.questions,
         measures=ANSWERED,
     )
-    yield from (_measured(variant) for variant in recipe.variants.listed())
 
 
 def _divergences(recipe: Recipe) -> tuple[str, ...]:
@@ -73,18 +78,28 @@ def _divergences(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _measured(variant: Variant) -> Stage:
+def _measured(recipe: Recipe, variant: Variant) -> Stage:
     return Stage(
         name=f"measure {variant.tag}",
         variant=variant.tag,
         phase=Phase.MEASURE,
         does=f"read greedy answers, and {kind_of(variant).engine.compared}",
         work=lambda work: measure(work, variant),
-        also=(CLAIMS, ANSWERS, kind_of(variant).engine.original.stage),
+        also=(*found_by(recipe), kind_of(variant).engine.original.stage),
         unit="answers",
         cost=costs.measure(variant),
         measures=(*GREEDY, *kind_of(variant).engine.compares),
     )
+
+
+def found_by(recipe: Recipe) -> tuple[str, ...]:
+    """The stages that tell what was found of all variants together."""
+    return (CLAIMS,) if recipe.evaluation.mmlu is None else (CLAIMS, ANSWERS)
+
+
+def found(work: Work) -> Outcomes:
+    """What these found: divergence, and, where the recipe asks questions, what the answers are worth."""
+    return work.of(CLAIMS, Settled).diverged if work.recipe.evaluation.mmlu is None else work.of(ANSWERS, dict)
 
 
 def answer(work: Work) -> Outcomes:
@@ -94,8 +109,8 @@ def answer(work: Work) -> Outcomes:
     items = [item for item in (*settled.made, *(settled.stock if compared else ())) if isinstance(settled.diverged[item.variant.tag], Found)]
     answered = dict(settled.diverged)
     for tag, item in question(work, items).items():
-        found = answered[tag]
-        answered[tag] = found.also(item) if isinstance(found, Found) and isinstance(item, Found) else item
+        before = answered[tag]
+        answered[tag] = before.also(item) if isinstance(before, Found) and isinstance(item, Found) else item
     return answered
 
 
@@ -105,7 +120,7 @@ def measure(work: Work, variant: Variant) -> Found | None:
     made = next((item for item in work.of(CLAIMS, Settled).made if item.variant == variant), None)
     if made is None:
         return None
-    engine, answered = kind_of(variant).engine, work.of(ANSWERS, dict)[variant.tag]
+    engine, answered = kind_of(variant).engine, found(work)[variant.tag]
     params = {"prompts": list(generation.prompts), "max_tokens": generation.max_tokens}
     try:
         if isinstance(answered, SluiceError):

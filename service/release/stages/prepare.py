@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from config.recipe import Recipe
+from config.recipe import Mmlu, Recipe
 from service.execution.kept import Output
 from service.release import costs, functions, kinds
 from service.release.functions import MODEL
@@ -16,7 +16,7 @@ from service.release.work import Work
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """Text and questions, and for each engine that variants are measured with the answers to the first of these."""
-    evaluation, text, asked = recipe.evaluation, recipe.evaluation.divergence, recipe.evaluation.mmlu
+    evaluation, text = recipe.evaluation, recipe.evaluation.divergence
     sizes = {"context": evaluation.context, "tokens": text.tokens, "most_tokens": text.most}
     yield Stage(
         name=WINDOWS,
@@ -25,6 +25,17 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         work=Call(function="qa.texts:prepare", inputs={"model": MODEL, **functions.texts(text, "evaluation")}, params=sizes, threaded=False),
         cost=costs.evaluation_text,
     )
+    if evaluation.mmlu is not None:
+        yield from _asking(recipe, evaluation.mmlu)
+    yield Stage(
+        name=PUBLISHED,
+        phase=Phase.MEASURE,
+        does="look up what was published of the same variants before",
+        work=lambda work: published_before(work.job, work.recipe.variants.listed()),
+    )
+
+
+def _asking(recipe: Recipe, asked: Mmlu) -> Iterator[Stage]:
     most = {"shots": asked.shots, "questions_per_subject": asked.questions_per_subject, "most": asked.most}
     yield Stage(
         name=QUESTIONS,
@@ -35,12 +46,6 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     )
     for engine in dict.fromkeys([kinds.LLAMA_CPP, *(kinds.kind_of(variant).engine for variant in recipe.variants.listed())]):
         yield _reference(engine)
-    yield Stage(
-        name=PUBLISHED,
-        phase=Phase.MEASURE,
-        does="look up what was published of the same variants before",
-        work=lambda work: published_before(work.job, work.recipe.variants.listed()),
-    )
 
 
 def _reference(engine: Engine) -> Stage:

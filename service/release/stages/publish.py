@@ -9,7 +9,7 @@ from service.release import costs, functions
 from service.release.checks import publishing
 from service.release.graph import Phase, Stage
 from service.release.measuring.divergence import WINDOWS
-from service.release.products import JUDGED
+from service.release.products import DATA, JUDGED
 from service.release.publishing import publish
 from service.runs.report import STAGE as REPORT
 
@@ -30,7 +30,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.PUBLISH,
         does="publish each repo of which a variant passed, in one commit",
         work=publish,
-        also=("upstream", "snapshot", "fix", "imatrix", WINDOWS, JUDGED, REPORT, functions.CHAT, *written),
+        also=("upstream", "snapshot", DATA, "fix", "imatrix", WINDOWS, JUDGED, REPORT, functions.CHAT, *written),
         unit="bytes",
         cost=costs.publish,
         checks=(publishing.TOKEN, publishing.TARGETS),

@@ -19,6 +19,7 @@ from service.release.costs.outline import outline
 from service.release.graph import Cost
 from service.release.kinds import LLAMA_CPP, TRANSFORMERS
 from service.release.prospect import Prospect
+from service.release.way import way
 
 ROOT = Path(__file__).parents[3]
 SPEED = Speed(threads=8)
@@ -106,6 +107,14 @@ def every(recipe: Recipe) -> dict[str, Cost]:
         elif variant.kind is Kind.GGUF:
             found[f"stock {variant.tag}"] = costs.stock(variant)
     return found
+
+
+def test_without_questions_no_stage_costs_time_for_them(recipe: Recipe) -> None:
+    bare = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"mmlu": None})})
+    found = {stage.name: stage.cost(prospect(SMALL, bare), SPEED) for stage in way(bare).stages}
+    before = {stage.name: stage.cost(prospect(SMALL, recipe), SPEED) for stage in way(recipe).stages}
+    assert before.keys() - found.keys() == {"evaluation questions", "questions", "reference", "reference 16bit"}
+    assert all(found[name] == before[name] for name in found)
 
 
 @pytest.mark.parametrize("name", MODELS)

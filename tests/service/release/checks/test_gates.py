@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from config.data import as_written
 from config.recipe import Recipe, load_recipe
 from service.release.checks import Remark, gates
 from service.release.graph import Phase, Stage, graph_of
@@ -81,12 +83,31 @@ def test_recipes_that_work_are_found_sound(path: str) -> None:
     assert said(load_recipe(str(ROOT / path))) == []
 
 
-def test_the_default_recipe_is_sound(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    for name in ("calibration.jsonl", "evaluation.jsonl", "wiki.test.raw", "mmlu"):
-        (tmp_path / "data" / name).touch()
-    (tmp_path / "default.yaml").write_bytes((ROOT / "config/recipes/default.yaml").read_bytes())
-    assert said(load_recipe(str(tmp_path / "default.yaml"))) == []
+@pytest.mark.parametrize("name", ["default", "reference"])
+def test_bundled_recipes_are_sound_wherever_they_are_read(name: str) -> None:
+    assert said(load_recipe(name, locate=as_written)) == []
+
+
+@pytest.mark.parametrize(
+    "variants", [{"gguf": ["Q4_K_M"]}, {"gguf": ["F16"], "sixteen_bit": False}, {"sixteen_bit": False, "dynamic_bnb_4bit": ["dynamic-bnb-4bit"]}, {}]
+)
+@pytest.mark.parametrize("questions", [True, False])
+def test_gates_by_default_suit_what_is_built_and_measured(tmp_path: Path, variants: dict[str, object], questions: bool) -> None:
+    path = tmp_path / "own.yaml"
+    evaluation = {"mmlu": {"data": str(DATA / "tiny_mmlu")}} if questions else {}
+    path.write_text(yaml.safe_dump({"name": "own", "variants": variants, "evaluation": evaluation}))
+    found = load_recipe(str(path))
+    assert said(found) == []
+    assert any(gate.measure == "mmlu.difference" for gate in found.gates) is questions
+
+
+def test_without_questions_nothing_that_rests_on_them_is_measured(recipe: MakeRecipe) -> None:
+    asked = recipe()
+    bare = asked.model_copy(update={"evaluation": asked.evaluation.model_copy(update={"mmlu": None})})
+    names, with_questions = (gates.measured(way(item)).each for item in (bare, asked))
+    assert {name.partition(".")[0] for name in with_questions - names} == {"mmlu", "flips", "efficiency"}
+    assert {"kld.mean", "generation.failures", "file.failures"} <= names
+    assert not [stage.name for stage in way(bare).stages if "question" in stage.name or "reference" in stage.name]
 
 
 def test_a_graph_tells_what_is_measured_once() -> None:

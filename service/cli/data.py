@@ -1,0 +1,147 @@
+"""`sluice data`: what a recipe is calibrated and measured on, and how it comes onto this machine."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from config.data import Local, Reference
+from config.errors import HubError, SluiceError
+from service.cli.context import Terminal, explained, settings_of
+from service.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from rich.table import Table
+
+    from config.settings import Settings
+
+app = typer.Typer(help="The texts and questions that a recipe names: what they are, and fetching those that are on the Hub.", no_args_is_help=True)
+
+Recipe = Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One text, or the questions, of a recipe."""
+
+    form: str  # "chat", "plain", "questions"
+    data: str  # the reference, or the path of a file of the operator
+    commit: str | None  # of what is on the Hub
+    bytes: int | None  # None where nobody could be asked
+    license: list[str] | None  # as the data set says; None of a file of the operator, and where nobody could be asked
+    state: str  # "here", "not fetched", "missing"
+    path: str | None  # what stages read, where it is here
+    remark: str | None = None  # why something is not known
+
+
+@app.command("list")
+def listing(context: typer.Context, recipe: Recipe = "default", as_json: AsJson = False) -> None:
+    """Show what a recipe is calibrated and measured on: commit, size, licence, and whether it is on this machine."""
+    from config.recipe import named_data
+    from service.hubclient import connect
+
+    terminal = Terminal.open(as_json=as_json)
+    with explained():
+        settings = settings_of(context)
+        api, named = connect(settings), named_data(recipe)
+        rows = [_row(settings, api, data) for data in named]
+    _print(terminal, recipe, rows)
+
+
+@app.command("fetch")
+def fetch(context: typer.Context, recipe: Recipe = "default", as_json: AsJson = False) -> None:
+    """Fetch what a recipe names on the Hub, and what its branches and tags are now. A run then asks no Hub for it.
+
+    For a machine without a network, fetch on another one and copy the folder `data` under the settings' `home`.
+    """
+    from config.recipe import named_data
+    from service.cli.display import progress
+    from service.hubclient import connect
+    from service.release import datasets
+
+    terminal = Terminal.open(as_json=as_json)
+    with explained():
+        settings = settings_of(context)
+        api, named, failed = connect(settings), named_data(recipe), list[SluiceError]()
+        with progress(terminal.progress, line_seconds=settings.progress_seconds) as listener:
+            for data in named:
+                try:
+                    if isinstance(data, Reference):
+                        datasets.fetch(settings, api, data, listener)
+                except SluiceError as error:  # the others are fetched all the same
+                    failed.append(error)
+        if failed:
+            raise failed[0] if len(failed) == 1 else HubError(" ".join(str(error) for error in failed))
+        rows = [_row(settings, api, data) for data in named]
+    _print(terminal, recipe, rows)
+
+
+def _row(settings: "Settings", api: "HfApi", data: Reference | Local) -> Row:
+    """What is known of one of a recipe's texts; the Hub is asked about what is not here."""
+    from builders import datasets as published
+    from service.release import datasets
+
+    if isinstance(data, Local):
+        return _of_operator(data)
+    if (kept := datasets.find(settings, data)) is not None:
+        return Row(form=data.form, data=str(data), commit=kept.commit, bytes=kept.bytes, license=list(kept.license), state="here", path=str(kept.located))
+    try:
+        found = published.resolve(api, data)
+        size = sum(file.bytes for file in published.listed(api, found, data))
+        return Row(form=data.form, data=str(data), commit=found.commit, bytes=size, license=list(found.license), state="not fetched", path=None)
+    except SluiceError as error:
+        return Row(form=data.form, data=str(data), commit=None, bytes=None, license=None, state="not fetched", path=None, remark=str(error))
+
+
+def _of_operator(data: Local) -> Row:
+    there = data.path.exists()
+    files = [data.path] if data.path.is_file() else list(data.path.rglob("*"))
+    size = sum(file.stat().st_size for file in files if file.is_file()) if there else None
+    state, path = ("here", str(data.path)) if there else ("missing", None)
+    return Row(form=data.form, data=str(data.path), commit=None, bytes=size, license=None, state=state, path=path)
+
+
+def _print(terminal: Terminal, recipe: str, rows: Sequence[Row]) -> None:
+    if terminal.as_json:
+        terminal.json({"recipe": recipe, "data": [asdict(row) for row in rows]})
+        return
+    from rich.markup import escape
+
+    if not rows:
+        terminal.out.print(f"The recipe {escape(recipe)} names no data: it needs none but the model.", soft_wrap=True)
+        return
+    terminal.out.print(_table(rows))
+    for row in rows:
+        if row.remark:
+            terminal.out.print(f"[yellow]not known[/] {escape(row.data)}: {escape(row.remark)}", soft_wrap=True)
+    if any(row.state == "not fetched" for row in rows):
+        terminal.out.print(f"[bold]sluice data fetch --recipe {escape(recipe)}[/] fetches what is not here; a run would do it too.", soft_wrap=True)
+
+
+def _table(rows: Sequence[Row]) -> "Table":
+    """Each text in a line of its own, its facts below, so that 80 columns do for the longest reference."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for heading in ("data", "", "size", "here"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "size" else "left")
+    for row in rows:
+        table.add_row(escape("\n".join((row.data, *_facts(row)))), row.form, _size(row.bytes), {"here": "yes", "missing": "missing"}.get(row.state, "no"))
+    return table
+
+
+def _facts(row: Row) -> Iterator[str]:
+    if row.commit is not None and row.commit not in row.data:
+        yield f"  commit {row.commit}"
+    if row.license is not None:
+        yield f"  licence {', '.join(row.license) or 'not stated'}"
+
+
+def _size(count: int | None) -> str:
+    from service.cli.display.words import byte_count
+
+    return "" if count is None else byte_count(count)
