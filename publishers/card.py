@@ -137,6 +137,7 @@ class Card:
     recipe_name: str
     recipe_digest: str
     ollama_template: bool = False  # the repo holds a `template` file
+    offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream
 
 
 def render(card: Card) -> str:

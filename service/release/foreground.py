@@ -4,11 +4,13 @@ from contextlib import suppress
 from typing import Any
 
 from config.errors import SluiceError
+from config.recipe import load_recipe
 from config.settings import Settings
-from service.execution.workbench import Listener
+from service.execution.workbench import Event, Listener
 from service.hubclient import connect
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.lifecycle import execute
+from service.runs import own_account
 from service.runs.summary import summary
 from service.store import open_store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
@@ -22,6 +24,8 @@ def run(settings: Settings, repo: str, revision: str, recipe: str, listener: Lis
     store = open_store(settings.database)
     wanted = ReleaseRequest(repo=repo, revision=revision, recipe=recipe, trigger="command")
     record, _ = queue_release(store, settings, connect(settings), wanted, again=True)
+    for sentence in own_account.beforehand(load_recipe(recipe), record):
+        listener(Event(stage="publish", state="remark", message=sentence))
     worker = worker_name()
     leased = store.lease(worker, seconds=LEASE_SECONDS, run=record.id)
     if leased is None:
