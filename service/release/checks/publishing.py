@@ -8,6 +8,7 @@ from publishers import hub
 from publishers.account import publishing_namespace
 from service.release.checks.problem import Remark
 from service.release.graph import Check
+from service.release.paths import may_publish
 from service.runs.own_account import left_out, to_be_offered
 
 if TYPE_CHECKING:
@@ -45,7 +46,14 @@ def _fault(prospect: "Prospect", repo: str) -> str | None:
     """Why a repo will not take what is published."""
     upstream, private = prospect.upstream.release.repo, prospect.settings.private or prospect.upstream.private
     try:
-        hub.check_target(prospect.api, repo, upstream=upstream, private=private, previously=prospect.published(repo))
+        hub.check_target(
+            prospect.api,
+            repo,
+            upstream=upstream,
+            private=private,
+            previously=prospect.published(repo),
+            planned=may_publish(prospect.targets[repo], prospect.upstream.release.name, prospect.sizes),
+        )
     except PublishConflict as error:
         return str(error)
     return None
