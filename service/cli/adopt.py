@@ -1,7 +1,6 @@
 """`sluice adopt`: a repo that somebody else's tool filled, and what becomes of its files."""
 
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,8 +55,7 @@ def adopt(
     with explained(resume="nothing was changed"):
         settings = settings_of(context)
         api, store = connect(settings), open_store(settings.database)
-        commit = None
-        while commit is None:
+        while True:
             proposal = adopting.propose(store, settings, api, wish)
             if proposal.empty or proposal.agreed:
                 _tell(terminal, proposal, proposal.head.commit if proposal.agreed else None)
@@ -66,9 +64,10 @@ def adopt(
             commit = adopting.adopt(store, api, proposal)
             if commit is None and options.yes:
                 raise PublishConflict(f"{proposal.repo} changed after {proposal.head.commit}. Nothing was adopted. Look at what it holds now, and agree again.")
-            if commit is None:
-                terminal.out.print(f"[yellow]{escape(proposal.repo)} has changed meanwhile.[/] Nothing was adopted; this is what it holds now:")
-    _tell(terminal, proposal, commit)
+            if commit is not None:
+                _tell(terminal, proposal, commit)
+                return
+            terminal.out.print(f"[yellow]{escape(proposal.repo)} has changed meanwhile.[/] Nothing was adopted; this is what it holds now:")
 
 
 def _agree(terminal: Terminal, proposal: "Proposal", options: AdoptOptions) -> None:
@@ -107,9 +106,9 @@ def show(console: Console, proposal: "Proposal") -> None:
     for item in sorted(proposal.files, key=lambda item: (tuple(_FATES).index(item.fate), item.path)):
         table.add_row(_FATES[item.fate], byte_count(item.bytes), escape(item.path))
     console.print(table)
-    sums = Counter(item.fate for item in proposal.files)
-    told = [f"{sums[fate]} {fate} ({byte_count(sum(item.bytes for item in proposal.files if item.fate == fate))})" for fate in _FATES if sums[fate]]
-    console.print(f"{', '.join(told)}. Replaced is what a passed variant or the card takes the place of, and nothing before that is published.", soft_wrap=True)
+    sizes = {fate: [item.bytes for item in proposal.files if item.fate == fate] for fate in _FATES}
+    told = [f"{len(listed)} {fate} ({byte_count(sum(listed))})" for fate, listed in sizes.items() if listed]
+    console.print(f"{', '.join(told)}. What is marked as replaced stays until a file of its name is published.", soft_wrap=True)
     for remark in proposal.remarks:
         console.print(f"[yellow]look twice[/] {escape(remark)}", soft_wrap=True)
 
