@@ -73,7 +73,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """A commit on the Hub that holds exactly the files of a plan."""
+    """A commit on the Hub that holds exactly the files of a plan, beside those of others that an adoption keeps and the manifest names."""
 
     repo: str
     revision: str  # 40 hex digits

@@ -1,6 +1,9 @@
 """Releases of one's own repo under one's own account: what is not published for that, and where the fixes are offered instead, in words."""
 
-from config.recipe import Recipe
+from contextlib import suppress
+
+from config.errors import ConfigurationError
+from config.recipe import Recipe, load_recipe
 from config.settings import Settings
 from config.words import Kind, Outcome, Release
 from publishers.naming import same_repo
@@ -59,6 +62,8 @@ def not_offered(release: Release, *, patched: bool, passed: bool) -> str:
 def remarks(store: Store, run: RunRecord) -> list[str]:
     """What a person should know of a run besides its verdicts and publications."""
     judged = [record for record in store.variants(run.id) if record.verdict is not None]
+    if not judged and run.state in {"queued", "running", "interrupted"}:
+        return _foretold(run)
     whole = [record for record in judged if record.variant.kind is Kind.SIXTEEN_BIT]
     said = [left_out(run.release, offered=run.fixes_as_pr)] if whole and is_own(run.namespace, run.release) else []
     if (request := store.pull_request(run.id)) is not None:
@@ -67,3 +72,12 @@ def remarks(store: Store, run: RunRecord) -> list[str]:
         passed = any(record.verdict is not None and record.verdict.outcome is Outcome.PASSED for record in whole or judged)
         said.append(not_offered(run.release, patched=bool(store.patches(run.id)), passed=passed))
     return said
+
+
+def _foretold(run: RunRecord) -> list[str]:
+    """The same before anything is judged; nothing where the recipe cannot be read, which the run itself says better."""
+    if not run.fixes_as_pr and not is_own(run.namespace, run.release):
+        return []
+    with suppress(ConfigurationError):
+        return beforehand(load_recipe(run.recipe, data=False), run)
+    return []

@@ -75,6 +75,15 @@ def test_why_there_is_none(file_store: Store, changes: dict[str, object], words:
     assert words in remark
 
 
+def test_it_is_said_before_the_run_begins(file_store: Store) -> None:
+    own, other = queue_run(file_store, namespace="upstream"), queue_run(file_store, namespace="ours", fixes_as_pr=True)
+    (remark,) = summary(file_store, own.id)["remarks"]
+    assert remark.startswith(LEFT_OUT)
+    assert summary(file_store, other.id)["remarks"] == ["The fixes, if any are needed, are offered to upstream/model as a pull request."]
+    unread = queue_run(file_store, namespace="Upstream", recipe="/nowhere.yaml")
+    assert summary(file_store, unread.id)["remarks"] == []
+
+
 def test_remarks_are_shown_with_the_result(file_store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
