@@ -13,14 +13,15 @@ from builders.snapshot import Upstream
 from config.errors import ConfigurationError, UpstreamError
 from config.recipe import Recipe, load_recipe
 from config.settings import REPO_ID, Settings
-from config.words import Kind, Variant
-from publishers import adoption, naming, target
+from config.words import Variant
+from publishers import adoption, target
 from publishers.account import publishing_namespace
 from publishers.adoption import Fated
 from publishers.manifest import Adoption
 from publishers.naming import CARD, same_repo
 from publishers.target import Head
 from publishers.wire import hub_errors
+from service.release.kinds import LLAMA_CPP, kind_of, repo_of
 from service.release.paths import may_publish
 from service.store import Store
 
@@ -126,7 +127,7 @@ def _watched(repo: str, recipe: str, wish: Wish) -> bool:
         return False
     namespace, name = wish.repo.partition("/")[0], repo.partition("/")[2]
     with suppress(ConfigurationError):  # a recipe that cannot be read is told by whoever runs it
-        return any(same_repo(naming.repo_id(variant, namespace, name), wish.repo) for variant in load_recipe(recipe, data=False).variants.listed())
+        return any(same_repo(repo_of(variant, namespace, name), wish.repo) for variant in load_recipe(recipe, data=False).variants.listed())
     return False
 
 
@@ -137,7 +138,7 @@ def _destination(wanted: str, namespace: str, recipe: Recipe, upstream: Upstream
         raise ConfigurationError(f"{wanted} is the upstream itself, and nothing is published over it. `sluice run {wanted} --fixes-as-pr` offers fixes to it.")
     repos: dict[str, tuple[Variant, ...]] = {}
     for variant in recipe.variants.listed():
-        repo = naming.repo_id(variant, namespace, release.name)
+        repo = repo_of(variant, namespace, release.name)
         repos[repo] = (*repos.get(repo, ()), variant)
     for repo, variants in repos.items():
         if same_repo(repo, wanted):
@@ -152,11 +153,11 @@ def _remarks(head: Head, files: Collection[Fated], variants: Collection[Variant]
     if any(item.path == CARD for item in files):
         yield f"{CARD} gives way to the model card. Its present text stays in the repo's history, at commit {head.commit}."
     kept = [item.path for item in files if item.fate == "kept"]
-    tags = [variant.tag for variant in variants if variant.kind is Kind.GGUF]
+    tags = [variant.tag for variant in variants if kind_of(variant).engine is LLAMA_CPP]
     for path in kept:
         if tag := next((tag for tag in tags if path.endswith(".gguf") and re.search(rf"[-_.]{re.escape(tag)}[-.]", path, re.IGNORECASE)), None):
             yield f"{path} stays, and llama.cpp and Ollama may take it for our {tag}. `--remove '{path}'` removes it."
-    if any(variant.kind is not Kind.GGUF for variant in variants) and (others := [path for path in kept if path.endswith((".safetensors", ".bin"))]):
+    if len(tags) < len(variants) and (others := [path for path in kept if path.endswith((".safetensors", ".bin"))]):
         yield f"{', '.join(others[: target.LISTED])} {'stay' if len(others) > 1 else 'stays'} beside our weights, and a program may load them instead."
 
 

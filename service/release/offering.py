@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from config.errors import HubError
-from config.words import Kind, Patch
+from config.words import Patch
 from publishers import markdown, pull_request
 from publishers.hub import PublishFile
 from publishers.pull_request import Proposal
+from service.release.kinds import kind_of
 from service.release.products import JUDGED, Judged, from_stage
 from service.release.stages.examine import patches
 from service.release.work import Work
@@ -40,7 +41,7 @@ def offer(work: Work) -> HubError | None:
 
 def passed(judged: Judged) -> bool:
     """Whether the fixed model may be given to others: its own verdict, or where the recipe has none of it, that of anything made from it."""
-    own = [item for item in judged.built if item.variant.kind is Kind.SIXTEEN_BIT]
+    own = [item for item in judged.built if kind_of(item.variant).original(item.variant)]
     return any(item.passed for item in own or judged.built)
 
 

@@ -64,7 +64,7 @@ def remarks(store: Store, run: RunRecord) -> list[str]:
     judged = [record for record in store.variants(run.id) if record.verdict is not None]
     if not judged and run.state in {"queued", "running", "interrupted"}:
         return _foretold(run)
-    whole = [record for record in judged if record.variant.kind is Kind.SIXTEEN_BIT]
+    whole = [record for record in judged if record.variant.kind == Kind.SIXTEEN_BIT]
     said = [left_out(run.release, offered=run.fixes_as_pr)] if whole and is_own(run.namespace, run.release) else []
     if (request := store.pull_request(run.id)) is not None:
         said.append(offered(request))

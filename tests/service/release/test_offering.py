@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -52,18 +53,21 @@ def folder(parent: Path, name: str, changed: dict[str, bytes], result: dict[str,
 def make(tmp_path: Path, upstream: Upstream, store: Store, recipe: Callable[..., Recipe]) -> MakeWork:
     """A run whose model was fixed and judged; `changed` are the files that the fixes wrote."""
 
+    numbers = count()
+
     def made(*, asked: bool = True, outcome: Outcome = Outcome.PASSED, changed: dict[str, bytes] | None = None, sha: str | None = None) -> Work:
         api = HfApi(endpoint=upstream.settings.hub_endpoint, token=upstream.settings.token)
         release = Release(repo=REPO, sha=sha or str(api.repo_info(REPO).sha))
         run = queue_run(store, release=release, namespace="upstream", fixes_as_pr=asked)
         patched = [vars(patch) for patch in PATCHES] if changed else []
-        fix = folder(tmp_path / "stages", f"fix-{run.id}", changed or {}, {"patches": patched})
+        place = tmp_path / f"stages-{next(numbers)}"
+        fix = folder(place, "fix", changed or {}, {"patches": patched})
         whole = Variant(tag="16bit", kind=Kind.SIXTEEN_BIT)
         verdict = Verdict(tag="16bit", outcome=outcome, reasons=(), results=())
         judged = Judged(built=[Built(variant=whole, output=fix, bpw=16.0, measured={}, verdict=verdict)])
         small = recipe()
         job = Job(store=store, run=run, recipe=small, settings=upstream.settings, stages=StageStore(tmp_path / "home"))
-        products = {"snapshot": folder(tmp_path / "stages", f"snapshot-{run.id}", {}, {}), "fix": fix, JUDGED: judged}
+        products = {"snapshot": folder(place, "snapshot", {}, {}), "fix": fix, JUDGED: judged}
         return Work(job=job, api=api, graph=way(small), products=products)
 
     return made
