@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """Account or organization to publish under; default: the account of the token."""
     private: bool = False
     """Create published repos as private. Repos of a private upstream are always private."""
+    fixes_as_pr: Literal["never", "own", "always"] = "never"
+    """Offer the fixes to the upstream as a pull request: `own` where the 16-bit repo would be the upstream itself, `always` to every upstream."""
     watch: tuple[Watched, ...] = ()
     """Upstream repos to follow."""
     poll_minutes: float = Field(default=10.0, gt=0)

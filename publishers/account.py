@@ -9,7 +9,7 @@ from publishers.wire import hub_errors
 
 
 def publishing_namespace(api: HfApi, wanted: str | None) -> str:
-    """The namespace to publish under: `wanted`, or the token's own account.
+    """The namespace to publish under: `wanted`, or the token's own account, as the Hub spells it, to which case is all the same.
 
     Raises HubError when there is no token, the Hub does not accept it, or it is plain that it may not write there.
     """
@@ -18,14 +18,16 @@ def publishing_namespace(api: HfApi, wanted: str | None) -> str:
     with hub_errors(api, "find out whom the token belongs to"):
         account: dict[str, Any] = api.whoami()
     name = str(account["name"])
-    namespace = wanted or name
     role = ((account.get("auth") or {}).get("accessToken") or {}).get("role")
     if role == "read":
         raise HubError(f"The token of {name} may only read. Set SLUICE_HUB_TOKEN to a token with write permission.")
-    organizations = {str(item.get("name")) for item in account.get("orgs") or ()}
+    known = (name, *(str(item.get("name")) for item in account.get("orgs") or ()))
+    namespace = next((each for each in known if each.lower() == (wanted or name).lower()), None)
+    if namespace is not None:
+        return namespace
     # a fine-grained token lists its permissions elsewhere: only the Hub can tell, when it is used
-    if role == "write" and namespace not in {name, *organizations}:
+    if role == "write":
         raise HubError(
-            f"The token belongs to {name}, who is not a member of {namespace}. Set `namespace` to an account the token may write to, or use another token."
+            f"The token belongs to {name}, who is not a member of {wanted}. Set `namespace` to an account the token may write to, or use another token."
         )
-    return namespace
+    return str(wanted)

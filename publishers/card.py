@@ -22,6 +22,7 @@ from publishers.naming import checked_path
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _LICENSE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,95}")
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9.:/_-]{1,300}")
 _LICENSE_LINK = re.compile(r"https://[A-Za-z0-9.-]+(?:/[A-Za-z0-9._~/%+-]*)?|[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,2}|multilingual|code")
 _PIPELINE = re.compile(r"[a-z][a-z0-9-]{0,63}")
@@ -149,6 +150,7 @@ class Card:
     recipe_name: str
     recipe_digest: str
     ollama_template: bool = False  # the repo holds a `template` file
+    offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream
 
 
 def render(card: Card) -> str:
@@ -163,6 +165,7 @@ def render(card: Card) -> str:
         "parameters": parameters,
         "flags": Markdown("".join(f" {_FLAGS[name]} {value:g}" for name, value in parameters.items())),
         "repairs": _repairs(card.patches),
+        "offered": Markdown(card.offered) if card.offered and _ADDRESS.fullmatch(card.offered) else None,
         "pick": next((row for tag in _PREFERRED for row in card.rows if row.tag == tag), card.rows[0] if card.rows else None),
         "planned": [row for row in card.rows if row.mix is not None],
         "waived": [(row, waiver) for row in card.rows for waiver in row.waivers],

@@ -1,34 +1,31 @@
 """Publish a set of files as one commit that either holds exactly that set or does not exist, and never twice.
 
-Covered: compare-and-swap on the head, no-op for the same manifest, repair of drift, strangers' repos, visibility.
+Covered: compare-and-swap on the head, no-op for the same manifest, repair of drift, strangers' repos, adopted ones, visibility.
 Not covered: history. A commit replaces what the repo held before; earlier publications stay reachable by their commit.
 """
 
 import hashlib
 import logging
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
 from config.digests import file_sha256
 from config.errors import HubError, PublishConflict
-from publishers import manifest as manifests
-from publishers import sending
+from publishers import sending, target
 from publishers.manifest import FileEntry, Manifest
 from publishers.naming import CARD, MANIFEST, checked_path
+from publishers.target import ATTRIBUTES, Head
 from publishers.wire import hub_errors
 
 log = logging.getLogger(__name__)
 
-ATTRIBUTES = ".gitattributes"  # kept by the Hub itself, which adds the LFS rules of each commit to it
 ATTEMPTS = 2  # commits tried when the head moves while we upload
-STUB_BYTES = 64 * 2**10  # a README above this size is content, not a stub
 REGULAR_BYTES = 10 * 2**20  # the Hub keeps files above this size in LFS, by their sha256
 
 
@@ -76,7 +73,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """A commit on the Hub that holds exactly the files of a plan."""
+    """A commit on the Hub that holds exactly the files of a plan, beside those of others that an adoption keeps and the manifest names."""
 
     repo: str
     revision: str  # 40 hex digits
@@ -87,39 +84,42 @@ class Publication:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Head:
-    """The target repo as seen at one moment."""
+class _Settled:
+    """What a plan comes to in the repo as it is."""
 
-    commit: str | None  # None: no commit yet
-    private: bool
-    tree: Mapping[str, RepoFile]
-    manifest: Manifest | None
+    wanted: tuple[PublishFile, ...]  # with the manifest
+    manifest: Manifest
+    kept: tuple[str, ...]  # files of others that stay
+
+    def operations(self, tree: Mapping[str, RepoFile]) -> list[CommitOperationAdd | CommitOperationDelete]:
+        """What turns `tree` into exactly this."""
+        return _operations(self.wanted, tree, kept=self.kept)
 
 
 def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publication:
-    """Make `plan.repo` hold exactly the plan's files and the manifest, in at most one commit.
+    """Make `plan.repo` hold exactly the plan's files, the manifest and, once adopted, the files that are kept in it, in at most one commit.
 
     `previously` is the commit of our last publication there: it proves that the repo is ours when someone deleted the manifest.
     Killed or failing at any point, nothing new is visible. Raises PublishConflict when the repo holds something that is not ours
     or keeps changing, HubError when the Hub refuses or cannot be reached.
     """
-    wanted = (*plan.files, PublishFile.from_bytes(MANIFEST, plan.manifest.to_bytes()))
     _ensure_repo(api, plan)
-    head = _read_head(api, plan.repo, previously=previously)
+    head = target.read_head(api, plan.repo, previously=previously)
     for attempt in range(1, ATTEMPTS + 1):
-        _check_visibility(plan.repo, head, private=plan.private)
-        _check_ours(api, plan.repo, head, upstream=plan.manifest.upstream.repo)
-        operations = _operations(wanted, head.tree)
+        target.check_visibility(plan.repo, head, private=plan.private)
+        target.check_ours(api, plan.repo, head, upstream=plan.manifest.upstream.repo)
+        settled = _settled(plan, head)
+        operations = settled.operations(head.tree)
         if not operations and head.commit is not None:
-            return _publication(api, plan, wanted, head.commit, changed=False)
+            return _publication(api, plan, settled, head.commit, changed=False)
         commit = _commit(api, plan, operations, head)
         if commit is not None:
-            _check_result(api, plan, wanted, commit)
+            _check_result(api, plan, settled, commit)
             log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
-            return _publication(api, plan, wanted, commit, changed=True)
+            return _publication(api, plan, settled, commit, changed=True)
         log.warning("%s moved on from %s while its files were uploaded (attempt %d)", plan.repo, head.commit, attempt, extra={"action": "publish_stale"})
-        before, head = head, _read_head(api, plan.repo, previously=previously)
-        if head.manifest != before.manifest and head.manifest != plan.manifest:
+        before, head = head, target.read_head(api, plan.repo, previously=previously)
+        if head.manifest != before.manifest and _without_adoption(head.manifest) != plan.manifest:
             break
     raise PublishConflict(
         f"{plan.repo} changed while it was being published (now at {head.commit}). Nothing was overwritten. "
@@ -127,118 +127,51 @@ def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publica
     )
 
 
-def check_target(api: HfApi, repo: str, *, upstream: str, private: bool, previously: str | None = None) -> None:
+def _settled(plan: Plan, head: Head) -> _Settled:
+    """The plan with what an adoption of the repo adds to its manifest. Raises PublishConflict when that does not allow it."""
+    same = {file.path for file in plan.files if file.path in head.tree and same_bytes(file, head.tree[file.path])}
+    adoption = target.settled(plan.repo, head, plan.manifest.files, same)
+    manifest = plan.manifest if adoption is None else plan.manifest.model_copy(update={"adoption": adoption})
+    wanted = (*plan.files, PublishFile.from_bytes(MANIFEST, manifest.to_bytes()))
+    return _Settled(wanted=wanted, manifest=manifest, kept=() if adoption is None else adoption.kept)
+
+
+def _without_adoption(manifest: Manifest | None) -> Manifest | None:
+    return None if manifest is None else manifest.model_copy(update={"adoption": None})
+
+
+def check_target(
+    api: HfApi, repo: str, *, upstream: str, private: bool, previously: str | None = None, planned: Callable[[str], bool] = lambda path: False
+) -> None:
     """Raise what `publish` would about a repo as it is now, before anything is there to publish; nothing is written. A repo that is missing is fine.
 
-    `upstream` is the repo that the publication is made from, `previously` as in `publish`. Raises PublishConflict, HubError.
+    `upstream` is the repo that the publication is made from, `previously` as in `publish`; `planned` says of a path whether it may be published.
+    Raises PublishConflict, HubError.
     """
-    with hub_errors(api, f"look up {repo}"):
-        try:
-            api.repo_info(repo)
-        except RepositoryNotFoundError:
-            return  # or invisible to this token: only creating it would tell
-    head = _read_head(api, repo, previously=previously)
-    _check_visibility(repo, head, private=private)
-    _check_ours(api, repo, head, upstream=upstream)
+    if not target.exists(api, repo):  # or invisible to this token: only creating it would tell
+        return
+    head = target.read_head(api, repo, previously=previously)
+    target.check_visibility(repo, head, private=private)
+    target.check_ours(api, repo, head, upstream=upstream)
+    target.refuse_unagreed(repo, head, filter(planned, head.foreign))
 
 
 def _ensure_repo(api: HfApi, plan: Plan) -> None:
     """Create the repo unless it is there. An existing repo keeps its visibility: that is its owner's decision."""
-    with hub_errors(api, f"look up {plan.repo}"):
-        try:
-            api.repo_info(plan.repo)
-            return
-        except RepositoryNotFoundError:
-            pass  # missing, or invisible to this token: then creating it says so
-    with hub_errors(api, f"create {plan.repo}"):
-        api.create_repo(plan.repo, private=plan.private, exist_ok=True)
+    if not target.exists(api, plan.repo):  # missing, or invisible to this token: then creating it says so
+        with hub_errors(api, f"create {plan.repo}"):
+            api.create_repo(plan.repo, private=plan.private, exist_ok=True)
 
 
-def _read_head(api: HfApi, repo: str, *, previously: str | None) -> _Head:
-    """The repo's default branch: visibility, listing and manifest. Raises PublishConflict when its manifest is not readable."""
-    with hub_errors(api, f"read {repo}"):
-        info = api.repo_info(repo)
-    tree = _read_tree(api, repo, info.sha)
-    manifest = _read_manifest(api, repo, info.sha, tree)
-    if manifest is None and previously is not None:
-        published = _read_tree(api, repo, previously)
-        if set(tree) <= {*published, ATTRIBUTES}:  # files were deleted, the manifest among them, and nothing foreign was added
-            manifest = _read_manifest(api, repo, previously, published)
-    return _Head(commit=info.sha, private=bool(info.private), tree=tree, manifest=manifest)
-
-
-def _read_tree(api: HfApi, repo: str, commit: str | None) -> dict[str, RepoFile]:
-    """All files at `commit` by path; none when there is no such commit."""
-    if commit is None:
-        return {}
-    with hub_errors(api, f"list {repo}"):
-        try:
-            return {entry.path: entry for entry in api.list_repo_tree(repo, recursive=True, revision=commit) if isinstance(entry, RepoFile)}
-        except RevisionNotFoundError:
-            return {}
-
-
-def _read_manifest(api: HfApi, repo: str, commit: str | None, tree: Mapping[str, RepoFile]) -> Manifest | None:
-    if commit is None or MANIFEST not in tree:
-        return None
-    where = f"{MANIFEST} in {repo} at {commit}"
-    if tree[MANIFEST].size > manifests.MAX_BYTES:
-        raise PublishConflict(f"{where} is too large to be a manifest. Nothing was overwritten. Publish to another repo, or look at who wrote it.")
-    return manifests.read(_download(api, repo, commit, MANIFEST), where=where)
-
-
-def _download(api: HfApi, repo: str, commit: str, path: str) -> bytes:
-    """The content of a small file."""
-    with tempfile.TemporaryDirectory(prefix="sluice-") as folder, hub_errors(api, f"read {path} of {repo}"):
-        return Path(api.hf_hub_download(repo, path, revision=commit, local_dir=folder)).read_bytes()
-
-
-def _check_visibility(repo: str, head: _Head, *, private: bool) -> None:
-    if private and not head.private:
-        raise PublishConflict(
-            f"{repo} is public, but what should go there must stay private (its upstream is, or the settings say so). "
-            "Nothing was uploaded. Make the repo private on the Hub, or publish under another namespace."
-        )
-
-
-def _check_ours(api: HfApi, repo: str, head: _Head, *, upstream: str) -> None:
-    """Raise PublishConflict when the repo holds what someone else put there, or the publication of another upstream."""
-    if head.manifest is not None:
-        if head.manifest.upstream.repo != upstream:
-            raise PublishConflict(
-                f"{repo} already holds the publication of {head.manifest.upstream.repo}, and {upstream} would take its place. "
-                "Nothing was overwritten. Publish one of the two under another namespace."
-            )
-        return
-    content = set(head.tree) - {ATTRIBUTES}
-    if not content or (content == {CARD} and _is_stub(api, repo, head)):
-        return
-    listed = ", ".join(sorted(content)[:5]) + (", …" if len(content) > 5 else "")
-    raise PublishConflict(
-        f"{repo} holds files that Sluice did not publish ({listed}): it has no {MANIFEST}. Nothing was overwritten. "
-        "Publish under another namespace, or empty that repo if it is yours to empty."
-    )
-
-
-def _is_stub(api: HfApi, repo: str, head: _Head) -> bool:
-    """Whether the card is one that the Hub makes for a new repo: front matter at most, and no text."""
-    if head.commit is None or head.tree[CARD].size > STUB_BYTES:
-        return False
-    text = _download(api, repo, head.commit, CARD).decode(errors="replace").strip()
-    if text.startswith("---"):
-        text = text[3:].partition("\n---")[2].strip()
-    return not text
-
-
-def _operations(wanted: Iterable[PublishFile], tree: Mapping[str, RepoFile]) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """What turns `tree` into exactly the wanted files: additions of what is missing or different, deletions of the rest."""
+def _operations(wanted: Iterable[PublishFile], tree: Mapping[str, RepoFile], *, kept: Collection[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What turns `tree` into exactly the wanted files and those kept: additions of what is missing or different, deletions of the rest."""
     files = {file.path: file for file in wanted}
-    additions = [_addition(file) for path, file in sorted(files.items()) if path not in tree or not _same(file, tree[path])]
-    deletions = [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in sorted(set(tree) - set(files) - {ATTRIBUTES})]
+    additions = [addition(file) for path, file in sorted(files.items()) if path not in tree or not same_bytes(file, tree[path])]
+    deletions = [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in sorted(set(tree) - set(files) - set(kept) - {ATTRIBUTES})]
     return [*additions, *deletions]
 
 
-def _addition(file: PublishFile) -> CommitOperationAdd:
+def addition(file: PublishFile) -> CommitOperationAdd:
     """The upload of exactly the bytes that the plan names. Raises HubError when a small file has other bytes by now."""
     source = file.source
     if isinstance(source, Path) and file.size <= REGULAR_BYTES:  # may go into the commit itself, where nobody compares its sha256
@@ -251,7 +184,7 @@ def _addition(file: PublishFile) -> CommitOperationAdd:
     return operation
 
 
-def _same(file: PublishFile, entry: RepoFile) -> bool:
+def same_bytes(file: PublishFile, entry: RepoFile) -> bool:
     """Whether the Hub's file has these bytes: by sha256 when it is in LFS, else by git's blob id."""
     if entry.size != file.size:
         return False
@@ -272,7 +205,7 @@ def _git_blob_id(file: PublishFile) -> str:
     return digest.hexdigest()
 
 
-def _commit(api: HfApi, plan: Plan, operations: list[CommitOperationAdd | CommitOperationDelete], head: _Head) -> str | None:
+def _commit(api: HfApi, plan: Plan, operations: list[CommitOperationAdd | CommitOperationDelete], head: Head) -> str | None:
     """Upload and commit on top of `head`; the new commit, or None when the head has moved on meanwhile."""
     with hub_errors(api, f"publish {plan.repo}"):
         try:
@@ -283,26 +216,26 @@ def _commit(api: HfApi, plan: Plan, operations: list[CommitOperationAdd | Commit
             raise
 
 
-def _check_result(api: HfApi, plan: Plan, wanted: Iterable[PublishFile], commit: str) -> None:
+def _check_result(api: HfApi, plan: Plan, settled: _Settled, commit: str) -> None:
     """Look at what was just committed. Raises HubError when it is not exactly the plan, or became public meanwhile."""
     with hub_errors(api, f"check {plan.repo}"):
         private = bool(api.repo_info(plan.repo, revision=commit).private)
     if plan.private and not private:
         raise HubError(f"{plan.repo} was made public while it was being published, but its content must stay private. Make it private on the Hub now.")
-    if wrong := [operation.path_in_repo for operation in _operations(wanted, _read_tree(api, plan.repo, commit))]:
+    if wrong := [operation.path_in_repo for operation in settled.operations(target.read_tree(api, plan.repo, commit))]:
         raise HubError(
             f"The Hub accepted commit {commit} of {plan.repo}, but it does not hold what was sent: {', '.join(wrong[:5])} differ. "
             "Look at that commit (a .gitignore there hides files), then run it again: the next publication puts it right."
         )
 
 
-def _publication(api: HfApi, plan: Plan, wanted: Iterable[PublishFile], commit: str, *, changed: bool) -> Publication:
+def _publication(api: HfApi, plan: Plan, settled: _Settled, commit: str, *, changed: bool) -> Publication:
     return Publication(
         repo=plan.repo,
         revision=commit,
         url=f"{api.endpoint}/{plan.repo}",
-        files=tuple(sorted(file.path for file in wanted)),
-        manifest_digest=plan.manifest.digest(),
+        files=tuple(sorted(file.path for file in settled.wanted)),
+        manifest_digest=settled.manifest.digest(),
         changed=changed,
     )
 

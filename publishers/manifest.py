@@ -103,8 +103,35 @@ class DataEntry(Part):
     license: tuple[str, ...] = ()
 
 
+class Adoption(Part):
+    """Who gave a repo that others had filled to Sluice, and which of its files stay theirs. Digests are sha256 of LFS files, git's blob ids of others."""
+
+    by: str
+    commit: CommitSha
+    """What the repo held when a person agreed to this."""
+    kept: tuple[str, ...]
+    """Files beside the publication, which Sluice neither made nor changes nor removes."""
+    replaceable: dict[str, str] = {}
+    """By path the digest of each file that a publication may take the place of, and has not yet."""
+    removable: dict[str, str] = {}
+    """By path the digest of each file that the next publication removes."""
+
+
+class Adopted(Part):
+    """The manifest of a repo that was adopted and holds no publication yet."""
+
+    schema_version: Literal[1] = 1
+    awaits: str
+    """The upstream repo whose publication may come here."""
+    adoption: Adoption
+
+    def to_bytes(self) -> bytes:
+        """As a manifest of a publication is written."""
+        return _written(self.model_dump(mode="json"))
+
+
 class Manifest(Part):
-    """Everything a repo's content can be traced by."""
+    """Everything a repo's content can be traced by. The repo holds exactly `files`, the manifest itself and, once adopted, what is `kept`."""
 
     schema_version: Literal[1] = 1
     upstream: Upstream
@@ -114,6 +141,8 @@ class Manifest(Part):
     variants: tuple[VariantEntry, ...]
     files: dict[str, FileEntry]
     data: tuple[DataEntry, ...] = ()
+    adoption: Adoption | None = None
+    """Of a repo that others had filled."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -125,11 +154,16 @@ class Manifest(Part):
 
     def to_bytes(self) -> bytes:
         """The manifest as UTF-8 JSON: sorted keys, two spaces, one newline at the end; equal manifests give equal bytes."""
-        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        # left out where there is none, so that repos which were never adopted keep the bytes that they have
+        return _written(self.model_dump(mode="json", exclude={"adoption"} if self.adoption is None else None))
 
     def digest(self) -> str:
         """Hex sha256 of `to_bytes()`."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def _written(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def build(
@@ -167,13 +201,22 @@ def variant_entry(verdict: Verdict, measurements: dict[str, Measurement], *, fil
     return VariantEntry(tag=verdict.tag, files=tuple(sorted(files)), bytes=size, verdict=verdict.outcome, figures=figures, waivers=waivers)
 
 
-def read(data: bytes, *, where: str) -> Manifest:
+def read(data: bytes, *, where: str) -> Manifest | Adopted:
     """The manifest in `data`. Raises PublishConflict when it is not one that this version of Sluice wrote; `where` names it in the message."""
     try:
-        return Manifest.model_validate_json(data)
+        return Adopted.model_validate_json(data) if _awaits(data) else Manifest.model_validate_json(data)
     except ValidationError as error:
         problem = explain(error)
         raise PublishConflict(
             f"{where} is not a manifest that this version of Sluice can read ({problem[:300]}). Nothing was overwritten. "
             "Publish to another repo, or restore the manifest, or delete the repo if it is yours to delete."
         ) from error
+
+
+def _awaits(data: bytes) -> bool:
+    """Whether this is what an adoption writes, as far as can be seen before it is checked."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "awaits" in document

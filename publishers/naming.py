@@ -26,6 +26,11 @@ def repo_id(namespace: str, name: str) -> str:
     return repo
 
 
+def same_repo(one: str, other: str) -> bool:
+    """Whether two names are of one repo: the Hub keeps no two that differ only in upper and lower case."""
+    return one.lower() == other.lower()
+
+
 def checked_path(path: str) -> str:
     """`path` itself when it is a plain relative path inside a repo. Raises ConfigurationError when it could leave the repo or upset a shell."""
     if not _PATH.fullmatch(path) or any(part.strip(".") == "" or part == ".git" for part in path.split("/")):

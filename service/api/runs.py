@@ -142,7 +142,15 @@ def republish(id: int, response: Response, store: TheStore, token: Caller) -> Ru
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
     publication = store.publication(id)
     run = store.run(publication.run)
-    order = RunOrder(release=run.release, recipe=run.recipe, recipe_digest=run.recipe_digest, namespace=run.namespace, trigger="republish", private=run.private)
+    order = RunOrder(
+        release=run.release,
+        recipe=run.recipe,
+        recipe_digest=run.recipe_digest,
+        namespace=run.namespace,
+        trigger="republish",
+        private=run.private,
+        fixes_as_pr=run.fixes_as_pr,
+    )
     run, _ = store.enqueue(order, again=True)
     store.audit("api", f"publication/{id}", "republish", {"token": token.name, "run": run.id})
     return _accepted(response, run, summarize(store, run.id))

@@ -32,6 +32,10 @@ COMMANDS = {
         "service.cli.verdicts:waive",
         "Set one gate aside for one variant of one run. Card and manifest of what is then published say who did it and why.",
     ),
+    "adopt": (
+        "service.cli.adopt:adopt",
+        "Take over a repo that somebody else's tool filled: show what a publication would keep, replace and remove there, and ask.",
+    ),
     "plan": (
         "service.cli.plan:plan",
         (

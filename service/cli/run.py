@@ -1,21 +1,31 @@
 """`sluice run`: one release, now."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from service.cli.context import Terminal, explained, settings_of, verdict_code
-from service.cli.options import AsJson
+from service.cli.options import AsJson, spread
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How the release is gone about."""
+
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be built and published, what it needs, and what would refuse it; build nothing.")
+    ] = False
+    fixes_as_pr: Annotated[bool, typer.Option("--fixes-as-pr", help="Offer the fixes to the upstream as a pull request, whoever's it is.")] = False
+
+
+@spread
 def run(
     context: typer.Context,
     repo: Annotated[str, typer.Argument(help="Upstream repo on the Hub, as owner/name.")],
+    how: RunOptions,
     revision: Annotated[str, typer.Option(help="Branch, tag or commit to release.")] = "main",
     recipe: Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")] = "default",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be built and published, what it needs, and what would refuse it; build nothing.")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Release one upstream repo now: fix, build, measure, judge, publish what passes.
@@ -30,7 +40,9 @@ def run(
     terminal = Terminal.open(as_json=as_json)
     with explained():
         settings = settings_of(context)
-        if dry_run:
+        if how.fixes_as_pr:
+            settings = settings.with_(fixes_as_pr="always")
+        if how.dry_run:
             planned = plan(settings, repo, revision, recipe)
             terminal.json(planned.as_json()) if as_json else show(terminal.out, planned)
             return

@@ -88,7 +88,8 @@ def waive(
 def command_again(store: "Store", run_id: int) -> str:
     """The command that carries the run out again."""
     run = store.run(run_id)
-    return shlex.join(["sluice", "run", run.release.repo, "--revision", run.release.sha, "--recipe", run.recipe])
+    offered = ["--fixes-as-pr"] if run.fixes_as_pr else []
+    return shlex.join(["sluice", "run", run.release.repo, "--revision", run.release.sha, "--recipe", run.recipe, *offered])
 
 
 def show_gates(console: Console, found: "RunGates") -> None:

@@ -21,7 +21,7 @@ class Event:
     """Something that a person watching wants to see."""
 
     stage: str
-    state: Literal["expected", "started", "progressed", "done", "reused", "failed"]
+    state: Literal["expected", "started", "progressed", "done", "reused", "failed", "remark"]
     seconds: float = 0.0  # since the stage was begun
     message: str = ""
     progress: Progress | None = None  # of one that progressed

@@ -5,11 +5,12 @@ from typing import Any
 
 from config.errors import SluiceError
 from config.settings import Settings
-from service.execution.workbench import Listener
+from service.execution.workbench import Event, Listener
 from service.hubclient import connect
 from service.release import datasets
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.lifecycle import execute
+from service.runs import own_account
 from service.runs.summary import summary
 from service.store import open_store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
@@ -23,8 +24,10 @@ def run(settings: Settings, repo: str, revision: str, recipe: str, listener: Lis
     store = open_store(settings.database)
     wanted = ReleaseRequest(repo=repo, revision=revision, recipe=recipe, trigger="command")
     api = connect(settings)
-    datasets.recipe_for(settings, recipe, api, listener)  # who watches is told of what has to be fetched
+    chosen = datasets.recipe_for(settings, recipe, api, listener)  # who watches is told of what has to be fetched
     record, _ = queue_release(store, settings, api, wanted, again=True)
+    for sentence in own_account.beforehand(chosen, record):
+        listener(Event(stage="publish", state="remark", message=sentence))
     worker = worker_name()
     leased = store.lease(worker, seconds=LEASE_SECONDS, run=record.id)
     if leased is None:

@@ -10,6 +10,7 @@ from config.settings import Settings
 from publishers.account import publishing_namespace
 from service.release import checks, datasets, prospect
 from service.release.way import way
+from service.runs.own_account import wants_pull_request
 from service.store import RunOrder, RunRecord, Store
 
 
@@ -49,6 +50,7 @@ def queue_release(
         namespace=namespace,
         trigger=wanted.trigger,
         private=settings.private or upstream.private,
+        fixes_as_pr=wants_pull_request(settings, namespace, upstream.release),
     )
     before = store.ordered(order)
     if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):

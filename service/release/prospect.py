@@ -17,8 +17,10 @@ from config.errors import SluiceError
 from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Variant
+from publishers import naming
 from publishers.account import publishing_namespace
 from service.release.kinds import repo_of
+from service.runs.own_account import is_own, wants_pull_request
 from service.store import Store
 
 
@@ -56,8 +58,19 @@ class Prospect:
         found: dict[str, tuple[Variant, ...]] = {}
         for variant in self.recipe.variants.listed():
             repo = repo_of(variant, self.namespace, self.upstream.release.name)
-            found[repo] = (*found.get(repo, ()), variant)
+            if not naming.same_repo(repo, self.upstream.release.repo):  # what would be there is left out
+                found[repo] = (*found.get(repo, ()), variant)
         return found
+
+    @cached_property
+    def own(self) -> bool:
+        """Whether the upstream itself is the repo that the 16-bit model would be published in."""
+        return is_own(self.namespace, self.upstream.release)
+
+    @cached_property
+    def offers(self) -> bool:
+        """Whether the fixes are to be offered to the upstream as a pull request."""
+        return wants_pull_request(self.settings, self.namespace, self.upstream.release)
 
 
 def foresee(store: Store, settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream) -> Prospect:

@@ -12,6 +12,7 @@ from publishers.hub import PublishFile
 from service.release import functions
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
+from service.release.offering import offer
 from service.release.products import DATA, JUDGED, Built, Judged, from_stage, weights
 from service.release.stages.examine import patches
 from service.release.tools import tools
@@ -43,9 +44,9 @@ class Repo:
 def publish(work: Work) -> list[str]:
     """Publish each repo of which a variant passed, with the run's report, and put them into one collection; the repos.
 
-    Raises HubError, PublishConflict.
+    The fixes are offered to the upstream before, where they are to be: cards say where. Raises HubError, PublishConflict.
     """
-    job = work.job
+    job, hindrance = work.job, offer(work)
     upstream = work.of("upstream", Upstream)
     private = job.run.private or upstream.private  # upstream may have been made private since the run was queued
     published = []
@@ -61,14 +62,18 @@ def publish(work: Work) -> list[str]:
         published.append(repo.name)
     if published:
         hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)
+    if hindrance is not None:
+        raise hindrance
     return published
 
 
 def repos(work: Work) -> list[Repo]:
-    """The variants by the repo that is theirs, kind after kind. Raises ConfigurationError."""
+    """The variants by the repo that is theirs, kind after kind, without what would be in the upstream itself. Raises ConfigurationError."""
     found: dict[str, list[Built]] = {}
     for item in sorted(work.of(JUDGED, Judged).built, key=lambda item: kind_of(item.variant).place):
-        found.setdefault(repo_of(item.variant, work.job.run.namespace, work.release.name), []).append(item)
+        repo = repo_of(item.variant, work.job.run.namespace, work.release.name)
+        if not naming.same_repo(repo, work.release.repo):
+            found.setdefault(repo, []).append(item)
     return [Repo(name=name, variants=variants) for name, variants in found.items()]
 
 
@@ -116,7 +121,7 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
 
 def describe(work: Work, repo: Repo) -> card.Card:
     """Everything that the card of a repo with these variants says."""
-    upstream, chat = work.of("upstream", Upstream), work.output(functions.CHAT)
+    upstream, chat, request = work.of("upstream", Upstream), work.output(functions.CHAT), work.job.store.pull_request(work.job.run.id)
     rows = [row(item) for item in repo.variants]
     return card.Card(
         kind=repo.kind.kind,
@@ -139,6 +144,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         tools=tools(),
         recipe_name=work.recipe.name,
         recipe_digest=work.job.run.recipe_digest,
+        offered=None if request is None else request.url,
         ollama_template=repo.kind.form.ollama and ollama.template_from_probes(chat.result["renderings"]) is not None,
     )
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from config.words import Measurement
 from qa import mmlu
 from service.pace import pace
+from service.runs import own_account
 from service.runs.ahead import ahead
 from service.store import PublicationRecord, RunState, StageRecord, StageState, Store, VariantRecord
 
@@ -117,6 +118,18 @@ class PublicationSummary(BaseModel):
     files: list[str]
 
 
+class PullRequestSummary(BaseModel):
+    """The pull request by which the fixes were offered to the upstream."""
+
+    repo: str
+    number: int
+    url: str
+    state: Literal["opened", "open", "merged", "closed"]
+    """`opened` by this run; otherwise as the run found it when it was to open one."""
+    files: list[str]
+    """That it changes."""
+
+
 class ProgressSummary(BaseModel):
     """How far a stage has come in what it counts at the moment."""
 
@@ -159,6 +172,10 @@ class RunSummary(BaseModel):
     patches: list[PatchSummary]
     variants: list[VariantSummary]
     publications: list[PublicationSummary]
+    pull_request: PullRequestSummary | None
+    """Null where the fixes were not offered."""
+    remarks: list[str]
+    """What was not published because the upstream is one's own, and what became of the pull request."""
 
 
 def summary(store: Store, run_id: int) -> dict[str, Any]:
@@ -186,6 +203,8 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         ],
         variants=[_variant(variant) for variant in store.variants(run_id)],
         publications=[publication_summary(item) for item in store.publications(run_id)],
+        pull_request=None if (request := store.pull_request(run_id)) is None else PullRequestSummary(**vars(request)),
+        remarks=own_account.remarks(store, run),
     )
 
 

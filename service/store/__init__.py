@@ -1,8 +1,9 @@
-"""The service's memory, in SQLite or PostgreSQL: releases, runs, stages, artifacts, patches, verdicts, waivers, publications, hints, tokens, audit trail."""
+"""The service's memory, in SQLite or PostgreSQL: runs and all that comes of them, what they wait for, tokens, audit trail."""
 
 from service.store.database import StoreError, connect
 from service.store.ledger import Ledger
 from service.store.owner import worker_name
+from service.store.pull_requests import PullRequests
 from service.store.queue import Queue, UnknownRun
 from service.store.records import (
     Artifact,
@@ -11,6 +12,7 @@ from service.store.records import (
     HintRecord,
     PublicationRecord,
     Published,
+    PullRequestRecord,
     RunOrder,
     RunRecord,
     RunState,
@@ -30,6 +32,7 @@ __all__ = [
     "HintRecord",
     "PublicationRecord",
     "Published",
+    "PullRequestRecord",
     "RunOrder",
     "RunRecord",
     "RunState",
@@ -48,7 +51,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, Waivers, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

@@ -32,7 +32,7 @@ class Queue(Database):
         """The one run of the order's release, recipe and namespace, and whether this call put it into the queue.
 
         A failed run is queued again, unless it was already tried `attempts` times. A run that is done or blocked is queued again only with `again`.
-        One that is queued or running is left as it is, except that it becomes private when the order says so.
+        One that is queued or running is left as it is, except that it becomes private, or offers its fixes, when the order says so.
         """
         with self.write() as session:
             run, created = _run_row(session, _release_row(session, order.release), order)
@@ -43,6 +43,7 @@ class Queue(Database):
                 run.queued, run.started, run.finished, run.error = now(), None, None, None
             queued = created or retried or repeated
             run.private = order.private or (run.private and not queued)
+            run.fixes_as_pr = order.fixes_as_pr or (run.fixes_as_pr and not queued)
             if queued:
                 details = {"repo": order.release.repo, "sha": order.release.sha, "recipe": order.recipe, "attempt": run.attempt}
                 note(session, order.trigger, f"run/{run.id}", "queued", details)
@@ -160,7 +161,7 @@ def _run_row(session: Session, release: ReleaseRow, order: RunOrder) -> tuple[Ru
     if (row := session.scalars(query.with_for_update(of=RunRow)).first()) is not None:
         return row, False
     row = RunRow(release=release, recipe=order.recipe, recipe_digest=order.recipe_digest, namespace=order.namespace, trigger=order.trigger, private=False)
-    row.state, row.attempt, row.created, row.queued = "queued", 1, now(), now()
+    row.state, row.attempt, row.created, row.queued, row.fixes_as_pr = "queued", 1, now(), now(), False
     session.add(row)
     session.flush()
     return row, True
@@ -183,4 +184,5 @@ def _record(row: RunRow) -> RunRecord:
         started=row.started,
         finished=row.finished,
         disk_high_water=row.disk_high_water,
+        fixes_as_pr=row.fixes_as_pr,
     )

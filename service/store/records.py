@@ -22,6 +22,7 @@ class RunOrder:
     namespace: str  # account or organization to publish under
     trigger: str  # what asks for it: "poll", "webhook", "api", "republish", "command", …
     private: bool = False  # publish as private
+    fixes_as_pr: bool = False  # offer the fixes to the upstream as a pull request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class RunRecord:
     started: datetime | None  # of this attempt
     finished: datetime | None  # of this attempt
     disk_high_water: int | None  # bytes
+    fixes_as_pr: bool = False  # offer the fixes to the upstream as a pull request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,17 @@ class PublicationRecord(Published):
     id: int
     run: int
     at: datetime  # when it was made, or last found to be so
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullRequestRecord:
+    """The pull request by which the fixes of a run were offered to its upstream."""
+
+    repo: str  # the upstream
+    number: int
+    url: str
+    state: Literal["opened", "open", "merged", "closed"]  # `opened` by this run, the others as they were found
+    files: tuple[str, ...]  # that it changes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     event,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -84,6 +85,7 @@ class RunRow(Base):
     recipe_digest: Mapped[str] = mapped_column(String(64))
     namespace: Mapped[str] = mapped_column(String(200))
     private: Mapped[bool]
+    fixes_as_pr: Mapped[bool] = mapped_column(server_default=false())
     state: Mapped[str] = mapped_column(String(16))
     trigger: Mapped[str] = mapped_column(String(64))
     attempt: Mapped[int]
@@ -231,6 +233,22 @@ class PublicationRow(Base):
     files: Mapped[list[str]]
     manifest_digest: Mapped[str] = mapped_column(String(64))
     changed: Mapped[bool]
+    at: Mapped[datetime]
+
+
+class PullRequestRow(Base):
+    """The pull request by which a run's fixes were offered to its upstream."""
+
+    __tablename__ = "pull_requests"
+    __table_args__ = (CheckConstraint("state IN ('opened', 'open', 'merged', 'closed')", name="state"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), unique=True)
+    repo: Mapped[str] = mapped_column(String(200))
+    number: Mapped[int]
+    url: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    files: Mapped[list[str]]
     at: Mapped[datetime]
 
 

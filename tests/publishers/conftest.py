@@ -1,11 +1,18 @@
-"""Records of a made-up release, and plans to publish it."""
+"""Records of a made-up release, plans to publish it, and a Hub whose client's requests are watched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from huggingface_hub import HfApi, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
 from config.words import Kind, Measurement, Outcome, Patch, Release, Verdict
+from hub.server import running
+from hub.tokens import create_token
 from publishers import manifest as manifests
 from publishers.card import Card, Facts, Method, Row
 from publishers.hub import Plan, PublishFile, inventory
@@ -73,3 +80,60 @@ def make_plan() -> Callable[..., Plan]:
         return Plan(repo=repo, private=private, files=files, manifest=manifest, message="Publish tiny-chat")
 
     return make
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def endpoint(root: Path) -> Iterator[str]:
+    with running(root) as url:
+        yield url
+
+
+@pytest.fixture
+def api(root: Path, endpoint: str) -> HfApi:
+    return HfApi(endpoint=endpoint, token=create_token(root, user="sluice", orgs=["acme"]))
+
+
+@dataclass
+class Wire:
+    """What the client sent, and what to do when it sends something."""
+
+    sent: list[str] = field(default_factory=list)
+    on: Callable[[httpx2.Request], None] = lambda _request: None
+
+    def __call__(self, request: httpx2.Request) -> None:
+        self.sent.append(f"{request.method} {request.url.path}")
+        self.on(request)
+
+    def count(self, method: str, part: str) -> int:
+        return sum(line.startswith(method) and part in line for line in self.sent)
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """Records every request of the real client."""
+    recorder = Wire()
+
+    def client() -> httpx2.Client:
+        made = default_client_factory()
+        made.event_hooks = {"request": [*made.event_hooks["request"], recorder], "response": made.event_hooks["response"]}
+        return made
+
+    set_client_factory(client)
+    yield recorder
+    set_client_factory(default_client_factory)
+
+
+def once(wire: Wire, part: str, act: Callable[[], object]) -> None:
+    """Run `act` right before the client sends its next POST to a path with `part`."""
+
+    def on(request: httpx2.Request) -> None:
+        if request.method == "POST" and part in request.url.path:
+            wire.on = lambda _request: None
+            act()
+
+    wire.on = on

@@ -220,6 +220,13 @@ def test_a_planned_mix_without_a_stock_mix_of_its_size(make_card: MakeCard) -> N
     assert "Look twice" not in text
 
 
+def test_says_where_the_repairs_were_offered(make_card: MakeCard) -> None:
+    address = "http://127.0.0.1:8090/acme/tiny-chat/discussions/1"
+    assert f"These changes were offered to the upstream in <{address}>." in render(make_card(offered=address))
+    assert "offered" not in render(make_card())
+    assert "offered" not in render(make_card(offered="http://evil/)[x](y)<script>"))
+
+
 def test_without_patches_or_sampling_it_says_so(make_card: MakeCard) -> None:
     text = render(make_card(patches=(), sampling={}))
     assert "No file of the upstream release was changed." in text

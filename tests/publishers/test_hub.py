@@ -3,73 +3,26 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, set_client_factory, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.utils._http import default_client_factory
 
 from config.errors import HubError, PublishConflict
 from config.words import Kind, Release
-from hub.server import running
 from hub.tokens import create_token
 from publishers import manifest as manifests
 from publishers.card import Card, render
 from publishers.hub import Plan, PublishFile, collection, inventory, publish
 from publishers.naming import MANIFEST
+from tests.publishers.conftest import Wire, once
 
 MakePlan = Callable[..., Plan]
 REPO = "acme/tiny-chat-GGUF"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def endpoint(root: Path) -> Iterator[str]:
-    with running(root) as url:
-        yield url
-
-
-@pytest.fixture
-def api(root: Path, endpoint: str) -> HfApi:
-    return HfApi(endpoint=endpoint, token=create_token(root, user="sluice", orgs=["acme"]))
-
-
-@dataclass
-class Wire:
-    """What the client sent, and what to do when it sends something."""
-
-    sent: list[str] = field(default_factory=list)
-    on: Callable[[httpx2.Request], None] = lambda _request: None
-
-    def __call__(self, request: httpx2.Request) -> None:
-        self.sent.append(f"{request.method} {request.url.path}")
-        self.on(request)
-
-    def count(self, method: str, part: str) -> int:
-        return sum(line.startswith(method) and part in line for line in self.sent)
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    """Records every request of the real client."""
-    recorder = Wire()
-
-    def client() -> httpx2.Client:
-        made = default_client_factory()
-        made.event_hooks = {"request": [*made.event_hooks["request"], recorder], "response": made.event_hooks["response"]}
-        return made
-
-    set_client_factory(client)
-    yield recorder
-    set_client_factory(default_client_factory)
 
 
 def commits(api: HfApi, repo: str = REPO) -> list[str]:
@@ -199,17 +152,6 @@ def test_a_forged_manifest_is_a_conflict(api: HfApi, make_plan: MakePlan) -> Non
     api.create_commit(REPO, [CommitOperationAdd(MANIFEST, b"{}")], commit_message="Theirs")
     with pytest.raises(PublishConflict, match="is not a manifest"):
         publish(api, make_plan())
-
-
-def once(wire: Wire, part: str, act: Callable[[], object]) -> None:
-    """Run `act` right before the client sends its next POST to a path with `part`."""
-
-    def on(request: httpx2.Request) -> None:
-        if request.method == "POST" and part in request.url.path:
-            wire.on = lambda _request: None
-            act()
-
-    wire.on = on
 
 
 def test_a_harmless_commit_meanwhile_is_retried(api: HfApi, make_plan: MakePlan, wire: Wire) -> None:

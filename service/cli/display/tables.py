@@ -108,6 +108,8 @@ def show_run(console: Console, summary: Summary) -> None:
         count = len(publication["files"])
         files = f"{count} file{'' if count == 1 else 's'} at {publication['revision'][:12]}"
         console.print(f"[green]published[/] [bold]{escape(publication['repo'])}[/], {files}: {escape(publication['url'])}", soft_wrap=True)
+    for remark in summary.get("remarks", ()):
+        console.print(escape(remark), soft_wrap=True)
     if summary.get("error"):
         console.print(f"[red]failed:[/] {escape(summary['error'])}", soft_wrap=True)
     for line in standing(summary):

@@ -11,7 +11,7 @@ from service.cli.display.words import amount, duration, how_far, in_order
 from service.execution.workbench import Event
 from service.pace import Phase, heard, pace, run_left, stage_left
 
-_MARKS = {"done": "[green]✓[/]", "reused": "[cyan]↺[/]", "failed": "[red]✗[/]"}
+_MARKS = {"done": "[green]✓[/]", "reused": "[cyan]↺[/]", "failed": "[red]✗[/]", "remark": "[yellow]![/]"}
 
 
 @dataclass(frozen=True, kw_only=True)

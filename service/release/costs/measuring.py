@@ -173,9 +173,9 @@ def chat(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def publish(prospect: Prospect, speed: Speed) -> Needs:
-    """Upload what passes: at most everything. The files are uploaded from where they lie."""
+    """Upload what passes: at most everything, but what would be in the upstream itself. The files are uploaded from where they lie."""
     at = engines(prospect, speed)
-    listed = prospect.recipe.variants.listed()
+    listed = [item for item in prospect.recipe.variants.listed() if not (prospect.own and kind_of(item).original(item))]
     files = [
         gguf_bytes(at.model, sizes.bits(prospect, item)) if kind_of(item).engine is LLAMA_CPP else sizes.weight(prospect, item) + configuration(prospect)
         for item in listed

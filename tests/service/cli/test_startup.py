@@ -43,7 +43,7 @@ def test_the_list_of_commands_imports_none_of_them(tmp_path: Path, option: str) 
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "run", "status", "stages", "report", "gates", "waive", "plan", "quantize", "serve", "doctor", "measure", "hub", "token"]
+    "command", ["demo", "run", "status", "stages", "report", "gates", "waive", "adopt", "plan", "quantize", "serve", "doctor", "measure", "hub", "token"]
 )
 def test_the_help_of_a_command_imports_no_library_that_only_its_work_needs(tmp_path: Path, command: str) -> None:
     assert not imported(tmp_path, command, "--help") & HEAVY

@@ -53,6 +53,18 @@ def test_a_repo_may_be_watched_with_two_recipes(file_store: Store, upstream: Ups
     assert sorted(Path(run.recipe).name for run in file_store.runs()) == ["other.yaml", "small.yaml"]
 
 
+def test_fixes_are_offered_where_the_settings_say_so(file_store: Store, upstream: Upstream) -> None:
+    own = upstream.settings.with_(fixes_as_pr="own")
+    hinted(file_store, own)
+    assert not file_store.runs()[0].fixes_as_pr
+    upstream.release()
+    hinted(file_store, own.with_(namespace="upstream"))
+    assert file_store.runs()[0].fixes_as_pr
+    upstream.release()
+    hinted(file_store, own.with_(fixes_as_pr="always"))
+    assert file_store.runs()[0].fixes_as_pr
+
+
 def test_what_is_private_upstream_is_published_privately(file_store: Store, upstream: Upstream) -> None:
     upstream.release("upstream/hidden", private=True)
     hinted(file_store, upstream.settings.with_(watch=(Watched(repo="upstream/hidden", recipe=upstream.settings.watch[0].recipe),)), "upstream/hidden")

@@ -35,6 +35,8 @@ def test_a_run_that_has_not_begun_has_nothing(file_store: Store) -> None:
         "patches": [],
         "variants": [],
         "publications": [],
+        "pull_request": None,
+        "remarks": [],
     }
 
 

@@ -90,11 +90,38 @@ def test_a_public_repo_for_what_must_stay_private(prospect: MakeProspect, upstre
     assert look(prospect, upstream, ours, settings=upstream.settings.with_(private=True)) == []
 
 
-def test_the_upstream_itself_is_no_target(prospect: MakeProspect, upstream: Upstream, ours: HfApi, recipe: Callable[..., Recipe]) -> None:
-    (sentence,) = look(prospect, upstream, ours, namespace="upstream")
+def remarks(prospect: MakeProspect, on: Upstream, api: HfApi, **changes: object) -> list[str]:
+    """What the checks remark on, when they refuse nothing."""
+    known = {"settings": on.settings, "api": api, "upstream": snapshot.resolve(on.author, "upstream/model", "main")}
+    found = checks.problems(GRAPH, prospect(**{**known, **changes}))
+    assert not [problem.sentence for problem in found if problem.fatal]
+    return [problem.sentence for problem in found]
+
+
+@pytest.mark.parametrize("namespace", ["upstream", "Upstream"])
+def test_the_upstream_itself_is_no_target_and_is_left_out(prospect: MakeProspect, upstream: Upstream, ours: HfApi, namespace: str) -> None:
+    made = prospect(upstream=snapshot.resolve(upstream.author, "upstream/model", "main"), namespace=namespace)
+    assert list(made.targets) == [f"{namespace}/model-GGUF"]
+    (remark,) = remarks(prospect, upstream, ours, namespace=namespace)
+    assert remark.startswith("The 16-bit model is not published: upstream/model is the upstream itself")
+    assert "`--fixes-as-pr` offers its fixes" in remark
+    (remark,) = remarks(prospect, upstream, ours, namespace=namespace, settings=upstream.settings.with_(fixes_as_pr="own"))
+    assert remark.endswith("Its fixes are offered there as a pull request.")
+
+
+def test_fixes_are_offered_to_other_upstreams_only_where_that_is_asked_for(prospect: MakeProspect, upstream: Upstream, ours: HfApi) -> None:
+    assert remarks(prospect, upstream, ours, settings=upstream.settings.with_(fixes_as_pr="own")) == []
+    (remark,) = remarks(prospect, upstream, ours, settings=upstream.settings.with_(fixes_as_pr="always"))
+    assert remark == "The fixes, if any are needed, are offered to upstream/model as a pull request."
+
+
+def test_a_recipe_that_would_publish_nothing(prospect: MakeProspect, upstream: Upstream, ours: HfApi, recipe: Callable[..., Recipe]) -> None:
+    alone = {"namespace": "upstream", "recipe": recipe(variants={"sixteen_bit": True})}
+    (sentence,) = look(prospect, upstream, ours, **alone)
     assert sentence.startswith("upstream/model is the upstream itself")
-    assert "`sixteen_bit: false`" in sentence
-    assert look(prospect, upstream, ours, namespace="upstream", recipe=recipe(variants={"gguf": ["Q4_0"], "sixteen_bit": False})) == []
+    assert "nothing would be published at all" in sentence
+    assert look(prospect, upstream, ours, **alone, settings=upstream.settings.with_(fixes_as_pr="own")) == []
+    assert remarks(prospect, upstream, ours, namespace="upstream", recipe=recipe(variants={"gguf": ["Q4_0"], "sixteen_bit": False})) == []
 
 
 def test_a_name_that_the_hub_would_not_take(prospect: MakeProspect, upstream: Upstream, ours: HfApi) -> None:

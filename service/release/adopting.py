@@ -1,0 +1,176 @@
+"""Adopting a repo that somebody else's tool filled: whose publication is to come there, what would become of its files, and the record of who agreed."""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from builders import snapshot
+from builders.snapshot import Upstream
+from config.errors import ConfigurationError, UpstreamError
+from config.recipe import Recipe, load_recipe
+from config.settings import REPO_ID, Settings
+from config.words import Variant
+from publishers import adoption, target
+from publishers.account import publishing_namespace
+from publishers.adoption import Fated
+from publishers.manifest import Adoption
+from publishers.naming import CARD, same_repo
+from publishers.target import Head
+from publishers.wire import hub_errors
+from service.release.kinds import LLAMA_CPP, kind_of, repo_of
+from service.release.paths import may_publish
+from service.store import Store
+
+PATHS = 1000  # that the audit trail names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """Which repo is to be adopted, and for what."""
+
+    repo: str
+    upstream: str | None = None  # found out when absent
+    recipe: str | None = None  # that of the watch list when absent, else the default one
+    remove: tuple[str, ...] = ()  # patterns of files that are to go
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Whose publication is to come into the repo."""
+
+    upstream: str
+    revision: str
+    recipe: str
+    found: str  # how it is known, in words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """What an adoption would mean, of the repo as it was at one commit."""
+
+    repo: str
+    source: Source
+    head: Head
+    files: tuple[Fated, ...]
+    remarks: tuple[str, ...]
+    planned: Callable[[str], bool]  # whether a path may be published there
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to adopt: all that the repo holds is ours, or the Hub's own."""
+        return not self.files
+
+    @property
+    def agreed(self) -> bool:
+        """Whether a person agreed to just this before, of files that are as they were."""
+        before, now = self.head.adoption, self.terms("")
+        return before is not None and (before.kept, before.replaceable, before.removable) == (now.kept, now.replaceable, now.removable)
+
+    def terms(self, by: str) -> Adoption:
+        """What is written down when it is agreed to."""
+        return adoption.agreement(self.head, self.files, self.planned, by=by)
+
+    def as_json(self) -> dict[str, Any]:
+        """The proposal as a JSON document."""
+        listed = [{"path": item.path, "bytes": item.bytes, "fate": item.fate} for item in self.files]
+        source = {"upstream": self.source.upstream, "recipe": self.source.recipe, "found": self.source.found}
+        return {"repo": self.repo, **source, "commit": self.head.commit, "files": listed, "remarks": list(self.remarks)}
+
+
+def propose(store: Store, settings: Settings, api: HfApi, wish: Wish) -> Proposal:
+    """What would be kept, replaced and removed; nothing is written.
+
+    Raises ConfigurationError when it is not known whose publication is to come, or it would not come there, PublishConflict when the repo holds another
+    upstream's or is public and must not be, UpstreamError, HubError.
+    """
+    if re.fullmatch(REPO_ID, wish.repo) is None:
+        raise ConfigurationError(f"{wish.repo!r} is not the name of a repo. Give it as owner/name, not as a URL or a path.")
+    namespace = publishing_namespace(api, wish.repo.partition("/")[0])
+    if not target.exists(api, wish.repo):
+        raise ConfigurationError(f"{wish.repo} does not exist, or the token may not see it: there is nothing to adopt. A run makes the repos that it needs.")
+    source = _source(settings, api, wish)
+    recipe, upstream = load_recipe(source.recipe, data=False), snapshot.resolve(api, source.upstream, source.revision)
+    repo, variants = _destination(wish.repo, namespace, recipe, upstream)
+    last = store.last_publication(repo)
+    head = target.read_head(api, repo, previously=last.revision if last else None)
+    if head.upstream is not None:
+        target.check_ours(api, repo, head, upstream=source.upstream)
+    target.check_visibility(repo, head, private=settings.private or upstream.private)
+    planned = may_publish(variants, upstream.release.name, snapshot.sizes(api, upstream.release))
+    files = adoption.fates(head, planned, wish.remove) if target.filled(api, repo, head) else ()
+    return Proposal(repo=repo, source=source, head=head, files=files, remarks=tuple(_remarks(head, files, variants)), planned=planned)
+
+
+def _source(settings: Settings, api: HfApi, wish: Wish) -> Source:
+    """What is to be published there: as it was said, as the watch list says, or as the repo's own card does."""
+    watched = [item for item in settings.watch if _watched(item.repo, item.recipe, wish)]
+    if len(watched) == 1:
+        item = watched[0]
+        return Source(upstream=item.repo, revision=item.revision, recipe=wish.recipe or item.recipe, found="the watch list")
+    recipe = wish.recipe or "default"
+    if wish.upstream is not None:
+        return Source(upstream=wish.upstream, revision="main", recipe=recipe, found="--upstream")
+    with suppress(UpstreamError):  # a card that cannot be read says nothing
+        named = snapshot.resolve(api, wish.repo, "main").base_models
+        if len(named) == 1 and re.fullmatch(REPO_ID, named[0]):
+            return Source(upstream=named[0], revision="main", recipe=recipe, found=f"`base_model` in the card of {wish.repo}")
+    raise ConfigurationError(f"It is not known which upstream's publication is to come into {wish.repo}. Name it by --upstream OWNER/NAME.")
+
+
+def _watched(repo: str, recipe: str, wish: Wish) -> bool:
+    """Whether an entry of the watch list publishes into the repo, and is not another one than was named."""
+    if wish.upstream is not None and not same_repo(repo, wish.upstream):
+        return False
+    namespace, name = wish.repo.partition("/")[0], repo.partition("/")[2]
+    with suppress(ConfigurationError):  # a recipe that cannot be read is told by whoever runs it
+        return any(same_repo(repo_of(variant, namespace, name), wish.repo) for variant in load_recipe(recipe, data=False).variants.listed())
+    return False
+
+
+def _destination(wanted: str, namespace: str, recipe: Recipe, upstream: Upstream) -> tuple[str, tuple[Variant, ...]]:
+    """The repo under the name that a run publishes to, and the variants that come there."""
+    release = upstream.release
+    if same_repo(wanted, release.repo):
+        raise ConfigurationError(f"{wanted} is the upstream itself, and nothing is published over it. `sluice run {wanted} --fixes-as-pr` offers fixes to it.")
+    repos: dict[str, tuple[Variant, ...]] = {}
+    for variant in recipe.variants.listed():
+        repo = repo_of(variant, namespace, release.name)
+        repos[repo] = (*repos.get(repo, ()), variant)
+    for repo, variants in repos.items():
+        if same_repo(repo, wanted):
+            return repo, variants
+    raise ConfigurationError(
+        f"The recipe {recipe.name} publishes {release.repo} in {', '.join(repos)}, not in {wanted}. Name another upstream by --upstream or recipe by --recipe."
+    )
+
+
+def _remarks(head: Head, files: Collection[Fated], variants: Collection[Variant]) -> Iterator[str]:
+    """What a person should know before agreeing."""
+    if any(item.path == CARD for item in files):
+        yield f"{CARD} gives way to the model card. Its present text stays in the repo's history, at commit {head.commit}."
+    kept = [item.path for item in files if item.fate == "kept"]
+    tags = [variant.tag for variant in variants if kind_of(variant).engine is LLAMA_CPP]
+    for path in kept:
+        if tag := next((tag for tag in tags if path.endswith(".gguf") and re.search(rf"[-_.]{re.escape(tag)}[-.]", path, re.IGNORECASE)), None):
+            yield f"{path} stays, and llama.cpp and Ollama may take it for our {tag}. `--remove '{path}'` removes it."
+    if len(tags) < len(variants) and (others := [path for path in kept if path.endswith((".safetensors", ".bin"))]):
+        yield f"{', '.join(others[: target.LISTED])} {'stay' if len(others) > 1 else 'stays'} beside our weights, and a program may load them instead."
+
+
+def adopt(store: Store, api: HfApi, proposal: Proposal) -> str | None:
+    """Write down on the Hub and in the audit trail that a person agreed; the commit, None when the repo is no longer as it was shown.
+
+    Raises HubError. What is agreed to happens at the repo's next publication; the manifest in the repo tells any service so, whichever database it has.
+    """
+    with hub_errors(api, "find out whom the token belongs to"):
+        by = str(api.whoami()["name"])
+    commit = adoption.adopt(api, proposal.repo, proposal.head, proposal.terms(by), upstream=proposal.source.upstream)
+    if commit is not None:
+        fates = {fate: [item.path for item in proposal.files if item.fate == fate][:PATHS] for fate in ("removed", "replaced", "kept")}
+        details = {"by": by, "upstream": proposal.source.upstream, "shown": proposal.head.commit, "commit": commit, **fates}
+        store.audit("command", f"repo/{proposal.repo}", "adopted", details)
+    return commit
