@@ -137,6 +137,7 @@ class Card:
     recipe_name: str
     recipe_digest: str
     ollama_template: bool = False  # the repo holds a `template` file
+    quick: bool = False  # measured on small samples
 
 
 def render(card: Card) -> str:
@@ -167,9 +168,10 @@ def front_matter(card: Card) -> dict[str, Any]:
     are the upstream's own: it names its base model and leaves the relation out.
     """
     facts, gguf, four_bit = card.facts, card.kind == Kind.GGUF, card.kind == Kind.BNB_4BIT
-    data: dict[str, Any] = {"base_model": card.release.repo}
+    data: dict[str, Any] = {} if card.release.local else {"base_model": card.release.repo}  # nobody could follow the name of a folder
     if card.kind != Kind.SIXTEEN_BIT:
-        data |= {"base_model_relation": "quantized", "quantized_by": card.namespace}
+        data |= {} if card.release.local else {"base_model_relation": "quantized"}
+        data |= {"quantized_by": card.namespace}
     if facts.license and _LICENSE.fullmatch(facts.license):
         data["license"] = facts.license
         if facts.license == "other":

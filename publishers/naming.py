@@ -26,6 +26,11 @@ def repo_id(namespace: str, name: str) -> str:
     return repo
 
 
+def place(repo: str, folder: str | None) -> str:
+    """Where a repo is published: its name, or the path of what takes its place in a folder, which is called as the repo is without its namespace."""
+    return repo if folder is None else f"{folder.rstrip('/')}/{repo.rpartition('/')[2]}"
+
+
 def checked_path(path: str) -> str:
     """`path` itself when it is a plain relative path inside a repo. Raises ConfigurationError when it could leave the repo or upset a shell."""
     if not _PATH.fullmatch(path) or any(part.strip(".") == "" or part == ".git" for part in path.split("/")):

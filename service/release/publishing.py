@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from builders.snapshot import Upstream
 from config.prompt import Part
 from config.recipe import Text
-from publishers import card, hub, manifest, naming, ollama
+from publishers import card, folder, hub, manifest, naming, ollama
 from publishers.hub import PublishFile
 from service.release import functions
 from service.release.kinds import VariantKind, kind_of, repo_of
@@ -41,9 +41,9 @@ class Repo:
 
 
 def publish(work: Work) -> list[str]:
-    """Publish each repo of which a variant passed, with the run's report, and put them into one collection; the repos.
+    """Publish each repo of which a variant passed, with the run's report, and put them into one collection; or leave them in the run's folder. The repos.
 
-    Raises HubError, PublishConflict.
+    Raises HubError, PublishConflict, StageError.
     """
     job = work.job
     upstream = work.of("upstream", Upstream)
@@ -52,16 +52,24 @@ def publish(work: Work) -> list[str]:
     for repo in repos(work):
         if not repo.passed:
             continue
-        before, planned = job.store.last_publication(repo.name), plan(work, repo, private=private)
+        planned = plan(work, repo, private=private)
         with job.noted(f"publish {repo.name}", planned.manifest.digest()) as noted:
-            result = hub.publish(work.api, planned, previously=before.revision if before else None)
+            result = _publish(work, planned)
             if not result.changed:
                 noted.state, noted.message = "reused", "already holds exactly this"
         job.store.record_publication(job.run.id, Published(**asdict(result)))
         published.append(repo.name)
-    if published:
+    if published and job.run.target is None:
         hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)
     return published
+
+
+def _publish(work: Work, planned: hub.Plan) -> hub.Publication:
+    """Publish one repo, or leave it in the run's folder."""
+    if (target := work.job.run.target) is not None:
+        return folder.publish(Path(target), planned)
+    before = work.job.store.last_publication(planned.repo)
+    return hub.publish(work.api, planned, previously=before.revision if before else None)
 
 
 def repos(work: Work) -> list[Repo]:
@@ -82,7 +90,7 @@ def plan(work: Work, repo: Repo, *, private: bool) -> hub.Plan:
         private=private,
         files=tuple(files),
         manifest=account(work, repo, files),
-        message=f"Publish {work.release.repo} at {work.release.sha[:12]} by recipe {work.recipe.name}",
+        message=f"Publish {work.release.repo} at {work.release.sha[:12]} by recipe {work.recipe.label}",
     )
 
 
@@ -99,7 +107,7 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
     inventory = hub.inventory(files)
     return manifest.build(
         release=work.release,
-        recipe_name=work.recipe.name,
+        recipe_name=work.recipe.label,
         recipe_digest=work.job.run.recipe_digest,
         tools=tools(),
         patches=tuple(patches(work)),
@@ -136,8 +144,9 @@ def describe(work: Work, repo: Repo) -> card.Card:
         sampling=chat.result["sampling"],
         method=method(work, repo),
         tools=tools(),
-        recipe_name=work.recipe.name,
+        recipe_name=work.recipe.label,
         recipe_digest=work.job.run.recipe_digest,
+        quick=work.recipe.quick,
         ollama_template=repo.kind.form.ollama and ollama.template_from_probes(chat.result["renderings"]) is not None,
     )
 

@@ -19,6 +19,7 @@ from service.store.records import (
     TokenRecord,
     VariantRecord,
     WaiverRecord,
+    order_of,
 )
 from service.store.results import Results, UnknownPublication
 from service.store.waivers import WaiverRefused, Waivers
@@ -44,6 +45,7 @@ __all__ = [
     "WaiverRecord",
     "WaiverRefused",
     "open_store",
+    "order_of",
     "worker_name",
 ]
 

@@ -1,21 +1,28 @@
-"""Checks: there is a token that may publish, and every repo to publish to will take what is published. Nothing is written to the Hub."""
+"""Checks: there is a token that may publish, and every repo or folder will take what is published. Nothing is written."""
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.errors import PublishConflict
+from config.errors import PublishConflict, StageError
 from config.words import Kind, Variant
-from publishers import hub
+from publishers import folder, hub
 from publishers.account import publishing_namespace
+from service.machine.folders import existing
+from service.release.costs.sizes import weight
 from service.release.graph import Check
 
 if TYPE_CHECKING:
     from service.release.prospect import Prospect
 
+SURE = 0.8  # of an estimate of sizes: what they will surely come to
+
 
 def unable(prospect: "Prospect") -> Iterable[str]:
     """Raise HubError that says why the token cannot publish."""
-    publishing_namespace(prospect.api, prospect.namespace or prospect.settings.namespace)
+    if prospect.target is None:
+        publishing_namespace(prospect.api, prospect.namespace or prospect.settings.namespace)
     return ()
 
 
@@ -23,6 +30,8 @@ def taken(prospect: "Prospect") -> Iterable[str]:
     """Raise PublishConflict that says what is wrong with the repos to publish to, and ConfigurationError when the Hub would not accept a name."""
     if not prospect.namespace:
         return ()  # the check of the token says why
+    if prospect.target is not None:
+        return _unfit(prospect, Path(prospect.target))
     if told := [sentence for repo, variants in prospect.targets.items() if (sentence := _fault(prospect, repo, variants))]:
         raise PublishConflict(" ".join(told))
     return ()
@@ -39,6 +48,21 @@ def _fault(prospect: "Prospect", repo: str, variants: Iterable[Variant]) -> str 
     except PublishConflict as error:
         return str(error)
     return None
+
+
+def _unfit(prospect: "Prospect", target: Path) -> Iterator[str]:
+    """Why a folder will not take what is to be left there."""
+    for repo in prospect.targets:
+        try:
+            folder.check_target(target, repo, upstream=prospect.upstream.release.origin)
+        except (PublishConflict, StageError) as error:
+            yield str(error)
+    wanted, free = sum(weight(prospect, variant) for variant in prospect.recipe.variants.listed()), shutil.disk_usage(existing(target)).free
+    if SURE * wanted > free:
+        yield (
+            f"What is to be left in {target} will have about {wanted / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there: the disk is too small. "
+            "Free some space, name a folder on a larger disk, or build fewer variants."
+        )
 
 
 TOKEN = Check(name="publishing token", look=unable)

@@ -1,0 +1,134 @@
+"""Recipes made from another one: only some of its variants, or its measurements on small samples."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from config.errors import ConfigurationError
+from config.files import explain
+from config.plans import GgufType
+from config.recipe import GROWING, PLAIN_NF4, Dynamic, DynamicNf4, Gate, Recipe, Variants, stock_of
+from config.words import Variant
+
+SIXTEEN_BIT = "16bit"
+OTHER_NAMES = {"16-bit": SIXTEEN_BIT, "nf4": PLAIN_NF4, "bnb": PLAIN_NF4}  # what people say
+
+# what `quick` leaves of the samples: tokens, questions of a subject, prompts to answer
+CALIBRATION, DIVERGENCE, MOST_DIVERGENCE = 60_000, 10_000, 40_000
+QUESTIONS, MOST_QUESTIONS = 5, 20
+PROMPTS = 3
+
+
+def only(recipe: Recipe, names: Iterable[str]) -> Recipe:
+    """The recipe with the named variants alone, as it builds them, or by convention where it builds none of that name; names in any case.
+
+    What planned ones are compared with needs no name. Gates that are for other variants, or relative to one, are left out.
+    Raises ConfigurationError that tells what is near an unknown name.
+    """
+    wanted = list(dict.fromkeys(_tag(recipe, name.strip()) for name in names if name.strip()))
+    if not wanted:
+        raise ConfigurationError(
+            "No variant is named. Give tags, e.g. --variants Q4_K_M,UD-Q4_K_XL; `sluice release WHAT --dry-run` lists those of the recipe."
+        )
+    held = recipe.variants
+    known = {entry.tag: entry for entry in held.dynamic} | {entry.tag: entry for entry in held.dynamic_bnb_4bit}
+    stock = set(get_args(GgufType))
+    chosen = {
+        "gguf": [tag for tag in wanted if tag in stock],
+        "dynamic": [known.get(tag, tag) for tag in wanted if tag not in stock and tag != SIXTEEN_BIT and not tag.endswith(PLAIN_NF4)],
+        "bnb_4bit": PLAIN_NF4 in wanted,
+        "dynamic_bnb_4bit": [known.get(tag, tag) for tag in wanted if tag.endswith(f"-{PLAIN_NF4}")],
+        "sixteen_bit": SIXTEEN_BIT in wanted,
+    }
+    variants = held.model_dump() | {key: _dumped(value) for key, value in chosen.items()}
+    listed = Variants.model_validate(variants).listed()
+    gates = [gate for gate in (_narrowed(gate, recipe.variants.listed(), listed) for gate in recipe.gates) if gate is not None]
+    return _changed(recipe, variants=variants, gates=[gate.model_dump() for gate in gates])
+
+
+def quick(recipe: Recipe) -> Recipe:
+    """The recipe on small samples, marked as such; what is smaller already stays."""
+    said = recipe.model_dump()
+    evaluation = said["evaluation"]
+    _lower(said.get("calibration"), tokens=CALIBRATION)
+    evaluation["divergence"]["most_tokens"] = recipe.evaluation.divergence.most
+    _lower(evaluation["divergence"], tokens=DIVERGENCE, most_tokens=MOST_DIVERGENCE)
+    if (asked := evaluation.get("mmlu")) is not None:
+        most = QUESTIONS if any(gate.measure in GROWING for gate in recipe.gates) else MOST_QUESTIONS
+        asked["most_questions_per_subject"] = recipe.evaluation.mmlu.most
+        _lower(asked, questions_per_subject=QUESTIONS, most_questions_per_subject=most)
+    evaluation["generation"]["prompts"] = evaluation["generation"]["prompts"][:PROMPTS]  # as long as they may be, or they would not come to their ends
+    return _changed(recipe, quick=True, calibration=said["calibration"], evaluation=evaluation)
+
+
+def write(recipe: Recipe, folder: Path) -> Path:
+    """The recipe in a file of that folder, named by what it says, whole or not at all; where it is. What is there already is as good."""
+    path = folder / f"{recipe.name}-{recipe.digest()[:12]}.yaml"
+    text = yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}. Set `home` in the settings to a folder of yours.") from error
+    return path
+
+
+def _tag(recipe: Recipe, name: str) -> str:
+    """The tag that a name stands for."""
+    known = {variant.tag.lower(): variant.tag for variant in recipe.variants.listed()}
+    known |= {tag.lower(): tag for tag in (*get_args(GgufType), SIXTEEN_BIT, PLAIN_NF4, f"dynamic-{PLAIN_NF4}")}
+    low = OTHER_NAMES.get(name.lower(), name.lower())
+    if low in known:
+        return known[low]
+    try:
+        stock_of(made := f"UD-{name[3:].upper()}" if low.startswith("ud-") else name)
+    except ValueError:
+        near = difflib.get_close_matches(low, known, n=3, cutoff=0.5)
+        hint = (
+            f"Did you mean {' or '.join(known[one] for one in near)}?" if near else f"This recipe builds {', '.join(v.tag for v in recipe.variants.listed())}."
+        )
+        raise ConfigurationError(f"There is no variant named {name!r}. {hint}") from None
+    return made
+
+
+def _narrowed(gate: Gate, before: Iterable[Variant], listed: Iterable[Variant]) -> Gate | None:
+    """The gate for the variants that are left; None when it was for others only, or relative to one of these."""
+    there = list(listed)
+    tags = {variant.tag for variant in there}
+    if gate.relative_to not in {None, "published", "stock", *tags}:
+        return None
+    if gate.tags:
+        gate = gate.model_copy(update={"tags": tuple(tag for tag in gate.tags if tag in tags)})
+        if not gate.tags:
+            return None
+    judged = any(gate.applies_to(variant) for variant in there)
+    return gate if judged or not any(gate.applies_to(variant) for variant in before) else None
+
+
+def _lower(part: Any, **most: int) -> None:
+    """Bring figures down to these; those that are not given count as more."""
+    if part is not None:
+        for name, value in most.items():
+            part[name] = value if part.get(name) is None else min(part[name], value)
+
+
+def _dumped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [item.model_dump() if isinstance(item, Dynamic | DynamicNf4) else item for item in value]
+    return value
+
+
+def _changed(recipe: Recipe, **parts: Any) -> Recipe:
+    """The recipe with some parts replaced, checked again. Raises ConfigurationError."""
+    try:
+        return Recipe.model_validate(recipe.model_dump() | parts, context={"data": False})  # that was there when the recipe was read
+    except ValidationError as error:
+        raise ConfigurationError(f"The recipe {recipe.name} cannot be narrowed to that: {explain(error)}.") from error
