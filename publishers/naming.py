@@ -11,6 +11,7 @@ REPORT = "sluice-report.html"
 IMATRIX = "imatrix.gguf"
 OLLAMA_PARAMS = "params"
 OLLAMA_TEMPLATE = "template"
+NOBODY = "your-account"  # the namespace that cards speak of when repos are left in a folder and nobody said whose they will be
 
 _PATH = re.compile(r"[A-Za-z0-9._-]{1,200}(?:/[A-Za-z0-9._-]{1,200}){0,4}")
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from rich.markup import escape
 
+from engines import toolchain
+from publishers.naming import NOBODY
+
 
 def commands(summary: Mapping[str, Any], *, config: Path | None) -> Iterator[str]:
     """Lines for a terminal, as markup; none of a run that judged nothing."""
@@ -20,9 +23,9 @@ def commands(summary: Mapping[str, Any], *, config: Path | None) -> Iterator[str
     for publication in summary["publications"]:
         if summary["target"] is not None:
             folder = Path(publication["repo"])
-            lines += [(f"publish {folder.name}", ["hf", "upload", f"YOU/{folder.name}", str(folder)])]
+            lines += [(f"publish {folder.name}", ["hf", "upload", f"{NOBODY}/{folder.name}", str(folder)])]
     if (file := _gguf(summary)) is not None:
-        lines += [("talk to it", ["llama-cli", "-m", file])]
+        lines += [("talk to it", [str(toolchain.tool("llama-cli")), "-m", file])]
     yield "[bold]next[/]"
     width = max(len(words) for words, _ in lines)
     for words, command in lines:

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from publishers.naming import NOBODY
 from service.cli.display.words import byte_count, duration
 from service.release.dry_run import Plan, PlannedStage
 from service.release.forecast import Forecast
@@ -48,6 +49,8 @@ def outset(console: Console, ahead: Prospect, expected: Forecast) -> None:
         f"[bold]{escape(release.repo)}[/] {whence}, licence {escape(ahead.upstream.license or 'not stated')}, recipe {escape(recipe.label)}", soft_wrap=True
     )
     console.print(f"what passes is {escape(where)}", soft_wrap=True)
+    if ahead.namespace == NOBODY:
+        console.print(f"cards speak of {NOBODY}/…; --namespace says whose account they are for", soft_wrap=True)
     console.print(f"{len(listed)} variant{'' if len(listed) == 1 else 's'}: {escape(tags)}", soft_wrap=True)
     console.print(
         f"about [bold]{duration(expected.seconds)}[/], {byte_count(expected.more_disk)} of disk, {byte_count(expected.memory)} of memory at most",

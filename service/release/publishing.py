@@ -53,7 +53,7 @@ def publish(work: Work) -> list[str]:
         if not repo.passed:
             continue
         planned = plan(work, repo, private=private)
-        with job.noted(f"publish {repo.name}", planned.manifest.digest()) as noted:
+        with job.noted(f"publish {repo.name}" if job.run.target is None else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
             result = _publish(work, planned)
             if not result.changed:
                 noted.state, noted.message = "reused", "already holds exactly this"

@@ -9,8 +9,6 @@ from builders.sources import FolderSource, HubSource, Source
 from publishers import naming
 from publishers.account import publishing_namespace
 
-NOBODY = "local"  # the namespace on cards of repos that are left in a folder for nobody's account
-
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
@@ -27,7 +25,7 @@ class Route:
 
     def namespace(self, wanted: str | None) -> str:
         """The namespace to publish under; for a folder nobody is asked. Raises HubError when the token may not write there."""
-        return publishing_namespace(self.api, wanted) if self.target is None else wanted or NOBODY
+        return publishing_namespace(self.api, wanted) if self.target is None else wanted or naming.NOBODY
 
     def place(self, repo: str) -> str:
         """Where a repo will be: its name, or a folder's path."""

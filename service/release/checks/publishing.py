@@ -44,7 +44,7 @@ def _fault(prospect: "Prospect", repo: str, variants: Iterable[Variant]) -> str 
         instead = ", or set `sixteen_bit: false` in the recipe" if any(variant.kind == Kind.SIXTEEN_BIT for variant in variants) else ""
         return f"{repo} is the upstream itself, and nothing may be published over it. Set `namespace` in the settings to another account{instead}."
     try:
-        hub.check_target(prospect.api, repo, upstream=upstream, private=private, previously=prospect.published(repo))
+        hub.check_target(prospect.api, repo, upstream=prospect.upstream.release.origin, private=private, previously=prospect.published(repo))
     except PublishConflict as error:
         return str(error)
     return None
