@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import GgufType
-from config.recipe import GROWING, PLAIN_NF4, Dynamic, DynamicNf4, Gate, Recipe, Variants, stock_of
+from config.recipe import GROWING, PLAIN_NF4, Gate, Recipe, Variants, stock_of
 from config.words import Variant
 
 SIXTEEN_BIT = "16bit"
@@ -20,6 +20,7 @@ OTHER_NAMES = {"16-bit": SIXTEEN_BIT, "nf4": PLAIN_NF4, "bnb": PLAIN_NF4}  # wha
 
 # what `quick` leaves of the samples: tokens, questions of a subject, prompts to answer
 CALIBRATION, DIVERGENCE, MOST_DIVERGENCE = 60_000, 10_000, 40_000
+WRITTEN, WRITTEN_TOO = 30_000, 20_000  # by the model itself, to calibrate and to measure on
 QUESTIONS, MOST_QUESTIONS = 5, 20
 PROMPTS = 3
 
@@ -35,17 +36,19 @@ def only(recipe: Recipe, names: Iterable[str]) -> Recipe:
         raise ConfigurationError(
             "No variant is named. Give tags, e.g. --variants Q4_K_M,UD-Q4_K_XL; `sluice release WHAT --dry-run` lists those of the recipe."
         )
-    held = recipe.variants
-    known = {entry.tag: entry for entry in held.dynamic} | {entry.tag: entry for entry in held.dynamic_bnb_4bit}
-    stock = set(get_args(GgufType))
+    held, stock = recipe.variants, set(get_args(GgufType))
+    others = {kind: [entry for entry in entries if entry.tag in wanted] for kind, entries in held.others.items()}
+    own = {entry.tag for entries in others.values() for entry in entries}
+    rest = [tag for tag in wanted if tag not in stock | own | {SIXTEEN_BIT, PLAIN_NF4}]
     chosen = {
         "gguf": [tag for tag in wanted if tag in stock],
-        "dynamic": [known.get(tag, tag) for tag in wanted if tag not in stock and tag != SIXTEEN_BIT and not tag.endswith(PLAIN_NF4)],
+        "dynamic": [_entry(held, tag) for tag in rest if not tag.endswith(f"-{PLAIN_NF4}")],
         "bnb_4bit": PLAIN_NF4 in wanted,
-        "dynamic_bnb_4bit": [known.get(tag, tag) for tag in wanted if tag.endswith(f"-{PLAIN_NF4}")],
+        "dynamic_bnb_4bit": [_entry(held, tag) for tag in rest if tag.endswith(f"-{PLAIN_NF4}")],
         "sixteen_bit": SIXTEEN_BIT in wanted,
+        "others": {kind: [entry.model_dump() for entry in entries] for kind, entries in others.items() if entries},
     }
-    variants = held.model_dump() | {key: _dumped(value) for key, value in chosen.items()}
+    variants = held.model_dump() | chosen
     listed = Variants.model_validate(variants).listed()
     gates = [gate for gate in (_narrowed(gate, recipe.variants.listed(), listed) for gate in recipe.gates) if gate is not None]
     return _changed(recipe, variants=variants, gates=[gate.model_dump() for gate in gates])
@@ -55,9 +58,9 @@ def quick(recipe: Recipe) -> Recipe:
     """The recipe on small samples, marked as such; what is smaller already stays."""
     said = recipe.model_dump()
     evaluation = said["evaluation"]
-    _lower(said.get("calibration"), tokens=CALIBRATION)
+    _lower(said["calibration"], tokens=CALIBRATION, generated=WRITTEN)
     evaluation["divergence"]["most_tokens"] = recipe.evaluation.divergence.most
-    _lower(evaluation["divergence"], tokens=DIVERGENCE, most_tokens=MOST_DIVERGENCE)
+    _lower(evaluation["divergence"], tokens=DIVERGENCE, most_tokens=MOST_DIVERGENCE, generated=WRITTEN_TOO)
     if (asked := evaluation.get("mmlu")) is not None:
         most = QUESTIONS if any(gate.measure in GROWING for gate in recipe.gates) else MOST_QUESTIONS
         asked["most_questions_per_subject"] = recipe.evaluation.mmlu.most
@@ -102,28 +105,30 @@ def _tag(recipe: Recipe, name: str) -> str:
 def _narrowed(gate: Gate, before: Iterable[Variant], listed: Iterable[Variant]) -> Gate | None:
     """The gate for the variants that are left; None when it was for others only, or relative to one of these."""
     there = list(listed)
-    tags = {variant.tag for variant in there}
+    tags, kinds = {variant.tag for variant in there}, {variant.kind for variant in there}
     if gate.relative_to not in {None, "published", "stock", *tags}:
         return None
     if gate.tags:
         gate = gate.model_copy(update={"tags": tuple(tag for tag in gate.tags if tag in tags)})
         if not gate.tags:
             return None
+    if gate.kinds:
+        gate = gate.model_copy(update={"kinds": tuple(kind for kind in gate.kinds if kind in kinds)})
+        if not gate.kinds:
+            return None
     judged = any(gate.applies_to(variant) for variant in there)
     return gate if judged or not any(gate.applies_to(variant) for variant in before) else None
 
 
-def _lower(part: Any, **most: int) -> None:
+def _lower(part: dict[str, Any], **most: int) -> None:
     """Bring figures down to these; those that are not given count as more."""
-    if part is not None:
-        for name, value in most.items():
-            part[name] = value if part.get(name) is None else min(part[name], value)
+    part.update({name: value if part[name] is None else min(part[name], value) for name, value in most.items()})
 
 
-def _dumped(value: Any) -> Any:
-    if isinstance(value, list):
-        return [item.model_dump() if isinstance(item, Dynamic | DynamicNf4) else item for item in value]
-    return value
+def _entry(held: Variants, tag: str) -> Any:
+    """What the recipe says of a planned variant; the tag where it says nothing."""
+    found = held.planned.get(tag)
+    return tag if found is None else found.model_dump()
 
 
 def _changed(recipe: Recipe, **parts: Any) -> Recipe:

@@ -74,6 +74,25 @@ def test_a_gate_relative_to_a_variant_that_is_not_built_drops_out_and_tags_are_n
     assert [(gate.name, gate.tags) for gate in found.gates] == [("some", ("Q4_K_M",))]
 
 
+def test_variants_of_further_kinds_are_chosen_by_their_tags(demo: Recipe) -> None:
+    said = demo.model_dump()
+    said["variants"]["others"] = {"awq": [{"tag": "awq-4bit"}], "mlx": [{"tag": "mlx-4bit"}]}
+    gate = {"measure": "kld.mean", "at_most": 1}
+    said["gates"] += ({"name": "of both", "kinds": ["awq", "mlx"], **gate}, {"name": "of one", "kinds": ["mlx"], **gate})
+    found = choice.only(Recipe.model_validate(said), ["AWQ-4bit", "Q4_K_M"])
+    assert tags(found) == ["Q4_K_M", "awq-4bit"]
+    assert {gate.name: gate.kinds for gate in found.gates if gate.name.startswith("of ")} == {"of both": ("awq",)}
+
+
+def test_quick_lets_the_model_write_less(demo: Recipe) -> None:
+    said = demo.model_dump()
+    said["calibration"]["generated"] = said["evaluation"]["divergence"]["generated"] = 100_000
+    said["gates"] += ({"name": "generated text", "measure": "generated.failures", "at_most": 0, "scope": "release"},)
+    found = choice.quick(Recipe.model_validate(said))
+    assert (found.calibration.generated, found.evaluation.divergence.generated) == (choice.WRITTEN, choice.WRITTEN_TOO)
+    assert choice.quick(demo).calibration.generated == 0
+
+
 def test_quick_makes_samples_smaller_and_never_larger(default: Recipe, demo: Recipe) -> None:
     found = choice.quick(default)
     assert found.quick
