@@ -4,8 +4,8 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +61,21 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     if info.sha is None:
         raise HubError(f"{api.endpoint} did not say which commit {revision!r} of {repo} is. Try again later.")
     card = vars(info.card_data) if info.card_data is not None else {}
+    found = described(Release(repo=repo, sha=info.sha), card, private=bool(info.private), gated=bool(info.gated))
+    return found if found.pipeline_tag else replace(found, pipeline_tag=info.pipeline_tag)
+
+
+def described(release: Release, card: Mapping[str, Any], *, private: bool = False, gated: bool = False) -> Upstream:
+    """A release with what the front matter of its card says, as far as it is of the right types."""
     return Upstream(
-        release=Release(repo=repo, sha=info.sha),
-        private=bool(info.private),
-        gated=bool(info.gated),
+        release=release,
+        private=private,
+        gated=gated,
         license=_text(card.get("license")),
         license_name=_text(card.get("license_name")),
         license_link=_text(card.get("license_link")),
         languages=_texts(card.get("language")),
-        pipeline_tag=_text(card.get("pipeline_tag")) or info.pipeline_tag,
+        pipeline_tag=_text(card.get("pipeline_tag")),
         tags=_texts(card.get("tags")),
         base_models=_texts(card.get("base_model")),
     )
@@ -134,23 +140,27 @@ def _wanted(api: HfApi, release: Release) -> dict[str, RepoFile]:
     with _in_words(api, release.repo, release.sha):
         listed = {item.path: item for item in api.list_repo_tree(release.repo, revision=release.sha, recursive=True) if isinstance(item, RepoFile)}
     check_names(listed, release.repo)
+    return {path: listed[path] for path in choose(listed, release.repo, lambda: _weight_map(api, release, listed[INDEX]))}
+
+
+def choose(listed: Collection[str], repo: str, weight_map: Callable[[], object]) -> tuple[str, ...]:
+    """Which of the listed files a release consists of; `weight_map` reads what the index says. Raises UpstreamError when they are no whole model."""
     if "config.json" not in listed:
-        raise UpstreamError(f"{release.repo} has no config.json, so its architecture is not known. Name a repo that holds a transformers model.")
-    weights = _weights(api, release, listed)
-    chosen = [path for path in listed if path in CONFIGURATION or path == "README.md" or is_legal(path)]
-    return {path: listed[path] for path in (*chosen, *weights)}
+        raise UpstreamError(f"{repo} has no config.json, so its architecture is not known. Name one that holds a transformers model.")
+    weights = _weights(listed, repo, weight_map)
+    return (*(path for path in listed if path in CONFIGURATION or path == "README.md" or is_legal(path)), *weights)
 
 
-def _weights(api: HfApi, release: Release, listed: Mapping[str, RepoFile]) -> tuple[str, ...]:
+def _weights(listed: Collection[str], repo: str, weight_map: Callable[[], object]) -> tuple[str, ...]:
     """The weight files, and the index when there are several; as transformers does, a single file goes before an index."""
     if SINGLE in listed:
         return (SINGLE,)
     if INDEX in listed:
-        return (INDEX, *shards(_weight_map(api, release, listed[INDEX]), listed, release.repo))
+        return (INDEX, *shards(weight_map(), listed, repo))
     pickled = sorted(path for path in listed if path.endswith((".bin", ".pt", ".pth", ".ckpt")))
     held = f"; it holds {pickled[0]}, which can run code when it is opened and is never used" if pickled else ""
     raise UpstreamError(
-        f"{release.repo} has no safetensors weights (neither {SINGLE} nor {INDEX}){held}. Ask its owner for safetensors, or convert and upload them yourself."
+        f"{repo} has no safetensors weights (neither {SINGLE} nor {INDEX}){held}. Ask its owner for safetensors, or convert and upload them yourself."
     )
 
 
@@ -159,10 +169,15 @@ def _weight_map(api: HfApi, release: Release, index: RepoFile) -> object:
         raise UpstreamError(f"{INDEX} of {release.repo} has {index.size} bytes, more than any model needs. Do not use this repo.")
     with tempfile.TemporaryDirectory(prefix="sluice-index-") as folder, _in_words(api, release.repo, release.sha, INDEX):
         path = Path(api.hf_hub_download(release.repo, INDEX, revision=release.sha, local_dir=folder))
-        try:
-            content = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise UpstreamError(f"{INDEX} of {release.repo} is not JSON. The upload may be damaged; ask its owner.") from error
+        return weight_map_in(path, release.repo)
+
+
+def weight_map_in(index: Path, repo: str) -> object:
+    """What stands under `weight_map` in an index. Raises UpstreamError when it is not JSON."""
+    try:
+        content = json.loads(index.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UpstreamError(f"{INDEX} of {repo} is not JSON. The upload may be damaged; ask its owner.") from error
     return content.get("weight_map") if isinstance(content, dict) else None
 
 

@@ -322,6 +322,8 @@ class Recipe(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     variants: Variants = Field(default_factory=lambda: Variants.model_validate(default("variants")))
+    quick: bool = False
+    """A mark on card, verdicts and tables: the samples are small, and the figures no full measurements. `--quick` sets it, and small sizes."""
     fixes: bool = True
     """Apply the fix rules. Removing code from configs is not a fix and always happens."""
     calibration: Text = Field(default_factory=lambda: Text.model_validate(default("calibration")))
@@ -366,9 +368,15 @@ class Recipe(Strict):
                     "mmlu.difference, or set `most_questions_per_subject` to `questions_per_subject`"
                 )
 
+    @property
+    def label(self) -> str:
+        """The name as people read it, with the mark of small samples."""
+        return f"{self.name} (quick: small samples)" if self.quick else self.name
+
     def digest(self) -> str:
         """sha256 over everything the recipe says; data files count by their content, so that it is the same on every machine."""
-        return hashlib.sha256(json.dumps(_by_content(self.model_dump()), sort_keys=True).encode()).hexdigest()
+        said = self.model_dump(exclude=set() if self.quick else {"quick"})  # which older versions did not know
+        return hashlib.sha256(json.dumps(_by_content(said), sort_keys=True).encode()).hexdigest()
 
 
 def _by_content(value: object) -> object:

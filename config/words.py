@@ -8,15 +8,25 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """An upstream repo at one commit."""
+    """An upstream repo at one commit, or a folder of somebody's machine as its content was."""
 
-    repo: str  # "owner/name"
-    sha: str  # 40 hex digits
+    repo: str  # "owner/name" on the Hub; of a folder a name without owner, which no repo there has
+    sha: str  # 40 hex digits; of a folder the first ones of the sha256 over names and sha256 of its files
 
     @property
     def name(self) -> str:
         """The repo's name without its owner."""
         return self.repo.rpartition("/")[2]
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder and on no Hub."""
+        return "/" not in self.repo
+
+    @property
+    def origin(self) -> str:
+        """What it came from, as manifests say it."""
+        return f"local folder {self.repo}" if self.local else self.repo
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from config.words import Kind, Measurement, Patch, Release, Verdict
 from publishers import markdown, ollama, shown
 from publishers.manifest import Waiver
 from publishers.markdown import Markdown
-from publishers.naming import checked_path
+from publishers.naming import NOBODY, checked_path
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _LICENSE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,95}")
@@ -151,6 +151,7 @@ class Card:
     recipe_digest: str
     ollama_template: bool = False  # the repo holds a `template` file
     offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream
+    quick: bool = False  # measured on small samples
 
 
 def render(card: Card) -> str:
@@ -182,9 +183,10 @@ def front_matter(card: Card) -> dict[str, Any]:
     are the upstream's own: it names its base model and leaves the relation out.
     """
     facts, gguf, four_bit = card.facts, card.kind == Kind.GGUF, card.kind == Kind.BNB_4BIT
-    data: dict[str, Any] = {"base_model": card.release.repo}
+    data: dict[str, Any] = {} if card.release.local else {"base_model": card.release.repo}  # nobody could follow the name of a folder
     if card.kind != Kind.SIXTEEN_BIT:
-        data |= {"base_model_relation": "quantized", "quantized_by": card.namespace}
+        data |= {} if card.release.local else {"base_model_relation": "quantized"}
+        data |= {} if card.namespace == NOBODY else {"quantized_by": card.namespace}
     if facts.license and _LICENSE.fullmatch(facts.license):
         data["license"] = facts.license
         if facts.license == "other":

@@ -31,7 +31,9 @@ class Upstream(Part):
     """The release that everything in the repo was built from."""
 
     repo: str
+    """`owner/name` on the Hub, or `local folder NAME`."""
     sha: CommitSha
+    """The commit; of a folder the first 40 digits of the sha256 over its files."""
 
 
 class RecipeId(Part):
@@ -179,7 +181,7 @@ def build(
 ) -> Manifest:
     """The manifest of a publication, from the records the other rooms hand over."""
     return Manifest(
-        upstream=Upstream(repo=release.repo, sha=release.sha),
+        upstream=Upstream(repo=release.origin, sha=release.sha),
         recipe=RecipeId(name=recipe_name, digest=recipe_digest),
         tools=tools,
         patches=tuple(PatchEntry(**vars(patch)) for patch in patches),

@@ -11,6 +11,7 @@ REPORT = "sluice-report.html"
 IMATRIX = "imatrix.gguf"
 OLLAMA_PARAMS = "params"
 OLLAMA_TEMPLATE = "template"
+NOBODY = "your-account"  # the namespace that cards speak of when repos are left in a folder and nobody said whose they will be
 
 _PATH = re.compile(r"[A-Za-z0-9._-]{1,200}(?:/[A-Za-z0-9._-]{1,200}){0,4}")
 
@@ -29,6 +30,11 @@ def repo_id(namespace: str, name: str) -> str:
 def same_repo(one: str, other: str) -> bool:
     """Whether two names are of one repo: the Hub keeps no two that differ only in upper and lower case."""
     return one.lower() == other.lower()
+
+
+def place(repo: str, folder: str | None) -> str:
+    """Where a repo is published: its name, or the path of what takes its place in a folder, which is called as the repo is without its namespace."""
+    return repo if folder is None else f"{folder.rstrip('/')}/{repo.rpartition('/')[2]}"
 
 
 def checked_path(path: str) -> str:

@@ -17,6 +17,7 @@ from hub.tokens import create_token
 from service.execution.workbench import Listener
 from service.hubclient import connect
 from service.release import foreground
+from service.release.intake import ReleaseRequest
 
 BUNDLED = Path(__file__).parents[1] / "demo"
 UPSTREAM = "upstream/tiny-chat"
@@ -73,5 +74,6 @@ def run(home: Path, *, fixes: bool, listener: Listener, announce: Callable[[str]
     """The run's summary, and the folder of the Hub that it published to."""
     with stage(home, fixes=fixes) as scene:
         announce(f"embedded Hub at {scene.settings.hub_endpoint}, {UPSTREAM} pushed")
-        summary = foreground.run(scene.settings, UPSTREAM, "main", str(scene.recipe), listener)
+        wanted = ReleaseRequest(repo=UPSTREAM, revision="main", recipe=str(scene.recipe), trigger="command")
+        summary = foreground.run(scene.settings, wanted, listener)
         return summary, scene.hub_root

@@ -18,6 +18,7 @@ from builders.generated.answers import refuse
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX
 from builders.sensitivity.table import Sensitivity
+from builders.sources import HubSource
 from builders.weights import read_header, weight_files
 from config.digests import file_sha256
 from config.errors import ConfigurationError, UnsupportedModel, UpstreamError
@@ -202,7 +203,7 @@ def _release(at: Workbench, wanted: Wanted) -> Iterator[tuple[Input, str, str]]:
         release = upstream.release
         if wanted.budget.like is None:  # a stock mix is always possible
             shapes = snapshot.shapes(api, release, snapshot.sizes(api, release))
-            _affordable(wanted, smallest.of_safetensors(shapes, config_of(api, upstream)))
+            _affordable(wanted, smallest.of_safetensors(shapes, config_of(HubSource(api=api), upstream)))
         fetched = at.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release)
         yield fetched.whole, release.name, release.repo
     else:

@@ -17,7 +17,7 @@ from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
 from service.runs.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
-from service.store import RunOrder, RunRecord, RunState
+from service.store import RunRecord, RunState, order_of
 
 public = APIRouter(tags=["service"])
 protected = APIRouter(tags=["runs"], dependencies=[Depends(caller)])
@@ -142,15 +142,7 @@ def republish(id: int, response: Response, store: TheStore, token: Caller) -> Ru
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
     publication = store.publication(id)
     run = store.run(publication.run)
-    order = RunOrder(
-        release=run.release,
-        recipe=run.recipe,
-        recipe_digest=run.recipe_digest,
-        namespace=run.namespace,
-        trigger="republish",
-        private=run.private,
-        fixes_as_pr=run.fixes_as_pr,
-    )
+    order = order_of(run, trigger="republish")
     run, _ = store.enqueue(order, again=True)
     store.audit("api", f"publication/{id}", "republish", {"token": token.name, "run": run.id})
     return _accepted(response, run, summarize(store, run.id))

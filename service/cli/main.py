@@ -14,7 +14,8 @@ COMMANDS = {
         "service.cli.demo:demo",
         "Release the bundled model on an embedded Hub: repair it, build variants, measure them, publish those that pass.",
     ),
-    "run": ("service.cli.run:run", "Release one upstream repo now: fix, build, measure, judge, publish what passes."),
+    "release": ("service.cli.release:release", "Release one upstream repo or folder now: fix, build, measure, judge, publish what passes."),
+    "run": ("service.cli.release:release", "Release one upstream repo or folder now: fix, build, measure, judge, publish what passes."),
     "status": (
         "service.cli.status:status",
         "Show the latest runs, or everything about one. Of one run the exit code tells how it ended, as `sluice run` does.",

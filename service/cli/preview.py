@@ -5,16 +5,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from publishers.naming import NOBODY
 from service.cli.display.words import byte_count, duration
 from service.release.dry_run import Plan, PlannedStage
+from service.release.forecast import Forecast
+from service.release.prospect import Prospect
 
+TOLD = 8  # variants that are named before a run
 LONG = 1.0  # seconds: shorter stages are told together
 
 
 def show(console: Console, planned: Plan) -> None:
     """Where it will be published, what, by which stages, under which gates, and what all that needs."""
     licence = escape(planned.license or "not stated")
-    console.print(f"[bold]{escape(planned.release.repo)}[/] at {planned.release.sha[:12]}, licence {licence}, recipe {escape(planned.recipe)}", soft_wrap=True)
+    whence = "local folder, sha256" if planned.release.local else "at"
+    console.print(
+        f"[bold]{escape(planned.release.repo)}[/] {whence} {planned.release.sha[:12]}, licence {licence}, recipe {escape(planned.recipe)}", soft_wrap=True
+    )
     console.print(variants_table(planned))
     console.print(stages_table(planned))
     console.print(gates_table(planned))
@@ -25,6 +32,28 @@ def show(console: Console, planned: Plan) -> None:
     console.print(
         f"about [bold]{duration(planned.seconds)}[/]; memory {byte_count(planned.memory)} of {byte_count(planned.memory_total)}{much}; "
         f"disk {byte_count(planned.disk_needed)}, {byte_count(planned.disk_free)} free{enough}; download {byte_count(planned.download_bytes)}",
+        soft_wrap=True,
+    )
+
+
+def outset(console: Console, ahead: Prospect, expected: Forecast) -> None:
+    """What is about to be done, in a few lines: the release, where it goes, how many variants, what it takes."""
+    release, recipe = ahead.upstream.release, ahead.recipe
+    whence = f"local folder, sha256 {release.sha[:12]}" if release.local else f"at {release.sha[:12]}"
+    listed = recipe.variants.listed()
+    tags = ", ".join(variant.tag for variant in listed[:TOLD]) + (", …" if len(listed) > TOLD else "")
+    repos = [ahead.route.place(repo) for repo in ahead.targets]
+    private = " (private)" if ahead.target is None and (ahead.settings.private or ahead.upstream.private) else ""
+    where = f"{'published in' if ahead.target is None else 'left in'} {', '.join(repos)}{private}"
+    console.print(
+        f"[bold]{escape(release.repo)}[/] {whence}, licence {escape(ahead.upstream.license or 'not stated')}, recipe {escape(recipe.label)}", soft_wrap=True
+    )
+    console.print(f"what passes is {escape(where)}", soft_wrap=True)
+    if ahead.namespace == NOBODY:
+        console.print(f"cards speak of {NOBODY}/…; --namespace says whose account they are for", soft_wrap=True)
+    console.print(f"{len(listed)} variant{'' if len(listed) == 1 else 's'}: {escape(tags)}", soft_wrap=True)
+    console.print(
+        f"about [bold]{duration(expected.seconds)}[/], {byte_count(expected.more_disk)} of disk, {byte_count(expected.memory)} of memory at most",
         soft_wrap=True,
     )
 

@@ -88,8 +88,10 @@ def waive(
 def command_again(store: "Store", run_id: int) -> str:
     """The command that carries the run out again."""
     run = store.run(run_id)
+    taken = ["release", run.folder, "--name", run.release.name] if run.folder is not None else ["run", run.release.repo, "--revision", run.release.sha]
+    left = ["--to", run.target] if run.target is not None else []
     offered = ["--fixes-as-pr"] if run.fixes_as_pr else []
-    return shlex.join(["sluice", "run", run.release.repo, "--revision", run.release.sha, "--recipe", run.recipe, *offered])
+    return shlex.join(["sluice", *taken, "--recipe", run.recipe, *left, *offered])
 
 
 def show_gates(console: Console, found: "RunGates") -> None:

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 
 from builders import snapshot
 from builders.snapshot import Upstream
+from config.data import as_written
 from config.errors import ConfigurationError, UpstreamError
 from config.recipe import Recipe, load_recipe
 from config.settings import REPO_ID, Settings
@@ -93,7 +94,7 @@ def propose(store: Store, settings: Settings, api: HfApi, wish: Wish) -> Proposa
     if not target.exists(api, wish.repo):
         raise ConfigurationError(f"{wish.repo} does not exist, or the token may not see it: there is nothing to adopt. A run makes the repos that it needs.")
     source = _source(settings, api, wish)
-    recipe, upstream = load_recipe(source.recipe, data=False), snapshot.resolve(api, source.upstream, source.revision)
+    recipe, upstream = load_recipe(source.recipe, data=False, locate=as_written), snapshot.resolve(api, source.upstream, source.revision)
     repo, variants = _destination(wish.repo, namespace, recipe, upstream)
     last = store.last_publication(repo)
     head = target.read_head(api, repo, previously=last.revision if last else None)
@@ -127,7 +128,7 @@ def _watched(repo: str, recipe: str, wish: Wish) -> bool:
         return False
     namespace, name = wish.repo.partition("/")[0], repo.partition("/")[2]
     with suppress(ConfigurationError):  # a recipe that cannot be read is told by whoever runs it
-        return any(same_repo(repo_of(variant, namespace, name), wish.repo) for variant in load_recipe(recipe, data=False).variants.listed())
+        return any(same_repo(repo_of(variant, namespace, name), wish.repo) for variant in load_recipe(recipe, data=False, locate=as_written).variants.listed())
     return False
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from builders import snapshot
 from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Release
@@ -14,6 +13,7 @@ from service.release import checks, datasets, prospect
 from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
 from service.release.graph import Graph
+from service.release.intake import ReleaseRequest
 from service.release.outlook import outlook
 from service.release.sizes import PlannedVariant, built_before, size_of
 from service.release.way import way
@@ -68,22 +68,22 @@ class Plan:
         return asdict(self) | {"disk": self.disk_needed, "enough_disk": self.disk_missing == 0, "enough_memory": self.memory <= self.memory_total}
 
 
-def plan(settings: Settings, repo: str, revision: str, recipe_name: str) -> Plan:
-    """Ask the Hub what the release holds, look for all that would refuse it, and say what it needs. Raises SluiceError as a run would."""
+def plan(settings: Settings, wanted: ReleaseRequest) -> Plan:
+    """Ask the Hub or the folder what the release holds, look for all that would refuse it, and say what it needs. Raises SluiceError as a run would."""
     api, store = connect(settings), open_store(settings.database)
-    recipe = datasets.recipe_for(settings, recipe_name, api)
-    upstream = snapshot.resolve(api, repo, revision)
-    ahead, graph = prospect.foresee(store, settings, api, recipe, upstream), way(recipe)
+    recipe, route = datasets.recipe_for(settings, wanted.recipe, api), wanted.route(api)
+    upstream = route.source.resolve(wanted.repo, wanted.revision)
+    ahead, graph = prospect.foresee(store, settings, route, recipe, upstream), way(recipe)
     found = checks.problems(graph, ahead)
     checks.refuse(found)
     expected, known = outlook(store, ahead), built_before(store, upstream.release)
     there = room(settings)
     return Plan(
         release=upstream.release,
-        recipe=recipe.name,
+        recipe=recipe.label,
         license=upstream.license,
         download_bytes=sum(ahead.sizes.values()),
-        targets={target: tuple(variant.tag for variant in held) for target, held in ahead.targets.items()},
+        targets={route.place(target): tuple(variant.tag for variant in held) for target, held in ahead.targets.items()},
         variants=tuple(size_of(variant, ahead, known) for variant in recipe.variants.listed()),
         stages=_stages(graph, expected),
         gates=_gates(recipe),

@@ -1,38 +1,62 @@
-"""Start or continue one run and carry it out in this process, holding its lease: what `sluice run` and `sluice demo` do."""
+"""Start or continue one run and carry it out in this process, holding its lease: what `sluice release` and `sluice demo` do."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from config.errors import SluiceError
+from config.errors import SluiceError, in_words
+from config.progress import heard_by
 from config.settings import Settings
+from service.execution.process import now
+from service.execution.progress import paced
 from service.execution.workbench import Event, Listener
 from service.hubclient import connect
 from service.release import datasets
 from service.release.intake import ReleaseRequest, queue_release
-from service.release.lifecycle import execute
+from service.release.lifecycle import Expected, execute
 from service.runs import own_account
 from service.runs.summary import summary
 from service.store import open_store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
 
+READ = "read the folder"
 
-def run(settings: Settings, repo: str, revision: str, recipe: str, listener: Listener) -> dict[str, Any]:
-    """Release `repo` and return the run's summary; a run that failed at a stage is a summary too, with its error.
 
-    Raises SluiceError when no run can be started: the repo, the recipe, the token or the database is not usable, or another process holds the run.
+def run(settings: Settings, wanted: ReleaseRequest, listener: Listener, expected: Expected = lambda ahead, forecast: None) -> dict[str, Any]:
+    """Release what is wanted and return the run's summary; a run that failed at a stage is a summary too, with its error.
+
+    `expected` is told what lies ahead before the first stage. Raises SluiceError when no run can be started: the release, the recipe, the token or the
+    database is not usable, or another process holds the run.
     """
     store = open_store(settings.database)
-    wanted = ReleaseRequest(repo=repo, revision=revision, recipe=recipe, trigger="command")
     api = connect(settings)
-    chosen = datasets.recipe_for(settings, recipe, api, listener)  # who watches is told of what has to be fetched
-    record, _ = queue_release(store, settings, api, wanted, again=True)
+    chosen = datasets.recipe_for(settings, wanted.recipe, api, listener)  # who watches is told of what has to be fetched
+    with _reading(listener) if wanted.folder is not None else nullcontext():
+        record, _ = queue_release(store, settings, api, wanted, again=True)
     for sentence in own_account.beforehand(chosen, record):
         listener(Event(stage="publish", state="remark", message=sentence))
     worker = worker_name()
     leased = store.lease(worker, seconds=LEASE_SECONDS, run=record.id)
     if leased is None:
-        raise SluiceError(f"Run {record.id} of {repo} is being carried out by another process. Follow it with `sluice status {record.id}`.")
+        raise SluiceError(f"Run {record.id} of {wanted.repo} is being carried out by another process. Follow it with `sluice status {record.id}`.")
     # a run that failed is told by its summary, with everything that was found before
     with kept_lease(store, leased, worker), suppress(SluiceError):
-        execute(store, leased, settings, listener)
+        execute(store, leased, settings, listener, expected)
     return summary(store, record.id)
+
+
+@contextmanager
+def _reading(listener: Listener) -> Iterator[None]:
+    """Tell how far reading the files of a folder has come, which takes its time before there is a run."""
+    started = now()
+    listener(Event(stage=READ, state="started"))
+    try:
+        with (
+            paced(lambda progress: listener(Event(stage=READ, state="progressed", seconds=now() - started, progress=progress))) as hear,
+            heard_by(hear),
+        ):
+            yield
+    except Exception as error:
+        listener(Event(stage=READ, state="failed", seconds=now() - started, message=in_words(error)))
+        raise
+    listener(Event(stage=READ, state="done", seconds=now() - started))

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from huggingface_hub import HfApi
 
-from builders import snapshot
 from config.errors import SluiceError
 from config.settings import Settings
-from publishers.account import publishing_namespace
 from service.release import checks, datasets, prospect
+from service.release.route import Route
 from service.release.way import way
 from service.runs.own_account import wants_pull_request
 from service.store import RunOrder, RunRecord, Store
@@ -18,10 +17,16 @@ from service.store import RunOrder, RunRecord, Store
 class ReleaseRequest:
     """What somebody wants to be released."""
 
-    repo: str  # "owner/name"
+    repo: str  # "owner/name"; of a folder the name to publish under
     revision: str  # branch, tag or commit
     recipe: str  # name, or path of a YAML file
     trigger: str  # who wants it: "command", "api", "poll", "webhook"
+    folder: str | None = None  # that the release is taken from, called `repo`; None: the Hub
+    target: str | None = None  # the folder that repos are left in; None: the Hub
+
+    def route(self, api: HfApi) -> Route:
+        """Where the release comes from and goes to."""
+        return Route(api=api, folder=self.folder, target=self.target)
 
 
 def queue_release(
@@ -32,14 +37,14 @@ def queue_release(
     A run that is new or failed before is queued only when every check of its stages finds nothing wrong. Raises UpstreamError when the release cannot be
     used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is wrong, PublishConflict when a target repo is somebody else's.
     """
-    recipe = datasets.recipe_for(settings, wanted.recipe, api)
-    upstream = snapshot.resolve(api, wanted.repo, wanted.revision)
+    recipe, route = datasets.recipe_for(settings, wanted.recipe, api), wanted.route(api)
+    upstream = route.source.resolve(wanted.repo, wanted.revision)
 
     def refuse_wrong() -> None:
-        checks.refuse(checks.problems(way(recipe), prospect.foresee(store, settings, api, recipe, upstream)))
+        checks.refuse(checks.problems(way(recipe), prospect.foresee(store, settings, route, recipe, upstream)))
 
     try:
-        namespace = publishing_namespace(api, settings.namespace)
+        namespace = route.namespace(settings.namespace)
     except SluiceError:
         refuse_wrong()  # tells this with everything else that is wrong
         raise
@@ -50,7 +55,10 @@ def queue_release(
         namespace=namespace,
         trigger=wanted.trigger,
         private=settings.private or upstream.private,
-        fixes_as_pr=wants_pull_request(settings, namespace, upstream.release),
+        fixes_as_pr=wanted.folder is None and wanted.target is None and wants_pull_request(settings, namespace, upstream.release),
+        folder=wanted.folder,
+        target=wanted.target,
+        quick=recipe.quick,
     )
     before = store.ordered(order)
     if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):

@@ -1,10 +1,10 @@
 """Carry out one leased run: read its recipe, say what to expect, go the release's way, write down how it ended."""
 
 import logging
+from collections.abc import Callable
 
 from huggingface_hub import HfApi
 
-from builders import snapshot
 from config.errors import ConfigurationError, SluiceError, UpstreamError, in_words
 from config.recipe import Recipe
 from config.settings import Settings
@@ -14,17 +14,23 @@ from service.hubclient import connect
 from service.release import datasets
 from service.release.checks.room import exceeded, room
 from service.release.executor import carry_out
+from service.release.forecast import Forecast
 from service.release.job import Job
 from service.release.outlook import outlook
-from service.release.prospect import foresee
+from service.release.prospect import Prospect, foresee
 from service.release.way import way
 from service.release.work import Work
 from service.store import RunRecord, Store
 
 log = logging.getLogger(__name__)
 
+Expected = Callable[[Prospect, Forecast], None]
+"""Hears what lies ahead of a run, once that is known."""
 
-def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None) -> None:
+
+def execute(
+    store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None, expected: Expected = lambda ahead, forecast: None
+) -> None:
     """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked or failed. Raises what made it fail."""
     job = None
     try:
@@ -32,7 +38,7 @@ def execute(store: Store, run: RunRecord, settings: Settings, listener: Listener
         recipe = recipe_of(run, settings, api)
         job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener)
         work = Work(job=job, api=api, graph=way(recipe))
-        _expect(work)
+        _expect(work, expected)
         state = carry_out(work)
     except Exception as error:
         reason = in_words(error)
@@ -49,8 +55,8 @@ def recipe_of(run: RunRecord, settings: Settings, api: HfApi) -> Recipe:
     return recipe
 
 
-def _expect(work: Work) -> None:
-    """Reckon how long each stage will take, for whoever watches; not of a run that published before, which has little to do.
+def _expect(work: Work, heard: Expected) -> None:
+    """Reckon how long each stage will take, for whoever watches, and tell it; not of a run that published before, which has little to do.
 
     Raises UpstreamError when disk, memory or time surely do not suffice.
     """
@@ -58,14 +64,16 @@ def _expect(work: Work) -> None:
     if job.store.publications(job.run.id):
         return
     try:
-        upstream = snapshot.resolve(work.api, work.release.repo, work.release.sha)
-        expected = outlook(job.store, foresee(job.store, job.settings, work.api, work.recipe, upstream))
+        upstream = work.route.source.resolve(work.release.repo, work.release.sha)
+        ahead = foresee(job.store, job.settings, work.route, work.recipe, upstream)
+        expected = outlook(job.store, ahead)
     except SluiceError as error:  # the stages say better what is wrong, or do without
         log.info("no estimate of run %d: %s", job.run.id, error, extra={"action": "forecast"})
         return
     except Exception:  # whatever is odd about a model, an estimate is not worth a run
         log.exception("no estimate of run %d", job.run.id, extra={"action": "forecast"})
         return
+    heard(ahead, expected)
     if lacking := list(exceeded(expected, room(job.settings), surely=True)):
         raise UpstreamError(" ".join(lacking))
     job.store.record_forecast(job.run.id, expected.foretold)

@@ -11,15 +11,15 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from builders import snapshot
 from builders.snapshot import Upstream
+from builders.sources import Source
 from config.errors import SluiceError
 from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Variant
 from publishers import naming
-from publishers.account import publishing_namespace
 from service.release.kinds import repo_of
+from service.release.route import Route
 from service.runs.own_account import is_own, wants_pull_request
 from service.store import Store
 
@@ -41,6 +41,13 @@ class Prospect:
     config: Mapping[str, Any]  # the release's config.json
     namespace: str  # to publish under; "" where that is not known
     published: Callable[[str], str | None] = _never  # the commit of our last publication in a repo, where a database knows of one
+    folder: str | None = None  # that the release is taken from; None: the Hub
+    target: str | None = None  # the folder that repos are left in; None: the Hub
+
+    @property
+    def route(self) -> Route:
+        """Where the release comes from and goes to."""
+        return Route(api=self.api, folder=self.folder, target=self.target)
 
     @cached_property
     def parameters(self) -> int:
@@ -58,55 +65,55 @@ class Prospect:
         found: dict[str, tuple[Variant, ...]] = {}
         for variant in self.recipe.variants.listed():
             repo = repo_of(variant, self.namespace, self.upstream.release.name)
-            if not naming.same_repo(repo, self.upstream.release.repo):  # what would be there is left out
+            if self.target is not None or not naming.same_repo(repo, self.upstream.release.repo):  # what would be there is left out
                 found[repo] = (*found.get(repo, ()), variant)
         return found
 
     @cached_property
     def own(self) -> bool:
         """Whether the upstream itself is the repo that the 16-bit model would be published in."""
-        return is_own(self.namespace, self.upstream.release)
+        return self.target is None and is_own(self.namespace, self.upstream.release)
 
     @cached_property
     def offers(self) -> bool:
         """Whether the fixes are to be offered to the upstream as a pull request."""
-        return wants_pull_request(self.settings, self.namespace, self.upstream.release)
+        return self.folder is None and self.target is None and wants_pull_request(self.settings, self.namespace, self.upstream.release)
 
 
-def foresee(store: Store, settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream) -> Prospect:
-    """What can be known of a run that is not queued yet. Raises UpstreamError, HubError; that there is no usable token is told by the check of it."""
+def foresee(store: Store, settings: Settings, route: Route, recipe: Recipe, upstream: Upstream) -> Prospect:
+    """What can be known of a run that is not queued yet: file list, headers of the weights and config of the release, and what was published.
+
+    Raises UpstreamError, HubError; that there is no usable token is told by the check of it.
+    """
     try:
-        namespace = publishing_namespace(api, settings.namespace)
+        namespace = route.namespace(settings.namespace)
     except SluiceError:
         namespace = ""
 
     def published(repo: str) -> str | None:
-        last = store.last_publication(repo)
+        last = store.last_publication(route.place(repo))
         return None if last is None else last.revision
 
-    return look(settings, api, recipe, upstream, namespace, published)
-
-
-def look(settings: Settings, api: HfApi, recipe: Recipe, upstream: Upstream, namespace: str, published: Callable[[str], str | None] = _never) -> Prospect:
-    """Ask the Hub for the file list, the headers of the weights and the config of a release. Raises UpstreamError, HubError."""
-    sizes = snapshot.sizes(api, upstream.release)
+    source, sizes = route.source, route.source.sizes(upstream.release)
     return Prospect(
         settings=settings,
-        api=api,
+        api=route.api,
         recipe=recipe,
         upstream=upstream,
         sizes=sizes,
-        shapes=snapshot.shapes(api, upstream.release, sizes),
-        config=config_of(api, upstream),
+        shapes=source.shapes(upstream.release, sizes),
+        config=config_of(source, upstream),
         namespace=namespace,
         published=published,
+        folder=route.folder,
+        target=route.target,
     )
 
 
-def config_of(api: HfApi, upstream: Upstream) -> Mapping[str, Any]:
+def config_of(source: Source, upstream: Upstream) -> Mapping[str, Any]:
     """What config.json says; nothing when it is not a JSON object, which is told by the stage that needs it. Raises UpstreamError, HubError."""
     with tempfile.TemporaryDirectory(prefix="sluice-config-") as folder:
-        path = snapshot.download(api, upstream.release, "config.json", Path(folder))
+        path = source.download(upstream.release, "config.json", Path(folder))
         try:
             content = json.loads(path.read_bytes())
         except (ValueError, RecursionError):

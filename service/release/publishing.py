@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from builders.snapshot import Upstream
 from config.prompt import Part
-from publishers import card, hub, manifest, naming, ollama
+from publishers import card, folder, hub, manifest, naming, ollama
 from publishers.hub import PublishFile
 from service.release import functions
 from service.release.kinds import VariantKind, kind_of, repo_of
@@ -42,9 +42,9 @@ class Repo:
 
 
 def publish(work: Work) -> list[str]:
-    """Publish each repo of which a variant passed, with the run's report, and put them into one collection; the repos.
+    """Publish each repo of which a variant passed, with the run's report, and put them into one collection; or leave them in the run's folder. The repos.
 
-    The fixes are offered to the upstream before, where they are to be: cards say where. Raises HubError, PublishConflict.
+    The fixes are offered to the upstream before, where they are to be: cards say where. Raises HubError, PublishConflict, StageError.
     """
     job, hindrance = work.job, offer(work)
     upstream = work.of("upstream", Upstream)
@@ -53,18 +53,26 @@ def publish(work: Work) -> list[str]:
     for repo in repos(work):
         if not repo.passed:
             continue
-        before, planned = job.store.last_publication(repo.name), plan(work, repo, private=private)
-        with job.noted(f"publish {repo.name}", planned.manifest.digest()) as noted:
-            result = hub.publish(work.api, planned, previously=before.revision if before else None)
+        planned = plan(work, repo, private=private)
+        with job.noted(f"publish {repo.name}" if job.run.target is None else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
+            result = _publish(work, planned)
             if not result.changed:
                 noted.state, noted.message = "reused", "already holds exactly this"
         job.store.record_publication(job.run.id, Published(**asdict(result)))
         published.append(repo.name)
-    if published:
+    if published and job.run.target is None:
         hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)
     if hindrance is not None:
         raise hindrance
     return published
+
+
+def _publish(work: Work, planned: hub.Plan) -> hub.Publication:
+    """Publish one repo, or leave it in the run's folder."""
+    if (target := work.job.run.target) is not None:
+        return folder.publish(Path(target), planned)
+    before = work.job.store.last_publication(planned.repo)
+    return hub.publish(work.api, planned, previously=before.revision if before else None)
 
 
 def repos(work: Work) -> list[Repo]:
@@ -72,7 +80,7 @@ def repos(work: Work) -> list[Repo]:
     found: dict[str, list[Built]] = {}
     for item in sorted(work.of(JUDGED, Judged).built, key=lambda item: kind_of(item.variant).place):
         repo = repo_of(item.variant, work.job.run.namespace, work.release.name)
-        if not naming.same_repo(repo, work.release.repo):
+        if work.job.run.target is not None or not naming.same_repo(repo, work.release.repo):
             found.setdefault(repo, []).append(item)
     return [Repo(name=name, variants=variants) for name, variants in found.items()]
 
@@ -87,7 +95,7 @@ def plan(work: Work, repo: Repo, *, private: bool) -> hub.Plan:
         private=private,
         files=tuple(files),
         manifest=account(work, repo, files),
-        message=f"Publish {work.release.repo} at {work.release.sha[:12]} by recipe {work.recipe.name}",
+        message=f"Publish {work.release.repo} at {work.release.sha[:12]} by recipe {work.recipe.label}",
     )
 
 
@@ -104,7 +112,7 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
     inventory = hub.inventory(files)
     return manifest.build(
         release=work.release,
-        recipe_name=work.recipe.name,
+        recipe_name=work.recipe.label,
         recipe_digest=work.job.run.recipe_digest,
         tools=tools(),
         patches=tuple(patches(work)),
@@ -142,9 +150,10 @@ def describe(work: Work, repo: Repo) -> card.Card:
         sampling=chat.result["sampling"],
         method=method(work, repo),
         tools=tools(),
-        recipe_name=work.recipe.name,
+        recipe_name=work.recipe.label,
         recipe_digest=work.job.run.recipe_digest,
         offered=None if request is None else request.url,
+        quick=work.recipe.quick,
         ollama_template=repo.kind.form.ollama and ollama.template_from_probes(chat.result["renderings"]) is not None,
     )
 

@@ -39,7 +39,7 @@ def figures(work: Work, built: Sequence[Built]) -> Report:
     variants = tuple(_variant(record, names.get(record.variant.tag), positions.get(record.variant.tag, ())) for record in job.store.variants(job.run.id))
     return Report(
         release=job.run.release,
-        recipe_name=job.recipe.name,
+        recipe_name=job.recipe.label,
         recipe_digest=job.run.recipe_digest,
         tools=tools(),
         patches=job.store.patches(job.run.id),

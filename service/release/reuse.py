@@ -54,7 +54,15 @@ def kept(work: Work, job: Looking) -> frozenset[str]:
 def run_of(store: Store, ahead: Prospect) -> RunRecord:
     """The run of this release and recipe; where it was never queued, what it would be, without a number."""
     digest, now = ahead.recipe.digest(), datetime.now(UTC)
-    order = RunOrder(release=ahead.upstream.release, recipe=ahead.recipe.name, recipe_digest=digest, namespace=ahead.namespace, trigger="dry run")
+    order = RunOrder(
+        release=ahead.upstream.release,
+        recipe=ahead.recipe.name,
+        recipe_digest=digest,
+        namespace=ahead.namespace,
+        trigger="dry run",
+        folder=ahead.folder,
+        target=ahead.target,
+    )
     return store.ordered(order) or RunRecord(
         **vars(order), id=0, state="queued", attempt=1, error=None, worker=None, created=now, started=None, finished=None, disk_high_water=None
     )

@@ -14,6 +14,7 @@ from service.execution.workbench import Workbench
 from service.release.graph import Call, Data, FileOf, Graph, OfRelease, Result, Source, Stage, Whole
 from service.release.job import Job
 from service.release.products import measurements
+from service.release.route import Route
 
 T = TypeVar("T")
 
@@ -41,6 +42,11 @@ class Work:
     def release(self) -> Release:
         """The run's release."""
         return self.job.run.release
+
+    @property
+    def route(self) -> Route:
+        """Where the release comes from and goes to."""
+        return Route(api=self.api, folder=self.job.run.folder, target=self.job.run.target)
 
     def of(self, stage: str, kind: type[T]) -> T:
         """The product of a stage that is done, which is of that kind. Raises the error of one that failed."""

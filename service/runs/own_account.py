@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from config.data import as_written
 from config.errors import ConfigurationError
 from config.recipe import Recipe, load_recipe
 from config.settings import Settings
@@ -40,7 +41,7 @@ def to_be_offered(release: Release) -> str:
 
 def beforehand(recipe: Recipe, run: RunRecord) -> list[str]:
     """What is said of a run before it begins."""
-    if recipe.variants.sixteen_bit and is_own(run.namespace, run.release):
+    if recipe.variants.sixteen_bit and run.target is None and is_own(run.namespace, run.release):
         return [left_out(run.release, offered=run.fixes_as_pr)]
     return [to_be_offered(run.release)] if run.fixes_as_pr else []
 
@@ -65,7 +66,7 @@ def remarks(store: Store, run: RunRecord) -> list[str]:
     if not judged and run.state in {"queued", "running", "interrupted"}:
         return _foretold(run)
     whole = [record for record in judged if record.variant.kind == Kind.SIXTEEN_BIT]
-    said = [left_out(run.release, offered=run.fixes_as_pr)] if whole and is_own(run.namespace, run.release) else []
+    said = [left_out(run.release, offered=run.fixes_as_pr)] if whole and run.target is None and is_own(run.namespace, run.release) else []
     if (request := store.pull_request(run.id)) is not None:
         said.append(offered(request))
     elif run.fixes_as_pr and run.state in {"done", "blocked"}:
@@ -79,5 +80,5 @@ def _foretold(run: RunRecord) -> list[str]:
     if not run.fixes_as_pr and not is_own(run.namespace, run.release):
         return []
     with suppress(ConfigurationError):
-        return beforehand(load_recipe(run.recipe, data=False), run)
+        return beforehand(load_recipe(run.recipe, data=False, locate=as_written), run)
     return []

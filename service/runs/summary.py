@@ -109,12 +109,15 @@ class VariantSummary(BaseModel):
 
 
 class PublicationSummary(BaseModel):
-    """One repo that was published."""
+    """One repo that was published, or left in a folder."""
 
     id: int
     repo: str
+    """Or the folder's path."""
     revision: str
+    """Or the beginning of the manifest's sha256."""
     url: str
+    """Or the folder's, which begins with `file:`."""
     files: list[str]
 
 
@@ -161,6 +164,10 @@ class RunSummary(BaseModel):
     run: int
     release: ReleaseSummary
     recipe: str
+    quick: bool
+    """Measured on small samples, as `--quick` asks for: no full measurements."""
+    target: str | None
+    """The folder that repos are left in; null when they go to the Hub."""
     state: RunState
     error: str | None
     disk_high_water: int | None
@@ -191,6 +198,8 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         run=run.id,
         release=ReleaseSummary(repo=run.release.repo, sha=run.release.sha),
         recipe=run.recipe,
+        quick=run.quick,
+        target=run.target,
         state=run.state,
         error=run.error,
         disk_high_water=run.disk_high_water,

@@ -21,6 +21,7 @@ from service.store.records import (
     TokenRecord,
     VariantRecord,
     WaiverRecord,
+    order_of,
 )
 from service.store.results import Results, UnknownPublication
 from service.store.waivers import WaiverRefused, Waivers
@@ -47,6 +48,7 @@ __all__ = [
     "WaiverRecord",
     "WaiverRefused",
     "open_store",
+    "order_of",
     "worker_name",
 ]
 

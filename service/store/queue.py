@@ -3,6 +3,7 @@
 Leases compare the clocks of the machines that share a database: these must agree to well under the length of a lease.
 """
 
+import hashlib
 from datetime import timedelta
 from typing import Any, Literal, cast
 
@@ -19,6 +20,7 @@ from service.store.records import RunOrder, RunRecord, RunState
 from service.store.tables import ReleaseRow, RunRow, StageRow
 
 FINISHED = ("done", "blocked", "failed")
+IN_FOLDER = " in folder "  # no namespace holds a space
 
 
 class UnknownRun(SluiceError):
@@ -42,6 +44,7 @@ class Queue(Database):
                 run.state, run.trigger, run.recipe, run.attempt = "queued", order.trigger, order.recipe, run.attempt + 1
                 run.queued, run.started, run.finished, run.error = now(), None, None, None
             queued = created or retried or repeated
+            run.folder = order.folder  # wherever it lies now, it holds the same
             run.private = order.private or (run.private and not queued)
             run.fixes_as_pr = order.fixes_as_pr or (run.fixes_as_pr and not queued)
             if queued:
@@ -55,7 +58,7 @@ class Queue(Database):
             select(RunRow)
             .join(ReleaseRow, ReleaseRow.id == RunRow.release_id)
             .where(ReleaseRow.repo == order.release.repo, ReleaseRow.sha == order.release.sha)
-            .where(RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == order.namespace)
+            .where(RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == place_of(order))
         )
         with self.read() as session:
             row = session.scalars(query).first()
@@ -155,13 +158,20 @@ def _release_row(session: Session, release: Release) -> ReleaseRow:
     return row
 
 
+def place_of(order: RunOrder) -> str:
+    """What stands under `namespace`, which tells runs apart: with a digest of the folder where repos are left in one, so that such a run is one of its own."""
+    return order.namespace if order.target is None else f"{order.namespace}{IN_FOLDER}{hashlib.sha256(order.target.encode()).hexdigest()[:16]}"
+
+
 def _run_row(session: Session, release: ReleaseRow, order: RunOrder) -> tuple[RunRow, bool]:
     """The run's row, and whether it is new. Holding the release's row lock, nobody else can be making the same one."""
-    query = select(RunRow).where(RunRow.release_id == release.id, RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == order.namespace)
+    query = select(RunRow).where(RunRow.release_id == release.id, RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == place_of(order))
     if (row := session.scalars(query.with_for_update(of=RunRow)).first()) is not None:
         return row, False
-    row = RunRow(release=release, recipe=order.recipe, recipe_digest=order.recipe_digest, namespace=order.namespace, trigger=order.trigger, private=False)
-    row.state, row.attempt, row.created, row.queued, row.fixes_as_pr = "queued", 1, now(), now(), False
+    row = RunRow(release=release, recipe=order.recipe, recipe_digest=order.recipe_digest, namespace=place_of(order), trigger=order.trigger, private=False)
+    row.folder, row.target, row.quick = order.folder, order.target, order.quick or None
+    row.state, row.attempt, row.created, row.queued = "queued", 1, now(), now()
+    row.fixes_as_pr = False
     session.add(row)
     session.flush()
     return row, True
@@ -173,7 +183,7 @@ def _record(row: RunRow) -> RunRecord:
         release=Release(repo=row.release.repo, sha=row.release.sha),
         recipe=row.recipe,
         recipe_digest=row.recipe_digest,
-        namespace=row.namespace,
+        namespace=row.namespace.partition(IN_FOLDER)[0],
         private=row.private,
         state=state_of(row),
         trigger=row.trigger,
@@ -185,4 +195,7 @@ def _record(row: RunRow) -> RunRecord:
         finished=row.finished,
         disk_high_water=row.disk_high_water,
         fixes_as_pr=row.fixes_as_pr,
+        folder=row.folder,
+        target=row.target,
+        quick=bool(row.quick),
     )

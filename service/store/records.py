@@ -1,6 +1,6 @@
 """What the store is given and hands out: frozen records, never objects that are tied to a database session. All times are UTC."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ StageState = Literal["running", "interrupted", "done", "failed", "reused"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOrder:
-    """What is wanted of a run; release, digest of the recipe and namespace tell it from every other."""
+    """What is wanted of a run; release, digest of the recipe, namespace and target tell it from every other."""
 
     release: Release
     recipe: str  # name, or path of a YAML file
@@ -23,6 +23,9 @@ class RunOrder:
     trigger: str  # what asks for it: "poll", "webhook", "api", "republish", "command", …
     private: bool = False  # publish as private
     fixes_as_pr: bool = False  # offer the fixes to the upstream as a pull request
+    folder: str | None = None  # that the release is taken from; None: the Hub
+    target: str | None = None  # the folder that repos are left in; None: the Hub
+    quick: bool = False  # the recipe is one for small samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,14 @@ class RunRecord:
     finished: datetime | None  # of this attempt
     disk_high_water: int | None  # bytes
     fixes_as_pr: bool = False  # offer the fixes to the upstream as a pull request
+    folder: str | None = None  # that the release is taken from; None: the Hub
+    target: str | None = None  # the folder that repos are left in; None: the Hub
+    quick: bool = False  # the recipe is one for small samples
+
+
+def order_of(run: RunRecord, *, trigger: str) -> RunOrder:
+    """The order by which the run is carried out again."""
+    return RunOrder(**{item.name: getattr(run, item.name) for item in fields(RunOrder) if item.name != "trigger"}, trigger=trigger)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +134,10 @@ class WaiverRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What was published in one repo on the Hub, to be recorded."""
+    """What was published in one repo on the Hub or left in one folder, to be recorded."""
 
-    repo: str
-    revision: str  # the commit
+    repo: str  # or the folder's path
+    revision: str  # the commit; of a folder the beginning of its manifest's digest
     url: str
     files: tuple[str, ...]
     manifest_digest: str

@@ -83,7 +83,7 @@ class RunRow(Base):
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
     recipe: Mapped[str] = mapped_column(Text)
     recipe_digest: Mapped[str] = mapped_column(String(64))
-    namespace: Mapped[str] = mapped_column(String(200))
+    namespace: Mapped[str] = mapped_column(String(200))  # of a run that leaves its repos in a folder followed by what stands for that: see `queue.place_of`
     private: Mapped[bool]
     fixes_as_pr: Mapped[bool] = mapped_column(server_default=false())
     state: Mapped[str] = mapped_column(String(16))
@@ -98,6 +98,9 @@ class RunRow(Base):
     finished: Mapped[datetime | None]
     disk_high_water: Mapped[int | None] = mapped_column(BigInteger)
     forecast: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # of the attempt that it names; see `Results.record_forecast`
+    folder: Mapped[str | None] = mapped_column(Text)  # that the release is taken from
+    target: Mapped[str | None] = mapped_column(Text)  # the folder that repos are left in
+    quick: Mapped[bool | None]  # on small samples
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -220,14 +223,14 @@ class WaiverRow(Base):
 
 
 class PublicationRow(Base):
-    """A commit on the Hub that holds exactly the files of a verdict."""
+    """A commit on the Hub, or a folder, that holds exactly the files of a verdict."""
 
     __tablename__ = "publications"
     __table_args__ = (UniqueConstraint("run_id", "repo"), Index(None, "repo", "at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
-    repo: Mapped[str] = mapped_column(String(200))
+    repo: Mapped[str] = mapped_column(Text)  # or the folder's path
     revision: Mapped[str] = mapped_column(String(64))
     url: Mapped[str] = mapped_column(Text)
     files: Mapped[list[str]]

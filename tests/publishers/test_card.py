@@ -9,6 +9,7 @@ from markdown_it import MarkdownIt
 from config.words import Kind, Measurement, Release
 from publishers.card import Card, Change, DataSet, Facts, Kept, Mix, TypeUse, render
 from publishers.manifest import Waiver
+from publishers.naming import NOBODY
 
 MakeCard = Callable[..., Card]
 
@@ -277,5 +278,17 @@ def test_repo_names_cannot_reach_the_shell(make_card: MakeCard) -> None:
 
 
 def test_an_upstream_with_a_strange_name_stays_quoted(make_card: MakeCard) -> None:
-    text = render(make_card(release=Release(repo="no", sha="a" * 40)))
-    assert metadata(text)["base_model"] == "no"
+    text = render(make_card(release=Release(repo="a/b: no", sha="a" * 40)))
+    assert metadata(text)["base_model"] == "a/b: no"
+
+
+def test_a_local_folder_is_named_by_its_content_and_is_nobody_s_base_model(make_card: MakeCard) -> None:
+    text = render(make_card(release=Release(repo="mine", sha="a" * 40), namespace=NOBODY))
+    assert {"base_model", "base_model_relation", "quantized_by"}.isdisjoint(metadata(text))
+    assert f"local folder `mine`, sha256 `{'a' * 40}`" in text
+
+
+def test_small_samples_are_marked_above_the_figures(make_card: MakeCard) -> None:
+    text = render(make_card(quick=True))
+    assert text.index("Quick measurements") < text.index("## Measured")
+    assert "Quick" not in render(make_card())

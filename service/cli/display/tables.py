@@ -20,14 +20,15 @@ _VERDICTS = {"passed": "[green]passed[/]", "failed": "[red]blocked[/]", "error":
 
 def result_table(summary: Summary, *, reasons: bool) -> Table:
     """The measured variants of a run, one row each; with `reasons` those of a blocked variant stand in its row, which needs a wide terminal."""
-    table = Table(title=f"{summary['release']['repo']} at {summary['release']['sha'][:12]}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    marked = " (quick: small samples, no full measurements)" if summary.get("quick") else ""
+    table = Table(title=f"{summary['release']['repo']} at {summary['release']['sha'][:12]}{marked}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     asked = any(row["mmlu"]["accuracy"] is not None for row in summary["variants"])
     headings = ("variant", "size", "bits/\nweight", "mean KLD\n± error", "99.9 %\nKLD", "same top\ntoken")
     for heading in (*headings, *(("MMLU\n± error", "flips", "points\nper GB") if asked else ())):
         table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for row in summary["variants"]:
-        verdict = f"{_VERDICTS[row['verdict']]}{' (waiver)' if row.get('waivers') else ''}"
+        verdict = f"{_VERDICTS[row['verdict']]}{' (waiver)' if row.get('waivers') else ''}{' (quick)' if summary.get('quick') else ''}"
         table.add_row(
             *_cells(row), *(_answered(row) if asked else ()), f"{verdict}: {escape(' '.join(row['reasons']))}" if reasons and row["reasons"] else verdict
         )
@@ -107,6 +108,9 @@ def show_run(console: Console, summary: Summary) -> None:
     for publication in summary["publications"]:
         count = len(publication["files"])
         files = f"{count} file{'' if count == 1 else 's'} at {publication['revision'][:12]}"
+        if summary.get("target"):
+            console.print(f"[green]left in[/] [bold]{escape(publication['repo'])}[/], {count} file{'' if count == 1 else 's'}", soft_wrap=True)
+            continue
         console.print(f"[green]published[/] [bold]{escape(publication['repo'])}[/], {files}: {escape(publication['url'])}", soft_wrap=True)
     for remark in summary.get("remarks", ()):
         console.print(escape(remark), soft_wrap=True)

@@ -1,12 +1,16 @@
-"""Checks: there is a token that may publish, and every repo to publish to will take what is published. Nothing is written to the Hub."""
+"""Checks: there is a token that may publish, and every repo or folder will take what is published. Nothing is written."""
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.errors import PublishConflict
-from publishers import hub
+from config.errors import PublishConflict, StageError
+from publishers import folder, hub
 from publishers.account import publishing_namespace
+from service.machine.folders import existing
 from service.release.checks.problem import Remark
+from service.release.costs.sizes import weight
 from service.release.graph import Check
 from service.release.paths import may_publish
 from service.runs.own_account import left_out, to_be_offered
@@ -14,10 +18,13 @@ from service.runs.own_account import left_out, to_be_offered
 if TYPE_CHECKING:
     from service.release.prospect import Prospect
 
+SURE = 0.8  # of an estimate of sizes: what they will surely come to
+
 
 def unable(prospect: "Prospect") -> Iterable[str]:
     """Raise HubError that says why the token cannot publish."""
-    publishing_namespace(prospect.api, prospect.namespace or prospect.settings.namespace)
+    if prospect.target is None:
+        publishing_namespace(prospect.api, prospect.namespace or prospect.settings.namespace)
     return ()
 
 
@@ -28,6 +35,9 @@ def taken(prospect: "Prospect") -> Iterable[str]:
     """
     if not prospect.namespace:
         return  # the check of the token says why
+    if prospect.target is not None:
+        yield from _unfit(prospect, Path(prospect.target))
+        return
     if told := [sentence for repo in prospect.targets if (sentence := _fault(prospect, repo))]:
         raise PublishConflict(" ".join(told))
     release = prospect.upstream.release
@@ -44,12 +54,12 @@ def taken(prospect: "Prospect") -> Iterable[str]:
 
 def _fault(prospect: "Prospect", repo: str) -> str | None:
     """Why a repo will not take what is published."""
-    upstream, private = prospect.upstream.release.repo, prospect.settings.private or prospect.upstream.private
+    private = prospect.settings.private or prospect.upstream.private
     try:
         hub.check_target(
             prospect.api,
             repo,
-            upstream=upstream,
+            upstream=prospect.upstream.release.origin,
             private=private,
             previously=prospect.published(repo),
             planned=may_publish(prospect.targets[repo], prospect.upstream.release.name, prospect.sizes),
@@ -57,6 +67,21 @@ def _fault(prospect: "Prospect", repo: str) -> str | None:
     except PublishConflict as error:
         return str(error)
     return None
+
+
+def _unfit(prospect: "Prospect", target: Path) -> Iterator[str]:
+    """Why a folder will not take what is to be left there."""
+    for repo in prospect.targets:
+        try:
+            folder.check_target(target, repo, upstream=prospect.upstream.release.origin)
+        except (PublishConflict, StageError) as error:
+            yield str(error)
+    wanted, free = sum(weight(prospect, variant) for variant in prospect.recipe.variants.listed()), shutil.disk_usage(existing(target)).free
+    if SURE * wanted > free:
+        yield (
+            f"What is to be left in {target} will have about {wanted / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there: the disk is too small. "
+            "Free some space, name a folder on a larger disk, or build fewer variants."
+        )
 
 
 TOKEN = Check(name="publishing token", look=unable)

@@ -24,7 +24,8 @@ def unfit(prospect: "Prospect") -> Iterator[str]:
     """What is worth knowing before the release is published. Raises UpstreamError when it may not be."""
     upstream = prospect.upstream
     if upstream.license is None:
-        yield Remark(f"{upstream.release.repo} states no licence. Ask its owner under which terms it may be published again.")
+        ask = "Write `license:` at the head of its README.md" if upstream.release.local else "Ask its owner under which terms it may be published again"
+        yield Remark(f"{upstream.release.repo} states no licence. {ask}.")
     if (said := refusal(upstream)) is not None:
         raise UpstreamError(said)
 

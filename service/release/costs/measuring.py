@@ -1,15 +1,17 @@
 """The costs of measuring variants, judging them, and of what is published."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from config.words import Variant
 from qa import mmlu
 from qa.file_checks import CHUNK
 from qa.group import BATCH, shares
+from service.machine.folders import existing
 from service.machine.speed import Speed
 from service.release.costs import sizes
 from service.release.costs.engines import CACHE_COPY, PYTHON_MEMORY, TORCH_MEMORY, Engines
-from service.release.costs.prepare import FINITE, QUESTION_CONTEXT, configuration, engines, gguf_bytes, transferred
+from service.release.costs.prepare import FINITE, QUESTION_CONTEXT, configuration, copied, engines, gguf_bytes, transferred
 from service.release.costs.texts import Asked, asked, windows
 from service.release.graph import Cost, Needs
 from service.release.kinds import LLAMA_CPP, Engine, kind_of
@@ -173,7 +175,7 @@ def chat(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def publish(prospect: Prospect, speed: Speed) -> Needs:
-    """Upload what passes: at most everything, but what would be in the upstream itself. The files are uploaded from where they lie."""
+    """Upload what passes: at most everything, but what would be in the upstream. Files are uploaded from where they lie; in a folder there are copies."""
     at = engines(prospect, speed)
     listed = [item for item in prospect.recipe.variants.listed() if not (prospect.own and kind_of(item).original(item))]
     files = [
@@ -181,4 +183,8 @@ def publish(prospect: Prospect, speed: Speed) -> Needs:
         for item in listed
     ]
     repos = len({kind_of(item).repo(item) for item in listed})
+    if prospect.target is not None:
+        # in whichever file system the folder lies: on the same disk nothing else is left for them
+        together = existing(Path(prospect.target)).stat().st_dev == existing(prospect.settings.folder).stat().st_dev
+        return Needs(seconds=copied(speed, sum(files)), memory=PYTHON_MEMORY, disk=sum(files) if together else 0)
     return Needs(seconds=COMMIT * repos + transferred(prospect, speed, sum(files)), memory=PYTHON_MEMORY)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from config.errors import SluiceError
 from config.words import Sample, Variant
+from publishers import naming
 from qa import gates
 from qa.relative import Reference, References
 from service.release.job import Job
@@ -87,7 +88,8 @@ def published_before(job: Job, variants: Iterable[Variant]) -> dict[str, Referen
     """By tag what was last published of each variant of the same upstream repo; None where nothing was."""
     before: dict[str, Reference | None] = {}
     for variant in variants:
-        last = job.store.published_before(job.run.id, repo_of(variant, job.run.namespace, job.run.release.name), variant.tag)
+        repo = repo_of(variant, job.run.namespace, job.run.release.name)
+        last = job.store.published_before(job.run.id, naming.place(repo, job.run.target), variant.tag)
         before[variant.tag] = None
         if last is not None:
             run, record = last

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 
 from pydantic import TypeAdapter
 
-from builders import snapshot
 from builders.snapshot import Upstream
 from config.errors import UpstreamError
 from config.recipe import Recipe
@@ -170,14 +169,15 @@ def _float16(recipe: Recipe) -> bool:
 
 
 def _upstream(work: Work) -> Upstream:
-    upstream = snapshot.resolve(work.api, work.release.repo, work.release.sha)
+    upstream = work.route.source.resolve(work.release.repo, work.release.sha)
     if (refusal := terms.refusal(upstream)) is not None:
         raise UpstreamError(refusal)
     return upstream
 
 
 def _snapshot(work: Work) -> Output:
-    return work.job.here("snapshot", snapshot.fetch, asdict(work.release), api=work.api, release=work.release)
+    source = work.route.source
+    return work.job.here("snapshot", source.fetch, asdict(work.release), **source.arguments, release=work.release)
 
 
 def patches(work: Work) -> list[Patch]:

@@ -1,6 +1,7 @@
 """From measurements to verdicts, and the page that tells them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from config.errors import SluiceError
 from config.recipe import Gate, Recipe
@@ -19,6 +20,19 @@ from service.release.stages.measure import CLAIMS, found, found_by, unmeasured
 from service.release.work import Work
 from service.runs.report import STAGE as REPORT
 from service.store import VariantRecord
+
+SMALL = "(Quick: a small sample, no full measurement.)"
+SAMPLED = (
+    "kld",
+    "same_top",
+    "dp.",
+    "ppl.",
+    "mmlu.",
+    "flips",
+    "efficiency",
+    "generation.",
+    "plan.",
+)  # measurements that rest on as much text as the recipe says
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
@@ -87,6 +101,8 @@ def _without_files(work: Work, variant: Variant) -> SluiceError | None:
 def _judged(work: Work, item: Made, own: Found, compared: References) -> Built:
     """The variant with its verdict; `compared` is what gates can be relative to."""
     verdict = gates.judge(item.variant, work.recipe.gates, own.measured, own.errors, work.job.waivers, samples=own.samples, references=compared)
+    if work.recipe.quick:
+        verdict = marked(verdict)
     claim = work.of(CLAIMS, Settled).claims.get(item.variant.tag)
     return Built(
         variant=item.variant,
@@ -97,6 +113,16 @@ def _judged(work: Work, item: Made, own: Found, compared: References) -> Built:
         samples=own.samples,
         positions=own.positions,
         mix=claim.mix if claim else None,
+    )
+
+
+def marked(verdict: Verdict) -> Verdict:
+    """The verdict with a word on small samples in each reason that rests on one."""
+    words = {result.reason: f"{result.reason} {SMALL}" for result in verdict.results if result.value is not None and result.measure.startswith(SAMPLED)}
+    return replace(
+        verdict,
+        reasons=tuple(words.get(reason, reason) for reason in verdict.reasons),
+        results=tuple(replace(result, reason=words.get(result.reason, result.reason)) for result in verdict.results),
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from config.words import Release
-from service.store import Store, UnknownRun, open_store, worker_name
+from service.store import Store, UnknownRun, open_store, order_of, worker_name
 from tests.service.helpers import SHA, order, queue_run
 
 LEASE_ALL = """
@@ -182,3 +182,16 @@ def test_what_happened_to_a_run_is_in_the_audit_trail(store: Store) -> None:
     assert [(event.source, event.action) for event in events] == [("poll", "queued"), ("poll", "failed"), ("api", "queued")]
     assert events[1].details == {"error": "no disk"}
     assert events[0].details == {"repo": "upstream/model", "sha": SHA, "recipe": "default", "attempt": 1}
+
+
+def test_a_run_that_leaves_its_repos_in_a_folder_is_one_of_its_own(store: Store) -> None:
+    published = queue_run(store)
+    left = queue_run(store, target="/out" + "/long" * 100, folder="/model", quick=True)
+    assert left.id != published.id
+    assert (left.namespace, left.target, left.folder, left.quick) == ("ours", "/out" + "/long" * 100, "/model", True)
+    assert (published.target, published.folder, published.quick) == (None, None, False)
+    assert queue_run(store, target="/elsewhere").id not in {left.id, published.id}
+    moved = queue_run(store, target=left.target, folder="/moved")
+    assert (moved.id, moved.folder) == (left.id, "/moved")
+    assert store.ordered(order_of(moved, trigger="republish")).id == left.id
+    assert store.ordered(order()).id == published.id

@@ -150,3 +150,25 @@ def test_without_a_namespace_only_the_token_is_told(prospect: MakeProspect, upst
     told = look(prospect, upstream, HfApi(endpoint=upstream.settings.hub_endpoint, token=False), namespace="")
     assert len(told) == 1
     assert "There is no token" in told[0]
+
+
+def test_for_a_folder_nobody_is_asked_and_the_folder_is_looked_at(prospect: MakeProspect, tmp_path: Path) -> None:
+    def said(**changes: object) -> list[str]:
+        return [problem.sentence for problem in checks.problems(GRAPH, prospect(target=str(tmp_path / "out"), **changes))]
+
+    assert said() == [], "neither a token nor a Hub is needed, and the folder need not be there"
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out" / "model-GGUF").mkdir(parents=True)
+    (tmp_path / "out" / "model-GGUF" / "mine.gguf").write_text("mine")
+    (sentence,) = said()
+    assert "mine.gguf" in sentence
+    (tmp_path / "out" / "model-GGUF" / "mine.gguf").unlink()
+    huge = {"config.json": 700, "model.safetensors": 10**17}
+    (sentence,) = said(sizes=huge, shapes={"w": (10**8, 10**8)})
+    assert "the disk is too small" in sentence
+
+
+def test_a_folder_is_released_again_into_the_repo_that_it_was_published_in(prospect: MakeProspect, upstream: Upstream, ours: HfApi) -> None:
+    publish(ours, source="model")
+    local = Resolved(release=Release(repo="model", sha="2" * 40), private=False, gated=False)
+    assert look(prospect, upstream, ours, upstream=local, folder="/somewhere") == []

@@ -1,0 +1,198 @@
+"""Takes a release from a folder of this machine: the same files as from the Hub, checked alike, under a commit that their content decides.
+
+The folder stays its owner's. What is kept of it is a copy, which shares the folder's blocks where the file system can, and never a hard link, so that
+the folder may be changed afterwards; another content is another release.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from builders.names import INDEX, SINGLE
+from builders.snapshot import LARGEST_INDEX, RESERVE, Upstream, choose, described, weight_map_in
+from builders.weights import read_header
+from config.copying import copy, hashed
+from config.errors import ConfigurationError, UpstreamError
+from config.progress import Tally
+from config.words import Release
+
+VERSION = 1  # raise when outputs change
+
+PRESENT = "main"  # the revision that stands for the content as it is now
+LARGEST_CARD = 2**20  # bytes of a README.md that is looked into
+SETTLED = 2 * 10**9  # nanoseconds since a file last changed, after which a further change is sure to show in its times
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_known: dict[Path, tuple[tuple[int, ...], str]] = {}  # sha256 of files that this process has read, by what tells whether they changed since
+
+
+def legal_name(text: str) -> str:
+    """A folder's name as that of a repo. Raises ConfigurationError when nothing of it can be."""
+    made = re.sub(r"-{2,}", "-", re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", text))).strip("._-")[:80].rstrip("._-")
+    return checked_name(made.removesuffix(".git"))
+
+
+def checked_name(name: str) -> str:
+    """`name` itself when repos may be called so. Raises ConfigurationError."""
+    if not _NAME.fullmatch(name) or "--" in name or ".." in name or name.endswith((".", "-", ".git")):
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a release: it is made of letters, digits, `.`, `_` and `-`, begins with a letter or digit, and holds "
+            "neither `--` nor `..`. Give another one with --name."
+        )
+    return name
+
+
+def resolve(folder: Path, name: str, revision: str) -> Upstream:
+    """The release that the folder holds now, called `name`; every file that it consists of is read, and the bytes are reported.
+
+    Raises UpstreamError when it is no whole model, or when `revision` is the commit that it was and it is another one by now.
+    """
+    wanted = _wanted(folder)
+    tally = Tally(sum(wanted.values()), "bytes")
+    sha = commit({path: _sha256(folder / path, tally.add) for path in wanted})
+    if revision not in {PRESENT, sha}:
+        raise _changed(folder)
+    return described(Release(repo=name, sha=sha), _front_matter(folder / "README.md") if "README.md" in wanted else {})
+
+
+def commit(digests: Mapping[str, str]) -> str:
+    """What stands for a commit: the first 40 hex digits of the sha256 over sha256 and path of each file, in the order of the paths."""
+    lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:40]
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file that `fetch` would take. Raises UpstreamError."""
+    return _wanted(folder)
+
+
+def shapes(folder: Path, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor by name, from the headers of the weight files among `paths`. Raises UpstreamError."""
+    return {tensor.name: tensor.shape for path in paths if path.endswith(".safetensors") for tensor in read_header(folder / path)}
+
+
+def fetch(out: Path, *, folder: Path, release: Release) -> dict[str, Any]:
+    """Take the release into `out`. Returns `files`, a list of `{path, bytes, sha256}`, and `total` in bytes.
+
+    Raises UpstreamError when the folder is not what the release says any more, is no whole model, or the disk is too small.
+    """
+    wanted = _wanted(folder)
+    total, free = sum(wanted.values()), shutil.disk_usage(out).free
+    if total + RESERVE > free:
+        raise UpstreamError(
+            f"{release.repo} has {total / 1e9:.2f} GB, which are copied, and {out} has {free / 1e9:.2f} GB free: the disk is too small. "
+            "Free some space or set `home` in the settings to a folder on a larger disk; `--dry-run` says what a whole run needs."
+        )
+    tally = Tally(total, "bytes")
+    try:
+        digests = {path: copy(folder / path, out / path, tally.add) for path in sorted(wanted)}
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    if commit(digests) != release.sha:
+        raise _changed(folder)
+    for path in sorted(wanted):
+        if path.endswith(".safetensors"):
+            read_header(out / path)
+    return {"files": [{"path": path, "bytes": (out / path).stat().st_size, "sha256": digest} for path, digest in digests.items()], "total": total}
+
+
+def _wanted(folder: Path) -> dict[str, int]:
+    """Bytes of the files that the release consists of, by name; nothing below the folder's top is looked at, and nothing beside these."""
+    try:
+        listed = [path.name for path in sorted(folder.iterdir()) if path.is_symlink() or not path.is_dir()]
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+    def weight_map() -> object:
+        if _size(folder / INDEX) > LARGEST_INDEX:
+            raise UpstreamError(f"{folder / INDEX} is larger than that of any model. It is damaged, or something else.")
+        return weight_map_in(folder / INDEX, str(folder))
+
+    if SINGLE not in listed and INDEX not in listed:
+        _refuse_other_forms(folder, listed)
+    return {path: _size(folder / path) for path in choose(listed, str(folder), weight_map)}
+
+
+def _refuse_other_forms(folder: Path, listed: Iterable[str]) -> None:
+    """Say what a folder is that holds no model, where its files tell."""
+    if "adapter_config.json" in listed:
+        raise UpstreamError(f"{folder} holds an adapter (adapter_config.json), not a whole model. Merge it with its base model first and give that folder.")
+    if found := [name for name in listed if name.endswith(".gguf")]:
+        raise UpstreamError(
+            f"{folder} holds {found[0]} and no safetensors. A release is made from the transformers form: config.json, tokenizer and safetensors weights."
+        )
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file in the folder. Raises UpstreamError when it is no plain file there."""
+    try:
+        if path.is_symlink() and path.parent.resolve() not in path.resolve(strict=True).parents:
+            raise UpstreamError(
+                f"{path} is a link that leads out of the folder, as in the Hub client's cache. Name the repo instead, or copy the folder with `cp -rL`."
+            )
+        found = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UpstreamError(f"{path} is not a plain file, so it is not read. Put the file itself there.")
+    return found.st_size
+
+
+def _sha256(path: Path, heard: Callable[[int], None]) -> str:
+    """The file's digest; of one that this process has read, and that has not changed since, without reading it again."""
+    began, before = time.time_ns(), _stamp(path)
+    known = _known.get(path)
+    if known is not None and known[0] == before:
+        heard(before[2])
+        return known[1]
+    try:
+        digest = hashed(path, heard)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if _stamp(path) != before:
+        raise UpstreamError(f"{path} changed while it was read. Wait until nothing writes to the folder any more, then start again.")
+    if began - max(before[3:]) > SETTLED:
+        _known[path] = (before, digest)
+    return digest
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does; the last one cannot be set by anybody."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _front_matter(card: Path) -> dict[str, Any]:
+    """What the YAML at the head of a README.md says; nothing when there is none, or none that can be read."""
+    if card.stat().st_size > LARGEST_CARD:
+        return {}
+    found = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))
+    try:
+        content = yaml.safe_load(found[1]) if found else None
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _changed(folder: Path) -> UpstreamError:
+    return UpstreamError(
+        f"{folder} has changed since the run was queued, so it is another release by now. Start `sluice release {folder}` again; "
+        "or put back what it held, and the run goes on."
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> UpstreamError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return UpstreamError(f"{error.filename or path} cannot be read: {reason}. Check that it is there and yours to read.")

@@ -1,0 +1,104 @@
+"""Where releases come from, the Hub or a folder of this machine, behind the same few verbs."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from huggingface_hub import HfApi
+
+from builders import folder, snapshot
+from builders.snapshot import Upstream
+from config.copying import copy
+from config.words import Release
+
+
+class Source(Protocol):
+    """What releases are taken from."""
+
+    @property
+    def fetch(self) -> Callable[..., dict[str, Any]]:
+        """The function of the stage that takes a release in; its module and name are part of the key of what it makes."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What that function is to be given beside the release."""
+
+    def resolve(self, repo: str, revision: str) -> Upstream:
+        """The release that `revision` of `repo` names now. Raises UpstreamError, HubError."""
+
+    def sizes(self, release: Release) -> dict[str, int]:
+        """Bytes of every file that is to be taken, by path. Raises UpstreamError, HubError."""
+
+    def shapes(self, release: Release, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor in the weight files among `paths`, by name. Raises UpstreamError, HubError."""
+
+    def download(self, release: Release, path: str, into: Path) -> Path:
+        """One file of the release in the folder `into`; where it lies there. Raises UpstreamError, HubError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSource:
+    """The Hub."""
+
+    api: HfApi
+
+    @property
+    def fetch(self) -> Callable[..., dict[str, Any]]:
+        """See `Source`."""
+        return snapshot.fetch
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """See `Source`."""
+        return {"api": self.api}
+
+    def resolve(self, repo: str, revision: str) -> Upstream:
+        """See `snapshot.resolve`."""
+        return snapshot.resolve(self.api, repo, revision)
+
+    def sizes(self, release: Release) -> dict[str, int]:
+        """See `snapshot.sizes`."""
+        return snapshot.sizes(self.api, release)
+
+    def shapes(self, release: Release, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """See `snapshot.shapes`."""
+        return snapshot.shapes(self.api, release, paths)
+
+    def download(self, release: Release, path: str, into: Path) -> Path:
+        """See `snapshot.download`."""
+        return snapshot.download(self.api, release, path, into)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSource:
+    """A folder of this machine, which is one release at a time."""
+
+    folder: Path  # absolute
+
+    @property
+    def fetch(self) -> Callable[..., dict[str, Any]]:
+        """See `Source`."""
+        return folder.fetch
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """See `Source`."""
+        return {"folder": self.folder}
+
+    def resolve(self, repo: str, revision: str) -> Upstream:
+        """See `folder.resolve`."""
+        return folder.resolve(self.folder, repo, revision)
+
+    def sizes(self, release: Release) -> dict[str, int]:
+        """See `folder.sizes`."""
+        return folder.sizes(self.folder)
+
+    def shapes(self, release: Release, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """See `folder.shapes`."""
+        return folder.shapes(self.folder, paths)
+
+    def download(self, release: Release, path: str, into: Path) -> Path:
+        """A copy of the file."""
+        copy(self.folder / path, into / path)
+        return into / path

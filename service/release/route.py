@@ -1,0 +1,32 @@
+"""Where a release comes from and where what passes goes: the Hub or a folder of this machine, either end."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from builders.sources import FolderSource, HubSource, Source
+from publishers import naming
+from publishers.account import publishing_namespace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """The two ends of a release's way."""
+
+    api: HfApi
+    folder: str | None = None  # that the release is taken from; None: the Hub
+    target: str | None = None  # the folder that repos are left in; None: the Hub
+
+    @property
+    def source(self) -> Source:
+        """What the release is taken from."""
+        return HubSource(api=self.api) if self.folder is None else FolderSource(folder=Path(self.folder))
+
+    def namespace(self, wanted: str | None) -> str:
+        """The namespace to publish under; for a folder nobody is asked. Raises HubError when the token may not write there."""
+        return publishing_namespace(self.api, wanted) if self.target is None else wanted or naming.NOBODY
+
+    def place(self, repo: str) -> str:
+        """Where a repo will be: its name, or a folder's path."""
+        return naming.place(repo, self.target)
