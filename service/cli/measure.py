@@ -9,16 +9,15 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import TypeAdapter
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from builders.names import CONFIGURATION, INDEX
 from config.settings import Settings
 from config.words import Measurement
 from service.cli.context import Exit, Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
+from service.cli.sheet import Sheet, figures, names
 from service.execution.kept import Input
 from service.execution.process import Limits, run_apart
 
@@ -115,9 +114,9 @@ def mmlu(
     if as_json:
         terminal.json({"model": str(model), "shots": asked.shots, "measurements": _as_json(measured), "subjects": found["subjects"]})
         return
-    table = _table("subject", "right", "questions", "share")
+    table = Sheet(columns=[*names("subject"), *figures("right", "questions", "share")])
     for name, subject in found["subjects"].items():
-        table.add_row(escape(name), str(subject["right"]), str(subject["questions"]), f"{subject['right'] / subject['questions']:.1%}")
+        table.add(escape(name), str(subject["right"]), str(subject["questions"]), f"{subject['right'] / subject['questions']:.1%}")
     terminal.out.print(table)
     _say(terminal.out, measured)
 
@@ -244,20 +243,13 @@ def _say(console: Console, measured: Sequence[Measurement]) -> None:
             console.print(f"  - {escape(detail)}", soft_wrap=True)
 
 
-def _compared(rows: Sequence[tuple[str, Sequence[Measurement]]]) -> Table:
+def _compared(rows: Sequence[tuple[str, Sequence[Measurement]]]) -> Sheet:
     """One row of measurements for each file."""
-    names = list(dict.fromkeys(item.name for _, measured in rows for item in measured))
-    table = _table("file", *names)
+    headings = list(dict.fromkeys(item.name for _, measured in rows for item in measured))
+    table = Sheet(columns=[*names("file"), *figures(*(heading.replace(".", ".\n", 1) for heading in headings))])
     for file, measured in rows:
-        found = {item.name: figure(item) for item in measured}
-        table.add_row(escape(Path(file).name), *(found.get(name, "—") for name in names))
-    return table
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
-    for position, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if position else "left", overflow="fold")
+        found = {item.name: figure(item).replace(" ± ", "\n± ") for item in measured}
+        table.add(escape(Path(file).name), *(found.get(heading, "—") for heading in headings))
     return table
 
 

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from config.errors import ConfigurationError
 from config.files import explain
@@ -17,6 +15,7 @@ from config.plans import PROFILES, Budget, Profile
 from config.recipe import GENERATED, Text, load_recipe
 from service.cli.context import Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
+from service.cli.sheet import Sheet, figures, names
 
 if TYPE_CHECKING:
     from service.standalone import Wanted
@@ -167,11 +166,9 @@ def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -
     from service.cli.display import megabytes
 
     if tensors:
-        table = Table(box=box.SIMPLE_HEAD, padding=0)
-        for heading in ("tensor", "type", "bytes", "bits/weight", "share of KLD"):
-            table.add_column(heading, justify="left" if heading == "tensor" else "right", no_wrap=heading != "tensor", overflow="fold")
+        table = Sheet(columns=[*names("tensor"), *figures("type", "bytes", "bits/weight", "share of KLD")])
         for row in document["tensors"]:
-            table.add_row(escape(row["name"]), row["type"], f"{row['bytes']:,}", f"{row['bpw']:.2f}", f"{row['share']:.1%}")
+            table.add(escape(row["name"]), row["type"], f"{row['bytes']:,}", f"{row['bpw']:.2f}", f"{row['share']:.1%}")
         console.print(table)
     if document["patches"]:
         fixes = ", ".join(dict.fromkeys(patch["fix"] for patch in document["patches"]))
