@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,7 +105,7 @@ def waive(
             recorded.withdraw(store, run_id, decision)
         else:
             recorded.waive(store, run_id, decision, unmeasured=unmeasured)
-        again = command_again(store, run_id)
+        again = command_again(store, run_id, context.obj)
     done = "withdrawn" if withdraw else "recorded"
     if as_json:
         terminal.json({"run": run_id, **asdict(waived), "state": done, "next": again})
@@ -112,10 +113,11 @@ def waive(
         terminal.out.print(f"{done}. It counts when the run is carried out again: [bold]{escape(again)}[/]", soft_wrap=True)
 
 
-def command_again(store: "Store", run_id: int) -> str:
-    """The command that carries the run out again."""
+def command_again(store: "Store", run_id: int, config: Path | None) -> str:
+    """The command that carries the run out again, under the same settings file."""
     run = store.run(run_id)
-    return shlex.join(["sluice", "run", run.release.repo, "--revision", run.release.sha, "--recipe", run.recipe])
+    settings = [] if config is None else ["--config", str(config)]
+    return shlex.join(["sluice", *settings, "run", run.release.repo, "--revision", run.release.sha, "--recipe", run.recipe])
 
 
 def show_gates(console: Console, found: "RunGates", *, failed: bool = False) -> None:
