@@ -149,16 +149,8 @@ def test_every_line_that_the_demo_prints_at_its_end_works_when_it_is_pasted(demo
         else:
             script.append(f"echo ended with $?: {shlex.quote(line)}")
     script += ["sluice waive 1 divergence IQ1_S --by me --comment 'it was tried' --withdraw", "kill %1", "wait"]
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
-        cwd=tmp_path,
-        env=environment(COLUMNS="80"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    shell = {"cwd": tmp_path, "env": environment(COLUMNS="80"), "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(["bash", "-c", "\n".join(script)], **shell, timeout=300, check=False)
     ended = {line.partition(": ")[2]: int(line.split()[2].rstrip(":")) for line in done.stdout.splitlines() if line.startswith("ended with")}
     blocked = {"sluice status 1": 3, "sluice gates 1 --failed": 3}
     assert ended == {line: blocked.get(line, 0) for line in lines if not line.endswith("&")}, done.stdout + done.stderr
