@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "quantize": (
         "service.cli.plan:quantize",
-        "Write a planned mix of a model as one GGUF file. Nothing is measured or published: `sluice measure kld` compares it, `sluice run` releases it.",
+        "Write a model as one GGUF file, by default in a mix planned for it.",
     ),
     "serve": ("service.cli.serve:serve", "Run day and night: poll the watch list, take webhooks, serve the API, and carry out queued runs."),
     "doctor": (
