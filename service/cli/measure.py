@@ -78,7 +78,10 @@ def kld(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """KL divergence, same top token and perplexity ratio of quantized files against one reference, on a text of yours."""
+    """KL divergence, same top token and perplexity ratio of quantized files against one reference, on a text of yours.
+
+    Example: sluice measure kld model-BF16.gguf model-Q4_K_M.gguf --text wiki.test.raw
+    """
     file = on.text or on.chat
     if file is None or (on.text and on.chat):
         raise typer.BadParameter("give exactly one of --text and --chat: there is no text that would suit every model")
@@ -105,7 +108,10 @@ def mmlu(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Multiple-choice questions in the form of MMLU: accuracy with its error, by subject, and efficiency."""
+    """Multiple-choice questions in the form of MMLU: accuracy with its error, by subject, and efficiency.
+
+    Example: sluice measure mmlu model-Q4_K_M.gguf --data mmlu --questions 20
+    """
     terminal = Terminal.open(as_json=as_json)
     with explained():
         inputs = {"model": model, "data": asked.data}
@@ -137,6 +143,8 @@ def template(
     """Chat template, special tokens and tokenizer: a folder in transformers against its GGUF in llama.cpp, or of a GGUF file what it alone can tell.
 
     Exit code 3 when something is wrong.
+
+    Example: sluice measure template ./my-model --gguf my-model-BF16.gguf
     """
     if gguf is not None and not model.is_dir():
         raise typer.BadParameter("--gguf goes with a folder; to check a GGUF file alone, name it as the model")
@@ -160,7 +168,10 @@ def generate(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Greedy answers in the model's own template: each must end by itself, not loop, and hold code that parses. Exit code 3 when one does not."""
+    """Greedy answers in the model's own template: each must end by itself, not loop, and hold code that parses. Exit code 3 when one does not.
+
+    Example: sluice measure generate model-Q4_K_M.gguf --prompt "Who are you?"
+    """
     terminal = Terminal.open(as_json=as_json)
     prompts = list(prompt or PROMPTS)
     with explained():

@@ -21,6 +21,8 @@ def run(
     """Release one upstream repo now: fix, build, measure, judge, publish what passes.
 
     The same command again goes on where an interrupted run stopped, and publishes nothing new when nothing changed.
+
+    Example: sluice run Qwen/Qwen3-0.6B --recipe my-recipe.yaml --dry-run
     """
     from service.cli.display import progress, show_run
     from service.cli.preview import show

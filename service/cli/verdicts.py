@@ -93,6 +93,8 @@ def waive(
     """Set one gate aside for one variant of one run. Card and manifest of what is then published say who did it and why.
 
     It counts when the run is carried out again, which measures nothing anew. The next release is judged without it.
+
+    Example: sluice waive 12 divergence IQ1_S --by Ada --comment "asked for by its users"
     """
     from service.runs import gates as recorded
     from service.store import open_store
