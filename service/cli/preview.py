@@ -30,27 +30,31 @@ def show(console: Console, planned: Plan) -> None:
 
 def variants_table(planned: Plan) -> Sheet:
     """Each variant with its size and the repo that it goes to."""
-    table = Sheet(columns=[*names("variant"), *figures("size"), *names("", "published in")])
+    table = Sheet(columns=[*names("variant"), *figures("size"), *names("published in")])
     repo = {tag: target for target, tags in planned.targets.items() for tag in tags}
     for variant in planned.variants:
-        table.add(escape(variant.tag), byte_count(variant.bytes), "" if variant.exact else "about", escape(repo.get(variant.tag, "—")))
+        size = f"{'' if variant.exact else 'about '}{byte_count(variant.bytes)}"
+        table.add(escape(variant.tag), size, escape(repo.get(variant.tag, "—")))
     return table
 
 
 def stages_table(planned: Plan) -> Sheet:
-    """Each stage that takes time, in order, and the rest in one row."""
+    """Each stage that takes time, in order, and the rest in a row for those that are short and one for those that are reused."""
     table = Sheet(columns=[*names("stage"), *figures("time", "memory", "disk")])
-    for stage in planned.stages:
-        if stage.reused or stage.seconds >= LONG:
-            table.add(escape(stage.name), "reused" if stage.reused else duration(stage.seconds), *_needs(stage))
+    reused = [stage for stage in planned.stages if stage.reused]
     short = [stage for stage in planned.stages if not stage.reused and stage.seconds < LONG]
+    for stage in planned.stages:
+        if not stage.reused and stage.seconds >= LONG:
+            table.add(escape(stage.name), duration(stage.seconds), *_needs(stage))
     if short:
         table.add(f"{len(short)} short ones", duration(sum(stage.seconds for stage in short)), "", "")
+    if reused:
+        table.add(f"{len(reused)} that are reused", "", "", byte_count(sum(stage.disk for stage in reused)))
     return table
 
 
 def _needs(stage: PlannedStage) -> tuple[str, str]:
-    return ("" if stage.reused or not stage.memory else byte_count(stage.memory), byte_count(stage.disk) if stage.disk else "")
+    return (byte_count(stage.memory) if stage.memory else "", byte_count(stage.disk) if stage.disk else "")
 
 
 def gates_table(planned: Plan) -> Sheet:
