@@ -1,6 +1,6 @@
 """`sluice plan` and `sluice quantize`: the best mix of types for a size, as a table or as a file."""
 
-import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -212,9 +212,11 @@ def _target(file: FileOptions, usual: str, model: str) -> Path:
         raise typer.BadParameter(f"--out {target}: name a .gguf file in a folder that exists")
     if target.resolve() == Path(model).expanduser().resolve():
         raise ConfigurationError(f"{target} is the model itself. Name another file by --out.")
-    if not os.access(target.parent, os.W_OK):
-        raise ConfigurationError(f"Nothing can be written in {target.parent}. Name a file elsewhere by --out.")
-    return target
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            return target
+    except OSError as error:
+        raise ConfigurationError(f"Nothing can be written in {target.parent}: {error.strerror}. Name a file elsewhere by --out.") from error
 
 
 def _budget(mix: MixOptions) -> Budget:

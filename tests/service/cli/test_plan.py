@@ -94,6 +94,13 @@ def test_the_model_itself_is_never_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "model.gguf").read_bytes() == b"GGUF"
 
 
+def test_where_nothing_can_be_written_nothing_is_begun(tmp_path: Path) -> None:
+    done = asked(tmp_path, "quantize", MODEL, "--text", TEXT, "-o", "/proc/out.gguf")
+    assert done.exit_code == 2
+    assert "Nothing can be written in /proc" in said(done)
+    assert not list((tmp_path / "stages").glob("*"))
+
+
 @pytest.mark.parametrize(("path", "words"), [("out.bin", "name a .gguf file"), ("nowhere/out.gguf", "in a folder that exists")])
 def test_where_no_file_can_be_written(tmp_path: Path, path: str, words: str) -> None:
     done = asked(tmp_path, "quantize", MODEL, "--text", TEXT, "-o", tmp_path / path)
