@@ -1,12 +1,15 @@
 """Read a YAML file into a pydantic model, and say in plain sentences what is wrong with it."""
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from config.errors import ConfigurationError
+from config.near import meant
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -34,11 +37,42 @@ def load_model(path: Path, model: type[Model], **context: Any) -> Model:
     try:
         return model.model_validate(data, context={"folder": path.parent.resolve(), **context})
     except ValidationError as error:
-        raise ConfigurationError(f"{path} is not a valid {model.__name__.lower()}: {explain(error)}.") from error
+        raise ConfigurationError(f"{path} is not a valid {model.__name__.lower()}: {explain(error, model)}.") from error
 
 
-def explain(error: ValidationError) -> str:
-    """Each validation error as `field: what is wrong`, joined by semicolons; never the offending value of a secret."""
-    items = error.errors(include_url=False, include_input=False)
-    told = [item for item in items if item["type"] != "default_factory_not_called"]  # a default that another field, which is wrong, decides
-    return "; ".join(f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in told)
+def dotted(where: Sequence[int | str]) -> str:
+    """A place in a file, as `a.b.0`."""
+    return ".".join(map(str, where)) or "file"
+
+
+def explain(error: ValidationError, model: type[BaseModel] | None = None, *, named: Callable[[Sequence[int | str]], str] = dotted) -> str:
+    """Each validation error as `field: what is wrong`, joined by semicolons; never the offending value of a secret.
+
+    With the `model` that was validated, a key that is not there is told with the one that may have been meant.
+    """
+    told = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]  # what another field, which is wrong, decides
+    return "; ".join(f"{named(item['loc'])}: {item['msg']}{_suggestion(item, model)}" for item in told)
+
+
+def _suggestion(item: Mapping[str, Any], model: type[BaseModel] | None) -> str:
+    near = None
+    if item["type"] == "extra_forbidden" and model is not None:
+        near = meant(str(item["loc"][-1]), _keys(model, item["loc"][:-1]))
+    elif item["type"] == "literal_error" and isinstance(item["input"], str):
+        near = meant(item["input"], re.findall(r"'([^']*)'", item["ctx"]["expected"]))
+    return "" if near is None else f" (did you mean `{near}`?)"
+
+
+def _keys(model: type[BaseModel], where: Sequence[int | str]) -> list[str]:
+    """The keys of the part of a model at a place."""
+    for step in where:
+        field = model.model_fields.get(str(step))
+        model = model if field is None else _part(field.annotation) or model
+    return list(model.model_fields)
+
+
+def _part(annotation: Any) -> type[BaseModel] | None:
+    """The model in a type such as `tuple[Model, ...]` or `Model | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for argument in get_args(annotation) if (found := _part(argument)) is not None), None)

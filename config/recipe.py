@@ -13,6 +13,7 @@ from config.defaults import default
 from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
+from config.near import meant
 from config.plans import Budget, GgufType, Nf4Budget, Profile, Rules
 from config.strict import Strict
 from config.words import Kind, Variant
@@ -403,8 +404,12 @@ def load_recipe(name_or_path: str, *, data: bool = True, locate: Locate = local_
     """
     path = recipe_path(name_or_path)
     if Path(name_or_path).suffix not in {".yaml", ".yml"} and not path.exists():
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))) or "none"
-        raise ConfigurationError(f"There is no recipe named {name_or_path!r}. Known names: {known}; or give the path of a .yaml file.")
+        known = sorted(file.stem for file in RECIPES.glob("*.yaml"))
+        near = meant(name_or_path, known)
+        raise ConfigurationError(
+            f"There is no recipe named {name_or_path!r}.{'' if near is None else f' Did you mean {near}?'} "
+            f"Known names: {', '.join(known) or 'none'}; or give the path of a .yaml file."
+        )
     return load_model(path, Recipe, data=data, locate=locate)
 
 

@@ -1,17 +1,22 @@
 """Settings of the service: `sluice.yaml`, overridden by SLUICE_… environment variables. Secrets come from the environment only."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, YamlConfigSettingsSource
 
 from config.errors import ConfigurationError
-from config.files import explain, read_yaml
+from config.files import dotted, explain, read_yaml
+from config.near import meant
 
 REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 PUBLIC_HUB = "https://huggingface.co"
+PREFIX = "SLUICE_"
+ELSEWHERE = ("CONFIG", "CACHE", "LLAMA_CPP", "CUDA", "PORTABLE", "TEST_POSTGRES")  # variables with the prefix that are no settings
+ALIKE = 0.8  # of two names: what is less so may be a variable of somebody else, as a cluster's SLUICE_SERVICE_HOST is
 
 
 class Watched(BaseModel):
@@ -122,7 +127,31 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     class FromFile(Settings):
         model_config = SettingsConfigDict(env_prefix="SLUICE_", env_nested_delimiter="__", extra="forbid", frozen=True, yaml_file=file)
 
+    _refuse_misspelt(os.environ)
     try:
         return FromFile(**overrides)
     except ValidationError as error:
-        raise ConfigurationError(f"{file or 'The SLUICE_… environment'} is not valid: {explain(error)}.") from error
+        given = {str(item["loc"][0]): _variable(str(item["loc"][0]), os.environ) for item in error.errors(include_url=False) if item["loc"]}
+        heading = "The environment" if given and all(given.values()) else str(file or "The settings")
+
+        def spelt(where: Sequence[int | str]) -> str:
+            return dotted((given.get(str(where[0])) or where[0], *where[1:]) if where else where)
+
+        raise ConfigurationError(f"{heading} is not valid: {explain(error, Settings, named=spelt)}.") from error
+    except SettingsError as error:
+        wrong = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "watch")
+        raise ConfigurationError(f"{PREFIX}{wrong.upper()} cannot be read: write its value as JSON, or set `{wrong}` in sluice.yaml.") from error
+
+
+def _variable(setting: str, environment: Mapping[str, str]) -> str | None:
+    """The environment variable that a setting comes from; None when it comes from elsewhere."""
+    return next((name for name in environment if name.upper() == f"{PREFIX}{setting.upper()}"), None)
+
+
+def _refuse_misspelt(environment: Mapping[str, str]) -> None:
+    """Raise ConfigurationError for a variable that is all but a setting's: it would be passed over, and the setting be without effect."""
+    known = [*(name.upper() for name in Settings.model_fields), *ELSEWHERE]
+    for name in sorted(environment):
+        written = name.upper().removeprefix(PREFIX)
+        if name.upper().startswith(PREFIX) and written.partition("__")[0] not in known and (near := meant(written, known, cutoff=ALIKE)):
+            raise ConfigurationError(f"There is no setting {name}. Did you mean {PREFIX}{near}? Correct the variable, or unset it.")

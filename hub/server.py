@@ -65,8 +65,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for the client to acknowledge its head
-    except OSError as error:
-        raise RootError(f"The Hub cannot listen on {host}, port {port}: {error.strerror or error}. Choose another port, or 0 for a free one.") from error
+    except (OSError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise RootError(f"The Hub cannot listen on {host}, port {port}: {reason}. Choose another port, or 0 for a free one.") from error
     with listener:
         yield listener
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,23 +15,28 @@ from typing import Any
 
 from builders import snapshot
 from builders.generated.answers import refuse
+from builders.ggufs import weigh
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX
 from builders.sensitivity.table import Sensitivity
 from builders.sources import HubSource
 from builders.weights import read_header, weight_files
 from config.digests import file_sha256
-from config.errors import ConfigurationError, UnsupportedModel, UpstreamError
+from config.errors import ConfigurationError, ToolError, UnsupportedModel, UpstreamError
 from config.plans import Budget, Profile, Rules
 from config.recipe import Text
-from config.settings import REPO_ID, Settings
+from config.settings import Settings
 from service.execution.kept import Input, Output, StageStore
 from service.execution.workbench import Listener, Workbench
 from service.hubclient import connect
-from service.release import functions
+from service.release import alone, functions
 from service.release.checks import budgets, smallest
+from service.release.checks.room import exceeded, room
+from service.release.forecast import Forecast
 from service.release.graph import Call, Data, FileOf, Source, Whole
 from service.release.prospect import config_of
+from service.release.reuse import NotKept
+from service.release.what import meant
 from service.release.work import perform
 
 TAG = "planned"  # of files before they get the name that was asked for
@@ -41,14 +46,29 @@ TAG = "planned"  # of files before they get the name that was asked for
 class Wanted:
     """What is to be planned."""
 
-    model: str  # a folder, a 16-bit GGUF file, or owner/name on the Hub
-    revision: str
+    model: str  # a folder, a 16-bit GGUF file, owner/name on the Hub, or the address of its page there
+    revision: str | None  # the main branch when nobody says another
     text: Text
     context: int  # tokens of a calibration window
     budget: Budget
     profile: Profile
     rounding: bool  # when a file is made: each matrix anew, so that its errors cancel
+    planned: bool = True  # False: llama.cpp's own mix that the budget speaks of
+    made: bool = False  # a file is to be made, not just planned
     probed: bool = False  # sensitivities by probes, even if transformers could run the model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outset:
+    """What is told before anything is computed."""
+
+    name: str  # of the model
+    expected: Forecast
+    doubts: tuple[str, ...]  # what may not suffice for it
+
+
+Tell = Callable[[Outset], None]
+"""Hears what it will take."""
 
 
 @dataclass(kw_only=True)
@@ -81,26 +101,70 @@ def bench(settings: Settings, listener: Listener) -> Workbench:
     return Workbench(settings=settings, stages=StageStore(settings.folder), listener=listener)
 
 
-def prepare(at: Workbench, wanted: Wanted) -> Prepared:
-    """Fetch, repair, convert and calibrate the model, and measure its sensitivities. Raises what the stages raise."""
-    ready, given = Prepared(bench=at, wanted=wanted), Path(wanted.model).expanduser()
+def prepare(at: Workbench, wanted: Wanted, tell: Tell) -> Prepared:
+    """Fetch, repair, convert and calibrate the model, and measure its sensitivities where a mix is planned; `tell` first what all of it will take.
+
+    Raises what the stages raise, and ConfigurationError when this machine surely does not suffice.
+    """
+    ready, given = Prepared(bench=at, wanted=wanted, name=name_of(wanted, at.settings)), Path(wanted.model).expanduser()
     if given.suffix == ".gguf" and given.is_file():
         ready.name = _named(given.stem)
         with suppress(OSError, ValueError, KeyError, IndexError):  # which `take` puts into words
             _affordable(wanted, smallest.of_gguf(given))
-        ready.do("convert", Call(function="builders.given:take", inputs={"gguf": Data(path=given)}, params={"name": ready.name}, threaded=False))
-        model: Source = functions.GGUF
-    else:
-        with _release(at, wanted) as (source, name, repo):
-            ready.name = name
-            ready.do("fix", functions.fix(source, repo=repo, fixes=True))
-        ready.do("convert", functions.convert(name=name))
-        model = functions.MODEL
+            _say(ready, alone.of_gguf(given), lambda other: _from_gguf(other, given), tell)
+        _from_gguf(ready, given)
+        return ready
+    with _release(ready, tell) as (source, repo):
+        _from_model(ready, source, repo)
+    return ready
+
+
+def _from_gguf(ready: Prepared, gguf: Path) -> None:
+    """Take a 16-bit file, and calibrate it."""
+    ready.do("convert", Call(function="builders.given:take", inputs={"gguf": Data(path=gguf)}, params={"name": ready.name}, threaded=False))
+    _calibrate(ready, functions.GGUF)
+
+
+def _from_model(ready: Prepared, source: Input, repo: str) -> None:
+    """Repair and convert a model in the transformers form, and calibrate it."""
+    ready.do("fix", functions.fix(source, repo=repo, fixes=True))
+    ready.do("convert", functions.convert(name=ready.name))
+    _calibrate(ready, functions.MODEL)
+
+
+def _calibrate(ready: Prepared, model: Source) -> None:
+    wanted = ready.wanted
     if wanted.text.generated:
         refuse(ready.do(functions.GENERATED, functions.generated(model, functions.GGUF, calibration=wanted.text.generated)).result)
     ready.do("imatrix", functions.imatrix(model, functions.GGUF, ready.text))
-    ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=wanted.probed or ready.fixed is None))
-    return ready
+    if wanted.planned:
+        ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=wanted.probed or ready.fixed is None))
+
+
+def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], tell: Tell) -> None:
+    """Tell what is still to be done and what that takes; nothing where this machine cannot be measured. Raises ConfigurationError."""
+    at, wanted = ready.bench, ready.wanted
+    looking = alone.Looking(settings=at.settings, stages=at.stages, digests=at.digests)
+    other = Prepared(bench=looking, wanted=wanted, name=ready.name)
+    with suppress(NotKept):
+        begin(other)
+        _finish(other)
+    kept = {f"plan {TAG}" if name == "plan" else name for name in other.outputs}
+    tag = TAG if wanted.planned else str(wanted.budget.like)
+    last = f"plan {tag}" if not wanted.made else f"round {tag}" if wanted.planned and wanted.rounding else f"build {tag}"
+    budget = wanted.budget if wanted.planned else None
+    wish = alone.Wish(
+        tag=tag, budget=budget, profile=wanted.profile, text=wanted.text, context=wanted.context, last=last, rounded=wanted.rounding, probed=wanted.probed
+    )
+    try:
+        expected = alone.expected(at.settings, seen, wish, kept)
+    except ToolError:
+        return
+    there = room(at.settings)
+    if lacking := " ".join(exceeded(expected, there, surely=True)):
+        raise ConfigurationError(lacking)
+    at.estimates = {"plan" if name == f"plan {TAG}" else name: needs.seconds for name, needs in expected.stages.items()}
+    tell(Outset(name=ready.name, expected=expected, doubts=tuple(exceeded(expected, there))))
 
 
 def plan(ready: Prepared) -> Output:
@@ -109,20 +173,32 @@ def plan(ready: Prepared) -> Output:
 
 
 def quantize(ready: Prepared, target: Path) -> dict[str, Any]:
-    """Write the planned file to `target`, whole or not at all.
+    """Write the file to `target`, whole or not at all.
 
-    Returns its `bytes`, and whether it was `rounded`, which takes a model that transformers can run.
+    Returns its `bytes` and `bpw`, and whether it was `rounded`, which takes a model that transformers can run.
     """
-    built = ready.do(f"build {TAG}", functions.mixed(functions.GGUF, "plan", name=ready.name, tag=TAG))
-    if rounded := ready.wanted.rounding and _hessians(ready):
-        built = ready.do(f"round {TAG}", functions.rounded(functions.GGUF, f"build {TAG}"))
+    built = _finish(ready)
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         shutil.copyfile(built.file().path, unfinished)  # a copy: what is done to it must not reach the stage store
         unfinished.replace(target)
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be written: {error.strerror}. Free some space, or name another place by --out.") from error
     finally:
         unfinished.unlink(missing_ok=True)
-    return {"bytes": target.stat().st_size, "rounded": rounded}
+    return {"bytes": target.stat().st_size, "bpw": weigh(target).bpw, "rounded": f"round {TAG}" in ready.outputs}
+
+
+def _finish(ready: Prepared) -> Output:
+    """The plan, or with it the file."""
+    wanted = ready.wanted
+    if not wanted.planned:
+        return ready.do(f"build {wanted.budget.like}", functions.stock(functions.GGUF, name=ready.name, tag=str(wanted.budget.like)))
+    planned = plan(ready)
+    if not wanted.made:
+        return planned
+    built = ready.do(f"build {TAG}", functions.mixed(functions.GGUF, "plan", name=ready.name, tag=TAG))
+    return ready.do(f"round {TAG}", functions.rounded(functions.GGUF, f"build {TAG}")) if wanted.rounding and _hessians(ready) else built
 
 
 def _hessians(ready: Prepared) -> bool:
@@ -178,6 +254,12 @@ def _written(ready: Prepared) -> int:
     return 0 if own is None else int(own.result["parts"]["calibration"]["tokens"])
 
 
+def described(ready: Prepared) -> dict[str, Any]:
+    """A stock mix as a JSON document."""
+    patches = ready.fixed.result["patches"] if ready.fixed else []
+    return {"model": ready.wanted.model, "type": ready.wanted.budget.like, "patches": patches}
+
+
 def curve(ready: Prepared) -> dict[str, Any]:
     """Planned mixes from 2 to 8 bits per weight under the profile, and the stock mixes, each a list of `Point` as JSON."""
     inputs: dict[str, Source | Sequence[Source]] = {
@@ -189,40 +271,59 @@ def curve(ready: Prepared) -> dict[str, Any]:
 
 
 @contextmanager
-def _release(at: Workbench, wanted: Wanted) -> Iterator[tuple[Input, str, str]]:
-    """The model's files as an input, the model's name, and the repo that its family is told by."""
+def _release(ready: Prepared, tell: Tell) -> Iterator[tuple[Input, str]]:
+    """The model's files as an input, and the repo that its family is told by; before that is fetched, `tell` what all will take."""
+    at, wanted = ready.bench, ready.wanted
     folder = Path(wanted.model).expanduser()
     if folder.is_dir():
-        name = _named(folder.resolve().name)
-        _affordable(wanted, _described(folder))
+        repo = f"local/{ready.name}"
+        shapes, config = _described(folder)
+        _affordable(wanted, smallest.of_safetensors(shapes, config))
         with at.stages.workspace("local") as linked:
-            yield _local(folder, linked / "files"), name, f"local/{name}"
-    elif re.fullmatch(REPO_ID, wanted.model):
-        api = connect(at.settings)
-        upstream = snapshot.resolve(api, wanted.model, wanted.revision)
-        release = upstream.release
-        if wanted.budget.like is None:  # a stock mix is always possible
-            shapes = snapshot.shapes(api, release, snapshot.sizes(api, release))
-            _affordable(wanted, smallest.of_safetensors(shapes, config_of(HubSource(api=api), upstream)))
-        fetched = at.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release)
-        yield fetched.whole, release.name, release.repo
-    else:
-        raise ConfigurationError(f"{wanted.model!r} is neither a folder, a .gguf file nor the name of a repo on the Hub (owner/name). Give one of these.")
+            source = _local(folder, linked / "files")
+            there = {path.name: path.stat().st_size for path in (linked / "files").iterdir()}
+            _say(ready, alone.Seen(repo=repo, sizes=there, shapes=shapes, config=config), lambda other: _from_model(other, source, repo), tell)
+            yield source, repo
+        return
+    named, api = meant(wanted.model, endpoint=at.settings.hub_endpoint, revision=wanted.revision, name=None), connect(at.settings)
+    upstream = snapshot.resolve(api, named.repo, named.revision)
+    release = upstream.release
+    hub = HubSource(api=api)
+    sizes, settled = hub.sizes(release), config_of(hub, upstream)
+    shapes = hub.shapes(release, sizes)
+    _affordable(wanted, smallest.of_safetensors(shapes, settled))
+
+    def begin(other: Prepared) -> None:
+        other.outputs["snapshot"] = other.bench.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release)
+        _from_model(other, other.outputs["snapshot"].whole, release.repo)
+
+    _say(ready, alone.Seen(repo=release.repo, sizes=sizes, shapes=shapes, config=settled, remote=True), begin, tell)
+    yield at.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release).whole, release.repo
+
+
+def name_of(wanted: Wanted, settings: Settings) -> str:
+    """The model's name, as files have it. Raises ConfigurationError when it is no model."""
+    given = Path(wanted.model).expanduser()
+    if given.suffix == ".gguf" and given.is_file():
+        return _named(re.sub(r"[-.](?:BF16|F16|F32)$", "", given.stem, flags=re.IGNORECASE))
+    if given.is_dir():
+        return _named(given.resolve().name)
+    return meant(wanted.model, endpoint=settings.hub_endpoint, revision=wanted.revision, name=None).repo.rpartition("/")[2]
 
 
 def _affordable(wanted: Wanted, model: smallest.Model) -> None:
-    """Raise ConfigurationError when no mix of the model keeps to the budget, before anything is computed."""
-    if sentence := budgets.too_small(wanted.budget, model, profile=wanted.profile, rules=Rules()):
+    """Raise ConfigurationError when no mix of the model keeps to the budget, before anything is computed; a stock mix is always possible."""
+    if wanted.budget.like is None and (sentence := budgets.too_small(wanted.budget, model, profile=wanted.profile, rules=Rules())):
         raise ConfigurationError(f"{wanted.model} cannot be planned: {sentence}")
 
 
-def _described(folder: Path) -> smallest.Model:
-    """What a folder's headers and config.json say; nothing of a config that cannot be read, which is told by the stage that needs it."""
+def _described(folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """The shapes that a folder's headers tell, and config.json; nothing of a config that cannot be read, which is told by the stage that needs it."""
     config: object = None
     with suppress(OSError, ValueError, RecursionError):
         config = json.loads((folder / "config.json").read_bytes())
-    shapes = {tensor.name: tensor.shape for path in weight_files(folder) for tensor in read_header(path)}
-    return smallest.of_safetensors(shapes, config if isinstance(config, dict) else {})
+    shapes = {tensor.name: tuple(tensor.shape) for path in weight_files(folder) for tensor in read_header(path)}
+    return shapes, config if isinstance(config, dict) else {}
 
 
 def _named(text: str) -> str:

@@ -45,6 +45,8 @@ def adopt(
 
     Nothing is changed but the manifest, which records who agreed to what; the next publication does the rest. A file that has changed by then is left alone,
     and the publication refused. What the publication neither replaces nor is told to remove stays, and the manifest lists it as kept.
+
+    Example: sluice adopt acme/Qwen3-0.6B-GGUF --upstream Qwen/Qwen3-0.6B
     """
     from service.hubclient import connect
     from service.release import adopting

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from config.errors import ConfigurationError, SluiceError
+from service.cli.writing import plain, takes_all
 from service.logs import redact
 
 if TYPE_CHECKING:
@@ -35,6 +37,14 @@ class Exit(IntEnum):
     BLOCKED = 3  # at least one variant was blocked by a gate
 
 
+class Paper(Console):
+    """A console that writes plain characters where its encoding knows no others, so that what is laid out in columns stays so."""
+
+    def render_str(self, text: str, *args: Any, **kwargs: Any) -> Text:
+        """Markup as text."""
+        return super().render_str(text if takes_all(self.file) else plain(text, self.encoding), *args, **kwargs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terminal:
     """Where results and progress go. With `--json` standard output holds one JSON document and nothing else."""
@@ -48,8 +58,8 @@ class Terminal:
         """Results on standard output; progress there too, unless a program reads it."""
         # a pipe or a CI log has no width of its own; 80 columns would fold the result table beyond reading
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-        out = Console(width=width, highlight=False)
-        return cls(out=out, err=Console(stderr=True, width=width, highlight=False), as_json=as_json)
+        out = Paper(width=width, highlight=False)
+        return cls(out=out, err=Paper(stderr=True, width=width, highlight=False), as_json=as_json)
 
     @property
     def progress(self) -> Console:
@@ -58,12 +68,12 @@ class Terminal:
 
     def json(self, document: Any) -> None:
         """Print a JSON document on standard output."""
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not takes_all(sys.stdout)) + "\n")
         sys.stdout.flush()
 
     def json_line(self, document: Any) -> None:
         """Print a JSON document as one line on standard output."""
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(document, ensure_ascii=not takes_all(sys.stdout)) + "\n")
         sys.stdout.flush()
 
 
@@ -85,7 +95,7 @@ def explained(*, resume: str = RESUME, signals: bool = True) -> Iterator[None]:
     except KeyboardInterrupt as error:
         where = f" at {error}" if str(error) else ""
         with suppress(OSError):  # after SIGHUP there may be no terminal any more
-            console = Console(stderr=True, highlight=False)
+            console = Paper(stderr=True, highlight=False)
             console.print(f"interrupted{where}; {resume}", markup=False, soft_wrap=not console.is_terminal)
         raise typer.Exit(Exit.FAILED) from error
 
@@ -112,7 +122,7 @@ def _interrupting() -> Iterator[None]:
 
 
 def _say(error: SluiceError) -> None:
-    Console(stderr=True, highlight=False).print("[bold red]error:[/] ", end="")
+    Paper(stderr=True, highlight=False).print("[bold red]error:[/] ", end="")
     sys.stderr.write(redact(str(error)) + "\n")
 
 

@@ -38,7 +38,10 @@ class Row:
 
 @app.command("list")
 def listing(context: typer.Context, recipe: Recipe = "default", as_json: AsJson = False) -> None:
-    """Show what a recipe is calibrated and measured on: commit, size, licence, and whether it is on this machine."""
+    """Show what a recipe is calibrated and measured on: commit, size, licence, and whether it is on this machine.
+
+    Example: sluice data list --recipe reference
+    """
     from config.recipe import named_data
     from service.hubclient import connect
 
@@ -55,6 +58,8 @@ def fetch(context: typer.Context, recipe: Recipe = "default", as_json: AsJson = 
     """Fetch what a recipe names on the Hub, and what its branches and tags are now. A run then asks no Hub for it.
 
     For a machine without a network, fetch on another one and copy the folder `data` under the settings' `home`.
+
+    Example: sluice data fetch --recipe reference
     """
     from config.recipe import named_data
     from service.cli.display import progress

@@ -5,11 +5,13 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 from typer.main import get_group
 
+from service.cli.usage import Command, Group
 
-class Deferred(TyperCommand):
+
+class Deferred(Command):
     """A command, or a group of commands, of which only name and summary are known until it is called."""
 
     def __init__(self, name: str, target: str, summary: str) -> None:
@@ -22,9 +24,11 @@ class Deferred(TyperCommand):
         module, _, name = self._target.partition(":")
         found, holder = getattr(import_module(module), name), typer.Typer()
         if isinstance(found, typer.Typer):
-            holder.add_typer(found, name=self.name)
+            for info in found.registered_commands:
+                info.cls = Command
+            holder.add_typer(found, name=self.name, cls=Group)
         else:
-            holder.command(self.name)(found)
+            holder.command(self.name, cls=Command)(found)
         (command,) = get_group(holder).commands.values()
         return command
 
@@ -36,7 +40,7 @@ class Deferred(TyperCommand):
 def group(commands: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
     """A group of deferred commands: of each by its name the target and the summary."""
 
-    class Commands(TyperGroup):
+    class Commands(Group):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             for name, (target, summary) in commands.items():

@@ -19,10 +19,13 @@ Root = Annotated[Path, typer.Option(help="Folder that holds the Hub's repos.")]
 @app.command("serve")
 def serve(
     root: Root,
-    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 8090,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8090,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Serve the folder until Ctrl-C. Point clients at it with HF_ENDPOINT and HF_HUB_DISABLE_XET=1."""
+    """Serve the folder until Ctrl-C. Point clients at it with HF_ENDPOINT and HF_HUB_DISABLE_XET=1.
+
+    Example: sluice hub serve --root ./hub --port 8090
+    """
     from hub.server import serve as serve_hub
 
     with explained(signals=False), in_our_words():
@@ -36,7 +39,10 @@ def token(
     scope: Annotated[str, typer.Option(help="read or write.")] = "write",
     org: Annotated[list[str] | None, typer.Option(help="Organization that the account may write to; may be given several times.")] = None,
 ) -> None:
-    """Create a token of the embedded Hub and print it, once."""
+    """Create a token of the embedded Hub and print it, once.
+
+    Example: sluice hub token --root ./hub --user ada --org acme
+    """
     from hub.tokens import create_token
 
     if scope not in {"read", "write"}:

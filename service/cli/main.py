@@ -1,12 +1,13 @@
 """The root of the `sluice` command: options common to all, and the list of commands."""
 
 import gc
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.cli import deferred
+from service.cli import deferred, writing
 
 # Where each command is, and the first paragraph of its help, which a test compares: the list is shown without importing any of them.
 COMMANDS = {
@@ -46,7 +47,7 @@ COMMANDS = {
     ),
     "quantize": (
         "service.cli.plan:quantize",
-        "Write a planned mix of a model as one GGUF file. Nothing is measured or published: `sluice measure kld` compares it, `sluice run` releases it.",
+        "Write a model as one GGUF file, by default in a mix planned for it.",
     ),
     "serve": ("service.cli.serve:serve", "Run day and night: poll the watch list, take webhooks, serve the API, and carry out queued runs."),
     "doctor": (
@@ -63,7 +64,6 @@ app = typer.Typer(
     name="sluice",
     cls=deferred.group(COMMANDS),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,  # locals may hold a token
     rich_markup_mode="rich",
     help="""Watches model releases, repairs them, builds quantized variants, measures each against the 16-bit model, and publishes only what passes its gates.
@@ -98,4 +98,10 @@ def root(
 def main() -> None:
     """Entry point."""
     gc.set_threshold(50_000, 20, 20)  # what commands import lives to their end: looking through it again and again takes a tenth of a short one
-    app()
+    writing.prepare()
+    try:
+        app()
+    except ImportError as error:
+        from service.cli import rescue
+
+        sys.exit(rescue.tell(error, sys.argv[1:]))

@@ -9,16 +9,15 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import TypeAdapter
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from builders.names import CONFIGURATION, INDEX
 from config.settings import Settings
 from config.words import Measurement
 from service.cli.context import Exit, Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
+from service.cli.sheet import Sheet, figures, names
 from service.execution.kept import Input
 from service.execution.process import Limits, run_apart
 
@@ -79,7 +78,10 @@ def kld(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """KL divergence, same top token and perplexity ratio of quantized files against one reference, on a text of yours."""
+    """KL divergence, same top token and perplexity ratio of quantized files against one reference, on a text of yours.
+
+    Example: sluice measure kld model-BF16.gguf model-Q4_K_M.gguf --text wiki.test.raw
+    """
     file = on.text or on.chat
     if file is None or (on.text and on.chat):
         raise typer.BadParameter("give exactly one of --text and --chat: there is no text that would suit every model")
@@ -106,7 +108,10 @@ def mmlu(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Multiple-choice questions in the form of MMLU: accuracy with its error, by subject, and efficiency."""
+    """Multiple-choice questions in the form of MMLU: accuracy with its error, by subject, and efficiency.
+
+    Example: sluice measure mmlu model-Q4_K_M.gguf --data mmlu --questions 20
+    """
     terminal = Terminal.open(as_json=as_json)
     with explained():
         inputs = {"model": model, "data": asked.data}
@@ -115,9 +120,9 @@ def mmlu(
     if as_json:
         terminal.json({"model": str(model), "shots": asked.shots, "measurements": _as_json(measured), "subjects": found["subjects"]})
         return
-    table = _table("subject", "right", "questions", "share")
+    table = Sheet(columns=[*names("subject"), *figures("right", "questions", "share")])
     for name, subject in found["subjects"].items():
-        table.add_row(escape(name), str(subject["right"]), str(subject["questions"]), f"{subject['right'] / subject['questions']:.1%}")
+        table.add(escape(name), str(subject["right"]), str(subject["questions"]), f"{subject['right'] / subject['questions']:.1%}")
     terminal.out.print(table)
     _say(terminal.out, measured)
 
@@ -138,6 +143,8 @@ def template(
     """Chat template, special tokens and tokenizer: a folder in transformers against its GGUF in llama.cpp, or of a GGUF file what it alone can tell.
 
     Exit code 3 when something is wrong.
+
+    Example: sluice measure template ./my-model --gguf my-model-BF16.gguf
     """
     if gguf is not None and not model.is_dir():
         raise typer.BadParameter("--gguf goes with a folder; to check a GGUF file alone, name it as the model")
@@ -161,7 +168,10 @@ def generate(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Greedy answers in the model's own template: each must end by itself, not loop, and hold code that parses. Exit code 3 when one does not."""
+    """Greedy answers in the model's own template: each must end by itself, not loop, and hold code that parses. Exit code 3 when one does not.
+
+    Example: sluice measure generate model-Q4_K_M.gguf --prompt "Who are you?"
+    """
     terminal = Terminal.open(as_json=as_json)
     prompts = list(prompt or PROMPTS)
     with explained():
@@ -244,20 +254,13 @@ def _say(console: Console, measured: Sequence[Measurement]) -> None:
             console.print(f"  - {escape(detail)}", soft_wrap=True)
 
 
-def _compared(rows: Sequence[tuple[str, Sequence[Measurement]]]) -> Table:
+def _compared(rows: Sequence[tuple[str, Sequence[Measurement]]]) -> Sheet:
     """One row of measurements for each file."""
-    names = list(dict.fromkeys(item.name for _, measured in rows for item in measured))
-    table = _table("file", *names)
+    headings = list(dict.fromkeys(item.name for _, measured in rows for item in measured))
+    table = Sheet(columns=[*names("file"), *figures(*(heading.replace(".", ".\n", 1) for heading in headings))])
     for file, measured in rows:
-        found = {item.name: figure(item) for item in measured}
-        table.add_row(escape(Path(file).name), *(found.get(name, "—") for name in names))
-    return table
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
-    for position, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if position else "left", overflow="fold")
+        found = {item.name: figure(item).replace(" ± ", "\n± ") for item in measured}
+        table.add(escape(Path(file).name), *(found.get(heading, "—") for heading in headings))
     return table
 
 

@@ -1,12 +1,11 @@
 """A dry run's plan, as a person reads it."""
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from publishers.naming import NOBODY
 from service.cli.display.words import byte_count, duration
+from service.cli.sheet import Column, Sheet, figures, names
 from service.release.dry_run import Plan, PlannedStage
 from service.release.forecast import Forecast
 from service.release.prospect import Prospect
@@ -58,41 +57,38 @@ def outset(console: Console, ahead: Prospect, expected: Forecast) -> None:
     )
 
 
-def variants_table(planned: Plan) -> Table:
+def variants_table(planned: Plan) -> Sheet:
     """Each variant with its size and the repo that it goes to."""
-    table = _table("variant", "size", "", "published in")
+    table = Sheet(columns=[*names("variant"), *figures("size"), *names("published in")])
     repo = {tag: target for target, tags in planned.targets.items() for tag in tags}
     for variant in planned.variants:
-        table.add_row(escape(variant.tag), byte_count(variant.bytes), "" if variant.exact else "about", escape(repo.get(variant.tag, "—")))
+        size = f"{'' if variant.exact else 'about '}{byte_count(variant.bytes)}"
+        table.add(escape(variant.tag), size, escape(repo.get(variant.tag, "—")))
     return table
 
 
-def stages_table(planned: Plan) -> Table:
-    """Each stage that takes time, in order, and the rest in one row."""
-    table = _table("stage", "time", "memory", "disk")
-    for stage in planned.stages:
-        if stage.reused or stage.seconds >= LONG:
-            table.add_row(escape(stage.name), "reused" if stage.reused else duration(stage.seconds), *_needs(stage))
+def stages_table(planned: Plan) -> Sheet:
+    """Each stage that takes time, in order, and the rest in a row for those that are short and one for those that are reused."""
+    table = Sheet(columns=[*names("stage"), *figures("time", "memory", "disk")])
+    reused = [stage for stage in planned.stages if stage.reused]
     short = [stage for stage in planned.stages if not stage.reused and stage.seconds < LONG]
+    for stage in planned.stages:
+        if not stage.reused and stage.seconds >= LONG:
+            table.add(escape(stage.name), duration(stage.seconds), *_needs(stage))
     if short:
-        table.add_row(f"{len(short)} short ones", duration(sum(stage.seconds for stage in short)), "", "")
+        table.add(f"{len(short)} short ones", duration(sum(stage.seconds for stage in short)), "", "")
+    if reused:
+        table.add(f"{len(reused)} that are reused", "", "", byte_count(sum(stage.disk for stage in reused)))
     return table
 
 
 def _needs(stage: PlannedStage) -> tuple[str, str]:
-    return ("" if stage.reused or not stage.memory else byte_count(stage.memory), byte_count(stage.disk) if stage.disk else "")
+    return (byte_count(stage.memory) if stage.memory else "", byte_count(stage.disk) if stage.disk else "")
 
 
-def gates_table(planned: Plan) -> Table:
+def gates_table(planned: Plan) -> Sheet:
     """Each gate with its bound."""
-    table = _table("gate", "", "variants")
+    table = Sheet(columns=[*names("gate"), Column(heading="", prose=True), *figures("variants")])
     for gate in planned.gates:
-        table.add_row(escape(gate.name), f"{escape(gate.measure)} {escape(gate.condition)}", str(gate.variants))
-    return table
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in {"size", "time", "memory", "disk", "variants"} else "left", overflow="fold")
+        table.add(escape(gate.name), f"{escape(gate.measure)} {escape(gate.condition)}", str(gate.variants))
     return table

@@ -58,6 +58,8 @@ def release(
     """Release one upstream repo or folder now: fix, build, measure, judge, publish what passes.
 
     The same command again goes on where an interrupted run stopped, and publishes nothing new when nothing changed.
+
+    Example: sluice release ./my-model --to ./repos --quick
     """
     from service.cli.display import progress, show_run
     from service.cli.preview import outset, show

@@ -17,7 +17,10 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Copy the page there, instead of saying where it is.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say where the report of a run is: one HTML file with every gate, the figures behind it, and plots."""
+    """Say where the report of a run is: one HTML file with every gate, the figures behind it, and plots.
+
+    Example: sluice report 12 --output report.html
+    """
     from service.runs.report import find
     from service.store import open_store
 

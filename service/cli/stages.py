@@ -18,6 +18,8 @@ def stages(
     """Show the stages that a recipe asks for, and what each does. Nothing is run and no Hub is asked.
 
     --json also tells what each takes and comes after, what is measured there, and in which unit it reports.
+
+    Example: sluice stages --recipe my-recipe.yaml --svg way.svg
     """
     from config.data import as_written
     from config.recipe import load_recipe

@@ -24,6 +24,8 @@ def status(
     """Show the latest runs, or everything about one. Of one run the exit code tells how it ended, as `sluice run` does.
 
     Ctrl-C ends the following, not the run.
+
+    Example: sluice status 12 --follow
     """
     from service.cli.display import show_run
     from service.runs.report import NoReport, find

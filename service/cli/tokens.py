@@ -11,7 +11,10 @@ app = typer.Typer(help="Bearer tokens of the API. There are none until you creat
 
 @app.command("create")
 def create(context: typer.Context, name: Annotated[str, typer.Argument(help="What the token is for; shown in the audit trail.")]) -> None:
-    """Create a token and print it. It is shown this once and stored only as a hash."""
+    """Create a token and print it. It is shown this once and stored only as a hash.
+
+    Example: sluice token create build-server
+    """
     from service.api.tokens import create_token
     from service.store import open_store
 
@@ -21,7 +24,10 @@ def create(context: typer.Context, name: Annotated[str, typer.Argument(help="Wha
 
 @app.command("list")
 def show(context: typer.Context) -> None:
-    """List the tokens' names and dates."""
+    """List the tokens' names and dates.
+
+    Example: sluice token list
+    """
     from service.api.tokens import list_tokens
     from service.store import open_store
 
@@ -32,7 +38,10 @@ def show(context: typer.Context) -> None:
 
 @app.command("revoke")
 def revoke(context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the token.")]) -> None:
-    """Make a token useless from now on."""
+    """Make a token useless from now on.
+
+    Example: sluice token revoke build-server
+    """
     from service.api.tokens import revoke_token
     from service.store import open_store
 

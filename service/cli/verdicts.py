@@ -1,20 +1,23 @@
 """`sluice gates` and `sluice waive`: how each gate of a run came out, and setting one aside."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from config.errors import ConfigurationError
+from config.near import meant
 from service.cli.context import Terminal, explained, settings_of, verdict_code
 from service.cli.options import AsJson, RunNumber, spread
+from service.cli.sheet import Column, Sheet, names
 
 if TYPE_CHECKING:
-    from service.runs.gates import GateView, RunGates
+    from service.runs.gates import GateView, RunGates, VariantGates
     from service.store import Store
 
 _STATES = {
@@ -25,8 +28,17 @@ _STATES = {
 _OUTCOMES = {"passed": "[green]passed[/]", "failed": "[red]failed[/]", "error": "[red]error[/]"}
 
 
-def gates(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) -> None:
-    """Show every gate of a run: condition, value with its error, outcome, reason and waiver. The exit code tells how the run ended."""
+def gates(
+    context: typer.Context,
+    run_id: RunNumber,
+    variant: Annotated[list[str] | None, typer.Option(help="Show this variant's gates only, by its tag; repeatable.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Show only the gates that did not pass, or were waived.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show every gate of a run: condition, value with its error, outcome, reason and waiver. The exit code tells how the run ended.
+
+    Example: sluice gates 12 --failed --variant IQ1_S
+    """
     from service.runs.gates import gates_of
     from service.runs.summary import summary
     from service.store import open_store
@@ -34,13 +46,29 @@ def gates(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) ->
     terminal = Terminal.open(as_json=as_json)
     with explained():
         store = open_store(settings_of(context).database)
-        found = gates_of(store, run_id)
+        found = chosen(gates_of(store, run_id), variant or (), failed=failed)
         code = verdict_code(summary(store, run_id))
     if as_json:
         terminal.json(found.model_dump(mode="json"))
     else:
-        show_gates(terminal.out, found)
+        show_gates(terminal.out, found, failed=failed)
     raise typer.Exit(code)
+
+
+def chosen(found: "RunGates", tags: Sequence[str], *, failed: bool) -> "RunGates":
+    """The gates of variants with these tags, or of all, and only those that did not pass where `failed` is wanted. Raises ConfigurationError."""
+    known = [item.tag for item in found.variants]
+    named = {tag: next((item for item in known if item.casefold() == tag.casefold()), None) for tag in tags}
+    if unknown := next((tag for tag, item in named.items() if item is None), None):
+        near = meant(unknown, known)
+        raise ConfigurationError(
+            f"Run {found.run} has judged no variant {unknown!r}.{'' if near is None else f' Did you mean {near}?'} Judged are: {', '.join(known) or 'none'}."
+        )
+    variants = [item for item in found.variants if not tags or item.tag in named.values()]
+    if failed:
+        variants = [item.model_copy(update={"gates": [gate for gate in item.gates if gate.outcome != "passed"]}) for item in variants]
+        variants = [item for item in variants if item.gates or item.reasons]
+    return found.model_copy(update={"variants": variants})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +93,8 @@ def waive(
     """Set one gate aside for one variant of one run. Card and manifest of what is then published say who did it and why.
 
     It counts when the run is carried out again, which measures nothing anew. The next release is judged without it.
+
+    Example: sluice waive 12 divergence IQ1_S --by Ada --comment "asked for by its users"
     """
     from service.runs import gates as recorded
     from service.store import open_store
@@ -77,7 +107,7 @@ def waive(
             recorded.withdraw(store, run_id, decision)
         else:
             recorded.waive(store, run_id, decision, unmeasured=unmeasured)
-        again = command_again(store, run_id)
+        again = command_again(store, run_id, context.obj)
     done = "withdrawn" if withdraw else "recorded"
     if as_json:
         terminal.json({"run": run_id, **asdict(waived), "state": done, "next": again})
@@ -85,35 +115,43 @@ def waive(
         terminal.out.print(f"{done}. It counts when the run is carried out again: [bold]{escape(again)}[/]", soft_wrap=True)
 
 
-def command_again(store: "Store", run_id: int) -> str:
-    """The command that carries the run out again."""
+def command_again(store: "Store", run_id: int, config: Path | None) -> str:
+    """The command that carries the run out again, under the same settings file."""
     run = store.run(run_id)
+    settings = [] if config is None else ["--config", str(config)]
     taken = ["release", run.folder, "--name", run.release.name] if run.folder is not None else ["run", run.release.repo, "--revision", run.release.sha]
     left = ["--to", run.target] if run.target is not None else []
     offered = ["--fixes-as-pr"] if run.fixes_as_pr else []
-    return shlex.join(["sluice", *taken, "--recipe", run.recipe, *left, *offered])
+    return shlex.join(["sluice", *settings, *taken, "--recipe", run.recipe, *left, *offered])
 
 
-def show_gates(console: Console, found: "RunGates") -> None:
-    """One table of gates for each variant, with reasons of what did not pass below it."""
+def show_gates(console: Console, found: "RunGates", *, failed: bool = False) -> None:
+    """One table of gates for each variant; below all of them why gates did not pass, and who waived them, each said once."""
     for variant in found.variants:
-        table = Table(title=f"{escape(variant.tag)}: {variant.verdict or 'not judged'}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-        for heading in ("gate", "measurement", "value", "condition", "outcome"):
-            table.add_column(heading, overflow="fold")
-        for gate in variant.gates:
-            outcome = (
-                f"{'[red]undecided[/]' if gate.undecided else _OUTCOMES[gate.outcome]}{', waived' if gate.waiver and gate.waiver.state != 'pending' else ''}"
-            )
-            outcome += f"\nlook {gate.look} of {gate.looks}, n = {gate.n:,}" if gate.look > 1 and gate.n is not None else ""
-            table.add_row(escape(gate.gate), escape(gate.measure), _figure(gate), _condition(gate), outcome)
-        console.print(table)
-        for gate in variant.gates:
-            for line in _remarks(gate):
-                console.print(escape(line), soft_wrap=True)
-        if not variant.gates and variant.reasons:
-            console.print(escape(" ".join(variant.reasons)), soft_wrap=True)
+        if variant.gates:
+            console.print(_table(variant))
+        else:
+            console.print(f"[bold]{escape(variant.tag)}[/]: {variant.verdict or 'not judged'}")
+    remarks: dict[str, list[str]] = {}
+    for variant in found.variants:
+        for line in [line for gate in variant.gates for line in _remarks(gate)] or ([] if variant.gates else variant.reasons):
+            remarks.setdefault(line, []).append(variant.tag)
+    for line, tags in remarks.items():
+        who = f"all {len(tags)} variants" if len(tags) == len(found.variants) > 1 else ", ".join(tags)
+        console.print(f"[bold]{escape(who)}[/], {escape(line)}")
     if not found.variants:
-        console.print(f"run {found.run} has judged no variant yet")
+        console.print("every gate passed" if failed else f"run {found.run} has judged no variant yet")
+
+
+def _table(variant: "VariantGates") -> Sheet:
+    columns = [*names("gate", "measurement", "value"), Column(heading="condition", prose=True), Column(heading="outcome", prose=True)]
+    table = Sheet(title=f"{escape(variant.tag)}: {variant.verdict or 'not judged'}", columns=columns)
+    for gate in variant.gates:
+        waived = ", waived" if gate.waiver and gate.waiver.state != "pending" else ""
+        outcome = f"{'[red]undecided[/]' if gate.undecided else _OUTCOMES[gate.outcome]}{waived}"
+        outcome += f"\nlook {gate.look} of {gate.looks}, n = {gate.n:,}" if gate.look > 1 and gate.n is not None else ""
+        table.add(escape(gate.gate), escape(gate.measure), _figure(gate), _condition(gate), outcome)
+    return table
 
 
 def _remarks(gate: "GateView") -> list[str]:
@@ -130,8 +168,9 @@ def _condition(gate: "GateView") -> str:
 
 
 def _figure(gate: "GateView") -> str:
+    """The value, and below it its error."""
     if gate.value is None:
         return "—"
-    error = "" if gate.stderr is None else f" ± {gate.stderr:.4g}"
     unit = "" if gate.unit in {None, "count", "share", "ratio"} else f" {gate.unit}"
-    return f"{gate.value:.4g}{error}{unit}"
+    error = "" if gate.stderr is None else f"\n± {gate.stderr:.2g}"
+    return f"{gate.value:.4g}{unit}{error}"

@@ -48,7 +48,7 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
         "out": str(workspace / "files"),
         "answer": str(answer),
         "progress": str(latest),
-        "inputs": {name: str(value.path) if isinstance(value, Input) else [str(item.path) for item in value] for name, value in inputs.items()},
+        "inputs": {name: _absolute(value) if isinstance(value, Input) else [_absolute(item) for item in value] for name, value in inputs.items()},
         "params": dict(params),
         "memory_bytes": limits.memory_bytes,
     }
@@ -83,6 +83,11 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
         raise kind(reply["error"]["message"])
     result: dict[str, Any] = reply["result"]
     return result
+
+
+def _absolute(given: Input) -> str:
+    """Where an input is for the stage, whose working folder is another than this process'."""
+    return str(given.path.absolute())
 
 
 def _followed(process: subprocess.Popen[bytes], latest: Path, seconds: float) -> bool:

@@ -1,120 +1,89 @@
-"""Looks at this machine and says what Sluice has, what it lacks, and what to do about it. Changes nothing and prints no secret."""
+"""Looks at this machine and says what Sluice has, what it lacks, and what to do about it. Changes nothing and prints no secret.
+
+Whatever is broken, the rest is looked at: libraries are imported where they are used.
+"""
 
 import os
-import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib import metadata
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-
-import httpx2
-import psutil
-from packaging.requirements import Requirement
-from packaging.version import Version
+from typing import TYPE_CHECKING
 
 from config.errors import SluiceError
-from config.settings import Settings
 from engines import toolchain, tools
+from service.machine import basics
+from service.machine.basics import Finding
 from service.machine.folders import existing
 
-SHOWN = ("huggingface_hub", "torch", "transformers", "bitsandbytes", "gguf", "llama-cpp-python")  # libraries with a line of their own
+if TYPE_CHECKING:
+    from config.settings import Settings
+
 DISK_NEEDED = 5 * 2**30  # bytes; the demo takes far less, a real release takes several times its 16-bit weights
 MEMORY_NEEDED = 4 * 2**30  # bytes
 PATIENCE = 5.0  # seconds for an answer of the network
 GIB = 2**30
+BUILD = "Run `make setup`, which builds llama.cpp once for all clones; that takes about ten minutes."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str  # "torch", "disk at home", "Hub login", …
-    value: str  # what was found
-    ok: bool | None  # False: Sluice cannot do its work with it; None: worth knowing, needs nothing
-    advice: str | None = None  # what to do, one sentence
-
-
-def examine(settings: Settings) -> list[Finding]:
-    """Everything worth knowing about this installation, most basic first. Takes a few seconds; raises nothing."""
+def examine(read: "Callable[[], Settings]") -> list[Finding]:
+    """Everything worth knowing about this installation, most basic first, under the settings that `read` returns. Takes some seconds; raises nothing."""
+    settings: list[Settings] = []
+    findings = [*looked("Python", basics.python), *looked("llama.cpp", _llama_cpp), *looked("settings", lambda: _configuration(read, settings))]
+    if not settings:
+        return [*findings, *looked("GPU", _gpu)]
+    given = settings[0]
     return [
-        *_python(),
-        *_llama_cpp(),
-        *_machine(settings),
-        _gpu(),
-        _configuration(settings),
-        _database(settings),
-        *_hub(settings),
+        *findings,
+        *looked("disk and memory", lambda: _machine(given)),
+        *looked("GPU", _gpu),
+        *looked("database", lambda: [_database(given)]),
+        *looked("Hub", lambda: _hub(given)),
     ]
+
+
+def looked(name: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """What was found, up to where looking itself failed, which is a finding as well."""
+    findings: list[Finding] = []
+    try:
+        findings.extend(look())
+    except Exception as error:  # noqa: BLE001 (in a broken installation anything may be raised, and the rest is still to be looked at)
+        advice = "Run `make setup`; if that does not help, remove `.venv` and run it again."
+        findings.append(Finding(name=name, value=f"cannot be looked at: {type(error).__name__}: {error}", ok=False, advice=advice))
+    return findings
 
 
 # ---- software ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def _python() -> Iterator[Finding]:
-    python = platform.python_version()
-    right = python.startswith("3.11.")
-    yield Finding(name="Python", value=python, ok=right, advice=None if right else "Install Python 3.11 and run `make setup PYTHON=python3.11`.")
-    wrong = {name: (found, pinned) for name, pinned in pins().items() if (found := _installed(name)) is None or Version(found).public != pinned}
-    for name in SHOWN:
-        yield Finding(name=name, value=_installed(name) or "not installed", ok=name not in wrong, advice=_repair(name, wrong))
-    others = [name for name in wrong if name not in SHOWN]
-    yield Finding(
-        name="other libraries",
-        value=", ".join(f"{name} {wrong[name][0] or 'missing'}" for name in others) or "as pinned",
-        ok=not others,
-        advice=_repair(others[0], wrong) if others else None,
-    )
-
-
-def pins() -> dict[str, str]:
-    """Version that each direct dependency must have, as the installed package declares it; empty when it is not installed."""
-    try:
-        requirements = [Requirement(line) for line in metadata.requires("sluice") or ()]
-    except metadata.PackageNotFoundError:
-        return {}
-    return {needed.name: next(iter(needed.specifier)).version for needed in requirements if needed.marker is None}
-
-
-def _repair(name: str, wrong: Mapping[str, tuple[str | None, str]]) -> str | None:
-    return f"{name} {wrong[name][1]} is wanted: run `make setup`." if name in wrong else None
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _llama_cpp() -> Iterator[Finding]:
-    prefix, override = toolchain.location(), "SLUICE_LLAMA_CPP" in os.environ
+    prefix, override = toolchain.location(), os.environ.get("SLUICE_LLAMA_CPP")
+    there = (prefix / "bin").is_dir()
+    yield from basics.compiler(needed=not there and not override)
+    if not there:
+        value = f"SLUICE_LLAMA_CPP names {prefix}, where it is not" if override else "not built yet"
+        yield Finding(name="llama.cpp", value=value, ok=False, advice="Correct the variable, or unset it and run `make setup`." if override else BUILD)
+        return
     problems = [] if override else toolchain.faults(prefix)
     if not problems and not override and prefix.name != toolchain.key():
         problems = [f"{prefix.name} was built for another processor or with other options than {toolchain.key()}"]
-    repair = "Run `make setup`, which builds llama.cpp once for all clones."
-    yield Finding(name="llama.cpp", value="; ".join(problems[:3]) or str(prefix), ok=not problems, advice=repair if problems else None)
+    yield Finding(name="llama.cpp", value="; ".join(problems[:3]) or str(prefix), ok=not problems, advice=BUILD if problems else None)
     try:
         lines = tools.run("llama-server", "--version", timeout=60).splitlines()
         yield Finding(name="llama.cpp version", value=next((line for line in lines if line.startswith("version")), "?"), ok=True)
     except SluiceError as error:
-        yield Finding(name="llama.cpp version", value=str(error), ok=False, advice=repair)
+        yield Finding(name="llama.cpp version", value=str(error), ok=False, advice=BUILD)
     missing = [name for name in toolchain.TOOLS if not (prefix / "bin" / name).exists()]
     yield Finding(
-        name="llama.cpp tools", value=f"missing: {', '.join(missing)}" if missing else ", ".join(toolchain.TOOLS), ok=not missing, advice=_if(missing, repair)
+        name="llama.cpp tools", value=f"missing: {', '.join(missing)}" if missing else ", ".join(toolchain.TOOLS), ok=not missing, advice=_if(missing, BUILD)
     )
     try:
         tools.convert("--help", timeout=120)
-        yield Finding(name="converter", value=str(toolchain.converter()), ok=True)
+        yield Finding(name="converter", value=f"{toolchain.converter().name} runs", ok=True)
     except SluiceError as error:
-        yield Finding(name="converter", value=str(error), ok=False, advice=repair)
-    try:
-        import llama_cpp
-
-        yield Finding(name="llama.cpp library", value=f"llama_cpp {llama_cpp.__version__} loads", ok=True)
-    except (ImportError, OSError, RuntimeError) as error:
-        yield Finding(name="llama.cpp library", value=f"llama_cpp does not load: {error}", ok=False, advice=repair)
+        yield Finding(name="converter", value=str(error), ok=False, advice=BUILD)
 
 
 def _if(condition: object, advice: str) -> str | None:
@@ -124,12 +93,17 @@ def _if(condition: object, advice: str) -> str | None:
 # ---- machine ----------------------------------------------------------------------------------------------------------------------------------
 
 
-def _machine(settings: Settings) -> Iterator[Finding]:
-    for name, folder in (("disk at home", settings.folder), ("disk at cache", toolchain.cache_root())):
+def _machine(settings: "Settings") -> Iterator[Finding]:
+    import psutil
+
+    for name, folder, variable in (("disk at home", settings.folder, "SLUICE_HOME"), ("disk at cache", toolchain.cache_root(), "SLUICE_CACHE")):
         free = shutil.disk_usage(existing(folder)).free
-        enough = free >= DISK_NEEDED
-        advice = None if enough else f"Free some space, at least {DISK_NEEDED // GIB} GiB, or name another folder."
-        yield Finding(name=name, value=f"{free / GIB:.1f} GiB free for {folder}", ok=enough, advice=advice)
+        enough, refusal = free >= DISK_NEEDED, _refusal(folder)
+        advice = None if enough else f"Free some space, at least {DISK_NEEDED // GIB} GiB, or name another folder by {variable}."
+        if refusal is not None:
+            advice = f"Set {variable} to a folder that can be written to, or give yourself the right to write there."
+        value = f"{free / GIB:.1f} GiB free for {folder}" + (f", but nothing can be written there: {refusal}" if refusal else "")
+        yield Finding(name=name, value=value, ok=enough and refusal is None, advice=advice)
     memory = psutil.virtual_memory()
     enough = memory.total >= MEMORY_NEEDED
     advice = None if enough else f"Use a machine with at least {MEMORY_NEEDED // GIB} GiB; a release needs about the size of its 16-bit weights."
@@ -140,16 +114,30 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     yield Finding(name="processors", value=f"{count}, of which a stage uses {settings.threads}", ok=fits, advice=advice)
 
 
-def _gpu() -> Finding:
+def _refusal(folder: Path) -> str | None:
+    """Why nothing can be written in a folder, or made where it is to be; None when it can. What is tried leaves nothing behind."""
+    place = existing(folder)
+    if not place.is_dir():
+        return f"{place} is not a folder"
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _gpu() -> Iterator[Finding]:
     cards = _cards()
     if not cards:
-        return Finding(name="GPU", value="none found; everything runs on the processors", ok=None)
+        yield Finding(name="GPU", value="none found; everything runs on the processors", ok=None)
+        return
     import torch
 
     if torch.cuda.is_available():
-        return Finding(name="GPU", value=f"{cards}; torch uses CUDA {torch.version.cuda}", ok=True)
+        yield Finding(name="GPU", value=f"{cards}; torch uses CUDA {torch.version.cuda}", ok=True)
+        return
     advice = "To use it: install a CUDA build of torch, and llama.cpp by `SLUICE_CUDA=1 make setup`."
-    return Finding(name="GPU", value=f"{cards}; this build of torch cannot use it", ok=None, advice=advice)
+    yield Finding(name="GPU", value=f"{cards}; this build of torch cannot use it", ok=None, advice=advice)
 
 
 def _cards() -> str:
@@ -168,12 +156,23 @@ def _cards() -> str:
 # ---- configuration and peers ------------------------------------------------------------------------------------------------------------------
 
 
-def _configuration(settings: Settings) -> Finding:
+def _configuration(read: "Callable[[], Settings]", found: "list[Settings]") -> Iterator[Finding]:
+    """Read the settings, and put them into `found`; those by default where they are wrong, so that the rest can be looked at."""
+    from config.settings import Settings
+
+    try:
+        settings = read()
+    except SluiceError as error:
+        yield Finding(name="settings", value=str(error), ok=False, advice="Correct that; what follows is for the settings by default.")
+        with suppress(ValueError):  # what the environment says of them may be wrong as well
+            found.append(Settings())
+        return
+    found.append(settings)
     file = type(settings).model_config.get("yaml_file")
-    return Finding(name="settings", value=f"{file} and the environment" if file else "defaults and the environment; no sluice.yaml here", ok=True)
+    yield Finding(name="settings", value=f"{file} and the environment" if file else "defaults and the environment; no sluice.yaml here", ok=True)
 
 
-def _database(settings: Settings) -> Finding:
+def _database(settings: "Settings") -> Finding:
     """Looks without creating or migrating anything."""
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -203,8 +202,9 @@ def _database(settings: Settings) -> Finding:
     return Finding(name="database", value=f"{shown}, schema {current or 'empty'}; the next start brings it to {newest}", ok=None)
 
 
-def _hub(settings: Settings) -> Iterator[Finding]:
+def _hub(settings: "Settings") -> Iterator[Finding]:
     """Whether the Hub answers, and as whom it knows the token. The token goes into the request's header and nowhere else."""
+    import httpx2
     from huggingface_hub import get_session
 
     endpoint, token = settings.hub_endpoint.rstrip("/"), settings.token

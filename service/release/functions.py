@@ -111,6 +111,11 @@ def hessians(gguf: Source, text: Calibration) -> Call:
     return Call(function="builders.rounding.collect:collect", inputs={"model": MODEL, "gguf": gguf, **text.files}, params=text.sizes)
 
 
+def stock(gguf: Source, *, name: str | OfRelease, tag: str) -> Call:
+    """The file NAME-TAG.gguf: one of llama.cpp's stock mixes."""
+    return Call(function="builders.quantize:quantize", inputs={"gguf": gguf, "imatrix": FileOf(stage="imatrix")}, params={"type": tag, "name": name})
+
+
 def mixed(gguf: Source, planned: str, *, name: str | OfRelease, tag: str) -> Call:
     """The file NAME-TAG.gguf in which every tensor has the type that the stage `planned` found."""
     inputs = {"gguf": gguf, "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES), "mix": FileOf(stage=planned, path=MIX)}

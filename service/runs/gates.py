@@ -1,10 +1,12 @@
 """How the gates of a run came out, one by one, and waiving one of them: what `sluice gates` and `sluice waive` do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel
 
+from config.near import meant
 from config.words import GateResult, Measurement, Outcome, Waiver
 from service.runs.summary import finite
 from service.store import Store, VariantRecord, WaiverRecord, WaiverRefused
@@ -156,12 +158,20 @@ def _blocking(store: Store, run: int, gate: str, tag: str) -> GateResult:
     found = {record.variant.tag: record.verdict for record in store.variants(run)}
     verdict = found.get(tag)
     if verdict is None:
-        judged = ", ".join(name for name, item in found.items() if item is not None) or "none"
-        raise WaiverRefused(f"Run {run} has judged no variant {tag!r}. Judged are: {judged}. A waiver sets aside what was found, so run it first.")
+        judged = [name for name, item in found.items() if item is not None]
+        raise WaiverRefused(
+            f"Run {run} has judged no variant {tag!r}.{_near(tag, judged)} Judged are: {', '.join(judged) or 'none'}. "
+            "A waiver sets aside what was found, so run it first."
+        )
     result = next((item for item in verdict.results if item.gate == gate), None)
     if result is None:
-        names = ", ".join(item.gate for item in verdict.results) or "none"
-        raise WaiverRefused(f"No gate named {gate!r} was applied to {tag} in run {run}. Applied were: {names}.")
+        names = [item.gate for item in verdict.results]
+        raise WaiverRefused(f"No gate named {gate!r} was applied to {tag} in run {run}.{_near(gate, names)} Applied were: {', '.join(names) or 'none'}.")
     if result.outcome is Outcome.PASSED:
         raise WaiverRefused(f"The gate {gate} of {tag} in run {run} passed, so there is nothing to waive: {result.reason}")
     return result
+
+
+def _near(written: str, known: Sequence[str]) -> str:
+    near = meant(written, known)
+    return "" if near is None else f" Did you mean {near}?"

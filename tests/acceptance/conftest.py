@@ -30,11 +30,10 @@ def environment(**extra: str) -> dict[str, str]:
     return kept | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"} | extra
 
 
-def sluice(*arguments: str | Path, timeout: float = 900, **extra: str) -> subprocess.CompletedProcess[str]:
+def sluice(*arguments: str | Path, timeout: float = 900, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, headless."""
-    return subprocess.run(
-        [PROGRAMS / "sluice", *arguments], env=environment(**extra), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    command, settings = [PROGRAMS / "sluice", *arguments], environment(**extra)
+    return subprocess.run(command, env=settings, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def slow_recipe(folder: Path) -> Path:

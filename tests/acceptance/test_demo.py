@@ -1,10 +1,14 @@
 """The demo as a person runs it, and what it leaves behind."""
 
 import json
+import re
+import shlex
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from huggingface_hub import HfApi, ModelCard
 
@@ -131,6 +135,45 @@ def test_the_published_card_is_one_the_hub_accepts(demo: Demo) -> None:
     row = demo.variant("Q4_K_M")
     assert "Q4_K_M" in card.text
     assert f"{row['kld']['mean']:.5f}" in card.text
+
+
+def test_every_line_that_the_demo_prints_at_its_end_works_when_it_is_pasted(demo: Demo, tmp_path: Path) -> None:
+    lines = [line.strip() for line in demo.errors.partition("Look at what was done")[2].splitlines() if line.startswith("  ")]
+    assert [line.split()[1] for line in lines if line.startswith("sluice")] == ["status", "gates", "report", "waive", "hub"]
+    assert all(len(line) <= 78 for line in lines if str(demo.home) not in line)
+    script = []
+    for line in lines:
+        script.append(line)
+        if line.endswith("&"):  # whoever pastes is not so fast that the Hub is not there yet
+            script.append("for i in $(seq 100); do curl -so /dev/null $HF_ENDPOINT && break; sleep 0.1; done")
+        else:
+            script.append(f"echo ended with $?: {shlex.quote(line)}")
+    script += ["sluice waive 1 divergence IQ1_S --by me --comment 'it was tried' --withdraw", "kill %1", "wait"]
+    shell = {"cwd": tmp_path, "env": environment(COLUMNS="80"), "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(["bash", "-c", "\n".join(script)], **shell, timeout=300, check=False)
+    ended = {line.partition(": ")[2]: int(line.split()[2].rstrip(":")) for line in done.stdout.splitlines() if line.startswith("ended with")}
+    blocked = {"sluice status 1": 3, "sluice gates 1 --failed": 3}
+    assert ended == {line: blocked.get(line, 0) for line in lines if not line.endswith("&")}, done.stdout + done.stderr
+    assert "Paris" in done.stdout, "the model answers"
+    assert (demo.home / "use.sh").stat().st_mode & 0o077 == 0, "it holds a token"
+
+
+def test_its_links_live_on_until_ctrl_c_where_that_is_wanted(demo: Demo) -> None:
+    command = [PROGRAMS / "sluice", "demo", "--home", demo.home, "--serve"]
+    with subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said: list[str] = []
+        while not said or "until Ctrl-C" not in said[-1]:
+            said.append(process.stdout.readline())
+            assert said[-1], "it ended"
+        links = re.findall(r"^published .*: (http\S+)$", "".join(said), re.MULTILINE)
+        assert len(links) == 3
+        for link in links:
+            assert httpx.get(link).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 3
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 def test_a_second_run_publishes_nothing_new(demo: Demo) -> None:

@@ -1,6 +1,7 @@
 """`sluice plan` and `sluice quantize` on a folder, as a stranger to the service uses them: no Hub, no account, no database."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any
 import pytest
 from gguf import GGUFReader
 
-from tests.acceptance.conftest import ROOT, sluice
+from tests.acceptance.conftest import ROOT, Hub, sluice
 
 MODEL = ROOT / "demo" / "model"
 TEXT = ROOT / "demo" / "data" / "calibration_questions.txt"
 
 
-def asked(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return sluice(*arguments, SLUICE_HOME=str(home), SLUICE_THREADS="1")
+def asked(home: Path, *arguments: str | Path, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
+    return sluice(*arguments, cwd=cwd, SLUICE_HOME=str(home), SLUICE_THREADS="1", **extra)
 
 
 def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -94,3 +95,34 @@ def test_a_model_that_transformers_does_not_know_and_a_gguf_file_are_planned_by_
     refused = asked(home, "plan", out, "--text", text)
     assert refused.returncode == 1
     assert "quantized already" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_file_needs_no_name_and_every_path_may_be_relative(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "text.txt").write_text(TEXT.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+    shutil.copytree(MODEL, tmp_path / "My-Model")
+    done = asked(tmp_path / "home", "quantize", "My-Model", "--type", "q4_k_m", "--text", "text.txt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"My-Model → {tmp_path}/My-Model-Q4_K_M.gguf"
+    assert re.fullmatch(r"about \d+ s, .* of memory at most, .* of disk", lines[1]), "what it takes is said first"
+    assert lines[-1].startswith(f"wrote {tmp_path}/My-Model-Q4_K_M.gguf, 2.37 MB, 5.07 bits")
+    stored = {tensor.tensor_type.name for tensor in GGUFReader(tmp_path / "My-Model-Q4_K_M.gguf").tensors}
+    assert {"Q4_K", "Q6_K"} <= stored
+
+    (base,) = (tmp_path / "home").glob("stages/*/files/*-BF16.gguf")
+    (tmp_path / "sub").mkdir()
+    shutil.copy(base, tmp_path / "Mine-BF16.gguf")
+    text = ("--text", "../text.txt")
+    again = asked(tmp_path / "home", "quantize", "../Mine-BF16.gguf", "-t", "Q5_K_M", *text, cwd=tmp_path / "sub")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "sub" / "Mine-Q5_K_M.gguf").is_file()
+    measured = asked(tmp_path / "home", "measure", "kld", "../Mine-BF16.gguf", "Mine-Q5_K_M.gguf", *text, "--ctx", "128", "--json", cwd=tmp_path / "sub")
+    assert document(measured)["variants"][0]["measurements"][0]["name"] == "kld.mean"
+
+    page = f"{hub.url}/upstream/tiny-chat/tree/main"
+    third = asked(tmp_path / "home", "quantize", page, "-t", "q5_k_m", "--text", "text.txt", "--json", cwd=tmp_path, SLUICE_HUB_ENDPOINT=hub.url)
+    made = document(third)
+    assert made["file"] == str(tmp_path / "tiny-chat-Q5_K_M.gguf")
+    assert made["type"] == "Q5_K_M"
+    assert made["bytes"] == (tmp_path / "tiny-chat-Q5_K_M.gguf").stat().st_size

@@ -165,7 +165,9 @@ def test_the_digest_follows_the_data(tmp_path: Path) -> None:
         ({"variants": {"dynamic_bnb_4bit": [{"bpw": 5}]}}, "variants.dynamic_bnb_4bit.0.tag: Field required"),
         ({"calibration": {"plain": ["/nowhere.txt"]}}, "/nowhere.txt does not exist"),
         ({"calibration": {}}, "name at least one file under `chat` or `plain`"),
-        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted."),
+        ({"gatse": []}, "gatse: Extra inputs are not permitted (did you mean `gates`?)"),
+        ({"variants": {"gguf": ["q4_k_m"]}}, "(did you mean `Q4_K_M`?)"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, changes: dict[str, object], message: str) -> None:

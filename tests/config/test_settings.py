@@ -47,7 +47,9 @@ def test_a_token_of_this_machine_is_not_used_for_another_hub(monkeypatch: pytest
     [
         ("watch: [{repo: 'https://huggingface.co/a/b'}]", "watch.0.repo"),
         ("poll_minutes: 0", "poll_minutes: Input should be greater than 0"),
-        ("colour: red", "colour: Extra inputs are not permitted"),
+        ("colour: red", "colour: Extra inputs are not permitted."),
+        ("memory_gb: 3", "memory_gb: Extra inputs are not permitted (did you mean `memory_gib`?)."),
+        ("watch: [{repo: a/b, recpie: x}]", "watch.0.recpie: Extra inputs are not permitted (did you mean `recipe`?)."),
         ("- a", "must hold a mapping"),
         ("a: [", "not valid YAML at line 1"),
     ],
@@ -61,6 +63,36 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist"):
         load_settings(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SLUICE_MEMORY_GIB", "abc", "The environment is not valid: SLUICE_MEMORY_GIB: Input should be a valid number"),
+        ("sluice_threads", "0", "sluice_threads: Input should be greater than or equal to 1"),
+        ("SLUICE_API_PORT", "99999", "SLUICE_API_PORT: Input should be less than or equal to 65535"),
+        ("SLUICE_WATCH", "abc", "SLUICE_WATCH cannot be read: write its value as JSON, or set `watch` in sluice.yaml"),
+        ("SLUICE_WATCH", '[{"repo": "a/b", "recpie": "x"}]', "SLUICE_WATCH.0.recpie: Extra inputs are not permitted (did you mean `recipe`?)"),
+        ("SLUICE_MEMORY_GB", "3", "There is no setting SLUICE_MEMORY_GB. Did you mean SLUICE_MEMORY_GIB?"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        load_settings()
+
+
+def test_what_is_wrong_in_the_file_is_not_blamed_on_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sluice.yaml").write_text("poll_minutes: often\n")
+    monkeypatch.setenv("SLUICE_THREADS", "many")
+    with pytest.raises(ConfigurationError, match=r"sluice\.yaml is not valid: .*poll_minutes: .*; SLUICE_THREADS: "):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["SLUICE_SERVICE_HOST", "SLUICE_PORT_8080_TCP", "SLUICE_CACHE", "SLUICE_HOME"])
+def test_variables_of_others_and_those_that_are_no_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "/x")
+    assert load_settings().threads >= 1
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))

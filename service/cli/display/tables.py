@@ -1,38 +1,49 @@
 """The result of a run as tables."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from config.progress import Progress
 from service.cli.display.words import duration, how_far, in_order
+from service.cli.sheet import Column, Sheet, figures, names
 from service.pace import Pace
 
 Summary = Mapping[str, Any]
 
-WIDE = 140  # columns from which a table has room for sentences
 _VERDICTS = {"passed": "[green]passed[/]", "failed": "[red]blocked[/]", "error": "[red]error[/]", None: "—"}
 
 
-def result_table(summary: Summary, *, reasons: bool) -> Table:
-    """The measured variants of a run, one row each; with `reasons` those of a blocked variant stand in its row, which needs a wide terminal."""
-    marked = " (quick: small samples, no full measurements)" if summary.get("quick") else ""
-    table = Table(title=f"{summary['release']['repo']} at {summary['release']['sha'][:12]}{marked}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+def result_table(summary: Summary) -> Sheet:
+    """The measured variants of a run, one row each."""
     asked = any(row["mmlu"]["accuracy"] is not None for row in summary["variants"])
-    headings = ("variant", "size", "bits/\nweight", "mean KLD\n± error", "99.9 %\nKLD", "same top\ntoken")
-    for heading in (*headings, *(("MMLU\n± error", "flips", "points\nper GB") if asked else ())):
-        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    headings = ("size", "bits/\nweight", "mean KLD\n± error", "99.9 %\nKLD", "same\ntop", *(("MMLU\n± error", "flips", "points\nper GB") if asked else ()))
+    table = Sheet(title=_title(summary), columns=[*names("variant"), *figures(*headings), *names("verdict")])
     for row in summary["variants"]:
-        verdict = f"{_VERDICTS[row['verdict']]}{' (waiver)' if row.get('waivers') else ''}{' (quick)' if summary.get('quick') else ''}"
-        table.add_row(
-            *_cells(row), *(_answered(row) if asked else ()), f"{verdict}: {escape(' '.join(row['reasons']))}" if reasons and row["reasons"] else verdict
-        )
+        marks = [mark for mark, there in (("(waiver)", row.get("waivers")), ("(quick)", summary.get("quick"))) if there]
+        table.add(*_cells(row), *(_answered(row) if asked else ()), "\n".join((_VERDICTS[row["verdict"]], *marks)))
     return table
+
+
+def _title(summary: Summary) -> str:
+    marked = " (quick: small samples, no full measurements)" if summary.get("quick") else ""
+    return f"{escape(summary['release']['repo'])} at {summary['release']['sha'][:12]}{marked}"
+
+
+def blocked(variants: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Why variants were blocked: whom it concerns, and the reasons, each said once however many variants share it."""
+    concerned: dict[str, list[str]] = {}
+    for row in variants:
+        for reason in row["reasons"]:
+            concerned.setdefault(reason, []).append(row["tag"])
+    together: dict[tuple[str, ...], list[str]] = {}
+    for reason, tags in concerned.items():
+        together.setdefault(tuple(dict.fromkeys(tags)), []).append(reason)
+    everyone = len(variants)
+    return [(f"all {everyone} variants" if len(tags) == everyone > 1 else ", ".join(tags), " ".join(reasons)) for tags, reasons in together.items()]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -56,15 +67,14 @@ def _answered(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def plans_table(variants: Sequence[Mapping[str, Any]]) -> Table:
+def plans_table(variants: Sequence[Mapping[str, Any]]) -> Sheet:
     """The planned variants: foretold and measured divergence, and that of the stock mix of the same size or of plain NF4."""
-    table = Table(title="Planned mixes", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    for heading in ("variant", "KLD predicted\n± error", "measured", "of what was\nexpected", "stock file\nmeasured", "of the\nstock's"):
-        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
+    headings = ("KLD predicted\n± error", "measured", "of what was\nexpected", "stock file\nmeasured", "of the\nstock's")
+    table = Sheet(title="Planned mixes", columns=[*names("variant"), *figures(*headings)])
     for row in variants:
         plan = row["plan"]
         ratio = plan["measured"] / plan["stock"] if plan["measured"] is not None and plan["stock"] else None
-        table.add_row(
+        table.add(
             escape(row["tag"]),
             _with_error(plan["predicted"], plan["predicted_stderr"], "{:.5f}"),
             _number(plan["measured"], "{:.5f}"),
@@ -75,29 +85,25 @@ def plans_table(variants: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def patches_table(patches: Sequence[Mapping[str, Any]]) -> Table:
+def patches_table(patches: Sequence[Mapping[str, Any]]) -> Sheet:
     """The repairs made to the release, each with its reason."""
-    table = Table(title="Patches", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    for heading in ("fix", "file", "reason"):
-        table.add_column(heading, overflow="fold")
+    table = Sheet(title="Patches", columns=[*names("fix", "file"), Column(heading="reason", prose=True)])
     merged: dict[tuple[str, str], list[str]] = {}
     for patch in patches:
         files = merged.setdefault((patch["fix"], patch["reason"]), [])
         if patch["file"] not in files:
             files.append(patch["file"])
     for (fix, reason), files in merged.items():
-        table.add_row(escape(fix), escape("\n".join(files)), escape(reason))
+        table.add(escape(fix), escape("\n".join(files)), escape(reason))
     return table
 
 
 def show_run(console: Console, summary: Summary) -> None:
     """Everything that a person wants to know about one run."""
     if summary["variants"]:
-        wide = console.width >= WIDE
-        console.print(result_table(summary, reasons=wide))
-        for row in summary["variants"] if not wide else ():
-            if row["reasons"]:
-                console.print(f"[red]blocked[/] [bold]{escape(row['tag'])}[/]: {escape(' '.join(row['reasons']))}")
+        console.print(result_table(summary))
+        for who, why in blocked(summary["variants"]):
+            console.print(f"[red]blocked[/] [bold]{escape(who)}[/]: {escape(why)}")
     if planned := [row for row in summary["variants"] if row.get("plan")]:
         console.print(plans_table(planned))
         for row in planned:
@@ -145,13 +151,13 @@ def _how_far(stage: Mapping[str, Any]) -> str:
     return f"{stage['name']}, {in_order(how_far(progress, going, elapsed=stage['seconds'] or 0.0, estimate=stage['estimate']))}"
 
 
-def runs_table(runs: Sequence[Any]) -> Table:
+def runs_table(runs: Sequence[Any]) -> Sheet:
     """Runs, newest first."""
-    table = Table()
-    for heading in ("run", "release", "recipe", "state", "trigger", "created"):
-        table.add_column(heading)
+    digits = max((len(str(run.id)) for run in runs), default=1)
+    table = Sheet(columns=names(f"{'run':{max(3, digits)}} release", "recipe", "state", "trigger", "created"))
     for run in runs:
-        table.add_row(str(run.id), f"{run.release.repo}@{run.release.sha[:12]}", escape(run.recipe), run.state, run.trigger, f"{run.created:%Y-%m-%d %H:%M}")
+        release = f"{run.id:{max(3, digits)}} {run.release.repo}@{run.release.sha[:12]}"
+        table.add(escape(release), escape(Path(run.recipe).name), run.state, run.trigger, f"{run.created:%Y-%m-%d %H:%M}")
     return table
 
 

@@ -200,7 +200,7 @@ def sensitivity(prospect: Prospect, speed: Speed) -> Needs:
     try:
         run = _passes(prospect, speed)
     except UnsupportedModel:
-        return _probed(prospect, speed)
+        return probed(prospect, speed)
     at, model = run.at, run.at.model
     types = {tensor.columns: possible(tensor) for tensor in model.tensors}
     values = sum(tensor.parameters * len(types[tensor.columns]) for tensor in model.tensors)
@@ -222,7 +222,7 @@ def sensitivity(prospect: Prospect, speed: Speed) -> Needs:
     )
 
 
-def _probed(prospect: Prospect, speed: Speed) -> Needs:
+def probed(prospect: Prospect, speed: Speed) -> Needs:
     """A pass of llama.cpp for each probe, whose files are made for it."""
     at, context = engines(prospect, speed), prospect.recipe.evaluation.context
     tokens = context * min(PROBED, windows(prospect.recipe.calibration, context))

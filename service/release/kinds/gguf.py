@@ -18,7 +18,7 @@ from service.execution.kept import Output
 from service.release import costs, functions
 from service.release.checks import budgets
 from service.release.costs import sizes
-from service.release.graph import Call, FileOf, OfRelease, Phase, Stage
+from service.release.graph import Call, OfRelease, Phase, Stage
 from service.release.kinds import LLAMA_CPP, Planned, VariantKind, every_variant
 from service.release.products import Built, Made, from_stage
 from service.release.work import Work
@@ -68,13 +68,12 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 
 
 def _stock(variant: Variant) -> Stage:
-    inputs = {"gguf": functions.GGUF, "imatrix": FileOf(stage="imatrix")}
     return Stage(
         name=f"build {variant.tag}",
         variant=variant.tag,
         phase=Phase.BUILD,
         does="make one of llama.cpp's stock mixes",
-        work=Call(function="builders.quantize:quantize", inputs=inputs, params={"type": variant.tag, "name": _NAME}),
+        work=functions.stock(functions.GGUF, name=_NAME, tag=variant.tag),
         unit="tensors",
         cost=costs.stock(variant),
     )

@@ -1,12 +1,15 @@
 """Wrong usage of `sluice plan` and `sluice quantize`: one sentence, an exit code, and nothing begun."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from config.recipe import stock_of
 from service.cli.main import app
+from service.cli.plan import FileOptions, MixOptions, _wanted, tag_of
 
 ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "demo" / "model"
@@ -34,14 +37,67 @@ def said(done: Result) -> str:
         ([MODEL, "--text", TEXT, "--fit", "512MiB"], "cannot hold the model"),
         ([MODEL, "--text", TEXT, "--context", "512"], "--context goes with --fit"),
         ([MODEL, "--text", TEXT, "--profile", "toaster"], "There is no profile 'toaster'"),
+        ([MODEL, "--text", TEXT, "--profile", "amr"], "Did you mean arm?"),
+        ([MODEL, "--text", TEXT, "--like", "q4km"], "did you mean `Q4_K_M`?"),
         ([MODEL, "--text", TEXT, "--curve", "curve.pdf"], "name a .svg or .png file"),
-        (["no such folder", "--text", TEXT], "neither a folder, a .gguf file nor the name of a repo"),
+        (["no such folder", "--text", TEXT], "neither the name of a repo"),
     ],
 )
 def test_what_cannot_be_planned_is_said_before_anything_is_done(tmp_path: Path, arguments: list[str | Path], words: str) -> None:
     done = asked(tmp_path, "plan", *arguments)
     assert done.exit_code == 2, done.output
     assert words in said(done)
+    assert not list((tmp_path / "stages").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--type", "q4km"], "There is no type 'q4km'. Did you mean Q4_K_M?"),
+        (["--type", "UD-Q4_KXL"], "Did you mean UD-Q4_K_XL?"),
+        (["--type", "Q4_K_M", "--bpw", "4"], "--type says how large the file will be"),
+    ],
+)
+def test_a_type_that_is_not_there(tmp_path: Path, arguments: list[str], words: str) -> None:
+    done = asked(tmp_path, "quantize", MODEL, "--text", TEXT, *arguments)
+    assert done.exit_code == 2, done.output
+    assert words in said(done)
+
+
+@pytest.mark.parametrize(
+    ("given", "planned", "like", "tag"),
+    [
+        ({}, True, "Q4_K_M", "UD-Q4_K_XL"),
+        ({"type": "q4_k_m"}, False, "Q4_K_M", "Q4_K_M"),
+        ({"type": "ud-q4_k_xl"}, True, "Q4_K_M", "UD-Q4_K_XL"),
+        ({"type": "UD-IQ2_M"}, True, "IQ2_M", "UD-IQ2_M"),
+        ({"like": "q2_k"}, True, "Q2_K", "UD-Q2_K_XL"),
+        ({"like": "Q8_0"}, True, "Q8_0", "UD-Q8_K_XL"),
+        ({"like": "Q4_0"}, True, "Q4_0", "UD-Q4_0"),
+        ({"bpw": 3.5}, True, None, "UD-3.5bpw"),
+        ({"size": "4.6GB"}, True, None, "UD-4.60GB"),
+        ({"fit": "8GB"}, True, None, "UD-8.00GB-fit"),
+    ],
+)
+def test_what_a_file_is_called(given: dict[str, Any], planned: bool, like: str | None, tag: str) -> None:
+    mix = MixOptions(text=[TEXT], **{name: value for name, value in given.items() if name != "type"})
+    wanted = _wanted(str(MODEL), mix, FileOptions(type=given.get("type")))
+    assert (wanted.planned, wanted.budget.like, tag_of(wanted)) == (planned, like, tag)
+    assert like is None or not planned or stock_of(tag) == like, "a recipe understands the name as it was meant"
+
+
+def test_the_model_itself_is_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    done = asked(tmp_path, "quantize", tmp_path / "model.gguf", "--text", TEXT, "-o", tmp_path / "model.gguf")
+    assert done.exit_code == 2
+    assert "is the model itself" in said(done)
+    assert (tmp_path / "model.gguf").read_bytes() == b"GGUF"
+
+
+def test_where_nothing_can_be_written_nothing_is_begun(tmp_path: Path) -> None:
+    done = asked(tmp_path, "quantize", MODEL, "--text", TEXT, "-o", "/proc/out.gguf")
+    assert done.exit_code == 2
+    assert "Nothing can be written in /proc" in said(done)
     assert not list((tmp_path / "stages").glob("*"))
 
 

@@ -39,7 +39,13 @@ def imported(folder: Path, *arguments: str) -> set[str]:
 def test_the_list_of_commands_imports_none_of_them(tmp_path: Path, option: str) -> None:
     found = imported(tmp_path, option)
     assert not found & (HEAVY | ROOMS)
-    assert {name for name in found if name.startswith("service.")} == {"service.cli", "service.cli.deferred", "service.cli.main"}
+    assert {name for name in found if name.startswith("service.")} == {
+        "service.cli",
+        "service.cli.deferred",
+        "service.cli.main",
+        "service.cli.usage",
+        "service.cli.writing",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 import io
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from rich.console import Console
 
-from service.cli.display import show_run
+from config.words import Release
+from service.cli.display import runs_table, show_run
+from service.cli.display.tables import blocked
 
 SUMMARY = {
     "run": 7,
@@ -104,6 +108,51 @@ def test_a_narrow_terminal_cuts_no_figure() -> None:
     assert "…" not in text
     assert "± 0.00067" in text
     assert "blocked [red]x: kld.mean is [bold]0.43[/], at most 0.15 is allowed. Another reason." in " ".join(text.split())
+
+
+LONG = "Qwen3-30B-A3B-Instruct-2507-UD-Q4_K_XL"
+
+
+def test_a_long_name_is_whole_at_80_columns() -> None:
+    rows = [{**row, "tag": LONG} for row in (SUMMARY["variants"][0], PLANNED)]  # type: ignore[index]
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    show_run(console, {**SUMMARY, "variants": rows})
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count(LONG) == 4, "in both tables and in what is to be looked at twice"
+    lines = text.splitlines()
+    assert max(len(line) for line in lines if not line.startswith("published")) <= 80
+    below = lines[lines.index(f" {LONG}") + 1]
+    assert below.split()[:3] == ["2.38", "MB", "5.17"]
+
+
+def test_a_reason_that_variants_share_is_said_once() -> None:
+    shared, own = "template.failures is 1.", "kld.mean is 0.43."
+    failed = [{**SUMMARY["variants"][1], "tag": tag, "reasons": [shared]} for tag in ("Q4_0", "Q2_K")]  # type: ignore[index]
+    rows = [*failed, {**failed[0], "tag": "IQ1_S", "reasons": [shared, own]}]
+    assert blocked(rows) == [("all 3 variants", shared), ("IQ1_S", own)]
+    assert blocked([*rows, SUMMARY["variants"][0]]) == [("Q4_0, Q2_K, IQ1_S", shared), ("IQ1_S", own)]  # type: ignore[index]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """As much of a run as the list shows."""
+
+    id: int
+    release: Release
+    recipe: str = "/somewhere/else/recipe.yaml"
+    state: str = "interrupted"
+    trigger: str = "webhook"
+    created: datetime = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+
+def test_the_list_of_runs_fits_with_long_names() -> None:
+    runs = [Run(id=1234, release=Release(repo="Qwen/Qwen3-30B-A3B-Instruct-2507", sha="a" * 40)), Run(id=7, release=Release(repo="a/b", sha="b" * 40))]
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    console.print(runs_table(runs))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1234 Qwen/Qwen3-30B-A3B-Instruct-2507@aaaaaaaaaaaa" in text
+    assert "recipe.yaml interrupted webhook 2026-01-02 03:04" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_markup_of_strangers_is_text() -> None:

@@ -1,0 +1,124 @@
+"""What one file of a model will take outside of a release, told before it is made: the stages of a release that lead to it, with their costs."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFReader
+from huggingface_hub import HfApi
+
+from builders.snapshot import Upstream
+from config.plans import Budget, Profile
+from config.recipe import Dynamic, Recipe, Text, Variants, load_recipe
+from config.settings import Settings
+from config.words import Release
+from service.execution.kept import Inputs, Output, stage_key
+from service.execution.workbench import Workbench
+from service.hubclient import connect
+from service.machine.speed import speed
+from service.release import costs
+from service.release.forecast import Forecast, forecast
+from service.release.graph import Graph, Stage, nothing
+from service.release.prospect import Prospect
+from service.release.reuse import NotKept
+from service.release.way import way
+
+_SAFETENSORS = {"token_embd.weight": "model.embed_tokens.weight", "output.weight": "lm_head.weight"}  # names that outlines know, by those in a GGUF
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A model as its headers show it."""
+
+    repo: str
+    sizes: Mapping[str, int]  # bytes of each file that is still to be downloaded or is there, by path
+    shapes: Mapping[str, tuple[int, ...]]  # of each tensor, by the name that it has in safetensors
+    config: Mapping[str, Any]
+    remote: bool = False  # is still to be downloaded
+    gguf: bool = False  # is a GGUF file, which nobody repairs or converts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """Which file of it is to be made."""
+
+    tag: str  # a planned mix's own; else that of a stock mix
+    budget: Budget | None  # of a planned mix
+    profile: Profile
+    text: Text
+    context: int  # tokens of a calibration window
+    last: str  # stage of a release after which it is done
+    rounded: bool  # a planned mix is rounded anew
+    probed: bool  # sensitivities by probes
+
+
+@dataclass(kw_only=True)
+class Looking(Workbench):
+    """A workbench at which nothing is made, and what is not there raises NotKept."""
+
+    def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: object) -> Output:
+        if (found := self.stages.look_up(stage_key(function, inputs, params))) is None:
+            raise NotKept(name)
+        return found
+
+
+def of_gguf(path: Path) -> Seen:
+    """The model in a GGUF file. Raises OSError, ValueError, KeyError or IndexError when it is none."""
+    reader = GGUFReader(path)
+    shapes = {_renamed(tensor.name): tuple(int(size) for size in reversed(tensor.shape)) for tensor in reader.tensors}
+    return Seen(repo=f"local/{path.stem}", sizes={}, shapes=shapes, config={}, gguf=True)
+
+
+def _renamed(name: str) -> str:
+    return _SAFETENSORS.get(name) or (f"model.layers.{name.removeprefix('blk.')}" if name.startswith("blk.") else name)
+
+
+def expected(settings: Settings, seen: Seen, wish: Wish, kept: Collection[str]) -> Forecast:
+    """The needs of the stages that lead to the file; `kept` names those whose outputs are there. Measures this machine unless that was done today.
+
+    Raises ToolError when it cannot be measured.
+    """
+    recipe = _recipe(wish)
+    ahead = _prospect(settings, connect(settings), recipe, seen)
+    stages = [_own(stage, seen, wish) for stage in way(recipe).stages if stage.name in _leading(way(recipe), wish.last)]
+    passed = {"upstream"} if seen.remote else {"upstream", "snapshot"}
+    if seen.gguf:
+        passed |= {"fix", "hessians"} | {stage.name for stage in stages if stage.family == "round"}
+    graph = Graph(stages=tuple(stage for stage in stages if stage.name not in passed))
+    return forecast(graph, ahead, speed(settings), {}, kept)
+
+
+def _recipe(wish: Wish) -> Recipe:
+    """The default recipe with nothing to build but that file."""
+    standard = load_recipe("default", data=False)
+    if wish.budget is None:
+        variants = Variants.model_validate({"gguf": [wish.tag]})
+    else:
+        variants = Variants(dynamic=(Dynamic(tag=wish.tag, profile=wish.profile, rounding=wish.rounded, **dict(wish.budget)),))
+    divergence = standard.evaluation.divergence.model_copy(update={"generated": 0})  # nothing is measured
+    evaluation = standard.evaluation.model_copy(update={"context": wish.context, "divergence": divergence})
+    return standard.model_copy(update={"variants": variants, "calibration": wish.text, "evaluation": evaluation})
+
+
+def _prospect(settings: Settings, api: HfApi, recipe: Recipe, seen: Seen) -> Prospect:
+    upstream = Upstream(release=Release(repo=seen.repo, sha="0" * 40), private=False, gated=False)
+    return Prospect(settings=settings, api=api, recipe=recipe, upstream=upstream, sizes=seen.sizes, shapes=seen.shapes, config=seen.config, namespace="")
+
+
+def _leading(graph: Graph, last: str) -> frozenset[str]:
+    """Names of a stage and of all whose products it needs, directly or not."""
+    found, waiting = set[str](), [last]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += graph[name].takes
+    return frozenset(found)
+
+
+def _own(stage: Stage, seen: Seen, wish: Wish) -> Stage:
+    """The stage with the cost that it has here."""
+    if stage.name == "sensitivity" and (seen.gguf or wish.probed):
+        return replace(stage, cost=costs.probed)
+    return replace(stage, cost=nothing) if stage.name == "convert" and seen.gguf else stage
