@@ -70,12 +70,13 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     if info.sha is None:
         raise HubError(f"{api.endpoint} did not say which commit {revision!r} of {repo} is. Try again later.")
     card = vars(info.card_data) if info.card_data is not None else {}
+    license, license_name = _licence(card.get("license"))
     return Upstream(
         release=Release(repo=repo, sha=info.sha),
         private=bool(info.private),
         gated=bool(info.gated),
-        license=_text(card.get("license")),
-        license_name=_text(card.get("license_name")),
+        license=license,
+        license_name=license_name or _text(card.get("license_name")),
         license_link=_text(card.get("license_link")),
         languages=_texts(card.get("language")),
         pipeline_tag=_text(card.get("pipeline_tag")) or info.pipeline_tag,
@@ -166,14 +167,14 @@ def _bar(tally: Tally) -> type[Any]:
 
 
 def _wanted(api: HfApi, release: Release) -> dict[str, RepoFile]:
-    """The files to download, by path, after every name of the repo was checked."""
+    """The files to download, by path, after each of their names was checked: no other file of the repo can do harm."""
     with _in_words(api, release.repo, release.sha):
         listed = {item.path: item for item in api.list_repo_tree(release.repo, revision=release.sha, recursive=True) if isinstance(item, RepoFile)}
-    check_names(listed, release.repo)
     if "config.json" not in listed:
         raise UpstreamError(f"{release.repo} has no config.json, so its architecture is not known. Name a repo that holds a transformers model.")
     weights = _weights(api, release, listed)
     chosen = [path for path in listed if path in CONFIGURATION or path == "README.md" or is_legal(path)]
+    check_names([*chosen, *weights], release.repo)
     return {path: listed[path] for path in (*chosen, *weights)}
 
 
@@ -264,6 +265,12 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _licence(stated: object) -> tuple[str | None, str | None]:
+    """The licence, and its name where it has to be given: several of them are none that the Hub knows."""
+    several = _texts(stated)
+    return ("other", " and ".join(several)) if len(several) > 1 else (several[0] if several else None, None)
 
 
 def _text(value: object) -> str | None:

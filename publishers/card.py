@@ -137,6 +137,8 @@ class Card:
     recipe_name: str
     recipe_digest: str
     ollama_template: bool = False  # the repo holds a `template` file
+    base: bool = False  # a base model, without a chat template
+    remarks: tuple[str, ...] = ()  # what is no fault, but good to know of the model
 
 
 def render(card: Card) -> str:
@@ -180,7 +182,12 @@ def front_matter(card: Card) -> dict[str, Any]:
         data["language"] = languages
     data["pipeline_tag"] = facts.pipeline_tag if facts.pipeline_tag and _PIPELINE.fullmatch(facts.pipeline_tag) else "text-generation"
     data["library_name"] = "gguf" if gguf else "transformers"
-    data["tags"] = ["sluice", "conversational", *(["gguf", "imatrix"] if gguf else []), *(["bitsandbytes", "4-bit", "nf4"] if four_bit else [])]
+    data["tags"] = [
+        "sluice",
+        *([] if card.base else ["conversational"]),
+        *(["gguf", "imatrix"] if gguf else []),
+        *(["bitsandbytes", "4-bit", "nf4"] if four_bit else []),
+    ]
     return data
 
 

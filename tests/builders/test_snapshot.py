@@ -85,7 +85,8 @@ def test_a_card_of_strange_types_is_read() -> None:
     card = {"license": ["a", "b"], "language": ["en", 7, "de"], "tags": [3, "chat"], "base_model": "a/b"}
     info = ModelInfo(id=REPO, sha="1" * 40, private=False, tags=[], cardData=card)
     upstream = snapshot.resolve(SimpleNamespace(model_info=lambda *_, **__: info, endpoint="http://hub"), REPO, "main")  # type: ignore[arg-type]
-    assert (upstream.license, upstream.languages, upstream.tags, upstream.base_models) == (None, ("en", "de"), ("chat",), ("a/b",))
+    assert (upstream.license, upstream.languages, upstream.tags, upstream.base_models) == ("other", ("en", "de"), ("chat",), ("a/b",))
+    assert upstream.license_name == "a and b"
 
 
 def test_a_card_that_the_client_cannot_read_is_an_error_in_words() -> None:

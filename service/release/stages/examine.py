@@ -18,7 +18,7 @@ from service.execution.kept import Output
 from service.release import costs, functions
 from service.release.checks import architecture, data, gates, terms
 from service.release.functions import GGUF, MODEL
-from service.release.graph import Call, FileOf, OfRelease, Phase, Source, Stage, Whole
+from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
 from service.release.work import Work
 
 _PATCHES = TypeAdapter(list[Patch])
@@ -81,6 +81,17 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.overlap,
         measures=("overlap.share", "overlap.shared"),
     )
+    chat = [Data(path=path) for path in dict.fromkeys((*recipe.calibration.chat, *evaluation.divergence.chat))]
+    if chat:
+        yield Stage(
+            name="conversations",
+            phase=Phase.EXAMINE,
+            does="look whether the template takes the conversations of the data",
+            work=Call(function="qa.conversations:check", inputs={"model": MODEL, "chat": chat}, threaded=False),
+            unit="conversations",
+            cost=costs.conversations,
+            measures=("conversations.adapted", "conversations.skipped"),
+        )
     asked = {"prompts": list(evaluation.generation.prompts), "max_tokens": evaluation.generation.max_tokens}
     yield Stage(
         name="sanity",
@@ -89,7 +100,7 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
         work=Call(function="qa.sanity:check", inputs={"model": MODEL}, params=asked),
         unit="prompts",
         cost=costs.sanity,
-        measures=("sanity.failures",),
+        measures=("sanity.failures", "sanity.loops"),
     )
 
 
@@ -113,7 +124,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         after=("metadata",),
         unit="windows",
         cost=costs.parity,
-        measures=("parity.token_mismatches", "parity.kld", "parity.max_difference"),
+        measures=("parity.token_mismatches", "parity.known", "parity.kld", "parity.max_difference"),
     )
     if _float16(recipe):
         yield Stage(
@@ -133,7 +144,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         work=Call(function="qa.templates:check", inputs=_PAIR),
         after=("parity",),
         cost=costs.templates,
-        measures=("template.failures", "template.remarks", "tokenizer.mismatches"),
+        measures=("template.failures", "template.system", "template.remarks", "tokenizer.mismatches", "tokenizer.known"),
     )
     if _written(recipe):
         written = functions.generated(MODEL, GGUF, calibration=recipe.calibration.generated, evaluation=text.generated)

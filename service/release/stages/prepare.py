@@ -1,6 +1,7 @@
 """What variants are measured with: windows of evaluation text, questions, the 16-bit model's own answers, and what was published before."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from config.recipe import Recipe
 from service.execution.kept import Output
@@ -35,11 +36,23 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     )
     for engine in dict.fromkeys([kinds.LLAMA_CPP, *(kinds.kind_of(variant).engine for variant in recipe.variants.listed())]):
         yield _reference(engine)
+        yield _greedy(engine, {"prompts": list(evaluation.generation.prompts), "max_tokens": evaluation.generation.max_tokens})
     yield Stage(
         name=PUBLISHED,
         phase=Phase.MEASURE,
         does="look up what was published of the same variants before",
         work=lambda work: published_before(work.job, work.recipe.variants.listed()),
+    )
+
+
+def _greedy(engine: Engine, params: Mapping[str, Any]) -> Stage:
+    return Stage(
+        name=engine.greedy,
+        phase=Phase.PREPARE,
+        does=f"read the 16-bit model's own greedy answers in {engine.name}",
+        work=Call(function="qa.greedy:original", inputs={"model": engine.original}, params=params),
+        unit="answers",
+        cost=costs.greedy(engine),
     )
 
 
