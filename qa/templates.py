@@ -29,6 +29,7 @@ class Prompt:
     """One conversation as both engines make a prompt of it."""
 
     title: str
+    prompting: bool  # it ends where an answer begins
     hf_text: str
     hf_ids: list[int]  # tokenizer(text), the usual way: the tokenizer adds BOS if it does so
     llama_text: str
@@ -84,7 +85,7 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
         setup = Setup(tokenizer=tokenizer, eos=hf.end_tokens(model), vocabulary=vocabulary, server=server)
         compared = list(renderings.all_of(render, server, template=_source(tokenizer), bos=setup.bos))
         prompts = [_prompt(setup, rendering) for rendering in compared if rendering.rendered]
-        checks: tuple[Check, ...] = (same_ids, one_bos, end_of_turn, padding, whole_specials)
+        checks: tuple[Check, ...] = (same_ids, one_bos, open_prompt, end_of_turn, padding, whole_specials)
         alike = [*prompt_checks.refusals(compared), *prompt_checks.same_text(compared, setup.bos)]
         findings = [*alike, *(finding for look in checks for finding in look(setup, prompts))]
         invented = tuple(own_system_prompt(setup))
@@ -120,6 +121,7 @@ def _source(tokenizer: Any) -> str:
 def _prompt(setup: Setup, rendering: Rendering) -> Prompt:
     return Prompt(
         title=rendering.title,
+        prompting=rendering.prompting,
         hf_text=rendering.hf_text,
         hf_ids=hf.encode(setup.tokenizer, rendering.hf_text, add_special=True),
         llama_text=rendering.llama_text,
@@ -154,6 +156,15 @@ def one_bos(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
     writes = all(item.hf_text.startswith(setup.bos) for item in prompts)
     for engine, tokens in (("transformers", [item.hf_ids for item in prompts]), ("llama.cpp", [item.llama_ids for item in prompts])):
         yield from prompt_checks.one_bos(f"in {engine}", tokens, bos, written=setup.bos, adds=adds, writes=writes, opens=opens)
+
+
+def open_prompt(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
+    """A prompt for an answer, tokenized the usual way, does not end in a token that ends generation: the answer would begin after its end."""
+    asking = [item for item in prompts if item.prompting]
+    ends = {*setup.eos, *setup.vocabulary.end_of_generation, setup.tokenizer.eos_token_id}
+    for engine, tokens in (("transformers", [item.hf_ids for item in asking]), ("llama.cpp", [item.llama_ids for item in asking])):
+        if wrong := [ids for ids in tokens if ids and ids[-1] in ends]:
+            yield f"in {engine} the prompt for an answer ends in {setup.named(wrong[0][-1])} in {share(wrong, asking)}: the answer begins after the end"
 
 
 def alike_in_bos(tokenizer: Any, vocabulary: llama.Vocabulary) -> Iterator[str]:

@@ -29,7 +29,7 @@ def test_what_a_template_refuses_is_said_otherwise(messages: list[Message], want
     assert spoken.taken(render, messages) == (wanted, render(wanted))
 
 
-@pytest.mark.parametrize("messages", [[SYSTEM], [ANSWERS, ASKS], [ASKS, {"role": "tool", "content": "sunny"}]])
+@pytest.mark.parametrize("messages", [[SYSTEM], [ANSWERS, ASKS], [ASKS, ANSWERS, {"role": "tool", "content": "sunny"}]])
 def test_what_it_refuses_in_every_form_is_left_out(messages: list[Message]) -> None:
     assert spoken.taken(render, messages) is None
 

@@ -245,3 +245,20 @@ def test_repo_names_cannot_reach_the_shell(make_card: MakeCard) -> None:
 def test_an_upstream_with_a_strange_name_stays_quoted(make_card: MakeCard) -> None:
     text = render(make_card(release=Release(repo="no", sha="a" * 40)))
     assert metadata(text)["base_model"] == "no"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_base_model_is_called_one_and_nothing_is_said_of_chats(make_card: MakeCard, kind: Kind) -> None:
+    text = render(replace(make_card(kind=kind), base=True))
+    assert "This is a **base model**" in text
+    assert "apply_chat_template" not in text
+    assert "**Template**" not in text
+    assert "**Generation**" not in text
+    assert "conversational" not in str(metadata(text)["tags"])
+    assert "\n\n\n" not in text
+
+
+def test_remarks_are_told_as_text(make_card: MakeCard) -> None:
+    text = render(replace(make_card(kind=Kind.GGUF), remarks=("It *renders* <b>a role</b>.",)))
+    assert "## Good to know\n\n- It &#42;renders&#42; &#60;b>a role" in text
+    assert "## Good to know" not in render(make_card(kind=Kind.GGUF))

@@ -186,6 +186,9 @@ DEFECTS = (
     Defect("pad in every conversation", d.configured("tokenizer_config.json", pad_token="<|im_start|>"), "template.failures", "pad_token .*occurs in"),
     Defect("double BOS", d.templated(lambda t: "{{- bos_token }}" + t), "template.failures", "begins with 2 BOS tokens"),
     Defect("BOS not added", d.headed("gguf", {"tokenizer.ggml.add_bos_token": False}), "template.failures", "adds BOS by itself, and llama.cpp's does not"),
+    Defect(
+        "eos behind every prompt", d.headed("gguf", {"tokenizer.ggml.add_eos_token": True}), "template.failures", "llama.cpp the prompt .* ends in <.im_end"
+    ),
     Defect("no generation prompt in the GGUF", d.templated(lambda t: t.replace(ASKING, ""), model=False), "template.failures", "renders other text"),
     Defect("invented system prompt", d.templated(lambda t: INVENTED + t), "template.system", "text that nobody wrote: .*You are Tiny"),
     Defect("turns that do not end", d.templated(lambda t: PLAIN), "template.failures", "does not end in a special token"),
