@@ -1,4 +1,6 @@
-"""Rebuilds a SentencePiece model from tokenizer.json, where transformers 5 saved nothing else: llama.cpp's converter reads such vocabularies from it only.
+"""Rebuilds a SentencePiece model from tokenizer.json, where transformers 5 saved nothing else, or where it holds other pieces than tokenizer.json.
+
+llama.cpp's converter reads such vocabularies from this file only.
 
 Pieces have the ids of tokenizer.json. A piece's score is minus the place of the first merge that makes it, so that llama.cpp joins pieces in the order of the
 merges; pieces that no merge makes come after all others. Added tokens are control pieces where they are special, and such as text is cut at where not.
@@ -8,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as protocol
 from tokenizers import Tokenizer
@@ -24,11 +27,12 @@ ADDED_SCORE = -1000.0  # as the converter gives them; never looked at
 
 
 def repair(files: Files, family: Family | None) -> list[Edit]:
-    """Make the file where there is none and tokenizer.json holds such a vocabulary, and every text of the battery has the same tokens in both."""
-    if FILE in files or not _is_sentencepiece(files):
-        return []
-    pieces = _pieces(files)
-    if pieces is None:
+    """Make the file where there is none, or a wrong one, and tokenizer.json holds such a vocabulary.
+
+    Nothing is changed unless every text of the battery has the same tokens in both.
+    """
+    pieces = _pieces(files) if _is_sentencepiece(files) else None
+    if pieces is None or (FILE in files and not _contradicted(files, pieces)):
         return []
     prefix = _dummy_prefix(files)
     model = _model(files, pieces, prefix)
@@ -36,9 +40,21 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
         return []
     because = f"{count} texts have the same tokens in both"
     edits = [Edit(file=FILE, key=(), after=model, because=because)]
-    if value_at(files, "tokenizer_config.json", ("add_prefix_space",)) is None and "tokenizer_config.json" in files:
+    unstated = "tokenizer_config.json" in files and value_at(files, "tokenizer_config.json", ("add_prefix_space",)) is None
+    if FILE not in files and unstated:
         edits.append(Edit(file="tokenizer_config.json", key=("add_prefix_space",), after=prefix, because="llama.cpp adds a space unless told otherwise"))
     return edits
+
+
+def _contradicted(files: Files, pieces: list[tuple[str, float, int]]) -> bool:
+    """Whether an ordinary piece of the file that is there is another in tokenizer.json. That added tokens take the places of unused ones is usual."""
+    stated = protocol.ModelProto()
+    try:
+        stated.ParseFromString(files[FILE])
+    except DecodeError:
+        return True
+    both = zip(stated.pieces, pieces, strict=False)
+    return any(one.piece != text for one, (text, _, kind) in both if kind in {NORMAL, BYTE})
 
 
 def _is_sentencepiece(files: Files) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from gguf import GGUFReader
+from sentencepiece import SentencePieceProcessor
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer
 
 from builders import convert, fixes
@@ -45,6 +47,21 @@ def test_a_vocabulary_without_its_model_is_rebuilt_to_the_same_pieces(tmp_path: 
     with llama.open_vocabulary(tmp_path / str(made["file"])) as vocabulary:
         for text in TEXTS:
             assert vocabulary.tokenize(text, add_special=False) == tokenizer.encode(text, add_special_tokens=False).ids, text
+
+
+def test_a_model_that_contradicts_the_vocabulary_is_rebuilt(tmp_path: Path) -> None:
+    """As a piece of spaces, where tokenizer.json has it as ▁▁: no text is ever read as that."""
+    made = releases.clean(tmp_path / "made")
+    model = ModelProto()
+    model.ParseFromString((made / "tokenizer.model").read_bytes())
+    usual = next(piece for piece in model.pieces if piece.piece == "▁the")
+    usual.piece = " the"
+    (made / "tokenizer.model").write_bytes(model.SerializeToString())
+    (patch,) = repaired(made, tmp_path / "out")
+    assert (patch["fix"], patch["file"]) == ("tokenizer-model", "tokenizer.model")
+    assert "sha256" in patch["before"]
+    sentences = SentencePieceProcessor(model_file=str(tmp_path / "out" / "tokenizer.model"))
+    assert sentences.encode("on the way") == Tokenizer.from_file(str(DEMO / "tokenizer.json")).encode("on the way").ids[1:]
 
 
 def test_what_is_no_such_vocabulary_is_left_alone(tmp_path: Path) -> None:
