@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from builders import convert, fixes
 from builders.fixes import tokenizer_class, tokenizer_model
+from config.errors import UpstreamError
 from engines import hf, llama
 from engines.battery import TEXTS
 from tests import releases
@@ -47,6 +48,12 @@ def test_a_vocabulary_without_its_model_is_rebuilt_to_the_same_pieces(tmp_path: 
     with llama.open_vocabulary(tmp_path / str(made["file"])) as vocabulary:
         for text in TEXTS:
             assert vocabulary.tokenize(text, add_special=False) == tokenizer.encode(text, add_special_tokens=False).ids, text
+
+
+def test_without_fixes_the_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UpstreamError, match=r"has no tokenizer\.model, and .* the fix `tokenizer-model` rebuilds the file") as caught:
+        convert.convert(tmp_path, model=releases.without_tokenizer_model(tmp_path / "made"), name="lacking")
+    assert "Traceback" not in str(caught.value)
 
 
 def test_a_model_that_contradicts_the_vocabulary_is_rebuilt(tmp_path: Path) -> None:
