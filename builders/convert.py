@@ -44,6 +44,6 @@ def _in_words(error: ToolError, name: str, model: Path) -> UpstreamError:
     if _VOCABULARY.search(str(error)) and not (model / "tokenizer.model").exists():
         return UpstreamError(
             f"{name} has no tokenizer.model, and llama.cpp's converter ({toolchain.version()}) does not know its tokenizer.json by itself. Where that holds a "
-            "SentencePiece vocabulary, the fix `tokenizer-model` rebuilds the file: let the recipe say `fixes: true`, or put the base model's tokenizer.model there."
+            "SentencePiece vocabulary, the fix `tokenizer-model` rebuilds the file: let the recipe say `fixes: true`, or add the base model's tokenizer.model."
         )
     return UpstreamError(f"{name} cannot be converted to GGUF; its files may be incomplete or unusual. {error}")
