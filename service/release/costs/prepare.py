@@ -64,9 +64,9 @@ def overlap(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def fix(prospect: Prospect, speed: Speed) -> Needs:
-    """Repair the configuration; weights are linked."""
+    """Repair the configuration, for which the tokenizer is tried several times; weights are linked."""
     at, copied = engines(prospect, speed), configuration(prospect)
-    return Needs(seconds=at.start + at.python(0.5 + 4e-8 * copied), memory=PYTHON_MEMORY + 10 * copied, disk=copied)
+    return Needs(seconds=at.start + at.python(0.5 + 4e-7 * copied), memory=PYTHON_MEMORY + 10 * copied, disk=copied)
 
 
 def convert(prospect: Prospect, speed: Speed) -> Needs:
