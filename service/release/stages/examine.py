@@ -29,7 +29,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     """Every stage of this part, those that are measured on the release with the names of their measurements."""
     yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream, checks=(terms.CHECK,))
     yield Stage(name="snapshot", phase=Phase.EXAMINE, does="download it", work=_snapshot, also=("upstream",), unit="bytes", cost=costs.snapshot)
-    yield from (replace(stage, gated=bool(stage.measures)) for stage in (*_model(recipe), *_original(recipe), *_conversion(recipe)))
+    yield from (replace(stage, gated=bool(stage.measures)) for stage in (*_model(recipe), *_original(recipe), *_conversion(recipe), *_template(recipe)))
 
 
 def _model(recipe: Recipe) -> Iterator[Stage]:
@@ -105,7 +105,7 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
 
 
 def _conversion(recipe: Recipe) -> Iterator[Stage]:
-    """What is measured on the 16-bit GGUF file, and on the importance matrix."""
+    """What is measured on the 16-bit GGUF file."""
     text = recipe.evaluation.divergence
     files = functions.texts(text, "evaluation")
     yield Stage(
@@ -137,6 +137,10 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
             cost=costs.activations,
             measures=gates.ON_REQUEST,
         )
+
+
+def _template(recipe: Recipe) -> Iterator[Stage]:
+    """What is measured of template and tokenizer in both engines, and of what rests on them."""
     yield Stage(
         name="templates",
         phase=Phase.EXAMINE,
@@ -147,7 +151,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         measures=("template.failures", "template.system", "template.remarks", "tokenizer.mismatches", "tokenizer.known"),
     )
     if _written(recipe):
-        written = functions.generated(MODEL, GGUF, calibration=recipe.calibration.generated, evaluation=text.generated)
+        written = functions.generated(MODEL, GGUF, calibration=recipe.calibration.generated, evaluation=recipe.evaluation.divergence.generated)
         yield Stage(
             name=functions.GENERATED,
             phase=Phase.EXAMINE,
