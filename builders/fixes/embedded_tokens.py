@@ -55,11 +55,11 @@ def _added(files: Files) -> dict[str, int]:
 def _dropped(files: Files, missing: Mapping[str, int], because: str) -> list[Edit]:
     edits = []
     listed = list_at(files, "tokenizer.json", ("added_tokens",))
-    kept = [entry for entry in listed if not (isinstance(entry, dict) and entry.get("content") in missing)]
+    kept = [entry for entry in listed if not (isinstance(entry, dict) and text_of(entry) in missing)]
     if kept != listed:
         edits.append(Edit(file="tokenizer.json", key=("added_tokens",), after=kept, because=because))
     decoder = dict_at(files, "tokenizer_config.json", ("added_tokens_decoder",))
-    gone = [number for number, entry in decoder.items() if isinstance(entry, dict) and entry.get("content") in missing]
+    gone = [number for number, entry in decoder.items() if text_of(entry) in missing]
     edits += [Edit(file="tokenizer_config.json", key=("added_tokens_decoder", number), remove=True, because=because) for number in gone]
     edits += [Edit(file="added_tokens.json", key=(text,), remove=True, because=because) for text in missing if text in dict_at(files, "added_tokens.json", ())]
     for file in ("tokenizer_config.json", "special_tokens_map.json"):

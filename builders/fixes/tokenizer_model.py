@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.message import DecodeError
-from sentencepiece import SentencePieceProcessor
-from sentencepiece import sentencepiece_model_pb2 as protocol
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # it has no stubs
+from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import Tokenizer
 
 from builders.fixes.edits import Edit, Files, dict_at, list_at, value_at
@@ -20,6 +19,7 @@ from builders.fixes.vocabulary import named
 from config.rules import Family
 from engines.battery import TEXTS
 
+_PROTOCOL: Any = sentencepiece_model_pb2  # its classes are made when it is imported, so that nobody knows their types
 FILE, SPACE = "tokenizer.model", "▁"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 BPE = 2
@@ -48,7 +48,7 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
 
 def _contradicted(files: Files, pieces: list[tuple[str, float, int]]) -> bool:
     """Whether an ordinary piece of the file that is there is another in tokenizer.json. That added tokens take the places of unused ones is usual."""
-    stated = protocol.ModelProto()
+    stated = _PROTOCOL.ModelProto()
     try:
         stated.ParseFromString(files[FILE])
     except DecodeError:
@@ -65,18 +65,23 @@ def _is_sentencepiece(files: Files) -> bool:
 
 
 def _pieces(files: Files) -> list[tuple[str, float, int]] | None:
-    """Text, score and kind of each id; None where ids are not 0, 1, 2 and so on."""
+    """Text, score and kind of each id; None where ids are not 0, 1, 2 and so on, or a merge is none."""
     vocabulary = dict_at(files, "tokenizer.json", ("model", "vocab"))
     added = {
         entry["id"]: entry for entry in list_at(files, "tokenizer.json", ("added_tokens",)) if isinstance(entry, dict) and isinstance(entry.get("id"), int)
     }
-    texts = {number: text for text, number in vocabulary.items() if isinstance(number, int)} | {number: entry.get("content") for number, entry in added.items()}
-    if sorted(texts) != list(range(len(texts))) or not all(isinstance(text, str) and text for text in texts.values()):
+    stated: dict[int, Any] = {number: text for text, number in vocabulary.items() if isinstance(number, int)}
+    stated |= {number: entry.get("content") for number, entry in added.items()}
+    texts: dict[int, str] = {number: text for number, text in stated.items() if isinstance(text, str) and text}
+    if sorted(stated) != list(range(len(texts))):
         return None
     made: dict[str, int] = {}
     for merge in list_at(files, "tokenizer.json", ("model", "merges")):
-        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
-        made.setdefault(left + right, len(made))
+        match merge.split(" ", 1) if isinstance(merge, str) else merge:
+            case [str(left), str(right)]:
+                made.setdefault(left + right, len(made))
+            case _:
+                return None
     unknown = value_at(files, "tokenizer.json", ("model", "unk_token"))
     found, last = [], len(made)
     for number in range(len(texts)):
@@ -98,22 +103,22 @@ def _kind(text: str, added: Mapping[str, Any] | None, unknown: object) -> int:
 
 def _dummy_prefix(files: Files) -> bool:
     """Whether a space is put before every text."""
-    stated = [value_at(files, "tokenizer.json", (part,)) for part in ("normalizer", "pre_tokenizer")]
-    parts = [part for item in stated if isinstance(item, dict) for part in (item, *item.get("normalizers", ()), *item.get("pretokenizers", ()))]
+    whole = [value_at(files, "tokenizer.json", (part,)) for part in ("normalizer", "pre_tokenizer")]
+    parts = [*whole, *list_at(files, "tokenizer.json", ("normalizer", "normalizers")), *list_at(files, "tokenizer.json", ("pre_tokenizer", "pretokenizers"))]
     return any(part.get("type") == "Prepend" or part.get("prepend_scheme") in {"first", "always"} for part in parts if isinstance(part, dict))
 
 
 def _model(files: Files, pieces: list[tuple[str, float, int]], prefix: bool) -> bytes:
-    built = protocol.ModelProto()
+    built = _PROTOCOL.ModelProto()
     for text, score, kind in pieces:
         built.pieces.add(piece=text, score=score, type=kind)
     trainer, normalizer, places = built.trainer_spec, built.normalizer_spec, {text: number for number, (text, _, _) in enumerate(pieces)}
     trainer.model_type, trainer.vocab_size, trainer.byte_fallback = BPE, len(pieces), True
     for role in ("unk", "bos", "eos", "pad"):
-        text = named(files).get(f"{role}_token")
-        setattr(trainer, f"{role}_id", places.get(text or "", -1))
-        if text in places:
-            setattr(trainer, f"{role}_piece", text)
+        token = named(files).get(f"{role}_token", "")
+        setattr(trainer, f"{role}_id", places.get(token, -1))
+        if token in places:
+            setattr(trainer, f"{role}_piece", token)
     unknown = next((number for number, (_, _, kind) in enumerate(pieces) if kind == UNKNOWN), None)
     if unknown is not None:
         trainer.unk_id, trainer.unk_piece = unknown, pieces[unknown][0]
@@ -136,6 +141,6 @@ def _agreeing(model: bytes, files: Files) -> int | None:
 
 
 def _control(model: bytes) -> list[Any]:
-    built = protocol.ModelProto()
+    built = _PROTOCOL.ModelProto()
     built.ParseFromString(model)
     return [piece for piece in built.pieces if piece.type in {CONTROL, UNKNOWN}]

@@ -82,6 +82,9 @@ def test_what_is_no_such_vocabulary_is_left_alone(tmp_path: Path) -> None:
     assert tokenizer_model.repair(files | {"tokenizer.json": bytes_only}, None) == []
     holes = {**content, "model": {**content["model"], "vocab": {text: 2 * number for text, number in content["model"]["vocab"].items()}}}
     assert tokenizer_model.repair(files | {"tokenizer.json": holes}, None) == []
+    for merge in ("ab", ["a"], ["a", 7], 7, None):
+        odd = {**content, "model": {**content["model"], "merges": [merge]}}
+        assert tokenizer_model.repair(files | {"tokenizer.json": odd}, None) == [], merge
     prefixed = {**content, "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, content["normalizer"]]}}
     edits = {edit.dotted or edit.file: edit.after for edit in tokenizer_model.repair(files | {"tokenizer.json": prefixed}, None)}
     assert edits.get("add_prefix_space", True) is True
