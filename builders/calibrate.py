@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from config.errors import ConfigurationError, MeasurementError
 from config.progress import counted
-from engines import hf, llama, llama_server, tools
+from engines import hf, llama, llama_server, spoken, tools
 from engines.model import Message
 
 VERSION = 1  # raise when outputs change
@@ -42,14 +42,14 @@ def voice(model: Path, *, threads: int) -> Iterator[Voice]:
     if model.is_dir():
         yield speaking(hf.load_tokenizer(model))
         return
-    with llama.open_vocabulary(model) as vocabulary, llama_server.serve(model, threads=threads) as server:
+    with llama.open_vocabulary(model) as vocabulary, ExitStack() as stack:
         bos = vocabulary.bos if vocabulary.adds_bos else None
         written = vocabulary.piece(bos)
-        yield Voice(
-            render=lambda messages: server.apply_template(messages).removeprefix(written),
-            encode=lambda text: vocabulary.tokenize(text, add_special=False),
-            bos=bos,
-        )
+        render = spoken.plain
+        if vocabulary.chat_template is not None:
+            server = stack.enter_context(llama_server.serve(model, threads=threads))
+            render = lambda messages: server.apply_template(messages).removeprefix(written)  # noqa: E731 (one of two renderers)
+        yield Voice(render=render, encode=lambda text: vocabulary.tokenize(text, add_special=False), bos=bos)
 
 
 def speaking(tokenizer: PreTrainedTokenizerBase) -> Voice:
@@ -58,7 +58,7 @@ def speaking(tokenizer: PreTrainedTokenizerBase) -> Voice:
     adds = bos is not None and hf.encode(tokenizer, "a", add_special=True)[:1] == [bos]
     written = str(tokenizer.bos_token) if adds else ""
     return Voice(
-        render=lambda messages: hf.render_chat(tokenizer, messages).removeprefix(written),
+        render=spoken.plain if tokenizer.chat_template is None else lambda messages: hf.render_chat(tokenizer, messages).removeprefix(written),
         encode=lambda text: hf.encode(tokenizer, text, add_special=False),
         bos=bos if adds else None,
     )
@@ -110,20 +110,24 @@ def _sources(by: Voice, chat: Sequence[Path], plain: Sequence[Path]) -> list[lis
 
 
 def conversations(path: Path, by: Voice) -> Iterator[str]:
-    """Each conversation of a JSON Lines file, in the model's template. Raises ConfigurationError with the line that is wrong."""
+    """Each conversation of a JSON Lines file as the model's template takes it; those that it refuses in every form are left out.
+
+    Raises ConfigurationError with the line that is wrong.
+    """
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 messages = json.loads(line)["messages"]
-                rendered = by.render(messages)  # without BOS: llama-imatrix begins every window with one of its own
+                rendered = spoken.taken(by.render, messages)  # without BOS: llama-imatrix begins every window with one of its own
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 form = '{"messages": [{"role", "content"}, …]}'
                 raise ConfigurationError(f"{path}, line {number}: not a conversation of the form {form}. Correct the line.") from error
             except MeasurementError as error:
                 raise MeasurementError(f"{path}, line {number}: {error}") from error
-            yield rendered
+            if rendered is not None:
+                yield rendered[1]
 
 
 def paragraphs(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from config.errors import MeasurementError
 from engines.hf import load_tokenizer, render_chat
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
@@ -16,7 +16,8 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 def render(out: Path, *, model: Path, conversations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Each conversation (`messages`, and `tools` or None), with a generation prompt, as the model's template renders it; what it refuses is left out.
 
-    Also `stops`, the strings of the model's end-of-generation tokens, and `sampling`, the advice in its generation_config.json.
+    Also `base`, whether the model has no template at all, `stops`, the strings of the model's end-of-generation tokens, and `sampling`, the advice in its
+    generation_config.json.
     """
     tokenizer = load_tokenizer(model)
     generation = _read(model / "generation_config.json")
@@ -29,6 +30,7 @@ def render(out: Path, *, model: Path, conversations: Mapping[str, Mapping[str, A
     ends = generation.get("eos_token_id", _read(model / "config.json").get("eos_token_id"))
     ids = ends if isinstance(ends, list) else [ends]
     return {
+        "base": tokenizer.chat_template is None,
         "renderings": renderings,
         "stops": [tokenizer.convert_ids_to_tokens(token) for token in ids if isinstance(token, int)],
         "sampling": {name: generation[name] for name in SAMPLING if name in generation},

@@ -67,12 +67,13 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
 
 def described(release: Release, card: Mapping[str, Any], *, private: bool = False, gated: bool = False) -> Upstream:
     """A release with what the front matter of its card says, as far as it is of the right types."""
+    license, license_name = _licence(card.get("license"))
     return Upstream(
         release=release,
         private=private,
         gated=gated,
-        license=_text(card.get("license")),
-        license_name=_text(card.get("license_name")),
+        license=license,
+        license_name=license_name or _text(card.get("license_name")),
         license_link=_text(card.get("license_link")),
         languages=_texts(card.get("language")),
         pipeline_tag=_text(card.get("pipeline_tag")),
@@ -136,10 +137,9 @@ def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:
 
 
 def _wanted(api: HfApi, release: Release) -> dict[str, RepoFile]:
-    """The files to download, by path, after every name of the repo was checked."""
+    """The files to download, by path, after each of their names was checked: no other file of the repo can do harm."""
     with _in_words(api, release.repo, release.sha):
         listed = {item.path: item for item in api.list_repo_tree(release.repo, revision=release.sha, recursive=True) if isinstance(item, RepoFile)}
-    check_names(listed, release.repo)
     return {path: listed[path] for path in choose(listed, release.repo, lambda: _weight_map(api, release, listed[INDEX]))}
 
 
@@ -148,7 +148,9 @@ def choose(listed: Collection[str], repo: str, weight_map: Callable[[], object])
     if "config.json" not in listed:
         raise UpstreamError(f"{repo} has no config.json, so its architecture is not known. Name one that holds a transformers model.")
     weights = _weights(listed, repo, weight_map)
-    return (*(path for path in listed if path in CONFIGURATION or path == "README.md" or is_legal(path)), *weights)
+    chosen = (*(path for path in listed if path in CONFIGURATION or path == "README.md" or is_legal(path)), *weights)
+    check_names(chosen, repo)
+    return chosen
 
 
 def _weights(listed: Collection[str], repo: str, weight_map: Callable[[], object]) -> tuple[str, ...]:
@@ -191,6 +193,12 @@ def _verified(path: Path, listed: RepoFile) -> dict[str, Any]:
     if listed.lfs is not None and digest != listed.lfs.sha256:
         raise HubError(f"{path.name} arrived with sha256 {digest} and the Hub lists {listed.lfs.sha256}. Run again; if it happens again, do not use this repo.")
     return {"path": path.name, "bytes": size, "sha256": digest}
+
+
+def _licence(stated: object) -> tuple[str | None, str | None]:
+    """The licence, and its name where it has to be given: several of them are none that the Hub knows."""
+    several = _texts(stated)
+    return ("other", " and ".join(several)) if len(several) > 1 else (several[0] if several else None, None)
 
 
 def _text(value: object) -> str | None:

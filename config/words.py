@@ -74,6 +74,19 @@ class Measurement:
     n: int | None = None  # observations behind `value`: tokens, questions, checks
     details: tuple[str, ...] = ()  # one sentence for each thing counted
 
+    @property
+    def inapplicable(self) -> str | None:
+        """Why there is nothing to count for this model; None for what was counted. See `inapplicable`."""
+        return self.details[0] if self.n == 0 and not self.value and self.details else None
+
+
+def inapplicable(name: str, why: str, unit: str = "count") -> Measurement:
+    """What a model cannot have, faults of a chat template in a model without one for instance: nothing was looked at, and gates on it pass and say why."""
+    return Measurement(name=name, value=0.0, unit=unit, n=0, details=(why,))
+
+
+BASE_MODEL = "The release is a base model: it has no chat template, so there is no conversation to look at"
+
 
 class Outcome(StrEnum):
     """How a gate, and with it a variant, came out."""

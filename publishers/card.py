@@ -152,6 +152,8 @@ class Card:
     ollama_template: bool = False  # the repo holds a `template` file
     offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream
     quick: bool = False  # measured on small samples
+    base: bool = False  # a base model, without a chat template
+    remarks: tuple[str, ...] = ()  # what is no fault, but good to know of the model
 
 
 def render(card: Card) -> str:
@@ -197,7 +199,12 @@ def front_matter(card: Card) -> dict[str, Any]:
         data["language"] = languages
     data["pipeline_tag"] = facts.pipeline_tag if facts.pipeline_tag and _PIPELINE.fullmatch(facts.pipeline_tag) else "text-generation"
     data["library_name"] = "gguf" if gguf else "transformers"
-    data["tags"] = ["sluice", "conversational", *(["gguf", "imatrix"] if gguf else []), *(["bitsandbytes", "4-bit", "nf4"] if four_bit else [])]
+    data["tags"] = [
+        "sluice",
+        *([] if card.base else ["conversational"]),
+        *(["gguf", "imatrix"] if gguf else []),
+        *(["bitsandbytes", "4-bit", "nf4"] if four_bit else []),
+    ]
     return data
 
 

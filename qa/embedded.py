@@ -15,7 +15,7 @@ from engines import chat, llama, llama_server
 from qa import batteries, prompt_checks, renderings, turns
 from qa.batteries import Conversation
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 CHECKS = 4  # of each rendered prompt: its text, BOS, end of turn, padding
 
@@ -76,8 +76,9 @@ def _findings(vocabulary: llama.Vocabulary, render: renderings.Render, compared:
     yield from prompt_checks.refusals(compared)
     yield from prompt_checks.same_text(compared, written)
     if vocabulary.bos is not None:
-        writes = all(text.startswith(written) for text in prompts)
-        yield from prompt_checks.one_bos("tokenized the usual way", ids, vocabulary.bos, written=written, adds=vocabulary.adds_bos, writes=writes)
+        writes, opens = all(text.startswith(written) for text in prompts), written in template.answered
+        adds = vocabulary.adds_bos
+        yield from prompt_checks.one_bos("tokenized the usual way", ids, vocabulary.bos, written=written, adds=adds, writes=writes, opens=opens)
     yield from prompt_checks.end_of_turn(specials, template)
     yield from prompt_checks.padding(specials, template, ids)
 

@@ -74,6 +74,8 @@ def _apply(gate: Gate, measured: Measurement | None, errors: Mapping[str, str], 
         reason="",
         limit=_limit(gate)[0] if gate.relative_to is None else None,
     )
+    if measured is not None and gate.measure not in errors and (why := measured.inapplicable) is not None:
+        return replace(result, outcome=Outcome.PASSED, reason=f"{gate.measure} does not apply. {why.rstrip('.')}.")
     if measured is None or gate.measure in errors or not math.isfinite(measured.value) or not math.isfinite(measured.stderr or 0.0):
         return replace(result, reason=_unmeasured(gate, measured, errors))
     try:

@@ -17,6 +17,7 @@ from engines.model import Model
 from engines.repetition import repetition, repetitions
 from qa.turns import prompt_tokens
 
+SHARED = 0.5  # of the prompts, at most, may the 16-bit model fail at and still be a yardstick
 SHOWN = 60  # characters of a prompt or answer that a sentence quotes
 
 CODE = re.compile(r"```(?:python|py|python3)[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
@@ -30,12 +31,31 @@ class Prompt:
     rendered: str
 
 
-def check(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int) -> tuple[Measurement, Measurement]:
-    """generation.failures: how many answers have something wrong with them; generation.repetition: the largest `repetition` of an answer.
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a model said to one prompt, and what is wrong with it, in words."""
 
-    `bos` is how the template writes BOS, `stop` the end-of-generation tokens.
-    """
-    details, shares = [], [0.0]
+    question: str
+    text: str
+    wrong: tuple[str, ...]
+    repetition: float
+
+    @property
+    def told(self) -> str:
+        """What is wrong, as a sentence."""
+        return f"To {_quoted(self.question)} the answer {', and '.join(self.wrong)}: {_quoted(self.text)}"
+
+
+def check(
+    model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int, excused: Collection[int] = ()
+) -> tuple[Measurement, Measurement, Measurement]:
+    """The measurements of `answers`, see `measurements`."""
+    return measurements(answers(model, prompts, bos=bos, stop=stop, max_tokens=max_tokens), excused)
+
+
+def answers(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int) -> list[Answer]:
+    """The model's greedy answers. `bos` is how the template writes BOS, `stop` the end-of-generation tokens."""
+    found = []
     most = max_tokens * len(prompts)
     report(0, most, "tokens")
     for number, prompt in enumerate(prompts):
@@ -44,14 +64,33 @@ def check(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection
         report(max_tokens * (number + 1), most, "tokens")
         stopped = bool(answer) and answer[-1] in stop
         said = answer[:-1] if stopped else answer
-        shares.append(repetition(said))
         text = model.detokenize(said) if said else ""
-        if wrong := [*unfinished(said, stopped=stopped, max_tokens=max_tokens), *repetitions(said), *blemishes(text, stopped=stopped)]:
-            details.append(f"To {_quoted(prompt.question)} the answer {', and '.join(wrong)}: {_quoted(text)}")
+        wrong = (*unfinished(said, stopped=stopped, max_tokens=max_tokens), *repetitions(said), *blemishes(text, stopped=stopped))
+        found.append(Answer(question=prompt.question, text=text, wrong=wrong, repetition=repetition(said)))
+    return found
+
+
+def measurements(found: Sequence[Answer], excused: Collection[int] = ()) -> tuple[Measurement, Measurement, Measurement]:
+    """generation.failures: how many answers have something wrong with them; generation.repetition: the largest `repetition` of an answer; generation.excused:
+    answers with something wrong that are no failures of a variant, because the 16-bit model fails at the same prompts. `excused` are their numbers.
+    """
+    failed = [answer.told for number, answer in enumerate(found) if answer.wrong and number not in excused]
+    shared = [f"{answer.told}; the 16-bit model fails here too" for number, answer in enumerate(found) if answer.wrong and number in excused]
     return (
-        Measurement(name="generation.failures", value=len(details), unit="count", n=len(prompts), details=tuple(details)),
-        Measurement(name="generation.repetition", value=max(shares), unit="share", n=len(prompts)),
+        Measurement(name="generation.failures", value=len(failed), unit="count", n=len(found), details=tuple(failed)),
+        Measurement(name="generation.repetition", value=max((answer.repetition for answer in found), default=0.0), unit="share", n=len(found)),
+        Measurement(name="generation.excused", value=len(shared), unit="count", n=len(found), details=tuple(shared)),
     )
+
+
+def excusable(found: Sequence[Answer]) -> list[int]:
+    """Numbers of the prompts at which the 16-bit model itself fails; none when it fails at more than half, for then something is wrong with all answers.
+
+    Greedy answers of small models run in circles at some prompts by themselves (Holtzman et al., arXiv 1904.09751). What a variant does there tells nothing
+    of its quantization.
+    """
+    failed = [number for number, answer in enumerate(found) if answer.wrong]
+    return failed if len(failed) <= SHARED * len(found) else []
 
 
 def unfinished(tokens: Sequence[int], *, stopped: bool, max_tokens: int) -> list[str]:

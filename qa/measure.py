@@ -1,4 +1,4 @@
-"""The stages that measure a variant: questions, greedy answers, and the file itself. Divergence is measured in `qa.group`.
+"""The stages in which variants are asked questions. Divergence is measured in `qa.group`, greedy answers in `qa.greedy`.
 
 A model is a GGUF file, which llama.cpp runs, or a folder of safetensors, which transformers runs. transformers and torch take seconds to import, so the GGUF
 way does without them: its prompts are rendered by llama.cpp.
@@ -15,7 +15,7 @@ from typing import Any
 from config.words import Measurement
 from engines import llama, llama_server
 from engines.model import Model
-from qa import file_checks, generation, looks
+from qa import looks
 from qa import mmlu as questionnaire
 
 VERSION = 7  # raise when outputs change
@@ -42,6 +42,8 @@ def ask(out: Path, *, model: Path, mmlu: Path, form: str, shots: int, start: int
     subjects = questionnaire.load(mmlu, shots=shots, questions_per_subject=end, start=start)
     with _asked(model, form, threads) as (opened, written):
         given, remarks = questionnaire.ask(opened, subjects, written)
+    if form != "hendrycks" and written is questionnaire.HENDRYCKS:
+        remarks.append("the model has no chat template, so all questions were asked in plain text, in the form hendrycks")
     (out / "answers.json").write_text(json.dumps([asdict(answer) for answer in given], indent=0), encoding="utf-8")
     return {"file": "answers.json", "remarks": remarks}
 
@@ -58,52 +60,22 @@ def scores(before: Sequence[questionnaire.Answer], given: Sequence[questionnaire
     return [*alone, *questionnaire.against(before, given), questionnaire.efficiency(accuracy, size)]
 
 
-def check(out: Path, *, reference: Path, variant: Path, prompts: Sequence[str], max_tokens: int, threads: int) -> dict[str, Any]:
-    """The variant's file or folder against the 16-bit `reference`, and its greedy answers to `prompts`. Raises MeasurementError or ToolError."""
-    if variant.is_dir():
-        files = [file_checks.folder(variant, reference)]
-    else:
-        files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
-    return {"measurements": [asdict(item) for item in (*generated(variant, prompts, max_tokens=max_tokens, threads=threads), *files)]}
-
-
-def generated(model: Path, prompts: Sequence[str], *, max_tokens: int, threads: int) -> tuple[Measurement, Measurement]:
-    """What `qa.generation.check` finds in greedy answers in the model's own template. Raises MeasurementError or ToolError."""
-    conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    if model.is_dir():
-        from engines import hf  # torch
-
-        with hf.open_model(model, threads=threads) as engine:
-            tokenizer = engine.tokenizer
-            rendered = [hf.render_chat(tokenizer, messages, add_generation_prompt=True) for messages in conversations]
-            asked = _prompts(prompts, rendered)
-            return generation.check(engine, asked, bos=tokenizer.bos_token or "", stop=hf.end_tokens(model), max_tokens=max_tokens)
-    with llama_server.serve(model, threads=threads) as server:
-        rendered = [server.apply_template(messages, add_generation_prompt=True) for messages in conversations]
-    with llama.open_vocabulary(model) as vocabulary:
-        # an answer that the context cuts off would look like one that does not end
-        context = min(max_tokens + max(len(vocabulary.tokenize(text, add_special=True)) for text in rendered), vocabulary.trained_context)
-    with llama.open_model(model, context=context, threads=threads) as loaded:
-        names = loaded.vocabulary
-        asked = _prompts(prompts, rendered)
-        return generation.check(loaded, asked, bos=names.piece(names.bos), stop=names.end_of_generation, max_tokens=max_tokens)
-
-
-def _prompts(asked: Sequence[str], rendered: Sequence[str]) -> list[generation.Prompt]:
-    return [generation.Prompt(question=question, rendered=text) for question, text in zip(asked, rendered, strict=True)]
-
-
 @contextmanager
 def _asked(path: Path, form: str, threads: int) -> Iterator[tuple[Model, questionnaire.Form]]:
-    """The model, opened for questions, and the form of that name; conversations are rendered by the engine that runs the model."""
+    """The model, opened for questions, and the form of that name; conversations are rendered by the engine that runs the model.
+
+    A model without a chat template is asked in plain text.
+    """
     if path.is_dir():
         from engines import hf  # torch
 
         with hf.open_model(path, threads=threads) as engine:
+            form = "hendrycks" if engine.tokenizer.chat_template is None else form
             yield engine, _form(form, partial(hf.render_chat, engine.tokenizer, add_generation_prompt=True), engine.tokenizer.bos_token or "")
         return
     with llama.open_vocabulary(path) as vocabulary:
         context, bos = min(CONTEXT, vocabulary.trained_context), vocabulary.piece(vocabulary.bos)
+        form = "hendrycks" if vocabulary.chat_template is None else form
     with llama.open_model(path, context=context, threads=threads, sequences=SEQUENCES) as model:
         if form == "hendrycks":
             yield model, questionnaire.HENDRYCKS

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from qa.renderings import Agreement, Rendering
@@ -47,18 +48,23 @@ def same_text(compared: Sequence[Rendering], bos: str) -> Iterator[str]:
         )
 
 
-def one_bos(where: str, prompts: Sequence[Sequence[int]], bos: int, *, written: str, adds: bool, writes: bool) -> Iterator[str]:
+def one_bos(where: str, prompts: Sequence[Sequence[int]], bos: int, *, written: str, adds: bool, writes: bool, opens: bool) -> Iterator[str]:
     """A rendered prompt that is tokenized the usual way has exactly one BOS, at its beginning; none in a model that does not use one.
 
-    `adds`: the tokenizer adds it by itself; `writes`: the template writes it, as the text `written`.
+    `adds`: the tokenizer adds it by itself; `writes`: the template writes it, as the text `written`; `opens`: later turns begin with it too (`<|im_start|>` as
+    BOS), so that there are more of them, none of which may follow upon another.
     """
     expected = 1 if adds or writes else 0
-    wrong = [ids for ids in prompts if ids.count(bos) != expected or list(ids[:expected]) != [bos] * expected]
+    wrong = [ids for ids in prompts if (_doubled(ids, bos) if opens else ids.count(bos) != expected) or list(ids[:expected]) != [bos] * expected]
     if wrong:
         leading = next((i for i, token in enumerate(wrong[0]) if token != bos), len(wrong[0]))
         counted = f"the prompt begins with {leading} BOS tokens (ids {', '.join(map(str, wrong[0][:leading])) or 'none'})"
         why = f": the template writes {written} and the tokenizer adds it again" if adds and writes and leading > 1 else f", {expected} is right"
         yield f"{where} {counted} in {share(wrong, prompts)}{why}"
+
+
+def _doubled(ids: Sequence[int], bos: int) -> bool:
+    return any(one == other == bos for one, other in pairwise(ids))
 
 
 def end_of_turn(specials: Specials, template: Turns) -> Iterator[str]:

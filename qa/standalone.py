@@ -16,7 +16,7 @@ import numpy as np
 from config.errors import MeasurementError, SluiceError
 from config.words import Measurement
 from engines import llama, llama_server
-from qa import divergence, group, measure, texts
+from qa import divergence, greedy, group, measure, texts
 from qa import mmlu as questionnaire
 
 VERSION = 3  # raise when outputs change
@@ -95,4 +95,4 @@ def mmlu(out: Path, *, model: Path, data: Path, shots: int, questions_per_subjec
 
 def generate(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, threads: int) -> dict[str, Any]:
     """generation.failures of greedy answers in the model's own template. Raises MeasurementError or ToolError."""
-    return {"measurements": [asdict(item) for item in measure.generated(model, prompts, max_tokens=max_tokens, threads=threads)]}
+    return {"measurements": [asdict(item) for item in greedy.generated(model, prompts, max_tokens=max_tokens, threads=threads)]}

@@ -3,6 +3,7 @@
 llama.cpp removes a BOS that a template writes at the very beginning when its tokenizer adds one (`common_chat_template_direct_apply`), so texts are compared
 without it, and the token ids of that same text in both engines. The doubled BOS is a finding of its own: every other program that reads the template the usual
 way, transformers' tokenizer(text) first of all, does not remove it. `qa.renderings` says which conversations are compared and by which rules.
+A base model has no template: of it, the tokenizer alone is looked at.
 Covered: conversations with system messages, tools, tool calls and reasoning, thinking on and off, answers to go on with. Not covered: images, and templates
 chosen by name.
 """
@@ -13,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from config.progress import counted
-from config.words import Measurement
+from config.words import BASE_MODEL, Measurement, inapplicable
 from engines import hf, llama, llama_server
-from qa import batteries, prompt_checks, renderings, template_remarks, turns
+from qa import batteries, prompt_checks, renderings, template_remarks, tokenizer_remarks, turns
 from qa.batteries import Conversation
 from qa.prompt_checks import SHOWN, first_difference, share
 from qa.renderings import Rendering
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Prompt:
     """One conversation as both engines make a prompt of it."""
 
     title: str
+    prompting: bool  # it ends where an answer begins
     hf_text: str
     hf_ids: list[int]  # tokenizer(text), the usual way: the tokenizer adds BOS if it does so
     llama_text: str
@@ -57,12 +59,15 @@ Check = Callable[[Setup, Sequence[Prompt]], Iterator[str]]
 
 
 def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]:
-    """template.failures: findings, each a sentence for all conversations it occurs in; tokenizer.mismatches: texts with other ids in llama.cpp;
-    template.remarks: what is no fault, but good to know.
+    """template.failures: findings, each a sentence for all conversations it occurs in; template.system: 1 when the template writes a system prompt of its own
+    where there is none, which may be what its authors want, and is no failure; template.remarks: what is no fault, but good to know;
+    tokenizer.mismatches: texts with other ids in llama.cpp.
 
     Raises MeasurementError when the template does not render the simplest conversations, or exceeds the limits of `engines.chat`.
     """
     tokenizer = hf.load_tokenizer(model)
+    if tokenizer.chat_template is None:
+        return _without_template(model, gguf)
 
     def render(conversation: Conversation, prompting: bool) -> str:
         return hf.render_chat(
@@ -80,15 +85,31 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
         setup = Setup(tokenizer=tokenizer, eos=hf.end_tokens(model), vocabulary=vocabulary, server=server)
         compared = list(renderings.all_of(render, server, template=_source(tokenizer), bos=setup.bos))
         prompts = [_prompt(setup, rendering) for rendering in compared if rendering.rendered]
-        checks: tuple[Check, ...] = (same_ids, one_bos, end_of_turn, padding, nothing_invented, whole_specials)
+        checks: tuple[Check, ...] = (same_ids, one_bos, open_prompt, end_of_turn, padding, whole_specials)
         alike = [*prompt_checks.refusals(compared), *prompt_checks.same_text(compared, setup.bos)]
         findings = [*alike, *(finding for look in checks for finding in look(setup, prompts))]
-        remarks = tuple(template_remarks.all_of(render, compared))
+        invented = tuple(own_system_prompt(setup))
+        remarks = (*invented, *template_remarks.all_of(render, compared))
         failures = Measurement(
             name="template.failures", value=len(findings), unit="count", n=len(compared) + (1 + len(checks)) * len(prompts), details=tuple(findings)
         )
+        system = Measurement(name="template.system", value=len(invented), unit="count", n=len(compared), details=invented)
         remarked = Measurement(name="template.remarks", value=len(remarks), unit="count", n=len(compared), details=remarks)
-        return {"measurements": [asdict(failures), asdict(tokenizer_mismatches(tokenizer, vocabulary)), asdict(remarked)]}
+        return {"measurements": [asdict(item) for item in (failures, system, *tokenizer_mismatches(tokenizer, vocabulary), remarked)]}
+
+
+def _without_template(model: Path, gguf: Path) -> dict[str, Any]:
+    """The same measurements of a base model."""
+    tokenizer = hf.load_tokenizer(model)
+    with llama.open_vocabulary(gguf) as vocabulary:
+        findings = (*alike_in_bos(tokenizer, vocabulary), *unread_specials(tokenizer, vocabulary))
+        found = [
+            Measurement(name="template.failures", value=len(findings), unit="count", n=2, details=findings),
+            inapplicable("template.system", BASE_MODEL),
+            *tokenizer_mismatches(tokenizer, vocabulary),
+            Measurement(name="template.remarks", value=1, unit="count", n=1, details=(BASE_MODEL,)),
+        ]
+    return {"measurements": [asdict(measurement) for measurement in found]}
 
 
 def _source(tokenizer: Any) -> str:
@@ -100,6 +121,7 @@ def _source(tokenizer: Any) -> str:
 def _prompt(setup: Setup, rendering: Rendering) -> Prompt:
     return Prompt(
         title=rendering.title,
+        prompting=rendering.prompting,
         hf_text=rendering.hf_text,
         hf_ids=hf.encode(setup.tokenizer, rendering.hf_text, add_special=True),
         llama_text=rendering.llama_text,
@@ -126,15 +148,33 @@ def same_ids(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
 
 def one_bos(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
     """See `qa.prompt_checks`; and both tokenizers add BOS by themselves, or neither."""
+    yield from alike_in_bos(setup.tokenizer, setup.vocabulary)
     bos = setup.tokenizer.bos_token_id
-    adds = hf.encode(setup.tokenizer, "", add_special=True)[:1] == [bos] and bos is not None
-    if adds != setup.vocabulary.adds_bos:
-        yield f"transformers' tokenizer {'adds' if adds else 'does not add'} BOS by itself, and llama.cpp's {'does not' if adds else 'does'}"
     if bos is None:
         return
+    adds, opens = _adds_bos(setup.tokenizer), setup.bos in _turns(setup).answered
     writes = all(item.hf_text.startswith(setup.bos) for item in prompts)
     for engine, tokens in (("transformers", [item.hf_ids for item in prompts]), ("llama.cpp", [item.llama_ids for item in prompts])):
-        yield from prompt_checks.one_bos(f"in {engine}", tokens, bos, written=setup.bos, adds=adds, writes=writes)
+        yield from prompt_checks.one_bos(f"in {engine}", tokens, bos, written=setup.bos, adds=adds, writes=writes, opens=opens)
+
+
+def open_prompt(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
+    """A prompt for an answer, tokenized the usual way, does not end in a token that ends generation: the answer would begin after its end."""
+    asking = [item for item in prompts if item.prompting]
+    ends = {*setup.eos, *setup.vocabulary.end_of_generation, setup.tokenizer.eos_token_id}
+    for engine, tokens in (("transformers", [item.hf_ids for item in asking]), ("llama.cpp", [item.llama_ids for item in asking])):
+        if wrong := [ids for ids in tokens if ids and ids[-1] in ends]:
+            yield f"in {engine} the prompt for an answer ends in {setup.named(wrong[0][-1])} in {share(wrong, asking)}: the answer begins after the end"
+
+
+def alike_in_bos(tokenizer: Any, vocabulary: llama.Vocabulary) -> Iterator[str]:
+    """Both tokenizers add BOS by themselves, or neither."""
+    if (adds := _adds_bos(tokenizer)) != vocabulary.adds_bos:
+        yield f"transformers' tokenizer {'adds' if adds else 'does not add'} BOS by itself, and llama.cpp's {'does not' if adds else 'does'}"
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    return tokenizer.bos_token_id is not None and hf.encode(tokenizer, "", add_special=True)[:1] == [tokenizer.bos_token_id]
 
 
 def end_of_turn(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
@@ -148,9 +188,8 @@ def padding(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
     yield from prompt_checks.padding(_specials(setup), _turns(setup), [item.hf_ids for item in prompts])
 
 
-def nothing_invented(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """A conversation without a system message begins like any user's turn."""
-    del prompts
+def own_system_prompt(setup: Setup) -> Iterator[str]:
+    """What the template writes before a conversation that does not begin like any user's turn."""
     template = _turns(setup)
     opening, later = template.opening.removeprefix(setup.bos), template.answered
     shared = next((i for i in range(min(len(opening), len(later))) if opening[-1 - i] != later[-1 - i]), min(len(opening), len(later)))
@@ -163,13 +202,18 @@ def nothing_invented(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
 
 
 def whole_specials(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """Each special token, written out, is one id in both tokenizers."""
+    """See `unread_specials`."""
     del prompts
-    known = {str(token): int(i) for token, i in setup.tokenizer.added_tokens_encoder.items()}
-    known |= {str(token): int(setup.tokenizer.convert_tokens_to_ids(token)) for token in setup.tokenizer.all_special_tokens}
+    yield from unread_specials(setup.tokenizer, setup.vocabulary)
+
+
+def unread_specials(tokenizer: Any, vocabulary: llama.Vocabulary) -> Iterator[str]:
+    """Each special token, written out, is one id in both tokenizers."""
+    known = {str(token): int(i) for token, i in tokenizer.added_tokens_encoder.items()}
+    known |= {str(token): int(tokenizer.convert_tokens_to_ids(token)) for token in tokenizer.all_special_tokens}
     readings = {
-        "transformers": {text: hf.encode(setup.tokenizer, text, add_special=False) for text in known},
-        "llama.cpp": {text: setup.vocabulary.tokenize(text, add_special=False) for text in known},
+        "transformers": {text: hf.encode(tokenizer, text, add_special=False) for text in known},
+        "llama.cpp": {text: vocabulary.tokenize(text, add_special=False) for text in known},
     }
     for engine, read in readings.items():
         if wrong := [text for text, token in known.items() if read[text] != [token]]:
@@ -177,17 +221,30 @@ def whole_specials(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
             yield f"in {engine} {len(wrong)} of {len(known)} special tokens are not read as one token: {shown}"
 
 
-def tokenizer_mismatches(tokenizer: Any, vocabulary: llama.Vocabulary) -> Measurement:
-    """tokenizer.mismatches: texts of the battery whose token ids differ between transformers and llama.cpp, special tokens read as such."""
-    details = []
+def tokenizer_mismatches(tokenizer: Any, vocabulary: llama.Vocabulary) -> tuple[Measurement, Measurement]:
+    """tokenizer.mismatches: texts of the battery whose token ids differ between transformers and llama.cpp, special tokens read as such; tokenizer.known: those
+    of which a known difference of llama.cpp's is the reason, see `qa.tokenizer_remarks`. They are no mismatches.
+    """
+    referee = tokenizer_remarks.Referee(tokenizer, vocabulary)
+    details, explained = [], []
     specials = [token for token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) if token]
     texts = [*batteries.TEXTS, *(text for special in dict.fromkeys(specials) for text in batteries.around(special))]
     for text in counted(texts, "texts"):
         expected, found = hf.encode(tokenizer, text, add_special=False), vocabulary.tokenize(text, add_special=False)
-        if expected != found:
-            at = first_difference(expected, found)
-            details.append(f"{text[:SHOWN]!r}: from position {at} {expected[at : at + 5]} in transformers, {found[at : at + 5]} in llama.cpp")
-    return Measurement(name="tokenizer.mismatches", value=len(details), unit="count", n=len(texts), details=tuple(details))
+        if expected == found:
+            continue
+        reading = tokenizer_remarks.Reading(text=text, expected=expected, found=found)
+        if (known := referee.known(reading, special=True)) is not None:
+            explained.append((reading, known))
+            continue
+        at = first_difference(expected, found)
+        said = f"{expected[at : at + 5]} in transformers, {found[at : at + 5]} in llama.cpp{referee.differs(reading)}"
+        details.append(f"{text[:SHOWN]!r}: from position {at} {said}")
+    remarked = tuple(tokenizer_remarks.remarks(explained, SHOWN))
+    return (
+        Measurement(name="tokenizer.mismatches", value=len(details), unit="count", n=len(texts), details=tuple(details)),
+        Measurement(name="tokenizer.known", value=len(explained), unit="count", n=len(texts), details=remarked),
+    )
 
 
 def _specials(setup: Setup) -> prompt_checks.Specials:

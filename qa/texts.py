@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import MeasurementError
+from engines import spoken
 from engines.model import Message
 from qa import looks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 Windows = npt.NDArray[np.int32]
 """Token ids (windows, context)."""
@@ -46,7 +47,7 @@ def prepare(
     from engines import hf  # torch
 
     tokenizer = hf.load_tokenizer(model)
-    bos = tokenizer.bos_token_id if hf.encode(tokenizer, "", add_special=True)[:1] == [tokenizer.bos_token_id] else None
+    bos = tokenizer.bos_token_id if _adds_bos(tokenizer) else None
     found = {ANSWER: _joined(said(speech(tokenizer), chat), bos, tokens), PLAIN: _joined(_read(tokenizer, plain), bos, tokens)}
     room = max(tokens - tokens // 2, tokens - len(found[PLAIN])) if plain else tokens  # for the conversations
     limits = {ANSWER: room, PLAIN: tokens - min(room, len(found[ANSWER])) if chat else tokens}
@@ -86,7 +87,7 @@ def part(kinds: Sequence[str], start: int, end: int) -> npt.NDArray[np.intp]:
 class Speech:
     """How a model writes conversations: its template and its tokenizer, of whichever engine."""
 
-    render: Callable[[Sequence[Message]], str]  # without the BOS that a template writes
+    render: Callable[[Sequence[Message]], str]  # without the BOS that the tokenizer adds by itself
     encode: Callable[[str], list[int]]  # without BOS; special tokens count as such
     special: Collection[int]  # ids of special tokens
 
@@ -95,18 +96,26 @@ def speech(tokenizer: "PreTrainedTokenizerBase") -> Speech:
     """A transformers tokenizer's."""
     from engines import hf  # torch
 
-    bos = tokenizer.bos_token or ""
+    bos = str(tokenizer.bos_token) if _adds_bos(tokenizer) else ""  # where it adds none, a BOS at the beginning is the template's own, a turn's beginning maybe
     return Speech(
-        render=lambda conversation: hf.render_chat(tokenizer, conversation).removeprefix(bos),
+        render=spoken.plain if tokenizer.chat_template is None else lambda conversation: hf.render_chat(tokenizer, conversation).removeprefix(bos),
         encode=lambda text: hf.encode(tokenizer, text, add_special=False),
         special=set(tokenizer.all_special_ids) | {token for token, added in tokenizer.added_tokens_decoder.items() if added.special},
     )
 
 
+def _adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    from engines import hf  # torch
+
+    return tokenizer.bos_token_id is not None and hf.encode(tokenizer, "", add_special=True)[:1] == [tokenizer.bos_token_id]
+
+
 def said(by: Speech, chat: Sequence[Path]) -> Iterator[tuple[int, int]]:
-    """Tokens and marks of the conversations in JSON Lines files."""
+    """Tokens and marks of the conversations in JSON Lines files, as the template takes them; those that it refuses are left out."""
     for messages in conversations(chat):
-        yield from zip(*answers(by, messages), strict=True)
+        form = spoken.taken(by.render, messages)
+        if form is not None:
+            yield from zip(*answers(by, form[0]), strict=True)
 
 
 def _read(tokenizer: "PreTrainedTokenizerBase", plain: Sequence[Path]) -> Iterator[tuple[int, int]]:
@@ -181,13 +190,18 @@ def cut(ids: Sequence[int], *, context: int, bos: int | None) -> Windows:
 
 
 def pieces(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Path]) -> Iterator[tuple[str, bool]]:
-    """Conversations (.jsonl), whose special tokens count as such, and lines of plain text, in which they do not; without the BOS that a template writes."""
-    from engines import hf  # torch
+    """Conversations (.jsonl), whose special tokens count as such, and lines of plain text, in which they do not; without the BOS that the
+    tokenizer adds by itself.
 
+    Conversations that the template refuses are left out.
+    """
+    render = speech(tokenizer).render
     for path in map(Path, texts):
         if path.suffix == ".jsonl":
             for messages in conversations([path]):
-                yield hf.render_chat(tokenizer, messages).removeprefix(tokenizer.bos_token or ""), True
+                form = spoken.taken(render, messages)
+                if form is not None:
+                    yield form[1], True
         else:
             for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
                 yield line, False

@@ -1,23 +1,39 @@
 """Repairs a release: applies the fix rules to a snapshot, and records every change with its reason."""
 
+import hashlib
 import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from builders.fixes import distinct_pad, end_of_turn_eos, sampling_defaults, single_bos, strip_remote_code
+from builders.fixes import (
+    distinct_pad,
+    embedded_tokens,
+    end_of_turn_eos,
+    listed_tokens,
+    one_template,
+    open_prompts,
+    sampling_defaults,
+    single_bos,
+    stale_quantization,
+    strip_remote_code,
+    tied_head,
+    tokenizer_class,
+    tokenizer_model,
+)
 from builders.fixes.edits import Edit, Files, applied, value_at
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX, is_legal
-from builders.weights import parameters, weight_files
+from builders.weights import Tensor, parameters, read_header, weight_files
 from config.errors import ConfigurationError, UpstreamError
 from config.rules import FAMILIES, FIXES, Family, Rule, family_of, load_families, load_rules
 from config.words import Patch
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "strip_remote_code": strip_remote_code.repair,
@@ -25,10 +41,19 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "distinct_pad": distinct_pad.repair,
     "single_bos": single_bos.repair,
     "sampling_defaults": sampling_defaults.repair,
+    "one_template": one_template.repair,
+    "stale_quantization": stale_quantization.repair,
+    "tied_head": tied_head.repair,
+    "embedded_tokens": embedded_tokens.repair,
+    "tokenizer_model": tokenizer_model.repair,
+    "listed_tokens": listed_tokens.repair,
+    "open_prompts": open_prompts.repair,
+    "tokenizer_class": tokenizer_class.repair,
 }
 LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB
 TEXTS = frozenset({"chat_template.jinja"})
-OPAQUE = frozenset({"tokenizer.model", "merges.txt"})  # no repair reads them
+BINARY = frozenset({"tokenizer.model"})
+OPAQUE = frozenset({"merges.txt"})  # no repair reads it
 
 
 def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = FIXES, families: Path = FAMILIES) -> dict[str, Any]:
@@ -42,7 +67,8 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = F
     model_type = value_at(files, "config.json", ("model_type",))
     family = family_of(repo, model_type if isinstance(model_type, str) else None, load_families(families))
     chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
-    fixed, patches = apply_rules(files, chosen, family)
+    tensors = {tensor.name: tensor for file in weight_files(snapshot) for tensor in read_header(file)}
+    fixed, patches = apply_rules(files, chosen, family, tensors)
     _write(out, snapshot, files, fixed)
     weights = weight_files(out)
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
@@ -56,7 +82,7 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = F
 
 
 def read_files(folder: Path) -> dict[str, Any]:
-    """The configuration files of a model folder by name, parsed. Raises UpstreamError when one is not what its name says."""
+    """The configuration files of a model folder by name, parsed; the binary one as bytes. Raises UpstreamError when one is not what its name says."""
     files: dict[str, Any] = {}
     for name in sorted(CONFIGURATION - OPAQUE):
         path = folder / name
@@ -64,6 +90,9 @@ def read_files(folder: Path) -> dict[str, Any]:
             continue
         if path.stat().st_size > LARGEST_FILE:
             raise UpstreamError(f"{name} has {path.stat().st_size} bytes, more than any model needs. Do not use this repo.")
+        if name in BINARY:
+            files[name] = path.read_bytes()
+            continue
         try:
             text = path.read_text(encoding="utf-8")
             files[name] = text if name in TEXTS else json.loads(text)
@@ -78,14 +107,18 @@ def read_files(folder: Path) -> dict[str, Any]:
     return files
 
 
-def apply_rules(files: Files, rules: Sequence[Rule], family: Family | None) -> tuple[dict[str, Any], list[Patch]]:
-    """The files after all rules, each seeing what the one before left, and a record of every change."""
+def apply_rules(
+    files: Files, rules: Sequence[Rule], family: Family | None, tensors: Mapping[str, Tensor] = MappingProxyType({})
+) -> tuple[dict[str, Any], list[Patch]]:
+    """The files after all rules, each seeing what the one before left, and a record of every change; `tensors` for repairs that ask about weights."""
     current, patches = dict(files), []
     for rule in rules:
         if rule.repair not in REPAIRS:
             raise ConfigurationError(f"Rule {rule.id} asks for the repair {rule.repair!r}, which does not exist. Known repairs: {', '.join(REPAIRS)}.")
         try:
-            call = inspect.signature(REPAIRS[rule.repair]).bind(current, family, **rule.params)
+            form = inspect.signature(REPAIRS[rule.repair])
+            given = {"tensors": tensors} if "tensors" in form.parameters else {}
+            call = form.bind(current, family, **rule.params, **given)
         except TypeError as error:
             raise ConfigurationError(f"Rule {rule.id} gives the repair {rule.repair!r} parameters that it does not take: {error}. Correct `params`.") from error
         edits = REPAIRS[rule.repair](*call.args, **call.kwargs)
@@ -101,13 +134,15 @@ def _patch(rule: Rule, edit: Edit, files: Files) -> Patch:
         file=edit.file,
         key=edit.dotted,
         reason=f"{rule.reason.rstrip('.')} ({edit.because})." if edit.because else rule.reason,
-        before=_finite(value_at(files, edit.file, edit.key)),
-        after=edit.after,
+        before=_recorded(value_at(files, edit.file, edit.key)),
+        after=_recorded(edit.after),
     )
 
 
-def _finite(value: Any) -> Any:
-    """The value, or its text when JSON proper cannot say it: Python's reader lets NaN and Infinity in."""
+def _recorded(value: Any) -> Any:
+    """The value, or words for it when JSON proper cannot say it: Python's reader lets NaN and Infinity in, and a binary file has its digest."""
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes, sha256 {hashlib.sha256(value).hexdigest()}"
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -126,6 +161,10 @@ def _write(out: Path, snapshot: Path, before: Files, after: Files) -> None:
         elif name == INDEX or is_legal(name) or (name in CONFIGURATION and after.get(name) == before.get(name)):
             shutil.copyfile(path, out / name)
     for name, content in after.items():
-        if content != before.get(name):
+        if content == before.get(name):
+            continue
+        if isinstance(content, bytes):
+            (out / name).write_bytes(content)
+        else:
             text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (out / name).write_text(text, encoding="utf-8")

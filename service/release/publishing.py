@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from builders.names import is_legal
 from builders.snapshot import Upstream
 from config.prompt import Part
 from publishers import card, folder, hub, manifest, naming, ollama
@@ -20,7 +21,7 @@ from service.release.work import Work
 from service.runs.report import STAGE as REPORT
 from service.store import Published
 
-LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+REMARKS = ("template.remarks", "sanity.loops", "parity.known", "conversations.adapted", "conversations.skipped")  # measurements whose details the card tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def plan(work: Work, repo: Repo, *, private: bool) -> hub.Plan:
 def content(work: Work, repo: Repo) -> list[PublishFile]:
     """The repo's files without card and manifest: the upstream's licences, and what its kind of variants consists of."""
     fetched = work.output("snapshot")
-    files = [from_stage(fetched, file) for file in fetched.files if any(PurePosixPath(file.path).match(form) for form in LICENSE_FILES)]
+    files = [from_stage(fetched, file) for file in fetched.files if is_legal(file.path)]
     licences = {licence.path for licence in files}
     return files + [file for file in repo.kind.content(work, repo.passed) if file.path not in licences]
 
@@ -154,6 +155,8 @@ def describe(work: Work, repo: Repo) -> card.Card:
         recipe_digest=work.job.run.recipe_digest,
         offered=None if request is None else request.url,
         quick=work.recipe.quick,
+        base=chat.result["base"],
+        remarks=remarks(work),
         ollama_template=repo.kind.form.ollama and ollama.template_from_probes(chat.result["renderings"]) is not None,
     )
 
@@ -172,7 +175,7 @@ def method(work: Work, repo: Repo) -> card.Method:
         questions=questions[0],
         most_questions=questions[-1],
         shots=evaluation.mmlu.shots if evaluation.mmlu is not None else 0,
-        form=evaluation.mmlu.form if evaluation.mmlu is not None else "",
+        form="" if evaluation.mmlu is None else "hendrycks" if work.output(functions.CHAT).result["base"] else evaluation.mmlu.form,
         prompts=len(evaluation.generation.prompts),
         calibration=_named(work, work.recipe.calibration.generated, "calibration") if calibrated else (),
         calibration_tokens=_calibrated(work) if imatrix else 0,
@@ -197,6 +200,12 @@ def _named(work: Work, generated: int, part: Part) -> tuple[str, ...]:
         return files
     tokens: int = work.output(functions.GENERATED).result["parts"][part]["tokens"]
     return (*files, f"text that the model wrote itself, {tokens:,} tokens")
+
+
+def remarks(work: Work) -> tuple[str, ...]:
+    """What was found of the release that is no fault, but good to know."""
+    measured = work.measured
+    return tuple(f"{detail.rstrip('.')}." for name in REMARKS if name in measured and measured[name].inapplicable is None for detail in measured[name].details)
 
 
 def _calibrated(work: Work) -> int:

@@ -85,7 +85,8 @@ def test_a_card_of_strange_types_is_read() -> None:
     card = {"license": ["a", "b"], "language": ["en", 7, "de"], "tags": [3, "chat"], "base_model": "a/b"}
     info = ModelInfo(id=REPO, sha="1" * 40, private=False, tags=[], cardData=card)
     upstream = snapshot.resolve(SimpleNamespace(model_info=lambda *_, **__: info, endpoint="http://hub"), REPO, "main")  # type: ignore[arg-type]
-    assert (upstream.license, upstream.languages, upstream.tags, upstream.base_models) == (None, ("en", "de"), ("chat",), ("a/b",))
+    assert (upstream.license, upstream.languages, upstream.tags, upstream.base_models) == ("other", ("en", "de"), ("chat",), ("a/b",))
+    assert upstream.license_name == "a and b"
 
 
 def test_a_card_that_the_client_cannot_read_is_an_error_in_words() -> None:
@@ -246,11 +247,16 @@ def test_a_disk_that_is_too_small(served: Served, tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../evil.json", "/etc/cron.d/x", "a\\b", "x\n"])
-def test_one_bad_name_refuses_the_whole_repo(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../evil.json", "/etc/cron.d/x", "a\\b", "x\n", "eval/results_10:22:11.json", "Config.json", "LICENSE\n", "../LICENSE"])
+def test_a_bad_name_is_never_fetched_and_does_no_harm(name: str) -> None:
     api = in_memory(listed("config.json"), listed("model.safetensors"), listed(name))
-    with pytest.raises(UpstreamError, match="Nothing was downloaded"):
-        snapshot.fetch(tmp_path, api=api, release=Release(repo=REPO, sha="0" * 40))
+    assert snapshot.sizes(api, Release(repo=REPO, sha="0" * 40)).keys() == {"config.json", "model.safetensors"}
+
+
+def test_terms_that_one_file_system_takes_for_the_same_file_refuse_the_repo() -> None:
+    api = in_memory(listed("config.json"), listed("model.safetensors"), listed("LICENSE"), listed("License"))
+    with pytest.raises(UpstreamError, match="upper and lower case"):
+        snapshot.sizes(api, Release(repo=REPO, sha="0" * 40))
 
 
 @pytest.mark.parametrize(("size", "sha256", "said"), [(5, "0" * 64, "sha256"), (6, None, "5 bytes and the Hub lists 6")])

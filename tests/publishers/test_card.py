@@ -292,3 +292,20 @@ def test_small_samples_are_marked_above_the_figures(make_card: MakeCard) -> None
     text = render(make_card(quick=True))
     assert text.index("Quick measurements") < text.index("## Measured")
     assert "Quick" not in render(make_card())
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_base_model_is_called_one_and_nothing_is_said_of_chats(make_card: MakeCard, kind: Kind) -> None:
+    text = render(replace(make_card(kind=kind), base=True))
+    assert "This is a **base model**" in text
+    assert "apply_chat_template" not in text
+    assert "**Template**" not in text
+    assert "**Generation**" not in text
+    assert "conversational" not in str(metadata(text)["tags"])
+    assert "\n\n\n" not in text
+
+
+def test_remarks_are_told_as_text(make_card: MakeCard) -> None:
+    text = render(replace(make_card(kind=Kind.GGUF), remarks=("It *renders* <b>a role</b>.",)))
+    assert "## Good to know\n\n- It &#42;renders&#42; &#60;b>a role" in text
+    assert "## Good to know" not in render(make_card(kind=Kind.GGUF))

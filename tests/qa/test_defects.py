@@ -49,9 +49,9 @@ def overlap(it: Specimen, out: Path) -> dict[str, Any]:
     )
 
 
-def tokenizer(it: Specimen, out: Path) -> Measurement:
+def tokenizer(it: Specimen, out: Path) -> list[Measurement]:
     with llama.open_vocabulary(it.gguf) as vocabulary:
-        return templates.tokenizer_mismatches(hf.load_tokenizer(it.model), vocabulary)
+        return list(templates.tokenizer_mismatches(hf.load_tokenizer(it.model), vocabulary))
 
 
 def conversion(it: Specimen, out: Path) -> dict[str, Any]:
@@ -81,7 +81,9 @@ MEASURES: Mapping[str, Callable[[Specimen, Path], Any]] = {
     "metadata.failures": lambda it, out: preflight.metadata(out, model=it.model, gguf=it.gguf),
     "parity.token_mismatches": conversion,
     "parity.kld": conversion,
+    "sanity.loops": lambda it, out: sanity.check(out, model=it.model, prompts=[QUESTION], max_tokens=64, threads=1),
     "template.failures": lambda it, out: templates.check(out, model=it.model, gguf=it.gguf, threads=1),
+    "template.system": lambda it, out: templates.check(out, model=it.model, gguf=it.gguf, threads=1),
     "tokenizer.mismatches": tokenizer,
     "imatrix.failures": lambda it, out: preflight.imatrix(out, imatrix=it.imatrix, gguf=it.gguf),
     "file.failures": lambda it, out: file_checks.gguf(it.variant, it.gguf, threads=1),
@@ -184,8 +186,11 @@ DEFECTS = (
     Defect("pad in every conversation", d.configured("tokenizer_config.json", pad_token="<|im_start|>"), "template.failures", "pad_token .*occurs in"),
     Defect("double BOS", d.templated(lambda t: "{{- bos_token }}" + t), "template.failures", "begins with 2 BOS tokens"),
     Defect("BOS not added", d.headed("gguf", {"tokenizer.ggml.add_bos_token": False}), "template.failures", "adds BOS by itself, and llama.cpp's does not"),
+    Defect(
+        "eos behind every prompt", d.headed("gguf", {"tokenizer.ggml.add_eos_token": True}), "template.failures", "llama.cpp the prompt .* ends in <.im_end"
+    ),
     Defect("no generation prompt in the GGUF", d.templated(lambda t: t.replace(ASKING, ""), model=False), "template.failures", "renders other text"),
-    Defect("invented system prompt", d.templated(lambda t: INVENTED + t), "template.failures", "text that nobody wrote: .*You are Tiny"),
+    Defect("invented system prompt", d.templated(lambda t: INVENTED + t), "template.system", "text that nobody wrote: .*You are Tiny"),
     Defect("turns that do not end", d.templated(lambda t: PLAIN), "template.failures", "does not end in a special token"),
     # the importance matrix
     Defect("imatrix of zeros", d.retensored("imatrix", f"{Q}.in_sum2", d.zeroed), "imatrix.failures", "attn_q.weight has an entry of zeros"),

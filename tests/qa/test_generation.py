@@ -31,7 +31,7 @@ class Speaker:
 
 def failures(answer: str, *, stops: bool = True, max_tokens: int = 2000) -> list[str]:
     prompt = generation.Prompt(question="Why?", rendered="user: Why?\nassistant:")
-    measured, repetition = generation.check(Speaker(answer, stops), [prompt], bos="<s>", stop={STOP}, max_tokens=max_tokens)
+    measured, repetition, _ = generation.check(Speaker(answer, stops), [prompt], bos="<s>", stop={STOP}, max_tokens=max_tokens)
     assert measured.value == len(measured.details)
     assert measured.n == repetition.n == 1
     return list(measured.details)
@@ -82,7 +82,7 @@ def test_repetition_is_a_number() -> None:
     assert generation.repetition([7] * 105) == 0.99
     assert generation.repetition([*range(50), *range(50)]) == 1 - 50 / 95
     prompts = [generation.Prompt(question=text, rendered=text) for text in "ab"]
-    _, measured = generation.check(Speaker("x" * 105), prompts, bos="", stop={STOP}, max_tokens=200)
+    _, measured, _ = generation.check(Speaker("x" * 105), prompts, bos="", stop={STOP}, max_tokens=200)
     assert (measured.name, measured.value, measured.unit, measured.n) == ("generation.repetition", 0.99, "share", 2)
 
 
@@ -106,5 +106,5 @@ def test_the_bundled_model_answers_and_stops(clean: Release) -> None:
     with llama.open_model(clean.gguf, context=512, threads=1) as model:
         stop = model.vocabulary.end_of_generation
         assert generation.check(model, prompts, bos="<s>", stop=stop, max_tokens=128)[0].details == ()
-        running_on, _ = generation.check(model, prompts, bos="<s>", stop={5}, max_tokens=64)
+        running_on, *_ = generation.check(model, prompts, bos="<s>", stop={5}, max_tokens=64)
     assert running_on.value >= 2  # it sometimes ends the document by itself

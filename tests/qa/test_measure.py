@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from qa import measure, mmlu
+from qa import greedy, measure, mmlu
 from tests.qa.conftest import DATA, ROOT, Quantize, Release
 
 QUESTIONS: dict[str, Any] = {"mmlu": DATA / "tiny_mmlu", "form": "hendrycks", "shots": 5, "start": 0, "end": 10, "threads": 1}
 PROMPTS = ["Who are you?", "What is 5 minus 2?"]
 ONE = {"mmlu.accuracy", "mmlu.macro", "mmlu.single_letter", "mmlu.mcnemar_p"}  # in a model compared with itself
+GREEDY = ("generation.failures", "generation.repetition", "generation.excused")
 NONE = {"mmlu.difference", "flips", "flips.share", "mmlu.wins", "mmlu.losses"}
 
 
@@ -22,7 +23,7 @@ def asked(out: Path, model: Path, **changed: Any) -> list[mmlu.Answer]:
 
 
 def checked(out: Path, reference: Path, variant: Path, **changed: Any) -> dict[str, float]:
-    result = measure.check(out, **({"reference": reference, "variant": variant, "prompts": PROMPTS, "max_tokens": 64, "threads": 1} | changed))
+    result = greedy.check(out, **({"reference": reference, "variant": variant, "prompts": PROMPTS, "max_tokens": 64, "threads": 1} | changed))
     json.dumps(result, allow_nan=False)
     return {m["name"]: m["value"] for m in result["measurements"]}
 
@@ -38,7 +39,7 @@ def test_the_16_bit_model_is_equal_to_itself(clean: Release, answers: list[mmlu.
     assert found.pop("efficiency") == pytest.approx(75 / (size / 1e9))
     assert found == dict.fromkeys(ONE, 1) | dict.fromkeys(NONE, 0)
     assert set(mmlu.by_subject(mmlu.encode(answers, answers))) == {answer.subject for answer in answers}
-    assert checked(tmp_path, clean.gguf, clean.gguf) == dict.fromkeys(("generation.failures", "generation.repetition", "file.failures", "weights.failures"), 0)
+    assert checked(tmp_path, clean.gguf, clean.gguf) == dict.fromkeys((*GREEDY, "file.failures", "weights.failures"), 0)
 
 
 def test_questions_asked_in_two_parts_are_those_asked_at_once(clean: Release, answers: list[mmlu.Answer], tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_a_variant_is_measured_the_same_twice(clean: Release, answers: list[mmlu
 
 def test_safetensors_are_measured_by_the_same_code(clean: Release, answers: list[mmlu.Answer], tmp_path: Path) -> None:
     assert [answer.chosen for answer in asked(tmp_path, clean.model)] == [answer.chosen for answer in answers]
-    assert checked(tmp_path, clean.model, clean.model) == dict.fromkeys(("generation.failures", "generation.repetition", "file.failures"), 0)
+    assert checked(tmp_path, clean.model, clean.model) == dict.fromkeys((*GREEDY, "file.failures"), 0)
 
 
 def test_answers_that_run_on_are_counted(broken: Release, tmp_path: Path) -> None:
@@ -79,5 +80,5 @@ def test_answers_that_run_on_are_counted(broken: Release, tmp_path: Path) -> Non
 
 
 def test_gguf_variants_are_measured_without_torch() -> None:
-    code = "import sys, qa.measure, qa.gates; sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
+    code = "import sys, qa.measure, qa.greedy, qa.gates; sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

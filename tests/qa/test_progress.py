@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from qa import activations, group, measure, parity, sanity, templates, texts
+from qa import activations, greedy, group, measure, parity, sanity, templates, texts
 from tests.heard import hearing, whole
 from tests.qa.conftest import DATA, Quantize, Release
 
@@ -52,7 +52,7 @@ def test_questions_are_told_within_a_subject(clean: Release, tmp_path: Path, eng
 def test_a_check_tells_tokens_of_its_answers_and_tensors_of_the_file(clean: Release, quantize: Quantize, tmp_path: Path) -> None:
     prompts = ["Who are you?", "What is 5 minus 2?"]
     with hearing() as found:
-        measure.check(tmp_path, reference=clean.gguf, variant=quantize("Q8_0"), prompts=prompts, max_tokens=64, threads=1)
+        greedy.check(tmp_path, reference=clean.gguf, variant=quantize("Q8_0"), prompts=prompts, max_tokens=64, threads=1)
     assert whole(found, "tokens") == [128]
     assert len({item.done for item in found if item.unit == "tokens"}) > 4
     assert whole(found, "tensors") == [38]

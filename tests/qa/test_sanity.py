@@ -12,7 +12,8 @@ PROMPTS = ["What is the capital of Belgium?", "Who are you?"]
 
 
 def details(out: Path, model: Path) -> list[str]:
-    [measured] = sanity.check(out, model=model, prompts=PROMPTS, max_tokens=60, threads=1)["measurements"]
+    measured, loops = sanity.check(out, model=model, prompts=PROMPTS, max_tokens=60, threads=1)["measurements"]
+    assert (loops["name"], loops["n"]) == ("sanity.loops", 2)
     assert (measured["name"], measured["value"], measured["n"]) == ("sanity.failures", len(measured["details"]), 2)
     return list(measured["details"])
 

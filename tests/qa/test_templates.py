@@ -15,6 +15,8 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+SOUND = ("template.failures", "template.system", "tokenizer.mismatches", "tokenizer.known")
+
 
 def measured(out: Path, model: Path, gguf: Path) -> dict[str, dict[str, Any]]:
     return {m["name"]: m for m in templates.check(out, model=model, gguf=gguf, threads=1)["measurements"]}
@@ -41,7 +43,7 @@ def variation(clean: Release, tmp_path_factory: pytest.TempPathFactory) -> Calla
 def test_the_clean_model_has_no_failures(clean: Release, tmp_path: Path) -> None:
     found = measured(tmp_path, clean.model, clean.gguf)
     remarks = found.pop("template.remarks")
-    assert {name: (m["value"], m["details"]) for name, m in found.items()} == {"template.failures": (0, ()), "tokenizer.mismatches": (0, ())}
+    assert {name: (m["value"], m["details"]) for name, m in found.items()} == dict.fromkeys(SOUND, (0, ()))
     assert remarks["details"] == (
         "the template renders a message in the unknown role 'critic' instead of refusing it",
         "the template does not take such conversations in 46 of 103 conversations, 'tools' for one: it does not read tool_calls; it does not read tools",
@@ -75,7 +77,10 @@ def test_pad_must_not_occur_in_a_conversation(variation) -> None:
 
 def test_an_invented_system_prompt_is_quoted(variation) -> None:
     template = "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Tiny.<|im_end|>\n{% endif %}" + CHATML
-    assert variation(chat_template=template) == ["without a system message the prompt begins with text that nobody wrote: 'system\\nYou are Tiny.'"]
+    assert variation(chat_template=template) == [], "it may be what the authors want"
+    assert variation(chat_template=template, measure="template.system") == [
+        "without a system message the prompt begins with text that nobody wrote: 'system\\nYou are Tiny.'"
+    ]
 
 
 def test_a_turn_must_end_in_a_special_token(variation) -> None:
@@ -102,9 +107,9 @@ def test_a_template_that_refuses_system_messages_is_compared_on_the_rest(variati
 def test_other_token_ids_are_found() -> None:
     vocabulary = toolchain.sources() / "models" / "ggml-vocab-llama-spm.gguf"
     with llama.open_vocabulary(vocabulary) as other:
-        measured = templates.tokenizer_mismatches(hf.load_tokenizer(DEMO), other)
+        measured, _ = templates.tokenizer_mismatches(hf.load_tokenizer(DEMO), other)
     assert measured.value == len(measured.details) > 100
-    assert measured.details[0] == "' ': from position 0 [1960] in transformers, [259] in llama.cpp"
+    assert measured.details[0] == "' ': from position 0 [1960] in transformers, [259] in llama.cpp; llama.cpp departs from tokenizer.json"
 
 
 def test_what_llama_cpp_tells_templates_is_no_difference(variation) -> None:

@@ -6,7 +6,7 @@ from service.release.costs.engines import PYTHON_MEMORY, TORCH_MEMORY, Engines
 from service.release.costs.outline import SIXTEEN, Outline, outline
 from service.release.costs.texts import CONVERSATION, asked, read, size, tokens, windows
 from service.release.graph import Cost, Needs
-from service.release.kinds import Engine
+from service.release.kinds import TRANSFORMERS, Engine
 from service.release.prospect import Prospect
 
 NETWORK = 5e7  # bytes a second from a Hub that is not on this machine
@@ -70,9 +70,9 @@ def overlap(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def fix(prospect: Prospect, speed: Speed) -> Needs:
-    """Repair the configuration; weights are linked."""
+    """Repair the configuration, for which the tokenizer is tried several times; weights are linked."""
     at, copied = engines(prospect, speed), configuration(prospect)
-    return Needs(seconds=at.start + at.python(0.5 + 4e-8 * copied), memory=PYTHON_MEMORY + 10 * copied, disk=copied)
+    return Needs(seconds=at.start + at.python(0.5 + 4e-7 * copied), memory=PYTHON_MEMORY + 10 * copied, disk=copied)
 
 
 def convert(prospect: Prospect, speed: Speed) -> Needs:
@@ -85,6 +85,14 @@ def convert(prospect: Prospect, speed: Speed) -> Needs:
 
 
 # ---- looks ------------------------------------------------------------------------------------------------------------------------------------
+
+
+def conversations(prospect: Prospect, speed: Speed) -> Needs:
+    """Render every conversation of the data once."""
+    at, recipe = engines(prospect, speed), prospect.recipe
+    return Needs(
+        seconds=at.torch + at.python(RENDERED * size((*recipe.calibration.chat, *recipe.evaluation.divergence.chat)) / CONVERSATION), memory=TORCH_MEMORY
+    )
 
 
 def sanity(prospect: Prospect, speed: Speed) -> Needs:
@@ -174,6 +182,19 @@ def listed(prospect: Prospect, speed: Speed) -> Needs:
     at = engines(prospect, speed)
     first, more = asked(prospect.recipe.evaluation.mmlu)
     return Needs(seconds=at.start + at.python(0.1 + 2e-5 * (first.questions + more.questions)), memory=PYTHON_MEMORY)
+
+
+def greedy(engine: Engine) -> Cost:
+    """The 16-bit model's greedy answers in an engine."""
+
+    def cost(prospect: Prospect, speed: Speed) -> Needs:
+        at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
+        if engine is TRANSFORMERS:
+            return sanity(prospect, speed)
+        seconds = at.start + at.server + 3 * at.vocabulary + at.talk(len(asks.prompts), asks.max_tokens, 8.0 * SIXTEEN)
+        return Needs(seconds=seconds, memory=PYTHON_MEMORY + at.opened(at.model.weights, context=asks.max_tokens, batch=512))
+
+    return cost
 
 
 def reference(engine: Engine) -> Cost:

@@ -35,6 +35,7 @@ class Engine:
     name: str
     original: FileOf | Whole  # the 16-bit model in the form that the engine runs
     asked: str  # the stage in which that answers the first questions
+    greedy: str  # the stage in which its greedy answers are read
     compares: tuple[str, ...]  # names of what is measured of the files themselves
     compared: str  # for a person: how
 
@@ -47,6 +48,7 @@ LLAMA_CPP = Engine(
     name="llama.cpp",
     original=FileOf(stage="convert"),
     asked="reference",
+    greedy="greedy answers",
     compares=("file.failures", "weights.failures"),
     compared="compare the file with the 16-bit one",
 )
@@ -54,6 +56,7 @@ TRANSFORMERS = Engine(
     name="transformers",
     original=Whole(stage="fix"),
     asked="reference 16bit",
+    greedy="greedy answers 16bit",
     compares=("file.failures",),
     compared="check the files",
 )

@@ -17,7 +17,7 @@ from service.execution.kept import Output
 from service.release import costs, functions
 from service.release.checks import architecture, data, gates, terms
 from service.release.functions import GGUF, MODEL
-from service.release.graph import Call, FileOf, OfRelease, Phase, Source, Stage, Whole
+from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
 from service.release.work import Work
 
 _PATCHES = TypeAdapter(list[Patch])
@@ -28,7 +28,8 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     """Every stage of this part, those that are measured on the release with the names of their measurements."""
     yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream, checks=(terms.CHECK,))
     yield Stage(name="snapshot", phase=Phase.EXAMINE, does="download it", work=_snapshot, also=("upstream",), unit="bytes", cost=costs.snapshot)
-    yield from (replace(stage, gated=bool(stage.measures)) for stage in (*_model(recipe), *_original(recipe), *_conversion(recipe), *_own_text(recipe)))
+    parts = (_model(recipe), _original(recipe), _conversion(recipe), _template(recipe), _own_text(recipe))
+    yield from (replace(stage, gated=bool(stage.measures)) for part in parts for stage in part)
 
 
 def _model(recipe: Recipe) -> Iterator[Stage]:
@@ -80,6 +81,17 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.overlap,
         measures=("overlap.share", "overlap.shared"),
     )
+    chat = [Data(path=path) for path in dict.fromkeys((*recipe.calibration.chat, *evaluation.divergence.chat))]
+    if chat:
+        yield Stage(
+            name="conversations",
+            phase=Phase.EXAMINE,
+            does="look whether the template takes the conversations of the data",
+            work=Call(function="qa.conversations:check", inputs={"model": MODEL, "chat": chat}, threaded=False),
+            unit="conversations",
+            cost=costs.conversations,
+            measures=("conversations.adapted", "conversations.skipped"),
+        )
     asked = {"prompts": list(evaluation.generation.prompts), "max_tokens": evaluation.generation.max_tokens}
     yield Stage(
         name="sanity",
@@ -88,12 +100,12 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
         work=Call(function="qa.sanity:check", inputs={"model": MODEL}, params=asked),
         unit="prompts",
         cost=costs.sanity,
-        measures=("sanity.failures",),
+        measures=("sanity.failures", "sanity.loops"),
     )
 
 
 def _conversion(recipe: Recipe) -> Iterator[Stage]:
-    """What is measured on the 16-bit GGUF file, and on the importance matrix."""
+    """What is measured on the 16-bit GGUF file."""
     text = recipe.evaluation.divergence
     files = functions.texts(text, "evaluation")
     yield Stage(
@@ -112,7 +124,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         after=("metadata",),
         unit="windows",
         cost=costs.parity,
-        measures=("parity.token_mismatches", "parity.kld", "parity.max_difference"),
+        measures=("parity.token_mismatches", "parity.known", "parity.kld", "parity.max_difference"),
     )
     if _float16(recipe):
         yield Stage(
@@ -125,6 +137,10 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
             cost=costs.activations,
             measures=gates.ON_REQUEST,
         )
+
+
+def _template(recipe: Recipe) -> Iterator[Stage]:
+    """What is measured of template and tokenizer in both engines, and of what rests on them."""
     yield Stage(
         name="templates",
         phase=Phase.EXAMINE,
@@ -132,7 +148,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         work=Call(function="qa.templates:check", inputs=_PAIR),
         after=("parity",),
         cost=costs.templates,
-        measures=("template.failures", "template.remarks", "tokenizer.mismatches"),
+        measures=("template.failures", "template.system", "template.remarks", "tokenizer.mismatches", "tokenizer.known"),
     )
     yield Stage(
         name="imatrix check",

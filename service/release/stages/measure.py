@@ -7,7 +7,7 @@ from config.recipe import Recipe
 from config.words import Sample, Variant
 from qa import mmlu
 from service.release import claims, costs, functions
-from service.release.graph import Call, Phase, Stage
+from service.release.graph import Call, FileOf, Phase, Stage
 from service.release.kinds import every_variant, kind_of, maker
 from service.release.measuring.divergence import DIVERGENCE, WINDOWS, diverge
 from service.release.measuring.questions import QUESTIONS, question
@@ -20,7 +20,7 @@ ANSWERS = "questions"
 ANSWERED = (
     "mmlu.accuracy", "mmlu.macro", "mmlu.single_letter", "mmlu.difference", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p", "flips", "flips.share", "efficiency",
 )  # fmt: skip
-GREEDY = ("generation.failures", "generation.repetition")
+GREEDY = ("generation.failures", "generation.repetition", "generation.excused")
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
@@ -85,7 +85,7 @@ def _measured(recipe: Recipe, variant: Variant) -> Stage:
         phase=Phase.MEASURE,
         does=f"read greedy answers, and {kind_of(variant).engine.compared}",
         work=lambda work: measure(work, variant),
-        also=(*found_by(recipe), kind_of(variant).engine.original.stage),
+        also=(*found_by(recipe), kind_of(variant).engine.original.stage, kind_of(variant).engine.greedy),
         unit="answers",
         cost=costs.measure(variant),
         measures=(*GREEDY, *kind_of(variant).engine.compares),
@@ -125,8 +125,8 @@ def measure(work: Work, variant: Variant) -> Found | None:
     try:
         if isinstance(answered, SluiceError):
             raise answered
-        inputs = {"reference": engine.original, "variant": engine.model(made.output)}
-        output = work.call(f"measure {variant.tag}", Call(function="qa.measure:check", inputs=inputs, params=params))
+        inputs = {"reference": engine.original, "variant": engine.model(made.output), "original": FileOf(stage=engine.greedy)}
+        output = work.call(f"measure {variant.tag}", Call(function="qa.greedy:check", inputs=inputs, params=params))
     except SluiceError as error:
         return Found(measured=work.measured, errors=unmeasured(work, error))
     sample = Sample(basis=basis(("generation",), params["prompts"], params["max_tokens"]))

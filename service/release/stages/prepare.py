@@ -1,6 +1,7 @@
 """What variants are measured with: windows of evaluation text, questions, the 16-bit model's own answers, and what was published before."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from config.recipe import Mmlu, Recipe
 from service.execution.kept import Output
@@ -27,6 +28,8 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     )
     if evaluation.mmlu is not None:
         yield from _asking(recipe, evaluation.mmlu)
+    asked = {"prompts": list(evaluation.generation.prompts), "max_tokens": evaluation.generation.max_tokens}
+    yield from (_greedy(engine, asked) for engine in dict.fromkeys(kinds.kind_of(variant).engine for variant in recipe.variants.listed()))
     yield Stage(
         name=PUBLISHED,
         phase=Phase.MEASURE,
@@ -46,6 +49,17 @@ def _asking(recipe: Recipe, asked: Mmlu) -> Iterator[Stage]:
     )
     for engine in dict.fromkeys([kinds.LLAMA_CPP, *(kinds.kind_of(variant).engine for variant in recipe.variants.listed())]):
         yield _reference(engine)
+
+
+def _greedy(engine: Engine, params: Mapping[str, Any]) -> Stage:
+    return Stage(
+        name=engine.greedy,
+        phase=Phase.PREPARE,
+        does=f"read the 16-bit model's own greedy answers in {engine.name}",
+        work=Call(function="qa.greedy:original", inputs={"model": engine.original}, params=params),
+        unit="answers",
+        cost=costs.greedy(engine),
+    )
 
 
 def _reference(engine: Engine) -> Stage:

@@ -1,0 +1,70 @@
+"""Drops added tokens that have no row in the embeddings, as a padding token that was added for training and never embedded: a batch that holds one fails."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from builders.fixes.edits import Edit, Files, dict_at, list_at, value_at
+from builders.fixes.tied_head import EMBEDDINGS
+from builders.fixes.vocabulary import ROLES, special_ids, text_of
+from builders.weights import Tensor
+from config.rules import Family
+
+
+def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor], candidates: Sequence[str] = ()) -> list[Edit]:
+    """Take them out of the tokenizer's files; where one has a role, another token takes that, or nothing has it.
+
+    `candidates` are tokens for padding, in order of preference. Nothing is changed when a missing token ends a turn or begins a text: no other can do that.
+    """
+    rows = next((tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and len(tensor.shape) == 2), None)
+    missing = {} if rows is None else {text: number for text, number in _added(files).items() if number >= rows}
+    named = [(file, role) for file in ("tokenizer_config.json", "special_tokens_map.json") for role in ROLES if _text(files, file, role) in missing]
+    if not missing or any(role in {"bos_token", "eos_token"} for _, role in named):
+        return []
+    ids = special_ids(files)
+    pad = next((text for text in candidates if text in ids and text not in missing), None)
+    because = f"{', '.join(f'{text} ({number})' for text, number in missing.items())} of {rows} rows"
+    edits = []
+    for file, role in named:
+        if role == "pad_token" and pad is not None:
+            key = (role, "content") if isinstance(value_at(files, file, (role,)), dict) else (role,)
+            edits.append(Edit(file=file, key=key, after=pad, because=because))
+        else:
+            edits.append(Edit(file=file, key=(role,), remove=True, because=because))
+    numbered = (file for file in ("config.json", "generation_config.json") if value_at(files, file, ("pad_token_id",)) in [*missing.values()])
+    edits += [Edit(file=file, key=("pad_token_id",), after=None if pad is None else ids[pad], because=because) for file in numbered]
+    return [*edits, *_dropped(files, missing, because)]
+
+
+def _text(files: Files, file: str, role: str) -> str | None:
+    return text_of(value_at(files, file, (role,)))
+
+
+def _added(files: Files) -> dict[str, int]:
+    """Ids of added tokens by text, from every file that lists them."""
+    found: dict[str, Any] = {}
+    for entry in list_at(files, "tokenizer.json", ("added_tokens",)):
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str):
+            found[entry["content"]] = entry.get("id")
+    for number, entry in dict_at(files, "tokenizer_config.json", ("added_tokens_decoder",)).items():
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and number.isdecimal():
+            found.setdefault(entry["content"], int(number))
+    found |= {text: number for text, number in dict_at(files, "added_tokens.json", ()).items() if text not in found}
+    return {text: number for text, number in found.items() if isinstance(number, int) and not isinstance(number, bool)}
+
+
+def _dropped(files: Files, missing: Mapping[str, int], because: str) -> list[Edit]:
+    edits = []
+    listed = list_at(files, "tokenizer.json", ("added_tokens",))
+    kept = [entry for entry in listed if not (isinstance(entry, dict) and text_of(entry) in missing)]
+    if kept != listed:
+        edits.append(Edit(file="tokenizer.json", key=("added_tokens",), after=kept, because=because))
+    decoder = dict_at(files, "tokenizer_config.json", ("added_tokens_decoder",))
+    gone = [number for number, entry in decoder.items() if text_of(entry) in missing]
+    edits += [Edit(file="tokenizer_config.json", key=("added_tokens_decoder", number), remove=True, because=because) for number in gone]
+    edits += [Edit(file="added_tokens.json", key=(text,), remove=True, because=because) for text in missing if text in dict_at(files, "added_tokens.json", ())]
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        more = list_at(files, file, ("additional_special_tokens",))
+        left = [entry for entry in more if text_of(entry) not in missing]
+        if left != more:
+            edits.append(Edit(file=file, key=("additional_special_tokens",), after=left, because=because))
+    return edits

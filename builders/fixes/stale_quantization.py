@@ -1,0 +1,20 @@
+"""Removes a quantization_config that weights do not bear out, as merging an adapter into a 4-bit base leaves it behind."""
+
+from collections.abc import Mapping
+
+from builders.fixes.edits import Edit, Files, value_at
+from builders.weights import Tensor
+from config.rules import Family
+
+PLAIN = frozenset({"F16", "BF16", "F32", "F64"})
+KEY = "quantization_config"
+
+
+def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]) -> list[Edit]:
+    """Nothing is changed unless every matrix is stored as ordinary floating-point numbers."""
+    matrices = [tensor for tensor in tensors.values() if len(tensor.shape) > 1]
+    if not matrices or any(tensor.dtype not in PLAIN for tensor in tensors.values()):
+        return []
+    because = f"all {len(matrices)} matrices are stored as {', '.join(sorted({tensor.dtype for tensor in matrices}))}"
+    keys = ((KEY,), ("text_config", KEY))
+    return [Edit(file="config.json", key=key, remove=True, because=because) for key in keys if value_at(files, "config.json", key) is not None]

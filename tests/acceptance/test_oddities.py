@@ -1,0 +1,72 @@
+"""Releases as real ones are go the whole way without a waiver: a base model, and one whose template refuses the system role."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import releases
+from tests.acceptance.conftest import NAMESPACE, RECIPE, ROOT, Hub, sluice
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def recipe(folder: Path) -> Path:
+    """The small recipe with one variant that passes, every gate on what concerns chats, and one of each kind on what is measured of the release."""
+    found = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    data = ROOT / "demo" / "data"
+    found["variants"] = {"sixteen_bit": True, "gguf": ["Q8_0"]}
+    found["calibration"]["chat"] = [str(data / "calibration.jsonl")]
+    found["evaluation"]["divergence"]["chat"] = [str(data / "evaluation.jsonl")]
+    found["evaluation"]["mmlu"] |= {"data": str(data / "tiny_mmlu"), "form": "chat"}
+    gguf = {"file", "weights"}
+    gates = [gate | ({"kinds": ["gguf"]} if gate["measure"].partition(".")[0] in gguf else {}) for gate in found["gates"] if "tags" not in gate]
+    release = ("metadata.failures", "parity.token_mismatches", "tokenizer.mismatches", "template.system", "conversations.skipped")
+    gates += [{"name": name, "measure": name, "at_most": 0, "scope": "release"} for name in release]
+    found["gates"] = [*gates, {"name": "generation", "measure": "generation.failures", "at_most": 0}]
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(found), encoding="utf-8")
+    return path
+
+
+def published(hub: Hub, tmp_path: Path, *oddities: Callable[[Path], Path]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a run of a model with these oddities says, and what the GGUF repo holds, by path, text in full."""
+    made = tmp_path / "made"
+    for number, oddity in enumerate(oddities):
+        part = oddity(tmp_path / str(number))
+        if number == 0:
+            part.rename(made)
+            continue
+        for path in part.rglob("*"):  # later ones only add files
+            if (path.is_file() and not (made / path.relative_to(part)).exists()) or path.name == "README.md":
+                (made / path.relative_to(part)).parent.mkdir(exist_ok=True)
+                (made / path.relative_to(part)).write_bytes(path.read_bytes())
+    hub.push("upstream/odd-chat", made)
+    done = sluice("run", "upstream/odd-chat", "--recipe", recipe(tmp_path), "--json", **hub.environment(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    repo, summary = f"{NAMESPACE}/odd-chat-GGUF", json.loads(done.stdout)
+    assert {row["verdict"] for row in summary["variants"]} == {"passed"}
+    assert not any(row["waivers"] for row in summary["variants"])
+    files = hub.publisher.list_repo_files(repo)
+    texts = {name: Path(hub.publisher.hf_hub_download(repo, name, local_dir=tmp_path / "got")).read_text() for name in files if name.endswith(".md")}
+    return summary, dict.fromkeys(files, "") | texts
+
+
+def test_a_base_model_with_odd_files_beside_it(hub: Hub, tmp_path: Path) -> None:
+    _, files = published(hub, tmp_path, releases.base_model, releases.many_terms, releases.odd_names)
+    assert {"LICENSE", "USE_POLICY.md", "Notice"} <= files.keys()
+    assert not any(name.startswith(("assets/", "eval/")) for name in files)
+    card = files["README.md"]
+    assert "This is a **base model**" in card
+    assert "conversational" not in card
+    assert "greedy answers" not in card
+    assert "license: other\nlicense_name: apache-2.0 and mit" in card
+
+
+def test_a_template_that_refuses_the_system_role(hub: Hub, tmp_path: Path) -> None:
+    _, files = published(hub, tmp_path, releases.refused_system_role)
+    assert "conversations of calibration.jsonl were adapted" in files["README.md"]
+    assert "conversations of evaluation.jsonl were adapted" in files["README.md"]

@@ -1,0 +1,161 @@
+"""Releases as real ones are: each oddity is repaired by its rule and no other, told on the card, and gone in the model and in its GGUF."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf import GGUFReader
+from sentencepiece import SentencePieceProcessor
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from tokenizers import Tokenizer
+
+from builders import convert, fixes
+from builders.fixes import tokenizer_class, tokenizer_model
+from config.errors import ToolError
+from engines import hf, llama
+from engines.battery import TEXTS
+from tests import releases
+from tests.builders.conftest import DEMO
+from tests.releases import read
+
+
+def repaired(made: Path, out: Path) -> list[dict[str, Any]]:
+    out.mkdir()
+    patches: list[dict[str, Any]] = fixes.repair(out, snapshot=made, repo="upstream/tiny-chat", fixes=True)["patches"]
+    json.dumps(patches, allow_nan=False)
+    return patches
+
+
+@pytest.mark.parametrize("rule", releases.REPAIRED)
+def test_an_oddity_is_repaired_by_its_rule_once(rule: str, tmp_path: Path) -> None:
+    patches = repaired(releases.REPAIRED[rule](tmp_path / "made"), tmp_path / "out")
+    also = {"listed-tokens"} if rule == "tokenizer-model" else set()
+    assert {patch["fix"] for patch in patches} == {rule} | also
+    assert repaired(tmp_path / "out", tmp_path / "again") == []
+
+
+def test_a_vocabulary_without_its_model_is_rebuilt_to_the_same_pieces(tmp_path: Path) -> None:
+    """The scores of the original are minus the place of each piece, so nothing but the lost file's own bytes can differ."""
+    repaired(releases.without_tokenizer_model(tmp_path / "made"), tmp_path / "out")
+    made = convert.convert(tmp_path, model=tmp_path / "out", name="rebuilt")
+    (tmp_path / "whole").mkdir()
+    whole = convert.convert(tmp_path / "whole", model=releases.clean(tmp_path / "clean"), name="rebuilt")
+    ours, theirs = (GGUFReader(folder / str(found["file"])).fields for folder, found in ((tmp_path, made), (tmp_path / "whole", whole)))
+    for key in ("model", "pre", "tokens", "token_type", "add_space_prefix", "add_bos_token", "bos_token_id", "eos_token_id"):
+        assert ours[f"tokenizer.ggml.{key}"].contents() == theirs[f"tokenizer.ggml.{key}"].contents(), key
+    tokenizer = hf.load_tokenizer(tmp_path / "out")
+    with llama.open_vocabulary(tmp_path / str(made["file"])) as vocabulary:
+        for text in TEXTS:
+            assert vocabulary.tokenize(text, add_special=False) == hf.encode(tokenizer, text, add_special=False), text
+
+
+def test_a_converter_that_misses_the_file_says_which(tmp_path: Path) -> None:
+    """Its words for Gemma 3, whose other ways of reading a vocabulary do not end in a wrong one."""
+    said = ToolError("convert_hf_to_gguf.py ended with exit code 1.\nNotImplementedError: BPE pre-tokenizer was not recognized - update get_vocab_base_pre()")
+    sentence = str(convert._in_words(said, "gemma", tmp_path))
+    assert sentence.startswith("gemma has no tokenizer.model")
+    assert "the fix `tokenizer-model` rebuilds the file" in sentence
+    (tmp_path / "tokenizer.model").touch()
+    assert "cannot be converted" in str(convert._in_words(said, "gemma", tmp_path))
+
+
+def test_a_model_that_contradicts_the_vocabulary_is_rebuilt(tmp_path: Path) -> None:
+    """As a piece of spaces, where tokenizer.json has it as ▁▁: no text is ever read as that."""
+    made = releases.clean(tmp_path / "made")
+    model = ModelProto()
+    model.ParseFromString((made / "tokenizer.model").read_bytes())
+    usual = next(piece for piece in model.pieces if piece.piece == "▁the")
+    usual.piece = " the"
+    (made / "tokenizer.model").write_bytes(model.SerializeToString())
+    (patch,) = repaired(made, tmp_path / "out")
+    assert (patch["fix"], patch["file"]) == ("tokenizer-model", "tokenizer.model")
+    assert "sha256" in patch["before"]
+    sentences = SentencePieceProcessor(model_file=str(tmp_path / "out" / "tokenizer.model"))
+    assert sentences.encode("on the way") == Tokenizer.from_file(str(DEMO / "tokenizer.json")).encode("on the way").ids[1:]
+
+
+def test_what_is_no_such_vocabulary_is_left_alone(tmp_path: Path) -> None:
+    files = fixes.read_files(releases.without_tokenizer_model(tmp_path / "made"))
+    content = files["tokenizer.json"]
+    bytes_only = {**content, "model": {**content["model"], "byte_fallback": False}}
+    assert tokenizer_model.repair(files | {"tokenizer.json": bytes_only}, None) == []
+    holes = {**content, "model": {**content["model"], "vocab": {text: 2 * number for text, number in content["model"]["vocab"].items()}}}
+    assert tokenizer_model.repair(files | {"tokenizer.json": holes}, None) == []
+    for merge in ("ab", ["a"], ["a", 7], 7, None):
+        odd = {**content, "model": {**content["model"], "merges": [merge]}}
+        assert tokenizer_model.repair(files | {"tokenizer.json": odd}, None) == [], merge
+    prefixed = {**content, "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, content["normalizer"]]}}
+    edits = {edit.dotted or edit.file: edit.after for edit in tokenizer_model.repair(files | {"tokenizer.json": prefixed}, None)}
+    assert edits.get("add_prefix_space", True) is True
+
+
+def test_a_tokenizer_that_transformers_would_rebuild_otherwise_is_used_as_it_is(tmp_path: Path) -> None:
+    """SmolLM's case: a class whose own rules know nothing of digits that stand alone."""
+    files = _byte_level(digits=True)
+    (edit,) = tokenizer_class.repair(files, None)
+    assert (edit.file, edit.dotted, edit.after) == ("tokenizer_config.json", "tokenizer_class", "PreTrainedTokenizerFast")
+    assert "GPT2Tokenizer" in edit.because
+    for name, content in files.items():
+        after = content | {"tokenizer_class": edit.after} if name == edit.file else content
+        (tmp_path / name).write_text(json.dumps(after))
+    ids = hf.encode(hf.load_tokenizer(tmp_path), "½ ²", add_special=False)
+    assert ids == Tokenizer.from_str(json.dumps(files["tokenizer.json"])).encode("½ ²", add_special_tokens=False).ids
+    assert tokenizer_class.repair(_byte_level(digits=False), None) == [], "here the class reads as the file does"
+
+
+def _byte_level(*, digits: bool) -> dict[str, Any]:
+    """A vocabulary of bytes, with one merge that only text cut at digits never makes."""
+    from tokenizers import models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: number for number, character in enumerate(alphabet)} | {"Ġ²"[:1] + "Â²": len(alphabet)}
+    half = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(" ²")[0][0]
+    pair = half[:2]
+    vocabulary = {character: number for number, character in enumerate(alphabet)} | {pair: len(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [(pair[0], pair[1])]))
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level]) if digits else level
+    return {
+        "config.json": {"model_type": "llama"},
+        "tokenizer.json": json.loads(tokenizer.to_str()),
+        "tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False},
+    }
+
+
+def test_the_padding_token_without_a_row_gives_way_to_one_with_a_row(tmp_path: Path) -> None:
+    repaired(releases.token_beyond_embeddings(tmp_path / "made"), tmp_path / "out")
+    tokenizer = hf.load_tokenizer(tmp_path / "out")
+    assert len(tokenizer) <= 2048
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|endoftext|>", 5)
+    assert read(tmp_path / "out" / "config.json")["pad_token_id"] == read(tmp_path / "out" / "generation_config.json")["pad_token_id"] == 5
+
+
+def test_prompts_are_open_again_in_both_engines(tmp_path: Path) -> None:
+    made = releases.eos_behind_every_text(tmp_path / "made")
+    assert hf.encode(hf.load_tokenizer(made), "Hi", add_special=True)[-1] == 4
+    repaired(made, tmp_path / "out")
+    assert hf.encode(hf.load_tokenizer(tmp_path / "out"), "Hi", add_special=True)[0] == 1
+    assert hf.encode(hf.load_tokenizer(tmp_path / "out"), "Hi", add_special=True)[-1] != 4
+    found = convert.convert(tmp_path, model=tmp_path / "out", name="open")
+    fields = GGUFReader(tmp_path / str(found["file"])).fields
+    assert "tokenizer.ggml.add_eos_token" not in fields or not fields["tokenizer.ggml.add_eos_token"].contents()
+
+
+def test_the_template_in_force_is_the_one_that_the_gguf_holds(tmp_path: Path) -> None:
+    repaired(releases.two_templates(tmp_path / "made"), tmp_path / "out")
+    found = convert.convert(tmp_path, model=tmp_path / "out", name="one")
+    with llama.open_vocabulary(tmp_path / str(found["file"])) as vocabulary:
+        assert vocabulary.chat_template == (tmp_path / "out" / "chat_template.jinja").read_text()
+
+
+def test_quantized_weights_keep_what_describes_them(tmp_path: Path) -> None:
+    from builders.fixes import stale_quantization
+    from builders.weights import Tensor
+
+    files = {"config.json": {"quantization_config": {"quant_method": "fp8"}}}
+    plain = Tensor(name="a", dtype="BF16", shape=(2, 2), bytes=8)
+    packed = Tensor(name="b", dtype="F8_E4M3", shape=(2, 2), bytes=4)
+    assert stale_quantization.repair(files, None, tensors={"a": plain, "b": packed}) == []
+    assert len(stale_quantization.repair(files, None, tensors={"a": plain})) == 1
+    assert stale_quantization.repair(files, None, tensors={}) == []

@@ -1,0 +1,167 @@
+"""What is measured of base models, of templates that refuse some conversations, and of the known differences of llama.cpp's tokenizers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, normalizers
+
+from builders import calibrate, convert
+from config.recipe import Gate
+from config.words import BASE_MODEL, Kind, Measurement, Outcome, Variant, inapplicable
+from engines import hf, llama
+from qa import conversations, gates, generation, greedy, measure, parity, prompt_checks, sanity, templates, texts, tokenizer_remarks
+from qa.generation import Answer
+from tests import releases
+from tests.qa.conftest import DATA, Release
+
+CHAT = [DATA / "evaluation.jsonl"]
+
+
+def named(result: dict[str, Any]) -> dict[str, Measurement]:
+    json.dumps(result, allow_nan=False)
+    return {item["name"]: Measurement(**item | {"details": tuple(item["details"])}) for item in result["measurements"]}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return _release(releases.base_model, tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return _release(releases.refused_system_role, tmp_path_factory.mktemp("refusing"))
+
+
+def _release(oddity: releases.Oddity, folder: Path) -> Release:
+    model = oddity(folder / "model")
+    return Release(model=model, gguf=folder / str(convert.convert(folder, model=model, name="odd")["file"]))
+
+
+def test_of_a_base_model_everything_but_chats_is_looked_at(base: Release, tmp_path: Path) -> None:
+    found = named(templates.check(tmp_path, model=base.model, gguf=base.gguf, threads=1))
+    assert (found["template.failures"].value, found["template.failures"].n) == (0, 2), "its special tokens are looked at"
+    assert found["template.system"].inapplicable == BASE_MODEL
+    assert found["template.remarks"].details == (BASE_MODEL,)
+    assert (found["tokenizer.mismatches"].n or 0) > 100
+    assert {item.value for item in named(sanity.check(tmp_path, model=base.model, prompts=["Once upon a time"], max_tokens=16, threads=1)).values()} == {0}
+    compared = named(parity.compare(tmp_path, model=base.model, gguf=base.gguf, texts=CHAT, threads=1))
+    assert compared["parity.token_mismatches"].value == 0
+    assert compared["parity.kld"].value < 0.01
+    answered = named(greedy.check(tmp_path, reference=base.gguf, variant=base.gguf, prompts=["Hello"], max_tokens=8, threads=1))
+    assert answered["generation.failures"].inapplicable == BASE_MODEL
+    assert answered["file.failures"].inapplicable is None
+    windows = texts.prepare(tmp_path, model=base.model, chat=CHAT, plain=[], tokens=4096, context=256)
+    assert windows["windows"] == 16
+    asked = {"mmlu": DATA / "tiny_mmlu", "form": "chat", "shots": 1, "start": 0, "end": 1, "threads": 1}
+    assert "asked in plain text" in measure.ask(tmp_path, model=base.gguf, **asked)["remarks"][-1]
+    made = calibrate.imatrix(tmp_path, model=base.model, gguf=base.gguf, chat=CHAT, plain=[], tokens=2048, context=256, threads=1)
+    assert made["chunks"] == 8
+
+
+def test_a_variant_that_lost_its_template_is_no_base_model(clean: Release, base: Release, tmp_path: Path) -> None:
+    found = named(greedy.check(tmp_path, reference=clean.gguf, variant=base.gguf, prompts=["Hello"], max_tokens=8, threads=1))
+    assert found["file.failures"].value == 1
+    assert "chat_template" in found["file.failures"].details[0]
+
+
+def test_conversations_are_adapted_or_left_out_and_counted(refusing: Release, clean: Release, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    lines = CHAT[0].read_text(encoding="utf-8").splitlines()
+    system = sum('"system"' in line for line in lines)
+    assert 0 < system < len(lines)
+    data.write_text("\n".join([*lines, json.dumps({"messages": [{"role": "assistant", "content": "First."}]})]) + "\n", encoding="utf-8")
+    found = named(conversations.check(tmp_path, model=refusing.model, chat=[data]))
+    assert found["conversations.adapted"].value == system
+    assert found["conversations.skipped"].details == (
+        f"1 conversations of data.jsonl were left out, because the template takes no form of them: line {len(lines) + 1}",
+    )
+    assert {item.value for item in named(conversations.check(tmp_path, model=clean.model, chat=[data])).values()} == {0}
+    compared = named(parity.compare(tmp_path, model=refusing.model, gguf=refusing.gguf, texts=[data], threads=1))
+    assert (compared["parity.token_mismatches"].value, compared["parity.token_mismatches"].n) == (0, len(lines))
+    assert texts.prepare(tmp_path, model=refusing.model, chat=[data], plain=[], tokens=4096, context=256)["windows"] == 16
+    voice = calibrate.speaking(hf.load_tokenizer(refusing.model))
+    assert len(list(calibrate.conversations(data, voice))) == len(lines)
+
+
+def answered(*wrong: bool) -> list[Answer]:
+    return [Answer(question=f"Question {i}?", text="x", wrong=("is empty",) if is_wrong else (), repetition=0.0) for i, is_wrong in enumerate(wrong)]
+
+
+def test_a_variant_is_not_blamed_for_prompts_at_which_the_16_bit_model_fails() -> None:
+    original, variant = answered(True, False, False, False), answered(True, True, False, False)
+    failures, _, excused = generation.measurements(variant, generation.excusable(original))
+    assert (failures.value, excused.value) == (1, 1)
+    assert "Question 1" in failures.details[0]
+    assert "the 16-bit model fails here too" in excused.details[0]
+
+
+def test_a_16_bit_model_that_fails_at_most_prompts_excuses_nothing() -> None:
+    original = answered(True, True, True, False)
+    assert generation.excusable(original) == []
+    assert generation.measurements(answered(True, False, False, False), generation.excusable(original))[0].value == 1
+
+
+def test_a_gate_on_what_a_model_cannot_have_passes_and_says_why() -> None:
+    variant = Variant(tag="Q4_0", kind=Kind.GGUF)
+    gate = Gate(name="generation", measure="generation.failures", at_most=0)
+    verdict = gates.judge(variant, [gate], {"generation.failures": inapplicable("generation.failures", BASE_MODEL)}, {})
+    assert verdict.outcome is Outcome.PASSED
+    assert verdict.results[0].reason == f"generation.failures does not apply. {BASE_MODEL}."
+    broken = gates.judge(variant, [gate], {"generation.failures": inapplicable("generation.failures", BASE_MODEL)}, {"generation.failures": "It raised."})
+    assert broken.outcome is Outcome.ERROR
+    counted = Measurement(name="generation.failures", value=1, unit="count", n=0, details=("something is wrong",))
+    assert gates.judge(variant, [gate], {"generation.failures": counted}, {}).outcome is Outcome.FAILED
+
+
+OPENS = {"written": "<|im_start|>", "writes": True, "opens": True}
+
+
+@pytest.mark.parametrize(("ids", "adds", "found"), [([3, 7, 3, 8], False, 0), ([3, 3, 7, 3, 8], True, 1), ([3, 7, 3, 3, 8], False, 1), ([7, 3, 8], False, 1)])
+def test_a_bos_that_opens_turns_stands_at_each_of_them_once(ids: list[int], adds: bool, found: int) -> None:
+    assert len(list(prompt_checks.one_bos("here", [ids], 3, adds=adds, **OPENS))) == found
+
+
+@pytest.fixture(scope="module")
+def composing(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """The clean model with a tokenizer that composes characters first, as Qwen's does; its GGUF cannot say so."""
+
+    def oddity(out: Path) -> Path:
+        file = releases.clean(out) / "tokenizer.json"
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), tokenizer.normalizer])
+        tokenizer.save(str(file))
+        return out
+
+    return _release(oddity, tmp_path_factory.mktemp("composing"))
+
+
+def test_a_known_difference_of_llama_cpp_s_tokenizer_is_a_remark(composing: Release) -> None:
+    with llama.open_vocabulary(composing.gguf) as vocabulary:
+        mismatches, known = templates.tokenizer_mismatches(hf.load_tokenizer(composing.model), vocabulary)
+    assert mismatches.details == ()
+    assert known.value > 0
+    assert "no Unicode normalization" in known.details[0]
+
+
+def test_known_differences_that_touch_much_of_the_text_block(composing: Release, tmp_path: Path) -> None:
+    plain = DATA / "evaluation_questions.txt"
+    lines = plain.read_text(encoding="utf-8").splitlines(keepends=True)[:600]
+    rare, frequent = tmp_path / "rare.txt", tmp_path / "frequent.txt"
+    rare.write_text("".join([*lines, "A cafe\u0301.\n"]), encoding="utf-8")
+    frequent.write_text("".join(f"{line.rstrip()} cafe\u0301\n" for line in lines), encoding="utf-8")
+    few, many = (named(parity.compare(tmp_path, model=composing.model, gguf=composing.gguf, texts=[text], threads=1)) for text in (rare, frequent))
+    assert few["parity.token_mismatches"].value == 0
+    assert 0 < few["parity.known"].value < tokenizer_remarks.BOUND < many["parity.known"].value
+    assert many["parity.token_mismatches"].value == len(lines)
+    assert "too often" in many["parity.token_mismatches"].details[0]
+
+
+def test_another_version_of_llama_cpp_is_to_be_looked_at_again(composing: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.toolchain.VERSION", "9.9.9")
+    with llama.open_vocabulary(composing.gguf) as vocabulary:
+        mismatches, known = templates.tokenizer_mismatches(hf.load_tokenizer(composing.model), vocabulary)
+    assert known.value == 0
+    assert mismatches.value > 0
+    assert mismatches.details[0].endswith("llama.cpp departs from tokenizer.json")

@@ -1,0 +1,147 @@
+"""Oddities that real releases bring, planted into the bundled model without its defects: a folder for each kind."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "demo" / "model"
+CLEAN = ROOT / "tests" / "builders" / "data" / "clean"
+GONE = object()  # as a value of `edit`: take the key away
+
+REFUSING = (
+    "{%- if messages[0]['role'] == 'system' %}{{- raise_exception('System role not supported') }}{%- endif %}{%- for message in messages %}"
+    "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{- raise_exception('Conversation roles must alternate') }}{%- endif %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+
+def clean(out: Path) -> Path:
+    """The model without planted defects, in a new folder."""
+    shutil.copytree(DEMO, out, ignore=shutil.ignore_patterns("training_args.bin"))
+    return Path(shutil.copytree(CLEAN, out, dirs_exist_ok=True))
+
+
+def edit(file: Path, **changes: object) -> None:
+    """Set keys of a JSON file."""
+    content = json.loads(file.read_text(encoding="utf-8")) | changes
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not GONE}, ensure_ascii=False), encoding="utf-8")
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A JSON file."""
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def base_model(out: Path) -> Path:
+    """No chat template anywhere."""
+    edit(clean(out) / "tokenizer_config.json", chat_template=GONE)
+    return out
+
+
+def refused_system_role(out: Path) -> Path:
+    """A template that refuses system messages, and turns that do not alternate."""
+    edit(clean(out) / "tokenizer_config.json", chat_template=REFUSING)
+    return out
+
+
+def without_tokenizer_model(out: Path) -> Path:
+    """As transformers 5 saves a SentencePiece vocabulary: tokenizer.json alone, and no list of added tokens beside it."""
+    (clean(out) / "tokenizer.model").unlink()
+    edit(out / "tokenizer_config.json", added_tokens_decoder=GONE, add_prefix_space=GONE)
+    return out
+
+
+def eos_behind_every_text(out: Path) -> Path:
+    """As training scripts set the tokenizer and save it."""
+    edit(clean(out) / "tokenizer_config.json", add_eos_token=True)
+
+    def part(which: str, side: int) -> list[dict[str, Any]]:
+        around = [{"SpecialToken": {"id": text, "type_id": side}} for text in ("<s>", "<|im_end|>")]
+        return [around[0], {"Sequence": {"id": which, "type_id": side}}, around[1]]
+
+    special = {text: {"id": text, "ids": [number], "tokens": [text]} for text, number in (("<s>", 1), ("<|im_end|>", 4))}
+    both = {"single": part("A", 0), "pair": part("A", 0) + part("B", 1)}
+    edit(out / "tokenizer.json", post_processor={"type": "TemplateProcessing", **both, "special_tokens": special})
+    return out
+
+
+def token_beyond_embeddings(out: Path) -> Path:
+    """A padding token was added for training, and the embeddings were never resized."""
+    clean(out)
+    entry = {"content": "[PAD]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    edit(out / "tokenizer.json", added_tokens=[*read(out / "tokenizer.json")["added_tokens"], {"id": 2048, **entry}])
+    decoder = read(out / "tokenizer_config.json")["added_tokens_decoder"]
+    edit(out / "tokenizer_config.json", added_tokens_decoder={**decoder, "2048": entry}, pad_token="[PAD]")
+    edit(out / "special_tokens_map.json", pad_token="[PAD]")
+    for name in ("config.json", "generation_config.json"):
+        edit(out / name, pad_token_id=2048)
+    return out
+
+
+def head_neither_tied_nor_there(out: Path) -> Path:
+    """As broken merges leave it."""
+    edit(clean(out) / "config.json", tie_word_embeddings=False)
+    return out
+
+
+def stale_quantization(out: Path) -> Path:
+    """What merging an adapter into a 4-bit base leaves in config.json."""
+    edit(clean(out) / "config.json", quantization_config={"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "quant_method": "bitsandbytes"})
+    return out
+
+
+def two_templates(out: Path) -> Path:
+    """The template in a file of its own, and an older wording left behind."""
+    template = read(clean(out) / "tokenizer_config.json")["chat_template"]
+    (out / "chat_template.jinja").write_text(template, encoding="utf-8")
+    edit(out / "tokenizer_config.json", chat_template="{#- older -#}" + template)
+    return out
+
+
+def many_terms(out: Path) -> Path:
+    """Terms in several files, in any case, and a card with two licences."""
+    clean(out)
+    for name in ("LICENSE", "USE_POLICY.md", "Notice"):
+        (out / name).write_text(f"{name}: terms.\n", encoding="utf-8")
+    (out / "README.md").write_text("---\nlicense:\n- apache-2.0\n- mit\n---\n# A model\n", encoding="utf-8")
+    return out
+
+
+def odd_names(out: Path) -> Path:
+    """Files that no release needs, with names that no file of a release may have."""
+    clean(out)
+    for name in ("assets/Screenshot 2025-01-30 at 10.32.07\u202fAM.png", "eval/results_2024-05-01T10:22:11.json"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(b"{}")
+    return out
+
+
+def float16_original(out: Path) -> Path:
+    """float16 weights with mantissas that bfloat16 cannot hold."""
+    clean(out)
+    random = torch.Generator().manual_seed(0)
+    weights = load_file(out / "model.safetensors")
+    finer = {name: (value.float() * (1 + (torch.rand(value.shape, generator=random) - 0.5) * 2**-8)).half() for name, value in weights.items()}
+    save_file(finer, out / "model.safetensors", metadata={"format": "pt"})
+    edit(out / "config.json", dtype="float16")
+    return out
+
+
+Oddity = Callable[[Path], Path]
+REPAIRED: Mapping[str, Oddity] = {
+    "tokenizer-model": without_tokenizer_model,
+    "open-prompts": eos_behind_every_text,
+    "embedded-tokens": token_beyond_embeddings,
+    "tied-head": head_neither_tied_nor_there,
+    "stale-quantization": stale_quantization,
+    "one-template": two_templates,
+}
+"""By the rule that makes it right."""
