@@ -69,6 +69,7 @@ def test_a_variant_that_lost_its_template_is_no_base_model(clean: Release, base:
 def test_conversations_are_adapted_or_left_out_and_counted(refusing: Release, clean: Release, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     lines = CHAT[0].read_text(encoding="utf-8").splitlines()
+    lines[1] = json.dumps({"messages": [{"role": "user", "content": "One\u2028two?"}, {"role": "assistant", "content": "Three."}]}, ensure_ascii=False)
     system = sum('"system"' in line for line in lines)
     assert 0 < system < len(lines)
     data.write_text("\n".join([*lines, json.dumps({"messages": [{"role": "assistant", "content": "First."}]})]) + "\n", encoding="utf-8")
