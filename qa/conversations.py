@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def check(out: Path, *, model: Path, chat: Sequence[Path]) -> dict[str, Any]:
 
 def _numbered(path: Path) -> list[tuple[int, Any]]:
     """Line numbers and messages."""
-    lines = [(number, line) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1) if line.strip()][:MOST]
+    with path.open(encoding="utf-8") as file:  # which ends lines at newlines only: JSON may hold other ends of lines as they are
+        lines = list(islice(((number, line) for number, line in enumerate(file, start=1) if line.strip()), MOST))
     found = []
     for number, line in counted(lines, "conversations"):
         try:

@@ -37,7 +37,7 @@ class Answer:
 
     question: str
     text: str
-    wrong: tuple[str, ...]
+    wrong: Sequence[str]
     repetition: float
 
     @property

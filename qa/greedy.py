@@ -15,34 +15,38 @@ from engines import llama, llama_server
 from qa import file_checks, generation
 from qa.generation import Answer
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 FILE = "greedy.json"
 
 
 def original(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, threads: int) -> dict[str, Any]:
-    """Write to greedy.json at which prompts the 16-bit model itself fails, so that no variant is blamed for it; see `qa.generation.excusable`.
+    """Write the 16-bit model's own answers to greedy.json, so that no variant is blamed for what it does wrong itself; see `qa.generation.excusable`.
 
     Raises MeasurementError or ToolError.
     """
-    found = answers(model, prompts, max_tokens=max_tokens, threads=threads)
-    excused = generation.excusable(found or [])
-    (out / FILE).write_text(json.dumps(excused), encoding="utf-8")
-    return {"file": FILE, "remarks": [answer.told for answer in found or [] if answer.wrong]}
+    found = answers(model, prompts, max_tokens=max_tokens, threads=threads) or []
+    (out / FILE).write_text(json.dumps([asdict(answer) for answer in found]), encoding="utf-8")
+    return {"file": FILE, "remarks": [answer.told for answer in found if answer.wrong]}
 
 
 def check(out: Path, *, reference: Path, variant: Path, prompts: Sequence[str], max_tokens: int, threads: int, original: Path | None = None) -> dict[str, Any]:
     """The variant's file or folder against the 16-bit `reference`, and its greedy answers to `prompts`; `original` is what the stage of that name wrote.
 
-    Raises MeasurementError or ToolError.
+    A variant that is the 16-bit model itself has given its answers. Raises MeasurementError or ToolError.
     """
     if variant.is_dir():
         files = [file_checks.folder(variant, reference)]
     else:
         files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
-    excused = [] if original is None else json.loads(original.read_text(encoding="utf-8"))
-    chats = has_template(reference)  # what a variant lost of it is a fault of its file
-    greedy = generated(variant, prompts, max_tokens=max_tokens, threads=threads, excused=excused) if chats else _none()
+    given = [] if original is None else [Answer(**answer) for answer in json.loads(original.read_text(encoding="utf-8"))]
+    excused = generation.excusable(given)
+    if not has_template(reference):  # what a variant lost of it is a fault of its file
+        greedy = _none()
+    elif given and variant.samefile(reference):
+        greedy = generation.measurements(given, excused)
+    else:
+        greedy = generated(variant, prompts, max_tokens=max_tokens, threads=threads, excused=excused)
     return {"measurements": [asdict(item) for item in (*greedy, *files)]}
 
 

@@ -54,7 +54,7 @@ def test_of_a_base_model_everything_but_chats_is_looked_at(base: Release, tmp_pa
     assert answered["file.failures"].inapplicable is None
     windows = texts.prepare(tmp_path, model=base.model, chat=CHAT, plain=[], tokens=4096, context=256)
     assert windows["windows"] == 16
-    asked = {"mmlu": DATA / "tiny_mmlu", "form": "chat", "shots": 1, "start": 0, "end": 1, "threads": 1}
+    asked: dict[str, Any] = {"mmlu": DATA / "tiny_mmlu", "form": "chat", "shots": 1, "start": 0, "end": 1, "threads": 1}
     assert "asked in plain text" in measure.ask(tmp_path, model=base.gguf, **asked)["remarks"][-1]
     made = calibrate.imatrix(tmp_path, model=base.model, gguf=base.gguf, chat=CHAT, plain=[], tokens=2048, context=256, threads=1)
     assert made["chunks"] == 8
@@ -69,6 +69,7 @@ def test_a_variant_that_lost_its_template_is_no_base_model(clean: Release, base:
 def test_conversations_are_adapted_or_left_out_and_counted(refusing: Release, clean: Release, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     lines = CHAT[0].read_text(encoding="utf-8").splitlines()
+    lines[1] = json.dumps({"messages": [{"role": "user", "content": "One\u2028two?"}, {"role": "assistant", "content": "Three."}]}, ensure_ascii=False)
     system = sum('"system"' in line for line in lines)
     assert 0 < system < len(lines)
     data.write_text("\n".join([*lines, json.dumps({"messages": [{"role": "assistant", "content": "First."}]})]) + "\n", encoding="utf-8")
@@ -83,6 +84,16 @@ def test_conversations_are_adapted_or_left_out_and_counted(refusing: Release, cl
     assert texts.prepare(tmp_path, model=refusing.model, chat=[data], plain=[], tokens=4096, context=256)["windows"] == 16
     voice = calibrate.speaking(hf.load_tokenizer(refusing.model))
     assert len(list(calibrate.conversations(data, voice))) == len(lines)
+
+
+def test_the_16_bit_model_itself_is_not_asked_twice(clean: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"prompts": ["What is the capital of France?"], "max_tokens": 32, "threads": 1}
+    file = tmp_path / greedy.original(tmp_path, model=clean.gguf, **asked)["file"]
+    before = named(greedy.check(tmp_path, reference=clean.gguf, variant=clean.gguf, **asked))
+    monkeypatch.setattr(greedy, "answers", lambda *_, **__: pytest.fail("it was asked again"))
+    again = tmp_path / "same.gguf"
+    again.hardlink_to(clean.gguf)
+    assert named(greedy.check(tmp_path, reference=clean.gguf, variant=again, original=file, **asked)) == before
 
 
 def answered(*wrong: bool) -> list[Answer]:
@@ -115,7 +126,7 @@ def test_a_gate_on_what_a_model_cannot_have_passes_and_says_why() -> None:
     assert gates.judge(variant, [gate], {"generation.failures": counted}, {}).outcome is Outcome.FAILED
 
 
-OPENS = {"written": "<|im_start|>", "writes": True, "opens": True}
+OPENS: dict[str, Any] = {"written": "<|im_start|>", "writes": True, "opens": True}
 
 
 @pytest.mark.parametrize(("ids", "adds", "found"), [([3, 7, 3, 8], False, 0), ([3, 3, 7, 3, 8], True, 1), ([3, 7, 3, 3, 8], False, 1), ([7, 3, 8], False, 1)])

@@ -137,10 +137,11 @@ def measure(variant: Variant) -> Cost:
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
         prompts, most, parameters = len(asks.prompts), asks.max_tokens, at.model.parameters
-        if (kind := kind_of(variant)).engine is not LLAMA_CPP:
-            seconds = at.torch + at.load + kind.slower * at.talk(prompts, most) + FINITE * parameters + at.python(5e-6 * at.model.entries)
+        again = not (kind := kind_of(variant)).original(variant)  # the 16-bit model itself has answered
+        if kind.engine is not LLAMA_CPP:
+            seconds = at.torch + again * (at.load + kind.slower * at.talk(prompts, most)) + FINITE * parameters + at.python(5e-6 * at.model.entries)
             return Needs(seconds=seconds, memory=at.whole)
-        generated = at.server + 2 * at.vocabulary + at.talk(prompts, most, sizes.bits(prospect, variant))
+        generated = again * (at.server + 2 * at.vocabulary + at.talk(prompts, most, sizes.bits(prospect, variant)))
         checked = 2 * at.header + at.python(COMPARED * parameters) + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
         values = min(CHUNK, at.model.shape.largest)
         memory = PYTHON_MEMORY + 2 * at.reader + sizes.weight(prospect, variant) + 30 * values

@@ -93,10 +93,10 @@ def prospect(shape: Shape, recipe: Recipe) -> Prospect:
 
 def every(recipe: Recipe) -> dict[str, Cost]:
     """The cost of each stage that the recipe asks for."""
-    found: dict[str, Cost] = {
-        name: getattr(costs, name) for name in costs.__all__ if name not in {"mix", "mixed", "rounded", "stock", "nf4", "nf4_mix", "measure", "reference"}
-    }
+    of_something = {"mix", "mixed", "rounded", "stock", "nf4", "nf4_mix", "measure", "reference", "greedy"}
+    found: dict[str, Cost] = {name: getattr(costs, name) for name in costs.__all__ if name not in of_something}
     found |= {f"reference {engine.name}": costs.reference(engine) for engine in (LLAMA_CPP, TRANSFORMERS)}
+    found |= {f"greedy {engine.name}": costs.greedy(engine) for engine in (LLAMA_CPP, TRANSFORMERS)}
     for variant in recipe.variants.listed():
         entry = recipe.variants.planned.get(variant.tag)
         found[f"measure {variant.tag}"] = costs.measure(variant)
