@@ -257,7 +257,7 @@ def _written(ready: Prepared) -> int:
 def described(ready: Prepared) -> dict[str, Any]:
     """A stock mix as a JSON document."""
     patches = ready.fixed.result["patches"] if ready.fixed else []
-    return {"model": ready.wanted.model, "type": ready.wanted.budget.like, "patches": patches}
+    return {"model": ready.wanted.model, "type": ready.wanted.budget.like, "patches": patches, "written": _written(ready)}
 
 
 def curve(ready: Prepared) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from config.errors import ConfigurationError, PublishConflict
 from service.cli.context import Exit, Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
+from service.cli.sheet import Sheet, figures, names
 
 if TYPE_CHECKING:
     from service.release.adopting import Proposal
@@ -102,11 +101,9 @@ def show(console: Console, proposal: "Proposal") -> None:
         f"(known by {escape(source.found)}) by recipe {escape(source.recipe)}",
         soft_wrap=True,
     )
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
-    for heading in ("", "size", "file"):
-        table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
+    table = Sheet(columns=[*names(""), *figures("size"), *names("file")])
     for item in sorted(proposal.files, key=lambda item: (tuple(_FATES).index(item.fate), item.path)):
-        table.add_row(_FATES[item.fate], byte_count(item.bytes), escape(item.path))
+        table.add(_FATES[item.fate], byte_count(item.bytes), escape(item.path))
     console.print(table)
     sizes = {fate: [item.bytes for item in proposal.files if item.fate == fate] for fate in _FATES}
     told = [f"{len(listed)} {fate} ({byte_count(sum(listed))})" for fate, listed in sizes.items() if listed]

@@ -10,10 +10,10 @@ from config.data import Local, Reference
 from config.errors import HubError, SluiceError
 from service.cli.context import Terminal, explained, settings_of
 from service.cli.options import AsJson
+from service.cli.sheet import Sheet, figures, names
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from rich.table import Table
 
     from config.settings import Settings
 
@@ -118,24 +118,21 @@ def _print(terminal: Terminal, recipe: str, rows: Sequence[Row]) -> None:
         terminal.out.print(f"The recipe {escape(recipe)} names no data: it needs none but the model.", soft_wrap=True)
         return
     terminal.out.print(_table(rows))
-    for row in rows:
-        if row.remark:
-            terminal.out.print(f"[yellow]not known[/] {escape(row.data)}: {escape(row.remark)}", soft_wrap=True)
+    for remark in dict.fromkeys(row.remark for row in rows if row.remark):
+        concerned = [row.data for row in rows if row.remark == remark]
+        who = f"all {len(rows)}" if len(concerned) == len(rows) > 1 else ", ".join(concerned)
+        terminal.out.print(f"[yellow]not known[/] of {escape(who)}: {escape(remark)}", soft_wrap=True)
     if any(row.state == "not fetched" for row in rows):
         terminal.out.print(f"[bold]sluice data fetch --recipe {escape(recipe)}[/] fetches what is not here; a run would do it too.", soft_wrap=True)
 
 
-def _table(rows: Sequence[Row]) -> "Table":
+def _table(rows: Sequence[Row]) -> Sheet:
     """Each text in a line of its own, its facts below, so that 80 columns do for the longest reference."""
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for heading in ("data", "", "size", "here"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "size" else "left")
+    table = Sheet(columns=[*names("data", ""), *figures("size"), *names("here")])
     for row in rows:
-        table.add_row(escape("\n".join((row.data, *_facts(row)))), row.form, _size(row.bytes), {"here": "yes", "missing": "missing"}.get(row.state, "no"))
+        table.add(escape("\n".join((row.data, *_facts(row)))), row.form, _size(row.bytes), {"here": "yes", "missing": "missing"}.get(row.state, "no"))
     return table
 
 

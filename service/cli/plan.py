@@ -162,6 +162,8 @@ def quantize(
         _show(terminal.out, document, tensors=False)
         if file.rounding and not written["rounded"]:
             terminal.out.print("not rounded anew: that takes gradients, and transformers cannot run this model")
+    else:
+        _say_written(terminal.out, document)
     terminal.out.print(f"wrote [bold]{escape(str(target))}[/], {megabytes(written['bytes'])}, {written['bpw']:.2f} bits per weight", soft_wrap=True)
 
 
@@ -308,8 +310,7 @@ def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -
     rounding = f"; {document['activations']:.5f} of it by a CPU's rounding of activations" if document["activations"] else ""
     windows = f"from {document['windows']} windows of the calibration text"
     console.print(f"predicted KLD {predicted['mean']:.5f} ± {predicted['stderr']:.5f} nats, {windows}{rounding}", soft_wrap=True)
-    if document["written"]:
-        console.print(f"calibrated on text that the model wrote itself, {document['written']:,} tokens; --text and --chat bring other", soft_wrap=True)
+    _say_written(console, document)
     if (found := document["sensitivity"])["provider"] == "probes":
         why = f" ({escape(found['reason'])})" if found["reason"] else ""
         console.print(f"by {found['probes']} probes through llama.cpp{why}: the method itself is known within {found['systematic']:.0%}", soft_wrap=True)
@@ -317,3 +318,8 @@ def _show(console: Console, document: dict[str, Any], *, tensors: bool = True) -
         mean = stock["mean"]
         share = f", of which the planned mix has {predicted['mean'] / mean:.0%}" if mean else ""
         console.print(f"predicted for the stock mix {escape(document['budget']['like'])}: {mean:.5f}{share}")
+
+
+def _say_written(console: Console, document: dict[str, Any]) -> None:
+    if document["written"]:
+        console.print(f"calibrated on text that the model wrote itself, {document['written']:,} tokens; --text and --chat bring other", soft_wrap=True)

@@ -51,7 +51,8 @@ def _plain(character: str, encoding: str) -> str:
 def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_plain(character, "ascii") for character in error.object[error.start : error.end]), error.end
+    # one for one where an ellipsis cuts a line that is as long as the terminal is wide
+    return "".join("." if character == "…" else _plain(character, "ascii") for character in error.object[error.start : error.end]), error.end
 
 
 def _asks_for_ascii(environment: Mapping[str, str]) -> bool:

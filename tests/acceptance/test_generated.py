@@ -68,10 +68,10 @@ def test_a_model_that_only_repeats_itself_is_not_calibrated_on_that(hub: Hub, tm
 
 
 def test_a_folder_is_enough_for_a_file(tmp_path: Path) -> None:
-    model = shutil.copytree(ROOT / "demo" / "model", tmp_path / "tiny-chat")
-    out = tmp_path / "out.gguf"
-    done = sluice("quantize", model, "--like", "Q4_K_M", "--no-rounding", "-o", out, "--json", SLUICE_HOME=str(tmp_path / "home"))
+    shutil.copytree(ROOT / "demo" / "model", tmp_path / "tiny-chat")
+    done = sluice("quantize", "tiny-chat", "--no-rounding", "--json", cwd=tmp_path, SLUICE_HOME=str(tmp_path / "home"))
     assert done.returncode == 0, done.stdout + done.stderr
     made = json.loads(done.stdout)
-    assert made["bytes"] == out.stat().st_size
+    assert made["file"] == str(tmp_path / "tiny-chat-UD-Q4_K_XL.gguf")
+    assert made["bytes"] == (tmp_path / "tiny-chat-UD-Q4_K_XL.gguf").stat().st_size
     assert made["predicted"]["mean"] < made["stock"]["mean"]

@@ -8,6 +8,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from config.recipe import stock_of
+from config.settings import Settings
 from service.cli.main import app
 from service.cli.plan import FileOptions, MixOptions, _wanted, tag_of
 
@@ -81,7 +82,7 @@ def test_a_type_that_is_not_there(tmp_path: Path, arguments: list[str], words: s
 )
 def test_what_a_file_is_called(given: dict[str, Any], planned: bool, like: str | None, tag: str) -> None:
     mix = MixOptions(text=[TEXT], **{name: value for name, value in given.items() if name != "type"})
-    wanted = _wanted(str(MODEL), mix, FileOptions(type=given.get("type")))
+    wanted = _wanted(Settings(), str(MODEL), mix, FileOptions(type=given.get("type")))
     assert (wanted.planned, wanted.budget.like, tag_of(wanted)) == (planned, like, tag)
     assert like is None or not planned or stock_of(tag) == like, "a recipe understands the name as it was meant"
 

@@ -56,3 +56,11 @@ def test_the_doctor_looks_at_what_is_left(tmp_path: Path, library: str) -> None:
 def test_a_fault_of_ours_is_not_blamed_on_the_installation() -> None:
     with pytest.raises(ImportError, match="nothing"):
         rescue.tell(ImportError("cannot import name 'nothing'", name="service.cli.status"), ["status"])
+
+
+def test_another_python_is_told_which_one_is_needed(tmp_path: Path) -> None:
+    program = "import service.cli as cli; cli.PYTHON = ((3, 99, 0), (4, 0)); cli.main()"
+    done = subprocess.run([sys.executable, "-c", program, "doctor"], cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: Sluice needs Python 3.11 (3.11.4 or newer), and this is 3.")
+    assert "make setup PYTHON=" in done.stderr
