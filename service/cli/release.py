@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class What:
     """What is released, and by which recipe."""
 
-    what: Annotated[str, typer.Argument(help="Upstream repo on the Hub, as owner/name or the address of its page; or a folder of this machine.")]
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="Upstream repo on the Hub, as owner/name or the address of its page; or a folder of this machine.")
+    ]
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit to release; default: main.")] = None
     name: Annotated[str | None, typer.Option(help="Name to publish a folder under; default: the folder's.")] = None
     recipe: Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")] = "default"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from config.errors import SluiceError, in_words
+from config.errors import SluiceError
 from config.progress import heard_by
 from config.settings import Settings
 from service.execution.process import now
@@ -56,7 +56,7 @@ def _reading(listener: Listener) -> Iterator[None]:
             heard_by(hear),
         ):
             yield
-    except Exception as error:
-        listener(Event(stage=READ, state="failed", seconds=now() - started, message=in_words(error)))
+    except Exception:
+        listener(Event(stage=READ, state="failed", seconds=now() - started))  # whoever catches it says why
         raise
     listener(Event(stage=READ, state="done", seconds=now() - started))

@@ -26,6 +26,8 @@ def test_a_run_that_has_not_begun_has_nothing(file_store: Store) -> None:
         "run": run.id,
         "release": {"repo": "upstream/model", "sha": SHA},
         "recipe": "default",
+        "quick": False,
+        "target": None,
         "state": "queued",
         "error": None,
         "disk_high_water": None,
