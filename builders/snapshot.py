@@ -71,7 +71,7 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
         raise HubError(f"{api.endpoint} did not say which commit {revision!r} of {repo} is. Try again later.")
     card = vars(info.card_data) if info.card_data is not None else {}
     return Upstream(
-        release=Release(repo=repo, sha=info.sha),
+        release=Release(repo=info.id if info.id.lower() == repo.lower() else repo, sha=info.sha),  # as the Hub spells it, to which case is all the same
         private=bool(info.private),
         gated=bool(info.gated),
         license=_text(card.get("license")),
