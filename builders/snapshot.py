@@ -61,7 +61,8 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     if info.sha is None:
         raise HubError(f"{api.endpoint} did not say which commit {revision!r} of {repo} is. Try again later.")
     card = vars(info.card_data) if info.card_data is not None else {}
-    found = described(Release(repo=repo, sha=info.sha), card, private=bool(info.private), gated=bool(info.gated))
+    spelt = info.id if info.id.lower() == repo.lower() else repo  # as the Hub spells it, to which case is all the same
+    found = described(Release(repo=spelt, sha=info.sha), card, private=bool(info.private), gated=bool(info.gated))
     return found if found.pipeline_tag else replace(found, pipeline_tag=info.pipeline_tag)
 
 

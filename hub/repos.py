@@ -106,9 +106,8 @@ class Repos:
         return [repo for repo in list(self._states.values()) if repo.deleted is deleted]
 
     def find(self, type: RepoType, identity: str) -> Repo | None:
-        """The repo of exactly that name, or None."""
-        repo = self._taken(type, identity)
-        return repo if repo and repo.id == identity else None
+        """The repo of that name in whatever case, as on the Hub, or None."""
+        return self._taken(type, identity)
 
     def get(self, uid: str) -> Repo | None:
         """The repo with that internal id, or None."""

@@ -72,6 +72,7 @@ def test_a_branch_becomes_a_commit_with_what_the_card_says(served: Served) -> No
     assert (upstream.private, upstream.gated) == (False, False)
     assert (upstream.license, upstream.languages, upstream.pipeline_tag, upstream.tags) == ("apache-2.0", ("en",), "text-generation", ("chat",))
     assert snapshot.resolve(served.api(), REPO, upstream.release.sha) == upstream
+    assert snapshot.resolve(served.api(), REPO.upper(), "main") == upstream, "a release is one whatever case its name is given in"
 
 
 def test_a_private_repo_is_known_as_private_to_its_owner_and_unknown_to_others(served: Served) -> None:

@@ -28,6 +28,16 @@ def test_repos_of_each_type_are_created_filled_and_deleted(place: Place, ann: Hf
     ann.delete_repo("ann/thing", repo_type=repo_type, missing_ok=True)
 
 
+def test_a_repo_is_found_under_its_name_in_any_case(place: Place, ann: HfApi) -> None:
+    ann.create_repo("ann/Thing")
+    ann.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id="Ann/thing")
+    assert place.api(None).model_info("ANN/THING").id == "ann/Thing"
+    assert "x.txt" in ann.list_repo_files("ann/Thing")
+    ann.update_repo_settings("ann/thing", private=True)
+    with pytest.raises(RepositoryNotFoundError):
+        place.api("bob").model_info("ann/thing")
+
+
 def test_a_name_is_taken_once(ann: HfApi) -> None:
     first = ann.create_repo("acme/thing")
     with refused(409):
