@@ -30,7 +30,9 @@ class Dynamic(Budget):
     tag: str = Field(max_length=40, pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$")
     """Name of the variant, as in NAME-TAG.gguf."""
     profile: Profile = "any"
+    """Where the file must run fast, see below."""
     rules: Rules = Rules()
+    """What the mix must keep to."""
     rounding: bool = True
     """Round each matrix anew so that its errors cancel on calibration text: same types and bytes, lower divergence. Takes 4 · columns² bytes a matrix."""
 
@@ -104,6 +106,7 @@ class Other(Strict):
     """A variant of a kind that the recipe has no key for. Written as a mere tag when its kind needs to know nothing else."""
 
     tag: str = Field(max_length=40, pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$")
+    """Name of the variant."""
     options: Mapping[str, Any] = {}
     """What its kind wants to know of it."""
 
@@ -216,6 +219,7 @@ class Mmlu(Strict):
     form: Literal["hendrycks", "llama", "chat"] = "hendrycks"
     """The prompt: hendrycks/test's own text; through the model's chat template, for instruct models: Llama's "The best answer is", or plain questions."""
     shots: int = Field(default=5, ge=0, le=5)
+    """Worked examples before each question."""
     questions_per_subject: int | None = Field(default=None, gt=0)
     """The first sample: ask the first so many questions of each subject; all when absent."""
     most_questions_per_subject: int | None = Field(default=None, gt=0)
@@ -244,17 +248,20 @@ class Generation(Strict):
     prompts: tuple[str, ...] = Field(min_length=1)
     """Questions of a user, put into the model's own chat template."""
     max_tokens: int = Field(default=512, gt=0)
+    """An answer that is not at its end by then counts as one that runs on."""
 
 
 class Evaluation(Strict):
     """What every variant is measured on."""
 
     divergence: EvaluationText = Field(default_factory=lambda: EvaluationText.model_validate(default("evaluation", "divergence")))
+    """What KL divergence is measured on."""
     context: int = Field(default=512, ge=32)
     """Window length in tokens; as in llama-perplexity, the second half of each window is scored, and of `chat` only the assistant's answers."""
     mmlu: Mmlu | None = None
     """Questions; without them there are no `mmlu.*`, `flips` and `efficiency`, and nothing else is missing."""
     generation: Generation = Field(default_factory=lambda: Generation.model_validate(default("evaluation", "generation")))
+    """Questions that greedy answers must come to an end on."""
 
 
 class Gate(Strict):
@@ -265,10 +272,13 @@ class Gate(Strict):
     """
 
     name: str
+    """What verdicts, waivers and cards call it; unique in the recipe."""
     measure: str
     """Name of the measurement, e.g. `kld.mean`."""
     at_most: float | None = None
+    """The upper bound; of the two give one."""
     at_least: float | None = None
+    """The lower bound."""
     relative_to: str | None = None
     """What the bound is relative to: the tag of a variant of the same recipe; `stock`, the stock mix of the same size, or plain NF4, which applies to planned
     variants only; or `published`, what was last published of the same variant of the same upstream repo. What was measured on other text or questions cannot
@@ -322,14 +332,19 @@ class Recipe(Strict):
     """What to build from a release, how to measure it, which gates it must pass. What it leaves out is as in `config/defaults.yaml`."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """What cards, reports and tables call it."""
     variants: Variants = Field(default_factory=lambda: Variants.model_validate(default("variants")))
+    """What is built."""
     quick: bool = False
     """A mark on card, verdicts and tables: the samples are small, and the figures no full measurements. `--quick` sets it, and small sizes."""
     fixes: bool = True
     """Apply the fix rules. Removing code from configs is not a fix and always happens."""
     calibration: Text = Field(default_factory=lambda: Text.model_validate(default("calibration")))
+    """What importance matrices and planned mixes are made from."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    """What every variant is measured on."""
     gates: tuple[Gate, ...] = Field(default_factory=_default_gates, min_length=1)
+    """What must hold. Left out: the usual ones of `config/defaults.yaml`, on what the recipe measures."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -131,7 +131,7 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, BaseModel):
         written = value.model_dump(mode="json", exclude_defaults=True)
-        return f"`{written}`" if written else "its own defaults"
+        return "as in `config/defaults.yaml`" if written else "its own defaults"
     if value == get_args(plans.TensorType):
         return "all"
     if isinstance(value, tuple):

@@ -32,6 +32,7 @@ class Rule(Strict):
     """One thing to repair in a release."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Name of the rule, in patches and on cards."""
     version: int = Field(ge=1)
     """Raise when the repair or its parameters change what is written."""
     reason: str = Field(min_length=1)
@@ -50,16 +51,22 @@ class Sampling(Strict):
     """Sampling advice, under the names of generation_config.json."""
 
     temperature: float = Field(ge=0)
+    """0 answers greedily."""
     top_k: int = Field(ge=0)
+    """Tokens to choose from; 0: all."""
     top_p: float = Field(gt=0, le=1)
+    """Share of the probability to choose from."""
     min_p: float = Field(ge=0, le=1)
+    """Least probability, as a share of the likeliest token's."""
     repetition_penalty: float = Field(gt=0)
+    """1 punishes nothing."""
 
 
 class Family(Strict):
     """Releases that share defects and advice."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    """Name of the family."""
     repo: Annotated[str, AfterValidator(_regex)] | None = None
     """Regular expression, searched in the repo's name without its owner, case ignored."""
     model_types: tuple[str, ...] = ()

@@ -22,4 +22,4 @@ def test_every_key_is_explained(name: str, text: str) -> None:
 def test_every_link_leads_to_a_heading_of_its_page() -> None:
     for text in pages().values():
         headings = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in re.findall(r"^## (.+)$", text, re.MULTILINE)}
-        assert {link for link in re.findall(r"\]\(#([\w-]+)\)", text)} <= headings
+        assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= headings
