@@ -44,6 +44,7 @@ class Upstream:
     pipeline_tag: str | None = None
     tags: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
 
 
 def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
@@ -80,6 +81,7 @@ def described(release: Release, card: Mapping[str, Any], *, private: bool = Fals
         pipeline_tag=_text(card.get("pipeline_tag")),
         tags=_texts(card.get("tags")),
         base_models=_texts(card.get("base_model")),
+        datasets=_texts(card.get("datasets")),
     )
 
 

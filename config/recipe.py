@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from config.cards import CardRules
 from config.data import DataPath, Local, Locate, Reference, as_written, local_only
 from config.defaults import default
 from config.digests import content_digest
@@ -345,6 +346,8 @@ class Recipe(Strict):
     """What every variant is measured on."""
     gates: tuple[Gate, ...] = Field(default_factory=_default_gates, min_length=1)
     """What must hold. Left out: the usual ones of `config/defaults.yaml`, on what the recipe measures."""
+    card: CardRules = CardRules()
+    """Which file cards recommend."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -359,6 +362,8 @@ class Recipe(Strict):
                 "{name: generated text, measure: generated.failures, at_most: 0, scope: release}"
             )
         tags = {variant.tag for variant in self.variants.listed()}
+        if isinstance(self.card.recommend, str) and self.card.recommend not in tags:
+            raise ValueError(f"card: recommends {self.card.recommend}, which this recipe does not build; it builds {', '.join(sorted(tags))}")
         for gate in self.gates:
             if gate.relative_to not in {None, "published", "stock", *tags}:
                 raise ValueError(f"gate {gate.name} is relative to {gate.relative_to}, which is neither `published` nor `stock` nor a variant of this recipe")

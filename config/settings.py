@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, YamlConfigSettingsSource
 
 from config.errors import ConfigurationError
@@ -17,6 +17,7 @@ PUBLIC_HUB = "https://huggingface.co"
 PREFIX = "SLUICE_"
 ELSEWHERE = ("CONFIG", "CACHE", "LLAMA_CPP", "CUDA", "PORTABLE", "TEST_POSTGRES")  # variables with the prefix that are no settings
 ALIKE = 0.8  # of two names: what is less so may be a variable of somebody else, as a cluster's SLUICE_SERVICE_HOST is
+CARD_TEXT = 20_000  # characters of a card's header or footer
 
 
 class Watched(BaseModel):
@@ -51,6 +52,10 @@ class Settings(BaseSettings):
     """Create published repos as private. Repos of a private upstream are always private."""
     fixes_as_pr: Literal["never", "own", "always"] = "never"
     """Offer the fixes to the upstream as a pull request: `own` where the 16-bit repo would be the upstream itself, `always` to every upstream."""
+    card_header: str = Field(default="", max_length=CARD_TEXT)
+    """Markdown at the top of every card, e.g. who you are and where to reach you."""
+    card_footer: str = Field(default="", max_length=CARD_TEXT)
+    """Markdown at the end of every card."""
     watch: tuple[Watched, ...] = ()
     """Upstream repos to follow."""
     poll_minutes: float = Field(default=10.0, gt=0)
@@ -69,6 +74,13 @@ class Settings(BaseSettings):
     """Between two lines about a stage at work, where output is not a terminal."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Address-space limit of one stage process; none when absent."""
+
+    @field_validator("card_header", "card_footer")
+    @classmethod
+    def _holds_no_marker(cls, value: str) -> str:
+        if "<!-- sluice:" in value:
+            raise ValueError("it holds `<!-- sluice:`, which marks the sections of a card that Sluice owns; take that out")
+        return value
 
     @classmethod
     def settings_customise_sources(

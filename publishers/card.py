@@ -14,11 +14,15 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from config.cards import Recommendation
+from config.settings import REPO_ID
 from config.words import Kind, Measurement, Patch, Release, Verdict
-from publishers import markdown, ollama, shown
+from publishers import grades, markdown, ollama, shown
 from publishers.manifest import Waiver
 from publishers.markdown import Markdown
-from publishers.naming import NOBODY, checked_path
+from publishers.naming import NOBODY, PLOT, PLOT_SVG, checked_path
+from publishers.quoting import Quotation
+from publishers.sections import MARKER, section
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _LICENSE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,95}")
@@ -30,6 +34,22 @@ _PIPELINE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 # llama.cpp's flag for each of Ollama's parameters
 _FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p", "repeat_penalty": "--repeat-penalty"}
 _PREFERRED = ("UD-Q4_K_XL", "Q4_K_M", "Q8_0")  # the best of its size, then what llama.cpp and Ollama take when asked for no tag
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:+-]{0,63}")
+_DATASET = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_MOST = 30  # tags or data sets of the upstream's that are taken over
+# tags that say of the upstream's files what is not true of ours, or that the Hub gives by itself
+_UNTRUE = re.compile(
+    r"(?i)gguf|ggml|imatrix|mlx|awq|gptq|exl[23]|onnx|openvino|safetensors|pytorch|transformers|llama-?cpp|bitsandbytes|[0-9]+-bit|quantized|nf4|fp8"
+    r"|.*(?:_compatible|-inference)|(?:base_model|region|license|dataset|arxiv|doi|diffusers|endpoints).*"
+)
+_HUB = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._-]+)*")
+_LONGEST_PROMPT = 2_000  # characters
+SECTIONS = ("about", "files", "use", "figures", "upstream", "source")  # templates of the same names, in the card's order
+PUBLIC = "https://huggingface.co"
+NOTE = (
+    "<!-- Sluice writes what stands between its markers anew at each publication, and its own keys of the front matter (licence, tags and the like). What you "
+    "write outside of the markers stays, and so do other keys. -->"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +61,8 @@ class Facts:
     license_link: str | None = None
     languages: tuple[str, ...] = ()
     pipeline_tag: str | None = None
+    tags: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,28 +176,105 @@ class Card:
     quick: bool = False  # measured on small samples
     base: bool = False  # a base model, without a chat template
     remarks: tuple[str, ...] = ()  # what is no fault, but good to know of the model
+    hub: str | None = PUBLIC  # address of the Hub that it lies on; None where it has no lasting one
+    context: int | None = None  # tokens that the model was made for
+    cached: int | None = None  # tokens that `cache` is reckoned for
+    cache: int | None = None  # bytes that llama.cpp keeps of a conversation of so many tokens; None where that is not known
+    prompt: str | None = None  # how the model's template renders `{system}` and `{prompt}`
+    plot: bool = False  # the repo holds the plot of divergence against size
+    recommend: Recommendation | str | None = None  # the recipe's rule
+    quotation: Quotation | None = None  # of the upstream's own card
+    header: str = ""  # Markdown of the operator's
+    footer: str = ""
 
 
 def render(card: Card) -> str:
-    """The README.md of `card.repo`: front matter and body. Raises ConfigurationError when a file's name cannot be published."""
+    """The README.md of `card.repo`: front matter, and sections of which Sluice owns each. Raises ConfigurationError when a file's name cannot be published."""
     environment = _environment()
-    for row in card.rows:
+    for row in (*card.rows, *card.blocked):
         checked_path(row.file)
+    context = _context(card)
+    head = f"---\n{yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True, width=10**6)}---\n"
+    bodies = {name: environment.get_template(f"{name}.md.j2").render(context) for name in SECTIONS}
+    return "\n".join([head, *(section(name, _tidied(body)) for name, body in bodies.items() if body.strip())])
+
+
+def _context(card: Card) -> dict[str, Any]:
+    """What the templates read."""
     parameters = ollama.sampling(card.sampling)
-    context = {
+    rows = sorted(card.rows, key=lambda row: (row.bytes, row.tag))
+    tags = {row.tag: row for row in rows}
+    recommended = tags.get(grades.recommended(rows, card.recommend) or "")
+    scale, unit = shown.unit_of(max((row.bytes for row in rows), default=1))
+    return {
         "card": card,
-        "front_matter": Markdown(yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True, width=10**6)),
+        "note": Markdown(NOTE),
+        "header": Markdown(card.header.strip()),
+        "footer": Markdown(card.footer.strip()),
+        "upstream": _upstream(card),
         "parameters": parameters,
-        "flags": Markdown("".join(f" {_FLAGS[name]} {value:g}" for name, value in parameters.items())),
+        "flags": _flags(parameters),
         "repairs": _repairs(card.patches),
         "offered": Markdown(card.offered) if card.offered and _ADDRESS.fullmatch(card.offered) else None,
-        "pick": next((row for tag in _PREFERRED for row in card.rows if row.tag == tag), card.rows[0] if card.rows else None),
-        "planned": [row for row in card.rows if row.mix is not None],
-        "waived": [(row, waiver) for row in card.rows for waiver in row.waivers],
+        "rows": rows,
+        "recommended": recommended,
+        "pick": recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None),
+        "unit": unit,
+        "scale": scale,
+        "planned": [row for row in rows if row.mix is not None],
+        "waived": [(row, waiver) for row in rows for waiver in row.waivers],
         "sixteen_bit": card.kind == Kind.SIXTEEN_BIT,
         "four_bit": card.kind == Kind.BNB_4BIT,
+        "other_hub": Markdown(card.hub) if card.hub not in {None, PUBLIC} and _HUB.fullmatch(card.hub or "") else None,
+        "rule": _rule(card.recommend),
+        "divergences": grades.DIVERGENCE,
+        "same_tops": grades.SAME_TOP,
+        "worst": grades.WORST,
+        "prompt": _fenced(card.prompt),
+        "plot": PLOT,
+        "plot_svg": PLOT_SVG,
     }
-    return environment.get_template("card.md.j2").render(context)
+
+
+def _flags(parameters: Mapping[str, int | float]) -> Markdown:
+    """The sampling as llama.cpp's flags, on a line of their own: cards are read on telephones."""
+    return Markdown("".join(f" {_FLAGS[name]} {value:g}" for name, value in parameters.items()).replace(" ", " \\\n  ", 1))
+
+
+def _upstream(card: Card) -> Markdown:
+    """The upstream's name, linked where it can be. A Hub without a lasting address is linked to from its root."""
+    repo = card.release.repo
+    if card.release.local or not re.fullmatch(REPO_ID, repo) or not _HUB.fullmatch(card.hub or PUBLIC):
+        return markdown.code(repo)
+    return Markdown(f"[{repo}]({'' if card.hub is None else card.hub}/{repo})")
+
+
+_MEASURES = {
+    "kld.mean": "mean KL divergence", "kld.p99": "KL divergence at the 99 % quantile", "kld.p999": "KL divergence at the 99.9 % quantile",
+    "same_top": "share of same top tokens", "mmlu.accuracy": "MMLU", "mmlu.difference": "MMLU less the 16-bit model's",
+}  # fmt: skip
+
+
+def _rule(rule: Recommendation | str | None) -> str:
+    """A bound of the recipe in words."""
+    if not isinstance(rule, Recommendation):
+        return ""
+    bound = f"at most {rule.at_most:g}" if rule.at_most is not None else f"at least {rule.at_least:g}"
+    return f"the smallest file whose {_MEASURES[rule.measure]} is {bound} with 95 % confidence"
+
+
+def _tidied(body: str) -> str:
+    """At most one empty line together."""
+    return re.sub(r"\n{3,}", "\n\n", body)
+
+
+def _fenced(text: str | None) -> Markdown | None:
+    """A stranger's text as a block of code that it cannot end; None where it is too long to help, or holds one of the markers of sections."""
+    if not text or len(text) > _LONGEST_PROMPT or MARKER in text:
+        return None
+    lines = ["".join(character for character in line if character.isprintable() or character == "\t") for line in text.split("\n")]
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return Markdown("\n".join([f"{fence}text", *lines, fence]))
 
 
 def front_matter(card: Card) -> dict[str, Any]:
@@ -199,13 +298,26 @@ def front_matter(card: Card) -> dict[str, Any]:
         data["language"] = languages
     data["pipeline_tag"] = facts.pipeline_tag if facts.pipeline_tag and _PIPELINE.fullmatch(facts.pipeline_tag) else "text-generation"
     data["library_name"] = "gguf" if gguf else "transformers"
-    data["tags"] = [
+    ours = [
         "sluice",
         *([] if card.base else ["conversational"]),
         *(["gguf", "imatrix"] if gguf else []),
         *(["bitsandbytes", "4-bit", "nf4"] if four_bit else []),
     ]
+    theirs = [tag for tag in dict.fromkeys(facts.tags) if _TAG.fullmatch(tag) and not _UNTRUE.fullmatch(tag) and tag not in ours][:_MOST]
+    data["tags"] = ours + theirs
+    if datasets := [name for name in dict.fromkeys(facts.datasets) if _DATASET.fullmatch(name)][:_MOST]:
+        data["datasets"] = datasets
     return data
+
+
+OWNED = frozenset(
+    {
+        "base_model", "base_model_relation", "quantized_by", "license", "license_name", "license_link", "language", "pipeline_tag", "library_name", "tags",
+        "datasets",
+    }
+)  # fmt: skip
+"""The keys of the front matter that are written anew at each publication; others are people's."""
 
 
 def _repairs(patches: Sequence[Patch]) -> list[tuple[Patch, list[tuple[Patch, Markdown, Markdown]]]]:
@@ -214,6 +326,11 @@ def _repairs(patches: Sequence[Patch]) -> list[tuple[Patch, list[tuple[Patch, Ma
     for patch in patches:
         groups.setdefault((patch.fix, patch.version, patch.reason), []).append(patch)
     return [(group[0], [(patch, *markdown.excerpts(patch.before, patch.after)) for patch in group]) for group in groups.values()]
+
+
+def _amount(count: int, scale: int) -> str:
+    """Bytes in a unit that a table's head names."""
+    return f"{count / scale:,.2f}" if count < 100 * scale else f"{count / scale:,.1f}"
 
 
 def _number(value: float) -> str:
@@ -248,5 +365,6 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"code": markdown.code, "word": markdown.word, "size": shown.size, "share": shown.share, "nats": shown.nats}
+    environment.filters |= {"amount": _amount, "grade": grades.divergence, "alike": grades.same_top}
     environment.filters |= {"flips": _flips, "number": _number, "changes": _changes, "kept": _kept}
     return environment

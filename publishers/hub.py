@@ -1,13 +1,14 @@
 """Publish a set of files as one commit that either holds exactly that set or does not exist, and never twice.
 
-Covered: compare-and-swap on the head, no-op for the same manifest, repair of drift, strangers' repos, adopted ones, visibility.
+Covered: compare-and-swap on the head, no-op for the same manifest, repair of drift, strangers' repos, adopted ones, visibility, text that people wrote
+into the card.
 Not covered: history. A commit replaces what the repo held before; earlier publications stay reachable by their commit.
 """
 
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from config.digests import file_sha256
 from config.errors import HubError, PublishConflict
-from publishers import sending, target
+from publishers import sections, sending, target
+from publishers.card import OWNED
 from publishers.manifest import FileEntry, Manifest
 from publishers.naming import CARD, MANIFEST, checked_path
 from publishers.target import ATTRIBUTES, Head
@@ -26,6 +28,7 @@ from publishers.wire import hub_errors
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 2  # commits tried when the head moves while we upload
+CARD_BYTES = 2**20  # a README above this size was not written by people into a card of ours
 REGULAR_BYTES = 10 * 2**20  # the Hub keeps files above this size in LFS, by their sha256
 
 
@@ -81,6 +84,7 @@ class Publication:
     files: tuple[str, ...]  # sorted paths, manifest and card included
     manifest_digest: str
     changed: bool  # False: the Hub already held it, nothing was uploaded
+    remark: str | None = None  # what a person should look at there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,7 @@ class _Settled:
 def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publication:
     """Make `plan.repo` hold exactly the plan's files, the manifest and, once adopted, the files that are kept in it, in at most one commit.
 
+    What people wrote into a card of ours outside of our sections stays there.
     `previously` is the commit of our last publication there: it proves that the repo is ours when someone deleted the manifest.
     Killed or failing at any point, nothing new is visible. Raises PublishConflict when the repo holds something that is not ours
     or keeps changing, HubError when the Hub refuses or cannot be reached.
@@ -108,7 +113,8 @@ def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publica
     for attempt in range(1, ATTEMPTS + 1):
         target.check_visibility(plan.repo, head, private=plan.private)
         target.check_ours(api, plan.repo, head, upstream=plan.manifest.upstream.repo)
-        settled = _settled(plan, head)
+        card, damage = _merged_card(api, plan, head, previously=previously)
+        settled = _settled(plan, head, card)
         operations = settled.operations(head.tree)
         if not operations and head.commit is not None:
             return _publication(api, plan, settled, head.commit, changed=False)
@@ -116,7 +122,7 @@ def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publica
         if commit is not None:
             _check_result(api, plan, settled, commit)
             log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
-            return _publication(api, plan, settled, commit, changed=True)
+            return replace(_publication(api, plan, settled, commit, changed=True), remark=damage)
         log.warning("%s moved on from %s while its files were uploaded (attempt %d)", plan.repo, head.commit, attempt, extra={"action": "publish_stale"})
         before, head = head, target.read_head(api, plan.repo, previously=previously)
         if head.manifest != before.manifest and _without_adoption(head.manifest) != plan.manifest:
@@ -127,13 +133,46 @@ def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publica
     )
 
 
-def _settled(plan: Plan, head: Head) -> _Settled:
-    """The plan with what an adoption of the repo adds to its manifest. Raises PublishConflict when that does not allow it."""
+def _settled(plan: Plan, head: Head, card: PublishFile) -> _Settled:
+    """The plan with this card, and with what an adoption of the repo adds to its manifest. Raises PublishConflict when that does not allow it."""
     same = {file.path for file in plan.files if file.path in head.tree and same_bytes(file, head.tree[file.path])}
     adoption = target.settled(plan.repo, head, plan.manifest.files, same)
     manifest = plan.manifest if adoption is None else plan.manifest.model_copy(update={"adoption": adoption})
-    wanted = (*plan.files, PublishFile.from_bytes(MANIFEST, manifest.to_bytes()))
+    wanted = (card, *(file for file in plan.files if file.path != CARD), PublishFile.from_bytes(MANIFEST, manifest.to_bytes()))
     return _Settled(wanted=wanted, manifest=manifest, kept=() if adoption is None else adoption.kept)
+
+
+def _merged_card(api: HfApi, plan: Plan, head: Head, *, previously: str | None) -> tuple[PublishFile, str | None]:
+    """The plan's card with what people wrote into the one at the head, and what was wrong with that one's markers.
+
+    What is there and was never ours is no card of ours: it is replaced where that was agreed to.
+    Its bytes are not those of which the manifest speaks where there is such text. Raises PublishConflict when what is there is too large to be a card.
+    """
+    ours = next(file for file in plan.files if file.path == CARD)
+    entry = head.tree.get(CARD)
+    if head.manifest is None or head.commit is None or entry is None or same_bytes(ours, entry):
+        return ours, None
+    if entry.size > CARD_BYTES:
+        raise PublishConflict(
+            f"{CARD} of {plan.repo} has {entry.size} bytes, more than a card that people wrote into. Nothing was overwritten. Shorten it, or delete it."
+        )
+    there = target.download(api, plan.repo, head.commit, CARD)
+    published = head.manifest.files.get(CARD)
+    if published is not None and published.sha256 == hashlib.sha256(there).hexdigest():
+        return ours, None  # nobody wrote into it
+    new = ours.source if isinstance(ours.source, bytes) else ours.source.read_bytes()
+    merged = sections.merge(new.decode(), there.decode(errors="replace"), owned=OWNED, base=_published_card(api, plan.repo, previously) if previously else None)
+    if merged.damage is not None:
+        log.warning("%s: %s", plan.repo, merged.damage, extra={"action": "publish_card"})
+    return PublishFile.from_bytes(CARD, merged.text.encode()), merged.damage and f"{merged.damage} What was written beside them stands at its end."
+
+
+def _published_card(api: HfApi, repo: str, commit: str) -> str | None:
+    """The card as it was published; None when it cannot be had any more."""
+    tree = target.read_tree(api, repo, commit)
+    if CARD not in tree or tree[CARD].size > CARD_BYTES:
+        return None
+    return target.download(api, repo, commit, CARD).decode(errors="replace")
 
 
 def _without_adoption(manifest: Manifest | None) -> Manifest | None:

@@ -1,6 +1,7 @@
 """The manifest in every published repo: which bytes it holds and where they came from. The same manifest again is a no-op.
 
-It covers every file of the publication except itself. It carries no time and no host, so that equal releases give equal bytes.
+It covers every file of the publication except itself; of README.md the card as it was made, to which people may have added text of their own. It carries
+no time and no host, so that equal releases give equal bytes.
 """
 
 import hashlib

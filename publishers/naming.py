@@ -8,6 +8,8 @@ from config.settings import REPO_ID
 MANIFEST = "sluice-manifest.json"
 CARD = "README.md"
 REPORT = "sluice-report.html"
+PLOT = "sluice-kld.png"
+PLOT_SVG = "sluice-kld.svg"
 IMATRIX = "imatrix.gguf"
 OLLAMA_PARAMS = "params"
 OLLAMA_TEMPLATE = "template"

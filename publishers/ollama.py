@@ -70,6 +70,16 @@ def params(generation_config: Mapping[str, Any], stops: Sequence[str]) -> bytes:
     return (json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def prompt_format(renderings: Mapping[str, str]) -> str | None:
+    """How the template writes one question, with a system prompt where it knows one: `{system}` and `{prompt}` stand for them. None where it fails."""
+    for name in ("system", "user"):
+        text = renderings.get(name, "")
+        shown = text.replace(_SYSTEM, "{system}").replace(_ASK, "{prompt}").replace(_ASK.strip(), "{prompt}")
+        if "{prompt}" in shown and (name == "user" or "{system}" in shown):
+            return shown
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Form:
     """A template in which every turn is a header, the content and one end."""

@@ -137,10 +137,10 @@ def _read_manifest(api: HfApi, repo: str, commit: str | None, tree: Mapping[str,
     where = f"{MANIFEST} in {repo} at {commit}"
     if tree[MANIFEST].size > manifests.MAX_BYTES:
         raise PublishConflict(f"{where} is too large to be a manifest. Nothing was overwritten. Publish to another repo, or look at who wrote it.")
-    return manifests.read(_download(api, repo, commit, MANIFEST), where=where)
+    return manifests.read(download(api, repo, commit, MANIFEST), where=where)
 
 
-def _download(api: HfApi, repo: str, commit: str, path: str) -> bytes:
+def download(api: HfApi, repo: str, commit: str, path: str) -> bytes:
     """The content of a small file."""
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder, hub_errors(api, f"read {path} of {repo}"):
         return Path(api.hf_hub_download(repo, path, revision=commit, local_dir=folder)).read_bytes()
@@ -182,7 +182,7 @@ def _is_stub(api: HfApi, repo: str, head: Head) -> bool:
     """Whether the card is one that the Hub makes for a new repo: front matter at most, and no text."""
     if head.commit is None or head.tree[CARD].size > STUB_BYTES:
         return False
-    text = _download(api, repo, head.commit, CARD).decode(errors="replace").strip()
+    text = download(api, repo, head.commit, CARD).decode(errors="replace").strip()
     if text.startswith("---"):
         text = text[3:].partition("\n---")[2].strip()
     return not text

@@ -78,6 +78,7 @@ class Report:
     patches: tuple[Patch, ...]
     variants: tuple[ReportedVariant, ...]
     data: tuple[DataUsed, ...] = ()  # the texts and questions that were read
+    compared: tuple[ReportedVariant, ...] = ()  # stock variants that planned ones were compared with, and that are not offered
     way: str = ""  # the stages of the recipe, as an SVG of ours
     missing: str | None = None  # why no variant was built and there is nothing to plot
 

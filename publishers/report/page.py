@@ -14,22 +14,25 @@ from markupsafe import Markup
 
 from config.words import GateResult, Measurement, Patch, Waiver
 from publishers import shown
-from publishers.naming import REPORT
+from publishers.naming import PLOT, PLOT_SVG, REPORT
 from publishers.report import plots, tensors
 from publishers.report.figures import Block, Report, ReportedVariant, read
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 QUANTILES = (("median", "kld.median"), ("90 %", "kld.p90"), ("99 %", "kld.p99"), ("99.9 %", "kld.p999"), ("largest", "kld.max"))
 EXCERPT = 300  # characters of a patched value that are shown
 
 
 def write(out: Path, *, contents: Sequence[Path], figures: dict[str, Any]) -> dict[str, Any]:
-    """Write the page from `Report.as_json` and, where there are files to describe, what `builders.contents` wrote about them."""
+    """Write the page from `Report.as_json` and, where there are files to describe, what `builders.contents` wrote about them; and the cards' plot, if any."""
     found = read(figures)
     rows: dict[str, Any] = {name: listed for path in contents for name, listed in json.loads(path.read_text(encoding="utf-8")).items()}
     variants = tuple(replace(item, blocks=_blocks(rows.get(item.file or ""))) for item in found.variants)
     (out / REPORT).write_text(render(replace(found, variants=variants)), encoding="utf-8")
+    if (drawn := plots.size_pictures(variants, found.compared)) is not None:
+        for name, content in zip((PLOT_SVG, PLOT), drawn, strict=True):
+            (out / name).write_bytes(content)
     return {"file": REPORT}
 
 
@@ -53,7 +56,7 @@ def render(report: Report) -> str:
         "waivers": _waivers(variants),
         "plans": [_plan(item) for item in variants if item.planned],
         "results": _results,
-        "size_plot": _svg(plots.size_plot(variants)),
+        "size_plot": _svg(plots.size_plot(variants, report.compared)),
         "unplotted": [item.tag for item in variants if item.bytes and not plots.mean_of(item) > 0],
         "position_plot": _svg(plots.position_plot(variants)),
         "totals_plot": _svg(tensors.totals_plot(variants, colors)),

@@ -1,11 +1,11 @@
 """The plots of divergence: against size, and along the evaluation window."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config.words import Kind, Outcome
 from publishers.report.figures import ReportedVariant
-from publishers.report.svg import BAD, INK, MUTED, PAGE, PLANNED, STOCK, color, draw
+from publishers.report.svg import INK, PAGES, PRINTED, Colors, color, draw, pictures
 from publishers.shown import unit_of
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 15.0  # inches of a figure, at 72 points to the inch
+CARD = (7.0, 5.6)  # of one on a card, which telephones show
 _PLACES = (
     (8, 0),
     (8, 8),
@@ -33,52 +34,80 @@ _PLACES = (
 )
 
 
-def size_plot(variants: Sequence[ReportedVariant]) -> str | None:
-    """Mean KL divergence with its error against the size of the weights; None when no variant has both. One without divergence has no place on a log axis."""
-    shown = [item for item in variants if item.bytes and mean_of(item) > 0]
-    if not shown:
+def size_plot(variants: Sequence[ReportedVariant], compared: Sequence[ReportedVariant] = ()) -> str | None:
+    """Mean KL divergence with its error against the size of the weights; None when no variant has both. One without divergence has no place on a log axis.
+
+    `compared` are stock variants that were built to compare planned ones with, and are not offered.
+    """
+    if (paint := _sizes(variants, compared, PAGES, (WIDTH, 6.4))) is None:
         return None
-    unit, name = unit_of(max(item.bytes or 0 for item in shown))
-
-    def paint(figure: "Figure") -> None:
-        figure.set_size_inches(WIDTH, 6.4)
-        axes = figure.add_subplot()
-        _log_axis(axes)
-        points = [((item.bytes or 0) / unit, mean_of(item)) for item in shown]
-        for item, (x, y) in zip(shown, points, strict=True):
-            error = item.measured["kld.mean"].stderr or 0.0
-            style = _style(item)
-            axes.errorbar(x, y, yerr=[[min(error, 0.999 * y)], [error]], fmt=style["marker"], color=style["color"], markersize=8, markeredgewidth=1.6,
-                          markerfacecolor=style["fill"], ecolor=style["color"], elinewidth=1.2, capsize=3)  # fmt: skip
-        axes.set_xlabel(f"size of the weights, {name}")
-        axes.set_ylabel("mean KL divergence, nats per token")
-        axes.margins(x=0.08, y=0.1)
-        _legend(axes, shown)
-        _label(figure, axes, [item.tag for item in shown], points)
-
     return draw("size", "Mean KL divergence against size, one point for each variant", paint)
 
 
-def _style(item: ReportedVariant) -> dict[str, str]:
-    """Shape says what the variant is, a red outline without filling that it was blocked."""
-    passed = item.verdict is not None and item.verdict.outcome is Outcome.PASSED
-    tint = PLANNED if item.planned else STOCK
-    return {"marker": "D" if item.planned else "o" if item.kind == Kind.GGUF else "s", "color": tint if passed else BAD, "fill": tint if passed else PAGE}
+def size_pictures(variants: Sequence[ReportedVariant], compared: Sequence[ReportedVariant] = ()) -> tuple[bytes, bytes] | None:
+    """The same as the content of an SVG file and of a PNG file, narrow enough for a telephone; None when no variant has both."""
+    if (paint := _sizes(variants, compared, PRINTED, CARD)) is None:
+        return None
+    return pictures("size", paint)
 
 
-def _legend(axes: "Axes", shown: Sequence[ReportedVariant]) -> None:
-    names = {"D": "planned mix", "o": "stock GGUF", "s": "safetensors"}
-    entries: dict[tuple[str, str, str], str] = {}
-    for item in shown:
-        style = _style(item)
-        blocked = ", blocked" if style["color"] == BAD else ""
-        entries.setdefault((style["marker"], style["color"], style["fill"]), names[style["marker"]] + blocked)
-    for (marker, edge, fill), label in sorted(entries.items(), key=lambda entry: entry[1]):
-        axes.plot([], [], linestyle="none", marker=marker, markersize=8, markeredgewidth=1.6, color=edge, markerfacecolor=fill, label=label)
+def _sizes(
+    variants: Sequence[ReportedVariant], compared: Sequence[ReportedVariant], colors: Colors, inches: tuple[float, float]
+) -> Callable[["Figure"], None] | None:
+    """What paints the plot of sizes."""
+    if not any(item.bytes and mean_of(item) > 0 for item in variants):
+        return None
+    shown = [item for item in (*variants, *compared) if item.bytes and mean_of(item) > 0]
+    unit, name = unit_of(max(item.bytes or 0 for item in shown))
+    styles = [_style(item, colors, offered=item in variants) for item in shown]
+
+    def paint(figure: "Figure") -> None:
+        figure.set_size_inches(*inches)
+        axes = figure.add_subplot()
+        _log_axis(axes)
+        points = [((item.bytes or 0) / unit, mean_of(item)) for item in shown]
+        for item, (x, y), style in zip(shown, points, styles, strict=True):
+            error = item.measured["kld.mean"].stderr or 0.0
+            axes.errorbar(x, y, yerr=[[min(error, 0.999 * y)], [error]], fmt=style.marker, color=style.edge, markersize=6.5, markeredgewidth=1.4,
+                          markerfacecolor=style.fill, ecolor=style.edge, elinewidth=1.2, capsize=5)  # fmt: skip
+        axes.set_xlabel(f"size of the weights, {name}")
+        axes.set_ylabel("mean KL divergence, nats per token")
+        axes.margins(x=0.08, y=0.1)
+        _legend(axes, styles)
+        _label(figure, axes, [item.tag for item in shown], points, colors.muted)
+
+    return paint
+
+
+class _Style(NamedTuple):
+    """How a variant is drawn."""
+
+    marker: str
+    edge: str
+    fill: str
+    meaning: str
+
+
+def _style(item: ReportedVariant, colors: Colors, *, offered: bool) -> _Style:
+    """Shape says what the variant is, a red outline without filling that it was blocked, a blue one that it is there for comparison only."""
+    marker = "D" if item.planned else "o" if item.kind == Kind.GGUF else "s"
+    name = {"D": "planned mix", "o": "stock GGUF", "s": "safetensors"}[marker]
+    if not offered:
+        return _Style(marker, colors.stock, colors.page, f"{name}, not offered")
+    if item.verdict is None or item.verdict.outcome is not Outcome.PASSED:
+        return _Style(marker, colors.bad, colors.page, f"{name}, blocked")
+    tint = colors.planned if item.planned else colors.stock
+    return _Style(marker, tint, tint, name)
+
+
+def _legend(axes: "Axes", styles: Sequence[_Style]) -> None:
+    for style in sorted(set(styles), key=lambda style: style.meaning):
+        look: dict[str, Any] = {"marker": style.marker, "color": style.edge, "markerfacecolor": style.fill, "markersize": 6.5, "markeredgewidth": 1.4}
+        axes.plot([], [], linestyle="none", label=style.meaning, **look)
     axes.legend(loc="upper right")
 
 
-def _label(figure: "Figure", axes: "Axes", tags: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
+def _label(figure: "Figure", axes: "Axes", tags: Sequence[str], points: Sequence[tuple[float, float]], muted: str) -> None:
     """Write each point's tag beside it, where it covers no other point or tag if there is such a place."""
     from matplotlib.transforms import Bbox
 
@@ -95,12 +124,12 @@ def _label(figure: "Figure", axes: "Axes", tags: Sequence[str], points: Sequence
         for rank, (right, up) in enumerate(_PLACES):
             note = axes.annotate(
                 tag, point, xytext=(right, up), textcoords="offset points", fontsize=11, ha="left" if right > 0 else "right" if right < 0 else "center",
-                va="center", arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkB": 5} if max(abs(right), abs(up)) > 12 else None,
+                va="center", arrowprops={"arrowstyle": "-", "color": muted, "linewidth": 0.6, "shrinkB": 5} if max(abs(right), abs(up)) > 12 else None,
             )  # fmt: skip
             box = note.get_window_extent()
             note.remove()
             overlap = sum(max(0.0, min(box.x1, other.x1) - max(box.x0, other.x0)) * max(0.0, min(box.y1, other.y1) - max(box.y0, other.y0)) for other in taken)
-            outside = box.x1 > frame.x1 + 40 or box.x0 < frame.x0 or box.y0 < frame.y0 or box.y1 > frame.y1
+            outside = box.x1 > min(frame.x1 + 40, figure.bbox.x1 - 2) or box.x0 < frame.x0 or box.y0 < frame.y0 or box.y1 > frame.y1
             cost = overlap + (1000.0 if outside else 0.0) + 0.01 * rank
             if best is None or cost < best[0]:
                 best = (cost, (note, box))

@@ -1,9 +1,13 @@
-"""Matplotlib figures as SVG that stands inside a page: its colours are the page's, so that light and dark both fit, and equal figures give equal bytes."""
+"""Matplotlib figures as SVG that stands inside a page, in the page's colours, so that light and dark both fit; or as files of their own. Equal figures give
+equal bytes.
+"""
 
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,30 +17,56 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, BAD, PAGE, STOCK, PLANNED = (f"#0{number}0{number}0{number}" for number in range(1, 8))
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", BAD: "bad", PAGE: "page", STOCK: "stock", PLANNED: "planned"}
 
+
+@dataclass(frozen=True, kw_only=True)
+class Colors:
+    """What a figure is painted with."""
+
+    ink: str
+    muted: str
+    grid: str
+    bad: str
+    page: str
+    stock: str
+    planned: str
+
+
+PAGES = Colors(ink=INK, muted=MUTED, grid=GRID, bad=BAD, page=PAGE, stock=STOCK, planned=PLANNED)
+# those of a light page in report.css
+PRINTED = Colors(ink="#1b1f24", muted="#5d6672", grid="#e3e7ec", bad="#c62828", page="#ffffff", stock="#2f6bce", planned="#a04ec2")
+
 DPI = 72  # so that a point of a figure is a unit of its SVG
-_STYLE: Any = {  # matplotlib types it by every setting's name
-    "svg.fonttype": "none",  # text stays text: small, sharp, to be searched and copied
-    "text.parse_math": False,  # a name is a name
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that all machines lay out alike
-    "font.size": 12,
-    "figure.dpi": DPI,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-}
+PIXELS = 3  # of a printed figure to each of its units: sharp on every screen
+
+
+def _style(colors: Colors) -> Any:  # matplotlib types it by every setting's name
+    """The settings of all figures."""
+    return {
+        "svg.fonttype": "none",  # text stays text: small, sharp, to be searched and copied
+        "text.parse_math": False,  # a name is a name
+        "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that all machines lay out alike
+        "font.size": 12,
+        "figure.dpi": DPI,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "axes.edgecolor": colors.muted,
+        "axes.labelcolor": colors.ink,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": colors.grid,
+        "grid.linewidth": 0.8,
+        "text.color": colors.ink,
+        "xtick.color": colors.muted,
+        "ytick.color": colors.muted,
+        "xtick.labelcolor": colors.ink,
+        "ytick.labelcolor": colors.ink,
+        "legend.frameon": False,
+    }
+
+
+_ANONYMOUS: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}  # of an SVG file
 _FONT = re.compile(r"'DejaVu Sans'(?:, [^;\"]*)?")
 _COORDINATES = re.compile(r' (?:d|x|y|transform|points)="[^"]*"')
 _LONG = re.compile(r"(\.\d\d)\d+")
@@ -47,17 +77,35 @@ def draw(name: str, title: str, paint: Callable[["Figure"], None]) -> str:
 
     `paint` makes axes, and may set the figure's size in inches. No global state of matplotlib is left changed.
     """
+    with _painted(name, paint, PAGES) as figure:
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata=_ANONYMOUS)
+    return _inline(stream.getvalue(), name, title)
+
+
+def pictures(name: str, paint: Callable[["Figure"], None]) -> tuple[bytes, bytes]:
+    """What `paint` puts on an empty figure in the colours PRINTED, on white, as the content of an SVG file and of a PNG file."""
+    with _painted(name, paint, PRINTED) as figure:
+        figure.set_facecolor(PRINTED.page)
+        drawn, pixels = io.StringIO(), io.BytesIO()
+        figure.savefig(drawn, format="svg", metadata=_ANONYMOUS)
+        figure.savefig(pixels, format="png", dpi=PIXELS * DPI, metadata={"Software": None})
+    shortened = _COORDINATES.sub(lambda found: _LONG.sub(r"\1", found[0]), drawn.getvalue())
+    return _FONT.sub("system-ui, sans-serif", shortened).encode(), pixels.getvalue()
+
+
+@contextmanager
+def _painted(name: str, paint: Callable[["Figure"], None], colors: Colors) -> Iterator["Figure"]:
+    """The painted figure, while the settings that it was painted with hold."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**_style(colors), "svg.hashsalt": name}):
         figure = Figure(layout="constrained")
         FigureCanvasAgg(figure)  # measures text while `paint` looks for room
         paint(figure)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(stream.getvalue(), name, title)
+        yield figure
 
 
 def _inline(document: str, name: str, title: str) -> str:

@@ -97,6 +97,7 @@ class Built:
 
 
 DATA = "data"  # the stage that records which texts and questions are used
+CLAIMS = "claims"  # the stage that settles what planned variants are
 JUDGED = "judge"  # the stage that does it
 
 

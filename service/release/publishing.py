@@ -1,5 +1,7 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +10,8 @@ from typing import Any
 from builders.names import is_legal
 from builders.snapshot import Upstream
 from config.prompt import Part
-from publishers import card, folder, hub, manifest, naming, ollama
+from engines import kv_cache
+from publishers import card, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
 from service.release import functions
 from service.release.kinds import VariantKind, kind_of, repo_of
@@ -22,6 +25,9 @@ from service.runs.report import STAGE as REPORT
 from service.store import Published
 
 REMARKS = ("template.remarks", "sanity.loops", "parity.known", "conversations.adapted", "conversations.skipped")  # measurements whose details the card tells
+PLOTS = (naming.PLOT, naming.PLOT_SVG)
+CACHED = 8192  # tokens of the conversation whose memory a card names
+LOCAL = re.compile(r"https?://(?:localhost|127\.|\[::1\])")  # Hubs without a lasting address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +63,11 @@ def publish(work: Work) -> list[str]:
         planned = plan(work, repo, private=private)
         with job.noted(f"publish {repo.name}" if job.run.target is None else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
             result = _publish(work, planned)
+            noted.message = result.remark or ""
             if not result.changed:
                 noted.state, noted.message = "reused", "already holds exactly this"
-        job.store.record_publication(job.run.id, Published(**asdict(result)))
+        record = {name: value for name, value in asdict(result).items() if name != "remark"}
+        job.store.record_publication(job.run.id, Published(**record))
         published.append(repo.name)
     if published and job.run.target is None:
         hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)
@@ -89,8 +97,10 @@ def repos(work: Work) -> list[Repo]:
 def plan(work: Work, repo: Repo, *, private: bool) -> hub.Plan:
     """What the repo is to hold, whole."""
     page = work.output(REPORT)
+    told = describe(work, repo)
     files = content(work, repo)
-    files += [PublishFile.from_bytes(naming.CARD, card.render(describe(work, repo)).encode()), *(from_stage(page, file) for file in page.files)]
+    files += [PublishFile.from_bytes(naming.CARD, card.render(told).encode())]
+    files += [from_stage(page, file) for file in page.files if told.plot or file.path not in PLOTS]
     return hub.Plan(
         repo=repo.name,
         private=private,
@@ -130,21 +140,17 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
 
 def describe(work: Work, repo: Repo) -> card.Card:
     """Everything that the card of a repo with these variants says."""
-    upstream, chat, request = work.of("upstream", Upstream), work.output(functions.CHAT), work.job.store.pull_request(work.job.run.id)
+    settings, config, chat, request = work.job.settings, configuration(work), work.output(functions.CHAT), work.job.store.pull_request(work.job.run.id)
     rows = [row(item) for item in repo.variants]
+    context = kv_cache.context_length(config)
+    cached = min(CACHED, context or CACHED)
     return card.Card(
         kind=repo.kind.kind,
         repo=repo.name,
         name=work.release.name,
         namespace=work.job.run.namespace,
         release=work.release,
-        facts=card.Facts(
-            license=upstream.license,
-            license_name=upstream.license_name,
-            license_link=upstream.license_link,
-            languages=tuple(upstream.languages),
-            pipeline_tag=upstream.pipeline_tag,
-        ),
+        facts=facts(work),
         rows=tuple(row for item, row in zip(repo.variants, rows, strict=True) if item.passed),
         blocked=tuple(row for item, row in zip(repo.variants, rows, strict=True) if not item.passed),
         patches=tuple(patches(work)),
@@ -158,7 +164,46 @@ def describe(work: Work, repo: Repo) -> card.Card:
         base=chat.result["base"],
         remarks=remarks(work),
         ollama_template=repo.kind.form.ollama and ollama.template_from_probes(chat.result["renderings"]) is not None,
+        hub=None if LOCAL.match(settings.hub_endpoint) else settings.hub_endpoint.rstrip("/"),
+        context=context,
+        cached=cached,
+        cache=kv_cache.cache_bytes(config, cached),
+        prompt=ollama.prompt_format(chat.result["renderings"]),
+        plot=repo.kind.form.quantized and any(file.path == naming.PLOT for file in work.output(REPORT).files),
+        recommend=work.recipe.card.recommend,
+        quotation=quotation(work),
+        header=settings.card_header,
+        footer=settings.card_footer,
     )
+
+
+def facts(work: Work) -> card.Facts:
+    """What the upstream's card says about itself."""
+    upstream = work.of("upstream", Upstream)
+    return card.Facts(
+        license=upstream.license,
+        license_name=upstream.license_name,
+        license_link=upstream.license_link,
+        languages=tuple(upstream.languages),
+        pipeline_tag=upstream.pipeline_tag,
+        tags=tuple(upstream.tags),
+        datasets=tuple(upstream.datasets),
+    )
+
+
+def configuration(work: Work) -> dict[str, Any]:
+    """The fixed model's config.json."""
+    content = json.loads(work.output("fix").file("config.json").path.read_bytes())
+    return content if isinstance(content, dict) else {}
+
+
+def quotation(work: Work) -> quoting.Quotation | None:
+    """A part of the upstream's own card, where its licence lets it be passed on."""
+    fetched = work.output("snapshot")
+    if not quoting.allowed(work.of("upstream", Upstream).license) or not any(file.path == naming.CARD for file in fetched.files):
+        return None
+    with fetched.file(naming.CARD).path.open(encoding="utf-8", errors="replace") as stream:
+        return quoting.quote(stream.read(quoting.READ + 1))
 
 
 def method(work: Work, repo: Repo) -> card.Method:

@@ -10,7 +10,7 @@ from publishers.report.figures import DataUsed, Position, Report, ReportedVarian
 from service.execution.kept import Inputs, Output
 from service.release.drawing import draw
 from service.release.kinds import LLAMA_CPP, kind_of
-from service.release.products import DATA, JUDGED, Built, Judged, weights
+from service.release.products import CLAIMS, DATA, JUDGED, Built, Found, Judged, Settled, weights
 from service.release.tools import tools
 from service.release.work import Work
 from service.runs.report import STAGE
@@ -45,6 +45,7 @@ def figures(work: Work, built: Sequence[Built]) -> Report:
         patches=job.store.patches(job.run.id),
         variants=variants,
         data=tuple(DataUsed(**{name: item[name] for name in _USED if name in item}) for item in _sources(work)),
+        compared=_compared(work),
         way=draw(work.graph),
         missing=None if built else _why_nothing(variants),
     )
@@ -67,6 +68,25 @@ def _variant(record: VariantRecord, file: str | None, positions: Sequence[Positi
         verdict=None if record.verdict is None else _told(record.verdict),
         positions=tuple(positions),
         remarks=tuple(remarks({item.name: item for item in record.measurements})),
+    )
+
+
+def _compared(work: Work) -> tuple[ReportedVariant, ...]:
+    """The stock variants that are no product of this recipe, with their divergence where it could be measured."""
+    settled = work.maybe(CLAIMS, Settled)
+    found = [] if settled is None else [(item, settled.diverged.get(item.variant.tag)) for item in settled.stock]
+    return tuple(
+        ReportedVariant(
+            tag=item.variant.tag,
+            kind=item.variant.kind,
+            file=None,
+            bytes=sum(file.bytes for file in weights(item.output)),
+            bpw=None,
+            measurements=tuple(_finite(one) for one in diverged.measured.values() if math.isfinite(one.value)),
+            verdict=None,
+        )
+        for item, diverged in found
+        if isinstance(diverged, Found)
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from huggingface_hub import HfApi, ModelCard
+from PIL import Image
 
 from config.digests import file_sha256
 from hub.server import running
@@ -174,6 +175,37 @@ def test_its_links_live_on_until_ctrl_c_where_that_is_wanted(demo: Demo) -> None
         assert process.wait(timeout=30) == 3
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+def test_the_published_card_helps_to_choose(demo: Demo) -> None:
+    with running(demo.home / "hub") as url:
+        api = HfApi(endpoint=url, token=False)
+        folder = Path(api.snapshot_download("sluice-demo/tiny-chat-GGUF", allow_patterns=["*.md", "sluice-*"], local_dir=demo.home / "chooser"))
+    text = (folder / "README.md").read_text()
+    table = text.partition("| file |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = {found[1]: [cell.strip() for cell in line.split("|")[2:-1]] for line in table if (found := re.search(r"\[([\w-]+)\]\(tiny-chat-\1\.gguf\)", line))}
+    passed = {row["tag"]: row for row in demo.summary["variants"] if row["verdict"] == "passed" and row["tag"] not in {"16bit", "bnb-4bit"}}
+    assert rows.keys() == passed.keys()
+    assert list(rows) == sorted(rows, key=lambda tag: passed[tag]["bytes"])
+    cache = 2 * 2 * 64 * 2 * 4 * 2048  # keys and values of 2 heads of 64 in 2 bytes, in 4 layers, of all 2048 tokens of the model's context
+    for tag, (size, memory, closeness, top) in rows.items():
+        assert float(size) == pytest.approx(passed[tag]["bytes"] / 1e6, abs=0.006), tag
+        assert float(memory) == pytest.approx((passed[tag]["bytes"] + cache) / 1e6, abs=0.006), tag
+        if passed[tag]["kld"]["mean"] > 0:
+            assert float(closeness.split()[-1]) == pytest.approx(passed[tag]["kld"]["mean"], abs=6e-5), tag
+            assert float(top.split()[-1].removesuffix("&nbsp;%")) == pytest.approx(100 * passed[tag]["same_top"], abs=0.06), tag
+    close = [row for row in passed.values() if row["kld"]["mean"] < 0.04]
+    assert "**Recommended: [UD-" in text, "planned mixes are the closest of their size"
+    assert passed[text.partition("**Recommended: [")[2].partition("]")[0]]["bytes"] <= 1.01 * min(row["bytes"] for row in close)
+    assert "{system}<|im_end|>" in text
+    assert "A very small chat model that knows a few facts." in text, "the upstream's licence lets its words be quoted"
+    assert "![KL divergence against size, one point for each variant](sluice-kld.png)" in text
+    with Image.open(folder / "sluice-kld.png") as picture:
+        picture.load()
+        assert picture.width > 1000
+    assert "UD-Q4_K_XL</text>" in (folder / "sluice-kld.svg").read_text()
+    manifest = json.loads((folder / "sluice-manifest.json").read_text())
+    assert {"sluice-kld.png", "sluice-kld.svg"} <= manifest["files"].keys()
 
 
 def test_a_second_run_publishes_nothing_new(demo: Demo) -> None:

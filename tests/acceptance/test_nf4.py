@@ -61,6 +61,7 @@ def test_what_4_bits_hurt_most_stays_in_16(hub: Hub, recipe: Path, tmp_path: Pat
     assert len(set(linear.values())) == 2
     report = (folder / "sluice-report.html").read_text()
     assert ">planned mix</text>" in report
+    assert ">safetensors, not offered</text>" in report, "plain NF4 stands beside them"
 
     again = sluice("run", UPSTREAM, "--recipe", recipe, "--json", **settings)
     assert {stage["state"] for stage in json.loads(again.stdout)["stages"] if stage["name"] != "plan tiny-bnb-4bit"} == {"reused"}

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from config.cards import Recommendation
 from config.errors import ConfigurationError
 from config.recipe import GENERATED, load_recipe
 from config.words import Kind, Variant
@@ -92,6 +93,23 @@ def test_the_form_of_the_questions_is_one_of_three(tmp_path: Path) -> None:
 def test_a_gate_may_be_relative(tmp_path: Path, other: str) -> None:
     (gate,) = load_recipe(str(changed(tmp_path, gates=[RELATIVE | {"relative_to": other}]))).gates
     assert (gate.relative_to, gate.compare, gate.at_most) == (other, "ratio", 1.05)
+
+
+def test_a_card_recommends_by_a_bound_by_a_name_or_not_at_all(tmp_path: Path) -> None:
+    assert load_recipe(str(changed(tmp_path))).card.recommend == Recommendation(measure="kld.mean", at_most=0.05)
+    top = {"recommend": {"measure": "same_top", "at_least": 0.95}}
+    assert load_recipe(str(changed(tmp_path, card=top))).card.recommend == Recommendation(measure="same_top", at_least=0.95)
+    assert load_recipe(str(changed(tmp_path, card={"recommend": "Q4_K_M"}))).card.recommend == "Q4_K_M"
+    assert load_recipe(str(changed(tmp_path, card={"recommend": None}))).card.recommend is None
+    for wrong, said in (
+        ({"recommend": "Q9_K"}, "card: recommends Q9_K, which this recipe does not build"),
+        ({"recommend": {"at_most": 1, "at_least": 0}}, "exactly one of `at_most` and `at_least`"),
+        ({"recommend": {"measure": "kld.mean"}}, "exactly one of `at_most` and `at_least`"),
+        ({"recommend": {"measure": "beauty", "at_least": 1}}, "kld.mean"),
+        ({"recomend": None}, "recomend"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            load_recipe(str(changed(tmp_path, card=wrong)))
 
 
 def test_the_sample_may_grow_fourfold_unless_the_recipe_says_otherwise(tmp_path: Path) -> None:

@@ -98,3 +98,12 @@ def test_variables_of_others_and_those_that_are_no_settings_are_left_alone(monke
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_setting_is_documented(name: str) -> None:
     assert f"`{name}`" in README
+
+
+def test_header_and_footer_of_cards_are_markdown_that_marks_no_sections(tmp_path: Path) -> None:
+    (tmp_path / "sluice.yaml").write_text("card_header: |\n  By **Acme**.\n\n  Ask us.\n")
+    assert load_settings().card_header == "By **Acme**.\n\nAsk us.\n"
+    for footer, said in (("<!-- sluice:end about -->", "which marks the sections of a card"), ("x" * 20_001, "card_footer")):
+        (tmp_path / "sluice.yaml").write_text(f"card_footer: '{footer}'\n")
+        with pytest.raises(ConfigurationError, match=said):
+            load_settings()

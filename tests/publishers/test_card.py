@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -6,10 +7,13 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from config.cards import Recommendation
 from config.words import Kind, Measurement, Release
-from publishers.card import Card, Change, DataSet, Facts, Kept, Mix, TypeUse, render
+from publishers.card import Card, Change, DataSet, Facts, Kept, Mix, Row, TypeUse, render
 from publishers.manifest import Waiver
 from publishers.naming import NOBODY
+from publishers.quoting import quote
+from publishers.sections import merge
 
 MakeCard = Callable[..., Card]
 
@@ -61,7 +65,7 @@ def test_is_deterministic_and_ends_lines_cleanly(make_card: MakeCard, kind: Kind
 
 def test_shows_the_measured_figures(make_card: MakeCard) -> None:
     (row,) = [line for line in render(make_card()).splitlines() if line.startswith("| `Q4_K_M`")]
-    assert row == ("| `Q4_K_M` | `tiny-chat-Q4_K_M.gguf` | 2.33 MB | 5.02 | 0.00767 ± 0.00020 | 0.21000 | 98.10 ± 0.10 % | 99.75 ± 0.18 % | 2 of 800 | 31.25 |")
+    assert row == ("| `Q4_K_M` | 2.33 MB | 5.02 | 0.00767 ± 0.00020 | 0.21000 | 98.10 ± 0.10 % | 99.75 ± 0.18 % | 2 of 800 | 31.25 |")
 
 
 def test_says_how_far_samples_were_extended(make_card: MakeCard) -> None:
@@ -80,11 +84,13 @@ def test_without_questions_says_nothing_of_answers(make_card: MakeCard) -> None:
     assert "MMLU" in render(card)
     for word in ("MMLU", "flips", "Flips", "fficiency"):
         assert word not in text
-    table = [line for line in text.splitlines() if (line.startswith("|") and "Q4_K_M" in line) or line.startswith(("| tag", "|---"))]
+    table = [
+        line for line in text.partition("## Measured")[2].splitlines() if (line.startswith("|") and "Q4_K_M" in line) or line.startswith(("| tag", "|---"))
+    ]
     assert len(table) == 3
     assert len({line.count("|") for line in table}) == 1
     assert "\n\n\n" not in text
-    assert not [line for line in text.splitlines() if line != line.rstrip()]
+    assert not [line for line in text.partition("## Measured")[2].splitlines() if line != line.rstrip()]
 
 
 def test_names_the_data_sets_with_commit_and_licence(make_card: MakeCard) -> None:
@@ -110,7 +116,9 @@ def test_says_what_was_blocked_patched_and_not_shown(make_card: MakeCard) -> Non
 
 def test_says_how_to_run_each_kind(make_card: MakeCard) -> None:
     text = render(make_card())
-    assert "llama-server -hf acme/tiny-chat-GGUF:Q4_K_M --temp 0.6 --top-k 20 --top-p 0.95 --min-p 0 --repeat-penalty 1\n" in text
+    for program in "llama-server", "llama-cli":
+        assert f"{program} -hf acme/tiny-chat-GGUF:Q4_K_M \\\n  --temp 0.6 --top-k 20 --top-p 0.95 --min-p 0 --repeat-penalty 1\n" in text
+    assert "lms get https://huggingface.co/acme/tiny-chat-GGUF\n" in text
     assert "ollama run hf.co/acme/tiny-chat-GGUF:Q4_K_M\n" in text
     assert "hf download acme/tiny-chat-GGUF tiny-chat-Q4_K_M.gguf --local-dir .\n" in text
     assert "derives its template from the one inside the GGUF" in text
@@ -150,17 +158,18 @@ def test_a_mix_that_was_rounded_anew_says_so(make_card: MakeCard) -> None:
 def test_a_planned_mix_is_explained_in_one_table(make_card: MakeCard) -> None:
     text = render(planned(make_card()))
     lines = [
-        "### `UD-Q4_K_XL`", "", "| type | tensors | share of bytes |", "|---|--:|--:|", "| Q6_K | 4 | 60.0 % |", "| IQ4_XS | 25 | 40.0 % |", "",
+        "### `UD-Q4_K_XL`", "",
         "- More bits per weight than in `Q4_K_M`: `ffn_down` (5.50 instead of 4.83), `output` (8.50 instead of 6.56)",
         "- Fewer bits per weight: `attn_q` (4.25 instead of 4.50)",
         "- KLD: predicted 0.00160 ± 0.00012, measured 0.00767 ± 0.00020; the stock mix `Q4_K_M`, of the same size: 0.00417 ± 0.00030",
-        "- **Look twice**: It is 4.8 times higher.",
+        "- **Look twice**: It is 4.8 times higher.", "", "<details><summary>Types</summary>", "",
+        "| type | tensors | share of bytes |", "|---|--:|--:|", "| Q6_K | 4 | 60.0 % |", "| IQ4_XS | 25 | 40.0 % |", "", "</details>",
     ]  # fmt: skip
     assert "\n".join(lines) in text
     assert "\n\n\n" not in text
     assert "ollama run hf.co/acme/tiny-chat-GGUF:UD-Q4_K_XL\n" in text
     tables = [token for token in MarkdownIt("commonmark").enable("table").parse(body(text)) if token.type == "table_open"]
-    assert len(tables) == 2
+    assert len(tables) == 3
     assert "planned mixes" not in render(make_card())
 
 
@@ -177,22 +186,23 @@ def test_the_layers_of_nf4_that_stay_in_16_bits_are_named(make_card: MakeCard) -
     text = planned_nf4(make_card, replaced=False)
     kept = "`mlp.down_proj` (layers 1, 7); `self_attn.o_proj` (layer 0); `model.projector`"
     lines = [
-        "### `dynamic-bnb-4bit`", "", "| type | tensors | share of bytes |", "|---|--:|--:|", "| NF4 | 25 | 60.0 % |", "| BF16 | 4 | 40.0 % |", "",
+        "### `dynamic-bnb-4bit`", "",
         f"- In 16 bits: {kept}; besides, as in every NF4 variant, embeddings, output layer and norms",
         "- KLD: predicted 0.00160 ± 0.00012, measured 0.00767 ± 0.00020; plain NF4: 0.00417 ± 0.00030",
     ]  # fmt: skip
     assert "\n".join(lines) in text
     assert "\n\n\n" not in text
-    assert "as safetensors, with the layers that 4 bits hurt most kept in 16 bits, made from" in text
+    assert "as safetensors, with the layers that 4 bits hurt most kept in 16 bits, for transformers and vLLM" in text
     assert 'repo = "acme/tiny-chat-dynamic-bnb-4bit"' in text
     assert "vllm serve acme/tiny-chat-dynamic-bnb-4bit" in text
-    assert "stock mix" not in text
+    assert "stock mix `" not in text
+    assert "| NF4 | 25 | 60.0 % |" in text
 
 
 def test_plain_nf4_under_a_planned_name_is_called_so(make_card: MakeCard) -> None:
     text = planned_nf4(make_card, replaced=True)
     assert "(0.00767 ± 0.00020) and is no better than plain NF4, which is smaller (0.00417 ± 0.00030), so **this is plain NF4**" in text
-    assert "hurt most kept in 16 bits, made" not in text
+    assert "hurt most kept in 16 bits, for" not in text
     assert "In 16 bits:" not in text
 
 
@@ -217,7 +227,7 @@ def test_a_planned_mix_without_a_stock_mix_of_its_size(make_card: MakeCard) -> N
     row = replace(card.rows[1], measurements={"plan.predicted": card.rows[1].measurements["plan.predicted"]})
     text = render(replace(card, rows=(row,)))
     assert "- KLD: predicted 0.00160 ± 0.00012, measured —\n" in text
-    assert "stock mix" not in text
+    assert "stock mix `" not in text
     assert "Look twice" not in text
 
 
@@ -231,7 +241,7 @@ def test_says_where_the_repairs_were_offered(make_card: MakeCard) -> None:
 def test_without_patches_or_sampling_it_says_so(make_card: MakeCard) -> None:
     text = render(make_card(patches=(), sampling={}))
     assert "No file of the upstream release was changed." in text
-    assert "The release names no sampling defaults." in text
+    assert "- Sampling: the release names no defaults." in text
 
 
 EVIL = 'x\n---\nbase_model: evil/evil\n---\n# Owned <script>alert(1)</script> [x](https://evil.example) `|` $$x$$ "quoted"'
@@ -241,7 +251,19 @@ def test_a_hostile_upstream_injects_nothing(make_card: MakeCard) -> None:
     card = make_card()
     hostile = replace(
         card,
-        facts=Facts(license=EVIL, license_name=EVIL, license_link="javascript:alert(1)", languages=("en", EVIL, "no"), pipeline_tag=EVIL),
+        facts=Facts(
+            license=EVIL,
+            license_name=EVIL,
+            license_link="javascript:alert(1)",
+            languages=("en", EVIL, "no"),
+            pipeline_tag=EVIL,
+            tags=(EVIL, "roleplay"),
+            datasets=(EVIL, "../x", "owner/set"),
+        ),
+        prompt=f"```\n</details>\n{EVIL}",
+        remarks=(EVIL,),
+        hub="javascript:alert(1)",
+        quotation=quote(EVIL),
         patches=(replace(card.patches[0], before=EVIL, after={EVIL: [EVIL]}, file=EVIL, key=EVIL, reason=EVIL),),
         blocked=(replace(card.blocked[0], verdict=replace(card.blocked[0].verdict, reasons=(EVIL, EVIL))),),
         sampling={"temperature": EVIL, "top_k": float("nan"), EVIL: 1, "top_p": 0.9},
@@ -253,17 +275,25 @@ def test_a_hostile_upstream_injects_nothing(make_card: MakeCard) -> None:
     assert found["base_model"] == "upstream/tiny-chat"
     assert "license" not in found
     assert found["language"] == ["en", "no"]
+    assert found["tags"] == ["sluice", "conversational", "gguf", "imatrix", "roleplay"]
+    assert found["datasets"] == ["owner/set"]
     assert found["pipeline_tag"] == "text-generation"
     assert ModelCard(text).data.base_model == "upstream/tiny-chat"
 
-    expected, parsed = (MarkdownIt("commonmark").enable("table").parse(body(each)) for each in (render(card), text))
-    assert [token.content for token in parsed if token.type == "heading_open"] == [token.content for token in expected if token.type == "heading_open"]
+    expected, parsed = (MarkdownIt("commonmark").enable("table").parse(body(each)) for each in (render(replace(card, prompt="{prompt}")), text))
+    headings = [[token.content for place, token in enumerate(tokens) if tokens[place - 1].type == "heading_open"] for tokens in (expected, parsed)]
+    assert headings[0] == [name for name in headings[1] if name not in {"From the upstream's card", "Good to know"}]
     inline = [child for token in parsed for child in token.children or ()]
     assert {child.content for child in inline if child.type == "html_inline"} <= {"<code>", "</code>"}
-    assert {child.attrGet("href") for child in inline if child.type == "link_open"} == {"sluice-report.html"}
+    assert {child.attrGet("href") for child in inline if child.type == "link_open"} == {
+        "sluice-report.html", "sluice-manifest.json", "tiny-chat-Q4_K_M.gguf", "#how-it-was-measured",
+    }  # fmt: skip
     assert "image" not in {child.type for child in inline}
-    assert not [token for token in parsed if token.type in {"html_block", "hr"}]
-    assert "$$" not in text
+    blocks = [token.content for token in parsed if token.type in {"html_block", "hr"}]
+    assert all(re.fullmatch(r"<!-- (sluice:(begin|end) [a-z]+|Sluice writes .*) -->\n", block) for block in blocks)
+    (prompt,) = [token.content for token in parsed if token.type == "fence" and "</details>" in token.content]
+    assert "# Owned" in prompt, "a block of code holds all of it"
+    assert "$$" not in text.replace(prompt, "")
 
 
 def test_a_custom_licence_is_named_and_linked(make_card: MakeCard) -> None:
@@ -309,3 +339,132 @@ def test_remarks_are_told_as_text(make_card: MakeCard) -> None:
     text = render(replace(make_card(kind=Kind.GGUF), remarks=("It *renders* <b>a role</b>.",)))
     assert "## Good to know\n\n- It &#42;renders&#42; &#60;b>a role" in text
     assert "## Good to know" not in render(make_card(kind=Kind.GGUF))
+
+
+def several(card: Card, **sizes: tuple[int, float, float]) -> tuple[Row, ...]:
+    """Variants by tag with their bytes, mean divergence and share of same top tokens."""
+    measured = card.rows[0].measurements
+    return tuple(
+        replace(
+            card.rows[0],
+            tag=tag,
+            file=f"tiny-chat-{tag}.gguf",
+            bytes=size,
+            measurements=measured
+            | {
+                "kld.mean": Measurement(name="kld.mean", value=kld, unit="nats", stderr=kld / 20),
+                "same_top": Measurement(name="same_top", value=top, unit="share"),
+            },
+        )
+        for tag, (size, kld, top) in sizes.items()
+    )
+
+
+def chooser(text: str) -> list[str]:
+    """The rows of the first table."""
+    lines = body(text).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| file"))
+    return lines[start : lines.index("", start)]
+
+
+def test_the_first_table_is_a_chooser(make_card: MakeCard) -> None:
+    card = make_card()
+    smaller = {"Q4_K_M": (4_920_000_000, 0.031, 0.92), "Q2_K": (3_180_000_000, 0.4451, 0.711)}
+    rows = several(card, Q8_0=(8_510_000_000, 0.0011, 0.991), **smaller, BF16=(16_060_000_000, 0, 1))
+    text = render(replace(card, rows=rows, recommend=Recommendation(at_most=0.05), context=131_072, cached=8192, cache=2**30))
+    assert chooser(text) == [
+        "| file | size, GB | memory, GB | KLD | same top |",
+        "|:--|--:|--:|:--|:--|",
+        "| [Q2_K](tiny-chat-Q2_K.gguf) | 3.18 | 4.25 | poor 0.4451 | poor 71.1&nbsp;% |",
+        "| **[Q4_K_M](tiny-chat-Q4_K_M.gguf)**&nbsp;★ | 4.92 | 5.99 | very good 0.0310 | very good 92.0&nbsp;% |",
+        "| [Q8_0](tiny-chat-Q8_0.gguf) | 8.51 | 9.58 | nearly lossless 0.0011 | nearly lossless 99.1&nbsp;% |",
+        "| [BF16](tiny-chat-BF16.gguf) | 16.06 | 17.13 | identical | identical |",
+    ]
+    recommended = "**Recommended: [Q4_K_M](tiny-chat-Q4_K_M.gguf)**, the smallest file whose mean KL divergence is at most 0.05 with 95 % confidence."
+    assert recommended in text
+    assert "- Memory is reckoned: the weights and what llama.cpp keeps of one conversation of 8,192 tokens (1.07 GB)." in text
+    assert "- Context: 131,072 tokens" in text
+    assert "llama-server -hf acme/tiny-chat-GGUF:Q4_K_M" in text
+    assert text.index("## Which file") < text.index("## How to run it") < text.index("## Measured") < text.index("## Where it comes from")
+
+
+def test_nothing_is_claimed_that_was_not_measured(make_card: MakeCard) -> None:
+    card = make_card()
+    (row,) = several(card, Q4_K_M=(2_330_000, 0.01, 0.9))
+    unmeasured = replace(row, measurements={}, tag="Q3_K_M", file="tiny-chat-Q3_K_M.gguf")
+    text = render(replace(card, rows=(unmeasured, row), recommend=Recommendation(at_most=0.001)))
+    assert "| [Q3_K_M](tiny-chat-Q3_K_M.gguf) | 2.33 | — | not measured | not measured |" in chooser(text)
+    assert "None of these is recommended: none is the smallest file whose mean KL divergence is at most 0.001 with 95 % confidence." in text
+    assert "★" not in text
+    assert "- What a conversation takes beside the weights is not known for this architecture." in text
+    assert "![" not in text, "no plot, no picture"
+
+
+def test_a_recipe_may_name_its_recommendation_or_none(make_card: MakeCard) -> None:
+    card = make_card()
+    rows = several(card, Q8_0=(8_510, 0.0011, 0.99), Q4_K_M=(4_920, 0.031, 0.92))
+    text = render(replace(card, rows=rows, recommend="Q8_0"))
+    assert "**Recommended: [Q8_0](tiny-chat-Q8_0.gguf)**, by the choice of whoever wrote the recipe." in text
+    assert "ollama run hf.co/acme/tiny-chat-GGUF:Q8_0\n" in text
+    assert "ecommended" not in render(replace(card, rows=rows, recommend=None))
+    assert "ecommended" not in render(replace(card, recommend=Recommendation(at_most=0.05))), "of one file there is no choice"
+
+
+def test_the_upstream_is_linked_in_the_second_line_of_text(make_card: MakeCard) -> None:
+    def linked(**changes: object) -> str:
+        return next(line for line in body(render(make_card(**changes))).splitlines() if line.startswith("GGUF files of"))
+
+    assert linked().startswith("GGUF files of [upstream/tiny-chat](https://huggingface.co/upstream/tiny-chat) for")
+    assert "[upstream/tiny-chat](https://hub.acme.example/upstream/tiny-chat)" in linked(hub="https://hub.acme.example")
+    assert "[upstream/tiny-chat](/upstream/tiny-chat)" in linked(hub=None), "a Hub on this machine has another port tomorrow"
+    assert "`mine`" in linked(release=Release(repo="mine", sha="a" * 40))
+
+
+def test_on_a_hub_of_their_own_files_are_fetched_from_there(make_card: MakeCard) -> None:
+    text = render(make_card(hub="https://hub.acme.example"))
+    assert "export HF_ENDPOINT=https://hub.acme.example\n" in text
+    assert "ollama run" not in text
+    assert "lms get" not in text
+    assert "HF_ENDPOINT" not in render(make_card())
+
+
+def test_notices_header_and_footer_have_their_places(make_card: MakeCard) -> None:
+    text = render(make_card(quick=True, header="By **Acme**.", footer="Ask [us](https://acme.example)."))
+    assert text.index("By **Acme**.") < text.index("# tiny-chat-GGUF") < text.index("> **Quick measurements.**") < text.index("## Which file")
+    assert text.index("Ask [us](https://acme.example).") > text.index("## Where it comes from")
+    assert not merge(render(make_card()), text, owned=()).text.count("Acme"), "header and footer are Sluice's to take away again"
+
+
+def test_the_prompt_is_shown_as_the_template_writes_it(make_card: MakeCard) -> None:
+    text = render(make_card(prompt="<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"))
+    assert "```text\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n\n```" in text
+    assert "writes this" not in render(make_card())
+    assert "writes this" not in render(make_card(prompt="x\n<!-- sluice:end use -->\ny")), "a template cannot end a section"
+    assert "writes this" not in render(make_card(prompt="x" * 5000))
+
+
+def test_a_plot_is_shown_as_a_picture_that_needs_no_script(make_card: MakeCard) -> None:
+    assert "[![KL divergence against size, one point for each variant](sluice-kld.png)](sluice-kld.svg)" in render(make_card(plot=True))
+
+
+def test_tags_that_are_untrue_of_the_files_stay_behind(make_card: MakeCard) -> None:
+    theirs = ("not-for-all-audiences", "Safetensors", "text-generation-inference", "awq", "4-bit", "arxiv:1234.5", "roleplay", "roleplay", "region:us", "math")
+    found = metadata(render(make_card(facts=Facts(tags=theirs, datasets=("HuggingFaceH4/ultrachat_200k", "no/such/thing")))))
+    assert found["tags"] == ["sluice", "conversational", "gguf", "imatrix", "not-for-all-audiences", "roleplay", "math"]
+    assert found["datasets"] == ["HuggingFaceH4/ultrachat_200k"]
+    assert ModelCard(render(make_card(facts=Facts(tags=theirs)))).data.tags == found["tags"]
+
+
+def test_what_was_blocked_or_waived_keeps_its_figures(make_card: MakeCard) -> None:
+    card = make_card()
+    (blocked,) = several(card, IQ1_S=(1_020_000, 0.6, 0.7))
+    text = render(replace(card, blocked=(replace(blocked, verdict=card.blocked[0].verdict),)))
+    assert "- **IQ1_S** (1.02 MB, KLD 0.60000 ± 0.03000, same top token 70.00 %): mean KLD" in text
+
+
+def test_the_upstream_s_words_are_attributed(make_card: MakeCard) -> None:
+    found = quote("A *fine* model.\n\n" + "More. " * 2000)
+    text = render(make_card(quotation=found))
+    said = "The words of [upstream/tiny-chat](https://huggingface.co/upstream/tiny-chat), under the licence `apache-2.0`, not checked here."
+    assert f"{said} Links, pictures, code and tables are left out, and the card goes on there.\n\n> A fine model.\n" in text
+    assert "From the upstream" not in render(make_card(quotation=None))

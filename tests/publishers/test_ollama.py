@@ -96,3 +96,13 @@ def test_refused_probes() -> None:
     assert ollama.template_from_probes({name: text for name, text in probes.items() if name != "calls"}) is not None
     assert ollama.template_from_probes({name: text for name, text in probes.items() if name != "system"}) is None
     assert ollama.template_from_probes({}) is None
+
+
+def test_the_prompt_format_has_places_for_system_and_prompt() -> None:
+    assert ollama.prompt_format(probe(tiny_chat())) == ("<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n")
+    trims = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }}\n{% endfor %}"
+    assert ollama.prompt_format(probe(trims)) == "[system] {system}\n[user] {prompt}\n"
+    deaf = "{% for m in messages if m.role == 'user' %}Q: {{ m.content }} A:{% endfor %}"
+    assert ollama.prompt_format(probe(deaf)) == "Q: {prompt} A:", "a template that drops the system prompt is shown without one"
+    assert ollama.prompt_format({}) is None
+    assert ollama.prompt_format({"user": "something else", "system": ""}) is None

@@ -1,14 +1,17 @@
 """The page of a run: what it says and draws, and that strangers' strings stay text in it."""
 
+import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import pytest
+from PIL import Image
 
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Release, Verdict, Waiver
 from publishers.naming import REPORT
@@ -140,6 +143,37 @@ def test_draws_size_positions_types_and_tensors(make: Make, shown: str) -> None:
     (tensor_plot,) = [tensors.tensor_plot(item, "t", tensors.type_colors([item])) for item in found.variants if item.tag == "Q4_K_M"]
     assert tensor_plot is not None
     assert {kind for kind in ("Q8_0", "Q6_K", "Q4_K") if f">{kind}</text>" in tensor_plot} == {"Q8_0", "Q6_K", "Q4_K"}
+
+
+def test_the_plot_of_a_card_stands_alone_as_svg_and_png(make: Make) -> None:
+    found = make()
+    yardstick = replace(variant("IQ3_XXS", 1_500_000, 0.05), verdict=None)
+    made = plots.size_pictures(found.variants, (yardstick,))
+    assert made is not None
+    drawn, pixels = made
+    root = ET.fromstring(drawn)  # noqa: S314 - our own drawing
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"Q4_K_M", "IQ1_S", "IQ3_XXS", "stock GGUF, not offered", "stock GGUF, blocked"} <= texts
+    assert b"var(--" not in drawn, "no page gives it its colours"
+    assert b"<script" not in drawn
+    with Image.open(io.BytesIO(pixels)) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert picture.width == 3 * 72 * plots.CARD[0]
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255), "white, also on a dark page"
+        assert len(picture.convert("L").getcolors(256) or ()) > 20, "something is drawn"
+    assert plots.size_pictures(found.variants, (yardstick,)) == made, "equal figures, equal bytes"
+    assert plots.size_pictures([variant("16bit", 10, 0.0)], (yardstick,)) is None
+
+
+def test_the_stage_leaves_the_plot_beside_the_page(make: Make, tmp_path: Path) -> None:
+    assert page.write(tmp_path, contents=[], figures=make().as_json()) == {"file": "sluice-report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"sluice-report.html", "sluice-kld.png", "sluice-kld.svg"}
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    page.write(nothing, contents=[], figures=make(variants=()).as_json())
+    assert [path.name for path in nothing.iterdir()] == ["sluice-report.html"]
 
 
 def test_a_planned_variant_is_told_apart_and_its_prediction_stands_beside_the_measurement(make: Make) -> None:

@@ -14,9 +14,9 @@ from service.release.checks import gates as gate_check
 from service.release.graph import Phase, Stage
 from service.release.kinds import maker
 from service.release.measuring.samples import PUBLISHED, references
-from service.release.products import DATA, JUDGED, Built, Found, Judged, Made, Published, Settled, weights
+from service.release.products import CLAIMS, DATA, JUDGED, Built, Found, Judged, Made, Published, Settled, weights
 from service.release.report import report
-from service.release.stages.measure import CLAIMS, found, found_by, unmeasured
+from service.release.stages.measure import found, found_by, unmeasured
 from service.release.work import Work
 from service.runs.report import STAGE as REPORT
 from service.store import VariantRecord
@@ -55,7 +55,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.JUDGE,
         does="make the report",
         work=report,
-        also=(JUDGED, DATA),
+        also=(JUDGED, CLAIMS, DATA),
         after=("patches",),
         cost=costs.report,
         tolerant=True,

@@ -12,10 +12,9 @@ from service.release.kinds import every_variant, kind_of, maker
 from service.release.measuring.divergence import DIVERGENCE, WINDOWS, diverge
 from service.release.measuring.questions import QUESTIONS, question
 from service.release.measuring.samples import PUBLISHED, basis
-from service.release.products import Found, Outcomes, Settled, measurements
+from service.release.products import CLAIMS, Found, Outcomes, Settled, measurements
 from service.release.work import Work
 
-CLAIMS = "claims"
 ANSWERS = "questions"
 ANSWERED = (
     "mmlu.accuracy", "mmlu.macro", "mmlu.single_letter", "mmlu.difference", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p", "flips", "flips.share", "efficiency",

@@ -18,8 +18,8 @@ from service.execution.kept import StageStore
 from service.release.job import Event, Job
 from service.release.measuring.questions import QUESTIONS, ask, question
 from service.release.measuring.samples import PUBLISHED, published_before, references
-from service.release.products import Found, Made, Settled
-from service.release.stages.measure import CLAIMS, answer
+from service.release.products import CLAIMS, Found, Made, Settled
+from service.release.stages.measure import answer
 from service.store import Store
 from tests.service.helpers import at_work, output, queue_run
 
