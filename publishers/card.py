@@ -304,7 +304,7 @@ def front_matter(card: Card) -> dict[str, Any]:
         *(["gguf", "imatrix"] if gguf else []),
         *(["bitsandbytes", "4-bit", "nf4"] if four_bit else []),
     ]
-    theirs = [tag for tag in dict.fromkeys(facts.tags) if _TAG.fullmatch(tag) and not _UNTRUE.fullmatch(tag) and tag not in ours][:_MOST]
+    theirs = [tag for tag in dict.fromkeys(facts.tags) if _TAG.fullmatch(tag) and not _UNTRUE.fullmatch(tag) and tag not in {*ours, "conversational"}][:_MOST]
     data["tags"] = ours + theirs
     if datasets := [name for name in dict.fromkeys(facts.datasets) if _DATASET.fullmatch(name)][:_MOST]:
         data["datasets"] = datasets
