@@ -223,8 +223,8 @@ def rows(found: Mapping[str, Mapping[str, Mapping[str, Doubles]]]) -> Iterator[t
 
 def show(name: str, found: Mapping[str, Mapping[str, Mapping[str, Doubles]]]) -> None:
     """Print the table, and the geometric mean of the ratios on each text."""
-    console = Console(highlight=False)
-    table = Table("measured on", "mix", *(f"KLD, {source}" for source in (OWN, REAL, NONE)), "own / real", title=name, title_justify="left")
+    console = Console(highlight=False, width=120)
+    table = Table("measured on", "mix", "KLD, own text", "KLD, real text", "KLD, no matrix", "own / real", title=name, title_justify="left")
     for row in rows(found):
         table.add_row(*row)
     console.print(table)
