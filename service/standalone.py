@@ -24,8 +24,8 @@ from builders.weights import read_header, weight_files
 from config.digests import file_sha256
 from config.errors import ConfigurationError, ToolError, UnsupportedModel, UpstreamError
 from config.plans import Budget, Profile, Rules
-from config.recipe import Text
 from config.settings import Settings
+from config.texts import Text
 from service.execution.kept import Input, Output, StageStore
 from service.execution.workbench import Listener, Workbench
 from service.hubclient import connect

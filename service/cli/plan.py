@@ -14,7 +14,8 @@ from config.errors import ConfigurationError
 from config.files import explain
 from config.near import meant
 from config.plans import PROFILES, Budget, GgufType, Profile
-from config.recipe import GENERATED, Text, stock_of
+from config.recipe import stock_of
+from config.texts import GENERATED, Text
 from service.cli.context import Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
 from service.cli.sheet import Sheet, figures, names

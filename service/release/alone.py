@@ -10,8 +10,9 @@ from huggingface_hub import HfApi
 
 from builders.snapshot import Upstream
 from config.plans import Budget, Profile
-from config.recipe import Dynamic, Recipe, Text, Variants, load_recipe
+from config.recipe import Dynamic, Recipe, Variants, load_recipe
 from config.settings import Settings
+from config.texts import Text
 from config.words import Release
 from service.execution.kept import Inputs, Output, stage_key
 from service.execution.workbench import Workbench

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from config.plans import Budget, Profile, Rules
 from config.prompt import OPENINGS, PROMPTS, Part
-from config.recipe import Text
 from config.rules import FAMILIES, FIXES
+from config.texts import Text
 from service.release.graph import Call, Data, FileOf, OfRelease, Source, Whole
 
 IMPORTANCES = "importances.gguf"  # in the output of `sensitivity`: the importance matrix, completed

@@ -5,7 +5,8 @@ import yaml
 
 from config.cards import Recommendation
 from config.errors import ConfigurationError
-from config.recipe import GENERATED, load_recipe
+from config.recipe import load_recipe
+from config.texts import GENERATED
 from config.words import Kind, Variant
 
 DEMO = Path(__file__).parents[2] / "demo" / "recipe.yaml"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.errors import MeasurementError
-from config.recipe import Text
+from config.texts import Text
 from qa import mmlu
 from qa.texts import conversations
 from service.release.graph import Check

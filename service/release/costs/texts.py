@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from config.errors import MeasurementError
-from config.recipe import Mmlu, Text
+from config.texts import Mmlu, Text
 from qa import looks, mmlu
 
 BYTES_PER_TOKEN = 4.4  # of conversations in JSON, whose template makes up for the quotes, and of prose

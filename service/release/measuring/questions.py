@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from config.errors import ConfigurationError, SluiceError
-from config.recipe import Mmlu
+from config.texts import Mmlu
 from config.words import Sample
 from qa import measure, mmlu
 from service.execution.kept import Input, Output

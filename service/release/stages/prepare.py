@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from config.recipe import Mmlu, Recipe
+from config.recipe import Recipe
+from config.texts import Mmlu
 from service.execution.kept import Output
 from service.release import costs, functions, kinds
 from service.release.functions import MODEL

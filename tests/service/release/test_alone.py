@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from config.plans import Budget
-from config.recipe import Text
 from config.settings import Settings
+from config.texts import Text
 from service.machine.speed import Speed
 from service.release import alone
 
