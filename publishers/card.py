@@ -16,8 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from config.cards import Recommendation
 from config.settings import REPO_ID
-from config.words import Kind, Measurement, Patch, Release, Verdict
+from config.words import Measurement, Patch, Release, Verdict
 from publishers import grades, markdown, ollama, shown
+from publishers.form import Form
 from publishers.manifest import Waiver
 from publishers.markdown import Markdown
 from publishers.naming import NOBODY, PLOT, PLOT_SVG, checked_path
@@ -157,7 +158,7 @@ class Method:
 class Card:
     """Everything a card says."""
 
-    kind: str
+    form: Form
     repo: str  # "namespace/NAME-GGUF"
     name: str  # of the model
     namespace: str
@@ -223,8 +224,8 @@ def _context(card: Card) -> dict[str, Any]:
         "scale": scale,
         "planned": [row for row in rows if row.mix is not None],
         "waived": [(row, waiver) for row in rows for waiver in row.waivers],
-        "sixteen_bit": card.kind == Kind.SIXTEEN_BIT,
-        "four_bit": card.kind == Kind.BNB_4BIT,
+        "sixteen_bit": not card.form.quantized,
+        "keeps": card.form.keeps,
         "other_hub": Markdown(card.hub) if card.hub not in {None, PUBLIC} and _HUB.fullmatch(card.hub or "") else None,
         "rule": _rule(card.recommend),
         "divergences": grades.DIVERGENCE,
@@ -283,9 +284,9 @@ def front_matter(card: Card) -> dict[str, Any]:
     `base_model_relation` knows adapter, merge, quantized and finetune. The repaired 16-bit repo is none of these, for its weights
     are the upstream's own: it names its base model and leaves the relation out.
     """
-    facts, gguf, four_bit = card.facts, card.kind == Kind.GGUF, card.kind == Kind.BNB_4BIT
+    facts = card.facts
     data: dict[str, Any] = {} if card.release.local else {"base_model": card.release.repo}  # nobody could follow the name of a folder
-    if card.kind != Kind.SIXTEEN_BIT:
+    if card.form.quantized:
         data |= {} if card.release.local else {"base_model_relation": "quantized"}
         data |= {} if card.namespace == NOBODY else {"quantized_by": card.namespace}
     if facts.license and _LICENSE.fullmatch(facts.license):
@@ -297,13 +298,8 @@ def front_matter(card: Card) -> dict[str, Any]:
     if languages := [language for language in facts.languages if _LANGUAGE.fullmatch(language)]:
         data["language"] = languages
     data["pipeline_tag"] = facts.pipeline_tag if facts.pipeline_tag and _PIPELINE.fullmatch(facts.pipeline_tag) else "text-generation"
-    data["library_name"] = "gguf" if gguf else "transformers"
-    ours = [
-        "sluice",
-        *([] if card.base else ["conversational"]),
-        *(["gguf", "imatrix"] if gguf else []),
-        *(["bitsandbytes", "4-bit", "nf4"] if four_bit else []),
-    ]
+    data["library_name"] = card.form.library
+    ours = ["sluice", *([] if card.base else ["conversational"]), *card.form.tags]
     theirs = [tag for tag in dict.fromkeys(facts.tags) if _TAG.fullmatch(tag) and not _UNTRUE.fullmatch(tag) and tag not in {*ours, "conversational"}][:_MOST]
     data["tags"] = ours + theirs
     if datasets := [name for name in dict.fromkeys(facts.datasets) if _DATASET.fullmatch(name)][:_MOST]:

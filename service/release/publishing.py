@@ -145,7 +145,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
     context = kv_cache.context_length(config)
     cached = min(CACHED, context or CACHED)
     return card.Card(
-        kind=repo.kind.kind,
+        form=repo.kind.form,
         repo=repo.name,
         name=work.release.name,
         namespace=work.job.run.namespace,

@@ -16,6 +16,7 @@ from hub.tokens import create_token
 from publishers import manifest as manifests
 from publishers.card import Card, Facts, Method, Row
 from publishers.hub import Plan, PublishFile, inventory
+from service.release import kinds
 
 RELEASE = Release(repo="upstream/tiny-chat", sha="a" * 40)
 PATCH = Patch(
@@ -48,13 +49,14 @@ def make_card() -> Callable[..., Card]:
             calibration=("calibration.jsonl",), calibration_tokens=20_000,
         )  # fmt: skip
         fields: dict[str, Any] = {
-            "kind": Kind.GGUF, "repo": "acme/tiny-chat-GGUF", "name": "tiny-chat", "namespace": "acme", "release": RELEASE,
+            "repo": "acme/tiny-chat-GGUF", "name": "tiny-chat", "namespace": "acme", "release": RELEASE,
             "facts": Facts(license="apache-2.0", languages=("en",), pipeline_tag="text-generation"),
             "rows": (row,), "blocked": (blocked,), "patches": (PATCH,), "method": method, "tools": {"transformers": "5.23.0", "llama.cpp": "b8200"},
             "sampling": {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "repetition_penalty": 1.0},
             "recipe_name": "demo", "recipe_digest": "b" * 64,
         }  # fmt: skip
-        return Card(**(fields | changes))
+        form = kinds.every()[changes.pop("kind", Kind.GGUF)].form
+        return Card(**({"form": form} | fields | changes))
 
     return make
 

@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 from config.cards import Recommendation
 from config.words import Kind, Measurement, Release
 from publishers.card import Card, Change, DataSet, Facts, Kept, Mix, Row, TypeUse, render
+from publishers.form import Form
 from publishers.manifest import Waiver
 from publishers.naming import NOBODY
 from publishers.quoting import quote
@@ -468,3 +469,14 @@ def test_the_upstream_s_words_are_attributed(make_card: MakeCard) -> None:
     said = "The words of [upstream/tiny-chat](https://huggingface.co/upstream/tiny-chat), under the licence `apache-2.0`, not checked here."
     assert f"{said} Links, pictures, code and tables are left out, and the card goes on there.\n\n> A fine model.\n" in text
     assert "From the upstream" not in render(make_card(quotation=None))
+
+
+def test_a_kind_that_has_no_templates_of_its_own_is_told_by_its_form(make_card: MakeCard) -> None:
+    form = Form(word="mlx-4bit", title="MLX safetensors in 4 bits", library="mlx", tags=("mlx",))
+    text = render(make_card(form=form, repo="acme/tiny-chat-mlx"))
+    assert (metadata(text)["library_name"], metadata(text)["base_model_relation"]) == ("mlx", "quantized")
+    assert "mlx" in metadata(text)["tags"]
+    assert "as MLX safetensors in 4 bits, made from the" in text
+    assert "hf download acme/tiny-chat-mlx --local-dir ." in text
+    alike = render(make_card(form=replace(form, library="transformers"), repo="acme/tiny-chat-mlx"))
+    assert 'repo = "acme/tiny-chat-mlx"' in alike

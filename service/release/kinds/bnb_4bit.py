@@ -112,7 +112,7 @@ KIND = VariantKind(
     stages=stages,
     maker=lambda recipe, variant: f"build {variant.tag}",
     content=content,
-    form=Form(word=Kind.BNB_4BIT, title="NF4 safetensors", library="transformers", tags=("bitsandbytes", "4-bit", "nf4")),
+    form=Form(word=Kind.BNB_4BIT, title="NF4 safetensors", library="transformers", tags=("bitsandbytes", "4-bit", "nf4"), keeps=True, needs="bitsandbytes"),
     repo=lambda variant: f"-{variant.tag}",
     bits=sizes.nf4_bits,
     slower=NF4_SLOWER,

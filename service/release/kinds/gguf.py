@@ -184,7 +184,7 @@ KIND = VariantKind(
     stages=stages,
     maker=maker,
     content=content,
-    form=Form(word=Kind.GGUF, title="GGUF variants", library="gguf", tags=("gguf", "imatrix"), imatrix=True, ollama=True),
+    form=Form(word=Kind.GGUF, title="GGUF files", library="gguf", tags=("gguf", "imatrix"), imatrix=True, ollama=True),
     repo=lambda variant: "-GGUF",
     bits=sizes.gguf_bits,
     original=lambda variant: variant.tag == "BF16",

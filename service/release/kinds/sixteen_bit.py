@@ -22,7 +22,7 @@ KIND = VariantKind(
     stages=lambda recipe: (),
     maker=lambda recipe, variant: "fix",
     content=content,
-    form=Form(word=Kind.SIXTEEN_BIT, title="the 16-bit safetensors", library="transformers", quantized=False),
+    form=Form(word=Kind.SIXTEEN_BIT, title="16-bit safetensors", library="transformers", quantized=False),
     repo=lambda variant: "",
     bits=lambda prospect, variant: 16.0,
     bytes=lambda prospect, variant: prospect.weights,
