@@ -17,7 +17,7 @@ def may_publish(variants: Collection[Variant], name: str, upstream: Collection[s
     Nothing that is published is left out, but not all that this tells must be: a variant may not pass, and how many shards there will be is not known.
     """
     files = [variant for variant in variants if kind_of(variant).engine is LLAMA_CPP]
-    certain = {naming.CARD, naming.MANIFEST, naming.REPORT, *filter(is_legal, upstream)}
+    certain = {naming.CARD, naming.MANIFEST, naming.REPORT, naming.PLOT, naming.PLOT_SVG, *filter(is_legal, upstream)}
     if files:
         certain |= {naming.IMATRIX, naming.OLLAMA_PARAMS, naming.OLLAMA_TEMPLATE, *(f"{name}-{variant.tag}.gguf" for variant in files)}
     transformers = len(files) < len(variants)

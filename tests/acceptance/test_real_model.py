@@ -1,0 +1,58 @@
+"""A real trained model, SmolLM2-135M-Instruct, from its folder to repos in folders: it passes, and takes about as long as was said before."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.models.real import smollm2
+from config.errors import ToolError
+from tests.acceptance.conftest import ROOT, sluice
+
+NAME = "SmolLM2-135M-Instruct"
+DATA = ROOT / "demo" / "data"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    try:
+        smollm2(folder)
+    except ToolError as error:
+        pytest.skip(str(error))
+    return folder
+
+
+def recipe(folder: Path) -> Path:
+    """Every stage that stock mixes need, once, on little text, under the usual gates."""
+    path = folder / "small.yaml"
+    said = {
+        "name": "small",
+        "variants": {"gguf": ["Q8_0", "Q4_K_M"], "sixteen_bit": False},
+        "calibration": {"chat": [str(DATA / "calibration.jsonl")], "tokens": 4000},
+        "evaluation": {
+            "divergence": {"chat": [str(DATA / "evaluation.jsonl")], "tokens": 4000, "most_tokens": 4000},
+            "generation": {"prompts": ["What is the capital of France?"], "max_tokens": 64},
+        },
+    }
+    path.write_text(yaml.safe_dump(said), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_it_passes_the_usual_gates_and_takes_what_was_estimated_within_a_factor_of_two(model: Path, tmp_path: Path) -> None:
+    command = ("release", model, "--name", NAME, "--to", tmp_path / "out", "--recipe", recipe(tmp_path), "--json")
+    home = {"SLUICE_HOME": str(tmp_path / "home")}
+    estimate: dict[str, Any] = json.loads(sluice(*command, "--dry-run", **home).stdout)
+    started = time.perf_counter()
+    done = sluice(*command, **home)
+    took = time.perf_counter() - started
+    found = json.loads(done.stdout)
+    verdicts = {row["tag"]: (row["verdict"], row["reasons"]) for row in found["variants"]}
+    assert verdicts["Q8_0"] == ("passed", [])
+    assert all(not row.get("waivers") for row in found["variants"])
+    assert (tmp_path / "out" / f"{NAME}-GGUF" / f"{NAME}-Q8_0.gguf").is_file()
+    assert 0.5 < estimate["seconds"] / took < 2, f"estimated {estimate['seconds']:.0f} s, took {took:.0f} s"
