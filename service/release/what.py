@@ -38,7 +38,8 @@ def meant(what: str, *, endpoint: str, revision: str | None, name: str | None) -
     else:
         return _folder(what, revision, name)
     if name is not None:
-        raise ConfigurationError(f"--name is for folders: {found.repo} is published under its own name. Leave it out.")
+        hint = f"For the folder of that name write ./{what}." if Path(what).is_dir() else "Leave it out."
+        raise ConfigurationError(f"--name is for folders: {found.repo} is a repo on the Hub and published under its own name. {hint}")
     return found
 
 

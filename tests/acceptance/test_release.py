@@ -228,8 +228,8 @@ def test_a_folder_is_published_as_private_on_the_hub(hub: Hub, left: Left) -> No
     assert manifest["files"].keys() == json.loads((left.out / REPO / "sluice-manifest.json").read_text())["files"].keys()
 
 
-def test_a_folder_that_changes_while_its_run_waits_is_refused_in_words(left: Left, tmp_path: Path) -> None:
-    model = Path(shutil.copytree(left.model, tmp_path / "model"))
+def test_a_folder_that_changes_while_its_run_waits_is_refused_in_words(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(ROOT / "demo" / "model", tmp_path / "model"))
     command = [PROGRAMS / "sluice", "release", model, "--name", "other", "--to", tmp_path / "out", "--recipe", RECIPE, "--json"]
     env = environment(SLUICE_HOME=str(tmp_path / "home"), **NOWHERE)
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -92,6 +92,8 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "owner" / "name").mkdir()
     monkeypatch.chdir(tmp_path)
     assert of("owner/name").folder is None, "as ever, a repo"
+    with pytest.raises(ConfigurationError, match="write ./owner/name"):
+        of("owner/name", name="other")
     assert of("./owner/name").folder == str(tmp_path / "owner" / "name")
     assert of("owner").folder == str(tmp_path / "owner")
 
