@@ -35,15 +35,16 @@ def recipe(folder: Path) -> Path:
 def published(hub: Hub, tmp_path: Path, *oddities: Callable[[Path], Path]) -> tuple[dict[str, Any], dict[str, str]]:
     """What a run of a model with these oddities says, and what the GGUF repo holds, by path, text in full."""
     made = tmp_path / "made"
-    for number, oddity in enumerate(oddities):
+    first, *others = oddities
+    first(made)
+    plain = releases.clean(tmp_path / "plain")
+    for number, oddity in enumerate(others):  # what they add or change
         part = oddity(tmp_path / str(number))
-        if number == 0:
-            part.rename(made)
-            continue
-        for path in part.rglob("*"):  # later ones only add files
-            if (path.is_file() and not (made / path.relative_to(part)).exists()) or path.name == "README.md":
-                (made / path.relative_to(part)).parent.mkdir(exist_ok=True)
-                (made / path.relative_to(part)).write_bytes(path.read_bytes())
+        for path in filter(Path.is_file, part.rglob("*")):
+            place = path.relative_to(part)
+            if not (plain / place).exists() or (plain / place).read_bytes() != path.read_bytes():
+                (made / place).parent.mkdir(exist_ok=True)
+                (made / place).write_bytes(path.read_bytes())
     hub.push("upstream/odd-chat", made)
     done = sluice("run", "upstream/odd-chat", "--recipe", recipe(tmp_path), "--json", **hub.environment(tmp_path / "home"))
     assert done.returncode == 0, done.stderr
