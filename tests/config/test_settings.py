@@ -6,7 +6,7 @@ import pytest
 from config.errors import ConfigurationError
 from config.settings import Settings, load_settings
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+SETTINGS = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_variables_of_others_and_those_that_are_no_settings_are_left_alone(monke
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_setting_is_documented(name: str) -> None:
-    assert f"`{name}`" in README
+    assert f"`{name}`" in SETTINGS
 
 
 def test_header_and_footer_of_cards_are_markdown_that_marks_no_sections(tmp_path: Path) -> None:
