@@ -11,6 +11,7 @@ All files of a model are compared with the 16-bit model on the same windows, so 
 import argparse
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -94,10 +95,11 @@ def prepared(folder: Path, make: Callable[[Path], None]) -> tuple[Path, Path]:
     """The repaired model and its 16-bit GGUF file."""
     upstream, model, target = folder / "upstream", folder / "model", folder / "16bit.gguf"
     if not target.exists():
+        for unfinished in (upstream, model):  # by a bench that was interrupted
+            shutil.rmtree(unfinished, ignore_errors=True)
         make(upstream)
-        if not model.exists():
-            model.mkdir()
-            fixes.repair(model, snapshot=upstream, repo=f"upstream/{folder.name}", fixes=True)
+        model.mkdir()
+        fixes.repair(model, snapshot=upstream, repo=f"upstream/{folder.name}", fixes=True)
         (folder / str(convert.convert(folder, model=model, name="converted")["file"])).rename(target)
     return model, target
 
