@@ -112,6 +112,7 @@ class Check:
     """Something that must hold before a stage can succeed, and that can be known before the first expensive one."""
 
     name: str  # "publishing token"
+    stage: str  # that would fail by it: its name, without the variant
     look: Callable[["Prospect"], Iterable[str]]  # what is wrong, a sentence each; nothing when all is well
 
 

@@ -1,18 +1,38 @@
-"""The checks that find wrong input in the first minute: one file each, attached to the stages that would fail by it, all of them run before the first stage."""
+"""The checks that find wrong input in the first minute: a file for each matter, whose `CHECKS` name the stages that would fail by them.
 
+Every file of this folder is read, and all its checks are made before the first stage.
+"""
+
+import importlib
 import logging
+import pkgutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
 
 from config.errors import ConfigurationError, SluiceError
 from service.release.checks import architecture, budgets, data, gates, publishing, terms
 from service.release.checks.problem import Problem, Remark
-from service.release.graph import Check, Graph
+from service.release.graph import Check, Graph, Stage
 from service.release.prospect import Prospect
 
 __all__ = ["Problem", "Remark", "architecture", "budgets", "data", "gates", "problems", "publishing", "refuse", "terms"]
 
 
 log = logging.getLogger(__name__)
+
+
+@cache
+def every() -> tuple[Check, ...]:
+    """All checks, file by file in the order of their names."""
+    modules = sorted(item.name for item in pkgutil.iter_modules(__path__))
+    return tuple(check for module in modules for check in getattr(importlib.import_module(f"{__name__}.{module}"), "CHECKS", ()))
+
+
+def attached(stages: Iterable[Stage]) -> Iterator[Stage]:
+    """The stages with what must hold before they can succeed."""
+    for stage in stages:
+        yield replace(stage, checks=(*stage.checks, *(check for check in every() if check.stage == stage.family)))
 
 
 def problems(graph: Graph, prospect: Prospect) -> tuple[Problem, ...]:

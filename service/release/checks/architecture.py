@@ -57,4 +57,4 @@ def _table(module: ast.Module) -> Mapping[str, Any]:
     return {}
 
 
-CHECK = Check(name="architecture", look=unknown)
+CHECKS = (Check(name="architecture", stage="convert", look=unknown),)

@@ -64,4 +64,4 @@ def _size(count: int) -> str:
     return f"{count} bytes"
 
 
-CHECK = Check(name="budgets", look=impossible)
+CHECKS = (Check(name="budgets", stage="plan", look=impossible),)

@@ -91,4 +91,4 @@ def _beginning(path: Path) -> str:
         return codecs.getincrementaldecoder("utf-8")().decode(file.read(BYTES))  # which a character may lie across
 
 
-CHECK = Check(name="data", look=unusable)
+CHECKS = (Check(name="data", stage="text overlap", look=unusable),)

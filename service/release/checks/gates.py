@@ -63,7 +63,7 @@ def look(prospect: "Prospect") -> Iterator[str]:
     return wrong(prospect.recipe, measured(way(prospect.recipe)))
 
 
-CHECK = Check(name="gates", look=look)
+CHECKS = (Check(name="gates", stage="judge", look=look),)
 
 
 def _unmeasured(gate: Gate, names: Measured) -> str:

@@ -84,5 +84,6 @@ def _unfit(prospect: "Prospect", target: Path) -> Iterator[str]:
         )
 
 
-TOKEN = Check(name="publishing token", look=unable)
-TARGETS = Check(name="target repos", look=taken)
+TOKEN = Check(name="publishing token", stage="publish", look=unable)
+TARGETS = Check(name="target repos", stage="publish", look=taken)
+CHECKS = (TOKEN, TARGETS)

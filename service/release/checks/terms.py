@@ -30,4 +30,4 @@ def unfit(prospect: "Prospect") -> Iterator[str]:
         raise UpstreamError(said)
 
 
-CHECK = Check(name="terms", look=unfit)
+CHECKS = (Check(name="terms", stage="upstream", look=unfit),)

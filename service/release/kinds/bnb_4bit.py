@@ -64,7 +64,6 @@ def _planned(entry: DynamicNf4) -> Iterator[Stage]:
         does="choose the layers that stay in 16 bits",
         work=Call(function="builders.plan.nf4:plan", inputs=inputs, params=params),
         cost=costs.nf4_mix(entry.variant),
-        checks=(budgets.CHECK,),
         alone=True,
     )
     skip = {"skip": Result(stage=f"plan {entry.tag}", name="kept")}

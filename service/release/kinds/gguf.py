@@ -88,7 +88,6 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
         work=functions.plan(functions.GGUF, entry.budget, entry.profile, entry.rules),
         also=("hessians",) if entry.rounding else (),  # without them it would be planned for nothing
         cost=costs.mix(entry),
-        checks=(budgets.CHECK,),
         alone=True,
     )
     yield Stage(

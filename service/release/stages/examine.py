@@ -15,7 +15,7 @@ from config.recipe import Recipe
 from config.words import Patch
 from service.execution.kept import Output
 from service.release import costs, functions
-from service.release.checks import architecture, data, gates, terms
+from service.release.checks import gates, terms
 from service.release.functions import GGUF, MODEL
 from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
 from service.release.work import Work
@@ -26,7 +26,7 @@ _PAIR: dict[str, Source] = {"model": MODEL, "gguf": GGUF}
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """Every stage of this part, those that are measured on the release with the names of their measurements."""
-    yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream, checks=(terms.CHECK,))
+    yield Stage(name="upstream", phase=Phase.EXAMINE, does="ask the Hub what the release is", work=_upstream)
     yield Stage(name="snapshot", phase=Phase.EXAMINE, does="download it", work=_snapshot, also=("upstream",), unit="bytes", cost=costs.snapshot)
     parts = (_model(recipe), _original(recipe), _conversion(recipe), _template(recipe), _own_text(recipe))
     yield from (replace(stage, gated=bool(stage.measures)) for part in parts for stage in part)
@@ -53,7 +53,6 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         after=("sanity",),
         unit="tensors",
         cost=costs.convert,
-        checks=(architecture.CHECK,),
     )
     yield Stage(
         name="imatrix",
@@ -76,7 +75,6 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="look for evaluation text in the calibration text",
         work=overlap,
-        checks=(data.CHECK,),
         after=("snapshot",),
         cost=costs.overlap,
         measures=("overlap.share", "overlap.shared"),

@@ -10,7 +10,6 @@ from qa import gates
 from qa.relative import References
 from service.execution.kept import Output
 from service.release import costs
-from service.release.checks import gates as gate_check
 from service.release.graph import Phase, Stage
 from service.release.kinds import maker
 from service.release.measuring.samples import PUBLISHED, references
@@ -44,7 +43,6 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.JUDGE,
         does="apply the gates to every variant",
         work=judge,
-        checks=(gate_check.CHECK,),
         also=(*found_by(recipe), PUBLISHED, "convert", *(f"measure {variant.tag}" for variant in listed), *makers),
         cost=costs.judge,
         tolerant=True,

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from config.recipe import Recipe
 from publishers import ollama
 from service.release import costs, functions
-from service.release.checks import publishing
 from service.release.graph import Phase, Stage
 from service.release.measuring.divergence import WINDOWS
 from service.release.products import DATA, JUDGED
@@ -33,6 +32,5 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         also=("upstream", "snapshot", DATA, "fix", "imatrix", WINDOWS, JUDGED, REPORT, functions.CHAT, *written),
         unit="bytes",
         cost=costs.publish,
-        checks=(publishing.TOKEN, publishing.TARGETS),
         records=True,
     )

@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from config.errors import ConfigurationError, HubError, UpstreamError
+from config.recipe import load_recipe
 from service.release import checks
 from service.release.checks import Remark, architecture, terms
 from service.release.graph import Check, Phase, Stage, graph_of
 from service.release.prospect import Prospect
+from service.release.way import way
+from tests.service.release.conftest import ROOT
 
 MakeProspect = Callable[..., Prospect]
 
@@ -57,7 +61,7 @@ def test_each_check_runs_once_and_is_told_under_the_first_stage_that_has_it(pros
     def fail(known: Prospect) -> Iterator[str]:
         raise HubError("The Hub is down.")
 
-    twice, broken = Check(name="twice", look=look), Check(name="broken", look=fail)
+    twice, broken = Check(name="twice", stage="a", look=look), Check(name="broken", stage="c", look=fail)
     stages = [Stage(name=name, phase=Phase.BUILD, does="", work=lambda work: None, checks=(twice,)) for name in "ab"]
     graph = graph_of([*stages, Stage(name="c", phase=Phase.PUBLISH, does="", work=lambda work: None, checks=(broken, twice))])
     found = checks.problems(graph, prospect())
@@ -72,3 +76,35 @@ def test_each_check_runs_once_and_is_told_under_the_first_stage_that_has_it(pros
     checks.refuse(found[1:2])
     with pytest.raises(HubError, match=r"^The Hub is down\.$"):
         checks.refuse(found[2:])
+
+
+FILE = """
+from service.release.graph import Check
+
+
+def look(prospect):
+    yield f"The name {prospect.upstream.release.name} is too short."
+
+
+CHECKS = (Check(name="names", stage="plan", look=look),)
+"""
+
+
+def test_one_file_is_a_check_of_every_stage_of_its_name(prospect: MakeProspect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "names.py").write_text(FILE, encoding="utf-8")
+    monkeypatch.setattr(checks, "__path__", [*checks.__path__, str(tmp_path)])
+    checks.every.cache_clear()
+    try:
+        recipe = load_recipe(str(ROOT / "demo" / "recipe.yaml"))
+        graph = way(recipe)
+        assert {stage.family for stage in graph.stages for check in stage.checks if check.name == "names"} == {"plan"}
+        told = [item for item in checks.problems(graph, prospect(recipe=recipe)) if item.check == "names"]
+        assert [(item.stage, item.sentence) for item in told] == [("plan UD-Q4_K_XL", "The name model is too short.")]
+    finally:
+        checks.every.cache_clear()
+
+
+def test_every_check_is_of_a_stage_that_there_is() -> None:
+    families = {stage.family for stage in way(load_recipe(str(ROOT / "demo" / "recipe.yaml"))).stages}
+    assert {check.stage for check in checks.every()} <= families
+    assert {check.name for check in checks.every()} >= {"gates", "architecture", "budgets", "terms", "data", "publishing token", "target repos"}
