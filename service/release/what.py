@@ -60,7 +60,7 @@ def _neither(what: str, path: Path) -> str:
         )
     if path.exists():
         return f"{what} is a file. Give the folder of a model: config.json, tokenizer and safetensors weights."
-    if re.fullmatch(REPO_ID, what.strip("/ ")):
+    if re.fullmatch(REPO_ID, what.strip("/ ")) and not path.is_absolute():
         return f"There is no folder {what}. For a repo on the Hub write {what.strip('/ ')}."
     return f"{what!r} is neither the name of a repo (owner/name), nor the address of its page, nor a folder that is there. Give one of these."
 

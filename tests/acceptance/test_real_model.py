@@ -35,7 +35,8 @@ def recipe(folder: Path) -> Path:
         "calibration": {"chat": [str(DATA / "calibration.jsonl")], "tokens": 4000},
         "evaluation": {
             "divergence": {"chat": [str(DATA / "evaluation.jsonl")], "tokens": 4000, "most_tokens": 4000},
-            "generation": {"prompts": ["What is the capital of France?"], "max_tokens": 64},
+            # greedily the 16-bit model itself runs in circles at the first
+            "generation": {"prompts": ["What is the capital of France?", "Why is the sky blue?", "List three fruits."], "max_tokens": 512},
         },
     }
     path.write_text(yaml.safe_dump(said), encoding="utf-8")
