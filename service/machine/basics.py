@@ -14,7 +14,8 @@ from importlib import metadata
 SHOWN = ("huggingface_hub", "torch", "transformers", "bitsandbytes", "gguf", "llama-cpp-python")  # libraries with a line of their own
 OLDEST, BELOW = (3, 11, 4), (3, 12)  # versions of Python
 PATIENCE = 120.0  # seconds for loading all libraries
-MODULES = {"pyyaml": "yaml", "protobuf": "google.protobuf", "llama-cpp-python": "llama_cpp"}  # where a library's module has another name
+# where a library's module has another name
+MODULES = {"pyyaml": "yaml", "protobuf": "google.protobuf", "llama-cpp-python": "llama_cpp", "markdown-it-py": "markdown_it"}
 SETUP = "run `make setup`"
 COMPILERS = ("c++", "g++", "clang++")
 

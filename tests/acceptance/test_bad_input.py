@@ -38,7 +38,7 @@ def test_an_unknown_revision(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_something_that_is_no_repo(hub: Hub, tmp_path: Path) -> None:
-    for name in ("https://example.com/a/b", "../../etc", "tiny-chat", "a/b/c"):
+    for name in ("https://example.com/a/b", "../../nonesuch", "tiny-chat", "a/b/c"):
         refused(sluice("run", name, "--recipe", RECIPE, **hub.environment(tmp_path)), 2, name)
 
 
