@@ -6,10 +6,6 @@ parameters that comes from a package of the Python index, about twelve.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
+from bench import program
 from bench.models import real
 from config.errors import SluiceError
 from config.settings import Settings
@@ -30,10 +26,8 @@ from hub.tokens import create_token
 from service import demo
 from service.hubclient import connect
 
-SLUICE = Path(sys.executable).parent / "sluice"
 RECIPE = Path(__file__).parent / "models" / "smollm2.yaml"
 PARTS = {"contents": "report", "chat": "publish"}  # steps by the stages that they are parts of, where these have another name
-WELL = (0, 3)  # exit codes of a run that came to its end: 3 says that a variant was blocked, as one of the demo's is meant to be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=tuple(SCENES), default=list(SCENES))
     given = parser.parse_args()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = program.console()
     for name in given.models:
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
             try:
@@ -101,27 +95,18 @@ SCENES: Mapping[str, Callable[[Path], Any]] = {"demo": demo_scene, "smollm2": sm
 
 def both(scene: Scene) -> tuple[dict[str, Any], dict[str, Any], float]:
     """The estimate, the run's summary, and the seconds that the run took as a whole. Exits when either fails."""
-    estimate = _sluice(scene, "--dry-run")
+    estimate = _run(scene, "--dry-run")
     if "stages" not in estimate:
         raise SystemExit("`sluice run --dry-run --json` says nothing of stages: it is older than this bench.")
     started = time.perf_counter()
-    truth = _sluice(scene)
+    truth = _run(scene)
     return estimate, truth, time.perf_counter() - started
 
 
-def _sluice(scene: Scene, *options: str) -> dict[str, Any]:
+def _run(scene: Scene, *options: str) -> dict[str, Any]:
     settings = scene.settings
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "HF_"))}
-    environment |= {name: os.environ[name] for name in ("SLUICE_CACHE", "SLUICE_LLAMA_CPP", "SLUICE_THREADS") if name in os.environ}
-    environment |= {"SLUICE_HOME": str(settings.home), "SLUICE_HUB_ENDPOINT": settings.hub_endpoint, "SLUICE_NAMESPACE": settings.namespace or ""}
-    command: list[str | Path] = [SLUICE, "run", scene.repo, "--recipe", scene.recipe, "--json", *options]
-    done = subprocess.run(
-        command, env=environment | {"SLUICE_HUB_TOKEN": settings.token or ""}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode not in WELL:
-        raise SystemExit(f"`sluice run {' '.join(options)}` of {scene.repo} ended with {done.returncode}; what it said stands above.")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    about = {"SLUICE_HOME": str(settings.home), "SLUICE_HUB_ENDPOINT": settings.hub_endpoint, "SLUICE_NAMESPACE": settings.namespace or ""}
+    return program.sluice("run", scene.repo, "--recipe", scene.recipe, "--json", *options, **about, SLUICE_HUB_TOKEN=settings.token or "")
 
 
 def rows(estimated: Sequence[Mapping[str, Any]], taken: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -5,26 +5,16 @@ prints how long it said it would take, how long it took, and what came of each v
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.models.gemma import gemma3_270m
-from bench.models.real import smollm2
+from bench import program
+from bench.models.fetched import MODELS
 from config.errors import SluiceError
-
-SLUICE = Path(sys.executable).parent / "sluice"
-MODELS: Mapping[str, Callable[[Path], None]] = {"SmolLM2-135M-Instruct": smollm2, "gemma-3-270m": gemma3_270m}
-WELL = (0, 3)  # exit codes of a run that came to its end: 3 says that a variant was blocked
 
 
 def main() -> None:
@@ -32,7 +22,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
     parser.add_argument("--variants", help="only these, e.g. Q8_0,Q4_K_M,UD-Q4_K_XL,bnb-4bit; all of the default recipe when absent")
     given = parser.parse_args()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = program.console()
     for name in given.models:
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
             try:
@@ -46,9 +36,10 @@ def release(console: Console, folder: Path, name: str, variants: str | None) -> 
     MODELS[name](folder / "model")
     command = ["release", str(folder / "model"), "--name", name, "--to", str(folder / "out"), "--quick", "--json"]
     command += ["--variants", variants] if variants else []
-    before = _sluice(folder, *command, "--dry-run")
+    home = str(folder / "home")
+    before = program.sluice(*command, "--dry-run", SLUICE_HOME=home)
     started = time.perf_counter()
-    found = _sluice(folder, *command)
+    found = program.sluice(*command, SLUICE_HOME=home)
     took = time.perf_counter() - started
     table = Table(title=name, title_justify="left")
     for heading in ("variant", "MB", "mean KLD", "same top", "verdict", "waived"):
@@ -64,17 +55,6 @@ def release(console: Console, folder: Path, name: str, variants: str | None) -> 
 
 def _told(value: float | None, form: str, scale: float = 1.0) -> str:
     return "—" if value is None else form.format(value * scale)
-
-
-def _sluice(folder: Path, *arguments: str) -> dict[str, Any]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "HF_"))}
-    environment |= {name: os.environ[name] for name in ("SLUICE_CACHE", "SLUICE_LLAMA_CPP", "SLUICE_THREADS") if name in os.environ}
-    environment["SLUICE_HOME"] = str(folder / "home")
-    done = subprocess.run([SLUICE, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode not in WELL:
-        raise SystemExit(f"`sluice {' '.join(arguments)}` ended with {done.returncode}; what it said stands above.")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 if __name__ == "__main__":

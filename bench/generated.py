@@ -22,8 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.models.gemma import gemma3_270m
-from bench.models.real import smollm2
+from bench.models.fetched import MODELS
 from builders import calibrate, convert, fixes
 from builders.generated import answers, speaker, stage
 from config.prompt import PROMPTS
@@ -31,7 +30,6 @@ from engines import hf, llama, parallel, tools
 from engines.model import Doubles
 from qa import divergence, group, texts
 
-MODELS: Mapping[str, Callable[[Path], None]] = {"SmolLM2-135M-Instruct": smollm2, "gemma-3-270m": gemma3_270m}
 TYPES = ("Q4_K_M", "Q3_K_M", "Q2_K", "IQ2_M")
 LEARNED = 0.75  # of each real file
 CONTEXT = 512

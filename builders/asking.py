@@ -1,7 +1,9 @@
-"""Asking the Hub: what the client raises, in words, and what arrives, as progress."""
+"""Asking the Hub: what the client raises, in words, what arrives, as progress, and whether it is what was listed."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from httpx2 import HTTPError
@@ -17,8 +19,42 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from config.digests import file_sha256
 from config.errors import HubError, UpstreamError
 from config.progress import Tally
+
+RESERVE = 64_000_000  # bytes that a download leaves free
+
+
+def require_room(out: Path, size: int, needs: str) -> None:
+    """Raise UpstreamError when the disk of `out` has no room for `size` bytes; `needs` begins the sentence that says so."""
+    free = shutil.disk_usage(out).free
+    if size + RESERVE > free:
+        raise UpstreamError(
+            f"{needs}, and {out} has {free / 1e9:.2f} GB free: the disk is too small. "
+            "Free some space or set `home` in the settings to a folder on a larger disk; `--dry-run` says what a whole run needs."
+        )
+
+
+def download(out: Path, *, api: HfApi, repo: str, revision: str, sizes: Mapping[str, int], repo_type: str | None = None) -> None:
+    """Download these files into `out`, where they lie under their paths; `sizes` are their bytes. Raises UpstreamError, HubError."""
+    arriving = bar(Tally(sum(sizes.values()), "bytes"))
+    for path in sizes:
+        with in_words(api, repo, revision, path):
+            api.hf_hub_download(repo, path, revision=revision, repo_type=repo_type, local_dir=out, tqdm_class=arriving)
+    shutil.rmtree(out / ".cache", ignore_errors=True)
+
+
+def verified(file: Path, name: str, *, size: int, sha256: str | None) -> str:
+    """The digest of a file that arrived. Raises HubError, which calls it `name`, when it is not what the Hub lists; `sha256` is None where it does not say."""
+    if file.is_symlink() or not file.is_file():
+        raise HubError(f"{name} did not arrive as a file. Run again; if it happens again, the Hub's copy is damaged.")
+    found, digest = file.stat().st_size, file_sha256(file)
+    if found != size:
+        raise HubError(f"{name} arrived with {found} bytes and the Hub lists {size}. Run again; if it happens again, the Hub's copy is damaged.")
+    if sha256 not in {None, digest}:
+        raise HubError(f"{name} arrived with sha256 {digest} and the Hub lists {sha256}. Run again; if it happens again, do not use this repo.")
+    return digest
 
 
 def bar(tally: Tally) -> type[Any]:

@@ -1,9 +1,8 @@
 """Computes the importance matrix: how strongly each input of each weight matrix is used on calibration text."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from gguf import GGUFReader
-from transformers import PreTrainedTokenizerBase
 
 from config.errors import ConfigurationError, MeasurementError
 from config.progress import counted
 from engines import hf, llama, llama_server, spoken, tools
-from engines.model import Message
+from engines.spoken import Voice
 
 VERSION = 1  # raise when outputs change
 
@@ -27,41 +25,14 @@ ORDER = 0  # seed of the windows' order
 Windows = npt.NDArray[np.int64]  # (n, T)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Voice:
-    """How a model writes and reads text: its template and its tokenizer, of whichever engine."""
-
-    render: Callable[[Sequence[Message]], str]  # a conversation, without the BOS that the tokenizer adds by itself
-    encode: Callable[[str], list[int]]  # special tokens count as such, and none are added
-    bos: int | None  # the token with which the tokenizer begins every text by itself
-
-
 @contextmanager
 def voice(model: Path, *, threads: int) -> Iterator[Voice]:
     """The voice of a folder in the transformers form, or of a GGUF file, while the block runs. Raises MeasurementError, ToolError."""
     if model.is_dir():
-        yield speaking(hf.load_tokenizer(model))
+        yield hf.speaking(hf.load_tokenizer(model))
         return
-    with llama.open_vocabulary(model) as vocabulary, ExitStack() as stack:
-        bos = vocabulary.bos if vocabulary.adds_bos else None
-        written = vocabulary.piece(bos)
-        render = spoken.plain
-        if vocabulary.chat_template is not None:
-            server = stack.enter_context(llama_server.serve(model, threads=threads))
-            render = lambda messages: server.apply_template(messages).removeprefix(written)  # noqa: E731 (one of two renderers)
-        yield Voice(render=render, encode=lambda text: vocabulary.tokenize(text, add_special=False), bos=bos)
-
-
-def speaking(tokenizer: PreTrainedTokenizerBase) -> Voice:
-    """A transformers tokenizer's voice."""
-    bos = tokenizer.bos_token_id
-    adds = bos is not None and hf.encode(tokenizer, "a", add_special=True)[:1] == [bos]
-    written = str(tokenizer.bos_token) if adds else ""
-    return Voice(
-        render=spoken.plain if tokenizer.chat_template is None else lambda messages: hf.render_chat(tokenizer, messages).removeprefix(written),
-        encode=lambda text: hf.encode(tokenizer, text, add_special=False),
-        bos=bos if adds else None,
-    )
+    with llama.open_vocabulary(model) as vocabulary, llama_server.speaking(vocabulary, threads=threads) as by:
+        yield by
 
 
 def imatrix(out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list[Path], tokens: int, context: int, threads: int) -> dict[str, Any]:

@@ -2,26 +2,22 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
-from builders.asking import bar, in_words
+from builders.asking import download, in_words, require_room, verified
 from builders.names import check_names
 from config.data import Reference
-from config.digests import file_sha256
 from config.errors import HubError, UpstreamError
-from config.progress import Tally
 
 VERSION = 1  # raise when outputs change
 
 LARGEST = 2_000_000_000  # bytes of what one reference names; texts and questions for measuring have a few MB
-RESERVE = 64_000_000  # bytes that a download leaves free
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}")
 _QUESTIONS = re.compile(r"(?:.*/)?(?:(?:dev|test)/[^/]+_(?:dev|test)\.csv|(?:dev|test)-[^/]+\.parquet)")  # what a folder of questions needs
 
@@ -84,31 +80,13 @@ def listed(api: HfApi, dataset: Dataset, reference: Reference) -> tuple[DataFile
 def fetch(out: Path, *, api: HfApi, dataset: Dataset, files: Iterable[DataFile]) -> tuple[DataFile, ...]:
     """Download these files into `out`, where they lie under their paths. Raises UpstreamError, HubError when what arrives is not what the Hub lists."""
     files = tuple(files)
-    total = sum(file.bytes for file in files)
-    if total + RESERVE > (free := shutil.disk_usage(out).free):
-        raise UpstreamError(
-            f"The data set {dataset.repo} needs {total / 1e6:.0f} MB and {out} has {free / 1e6:.0f} MB free: the disk is too small. "
-            "Free some space or set `home` in the settings to a folder on a larger disk."
-        )
-    shown = bar(Tally(total, "bytes"))
-    for file in files:
-        with in_words(api, dataset.repo, dataset.commit, file.path):
-            api.hf_hub_download(dataset.repo, file.path, revision=dataset.commit, repo_type="dataset", local_dir=out, tqdm_class=shown)
-    shutil.rmtree(out / ".cache", ignore_errors=True)
-    return tuple(_verified(out, file, dataset) for file in files)
-
-
-def _verified(out: Path, listed: DataFile, dataset: Dataset) -> DataFile:
-    """The file as it arrived, with its digest. Raises HubError when it is not what the Hub lists."""
-    path, again = out / listed.path, "Fetch it again; if it happens again, the Hub's copy is damaged."
-    if path.is_symlink() or not path.is_file():
-        raise HubError(f"{listed.path} of the data set {dataset.repo} did not arrive as a file. {again}")
-    size, digest = path.stat().st_size, file_sha256(path)
-    if size != listed.bytes:
-        raise HubError(f"{listed.path} of the data set {dataset.repo} arrived with {size} bytes and the Hub lists {listed.bytes}. {again}")
-    if listed.sha256 not in {None, digest}:
-        raise HubError(f"{listed.path} of the data set {dataset.repo} arrived with sha256 {digest} and the Hub lists {listed.sha256}. {again}")
-    return DataFile(path=listed.path, bytes=size, sha256=digest)
+    sizes = {file.path: file.bytes for file in files}
+    total = sum(sizes.values())
+    require_room(out, total, f"The data set {dataset.repo} needs {total / 1e6:.0f} MB")
+    download(out, api=api, repo=dataset.repo, revision=dataset.commit, sizes=sizes, repo_type="dataset")
+    return tuple(
+        replace(file, sha256=verified(out / file.path, f"{file.path} of the data set {dataset.repo}", size=file.bytes, sha256=file.sha256)) for file in files
+    )
 
 
 def record(out: Path, *, sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ the folder may be changed afterwards; another content is another release.
 import hashlib
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +15,9 @@ from typing import Any
 
 import yaml
 
+from builders.asking import require_room
 from builders.names import INDEX, SINGLE
-from builders.snapshot import LARGEST_INDEX, RESERVE, Upstream, choose, described, weight_map_in
+from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, weight_map_in
 from builders.weights import read_header
 from config.copying import copy, hashed
 from config.errors import ConfigurationError, UpstreamError
@@ -56,7 +56,7 @@ def resolve(folder: Path, name: str, revision: str) -> Upstream:
 
     Raises UpstreamError when it is no whole model, or when `revision` is the commit that it was and it is another one by now.
     """
-    wanted = _wanted(folder)
+    wanted = sizes(folder)
     tally = Tally(sum(wanted.values()), "bytes")
     sha = commit({path: _sha256(folder / path, tally.add) for path in wanted})
     if revision not in {PRESENT, sha}:
@@ -71,42 +71,7 @@ def commit(digests: Mapping[str, str]) -> str:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file that `fetch` would take. Raises UpstreamError."""
-    return _wanted(folder)
-
-
-def shapes(folder: Path, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor by name, from the headers of the weight files among `paths`. Raises UpstreamError."""
-    return {tensor.name: tensor.shape for path in paths if path.endswith(".safetensors") for tensor in read_header(folder / path)}
-
-
-def fetch(out: Path, *, folder: Path, release: Release) -> dict[str, Any]:
-    """Take the release into `out`. Returns `files`, a list of `{path, bytes, sha256}`, and `total` in bytes.
-
-    Raises UpstreamError when the folder is not what the release says any more, is no whole model, or the disk is too small.
-    """
-    wanted = _wanted(folder)
-    total, free = sum(wanted.values()), shutil.disk_usage(out).free
-    if total + RESERVE > free:
-        raise UpstreamError(
-            f"{release.repo} has {total / 1e9:.2f} GB, which are copied, and {out} has {free / 1e9:.2f} GB free: the disk is too small. "
-            "Free some space or set `home` in the settings to a folder on a larger disk; `--dry-run` says what a whole run needs."
-        )
-    tally = Tally(total, "bytes")
-    try:
-        digests = {path: copy(folder / path, out / path, tally.add) for path in sorted(wanted)}
-    except OSError as error:
-        raise _unreadable(folder, error) from error
-    if commit(digests) != release.sha:
-        raise _changed(folder)
-    for path in sorted(wanted):
-        if path.endswith(".safetensors"):
-            read_header(out / path)
-    return {"files": [{"path": path, "bytes": (out / path).stat().st_size, "sha256": digest} for path, digest in digests.items()], "total": total}
-
-
-def _wanted(folder: Path) -> dict[str, int]:
-    """Bytes of the files that the release consists of, by name; nothing below the folder's top is looked at, and nothing beside these."""
+    """Bytes of the files that the release consists of, by name; nothing below the folder's top is looked at, and nothing beside these. Raises UpstreamError."""
     try:
         listed = [path.name for path in sorted(folder.iterdir()) if path.is_symlink() or not path.is_dir()]
     except OSError as error:
@@ -120,6 +85,39 @@ def _wanted(folder: Path) -> dict[str, int]:
     if SINGLE not in listed and INDEX not in listed:
         _refuse_other_forms(folder, listed)
     return {path: _size(folder / path) for path in choose(listed, str(folder), weight_map)}
+
+
+def shapes(folder: Path, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor by name, from the headers of the weight files among `paths`. Raises UpstreamError."""
+    return {tensor.name: tensor.shape for path in paths if path.endswith(".safetensors") for tensor in read_header(folder / path)}
+
+
+def fetch(out: Path, *, folder: Path, release: Release) -> dict[str, Any]:
+    """Take the release into `out`. Returns `files`, a list of `{path, bytes, sha256}`, and `total` in bytes.
+
+    Raises UpstreamError when the folder is not what the release says any more, is no whole model, or the disk is too small.
+    """
+    wanted = sizes(folder)
+    total = sum(wanted.values())
+    require_room(out, total, f"{release.repo} has {total / 1e9:.2f} GB, which are copied")
+    tally = Tally(total, "bytes")
+    digests = {path: copied(folder / path, out / path, tally.add) for path in sorted(wanted)}
+    if commit(digests) != release.sha:
+        raise _changed(folder)
+    for path in sorted(wanted):
+        if path.endswith(".safetensors"):
+            read_header(out / path)
+    return {"files": [{"path": path, "bytes": (out / path).stat().st_size, "sha256": digest} for path, digest in digests.items()], "total": total}
+
+
+def copied(source: Path, target: Path, heard: Callable[[int], None] = lambda count: None) -> str:
+    """Copy a file of the folder; its digest. Raises UpstreamError."""
+    try:
+        return copy(source, target, heard)
+    except OSError as error:
+        raise UpstreamError(
+            f"{source} cannot be copied to {target.parent}: {_reason(error)}. Check that the file is there and yours to read, and that the disk has room."
+        ) from error
 
 
 def _refuse_other_forms(folder: Path, listed: Iterable[str]) -> None:
@@ -194,5 +192,8 @@ def _changed(folder: Path) -> UpstreamError:
 
 
 def _unreadable(path: Path, error: OSError) -> UpstreamError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return UpstreamError(f"{error.filename or path} cannot be read: {reason}. Check that it is there and yours to read.")
+    return UpstreamError(f"{error.filename or path} cannot be read: {_reason(error)}. Check that it is there and yours to read.")
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,12 +12,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import SafetensorsParsingError
 from huggingface_hub.hf_api import RepoFile
 
-from builders.asking import bar as _bar
-from builders.asking import in_words as _in_words
-from builders.asking import misnamed as _misnamed
+from builders import asking
+from builders.asking import in_words, misnamed
 from builders.names import CONFIGURATION, INDEX, SINGLE, check_names, is_legal, shards
 from builders.weights import read_header, unsafe
-from config.digests import file_sha256
 from config.errors import HubError, UpstreamError
 from config.progress import Tally
 from config.settings import REPO_ID
@@ -27,7 +24,6 @@ from config.words import Release
 VERSION = 1  # raise when outputs change
 
 LARGEST_INDEX = 100_000_000  # bytes; the index of a model with 100,000 tensors has about 10 MB
-RESERVE = 64_000_000  # bytes that a download leaves free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +49,8 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     Raises UpstreamError when the repo is unknown, private, gated or misnamed or has no such revision, HubError when the Hub cannot be asked.
     """
     if re.fullmatch(REPO_ID, repo) is None:
-        raise _misnamed(repo)
-    with _in_words(api, repo, revision):
+        raise misnamed(repo)
+    with in_words(api, repo, revision):
         try:
             info = api.model_info(repo, revision=revision)
         except (TypeError, AttributeError) as error:  # the client trusts the card's types
@@ -95,7 +91,7 @@ def shapes(api: HfApi, release: Release, paths: Iterable[str]) -> dict[str, tupl
     found: dict[str, tuple[int, ...]] = {}
     for path in paths:
         if path.endswith(".safetensors"):
-            with _in_words(api, release.repo, release.sha, path):
+            with in_words(api, release.repo, release.sha, path):
                 try:
                     tensors = api.parse_safetensors_file_metadata(release.repo, path, revision=release.sha).tensors
                     found |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -106,7 +102,7 @@ def shapes(api: HfApi, release: Release, paths: Iterable[str]) -> dict[str, tupl
 
 def download(api: HfApi, release: Release, path: str, folder: Path) -> Path:
     """One file of the release in `folder`; where it lies there. Raises as `fetch` does."""
-    with _in_words(api, release.repo, release.sha, path):
+    with in_words(api, release.repo, release.sha, path):
         return Path(api.hf_hub_download(release.repo, path, revision=release.sha, local_dir=folder))
 
 
@@ -118,20 +114,12 @@ def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:
     """
     wanted = _wanted(api, release)
     total = sum(file.size for file in wanted.values())
-    free = shutil.disk_usage(out).free
-    if total + RESERVE > free:
-        raise UpstreamError(
-            f"{release.repo} needs {total / 1e9:.2f} GB to download and {out} has {free / 1e9:.2f} GB free: the disk is too small. "
-            "Free some space or set `home` in the settings to a folder on a larger disk; `--dry-run` says what a whole run needs."
-        )
-    bar = _bar(Tally(total, "bytes"))
-    for path in sorted(wanted):
-        with _in_words(api, release.repo, release.sha, path):
-            api.hf_hub_download(release.repo, path, revision=release.sha, local_dir=out, tqdm_class=bar)
-    shutil.rmtree(out / ".cache", ignore_errors=True)
+    asking.require_room(out, total, f"{release.repo} needs {total / 1e9:.2f} GB to download")
+    asking.download(out, api=api, repo=release.repo, revision=release.sha, sizes={path: wanted[path].size for path in sorted(wanted)})
     files, read = [], Tally(total, "bytes")
     for path, file in sorted(wanted.items()):
-        files.append(_verified(out / path, file))
+        digest = asking.verified(out / path, path, size=file.size, sha256=None if file.lfs is None else file.lfs.sha256)
+        files.append({"path": path, "bytes": file.size, "sha256": digest})
         read.add(file.size)
     for path in sorted(wanted):
         if path.endswith(".safetensors"):
@@ -141,7 +129,7 @@ def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:
 
 def _wanted(api: HfApi, release: Release) -> dict[str, RepoFile]:
     """The files to download, by path, after each of their names was checked: no other file of the repo can do harm."""
-    with _in_words(api, release.repo, release.sha):
+    with in_words(api, release.repo, release.sha):
         listed = {item.path: item for item in api.list_repo_tree(release.repo, revision=release.sha, recursive=True) if isinstance(item, RepoFile)}
     return {path: listed[path] for path in choose(listed, release.repo, lambda: _weight_map(api, release, listed[INDEX]))}
 
@@ -172,7 +160,7 @@ def _weights(listed: Collection[str], repo: str, weight_map: Callable[[], object
 def _weight_map(api: HfApi, release: Release, index: RepoFile) -> object:
     if index.size > LARGEST_INDEX:
         raise UpstreamError(f"{INDEX} of {release.repo} has {index.size} bytes, more than any model needs. Do not use this repo.")
-    with tempfile.TemporaryDirectory(prefix="sluice-index-") as folder, _in_words(api, release.repo, release.sha, INDEX):
+    with tempfile.TemporaryDirectory(prefix="sluice-index-") as folder, in_words(api, release.repo, release.sha, INDEX):
         path = Path(api.hf_hub_download(release.repo, INDEX, revision=release.sha, local_dir=folder))
         return weight_map_in(path, release.repo)
 
@@ -184,18 +172,6 @@ def weight_map_in(index: Path, repo: str) -> object:
     except (ValueError, RecursionError) as error:
         raise UpstreamError(f"{INDEX} of {repo} is not JSON. The upload may be damaged; ask its owner.") from error
     return content.get("weight_map") if isinstance(content, dict) else None
-
-
-def _verified(path: Path, listed: RepoFile) -> dict[str, Any]:
-    """The record of a downloaded file. Raises HubError when it is not what the Hub lists."""
-    if path.is_symlink() or not path.is_file():
-        raise HubError(f"{path.name} did not arrive as a file. Run again; if it happens again, the Hub's copy is damaged.")
-    size, digest = path.stat().st_size, file_sha256(path)
-    if size != listed.size:
-        raise HubError(f"{path.name} arrived with {size} bytes and the Hub lists {listed.size}. Run again; if it happens again, the Hub's copy is damaged.")
-    if listed.lfs is not None and digest != listed.lfs.sha256:
-        raise HubError(f"{path.name} arrived with sha256 {digest} and the Hub lists {listed.lfs.sha256}. Run again; if it happens again, do not use this repo.")
-    return {"path": path.name, "bytes": size, "sha256": digest}
 
 
 def _licence(stated: object) -> tuple[str | None, str | None]:

@@ -9,7 +9,6 @@ from huggingface_hub import HfApi
 
 from builders import folder, snapshot
 from builders.snapshot import Upstream
-from config.copying import copy
 from config.words import Release
 
 
@@ -100,5 +99,5 @@ class FolderSource:
 
     def download(self, release: Release, path: str, into: Path) -> Path:
         """A copy of the file."""
-        copy(self.folder / path, into / path)
+        folder.copied(self.folder / path, into / path)
         return into / path

@@ -10,14 +10,13 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from config.data import SCHEME, on_hub
+from config.data import on_hub, reference_at
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import GgufType
-from config.recipe import GROWING, PLAIN_NF4, Gate, Recipe, Variants, stock_of
+from config.recipe import GROWING, PLAIN_NF4, SIXTEEN_BIT, Gate, Recipe, Variants, stock_of
 from config.words import Variant
 
-SIXTEEN_BIT = "16bit"
 OTHER_NAMES = {"16-bit": SIXTEEN_BIT, "nf4": PLAIN_NF4, "bnb": PLAIN_NF4}  # what people say
 
 # what `quick` leaves of the samples: tokens, questions of a subject, prompts to answer
@@ -53,7 +52,9 @@ def only(recipe: Recipe, names: Iterable[str]) -> Recipe:
     variants = held.model_dump() | chosen
     listed = Variants.model_validate(variants).listed()
     gates = [gate for gate in (_narrowed(gate, recipe.variants.listed(), listed) for gate in recipe.gates) if gate is not None]
-    return _changed(recipe, variants=variants, gates=[gate.model_dump() for gate in gates])
+    recommended = recipe.card.recommend
+    card = {"recommend": None} if isinstance(recommended, str) and recommended not in {variant.tag for variant in listed} else recipe.card.model_dump()
+    return _changed(recipe, variants=variants, gates=[gate.model_dump() for gate in gates], card=card)
 
 
 def quick(recipe: Recipe) -> Recipe:
@@ -74,7 +75,7 @@ def quick(recipe: Recipe) -> Recipe:
 
 def write(recipe: Recipe, folder: Path) -> Path:
     """The recipe in a file of that folder, named by what it says, whole or not at all; where it is. What is there already is as good."""
-    text = yaml.safe_dump(_referring(recipe.model_dump(mode="json", exclude_none=True)), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(_referring(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
     path = folder / f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ def _referring(value: Any) -> Any:
         return {key: _referring(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_referring(item) for item in value]
-    return f"{SCHEME}{Path(*Path(value).parts[1:])}" if isinstance(value, str) and on_hub(Path(value)) else value
+    return reference_at(Path(value)) if isinstance(value, str) and on_hub(Path(value)) else value
 
 
 def _tag(recipe: Recipe, name: str) -> str:

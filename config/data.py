@@ -77,6 +77,11 @@ def on_hub(path: Path) -> bool:
     return path.parts[:1] == (SCHEME.rstrip("/"),)
 
 
+def reference_at(path: Path) -> str:
+    """How a recipe writes the reference that such a path stands for."""
+    return f"{SCHEME}{Path(*path.parts[1:])}"
+
+
 def local_only(data: Reference | Local) -> Path:
     """The `Locate` of whoever asks no Hub: what a recipe names there is an error."""
     if isinstance(data, Local):

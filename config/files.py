@@ -1,7 +1,7 @@
 """Read a YAML file into a pydantic model, and say in plain sentences what is wrong with it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -67,12 +67,13 @@ def _keys(model: type[BaseModel], where: Sequence[int | str]) -> list[str]:
     """The keys of the part of a model at a place."""
     for step in where:
         field = model.model_fields.get(str(step))
-        model = model if field is None else _part(field.annotation) or model
+        model = model if field is None else next(models_in(field.annotation), model)
     return list(model.model_fields)
 
 
-def _part(annotation: Any) -> type[BaseModel] | None:
-    """The model in a type such as `tuple[Model, ...]` or `Model | None`."""
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type such as `tuple[Model, ...]` or `Model | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for argument in get_args(annotation) if (found := _part(argument)) is not None), None)
+        yield annotation
+    for part in get_args(annotation):
+        yield from models_in(part)

@@ -11,3 +11,9 @@ def meant(written: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | N
         folded.setdefault(name.casefold(), name)
     found = get_close_matches(written.casefold(), folded, n=1, cutoff=cutoff)
     return folded[found[0]] if found else None
+
+
+def hint(written: str, known: Iterable[str]) -> str:
+    """The same as a sentence to follow another one; "" when none is near."""
+    near = meant(written, known)
+    return "" if near is None else f" Did you mean {near}?"

@@ -14,7 +14,7 @@ from config.defaults import default
 from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
-from config.near import meant
+from config.near import hint
 from config.plans import Budget, GgufType, Nf4Budget, Profile, Rules
 from config.strict import Strict
 from config.texts import Evaluation, Text
@@ -71,6 +71,7 @@ def stock_of(tag: str) -> str:
     raise ValueError(f"{tag!r} does not say how large the variant may be, as UD-Q4_K_XL or UD-IQ2_M do; add `like`, `bytes`, `bpw` or `fit` to it")
 
 
+SIXTEEN_BIT = "16bit"  # tag of the fixed 16-bit safetensors
 PLAIN_NF4 = "bnb-4bit"  # tag of the plain NF4 variant
 _PLAIN_NF4 = Variant(tag=PLAIN_NF4, kind=Kind.BNB_4BIT)
 
@@ -135,13 +136,21 @@ class Variants(Strict):
 
     def listed(self) -> tuple[Variant, ...]:
         """Every variant of the recipe, in the order in which they are built and shown."""
-        sixteen = (Variant(tag="16bit", kind=Kind.SIXTEEN_BIT),) if self.sixteen_bit else ()
+        sixteen = (Variant(tag=SIXTEEN_BIT, kind=Kind.SIXTEEN_BIT),) if self.sixteen_bit else ()
         bnb = (_PLAIN_NF4,) if self.bnb_4bit else ()
         stock = tuple(Variant(tag=tag, kind=Kind.GGUF) for tag in self.gguf)
         planned = tuple(entry.variant for entry in self.dynamic)
         four_bit = tuple(entry.variant for entry in self.dynamic_bnb_4bit)
         others = tuple(Variant(tag=entry.tag, kind=kind) for kind, entries in self.others.items() for entry in entries)
         return sixteen + stock + planned + bnb + four_bit + others
+
+    def mix(self, tag: str) -> Dynamic | None:
+        """What the recipe says of a planned mix; None of what is none."""
+        return next((entry for entry in self.dynamic if entry.tag == tag), None)
+
+    def nf4_mix(self, tag: str) -> DynamicNf4 | None:
+        """Likewise of planned NF4."""
+        return next((entry for entry in self.dynamic_bnb_4bit if entry.tag == tag), None)
 
     @property
     def planned(self) -> dict[str, Dynamic | DynamicNf4]:
@@ -160,7 +169,7 @@ class Variants(Strict):
         # llama.cpp matches a tag in any case, and a planned mix under a stock mix's name would be taken for it
         others = [entry.tag for entries in self.others.values() for entry in entries]
         own = [*(variant.tag for variant in self.listed() if variant.planned), *others]
-        taken = [tag.lower() for tag in ("16bit", PLAIN_NF4, *get_args(GgufType), *own)]
+        taken = [tag.lower() for tag in (SIXTEEN_BIT, PLAIN_NF4, *get_args(GgufType), *own)]
         repeated = {tag for tag in self.gguf if self.gguf.count(tag) > 1} | {tag for tag in own if taken.count(tag.lower()) > 1}
         if repeated:
             raise ValueError(f"every variant needs a tag of its own, and none may have a stock mix's name; repeated: {', '.join(sorted(repeated))}")
@@ -327,21 +336,20 @@ def load_recipe(name_or_path: str, *, data: bool = True, locate: Locate = local_
     path = recipe_path(name_or_path)
     if Path(name_or_path).suffix not in {".yaml", ".yml"} and not path.exists():
         known = sorted(file.stem for file in RECIPES.glob("*.yaml"))
-        near = meant(name_or_path, known)
+        names = ", ".join(known) or "none"
         raise ConfigurationError(
-            f"There is no recipe named {name_or_path!r}.{'' if near is None else f' Did you mean {near}?'} "
-            f"Known names: {', '.join(known) or 'none'}; or give the path of a .yaml file."
+            f"There is no recipe named {name_or_path!r}.{hint(name_or_path, known)} Known names: {names}; or give the path of a .yaml file."
         )
     return load_model(path, Recipe, data=data, locate=locate)
 
 
-def named_data(name_or_path: str) -> tuple[Reference | Local, ...]:
-    """All data that a recipe names, each once, in its order; whether they are there is not asked. Raises ConfigurationError."""
+def named_data(name_or_path: str, *, there: bool = False) -> tuple[Reference | Local, ...]:
+    """All data that a recipe names, each once, in its order; `there` says whether the operator's files among them must be. Raises ConfigurationError."""
     found: dict[Reference | Local, None] = {}
 
     def note(data: Reference | Local) -> Path:
         found[data] = None
         return as_written(data)
 
-    load_recipe(name_or_path, data=False, locate=note)
+    load_recipe(name_or_path, data=there, locate=note)
     return tuple(found)

@@ -5,7 +5,7 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from config import plans
+from config.files import models_in
 from config.recipe import RECIPES, Recipe
 from config.rules import Family, Rule, load_families, load_rules
 from config.settings import Settings
@@ -45,12 +46,8 @@ def _page(title: str, opening: str, models: Sequence[type[BaseModel]]) -> str:
     """A page of tables, one for each model."""
     parts = [f"# {title}", "Written by `make docs` from the schemas. Edit those.", opening]
     for model in models:
-        parts += [f"## {_title(model)}", _prose(inspect.getdoc(model) or ""), _table(model)]
+        parts += [f"## `{model.__name__}`", _prose(inspect.getdoc(model) or ""), _table(model)]
     return "\n\n".join(parts) + "\n"
-
-
-def _title(model: type[BaseModel]) -> str:
-    return f"`{model.__name__}`"
 
 
 def _models(root: type[BaseModel]) -> list[type[BaseModel]]:
@@ -61,19 +58,11 @@ def _models(root: type[BaseModel]) -> list[type[BaseModel]]:
         if model not in found:
             found.append(model)
             for field in model.model_fields.values():
-                for part in _held(field.annotation):
+                for part in models_in(field.annotation):
                     visit(part)
 
     visit(root)
     return found
-
-
-def _held(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models in a type."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _held(part)
 
 
 def _table(model: type[BaseModel]) -> str:
@@ -131,7 +120,9 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, BaseModel):
         written = value.model_dump(mode="json", exclude_defaults=True)
-        return "as in `config/defaults.yaml`" if written else "its own defaults"
+        if field.default_factory is not None and written:
+            return "as in `config/defaults.yaml`"
+        return f"`{{{', '.join(f'{name}: {item}' for name, item in written.items())}}}`" if written else "its own defaults"
     if value == get_args(plans.TensorType):
         return "all"
     if isinstance(value, tuple):

@@ -36,7 +36,7 @@ class Watched(BaseModel):
 class Settings(BaseSettings):
     """Everything an operator may set. Each field can also be given as SLUICE_<NAME> in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="SLUICE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     home: Path = Path("~/.local/share/sluice")
     """Folder for stage outputs, logs and the default database."""
@@ -137,7 +137,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
             )
 
     class FromFile(Settings):
-        model_config = SettingsConfigDict(env_prefix="SLUICE_", env_nested_delimiter="__", extra="forbid", frozen=True, yaml_file=file)
+        model_config = SettingsConfigDict(yaml_file=file)
 
     _refuse_misspelt(os.environ)
     try:

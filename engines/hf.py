@@ -20,6 +20,7 @@ from config.errors import MeasurementError, UnsupportedModel
 from config.progress import Tally, counted, report
 from engines import chat
 from engines.model import Floats, Message, useful_threads
+from engines.spoken import Voice, plain
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -139,6 +140,24 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special: bool, 
     # verbose=False: texts longer than the context are cut into windows by the caller, so the warning about them would mislead
     ids = tokenizer(text, add_special_tokens=add_special, split_special_tokens=not parse_special, verbose=False)["input_ids"]
     return [int(token) for token in ids]
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer begins every text with BOS by itself."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and encode(tokenizer, "a", add_special=True)[:1] == [bos]  # of an empty text, an eos that is the same token would stand there too
+
+
+def speaking(tokenizer: PreTrainedTokenizerBase) -> Voice:
+    """How a model with this tokenizer writes and reads conversations."""
+    adds = adds_bos(tokenizer)
+    bos = str(tokenizer.bos_token) if adds else ""  # where it adds none, a BOS at the beginning is the template's own, a turn's beginning maybe
+    return Voice(
+        render=plain if tokenizer.chat_template is None else lambda messages: render_chat(tokenizer, messages).removeprefix(bos),
+        encode=lambda text: encode(tokenizer, text, add_special=False),
+        bos=tokenizer.bos_token_id if adds else None,
+        special=set(tokenizer.all_special_ids) | {token for token, added in tokenizer.added_tokens_decoder.items() if added.special},
+    )
 
 
 def end_tokens(folder: Path) -> frozenset[int]:

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import httpx
 
 from config.errors import MeasurementError, TemplateRefusal, ToolError
 from engines import orphans, toolchain, tools
+from engines.llama import Vocabulary
 from engines.model import Message
+from engines.spoken import Voice, plain
 
 SOCKET = "llama.sock"
 START_TIMEOUT = 600.0  # seconds to load the model
@@ -56,6 +58,19 @@ def serve(gguf: Path, *, threads: int, template: Path | None = None) -> Iterator
                     yield LlamaServer(client=client, gguf=gguf, log=log)
             finally:
                 _end(process)
+
+
+@contextmanager
+def speaking(vocabulary: Vocabulary, *, threads: int) -> Iterator[Voice]:
+    """How the model of a GGUF file writes and reads conversations, while the block runs. Raises ToolError."""
+    bos = vocabulary.bos if vocabulary.adds_bos else None
+    written = vocabulary.piece(bos)
+    render = plain
+    with ExitStack() as stack:
+        if vocabulary.chat_template is not None:
+            server = stack.enter_context(serve(vocabulary.path, threads=threads))
+            render = lambda messages: server.apply_template(messages).removeprefix(written)  # noqa: E731 (one of two renderers)
+        yield Voice(render=render, encode=lambda text: vocabulary.tokenize(text, add_special=False), bos=bos, special=vocabulary.control)
 
 
 @contextmanager

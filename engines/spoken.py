@@ -1,6 +1,7 @@
 """How conversations of the data are put to a model that does not take them as they are: one whose template refuses some of them, and one without a template."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 from config.errors import TemplateRefusal
@@ -10,6 +11,16 @@ Render = Callable[[Sequence[Message]], str]
 """A conversation as text. Raises TemplateRefusal for one that the template does not take."""
 
 BETWEEN = "\n\n"  # what was said by two messages that become one, and by two messages of a conversation in plain text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """How a model writes and reads conversations: its template and its tokenizer, of whichever engine."""
+
+    render: Render  # without the BOS that the tokenizer adds by itself; `plain` where there is no template
+    encode: Callable[[str], list[int]]  # special tokens count as such, and none are added
+    bos: int | None  # the token with which the tokenizer begins every text by itself
+    special: Collection[int]  # ids of special tokens
 
 
 def plain(messages: Sequence[Message]) -> str:

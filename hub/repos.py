@@ -106,8 +106,9 @@ class Repos:
         return [repo for repo in list(self._states.values()) if repo.deleted is deleted]
 
     def find(self, type: RepoType, identity: str) -> Repo | None:
-        """The repo of that name in whatever case, as on the Hub, or None."""
-        return self._taken(type, identity)
+        """The repo of that name in whatever case, or None: names that differ only in case would collide on the Hub too."""
+        uid = self._names.get((type, identity.lower()))
+        return self._states.get(uid) if uid else None
 
     def get(self, uid: str) -> Repo | None:
         """The repo with that internal id, or None."""
@@ -118,7 +119,7 @@ class Repos:
         """Make a repo with the Hub's usual first commit; `change` is applied before anyone sees it. Raises Conflict if the name is taken."""
         repo = Repo(uid=secrets.token_hex(12), type=type, id=identity, created_at=now(), private=private)
         with self._naming:
-            if self._taken(type, identity):
+            if self.find(type, identity):
                 raise Conflict(f"You already created this {type} repo: {identity}")
             data = GIT_ATTRIBUTES.encode()
             entry = commits.regular_entry(data, self._objects.add(data))
@@ -144,7 +145,7 @@ class Repos:
         """Give a repo another name, with one write. Raises Conflict if the name is taken."""
         with self._naming:
             old = self._states[uid]
-            taken = self._taken(old.type, identity)
+            taken = self.find(old.type, identity)
             if taken is not None and taken.uid != uid:
                 raise Conflict(f"There is already a {old.type} repo {identity}.")
             return self.update(uid, lambda repo: change(dataclasses.replace(repo, id=identity)))
@@ -224,11 +225,6 @@ class Repos:
             self._write(new)
             self._remember(new)
         return new
-
-    def _taken(self, type: RepoType, identity: str) -> Repo | None:
-        # Names that differ only in case would collide on the Hub too.
-        uid = self._names.get((type, identity.lower()))
-        return self._states.get(uid) if uid else None
 
     def _remember(self, repo: Repo) -> None:
         old = self._states.get(repo.uid)

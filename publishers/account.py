@@ -8,6 +8,11 @@ from config.errors import HubError
 from publishers.wire import hub_errors
 
 
+def owner(api: HfApi) -> str:
+    """The name of the account that the token belongs to. Raises HubError."""
+    return str(_account(api)["name"])
+
+
 def publishing_namespace(api: HfApi, wanted: str | None) -> str:
     """The namespace to publish under: `wanted`, or the token's own account, as the Hub spells it, to which case is all the same.
 
@@ -15,8 +20,7 @@ def publishing_namespace(api: HfApi, wanted: str | None) -> str:
     """
     if not api.token:
         raise HubError("There is no token to publish with. Set SLUICE_HUB_TOKEN to a token of the Hub with write permission.")
-    with hub_errors(api, "find out whom the token belongs to"):
-        account: dict[str, Any] = api.whoami()
+    account = _account(api)
     name = str(account["name"])
     role = ((account.get("auth") or {}).get("accessToken") or {}).get("role")
     if role == "read":
@@ -31,3 +35,10 @@ def publishing_namespace(api: HfApi, wanted: str | None) -> str:
             f"The token belongs to {name}, who is not a member of {wanted}. Set `namespace` to an account the token may write to, or use another token."
         )
     return str(wanted)
+
+
+def _account(api: HfApi) -> dict[str, Any]:
+    """What the Hub says of the token's account."""
+    with hub_errors(api, "find out whom the token belongs to"):
+        account: dict[str, Any] = api.whoami()
+    return account

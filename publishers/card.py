@@ -19,7 +19,7 @@ from config.settings import REPO_ID
 from config.words import Measurement, Patch, Release, Verdict
 from publishers import grades, markdown, ollama, shown
 from publishers.form import Form
-from publishers.manifest import Waiver
+from publishers.manifest import DataEntry, Waiver
 from publishers.markdown import Markdown
 from publishers.naming import NOBODY, PLOT, PLOT_SVG, checked_path
 from publishers.quoting import Quotation
@@ -125,17 +125,6 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """What was used of a data set on the Hub. The names of the licences are its owner's words."""
-
-    use: str  # "calibration.chat", "evaluation.plain", "evaluation.mmlu", …
-    repo: str
-    commit: str
-    path: str
-    license: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Method:
     """What was measured on."""
 
@@ -151,7 +140,7 @@ class Method:
     form: str = "hendrycks"  # of the prompts, as the recipe names it
     most_tokens: int = 0  # of the variants whose gates the first sample left undecided
     most_questions: int = 0
-    data: tuple[DataSet, ...] = ()
+    data: tuple[DataEntry, ...] = ()  # of the Hub; the names of the licences are their owners' words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +149,6 @@ class Card:
 
     form: Form
     repo: str  # "namespace/NAME-GGUF"
-    name: str  # of the model
     namespace: str
     release: Release
     facts: Facts
@@ -215,7 +203,7 @@ def _context(card: Card) -> dict[str, Any]:
         "upstream": _upstream(card),
         "parameters": parameters,
         "flags": _flags(parameters),
-        "repairs": _repairs(card.patches),
+        "repairs": repairs(card.patches),
         "offered": Markdown(card.offered) if card.offered and _ADDRESS.fullmatch(card.offered) else None,
         "rows": rows,
         "recommended": recommended,
@@ -316,7 +304,7 @@ OWNED = frozenset(
 """The keys of the front matter that are written anew at each publication; others are people's."""
 
 
-def _repairs(patches: Sequence[Patch]) -> list[tuple[Patch, list[tuple[Patch, Markdown, Markdown]]]]:
+def repairs(patches: Sequence[Patch]) -> list[tuple[Patch, list[tuple[Patch, Markdown, Markdown]]]]:
     """The patches of one fix and reason together, each with what was there before and after; the first of them names the fix."""
     groups: dict[tuple[str, int, str], list[Patch]] = {}
     for patch in patches:

@@ -20,6 +20,7 @@ from publishers import naming
 from publishers.hub import Plan, Publication, PublishFile
 from publishers.manifest import Manifest
 from publishers.naming import MANIFEST
+from publishers.target import named
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +39,13 @@ def publish(folder: Path, plan: Plan) -> Publication:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             _recover(target)
-            before = _ours(target, upstream=plan.manifest.upstream.repo)
             sizes = _listed(target)
-            missing = before is not None and set(before.files) - set(sizes)
+            before = _ours(target, sizes, upstream=plan.manifest.upstream.repo)
             if before is not None:
                 _refuse_changed(target, before, sizes)
-            changed = before != plan.manifest or bool(missing)
+            changed = before != plan.manifest or not plan.manifest.files.keys() <= sizes.keys()
             if changed:
-                _write(target, wanted)
+                _write(target, wanted, over=before is not None)
                 log.info("left %s: %d files", target, len(wanted), extra={"action": "publish"})
     return Publication(
         repo=str(target),
@@ -69,12 +69,13 @@ def check_target(folder: Path, repo: str, *, upstream: str) -> None:
             raise PublishConflict(f"{nearest} is not a folder, so nothing can be left in {folder}. Name a folder, or one that does not exist yet.")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise PublishConflict(f"{nearest} may not be written by this account, so nothing can be left in {folder}. Name another folder.")
-        if (before := _ours(target, upstream=upstream)) is not None:
-            _refuse_foreign(target, before, _listed(target))
+        sizes = _listed(target)
+        if (before := _ours(target, sizes, upstream=upstream)) is not None:
+            _refuse_foreign(target, before, sizes)
 
 
-def _write(target: Path, wanted: Iterable[PublishFile]) -> None:
-    """Put the files into a folder beside the target, and that into its place."""
+def _write(target: Path, wanted: Iterable[PublishFile], *, over: bool) -> None:
+    """Put the files into a folder beside the target, and that into its place; `over` what we left there, which goes."""
     beside, away = _beside(target, NEW), _beside(target, OLD)
     files = sorted(wanted, key=lambda file: file.path)
     tally = Tally(sum(file.size for file in files), "bytes")
@@ -84,7 +85,7 @@ def _write(target: Path, wanted: Iterable[PublishFile]) -> None:
             _put(file, beside / file.path, tally)
         for path in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
             _on_disk(path)
-        if target.exists() and _listed(target):
+        if over and target.exists():
             target.rename(away)
         beside.rename(target)
         _on_disk(target.parent)
@@ -116,16 +117,13 @@ def _recover(target: Path) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
-def _ours(target: Path, *, upstream: str) -> Manifest | None:
+def _ours(target: Path, sizes: Mapping[str, int], *, upstream: str) -> Manifest | None:
     """The manifest of what we left there; None where nothing is. Raises PublishConflict when something else is."""
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise PublishConflict(f"{target} is there and is not a folder. Nothing was overwritten. Move it away, or name another folder.")
-    sizes = _listed(target)
     if not sizes:
         return None
     if MANIFEST not in sizes:
         raise PublishConflict(
-            f"{target} holds files that Sluice did not leave there ({_some(sizes)}): it has no {MANIFEST}. Nothing was overwritten. "
+            f"{target} holds files that Sluice did not leave there ({named(sizes)}): it has no {MANIFEST}. Nothing was overwritten. "
             "Move it away, or name another folder."
         )
     if sizes[MANIFEST] > manifests.MAX_BYTES:
@@ -144,9 +142,9 @@ def _ours(target: Path, *, upstream: str) -> Manifest | None:
 
 
 def _refuse_foreign(target: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
-    if foreign := sorted(set(sizes) - set(manifest.files) - {MANIFEST}):
+    if foreign := set(sizes) - set(manifest.files) - {MANIFEST}:
         raise PublishConflict(
-            f"{target} holds files that Sluice did not leave there: {_some(foreign)}. Nothing was overwritten. Move them away, then run it again."
+            f"{target} holds files that Sluice did not leave there: {named(foreign)}. Nothing was overwritten. Move them away, then run it again."
         )
 
 
@@ -157,13 +155,15 @@ def _refuse_changed(target: Path, manifest: Manifest, sizes: Mapping[str, int]) 
     tally = Tally(sum(entry.bytes for entry in there.values()), "bytes")
     if edited := [path for path, entry in there.items() if sizes[path] != entry.bytes or hashed(target / path, tally.add) != entry.sha256]:
         raise PublishConflict(
-            f"{target} holds files that were changed since Sluice left them there: {_some(edited)}. Nothing was overwritten. "
+            f"{target} holds files that were changed since Sluice left them there: {named(edited)}. Nothing was overwritten. "
             "Move them away, or delete them, then run it again."
         )
 
 
 def _listed(target: Path) -> dict[str, int]:
-    """Bytes of everything in the folder that is no folder, by path; nothing where there is none."""
+    """Bytes of everything in the folder that is no folder, by path; nothing where there is none. Raises PublishConflict when it is not a folder itself."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise PublishConflict(f"{target} is there and is not a folder. Nothing was overwritten. Move it away, or name another folder.")
     found: dict[str, int] = {}
     for where, folders, names in os.walk(target):
         for name in (*names, *(name for name in folders if Path(where, name).is_symlink())):
@@ -174,11 +174,6 @@ def _listed(target: Path) -> dict[str, int]:
 
 def _beside(target: Path, end: str) -> Path:
     return target.with_name(f".{target.name}.{end}")
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")
 
 
 def _on_disk(folder: Path) -> None:

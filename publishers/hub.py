@@ -263,7 +263,7 @@ def _check_result(api: HfApi, plan: Plan, settled: _Settled, commit: str) -> Non
         raise HubError(f"{plan.repo} was made public while it was being published, but its content must stay private. Make it private on the Hub now.")
     if wrong := [operation.path_in_repo for operation in settled.operations(target.read_tree(api, plan.repo, commit))]:
         raise HubError(
-            f"The Hub accepted commit {commit} of {plan.repo}, but it does not hold what was sent: {', '.join(wrong[:5])} differ. "
+            f"The Hub accepted commit {commit} of {plan.repo}, but it does not hold what was sent: {target.named(wrong)} differ. "
             "Look at that commit (a .gitignore there hides files), then run it again: the next publication puts it right."
         )
 

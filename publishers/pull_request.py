@@ -16,6 +16,7 @@ from huggingface_hub.community import DiscussionWithDetails
 from huggingface_hub.errors import HfHubHTTPError
 
 from config.errors import PublishConflict
+from publishers.account import owner
 from publishers.hub import PublishFile, addition, same_bytes
 from publishers.target import read_tree
 from publishers.wire import hub_errors
@@ -79,8 +80,7 @@ def offer(api: HfApi, proposal: Proposal) -> PullRequest | None:
     It is made on `proposal.base`, whatever has happened to the branch since. One that a person closed is not opened again. Open ones of ours with other
     content are closed with a comment that names the new one. Raises PublishConflict when `base` is no commit of the branch, HubError.
     """
-    with hub_errors(api, "find out whom the token belongs to"):
-        account = str(api.whoami()["name"])
+    account = owner(api)
     ours = _ours(api, proposal.repo, account)
     found = _standing(ours, proposal.digest)
     if found is None and (opened := _open(api, proposal)) is not None:

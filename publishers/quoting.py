@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from publishers import markdown
+from publishers import markdown, sections
 
 LONGEST = 2_500  # characters of the upstream's that are quoted
 READ = 200_000  # characters of its card that are looked at
@@ -28,7 +28,6 @@ PERMISSIVE = frozenset(
 
 # what a reader of a repo with other files must not follow
 _ELSEWHERE = re.compile(r"(?i)\b(quick ?start|usage|how to (use|run|get)|install|deploy|getting started|requirements|citation|cite|bibtex|inference|download)")
-_FRONT = re.compile(r"---[ \t]*\n.*?\n---[ \t]*(?:\n|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +45,10 @@ def allowed(license: str | None) -> bool:
 
 def quote(card: str, most: int = LONGEST) -> Quotation | None:
     """The first so many characters of a README's prose, as a quotation; None where there is none."""
-    text = card[:READ].replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff\n ")
-    front = _FRONT.match(text)
-    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text[front.end() :] if front else text)
+    _front, body = sections.split(card[:READ].lstrip())  # text that is indented at the very beginning is no code
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(body)
     lines: list[str] = []
+    before: _Block | None = None
     left = most
     whole = len(card) <= READ
     for block in _blocks(tokens):
@@ -57,9 +56,10 @@ def quote(card: str, most: int = LONGEST) -> Quotation | None:
             whole = False
             break
         left -= block.size
-        if lines and not (block.listed and lines[-1] != ">" and _listed(lines[-1])):
+        if before is not None and not (before.listed and block.listed):
             lines.append(">")
         lines.append(f"> {block.text}")
+        before = block
     return Quotation(text=markdown.Markdown("\n".join(lines)), whole=whole) if lines else None
 
 
@@ -72,10 +72,6 @@ class _Block:
     listed: bool
 
 
-def _listed(line: str) -> bool:
-    return re.match(r">\s+(?:-|\d+\.) ", line) is not None
-
-
 def _blocks(tokens: Sequence[Token]) -> Iterator[_Block]:
     """What can be quoted, in order: headings only before something that they head, and no section about other files' use."""
     lists = _Lists()
@@ -84,19 +80,21 @@ def _blocks(tokens: Sequence[Token]) -> Iterator[_Block]:
     for position, token in enumerate(tokens):
         lists.meet(token)
         tables += token.nesting if token.type.startswith("table_") else 0
-        if token.type != "inline" or tables or not (said := _said(token)):
+        said = _said(token) if token.type == "inline" and not tables else ""
+        text = markdown.text(said)
+        if not text:  # also where all that is said shows nothing
             continue
         opening = tokens[position - 1]
         if opening.type == "heading_open":
             level = int(opening.tag[1:])
             if not skipped_below or level <= skipped_below:
                 skipped_below = level if _ELSEWHERE.search(said) else 0
-                heading = _Block(text=f"**{markdown.text(said)}**", size=len(said), listed=False) if level > 1 and not skipped_below else None
+                heading = _Block(text=f"**{text}**", size=len(said), listed=False) if level > 1 and not skipped_below else None
         elif not skipped_below:
             if heading is not None:
                 yield heading
             heading, marker = None, lists.marker()
-            yield _Block(text=marker + _opening(said), size=len(said), listed=bool(marker))
+            yield _Block(text=marker + _opening(text), size=len(said), listed=bool(marker))
 
 
 class _Lists:
@@ -127,9 +125,8 @@ class _Lists:
         return marker
 
 
-def _opening(said: str) -> str:
+def _opening(text: markdown.Markdown) -> str:
     """Text that begins a line: there `#`, `-` or `1.` would be more than a character, unless it is a reference."""
-    text = markdown.text(said)
     return text if text[0].isalpha() or text[0] == "&" else f"&#{ord(text[0])};{text[1:]}"
 
 

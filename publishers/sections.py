@@ -17,7 +17,7 @@ import yaml
 MARKER = "<!-- sluice:"  # what no other text on a card may hold
 
 _MARKER = re.compile(r"[ \t]*<!-- sluice:(?P<word>begin|end) (?P<name>[a-z]+) -->[ \t]*")
-_FRONT = re.compile(r"---[ \t]*\n(?P<front>(?:.*?\n)??)---[ \t]*(?:\n|$)", re.DOTALL)
+_FRONT = re.compile(r"[\ufeff\s]*---[ \t]*\n(?P<front>(?:.*?\n)??)---[ \t]*(?:\n|$)", re.DOTALL)
 _KEPT = "<!-- The markers of Sluice's sections in this card were damaged. What follows is what was written beside them; move it where it belongs. -->"
 
 
@@ -54,29 +54,31 @@ def merge(new: str, old: str, *, owned: Collection[str], base: str | None = None
     `base` is what Sluice published before people edited it, where that is known: without markers to go by, lines of it are not theirs. Merging the result
     once more changes nothing.
     """
-    front, body = _split(new)
-    theirs, before = _split(old.replace("\r\n", "\n"))
+    front, body = split(new)
+    theirs, before = split(old)
     head = f"---\n{front}{_foreign(theirs, owned)}---\n\n"
     try:
         parts = _parts(before)
     except _Damaged as error:
-        kept = _rescued(before, new, base)
-        lines = body.rstrip("\n") + (f"\n\n{_KEPT}\n\n{kept}\n" if kept else "\n")
-        return Merged(text=head + lines, damage=f"The markers of Sluice's sections in README.md were damaged: {error}.")
+        return Merged(text=head + _appended(body, _rescued(before, new, base)), damage=f"The markers of Sluice's sections in README.md were damaged: {error}.")
     if not any(part.name for part in parts) and any(part.text.strip() for part in parts):
         kept = _rescued(before, new, base)
         damage = "README.md has no markers of Sluice's sections." if kept else None
-        return Merged(text=head + body.rstrip("\n") + (f"\n\n{_KEPT}\n\n{kept}\n" if kept else "\n"), damage=damage)
+        return Merged(text=head + _appended(body, kept), damage=damage)
     return Merged(text=head + _woven(_parts(body), parts))
 
 
-def _split(text: str) -> tuple[str, str]:
-    """Front matter without its fences, and the body."""
+def split(card: str) -> tuple[str, str]:
+    """Front matter without its fences, empty where there is none, and the body; neither holds a carriage return or begins with empty lines."""
+    text = re.sub("\r\n?", "\n", card)
     found = _FRONT.match(text)
-    if found is None:
-        return "", text
-    front = found["front"].strip("\n")
-    return (front + "\n" if front else ""), text[found.end() :].lstrip("\n")
+    front = "" if found is None else found["front"].strip("\n")
+    return (front + "\n" if front else ""), text[0 if found is None else found.end() :].lstrip("\ufeff\n")
+
+
+def _appended(body: str, kept: str) -> str:
+    """The body, with what people wrote at its end where there is such text."""
+    return body.rstrip("\n") + (f"\n\n{_KEPT}\n\n{kept}\n" if kept else "\n")
 
 
 def _foreign(front: str, owned: Collection[str]) -> str:
@@ -138,8 +140,8 @@ def _woven(new: Sequence[_Part], old: Sequence[_Part]) -> str:
 
 def _rescued(body: str, new: str, base: str | None) -> str:
     """What people wrote where markers do not tell: all that is in no whole section, but for Sluice's own lines."""
-    published = (base or "").replace("\r\n", "\n")
-    theirs = set(_outside(_split(published)[1])) if MARKER in published else set()  # what they had written by then is no line of ours
+    published = base or ""
+    theirs = set(_outside(split(published)[1])) if MARKER in published else set()  # what they had written by then is no line of ours
     ours = {line.strip() for text in (new, published) for line in text.splitlines() if line not in theirs} | {_KEPT}
     return "\n".join(line for line in _outside(body) if not line.strip() or line.strip() not in ours).strip("\n")
 

@@ -11,6 +11,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from config.errors import PublishConflict
 from publishers import manifest as manifests
+from publishers import sections
 from publishers.manifest import Adopted, Adoption, Manifest
 from publishers.naming import CARD, MANIFEST, same_repo
 from publishers.wire import hub_errors
@@ -66,7 +67,7 @@ def settled(repo: str, head: Head, wanted: Collection[str], same: Collection[str
     refuse_unagreed(repo, head, [path for path in foreign if path in wanted and path not in same])
     gone = [path for path in adoption.removable if path in foreign and path not in wanted]
     if changed := [path for path in gone if digest(foreign[path]) != adoption.removable[path]]:
-        raise PublishConflict(f"{_named(changed)} in {repo} changed after it was agreed to remove them. {_again(repo)}")
+        raise PublishConflict(f"{named(changed)} in {repo} changed after it was agreed to remove them. {_again(repo)}")
     return Adoption(
         by=adoption.by,
         commit=adoption.commit,
@@ -82,10 +83,11 @@ def refuse_unagreed(repo: str, head: Head, taken: Iterable[str]) -> None:
         return
     foreign = head.foreign
     if refused := [path for path in taken if path in foreign and adoption.replaceable.get(path) != digest(foreign[path])]:
-        raise PublishConflict(f"{_named(refused)} in {repo} came, or changed, after the repo was adopted, and would be replaced. {_again(repo)}")
+        raise PublishConflict(f"{named(refused)} in {repo} came, or changed, after the repo was adopted, and would be replaced. {_again(repo)}")
 
 
-def _named(paths: Collection[str]) -> str:
+def named(paths: Collection[str]) -> str:
+    """The first of some files by their names, as an error tells them."""
     return ", ".join(sorted(paths)[:LISTED]) + (", …" if len(paths) > LISTED else "")
 
 
@@ -167,7 +169,7 @@ def check_ours(api: HfApi, repo: str, head: Head, *, upstream: str) -> None:
     if not filled(api, repo, head):
         return
     raise PublishConflict(
-        f"{repo} holds files that Sluice did not publish ({_named(set(head.tree) - {ATTRIBUTES})}): it has no {MANIFEST}. Nothing was overwritten. "
+        f"{repo} holds files that Sluice did not publish ({named(set(head.tree) - {ATTRIBUTES})}): it has no {MANIFEST}. Nothing was overwritten. "
         f"Publish under another namespace, or, if the repo is yours, see what `sluice adopt {repo}` would keep, replace and remove."
     )
 
@@ -182,7 +184,5 @@ def _is_stub(api: HfApi, repo: str, head: Head) -> bool:
     """Whether the card is one that the Hub makes for a new repo: front matter at most, and no text."""
     if head.commit is None or head.tree[CARD].size > STUB_BYTES:
         return False
-    text = download(api, repo, head.commit, CARD).decode(errors="replace").strip()
-    if text.startswith("---"):
-        text = text[3:].partition("\n---")[2].strip()
-    return not text
+    _front, body = sections.split(download(api, repo, head.commit, CARD).decode(errors="replace"))
+    return not body.strip()

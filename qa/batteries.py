@@ -6,10 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from engines.battery import TEXTS
 from engines.model import Message
-
-__all__ = ["TEXTS"]
 
 
 class Arguments(StrEnum):

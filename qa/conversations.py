@@ -1,13 +1,11 @@
 """Does the model's template take the conversations that it is calibrated and measured on: as they are, adapted, or not at all? See `engines.spoken`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from config.errors import MeasurementError
 from config.progress import counted
 from config.words import BASE_MODEL, Measurement, inapplicable
 from engines import spoken
@@ -29,28 +27,15 @@ def check(out: Path, *, model: Path, chat: Sequence[Path]) -> dict[str, Any]:
     tokenizer = hf.load_tokenizer(model)
     if tokenizer.chat_template is None:
         return {"measurements": [asdict(inapplicable(name, BASE_MODEL)) for name in NAMES]}
-    render = texts.speech(tokenizer).render
+    render = hf.speaking(tokenizer).render
     looked, found = 0, {name: dict[Path, list[int]]() for name in NAMES}
     for path in chat:
-        for number, messages in _numbered(path):
+        for number, messages in counted(list(islice(texts.numbered(path), MOST)), "conversations"):
             looked += 1
             form = spoken.taken(render, messages)
             if form is None or form[0] is not messages:
                 found[NAMES[form is None]].setdefault(path, []).append(number)
     return {"measurements": [asdict(_measured(name, found[name], looked)) for name in NAMES]}
-
-
-def _numbered(path: Path) -> list[tuple[int, Any]]:
-    """Line numbers and messages."""
-    with path.open(encoding="utf-8") as file:  # which ends lines at newlines only: JSON may hold other ends of lines as they are
-        lines = list(islice(((number, line) for number, line in enumerate(file, start=1) if line.strip()), MOST))
-    found = []
-    for number, line in counted(lines, "conversations"):
-        try:
-            found.append((number, json.loads(line)["messages"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise MeasurementError(f'{path}, line {number}, is not a conversation ({error}). Each line must read {{"messages": [...]}}.') from error
-    return found
 
 
 def _measured(name: str, found: dict[Path, list[int]], looked: int) -> Measurement:

@@ -46,13 +46,6 @@ class Answer:
         return f"To {_quoted(self.question)} the answer {', and '.join(self.wrong)}: {_quoted(self.text)}"
 
 
-def check(
-    model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int, excused: Collection[int] = ()
-) -> tuple[Measurement, Measurement, Measurement]:
-    """The measurements of `answers`, see `measurements`."""
-    return measurements(answers(model, prompts, bos=bos, stop=stop, max_tokens=max_tokens), excused)
-
-
 def answers(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int) -> list[Answer]:
     """The model's greedy answers. `bos` is how the template writes BOS, `stop` the end-of-generation tokens."""
     found = []

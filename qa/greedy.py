@@ -83,11 +83,11 @@ def answers(model: Path, prompts: Sequence[str], *, max_tokens: int, threads: in
             rendered = [hf.render_chat(tokenizer, messages, add_generation_prompt=True) for messages in conversations]
             asked = _prompts(prompts, rendered)
             return generation.answers(engine, asked, bos=tokenizer.bos_token or "", stop=hf.end_tokens(model), max_tokens=max_tokens)
-    if not has_template(model):
-        return None
-    with llama_server.serve(model, threads=threads) as server:
-        rendered = [server.apply_template(messages, add_generation_prompt=True) for messages in conversations]
     with llama.open_vocabulary(model) as vocabulary:
+        if vocabulary.chat_template is None:
+            return None
+        with llama_server.serve(model, threads=threads) as server:
+            rendered = [server.apply_template(messages, add_generation_prompt=True) for messages in conversations]
         # an answer that the context cuts off would look like one that does not end
         context = min(max_tokens + max(len(vocabulary.tokenize(text, add_special=True)) for text in rendered), vocabulary.trained_context)
     with llama.open_model(model, context=context, threads=threads) as loaded:

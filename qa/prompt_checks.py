@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from qa import alike
 from qa.renderings import Agreement, Rendering
 from qa.turns import Turns
 
@@ -41,7 +42,7 @@ def same_text(compared: Sequence[Rendering], bos: str) -> Iterator[str]:
     wrong = [item for item in compared if item.agreement is Agreement.OTHER_TEXT]
     if wrong:
         expected, found = wrong[0].hf_text.removeprefix(bos), wrong[0].llama_text.removeprefix(bos)
-        at = first_difference(expected, found)
+        at = alike.shared(expected, found)
         yield (
             f"llama.cpp renders other text than transformers in {share(wrong, [item for item in compared if item.rendered])}: at character {at} "
             f"{expected[at : at + SHOWN]!r} in transformers, {found[at : at + SHOWN]!r} in llama.cpp ({wrong[0].title})"
@@ -103,8 +104,3 @@ def padding(specials: Specials, template: Turns, prompts: Sequence[Sequence[int]
 def share(wrong: Sequence[Any], prompts: Sequence[Any]) -> str:
     """How many of the conversations."""
     return f"{len(wrong)} of {len(prompts)} conversations"
-
-
-def first_difference(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """The first place at which they differ."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -19,7 +19,7 @@ from engines import llama, llama_server
 from qa import divergence, greedy, group, measure, texts
 from qa import mmlu as questionnaire
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 
 def kld(
@@ -48,13 +48,7 @@ def _windows(
             plain = vocabulary.tokenize(file.read_text(encoding="utf-8", errors="replace"), add_special=False, parse_special=False)
             pairs += [(token, texts.PLAIN) for token in plain]
         if chat:
-            written = vocabulary.piece(vocabulary.bos)
-            with llama_server.serve(reference, threads=threads) as server:
-                by = texts.Speech(
-                    render=lambda messages: server.apply_template(messages).removeprefix(written),
-                    encode=lambda rendered: vocabulary.tokenize(rendered, add_special=False),
-                    special=vocabulary.control,
-                )
+            with llama_server.speaking(vocabulary, threads=threads) as by:
                 pairs += texts.said(by, chat)
     ids, marks = ([pair[i] for pair in pairs[:tokens]] for i in (0, 1))
     windows = texts.cut(ids, context=context, bos=bos)

@@ -10,15 +10,16 @@ chosen by name.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from config.progress import counted
 from config.words import BASE_MODEL, Measurement, inapplicable
-from engines import hf, llama, llama_server
-from qa import batteries, prompt_checks, renderings, template_remarks, tokenizer_remarks, turns
+from engines import battery, hf, llama, llama_server
+from qa import alike, batteries, prompt_checks, renderings, template_remarks, tokenizer_remarks, turns
 from qa.batteries import Conversation
-from qa.prompt_checks import SHOWN, first_difference, share
+from qa.prompt_checks import SHOWN, share
 from qa.renderings import Rendering
 
 VERSION = 3  # raise when outputs change
@@ -50,6 +51,11 @@ class Setup:
         """How the template writes BOS; empty when the model has none."""
         return str(self.tokenizer.bos_token or "")
 
+    @cached_property
+    def template(self) -> turns.Turns:
+        """What the template writes around answers."""
+        return turns.find(lambda messages: hf.render_chat(self.tokenizer, messages))
+
     def named(self, token: int | None) -> str:
         """A token as a person knows it: `<|im_end|>` (4)."""
         return "none" if token is None else f"{self.tokenizer.convert_ids_to_tokens(token)} ({token})"
@@ -67,7 +73,7 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
     """
     tokenizer = hf.load_tokenizer(model)
     if tokenizer.chat_template is None:
-        return _without_template(model, gguf)
+        return _without_template(tokenizer, gguf)
 
     def render(conversation: Conversation, prompting: bool) -> str:
         return hf.render_chat(
@@ -98,9 +104,8 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
         return {"measurements": [asdict(item) for item in (failures, system, *tokenizer_mismatches(tokenizer, vocabulary), remarked)]}
 
 
-def _without_template(model: Path, gguf: Path) -> dict[str, Any]:
+def _without_template(tokenizer: Any, gguf: Path) -> dict[str, Any]:
     """The same measurements of a base model."""
-    tokenizer = hf.load_tokenizer(model)
     with llama.open_vocabulary(gguf) as vocabulary:
         findings = (*alike_in_bos(tokenizer, vocabulary), *unread_specials(tokenizer, vocabulary))
         found = [
@@ -139,7 +144,7 @@ def same_ids(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
             wrong.append((item, expected, found))
     if wrong:
         item, expected, found = wrong[0]
-        at = first_difference(expected, found)
+        at = alike.shared(expected, found)
         yield (
             f"the same prompt has other token ids in llama.cpp in {share(wrong, prompts)}: from position {at} {expected[at : at + 5]} in transformers, "
             f"{found[at : at + 5]} in llama.cpp ({item.title})"
@@ -152,7 +157,7 @@ def one_bos(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
     bos = setup.tokenizer.bos_token_id
     if bos is None:
         return
-    adds, opens = _adds_bos(setup.tokenizer), setup.bos in _turns(setup).answered
+    adds, opens = hf.adds_bos(setup.tokenizer), setup.bos in setup.template.answered
     writes = all(item.hf_text.startswith(setup.bos) for item in prompts)
     for engine, tokens in (("transformers", [item.hf_ids for item in prompts]), ("llama.cpp", [item.llama_ids for item in prompts])):
         yield from prompt_checks.one_bos(f"in {engine}", tokens, bos, written=setup.bos, adds=adds, writes=writes, opens=opens)
@@ -169,31 +174,25 @@ def open_prompt(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
 
 def alike_in_bos(tokenizer: Any, vocabulary: llama.Vocabulary) -> Iterator[str]:
     """Both tokenizers add BOS by themselves, or neither."""
-    if (adds := _adds_bos(tokenizer)) != vocabulary.adds_bos:
+    if (adds := hf.adds_bos(tokenizer)) != vocabulary.adds_bos:
         yield f"transformers' tokenizer {'adds' if adds else 'does not add'} BOS by itself, and llama.cpp's {'does not' if adds else 'does'}"
-
-
-def _adds_bos(tokenizer: Any) -> bool:
-    return tokenizer.bos_token_id is not None and hf.encode(tokenizer, "", add_special=True)[:1] == [tokenizer.bos_token_id]
 
 
 def end_of_turn(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
     """See `qa.prompt_checks`."""
     del prompts
-    yield from prompt_checks.end_of_turn(_specials(setup), _turns(setup))
+    yield from prompt_checks.end_of_turn(_specials(setup), setup.template)
 
 
 def padding(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
     """See `qa.prompt_checks`."""
-    yield from prompt_checks.padding(_specials(setup), _turns(setup), [item.hf_ids for item in prompts])
+    yield from prompt_checks.padding(_specials(setup), setup.template, [item.hf_ids for item in prompts])
 
 
 def own_system_prompt(setup: Setup) -> Iterator[str]:
     """What the template writes before a conversation that does not begin like any user's turn."""
-    template = _turns(setup)
-    opening, later = template.opening.removeprefix(setup.bos), template.answered
-    shared = next((i for i in range(min(len(opening), len(later))) if opening[-1 - i] != later[-1 - i]), min(len(opening), len(later)))
-    invented = opening[: len(opening) - shared]
+    opening, later = setup.template.opening.removeprefix(setup.bos), setup.template.answered
+    invented = opening[: len(opening) - alike.shared(opening[::-1], later[::-1])]
     specials = [*setup.tokenizer.all_special_tokens, *(str(token) for token in setup.tokenizer.added_tokens_encoder)]
     for special in specials:
         invented = invented.replace(special, "")
@@ -228,7 +227,7 @@ def tokenizer_mismatches(tokenizer: Any, vocabulary: llama.Vocabulary) -> tuple[
     referee = tokenizer_remarks.Referee(tokenizer, vocabulary)
     details, explained = [], []
     specials = [token for token in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) if token]
-    texts = [*batteries.TEXTS, *(text for special in dict.fromkeys(specials) for text in batteries.around(special))]
+    texts = [*battery.TEXTS, *(text for special in dict.fromkeys(specials) for text in batteries.around(special))]
     for text in counted(texts, "texts"):
         expected, found = hf.encode(tokenizer, text, add_special=False), vocabulary.tokenize(text, add_special=False)
         if expected == found:
@@ -237,7 +236,7 @@ def tokenizer_mismatches(tokenizer: Any, vocabulary: llama.Vocabulary) -> tuple[
         if (known := referee.known(reading, special=True)) is not None:
             explained.append((reading, known))
             continue
-        at = first_difference(expected, found)
+        at = alike.shared(expected, found)
         said = f"{expected[at : at + 5]} in transformers, {found[at : at + 5]} in llama.cpp{referee.differs(reading)}"
         details.append(f"{text[:SHOWN]!r}: from position {at} {said}")
     remarked = tuple(tokenizer_remarks.remarks(explained, SHOWN))
@@ -259,10 +258,6 @@ def _specials(setup: Setup) -> prompt_checks.Specials:
         named=setup.named,
         mark=lambda text: _mark(setup, text),
     )
-
-
-def _turns(setup: Setup) -> turns.Turns:
-    return turns.find(lambda messages: hf.render_chat(setup.tokenizer, messages))
 
 
 def _mark(setup: Setup, text: str) -> int | None:

@@ -1,8 +1,7 @@
 """Cuts evaluation text into windows of token ids, once for a release, so that every variant is measured on the same tokens."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ import numpy.typing as npt
 from config.errors import MeasurementError
 from engines import spoken
 from engines.model import Message
-from qa import looks
+from engines.spoken import Voice
+from qa import alike, looks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,8 +47,8 @@ def prepare(
     from engines import hf  # torch
 
     tokenizer = hf.load_tokenizer(model)
-    bos = tokenizer.bos_token_id if _adds_bos(tokenizer) else None
-    found = {ANSWER: _joined(said(speech(tokenizer), chat), bos, tokens), PLAIN: _joined(_read(tokenizer, plain), bos, tokens)}
+    by = hf.speaking(tokenizer)
+    found = {ANSWER: _joined(said(by, chat), by.bos, tokens), PLAIN: _joined(_read(tokenizer, plain), by.bos, tokens)}
     room = max(tokens - tokens // 2, tokens - len(found[PLAIN])) if plain else tokens  # for the conversations
     limits = {ANSWER: room, PLAIN: tokens - min(room, len(found[ANSWER])) if chat else tokens}
     there = [text for text, files in ((ANSWER, chat), (PLAIN, plain)) if files]
@@ -57,7 +57,7 @@ def prepare(
     kinds: list[str] = []
     for text in there:
         ids, marks = ([pair[i] for pair in found[text][: limits[text]]] for i in (0, 1))
-        windows = cut(ids, context=context, bos=bos)
+        windows = cut(ids, context=context, bos=by.bos)
         kinds += [TEXTS[text]] * len(windows)
         parts.append((windows, np.asarray(marks[: windows.size], dtype=np.int8).reshape(windows.shape)))
     all_windows, all_marks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -83,34 +83,7 @@ def part(kinds: Sequence[str], start: int, end: int) -> npt.NDArray[np.intp]:
     return np.concatenate([chat[before:after], plain[start - before : end - after]])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Speech:
-    """How a model writes conversations: its template and its tokenizer, of whichever engine."""
-
-    render: Callable[[Sequence[Message]], str]  # without the BOS that the tokenizer adds by itself
-    encode: Callable[[str], list[int]]  # without BOS; special tokens count as such
-    special: Collection[int]  # ids of special tokens
-
-
-def speech(tokenizer: "PreTrainedTokenizerBase") -> Speech:
-    """A transformers tokenizer's."""
-    from engines import hf  # torch
-
-    bos = str(tokenizer.bos_token) if _adds_bos(tokenizer) else ""  # where it adds none, a BOS at the beginning is the template's own, a turn's beginning maybe
-    return Speech(
-        render=spoken.plain if tokenizer.chat_template is None else lambda conversation: hf.render_chat(tokenizer, conversation).removeprefix(bos),
-        encode=lambda text: hf.encode(tokenizer, text, add_special=False),
-        special=set(tokenizer.all_special_ids) | {token for token, added in tokenizer.added_tokens_decoder.items() if added.special},
-    )
-
-
-def _adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    from engines import hf  # torch
-
-    return tokenizer.bos_token_id is not None and hf.encode(tokenizer, "", add_special=True)[:1] == [tokenizer.bos_token_id]
-
-
-def said(by: Speech, chat: Sequence[Path]) -> Iterator[tuple[int, int]]:
+def said(by: Voice, chat: Sequence[Path]) -> Iterator[tuple[int, int]]:
     """Tokens and marks of the conversations in JSON Lines files, as the template takes them; those that it refuses are left out."""
     for messages in conversations(chat):
         form = spoken.taken(by.render, messages)
@@ -144,7 +117,7 @@ def load(folder: Path, context: int) -> tuple[Windows, Marks, list[str]]:
     return windows, marks, [TEXTS[PLAIN] if (row == PLAIN).any() else TEXTS[ANSWER] for row in marks]
 
 
-def answers(by: Speech, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+def answers(by: Voice, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
     """Token ids of a conversation without BOS, and their marks: ANSWER for what the assistant says, tool calls included, and for the token that ends its turn.
 
     An answer is what changes in the rendered conversation when its message is replaced by a probe. Unlike the prefixes that end before and after it, this holds
@@ -160,20 +133,15 @@ def answers(by: Speech, messages: Sequence[Message]) -> tuple[list[int], list[in
         other = by.render([*messages[:position], {"role": "assistant", "content": PROBE}, *messages[position + 1 :]])
         if PROBE not in other:
             continue  # the template leaves this turn out
-        start, end = _agreement(text, other), len(text) - _agreement(text[::-1], other[::-1])
+        start, end = alike.shared(text, other), len(text) - alike.shared(text[::-1], other[::-1])
         # where tokens begin in the text is not known to every tokenizer, but how far two tokenizations agree is
-        first, last = (_agreement(ids, by.encode(text[:border])) for border in (start, end))
+        first, last = (alike.shared(ids, by.encode(text[:border])) for border in (start, end))
         if last < len(ids) and end < len(text) and ids[last] in by.special:
             last += 1
         elif last < len(ids) and len(by.encode(text[:end])) > last:
             last += 1  # the answer's last token goes on behind it
         marks[first:last] = [ANSWER] * (last - first)
     return ids, marks
-
-
-def _agreement(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many leading items both share."""
-    return next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
 
 
 def cut(ids: Sequence[int], *, context: int, bos: int | None) -> Windows:
@@ -195,7 +163,9 @@ def pieces(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Path]) -> Itera
 
     Conversations that the template refuses are left out.
     """
-    render = speech(tokenizer).render
+    from engines import hf  # torch
+
+    render = hf.speaking(tokenizer).render
     for path in map(Path, texts):
         if path.suffix == ".jsonl":
             for messages in conversations([path]):
@@ -208,12 +178,23 @@ def pieces(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Path]) -> Itera
 
 
 def conversations(files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
-    """The messages of each line of JSON Lines files. Raises MeasurementError that names the line which is not `{"messages": [...]}`."""
+    """The messages of each line of JSON Lines files; see `numbered`."""
     for file in files:
-        with Path(file).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    messages = json.loads(line)["messages"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise MeasurementError(f'{file}, line {number}, is not a conversation ({error}). Each line must read {{"messages": [...]}}.') from error
-                yield messages
+        for _, messages in numbered(file):
+            yield messages
+
+
+def numbered(file: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Number and messages of each line of a JSON Lines file that is not blank.
+
+    Raises MeasurementError that names the line which is not `{"messages": [...]}`.
+    """
+    with Path(file).open(encoding="utf-8") as lines:  # which ends lines at newlines only: JSON may hold other ends of lines as they are
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                messages = json.loads(line)["messages"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise MeasurementError(f'{file}, line {number}, is not a conversation ({error}). Each line must read {{"messages": [...]}}.') from error
+            yield number, messages

@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from engines import llama, toolchain
+from qa import alike
 
 BOUND = 0.001  # of the evaluation text's tokens may known differences touch
 
@@ -53,12 +54,8 @@ class Reading:
     @property
     def touched(self) -> int:
         """Tokens of transformers' reading that llama.cpp's does not share at its beginning or its end."""
-        start = _shared(self.expected, self.found)
-        return max(len(self.expected) - start - _shared(self.expected[start:][::-1], self.found[start:][::-1]), 1)
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        start = alike.shared(self.expected, self.found)
+        return max(len(self.expected) - start - alike.shared(self.expected[start:][::-1], self.found[start:][::-1]), 1)
 
 
 @dataclass(frozen=True)
@@ -68,20 +65,19 @@ class Referee:
     tokenizer: Any  # transformers'
     vocabulary: llama.Vocabulary
 
-    @cached_property
-    def _file(self) -> dict[str, Any]:
+    @property
+    def _file(self) -> Path | None:
         path = Path(str(self.tokenizer.name_or_path)) / "tokenizer.json"
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return content
+        return path if path.is_file() else None
 
     @cached_property
     def _upstream(self) -> Tokenizer | None:
-        return Tokenizer.from_str(json.dumps(self._file)) if self._file else None
+        return None if self._file is None else Tokenizer.from_file(str(self._file))
 
     @cached_property
     def _forms(self) -> tuple[str, ...]:
         """Types of the normalizers in tokenizer.json."""
-        stated = self._file.get("normalizer") or {}
+        stated = {} if self._file is None else json.loads(self._file.read_text(encoding="utf-8")).get("normalizer") or {}
         return tuple(item.get("type", "") for item in (stated, *stated.get("normalizers", ())))
 
     def known(self, reading: Reading, *, special: bool) -> Known | None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import HfApi
 from pydantic import SecretStr
 
+from config import choice
 from config.recipe import load_recipe
 from config.settings import Settings
 from engines import toolchain
@@ -115,10 +115,7 @@ def demo_recipe(home: Path, *, fixes: bool) -> Path:
     bundled = BUNDLED / "recipe.yaml"
     if fixes:
         return bundled
-    unfixed = load_recipe(str(bundled)).model_dump(mode="json") | {"fixes": False}
-    path = home / "recipe-without-fixes.yaml"
-    path.write_text(yaml.safe_dump(unfixed, sort_keys=False), encoding="utf-8")
-    return path
+    return choice.write(load_recipe(str(bundled)).model_copy(update={"fixes": False}), home)
 
 
 def run(scene: Stage, listener: Listener) -> dict[str, Any]:

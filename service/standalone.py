@@ -27,6 +27,7 @@ from config.plans import Budget, Profile, Rules
 from config.settings import Settings
 from config.texts import Text
 from service.execution.kept import Input, Output, StageStore
+from service.execution.looking import Looking, NotKept
 from service.execution.workbench import Listener, Workbench
 from service.hubclient import connect
 from service.release import alone, functions
@@ -35,7 +36,6 @@ from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
 from service.release.graph import Call, Data, FileOf, Source, Whole
 from service.release.prospect import config_of
-from service.release.reuse import NotKept
 from service.release.what import meant
 from service.release.work import perform
 
@@ -109,9 +109,13 @@ def prepare(at: Workbench, wanted: Wanted, tell: Tell) -> Prepared:
     ready, given = Prepared(bench=at, wanted=wanted, name=name_of(wanted, at.settings)), Path(wanted.model).expanduser()
     if given.suffix == ".gguf" and given.is_file():
         ready.name = _named(given.stem)
-        with suppress(OSError, ValueError, KeyError, IndexError):  # which `take` puts into words
-            _affordable(wanted, smallest.of_gguf(given))
-            _say(ready, alone.of_gguf(given), lambda other: _from_gguf(other, given), tell)
+        try:
+            model, seen = smallest.of_gguf(given), alone.of_gguf(given)
+        except (OSError, ValueError, KeyError, IndexError):
+            pass  # `take` puts into words that it cannot be read
+        else:
+            _affordable(wanted, model)
+            _say(ready, seen, lambda other: _from_gguf(other, given), tell)
         _from_gguf(ready, given)
         return ready
     with _release(ready, tell) as (source, repo):
@@ -144,7 +148,7 @@ def _calibrate(ready: Prepared, model: Source) -> None:
 def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], tell: Tell) -> None:
     """Tell what is still to be done and what that takes; nothing where this machine cannot be measured. Raises ConfigurationError."""
     at, wanted = ready.bench, ready.wanted
-    looking = alone.Looking(settings=at.settings, stages=at.stages, digests=at.digests)
+    looking = Looking(settings=at.settings, stages=at.stages, digests=at.digests)
     other = Prepared(bench=looking, wanted=wanted, name=ready.name)
     with suppress(NotKept):
         begin(other)

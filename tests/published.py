@@ -11,7 +11,12 @@ import pyarrow as pa
 from huggingface_hub import CommitOperationAdd, HfApi
 from pyarrow import parquet
 
+from hub.tokens import create_token
+
 DATA = Path(__file__).parents[1] / "demo" / "data"
+TEXT = "hub://datasets/owner/text@main/raw/test-00000-of-00001.parquet"
+CHAT = "hub://datasets/owner/chat@main/train.parquet"
+MMLU = "hub://datasets/owner/mmlu@main/all"
 
 
 def packed(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -54,3 +59,12 @@ def questions() -> dict[str, bytes]:
         "all/auxiliary_train-00000-of-00001.parquet": packed([{"question": "unused"}]),
         "all/validation-00000-of-00001.parquet": packed([{"a": 1}]),
     }
+
+
+def owned(root: Path, url: str) -> HfApi:
+    """The client of `owner`, who has published TEXT, CHAT and MMLU on the Hub that keeps its files in `root`."""
+    found = HfApi(endpoint=url, token=create_token(root, user="owner"))
+    publish(found, "owner/text", {"raw/test-00000-of-00001.parquet": wikitext("evaluation_questions.txt")}, "[cc-by-sa-3.0, gfdl]")
+    publish(found, "owner/chat", {"train.parquet": conversations("calibration.jsonl"), "notes.txt": b"plain words\n"}, "apache-2.0")
+    publish(found, "owner/mmlu", questions())
+    return found

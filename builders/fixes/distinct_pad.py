@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from builders.fixes.edits import Edit, Files, value_at
 from builders.fixes.templates import end_of_turn, renderings, templates
-from builders.fixes.vocabulary import adds_bos, named, special_ids, text_of
+from builders.fixes.vocabulary import BY_ID, BY_TEXT, adds_bos, named, role_key, special_ids, text_of
 from config.rules import Family
 
 
@@ -16,8 +16,8 @@ def repair(files: Files, family: Family | None, *, candidates: Sequence[str] = (
     ids = special_ids(files)
     used = _used_in_chats(files)
     sound = [text for text in ids if text not in used]
-    stated = {file: text_of(value_at(files, file, ("pad_token",))) for file in ("tokenizer_config.json", "special_tokens_map.json")}
-    numbers = {file: value_at(files, file, ("pad_token_id",)) for file in ("config.json", "generation_config.json")}
+    stated = {file: text_of(value_at(files, file, ("pad_token",))) for file in BY_TEXT}
+    numbers = {file: value_at(files, file, ("pad_token_id",)) for file in BY_ID}
     by_number = {number: text for text, number in ids.items()}
     declared = [*stated.values(), *(by_number.get(number) for number in numbers.values() if isinstance(number, int))]
     chosen = next((text for text in (*declared, *candidates) if text in sound), None)
@@ -27,8 +27,7 @@ def repair(files: Files, family: Family | None, *, candidates: Sequence[str] = (
     edits = []
     for file, text in stated.items():
         if text in used:
-            key = ("pad_token", "content") if isinstance(value_at(files, file, ("pad_token",)), dict) else ("pad_token",)
-            edits.append(Edit(file=file, key=key, after=chosen, because=because))
+            edits.append(Edit(file=file, key=role_key(files, file, "pad_token"), after=chosen, because=because))
     for file, number in numbers.items():
         if isinstance(number, int) and by_number.get(number) in used:
             edits.append(Edit(file=file, key=("pad_token_id",), after=ids[chosen], because=because))

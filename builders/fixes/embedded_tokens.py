@@ -5,7 +5,7 @@ from typing import Any
 
 from builders.fixes.edits import Edit, Files, dict_at, list_at, value_at
 from builders.fixes.tied_head import EMBEDDINGS
-from builders.fixes.vocabulary import ROLES, special_ids, text_of
+from builders.fixes.vocabulary import BY_ID, BY_TEXT, ROLES, added_tokens, role_key, special_ids, text_of
 from builders.weights import Tensor
 from config.rules import Family
 
@@ -17,7 +17,7 @@ def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]
     """
     rows = next((tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and len(tensor.shape) == 2), None)
     missing = {} if rows is None else {text: number for text, number in _added(files).items() if number >= rows}
-    named = [(file, role) for file in ("tokenizer_config.json", "special_tokens_map.json") for role in ROLES if _text(files, file, role) in missing]
+    named = [(file, role) for file in BY_TEXT for role in ROLES if text_of(value_at(files, file, (role,))) in missing]
     if not missing or any(role in {"bos_token", "eos_token"} for _, role in named):
         return []
     ids = special_ids(files)
@@ -26,24 +26,19 @@ def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]
     edits = []
     for file, role in named:
         if role == "pad_token" and pad is not None:
-            key = (role, "content") if isinstance(value_at(files, file, (role,)), dict) else (role,)
-            edits.append(Edit(file=file, key=key, after=pad, because=because))
+            edits.append(Edit(file=file, key=role_key(files, file, role), after=pad, because=because))
         else:
             edits.append(Edit(file=file, key=(role,), remove=True, because=because))
-    numbered = (file for file in ("config.json", "generation_config.json") if value_at(files, file, ("pad_token_id",)) in [*missing.values()])
+    numbered = (file for file in BY_ID if value_at(files, file, ("pad_token_id",)) in [*missing.values()])
     edits += [Edit(file=file, key=("pad_token_id",), after=None if pad is None else ids[pad], because=because) for file in numbered]
     return [*edits, *_dropped(files, missing, because)]
-
-
-def _text(files: Files, file: str, role: str) -> str | None:
-    return text_of(value_at(files, file, (role,)))
 
 
 def _added(files: Files) -> dict[str, int]:
     """Ids of added tokens by text, from every file that lists them."""
     found: dict[str, Any] = {}
-    for entry in list_at(files, "tokenizer.json", ("added_tokens",)):
-        if isinstance(entry, dict) and isinstance(entry.get("content"), str):
+    for entry in added_tokens(files):
+        if isinstance(entry.get("content"), str):
             found[entry["content"]] = entry.get("id")
     for number, entry in dict_at(files, "tokenizer_config.json", ("added_tokens_decoder",)).items():
         if isinstance(entry, dict) and isinstance(entry.get("content"), str) and number.isdecimal():
@@ -62,7 +57,7 @@ def _dropped(files: Files, missing: Mapping[str, int], because: str) -> list[Edi
     gone = [number for number, entry in decoder.items() if text_of(entry) in missing]
     edits += [Edit(file="tokenizer_config.json", key=("added_tokens_decoder", number), remove=True, because=because) for number in gone]
     edits += [Edit(file="added_tokens.json", key=(text,), remove=True, because=because) for text in missing if text in dict_at(files, "added_tokens.json", ())]
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+    for file in BY_TEXT:
         more = list_at(files, file, ("additional_special_tokens",))
         left = [entry for entry in more if text_of(entry) not in missing]
         if left != more:

@@ -4,7 +4,7 @@ from typing import Any
 
 from builders.fixes.edits import Edit, Files, value_at
 from builders.fixes.templates import end_of_turn
-from builders.fixes.vocabulary import special_ids, text_of
+from builders.fixes.vocabulary import BY_ID, BY_TEXT, role_key, special_ids, text_of
 from config.rules import Family
 
 
@@ -16,11 +16,11 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
     number = special_ids(files)[token]
     because = f"the chat template ends the turn with {token}"
     edits = []
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+    for file in BY_TEXT:
         stated = value_at(files, file, ("eos_token",))
         if file in files and text_of(stated) != token and not (stated is None and file == "special_tokens_map.json"):
-            edits.append(Edit(file=file, key=("eos_token", "content") if isinstance(stated, dict) else ("eos_token",), after=token, because=because))
-    for file in ("config.json", "generation_config.json"):
+            edits.append(Edit(file=file, key=role_key(files, file, "eos_token"), after=token, because=because))
+    for file in BY_ID:
         stated = value_at(files, file, ("eos_token_id",))
         if file in files and number not in _as_list(stated):
             after = [number, *stated] if isinstance(stated, list) else number if file == "config.json" else [number]

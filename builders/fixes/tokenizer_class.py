@@ -6,7 +6,8 @@ tokenizer.json says, such as that digits stand alone. transformers 4 used the fi
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ from engines.battery import TEXTS
 
 AS_IT_IS = "PreTrainedTokenizerFast"
 READ = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "tokenizer.model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What texts are in a tokenizer."""
+
+    ids: list[list[int]]  # of each text
+    added: list[int]  # what is put around a text
 
 
 def repair(files: Files, family: Family | None) -> list[Edit]:
@@ -37,22 +46,21 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
     roles = named(files).values()
     texts = [text for text in TEXTS if text and not any(role in text for role in roles)]  # transformers reads these as special, whatever the file says of them
     expected = [own.encode(text, add_special_tokens=False).ids for text in texts]
-    before = _loaded(files)
-    if before is None or (different := _different(before, texts, expected)) is None:
+    before = _read(files, texts)
+    if before is None or before.ids == expected:
         return []
+    different = next(text for text, one, other in zip(texts, before.ids, expected, strict=True) if one != other)
     edit = Edit(
         file="tokenizer_config.json",
         key=("tokenizer_class",),
         after=AS_IT_IS,
-        because=f"as {stated}, transformers 5 reads {texts[different]!r} otherwise than tokenizer.json says",
+        because=f"as {stated}, transformers 5 reads {different!r} otherwise than tokenizer.json says",
     )
-    after = _loaded(applied(files, [edit]))
-    same = after is not None and _different(after, texts, expected) is None and _added(after) == _added(before)
-    return [edit] if same else []
+    return [edit] if _read(applied(files, [edit]), texts) == Reading(ids=expected, added=before.added) else []
 
 
-def _loaded(files: Mapping[str, Any]) -> Any:
-    """The tokenizer of these files in transformers; None where it cannot be loaded."""
+def _read(files: Mapping[str, Any], texts: Sequence[str]) -> Reading | None:
+    """How transformers reads the texts with the tokenizer of these files; None where it cannot load that."""
     from engines import hf  # torch
 
     with tempfile.TemporaryDirectory(prefix="sluice-tokenizer-") as folder:
@@ -63,16 +71,7 @@ def _loaded(files: Mapping[str, Any]) -> Any:
             elif content is not None:
                 (Path(folder) / name).write_text(json.dumps(content), encoding="utf-8")
         try:
-            return hf.load_tokenizer(Path(folder))
+            tokenizer = hf.load_tokenizer(Path(folder))
         except MeasurementError:
             return None
-
-
-def _different(tokenizer: Any, texts: list[str], expected: list[list[int]]) -> int | None:
-    """The first text that the tokenizer reads otherwise."""
-    return next((i for i, text in enumerate(texts) if tokenizer(text, add_special_tokens=False)["input_ids"] != expected[i]), None)
-
-
-def _added(tokenizer: Any) -> list[int]:
-    """What the tokenizer puts around a text by itself."""
-    return [int(token) for token in tokenizer("")["input_ids"]]
+    return Reading(ids=[hf.encode(tokenizer, text, add_special=False) for text in texts], added=hf.encode(tokenizer, "", add_special=True))

@@ -15,7 +15,7 @@ from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import Tokenizer
 
 from builders.fixes.edits import Edit, Files, dict_at, list_at, value_at
-from builders.fixes.vocabulary import named
+from builders.fixes.vocabulary import added_tokens, named
 from config.rules import Family
 from engines.battery import TEXTS
 
@@ -36,7 +36,7 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
         return []
     prefix = _dummy_prefix(files)
     model = _model(files, pieces, prefix)
-    if (count := _agreeing(model, files)) is None:
+    if (count := _agreeing(model, pieces, files)) is None:
         return []
     because = f"{count} texts have the same tokens in both"
     edits = [Edit(file=FILE, key=(), after=model, because=because)]
@@ -67,9 +67,7 @@ def _is_sentencepiece(files: Files) -> bool:
 def _pieces(files: Files) -> list[tuple[str, float, int]] | None:
     """Text, score and kind of each id; None where ids are not 0, 1, 2 and so on, or a merge is none."""
     vocabulary = dict_at(files, "tokenizer.json", ("model", "vocab"))
-    added = {
-        entry["id"]: entry for entry in list_at(files, "tokenizer.json", ("added_tokens",)) if isinstance(entry, dict) and isinstance(entry.get("id"), int)
-    }
+    added = {entry["id"]: entry for entry in added_tokens(files) if isinstance(entry.get("id"), int)}
     stated: dict[int, Any] = {number: text for text, number in vocabulary.items() if isinstance(number, int)}
     stated |= {number: entry.get("content") for number, entry in added.items()}
     texts: dict[int, str] = {number: text for number, text in stated.items() if isinstance(text, str) and text}
@@ -114,8 +112,9 @@ def _model(files: Files, pieces: list[tuple[str, float, int]], prefix: bool) -> 
         built.pieces.add(piece=text, score=score, type=kind)
     trainer, normalizer, places = built.trainer_spec, built.normalizer_spec, {text: number for number, (text, _, _) in enumerate(pieces)}
     trainer.model_type, trainer.vocab_size, trainer.byte_fallback = BPE, len(pieces), True
+    roles = named(files)
     for role in ("unk", "bos", "eos", "pad"):
-        token = named(files).get(f"{role}_token", "")
+        token = roles.get(f"{role}_token", "")
         setattr(trainer, f"{role}_id", places.get(token, -1))
         if token in places:
             setattr(trainer, f"{role}_piece", token)
@@ -126,21 +125,15 @@ def _model(files: Files, pieces: list[tuple[str, float, int]], prefix: bool) -> 
     return bytes(built.SerializeToString(deterministic=True))
 
 
-def _agreeing(model: bytes, files: Files) -> int | None:
+def _agreeing(model: bytes, pieces: list[tuple[str, float, int]], files: Files) -> int | None:
     """How many texts both read alike; None when one of them is read otherwise, or the model cannot be read at all."""
     try:
         sentences, tokenizer = SentencePieceProcessor(model_proto=model), Tokenizer.from_str(json.dumps(files["tokenizer.json"]))
     except Exception:  # noqa: BLE001 - the vocabulary is a stranger's: either library may find anything wrong with it
         return None
-    control = [piece.piece for piece in _control(model)]
+    control = [text for text, _, kind in pieces if kind in {CONTROL, UNKNOWN}]
     texts = [text for text in TEXTS if "\0" not in text and not any(piece in text for piece in control)]  # SentencePiece never reads a control piece from text
     for text in texts:
         if sentences.encode(text) != tokenizer.encode(text, add_special_tokens=False).ids:
             return None
     return len(texts)
-
-
-def _control(model: bytes) -> list[Any]:
-    built = _PROTOCOL.ModelProto()
-    built.ParseFromString(model)
-    return [piece for piece in built.pieces if piece.type in {CONTROL, UNKNOWN}]

@@ -2,9 +2,13 @@
 
 from typing import Any
 
-from builders.fixes.edits import Files, dict_at, list_at, value_at
+from builders.fixes.edits import Files, Key, dict_at, list_at, value_at
 
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+BY_TEXT = ("tokenizer_config.json", "special_tokens_map.json")
+"""The files that name the token of a role by its text; the first goes before the second."""
+BY_ID = ("config.json", "generation_config.json")
+"""The files that name it by its id."""
 _BOS_BY_DEFAULT = {"LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast"}
 """Tokenizer classes of transformers that add BOS unless told otherwise."""
 
@@ -16,21 +20,31 @@ def text_of(entry: Any) -> str | None:
 
 
 def named(files: Files) -> dict[str, str]:
-    """The texts of bos_token, eos_token and so on; tokenizer_config.json goes before special_tokens_map.json."""
+    """The texts of bos_token, eos_token and so on."""
     found: dict[str, str] = {}
     for role in ROLES:
-        for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        for file in BY_TEXT:
             text = text_of(value_at(files, file, (role,)))
             if text is not None:
                 found.setdefault(role, text)
     return found
 
 
+def role_key(files: Files, file: str, role: str) -> Key:
+    """Where the text of a role's token stands in one of the files BY_TEXT."""
+    return (role, "content") if isinstance(value_at(files, file, (role,)), dict) else (role,)
+
+
+def added_tokens(files: Files) -> list[dict[str, Any]]:
+    """The entries of tokenizer.json's added tokens."""
+    return [entry for entry in list_at(files, "tokenizer.json", ("added_tokens",)) if isinstance(entry, dict)]
+
+
 def special_ids(files: Files) -> dict[str, int]:
     """Ids of the special tokens, by text, lowest id first: those marked special, and those that have a role."""
     found: dict[str, int] = {}
-    for entry in list_at(files, "tokenizer.json", ("added_tokens",)):
-        if isinstance(entry, dict) and entry.get("special"):
+    for entry in added_tokens(files):
+        if entry.get("special"):
             _add(found, entry.get("content"), entry.get("id"))
     for number, entry in dict_at(files, "tokenizer_config.json", ("added_tokens_decoder",)).items():
         if isinstance(entry, dict) and entry.get("special") and number.isdecimal():

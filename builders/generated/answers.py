@@ -70,26 +70,26 @@ def fault(tokens: Sequence[int], text: str, *, asked: str) -> str | None:
     return None
 
 
-def unfit(tally: Tally) -> Iterator[str]:
-    """What is wrong with the answers as a whole, a sentence each."""
+def unfit(tally: Tally, figures: Mapping[str, float]) -> Iterator[str]:
+    """What is wrong with the answers as a whole, a sentence each; `figures` are the tally's."""
     if not tally.answers:
         yield "The model was asked nothing: no prompt could be rendered in its chat template."
         return
-    if (share := tally.dropped.total() / tally.answers) > DROPPED:
+    if (share := figures["dropped"]) > DROPPED:
         reasons = ", ".join(f"{count} {reason}" for reason, count in tally.dropped.most_common())
         yield f"Of {tally.answers} answers {share:.0%} had to be dropped, {DROPPED:.0%} are allowed: {reasons}."
     if tally.answers < ENOUGH:
         return
-    (text, count), *_ = tally.texts.most_common(1)
-    if (share := count / tally.answers) > SAME:
+    if (share := figures["same"]) > SAME:
+        [(text, _)] = tally.texts.most_common(1)
         yield f'{share:.0%} of {tally.answers} answers are the same, {SAME:.0%} are allowed: "{text[:SHOWN]}".'
     if not tally.kept:
         return
-    if (bits := entropy(tally.kept)) < ENTROPY:
+    if (bits := figures["entropy"]) < ENTROPY:
         yield f"The answers' tokens have {bits:.2f} bits of entropy, at least {ENTROPY:g} are wanted: they hardly ever change."
-    if (dense := density(tally.said)) < DENSITY:
+    if (dense := figures["density"]) < DENSITY:
         yield f"The answers can be compressed to {dense:.1%} of their bytes, at least {DENSITY:.0%} are wanted: they say the same again and again."
-    if (share := distinct(tally.kept)) < DISTINCT:
+    if (share := figures["distinct"]) < DISTINCT:
         yield f"Of the answers' runs of {NGRAM} tokens {share:.1%} are distinct, at least {DISTINCT:.0%} are wanted: they say the same again and again."
 
 

@@ -5,6 +5,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +55,7 @@ class Rounds(ABC):
     tally: Tally = field(default_factory=Tally)
     begun: list[Text] = field(default_factory=list)
     tokens: int = 0  # of the texts that have ended
-    _waiting: deque[Text] = field(default_factory=deque)  # for their next turn
+    _waiting: deque[Job] = field(default_factory=deque)  # the next turns of texts that go on
     _seen: set[str] = field(default_factory=set)
     _fresh: deque[bool] = field(default_factory=deque)  # of the last texts, whether each was new
     _writing: int = 0  # answers at work
@@ -78,7 +79,7 @@ class Rounds(ABC):
     def following(self) -> Job | None:
         """The next turn of a conversation that goes on, or a new text unless there is enough, counting what is being written."""
         if self._waiting:
-            return self._opened(self._waiting.popleft().job)
+            return self._opened(self._waiting.popleft())
         if self._order is None:
             self._order = self._rounds()
         while not self._enough and (text := next(self._order, None)) is not None:
@@ -98,7 +99,7 @@ class Rounds(ABC):
         text.job = None
         self.take(text, job, written)
         if text.job is not None:
-            self._waiting.append(text)
+            self._waiting.append(text.job)
         else:
             self._close(text)
 
@@ -132,10 +133,9 @@ class Rounds(ABC):
         stale = len(self._fresh) == self.prompts and sum(self._fresh) < FRESH * self.prompts
         return self.tokens + self._asked + self._writing * usual >= self.wanted or stale or self.tally.hopeless
 
-    def _opened(self, job: Job | None) -> Job | None:
-        if job is not None:
-            self._writing += 1
-            self._asked += len(job.prompt)
+    def _opened(self, job: Job) -> Job:
+        self._writing += 1
+        self._asked += len(job.prompt)
         return job
 
     def _rounds(self) -> Iterator[Text]:
@@ -191,10 +191,8 @@ class Conversations(Rounds):
         turns, turn = self.questions[text.prompt].turns, sum(message["role"] == "assistant" for message in text.messages)
         if written.end is None or turn == len(turns):
             return
-        try:
+        with suppress(MeasurementError):  # a template may not take what its own model said
             self._ask(text, turns[turn], turn=turn)
-        except MeasurementError:  # a template may not take what its own model said
-            text.job = None
         if text.job is None:
             text.messages.pop()
 

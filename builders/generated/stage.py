@@ -45,10 +45,11 @@ def write(out: Path, *, model: Path, gguf: Path, prompts: Path, tokens: Mapping[
                 with within(before, sum(tokens.values()), "tokens"):
                     parallel.write(writer, parts[part], sampling=sampling, stop=stop)
                 _save(out, parts[part], chats=render is not None)
-    failures = [f"{part}: {sentence}" for part, rounds in parts.items() for sentence in _faults(rounds)]
+    figures = {part: rounds.tally.figures for part, rounds in parts.items()}
+    failures = [f"{part}: {sentence}" for part, rounds in parts.items() for sentence in _faults(rounds, figures[part])]
     return {
         "form": "plain" if render is None else "chat",
-        "parts": {part: _summary(rounds) for part, rounds in parts.items()},
+        "parts": {part: _summary(rounds, figures[part]) for part, rounds in parts.items()},
         "failures": failures,
         "measurements": [asdict(measurement) for measurement in _measured([rounds.tally for rounds in parts.values()], failures)],
         "sampling": {**asdict(sampling), "advised": own},
@@ -74,14 +75,14 @@ def _short(rounds: Rounds) -> str:
     return "" if rounds.tokens >= rounds.wanted else f" of {rounds.wanted:,} that were wanted, for the model said nothing new any more"
 
 
-def _faults(rounds: Rounds) -> list[str]:
+def _faults(rounds: Rounds, figures: Mapping[str, float]) -> list[str]:
     refused = dict(rounds.refused) if isinstance(rounds, Conversations) else {}
     if len(refused) > rounds.prompts / 2:
         return [f"The chat template takes {rounds.prompts - len(refused)} of {rounds.prompts} prompts only. {next(iter(refused.values()))}"]
-    return list(unfit(rounds.tally))
+    return list(unfit(rounds.tally, figures))
 
 
-def _summary(rounds: Rounds) -> dict[str, Any]:
+def _summary(rounds: Rounds, figures: Mapping[str, float]) -> dict[str, Any]:
     """Tokens, texts, answers and why some were dropped, answers that the limit cut off, and prompts that the template does not take."""
     tally = rounds.tally
     return {
@@ -91,7 +92,7 @@ def _summary(rounds: Rounds) -> dict[str, Any]:
         "dropped": dict(tally.dropped),
         "cut": tally.cut,
         "refused": len(rounds.refused) if isinstance(rounds, Conversations) else 0,
-        "figures": tally.figures,
+        "figures": figures,
     }
 
 

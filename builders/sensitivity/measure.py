@@ -116,7 +116,7 @@ def opened(
     length = min(context, hf.context(outline))
     space = room.room(room.shape(outline, stored), context=length, memory=memory or room.memory(device), homes=device.type == "cpu")
     with hf.open_model(model, threads=threads, dtype=stored if space.streamed else torch.float32) as engine:
-        text = calibrate.windows(calibrate.speaking(engine.tokenizer), chat, plain, tokens=tokens, context=length)
+        text = calibrate.windows(hf.speaking(engine.tokenizer), chat, plain, tokens=tokens, context=length)
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32: errors of 2^-11 in a gradient are nothing beside its noise
         if space.streamed:

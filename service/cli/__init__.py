@@ -12,11 +12,12 @@ def main() -> None:
         sys.exit(f"error: Sluice needs Python 3.11 (3.11.4 or newer), and this is {found}. Install it and run `make setup PYTHON=/path/to/python3.11`.")
     try:
         from service.cli.main import main as begin
+
+        begin()  # a command imports what it needs when it is called
     except ImportError as error:
         from service.cli import rescue
 
         sys.exit(rescue.tell(error, sys.argv[1:]))
-    begin()
 
 
 __all__ = ["main"]

@@ -9,17 +9,17 @@ from rich.markup import escape
 
 from engines import toolchain
 from publishers.naming import NOBODY
+from service.cli.context import program
 
 
 def commands(summary: Mapping[str, Any], *, config: Path | None) -> Iterator[str]:
     """Lines for a terminal, as markup; none of a run that judged nothing."""
     if not summary["variants"] or summary["state"] not in {"done", "blocked"}:
         return
-    program = ["sluice", *(["--config", str(config)] if config else [])]
     run = str(summary["run"])
-    lines = [("the report, a page", [*program, "report", run])]
+    lines = [("the report, a page", [*program(config), "report", run])]
     if any(row["verdict"] != "passed" for row in summary["variants"]):
-        lines = [("why something was blocked", [*program, "gates", run]), *lines]
+        lines = [("why something was blocked", [*program(config), "gates", run]), *lines]
     for publication in summary["publications"]:
         if summary["target"] is not None:
             folder = Path(publication["repo"])

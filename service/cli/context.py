@@ -37,6 +37,11 @@ class Exit(IntEnum):
     BLOCKED = 3  # at least one variant was blocked by a gate
 
 
+def program(config: Path | None) -> list[str]:
+    """How the command is called again under the same settings file."""
+    return ["sluice", *([] if config is None else ["--config", str(config)])]
+
+
 class Paper(Console):
     """A console that writes plain characters where its encoding knows no others, so that what is laid out in columns stays so."""
 

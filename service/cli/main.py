@@ -1,7 +1,6 @@
 """The root of the `sluice` command: options common to all, and the list of commands."""
 
 import gc
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -99,9 +98,4 @@ def main() -> None:
     """Entry point."""
     gc.set_threshold(50_000, 20, 20)  # what commands import lives to their end: looking through it again and again takes a tenth of a short one
     writing.prepare()
-    try:
-        app()
-    except ImportError as error:
-        from service.cli import rescue
-
-        sys.exit(rescue.tell(error, sys.argv[1:]))
+    app()

@@ -12,10 +12,10 @@ from rich.markup import escape
 
 from config.errors import ConfigurationError
 from config.files import explain
-from config.near import meant
+from config.near import hint
 from config.plans import PROFILES, Budget, GgufType, Profile
 from config.recipe import stock_of
-from config.texts import GENERATED, Text
+from config.texts import GENERATED, Evaluation, Text
 from service.cli.context import Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
 from service.cli.sheet import Sheet, figures, names
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from service.standalone import Outset, Wanted
 
-CONTEXT = 512  # tokens of a calibration window, as in a recipe that says nothing else
-TOKENS = 1_500_000  # likewise
+CONTEXT: int = Evaluation.model_fields["context"].default  # tokens of a calibration window, as in a recipe that says nothing else
 
 STANDARD = "UD-Q4_K_XL"  # what is made when nothing is said: four bits suit most models and machines
 
@@ -242,9 +241,9 @@ def _named(tag: str, mix: MixOptions) -> tuple[Budget, bool]:
     planned = name not in known
     stock = name if not planned else _stock(name)
     if stock is None:
-        near = meant(name, [*known, *(f"UD-{item.removesuffix('_M')}_XL" for item in known if item.endswith(("_M", "_K")))])
+        planned_ones = (f"UD-{item.removesuffix('_M')}_XL" for item in known if item.endswith(("_M", "_K")))
         raise ConfigurationError(
-            f"There is no type {tag!r}.{'' if near is None else f' Did you mean {near}?'} Stock mixes are {', '.join(known)}; "
+            f"There is no type {tag!r}.{hint(name, [*known, *planned_ones])} Stock mixes are {', '.join(known)}; "
             "planned ones are named like UD-Q4_K_XL or UD-IQ2_M."
         )
     return Budget.model_validate({"like": stock}), planned
@@ -256,8 +255,7 @@ def _wanted(settings: "Settings", model: str, mix: MixOptions, file: FileOptions
     known: dict[str, Profile] = {name: name for name in PROFILES}
     budget, planned = _named(file.type, mix) if file is not None and file.type is not None else (_budget(mix), True)
     if mix.profile not in known:
-        near = meant(mix.profile, known)
-        raise ConfigurationError(f"There is no profile {mix.profile!r}.{'' if near is None else f' Did you mean {near}?'} Known ones: {', '.join(known)}.")
+        raise ConfigurationError(f"There is no profile {mix.profile!r}.{hint(mix.profile, known)} Known ones: {', '.join(known)}.")
     text, context = _text(settings, mix)
     return Wanted(
         model=model,
@@ -285,7 +283,7 @@ def _text(settings: "Settings", mix: MixOptions) -> tuple[Text, int]:
         return found.calibration, found.evaluation.context
     if not mix.text and not mix.chat:
         return Text(generated=GENERATED), CONTEXT
-    return Text(chat=tuple(mix.chat or ()), plain=tuple(mix.text or ()), tokens=TOKENS), CONTEXT
+    return Text(chat=tuple(mix.chat or ()), plain=tuple(mix.text or ())), CONTEXT
 
 
 def _draw(path: Path, points: dict[str, Any], *, title: str) -> None:

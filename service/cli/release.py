@@ -109,7 +109,7 @@ def _wanted(settings: "Settings", what: What, where: Where, how: How) -> "Releas
     if how.fixes_as_pr and found.folder is not None:
         raise ConfigurationError(f"{what.what} is a folder, to which no pull request can be made. Leave out --fixes-as-pr.")
     variants = () if what.variants is None else what.variants.split(",")
-    recipe = recipe_for(settings, what.recipe, variants=variants, quick=what.quick) if what.variants is not None or what.quick else what.recipe
+    recipe = recipe_for(settings, what.recipe, variants=variants, quick=what.quick)
     target = None if where.to is None else str(where.to.expanduser().resolve())
     return ReleaseRequest(repo=found.repo, revision=found.revision, recipe=recipe, trigger="command", folder=found.folder, target=target)
 

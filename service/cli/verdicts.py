@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from config.errors import ConfigurationError
-from config.near import meant
-from service.cli.context import Terminal, explained, settings_of, verdict_code
+from config.near import hint
+from publishers.naming import NOBODY
+from service.cli.context import Terminal, explained, program, settings_of, verdict_code
 from service.cli.options import AsJson, RunNumber, spread
 from service.cli.sheet import Column, Sheet, names
 
@@ -60,10 +61,7 @@ def chosen(found: "RunGates", tags: Sequence[str], *, failed: bool) -> "RunGates
     known = [item.tag for item in found.variants]
     named = {tag: next((item for item in known if item.casefold() == tag.casefold()), None) for tag in tags}
     if unknown := next((tag for tag, item in named.items() if item is None), None):
-        near = meant(unknown, known)
-        raise ConfigurationError(
-            f"Run {found.run} has judged no variant {unknown!r}.{'' if near is None else f' Did you mean {near}?'} Judged are: {', '.join(known) or 'none'}."
-        )
+        raise ConfigurationError(f"Run {found.run} has judged no variant {unknown!r}.{hint(unknown, known)} Judged are: {', '.join(known) or 'none'}.")
     variants = [item for item in found.variants if not tags or item.tag in named.values()]
     if failed:
         variants = [item.model_copy(update={"gates": [gate for gate in item.gates if gate.outcome != "passed"]}) for item in variants]
@@ -118,11 +116,12 @@ def waive(
 def command_again(store: "Store", run_id: int, config: Path | None) -> str:
     """The command that carries the run out again, under the same settings file."""
     run = store.run(run_id)
-    settings = [] if config is None else ["--config", str(config)]
+    named = [] if run.namespace == NOBODY else ["--namespace", run.namespace]
+    hidden = ["--private"] if run.private and run.target is None else []
     taken = ["release", run.folder, "--name", run.release.name] if run.folder is not None else ["run", run.release.repo, "--revision", run.release.sha]
     left = ["--to", run.target] if run.target is not None else []
     offered = ["--fixes-as-pr"] if run.fixes_as_pr else []
-    return shlex.join(["sluice", *settings, *taken, "--recipe", run.recipe, *left, *offered])
+    return shlex.join([*program(config), *taken, "--recipe", run.recipe, *named, *hidden, *left, *offered])
 
 
 def show_gates(console: Console, found: "RunGates", *, failed: bool = False) -> None:

@@ -40,6 +40,20 @@ class Noted:
     message: str = ""
 
 
+@contextmanager
+def told(listener: Listener, name: str, *, why: bool = True) -> Iterator[None]:
+    """Tell a listener beginning, progress and end of what the block does, as of a stage; `why` says whether of a failure the reason is told as well."""
+    started = now()
+    listener(Event(stage=name, state="started"))
+    try:
+        with paced(lambda progress: listener(Event(stage=name, state="progressed", seconds=now() - started, progress=progress))) as hears, heard_by(hears):
+            yield
+    except Exception as error:
+        listener(Event(stage=name, state="failed", seconds=now() - started, message=in_words(error) if why else ""))
+        raise
+    listener(Event(stage=name, state="done", seconds=now() - started))
+
+
 @dataclass(kw_only=True)
 class Workbench:
     """A stage store with the settings under which its stages run. What else is noted of them is a subclass's business."""

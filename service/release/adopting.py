@@ -16,13 +16,12 @@ from config.recipe import Recipe, load_recipe
 from config.settings import REPO_ID, Settings
 from config.words import Variant
 from publishers import adoption, target
-from publishers.account import publishing_namespace
+from publishers.account import owner, publishing_namespace
 from publishers.adoption import Fated
 from publishers.manifest import Adoption
 from publishers.naming import CARD, same_repo
 from publishers.target import Head
-from publishers.wire import hub_errors
-from service.release.kinds import LLAMA_CPP, kind_of, repo_of
+from service.release.kinds import LLAMA_CPP, by_repo, kind_of
 from service.release.paths import may_publish
 from service.store import Store
 
@@ -128,7 +127,8 @@ def _watched(repo: str, recipe: str, wish: Wish) -> bool:
         return False
     namespace, name = wish.repo.partition("/")[0], repo.partition("/")[2]
     with suppress(ConfigurationError):  # a recipe that cannot be read is told by whoever runs it
-        return any(same_repo(repo_of(variant, namespace, name), wish.repo) for variant in load_recipe(recipe, data=False, locate=as_written).variants.listed())
+        listed = load_recipe(recipe, data=False, locate=as_written).variants.listed()
+        return any(same_repo(found, wish.repo) for found in by_repo(listed, namespace, name))
     return False
 
 
@@ -137,10 +137,7 @@ def _destination(wanted: str, namespace: str, recipe: Recipe, upstream: Upstream
     release = upstream.release
     if same_repo(wanted, release.repo):
         raise ConfigurationError(f"{wanted} is the upstream itself, and nothing is published over it. `sluice run {wanted} --fixes-as-pr` offers fixes to it.")
-    repos: dict[str, tuple[Variant, ...]] = {}
-    for variant in recipe.variants.listed():
-        repo = repo_of(variant, namespace, release.name)
-        repos[repo] = (*repos.get(repo, ()), variant)
+    repos = by_repo(recipe.variants.listed(), namespace, release.name)
     for repo, variants in repos.items():
         if same_repo(repo, wanted):
             return repo, variants
@@ -167,8 +164,7 @@ def adopt(store: Store, api: HfApi, proposal: Proposal) -> str | None:
 
     Raises HubError. What is agreed to happens at the repo's next publication; the manifest in the repo tells any service so, whichever database it has.
     """
-    with hub_errors(api, "find out whom the token belongs to"):
-        by = str(api.whoami()["name"])
+    by = owner(api)
     commit = adoption.adopt(api, proposal.repo, proposal.head, proposal.terms(by), upstream=proposal.source.upstream)
     if commit is not None:
         fates = {fate: [item.path for item in proposal.files if item.fate == fate][:PATHS] for fate in ("removed", "replaced", "kept")}

@@ -14,15 +14,12 @@ from config.recipe import Dynamic, Recipe, Variants, load_recipe
 from config.settings import Settings
 from config.texts import Text
 from config.words import Release
-from service.execution.kept import Inputs, Output, stage_key
-from service.execution.workbench import Workbench
 from service.hubclient import connect
 from service.machine.speed import speed
 from service.release import costs
 from service.release.forecast import Forecast, forecast
 from service.release.graph import Graph, Stage, nothing
 from service.release.prospect import Prospect
-from service.release.reuse import NotKept
 from service.release.way import way
 
 _SAFETENSORS = {"token_embd.weight": "model.embed_tokens.weight", "output.weight": "lm_head.weight"}  # names that outlines know, by those in a GGUF
@@ -54,16 +51,6 @@ class Wish:
     probed: bool  # sensitivities by probes
 
 
-@dataclass(kw_only=True)
-class Looking(Workbench):
-    """A workbench at which nothing is made, and what is not there raises NotKept."""
-
-    def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: object) -> Output:
-        if (found := self.stages.look_up(stage_key(function, inputs, params))) is None:
-            raise NotKept(name)
-        return found
-
-
 def of_gguf(path: Path) -> Seen:
     """The model in a GGUF file. Raises OSError, ValueError, KeyError or IndexError when it is none."""
     reader = GGUFReader(path)
@@ -82,7 +69,9 @@ def expected(settings: Settings, seen: Seen, wish: Wish, kept: Collection[str]) 
     """
     recipe = _recipe(wish)
     ahead = _prospect(settings, connect(settings), recipe, seen)
-    stages = [_own(stage, seen, wish) for stage in way(recipe).stages if stage.name in _leading(way(recipe), wish.last)]
+    whole = way(recipe)
+    leading = _leading(whole, wish.last)
+    stages = [_own(stage, seen, wish) for stage in whole.stages if stage.name in leading]
     passed = {"upstream"} if seen.remote else {"upstream", "snapshot"}
     if seen.gguf:
         passed |= {"fix", "hessians"} | {stage.name for stage in stages if stage.family == "round"}

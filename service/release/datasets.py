@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +21,12 @@ from huggingface_hub import HfApi
 
 from builders import datasets, tables
 from builders.datasets import DataFile, Dataset
-from config.data import Local, Reference, as_written
+from config.data import Local, Reference
 from config.digests import content_digest
-from config.errors import ConfigurationError, HubError, in_words
-from config.progress import heard_by
+from config.errors import ConfigurationError, HubError
 from config.recipe import Recipe, load_recipe, named_data
 from config.settings import Settings
-from service.execution.process import now
-from service.execution.progress import paced
-from service.execution.workbench import Event, Listener
+from service.execution.workbench import Listener, told
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +59,7 @@ def recipe_for(settings: Settings, name_or_path: str, api: HfApi, listener: List
     Raises ConfigurationError when recipe or data are not usable, UpstreamError when there is no such data set, HubError when it is neither here nor
     to be had.
     """
-    load_recipe(name_or_path, locate=as_written)  # what else is wrong is told before anything is fetched
-    places = {data: place(settings, api, data, listener) for data in named_data(name_or_path)}
+    places = {data: place(settings, api, data, listener) for data in named_data(name_or_path, there=True)}  # what else is wrong is told before
     return load_recipe(name_or_path, locate=places.__getitem__)
 
 
@@ -95,7 +91,8 @@ def fetch(settings: Settings, api: HfApi, reference: Reference, listener: Listen
     """
     if _is_commit(reference.revision) and (there := find(settings, reference)) is not None:
         return there
-    with _told(f"fetch {reference}", listener):
+    log.info("fetch %s", reference, extra={"action": "fetch"})
+    with told(listener, f"fetch {reference}"):
         dataset = datasets.resolve(api, reference)
         kept = _read(_folder(settings, reference, dataset.commit)) or _fetched(settings, api, reference, dataset)
     if not _is_commit(reference.revision):
@@ -112,7 +109,7 @@ def source_of(settings: Settings, path: Path) -> Kept | None:
     return next((kept for folder in (path, *path.parents) if folder.is_relative_to(root) and (kept := _read(folder)) is not None), None)
 
 
-def sources(settings: Settings, recipe: Recipe) -> list[dict[str, Any]]:
+def sources(settings: Settings, recipe: Recipe, digest: Callable[[Path], str]) -> list[dict[str, Any]]:
     """What each text and the questions of a recipe are, as JSON: use, name, sha256, and of what is from the Hub commit, path and licence."""
     evaluation = recipe.evaluation
     used = {
@@ -122,31 +119,16 @@ def sources(settings: Settings, recipe: Recipe) -> list[dict[str, Any]]:
         "evaluation.plain": evaluation.divergence.plain,
         "evaluation.mmlu": () if evaluation.mmlu is None else (evaluation.mmlu.data,),
     }
-    return [_described(settings, use, path) for use, paths in used.items() for path in paths]
+    return [_described(settings, use, path, digest(path)) for use, paths in used.items() for path in paths]
 
 
-def _described(settings: Settings, use: str, path: Path) -> dict[str, Any]:
-    own = {"use": use, "name": path.name, "sha256": content_digest(path)}
+def _described(settings: Settings, use: str, path: Path, sha256: str) -> dict[str, Any]:
+    own = {"use": use, "name": path.name, "sha256": sha256}
     if (kept := source_of(settings, path)) is None:
         return own
     files = [{"path": file.path, "sha256": file.sha256} for file in kept.files]
     there = {"repo": kept.repo, "commit": kept.commit, "path": kept.path, "license": list(kept.license), "files": files}
     return {**own, "name": f"{kept.repo}/{kept.path}", **there}
-
-
-@contextmanager
-def _told(name: str, listener: Listener) -> Iterator[None]:
-    """Tell a listener of what the block does as of a stage."""
-    started = now()
-    log.info("%s", name, extra={"action": "fetch"})
-    listener(Event(stage=name, state="started"))
-    try:
-        with paced(lambda progress: listener(Event(stage=name, state="progressed", seconds=now() - started, progress=progress))) as hears, heard_by(hears):
-            yield
-    except Exception as error:
-        listener(Event(stage=name, state="failed", seconds=now() - started, message=in_words(error)))
-        raise
-    listener(Event(stage=name, state="done", seconds=now() - started))
 
 
 # ---- the folder -------------------------------------------------------------------------------------------------------------------------------

@@ -1,15 +1,11 @@
 """Start or continue one run and carry it out in this process, holding its lease: what `sluice release` and `sluice demo` do."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from config.errors import SluiceError
-from config.progress import heard_by
 from config.settings import Settings
-from service.execution.process import now
-from service.execution.progress import paced
-from service.execution.workbench import Event, Listener
+from service.execution.workbench import Event, Listener, told
 from service.hubclient import connect
 from service.release import datasets
 from service.release.intake import ReleaseRequest, queue_release
@@ -31,9 +27,9 @@ def run(settings: Settings, wanted: ReleaseRequest, listener: Listener, expected
     store = open_store(settings.database)
     api = connect(settings)
     chosen = datasets.recipe_for(settings, wanted.recipe, api, listener)  # who watches is told of what has to be fetched
-    with _reading(listener) if wanted.folder is not None else nullcontext():
+    with told(listener, READ, why=False) if wanted.folder is not None else nullcontext():  # whoever catches a failure says why
         record, _ = queue_release(store, settings, api, wanted, again=True)
-    for sentence in own_account.beforehand(chosen, record):
+    for sentence in own_account.of_run(chosen, record):
         listener(Event(stage="publish", state="remark", message=sentence))
     worker = worker_name()
     leased = store.lease(worker, seconds=LEASE_SECONDS, run=record.id)
@@ -43,20 +39,3 @@ def run(settings: Settings, wanted: ReleaseRequest, listener: Listener, expected
     with kept_lease(store, leased, worker), suppress(SluiceError):
         execute(store, leased, settings, listener, expected)
     return summary(store, record.id)
-
-
-@contextmanager
-def _reading(listener: Listener) -> Iterator[None]:
-    """Tell how far reading the files of a folder has come, which takes its time before there is a run."""
-    started = now()
-    listener(Event(stage=READ, state="started"))
-    try:
-        with (
-            paced(lambda progress: listener(Event(stage=READ, state="progressed", seconds=now() - started, progress=progress))) as hear,
-            heard_by(hear),
-        ):
-            yield
-    except Exception:
-        listener(Event(stage=READ, state="failed", seconds=now() - started))  # whoever catches it says why
-        raise
-    listener(Event(stage=READ, state="done", seconds=now() - started))

@@ -5,11 +5,12 @@ A change of inputs or parameters makes another key, so that what was made before
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from config.plans import Budget, Profile, Rules
 from config.prompt import OPENINGS, PROMPTS, Part
 from config.rules import FAMILIES, FIXES
-from config.texts import Text
+from config.texts import Generation, Text
 from service.release.graph import Call, Data, FileOf, OfRelease, Source, Whole
 
 IMPORTANCES = "importances.gguf"  # in the output of `sensitivity`: the importance matrix, completed
@@ -125,6 +126,11 @@ def mixed(gguf: Source, planned: str, *, name: str | OfRelease, tag: str) -> Cal
 def rounded(gguf: Source, built: str) -> Call:
     """The file that the stage `built` made, its matrices rounded anew so that their errors cancel."""
     return Call(function="builders.rounding.improve:improve", inputs={"quantized": FileOf(stage=built), "gguf": gguf, "statistics": Whole(stage="hessians")})
+
+
+def greedy(generation: Generation) -> dict[str, Any]:
+    """What greedy answers are asked for, of the 16-bit model and of every variant alike."""
+    return {"prompts": list(generation.prompts), "max_tokens": generation.max_tokens}
 
 
 def chat(conversations: Mapping[str, object]) -> Call:

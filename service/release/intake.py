@@ -9,7 +9,6 @@ from config.settings import Settings
 from service.release import checks, datasets, prospect
 from service.release.route import Route
 from service.release.way import way
-from service.runs.own_account import wants_pull_request
 from service.store import RunOrder, RunRecord, Store
 
 
@@ -55,7 +54,7 @@ def queue_release(
         namespace=namespace,
         trigger=wanted.trigger,
         private=settings.private or upstream.private,
-        fixes_as_pr=wanted.folder is None and wanted.target is None and wants_pull_request(settings, namespace, upstream.release),
+        fixes_as_pr=route.offers(settings, namespace, upstream.release),
         folder=wanted.folder,
         target=wanted.target,
         quick=recipe.quick,

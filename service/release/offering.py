@@ -1,11 +1,10 @@
 """From fixes to a pull request: which files of the upstream were changed, what is said about them, and where that was offered."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from config.errors import HubError
 from config.words import Patch
-from publishers import markdown, pull_request
+from publishers import card, markdown, pull_request
 from publishers.hub import PublishFile
 from publishers.pull_request import Proposal
 from service.release.kinds import kind_of
@@ -41,7 +40,7 @@ def offer(work: Work) -> HubError | None:
 
 def passed(judged: Judged) -> bool:
     """Whether the fixed model may be given to others: its own verdict, or where the recipe has none of it, that of anything made from it."""
-    own = [item for item in judged.built if kind_of(item.variant).original(item.variant)]
+    own = [item for item in judged.built if not kind_of(item.variant).form.quantized]
     return any(item.passed for item in own or judged.built)
 
 
@@ -67,9 +66,8 @@ def proposed(work: Work, files: Sequence[PublishFile]) -> Proposal:
 def _reasons(made: Sequence[Patch]) -> list[str]:
     """A list of the fixes, each with its reason and what it changed."""
     lines = []
-    for (fix, reason), group in groupby(made, key=lambda patch: (patch.fix, patch.reason)):
-        lines.append(f"- **{markdown.text(fix)}**: {markdown.text(reason)}")
-        for patch in group:
-            before, after = markdown.excerpts(patch.before, patch.after)
+    for fix, changes in card.repairs(made):
+        lines.append(f"- **{markdown.text(fix.fix)}**: {markdown.text(fix.reason)}")
+        for patch, before, after in changes:
             lines.append(f"  - {markdown.code(patch.file)}, {markdown.code(patch.key)}: {before} → {after}")
     return lines

@@ -5,7 +5,7 @@ from service.machine.speed import speed
 from service.release.forecast import Forecast, forecast, learned
 from service.release.graph import Graph
 from service.release.prospect import Prospect
-from service.release.reuse import Looking, kept, run_of
+from service.release.reuse import LookingJob, kept, run_of
 from service.release.way import way
 from service.release.work import Work
 from service.store import Store
@@ -20,5 +20,5 @@ def outlook(store: Store, ahead: Prospect) -> Forecast:
 def _kept(store: Store, ahead: Prospect, graph: Graph) -> frozenset[str]:
     """Names of the stages whose products are there already; looking changes nothing."""
     stages = StageStore(ahead.settings.folder, reading=True)
-    job = Looking(store=store, run=run_of(store, ahead), recipe=ahead.recipe, settings=ahead.settings, stages=stages)
+    job = LookingJob(store=store, run=run_of(store, ahead), recipe=ahead.recipe, settings=ahead.settings, stages=stages)
     return kept(Work(job=job, api=ahead.api, graph=graph, products={"upstream": ahead.upstream}), job)

@@ -18,9 +18,8 @@ from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Variant
 from publishers import naming
-from service.release.kinds import repo_of
+from service.release.kinds import by_repo
 from service.release.route import Route
-from service.runs.own_account import is_own, wants_pull_request
 from service.store import Store
 
 
@@ -62,22 +61,21 @@ class Prospect:
     @cached_property
     def targets(self) -> Mapping[str, tuple[Variant, ...]]:
         """The repos to publish to, with their variants. Raises ConfigurationError when the Hub would not accept a name."""
-        found: dict[str, tuple[Variant, ...]] = {}
-        for variant in self.recipe.variants.listed():
-            repo = repo_of(variant, self.namespace, self.upstream.release.name)
-            if self.target is not None or not naming.same_repo(repo, self.upstream.release.repo):  # what would be there is left out
-                found[repo] = (*found.get(repo, ()), variant)
-        return found
+        release = self.upstream.release
+        found = by_repo(self.recipe.variants.listed(), self.namespace, release.name)
+        if self.target is not None:
+            return found
+        return {repo: variants for repo, variants in found.items() if not naming.same_repo(repo, release.repo)}  # what would be there is left out
 
     @cached_property
     def own(self) -> bool:
         """Whether the upstream itself is the repo that the 16-bit model would be published in."""
-        return self.target is None and is_own(self.namespace, self.upstream.release)
+        return self.route.own(self.namespace, self.upstream.release)
 
     @cached_property
     def offers(self) -> bool:
         """Whether the fixes are to be offered to the upstream as a pull request."""
-        return self.folder is None and self.target is None and wants_pull_request(self.settings, self.namespace, self.upstream.release)
+        return self.route.offers(self.settings, self.namespace, self.upstream.release)
 
 
 def foresee(store: Store, settings: Settings, route: Route, recipe: Recipe, upstream: Upstream) -> Prospect:

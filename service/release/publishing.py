@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from service.release import functions
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
 from service.release.offering import offer
-from service.release.products import DATA, JUDGED, Built, Judged, from_stage, weights
+from service.release.products import JUDGED, Built, Judged, from_stage, weights
+from service.release.report import sources
 from service.release.stages.examine import patches
 from service.release.tools import tools
 from service.release.work import Work
@@ -147,7 +148,6 @@ def describe(work: Work, repo: Repo) -> card.Card:
     return card.Card(
         form=repo.kind.form,
         repo=repo.name,
-        name=work.release.name,
         namespace=work.job.run.namespace,
         release=work.release,
         facts=facts(work),
@@ -208,7 +208,7 @@ def quotation(work: Work) -> quoting.Quotation | None:
 
 def method(work: Work, repo: Repo) -> card.Method:
     """What the variants were calibrated and measured on."""
-    evaluation, used, imatrix = work.recipe.evaluation, sources(work), repo.kind.form.imatrix
+    evaluation, imatrix = work.recipe.evaluation, repo.kind.form.imatrix
     calibrated = imatrix or any(item.mix for item in repo.variants)
     tokens, questions = (_observations(repo.variants, name) for name in ("kld.mean", "mmlu.accuracy"))
     return card.Method(
@@ -225,17 +225,9 @@ def method(work: Work, repo: Repo) -> card.Method:
         calibration=_named(work, work.recipe.calibration.generated, "calibration") if calibrated else (),
         calibration_tokens=_calibrated(work) if imatrix else 0,
         data=tuple(
-            card.DataSet(**{name: item[name] for name in ("use", "repo", "commit", "path")}, license=tuple(item["license"]))
-            for item in used
-            if "repo" in item and (calibrated or not item["use"].startswith("calibration"))
+            entry for entry in map(manifest.data_entry, sources(work)) if entry.repo is not None and (calibrated or not entry.use.startswith("calibration"))
         ),
     )
-
-
-def sources(work: Work) -> Sequence[Mapping[str, Any]]:
-    """What the run's texts and questions are; see `builders.datasets.record`."""
-    found: Sequence[Mapping[str, Any]] = work.output(DATA).result["sources"]
-    return found
 
 
 def _named(work: Work, generated: int, part: Part) -> tuple[str, ...]:

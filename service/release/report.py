@@ -44,15 +44,15 @@ def figures(work: Work, built: Sequence[Built]) -> Report:
         tools=tools(),
         patches=job.store.patches(job.run.id),
         variants=variants,
-        data=tuple(DataUsed(**{name: item[name] for name in _USED if name in item}) for item in _sources(work)),
+        data=tuple(DataUsed(**{name: item[name] for name in _USED if name in item}) for item in sources(work)),
         compared=_compared(work),
         way=draw(work.graph),
         missing=None if built else _why_nothing(variants),
     )
 
 
-def _sources(work: Work) -> Sequence[Mapping[str, Any]]:
-    """What was recorded of texts and questions; nothing of a run that was ended before."""
+def sources(work: Work) -> Sequence[Mapping[str, Any]]:
+    """What was recorded of texts and questions, see `builders.datasets.record`; nothing of a run that was ended before."""
     recorded = work.maybe(DATA, Output)
     return () if recorded is None else recorded.result["sources"]
 

@@ -1,13 +1,10 @@
 """Which stages of a run need not be done again: the same walk as the run's, that looks outputs up and makes none."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 from config.errors import SluiceError
-from service.execution.kept import Inputs, Output, stage_key
+from service.execution.looking import Looking, NotKept
 from service.release.executor import step
 from service.release.job import Job
 from service.release.prospect import Prospect
@@ -15,24 +12,12 @@ from service.release.work import Work
 from service.store import RunOrder, RunRecord, Store
 
 
-class NotKept(Exception):
-    """An output that would have to be made. Not a SluiceError: a stage must not take it for a failure that concerns one variant."""
-
-
 @dataclass(kw_only=True)
-class Looking(Job):
-    """A job that does nothing but look outputs up, and records nothing."""
-
-    found_outputs: int = 0
-
-    def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
-        if (kept := self.stages.look_up(stage_key(function, inputs, params))) is None:
-            raise NotKept(name)
-        self.found_outputs += 1
-        return kept
+class LookingJob(Looking, Job):
+    """A job that does nothing but look outputs up."""
 
 
-def kept(work: Work, job: Looking) -> frozenset[str]:
+def kept(work: Work, job: LookingJob) -> frozenset[str]:
     """Names of the stages whose outputs are there already; stages that record something are never among them."""
     lacking: set[str] = set()
     found: set[str] = set()

@@ -6,8 +6,11 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from builders.sources import FolderSource, HubSource, Source
+from config.settings import Settings
+from config.words import Release
 from publishers import naming
 from publishers.account import publishing_namespace
+from service.runs.own_account import is_own, wants_pull_request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,14 @@ class Route:
     def namespace(self, wanted: str | None) -> str:
         """The namespace to publish under; for a folder nobody is asked. Raises HubError when the token may not write there."""
         return publishing_namespace(self.api, wanted) if self.target is None else wanted or naming.NOBODY
+
+    def own(self, namespace: str, release: Release) -> bool:
+        """Whether the upstream itself is the repo that the 16-bit model would be published in."""
+        return self.target is None and is_own(namespace, release)
+
+    def offers(self, settings: Settings, namespace: str, release: Release) -> bool:
+        """Whether the fixes are offered to the upstream as a pull request: from the Hub to the Hub, where the settings ask for it."""
+        return self.folder is None and self.target is None and wants_pull_request(settings, namespace, release)
 
     def place(self, repo: str) -> str:
         """Where a repo will be: its name, or a folder's path."""

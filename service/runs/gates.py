@@ -1,12 +1,11 @@
 """How the gates of a run came out, one by one, and waiving one of them: what `sluice gates` and `sluice waive` do."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel
 
-from config.near import meant
+from config.near import hint
 from config.words import GateResult, Measurement, Outcome, Waiver
 from service.runs.summary import finite
 from service.store import Store, VariantRecord, WaiverRecord, WaiverRefused
@@ -160,18 +159,13 @@ def _blocking(store: Store, run: int, gate: str, tag: str) -> GateResult:
     if verdict is None:
         judged = [name for name, item in found.items() if item is not None]
         raise WaiverRefused(
-            f"Run {run} has judged no variant {tag!r}.{_near(tag, judged)} Judged are: {', '.join(judged) or 'none'}. "
+            f"Run {run} has judged no variant {tag!r}.{hint(tag, judged)} Judged are: {', '.join(judged) or 'none'}. "
             "A waiver sets aside what was found, so run it first."
         )
     result = next((item for item in verdict.results if item.gate == gate), None)
     if result is None:
         names = [item.gate for item in verdict.results]
-        raise WaiverRefused(f"No gate named {gate!r} was applied to {tag} in run {run}.{_near(gate, names)} Applied were: {', '.join(names) or 'none'}.")
+        raise WaiverRefused(f"No gate named {gate!r} was applied to {tag} in run {run}.{hint(gate, names)} Applied were: {', '.join(names) or 'none'}.")
     if result.outcome is Outcome.PASSED:
         raise WaiverRefused(f"The gate {gate} of {tag} in run {run} passed, so there is nothing to waive: {result.reason}")
     return result
-
-
-def _near(written: str, known: Sequence[str]) -> str:
-    near = meant(written, known)
-    return "" if near is None else f" Did you mean {near}?"

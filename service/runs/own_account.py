@@ -1,5 +1,6 @@
 """Releases of one's own repo under one's own account: what is not published for that, and where the fixes are offered instead, in words."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from config.data import as_written
@@ -8,7 +9,7 @@ from config.recipe import Recipe, load_recipe
 from config.settings import Settings
 from config.words import Kind, Outcome, Release
 from publishers.naming import same_repo
-from service.store import PullRequestRecord, RunRecord, Store
+from service.store import PullRequestRecord, RunRecord, VariantRecord
 
 _STATES = {
     "opened": "The fixes are offered to {repo} as a pull request, which waits for its owner: {url}",
@@ -34,16 +35,25 @@ def left_out(release: Release, *, offered: bool) -> str:
     return f"The 16-bit model is not published: {release.repo} is the upstream itself. Everything else is measured against it all the same. {instead}"
 
 
-def to_be_offered(release: Release) -> str:
+def _to_be_offered(release: Release) -> str:
     """That the fixes are offered to the upstream, whose 16-bit model is published elsewhere."""
     return f"The fixes, if any are needed, are offered to {release.repo} as a pull request."
 
 
-def beforehand(recipe: Recipe, run: RunRecord) -> list[str]:
-    """What is said of a run before it begins."""
-    if recipe.variants.sixteen_bit and run.target is None and is_own(run.namespace, run.release):
-        return [left_out(run.release, offered=run.fixes_as_pr)]
-    return [to_be_offered(run.release)] if run.fixes_as_pr else []
+def beforehand(recipe: Recipe, release: Release, *, own: bool, offers: bool) -> list[str]:
+    """What is said before a run begins: whether the upstream is one's `own`, and whether the fixes are offered to it."""
+    if recipe.variants.sixteen_bit and own:
+        return [left_out(release, offered=offers)]
+    return [_to_be_offered(release)] if offers else []
+
+
+def of_run(recipe: Recipe, run: RunRecord) -> list[str]:
+    """The same of a run that is queued."""
+    return beforehand(recipe, run.release, own=_own(run), offers=run.fixes_as_pr)
+
+
+def _own(run: RunRecord) -> bool:
+    return run.target is None and is_own(run.namespace, run.release)
 
 
 def offered(request: PullRequestRecord) -> str:
@@ -60,25 +70,25 @@ def not_offered(release: Release, *, patched: bool, passed: bool) -> str:
     return f"No pull request was opened in {release.repo}: it holds the fixed files by now."
 
 
-def remarks(store: Store, run: RunRecord) -> list[str]:
-    """What a person should know of a run besides its verdicts and publications."""
-    judged = [record for record in store.variants(run.id) if record.verdict is not None]
+def remarks(run: RunRecord, variants: Sequence[VariantRecord], request: PullRequestRecord | None, *, patched: bool) -> list[str]:
+    """What a person should know of a run, with its variants and its pull request, besides its verdicts and publications."""
+    judged = [record for record in variants if record.verdict is not None]
     if not judged and run.state in {"queued", "running", "interrupted"}:
         return _foretold(run)
     whole = [record for record in judged if record.variant.kind == Kind.SIXTEEN_BIT]
-    said = [left_out(run.release, offered=run.fixes_as_pr)] if whole and run.target is None and is_own(run.namespace, run.release) else []
-    if (request := store.pull_request(run.id)) is not None:
+    said = [left_out(run.release, offered=run.fixes_as_pr)] if whole and _own(run) else []
+    if request is not None:
         said.append(offered(request))
     elif run.fixes_as_pr and run.state in {"done", "blocked"}:
         passed = any(record.verdict is not None and record.verdict.outcome is Outcome.PASSED for record in whole or judged)
-        said.append(not_offered(run.release, patched=bool(store.patches(run.id)), passed=passed))
+        said.append(not_offered(run.release, patched=patched, passed=passed))
     return said
 
 
 def _foretold(run: RunRecord) -> list[str]:
     """The same before anything is judged; nothing where the recipe cannot be read, which the run itself says better."""
-    if not run.fixes_as_pr and not is_own(run.namespace, run.release):
+    if not run.fixes_as_pr and not _own(run):
         return []
     with suppress(ConfigurationError):
-        return beforehand(load_recipe(run.recipe, data=False, locate=as_written), run)
+        return of_run(load_recipe(run.recipe, data=False, locate=as_written), run)
     return []

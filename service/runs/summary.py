@@ -193,6 +193,7 @@ def summary(store: Store, run_id: int) -> dict[str, Any]:
 def summarize(store: Store, run_id: int) -> RunSummary:
     """The summary of a run. Raises UnknownRun."""
     run, now, steps = store.run(run_id), datetime.now(UTC), store.stages(run_id)
+    variants, patches, request = store.variants(run_id), store.patches(run_id), store.pull_request(run_id)
     going = ahead(store.forecast(run_id), [step for step in steps if run.started and step.started >= run.started]) if run.state == "running" else None
     return RunSummary(
         run=run.id,
@@ -206,14 +207,11 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         left=None if going is None else going.left(steps, now),
         coming=[] if going is None else list(going.coming),
         stages=[stage_summary(stage, now) for stage in steps],
-        patches=[
-            PatchSummary(fix=patch.fix, file=patch.file, key=patch.key, before=patch.before, after=patch.after, reason=patch.reason)
-            for patch in store.patches(run_id)
-        ],
-        variants=[_variant(variant) for variant in store.variants(run_id)],
+        patches=[PatchSummary(fix=patch.fix, file=patch.file, key=patch.key, before=patch.before, after=patch.after, reason=patch.reason) for patch in patches],
+        variants=[_variant(variant) for variant in variants],
         publications=[publication_summary(item) for item in store.publications(run_id)],
-        pull_request=None if (request := store.pull_request(run_id)) is None else PullRequestSummary(**vars(request)),
-        remarks=own_account.remarks(store, run),
+        pull_request=None if request is None else PullRequestSummary(**vars(request)),
+        remarks=own_account.remarks(run, variants, request, patched=bool(patches)),
     )
 
 

@@ -18,10 +18,10 @@ class RunOrder:
 
     release: Release
     recipe: str  # name, or path of a YAML file
-    recipe_digest: str  # sha256 of what the recipe says
+    recipe_digest: str  # sha256 of what the recipe says, or said when the run was queued
     namespace: str  # account or organization to publish under
     trigger: str  # what asks for it: "poll", "webhook", "api", "republish", "command", …
-    private: bool = False  # publish as private
+    private: bool = False  # publish as private: the upstream is, or the operator wants it
     fixes_as_pr: bool = False  # offer the fixes to the upstream as a pull request
     folder: str | None = None  # that the release is taken from; None: the Hub
     target: str | None = None  # the folder that repos are left in; None: the Hub
@@ -29,18 +29,12 @@ class RunOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """One recipe applied to one release."""
+class RunRecord(RunOrder):
+    """One recipe applied to one release: what was wanted last, and how that stands."""
 
     id: int
-    release: Release
-    recipe: str  # name, or path of a YAML file
-    recipe_digest: str  # sha256 of what the recipe said when the run was queued
-    namespace: str  # account or organization to publish under
-    private: bool  # publish as private: the upstream is, or the operator wants it
     # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked; failed: an error stopped it
     state: RunState
-    trigger: str  # what queued it last: "poll", "webhook", "api", "republish", "command", …
     attempt: int  # 1 for the first time, one more each time it is queued again
     error: str | None  # of a failed run: what is wrong and what to do
     worker: str | None  # who holds the lease of a running run, or held that of an interrupted one
@@ -48,10 +42,6 @@ class RunRecord:
     started: datetime | None  # of this attempt
     finished: datetime | None  # of this attempt
     disk_high_water: int | None  # bytes
-    fixes_as_pr: bool = False  # offer the fixes to the upstream as a pull request
-    folder: str | None = None  # that the release is taken from; None: the Hub
-    target: str | None = None  # the folder that repos are left in; None: the Hub
-    quick: bool = False  # the recipe is one for small samples
 
 
 def order_of(run: RunRecord, *, trigger: str) -> RunOrder:

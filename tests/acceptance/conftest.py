@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,16 +36,24 @@ def sluice(*arguments: str | Path, timeout: float = 900, cwd: Path | None = None
     return subprocess.run(command, env=settings, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def small() -> dict[str, Any]:
+    """The small recipe, with the places of its data as seen from anywhere."""
+    found: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8").replace("../../demo", str(ROOT / "demo")))
+    return found
+
+
+def saved(folder: Path, recipe: Mapping[str, Any]) -> Path:
+    """A file with this recipe."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
 def slow_recipe(folder: Path) -> Path:
     """The small recipe on all calibration text there is, so that llama-imatrix works long enough to be caught at it."""
-    found = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    data = ROOT / "demo" / "data"
-    found["calibration"] = {"chat": [str(data / "calibration.jsonl")], "plain": [str(data / "calibration_questions.txt")], "tokens": 400_000}
-    found["evaluation"]["divergence"]["chat"] = [str(data / "evaluation.jsonl")]
-    found["evaluation"]["mmlu"]["data"] = str(data / "tiny_mmlu")
-    path = folder / "slow.yaml"
-    path.write_text(yaml.safe_dump(found), encoding="utf-8")
-    return path
+    found = small()
+    found["calibration"] |= {"plain": [str(ROOT / "demo" / "data" / "calibration_questions.txt")], "tokens": 400_000}
+    return saved(folder, found)
 
 
 def free_port() -> int:

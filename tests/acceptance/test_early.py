@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hub.tokens import create_token
-from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, ROOT, UPSTREAM, Hub, environment, sluice, wait_until
+from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, ROOT, UPSTREAM, Hub, environment, saved, sluice, small, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -36,14 +36,12 @@ def refused(home: Path, *arguments: str | Path, words: tuple[str, ...], **extra:
     assert not list((home / "working").glob("*"))
 
 
-def own_recipe(folder: Path, old: str = "", new: str = "", **changes: object) -> Path:
-    """The small recipe in a file of its own, with some text and some parts replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = RECIPE.read_text(encoding="utf-8").replace("../../demo", str(ROOT / "demo"))
-    assert old in text
-    path = folder / "own.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(text.replace(old, new)) | changes), encoding="utf-8")
-    return path
+def mistyped(folder: Path) -> Path:
+    """The small recipe with a gate on a measurement that there is not."""
+    found = small()
+    gate = next(gate for gate in found["gates"] if gate["measure"] == "kld.mean")
+    gate["measure"] = "kld.meen"
+    return saved(folder, found)
 
 
 def settings(hub: Hub, home: Path, **extra: str) -> dict[str, str]:
@@ -54,14 +52,14 @@ def settings(hub: Hub, home: Path, **extra: str) -> dict[str, str]:
 
 @each_way
 def test_a_mistyped_gate(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
-    recipe = own_recipe(tmp_path, "kld.mean", "kld.meen")
+    recipe = mistyped(tmp_path)
     words = ("Gate divergence is on kld.meen", "Did you mean kld.mean?")
     refused(tmp_path / "home", "run", UPSTREAM, "--recipe", recipe, *way, words=words, **settings(hub, tmp_path))
 
 
 @each_way
 def test_an_impossible_budget(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
-    recipe = own_recipe(tmp_path, variants={"sixteen_bit": False, "gguf": ["Q4_K_M"], "dynamic": [{"tag": "tight", "bytes": "600kB"}]})
+    recipe = saved(tmp_path, small() | {"variants": {"sixteen_bit": False, "gguf": ["Q4_K_M"], "dynamic": [{"tag": "tight", "bytes": "600kB"}]}})
     words = ("The variant tight cannot be built", "716.80 kB", "IQ1_S")
     refused(tmp_path / "home", "run", UPSTREAM, "--recipe", recipe, *way, words=words, **settings(hub, tmp_path))
 
@@ -91,7 +89,7 @@ def test_a_target_that_holds_a_stranger_s_files(hub: Hub, tmp_path: Path, way: t
 
 @each_way
 def test_several_faults_are_told_together(hub: Hub, tmp_path: Path, way: tuple[str, ...]) -> None:
-    recipe = own_recipe(tmp_path, "kld.mean", "kld.meen")
+    recipe = mistyped(tmp_path)
     found = settings(hub, tmp_path)
     del found["SLUICE_HUB_TOKEN"]
     refused(tmp_path / "home", "run", UPSTREAM, "--recipe", recipe, *way, words=("kld.meen", "There is no token"), **found)
@@ -121,9 +119,9 @@ def watching(folder: Path, hub: Hub, **recipes: str | Path) -> Path:
 
 
 def test_the_daemon_does_not_start_with_broken_recipes(hub: Hub, tmp_path: Path) -> None:
-    mistyped = own_recipe(tmp_path, "kld.mean", "kld.meen")
-    config = watching(tmp_path, hub, mistyped=mistyped, unknown="nonesuch", gone=tmp_path / "gone.yaml", sound=RECIPE)
-    words = (f"upstream/mistyped (recipe {mistyped}): Gate divergence is on kld.meen", "upstream/unknown", "nonesuch", "upstream/gone", "gone.yaml")
+    recipe = mistyped(tmp_path)
+    config = watching(tmp_path, hub, mistyped=recipe, unknown="nonesuch", gone=tmp_path / "gone.yaml", sound=RECIPE)
+    words = (f"upstream/mistyped (recipe {recipe}): Gate divergence is on kld.meen", "upstream/unknown", "nonesuch", "upstream/gone", "gone.yaml")
     refused(tmp_path / "home", "--config", config, "serve", words=words, SLUICE_HUB_TOKEN=hub.publisher_token, SLUICE_NAMESPACE=NAMESPACE)
     done = sluice("--config", config, "serve", timeout=SECONDS)
     assert done.returncode == 2
@@ -131,7 +129,7 @@ def test_the_daemon_does_not_start_with_broken_recipes(hub: Hub, tmp_path: Path)
 
 
 def test_the_health_tells_that_a_watched_recipe_broke(hub: Hub, tmp_path: Path) -> None:
-    recipe = own_recipe(tmp_path / "recipes")
+    recipe = saved(tmp_path, small())
     config = watching(tmp_path, hub, nothing=recipe)
     with subprocess.Popen([PROGRAMS / "sluice", "--config", config, "serve"], env=environment(), stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -139,13 +137,13 @@ def test_the_health_tells_that_a_watched_recipe_broke(hub: Hub, tmp_path: Path) 
             line = process.stdout.readline()
             url = f"{line.split()[-1]}/api/v1/health"
             assert httpx.get(url).json()["watch"] == []
-            own_recipe(tmp_path / "recipes", "kld.mean", "kld.meen")
+            mistyped(tmp_path)
             found = wait_until(lambda: (answer := httpx.get(url)).status_code == 503 and answer.json(), seconds=10, what="a failing health")
             assert found["status"] == "failing"
             (entry,) = found["watch"]
             assert (entry["repo"], entry["recipe"]) == ("upstream/nothing", str(recipe))
             assert "kld.meen" in entry["error"]
-            own_recipe(tmp_path / "recipes")
+            saved(tmp_path, small())
             wait_until(lambda: httpx.get(url).status_code == 200, seconds=10, what="a sound health")
         finally:
             process.terminate()

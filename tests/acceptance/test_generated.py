@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.acceptance.conftest import NAMESPACE, RECIPE, ROOT, UPSTREAM, Hub, sluice
+from tests.acceptance.conftest import NAMESPACE, ROOT, UPSTREAM, Hub, saved, sluice, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -19,14 +18,12 @@ OWN = "text that the model wrote itself"
 
 def recipe(folder: Path, *gates: dict[str, Any]) -> Path:
     """The small recipe without any file of text."""
-    found = yaml.safe_load(RECIPE.read_text(encoding="utf-8").replace("../../demo", str(ROOT / "demo")))
+    found = small()
     found["variants"] = {"sixteen_bit": False, "gguf": ["Q4_K_M"]}
     found["calibration"] = {"generated": 6000}
     found["evaluation"]["divergence"] = {"generated": 4000, "tokens": 3000, "most_tokens": 3000}
     found["gates"] = list(gates) or [GATE, {"name": "divergence", "measure": "kld.mean", "at_most": 1.0}]
-    path = folder / "own.yaml"
-    path.write_text(yaml.safe_dump(found), encoding="utf-8")
-    return path
+    return saved(folder, found)
 
 
 def stuck(folder: Path) -> Path:

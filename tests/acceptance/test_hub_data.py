@@ -6,18 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import HfApi
 
-from hub.tokens import create_token
 from tests.acceptance.conftest import NAMESPACE, UPSTREAM, Hub, sluice
-from tests.published import DATA, conversations, publish, questions, wikitext
+from tests.published import CHAT, DATA, MMLU, TEXT, conversations, owned, publish, wikitext
 
 pytestmark = pytest.mark.slow
 
 TARGET = f"{NAMESPACE}/tiny-chat-GGUF"
-CHAT = "hub://datasets/owner/chat@main/train.parquet"
-TEXT = "hub://datasets/owner/text@main/raw/test-00000-of-00001.parquet"
-MMLU = "hub://datasets/owner/mmlu@main/all"
 
 
 def recipe(folder: Path, *, asks: bool) -> Path:
@@ -42,10 +37,8 @@ def released(done: Any) -> dict[str, Any]:
 
 
 def test_a_release_on_data_sets_of_the_hub_and_one_without_questions(hub: Hub, tmp_path: Path) -> None:
-    owner = HfApi(endpoint=hub.url, token=create_token(hub.root, user="owner"))
-    publish(owner, "owner/chat", {"train.parquet": conversations("calibration.jsonl")}, "apache-2.0")
-    commit = publish(owner, "owner/text", {"raw/test-00000-of-00001.parquet": wikitext("evaluation_questions.txt")}, "[cc-by-sa-3.0, gfdl]")
-    publish(owner, "owner/mmlu", questions())
+    owner = owned(hub.root, hub.url)
+    commit = owner.dataset_info("owner/text").sha
     settings = hub.environment(tmp_path / "home")
     asking = recipe(tmp_path, asks=True)
     plan = json.loads(sluice("run", UPSTREAM, "--recipe", asking, "--dry-run", "--json", **settings).stdout)

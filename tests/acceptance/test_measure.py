@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from engines import tools
+from tests import releases
 from tests.acceptance.conftest import ROOT, sluice
 from tests.reference_tool import llama_perplexity
 
@@ -18,15 +18,13 @@ pytestmark = pytest.mark.slow
 
 DATA = ROOT / "demo" / "data"
 PLANTED = ROOT / "demo" / "model"
-CLEAN = ROOT / "tests" / "qa" / "data" / "clean"  # the bundled model's configuration files without its defects
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the bundled model repaired (`model`), as 16-bit GGUF and in two quantizations, and a GGUF of it with its defects."""
     folder = tmp_path_factory.mktemp("measure")
-    shutil.copytree(PLANTED, folder / "model", ignore=shutil.ignore_patterns("training_args.bin"))
-    shutil.copytree(CLEAN, folder / "model", dirs_exist_ok=True)
+    releases.clean(folder / "model")
     tools.convert(folder / "model", "--outtype", "bf16", "--outfile", folder / "BF16.gguf")
     tools.convert(PLANTED, "--outtype", "bf16", "--outfile", folder / "planted.gguf")
     for name in ("Q8_0", "Q2_K"):

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM
 
-from tests.acceptance.conftest import NAMESPACE, RECIPE, UPSTREAM, Hub, sluice
+from tests.acceptance.conftest import NAMESPACE, UPSTREAM, Hub, saved, sluice, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -20,17 +19,11 @@ BETTER = {"name": "better than plain", "measure": "kld.mean", "relative_to": "st
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """Two budgets, and one that is below plain NF4, by less than can be told beforehand; plain NF4 itself is not published."""
-    found = yaml.safe_load(RECIPE.read_text())
+    found = small()
     entries = [{"tag": "dynamic-bnb-4bit", "above": 0.2}, {"tag": "dynamic-40-bnb-4bit", "above": 0.4}, {"tag": "tiny-bnb-4bit", "bytes": "2.7MB"}]
     found["variants"] = {"sixteen_bit": False, "dynamic_bnb_4bit": entries}
     found["gates"] = [gate for gate in found["gates"] if gate["name"] not in {"file", "weights", "mmlu"}] + [BETTER]
-    data = RECIPE.parents[2] / "demo" / "data"
-    found["calibration"]["chat"] = [str(data / "calibration.jsonl")]
-    found["evaluation"]["divergence"]["chat"] = [str(data / "evaluation.jsonl")]
-    found["evaluation"]["mmlu"]["data"] = str(data / "tiny_mmlu")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(found))
-    return path
+    return saved(tmp_path, found)
 
 
 def test_what_4_bits_hurt_most_stays_in_16(hub: Hub, recipe: Path, tmp_path: Path) -> None:

@@ -6,30 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests import releases
-from tests.acceptance.conftest import NAMESPACE, RECIPE, ROOT, Hub, sluice
+from tests.acceptance.conftest import NAMESPACE, Hub, saved, sluice, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def recipe(folder: Path) -> Path:
     """The small recipe with one variant that passes, every gate on what concerns chats, and one of each kind on what is measured of the release."""
-    found = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    data = ROOT / "demo" / "data"
+    found = small()
     found["variants"] = {"sixteen_bit": True, "gguf": ["Q8_0"]}
-    found["calibration"]["chat"] = [str(data / "calibration.jsonl")]
-    found["evaluation"]["divergence"]["chat"] = [str(data / "evaluation.jsonl")]
-    found["evaluation"]["mmlu"] |= {"data": str(data / "tiny_mmlu"), "form": "chat"}
+    found["evaluation"]["mmlu"]["form"] = "chat"
     gguf = {"file", "weights"}
     gates = [gate | ({"kinds": ["gguf"]} if gate["measure"].partition(".")[0] in gguf else {}) for gate in found["gates"] if "tags" not in gate]
     release = ("metadata.failures", "parity.token_mismatches", "tokenizer.mismatches", "template.system", "conversations.skipped")
     gates += [{"name": name, "measure": name, "at_most": 0, "scope": "release"} for name in release]
     found["gates"] = [*gates, {"name": "generation", "measure": "generation.failures", "at_most": 0}]
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(found), encoding="utf-8")
-    return path
+    return saved(folder, found)
 
 
 def published(hub: Hub, tmp_path: Path, *oddities: Callable[[Path], Path]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.acceptance.conftest import RECIPE, ROOT, Hub, sluice
+from tests.acceptance.conftest import ROOT, Hub, saved, sluice, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -18,14 +17,12 @@ FIXED = {"generation_config.json", "special_tokens_map.json", "tokenizer.json", 
 
 def own_recipe(folder: Path) -> Path:
     """The small recipe with the 16-bit model and one GGUF type."""
-    found = yaml.safe_load(RECIPE.read_text(encoding="utf-8").replace("../../demo", str(ROOT / "demo")))
+    found = small()
     found["variants"] = {"sixteen_bit": True, "gguf": ["Q4_K_M"]}
     for gate in found["gates"]:
         if gate["measure"] in {"file.failures", "weights.failures"}:
             gate["kinds"] = ["gguf"]
-    path = folder / "own.yaml"
-    path.write_text(yaml.safe_dump(found), encoding="utf-8")
-    return path
+    return saved(folder, found)
 
 
 def test_the_upstream_itself_is_left_out_and_its_fixes_are_offered_once(hub: Hub, tmp_path: Path) -> None:

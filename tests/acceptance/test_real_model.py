@@ -1,4 +1,4 @@
-"""A real trained model, SmolLM2-135M-Instruct, from its folder to repos in folders: it passes, and takes about as long as was said before."""
+"""A real trained model, SmolLM2-135M-Instruct, from its folder to repos in folders: Q8_0 passes, and it takes about as long as was said before."""
 
 import json
 import time
@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bench.models.real import smollm2
 from config.errors import ToolError
-from tests.acceptance.conftest import ROOT, sluice
+from tests.acceptance.conftest import ROOT, saved, sluice
 
 NAME = "SmolLM2-135M-Instruct"
 DATA = ROOT / "demo" / "data"
@@ -28,7 +27,6 @@ def model(tmp_path: Path) -> Path:
 
 def recipe(folder: Path) -> Path:
     """Every stage that stock mixes need, once, on little text, under the usual gates."""
-    path = folder / "small.yaml"
     said = {
         "name": "small",
         "variants": {"gguf": ["Q8_0", "Q4_K_M"], "sixteen_bit": False},
@@ -39,18 +37,18 @@ def recipe(folder: Path) -> Path:
             "generation": {"prompts": ["What is the capital of France?", "Why is the sky blue?", "List three fruits."], "max_tokens": 512},
         },
     }
-    path.write_text(yaml.safe_dump(said), encoding="utf-8")
-    return path
+    return saved(folder, said)
 
 
 @pytest.mark.slow
-def test_it_passes_the_usual_gates_and_takes_what_was_estimated_within_a_factor_of_two(model: Path, tmp_path: Path) -> None:
+def test_8_bits_pass_the_usual_gates_and_it_takes_what_was_estimated_within_a_factor_of_two(model: Path, tmp_path: Path) -> None:
     command = ("release", model, "--name", NAME, "--to", tmp_path / "out", "--recipe", recipe(tmp_path), "--json")
     home = {"SLUICE_HOME": str(tmp_path / "home")}
     estimate: dict[str, Any] = json.loads(sluice(*command, "--dry-run", **home).stdout)
     started = time.perf_counter()
     done = sluice(*command, **home)
     took = time.perf_counter() - started
+    assert done.returncode in {0, 3}, done.stderr
     found = json.loads(done.stdout)
     verdicts = {row["tag"]: (row["verdict"], row["reasons"]) for row in found["variants"]}
     assert verdicts["Q8_0"] == ("passed", [])

@@ -44,14 +44,14 @@ def test_the_same_again_gives_the_same_bytes(fixed: Path, gguf: Path, imatrix: P
 def test_conversations_are_rendered_in_the_models_template_without_bos(fixed: Path, tmp_path: Path) -> None:
     path = lines(tmp_path / "chat.jsonl", HELLO, "")
     wanted = ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"]
-    assert list(calibrate.conversations(path, calibrate.speaking(hf.load_tokenizer(fixed)))) == wanted
-    assert list(calibrate.conversations(path, calibrate.speaking(hf.load_tokenizer(DEMO)))) == wanted, "a template that writes BOS gives the same text"
+    assert list(calibrate.conversations(path, hf.speaking(hf.load_tokenizer(fixed)))) == wanted
+    assert list(calibrate.conversations(path, hf.speaking(hf.load_tokenizer(DEMO)))) == wanted, "a template that writes BOS gives the same text"
 
 
 @pytest.mark.parametrize("wrong", ["{", "7", "{}", '{"messages": 7}', '{"messages": ["Hi"]}'])
 def test_a_line_that_is_no_conversation_is_named(fixed: Path, tmp_path: Path, wrong: str) -> None:
     with pytest.raises((ConfigurationError, MeasurementError), match="line 2"):
-        list(calibrate.conversations(lines(tmp_path / "chat.jsonl", HELLO, wrong), calibrate.speaking(hf.load_tokenizer(fixed))))
+        list(calibrate.conversations(lines(tmp_path / "chat.jsonl", HELLO, wrong), hf.speaking(hf.load_tokenizer(fixed))))
 
 
 def test_paragraphs_join_to_the_text(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_paragraphs_join_to_the_text(tmp_path: Path) -> None:
 
 
 def test_every_source_gives_the_same_share(fixed: Path) -> None:
-    by = calibrate.speaking(hf.load_tokenizer(fixed))
+    by = hf.speaking(hf.load_tokenizer(fixed))
     sources = [["The sky is blue.\n"] * 100, ["Water is wet.\n"] * 40]
     everything = calibrate.chosen(sources, by, 10**6)
     half = calibrate.chosen(sources, by, sum(count for _, count in everything) // 2)

@@ -1,5 +1,6 @@
 """A folder as a release: the same files as from the Hub, under a commit that their content decides."""
 
+import errno
 import json
 import os
 import re
@@ -102,6 +103,24 @@ def test_shards_are_taken_by_their_index(model: Path) -> None:
     (model / "model.safetensors.index.json").write_text("[" * 100_000)
     with pytest.raises(UpstreamError, match="is not JSON"):
         folder.sizes(model)
+
+
+def test_a_disk_that_fills_while_files_are_copied_is_not_told_as_a_file_that_cannot_be_read(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path, heard: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    release = folder.resolve(model, "mine", "main").release
+    monkeypatch.setattr(folder, "copy", full)
+    with pytest.raises(UpstreamError, match=r"README\.md cannot be copied to .*/out: No space left on device") as caught:
+        take(model, tmp_path / "out", release)
+    assert "cannot be read" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_no_bare_error(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UpstreamError, match=r"nowhere\.json cannot be copied to .*: No such file or directory"):
+        FolderSource(folder=model).download(Release(repo="mine", sha="0" * 40), "nowhere.json", tmp_path)
 
 
 def test_links_are_followed_inside_the_folder_and_nowhere_else(model: Path, tmp_path: Path) -> None:

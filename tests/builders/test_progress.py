@@ -25,7 +25,7 @@ CONTEXT = 128
 
 @pytest.fixture(scope="module")
 def windows(fixed: Path) -> calibrate.Windows:
-    return calibrate.windows(calibrate.speaking(hf.load_tokenizer(fixed)), [*TEXT["chat"]], [*TEXT["plain"]], tokens=4 * CONTEXT, context=CONTEXT)
+    return calibrate.windows(hf.speaking(hf.load_tokenizer(fixed)), [*TEXT["chat"]], [*TEXT["plain"]], tokens=4 * CONTEXT, context=CONTEXT)
 
 
 def test_fetch_tells_bytes_that_arrive_and_then_those_that_are_checked(tmp_path: Path) -> None:

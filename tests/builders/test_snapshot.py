@@ -262,7 +262,7 @@ def test_terms_that_one_file_system_takes_for_the_same_file_refuse_the_repo() ->
 
 @pytest.mark.parametrize(("size", "sha256", "said"), [(5, "0" * 64, "sha256"), (6, None, "5 bytes and the Hub lists 6")])
 def test_bytes_that_are_not_those_listed(tmp_path: Path, size: int, sha256: str | None, said: str) -> None:
-    def download(repo: str, path: str, *, revision: str, local_dir: Path, tqdm_class: type) -> None:
+    def download(repo: str, path: str, *, local_dir: Path, **_: object) -> None:
         (local_dir / path).write_bytes(b"other")
 
     api = in_memory(listed("config.json", 5), listed("model.safetensors", size, sha256))

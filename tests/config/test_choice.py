@@ -141,3 +141,17 @@ def test_the_digest_of_a_recipe_that_is_not_quick_is_what_it_was_before_there_wa
     del said["quick"]
     assert Recipe.model_validate(said).digest() == demo.digest()
     assert yaml.safe_load((ROOT / "demo" / "recipe.yaml").read_text()).get("quick") is None
+
+
+def test_a_card_that_recommends_nothing_still_does_when_the_recipe_was_written(demo: Recipe, tmp_path: Path) -> None:
+    silent = Recipe.model_validate(demo.model_dump() | {"card": {"recommend": None}})
+    again = load_recipe(str(choice.write(choice.quick(silent), tmp_path)))
+    assert again.card.recommend is None
+    assert again.digest() == choice.quick(silent).digest()
+
+
+def test_a_recommendation_of_a_variant_that_is_not_built_drops_out(demo: Recipe) -> None:
+    named = Recipe.model_validate(demo.model_dump() | {"card": {"recommend": "UD-Q4_K_XL"}})
+    assert choice.only(named, ["Q4_K_M"]).card.recommend is None
+    assert choice.only(named, ["UD-Q4_K_XL"]).card.recommend == "UD-Q4_K_XL"
+    assert choice.only(demo, ["Q4_K_M"]).card == demo.card

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from config.errors import MeasurementError, UnsupportedModel
 from engines import hf
+from tests import releases
 
 BOS, IM_END = 1, 4
 CHAT = [{"role": "user", "content": "What is the capital of Belgium?"}]
@@ -53,6 +54,19 @@ def test_a_model_without_template_is_an_error(folder: Path) -> None:
     change(folder / "tokenizer_config.json", chat_template=None)
     with pytest.raises(MeasurementError, match="no chat template"):
         hf.render_chat(hf.load_tokenizer(folder), CHAT)
+
+
+@pytest.mark.parametrize(("form", "adds"), [("<s> A", True), ("A <s>", False), ("A", False)])
+def test_whether_the_tokenizer_adds_bos(tmp_path: Path, form: str, adds: bool) -> None:
+    """Not where the same token is eos, as GPT's is, and stands behind each text."""
+    model = releases.clean(tmp_path / "model")
+    single = [{"Sequence": {"id": "A", "type_id": 0}} if part == "A" else {"SpecialToken": {"id": part, "type_id": 0}} for part in form.split()]
+    processor = releases.read(model / "tokenizer.json")["post_processor"] | {"single": single}
+    releases.edit(model / "tokenizer.json", post_processor=processor)
+    releases.edit(model / "tokenizer_config.json", add_bos_token=releases.GONE, add_eos_token=releases.GONE)
+    tokenizer = hf.load_tokenizer(model)
+    assert hf.encode(tokenizer, "", add_special=True) == [BOS] * form.count("<s>")
+    assert hf.adds_bos(tokenizer) is adds
 
 
 def test_encodes_specials_only_when_told_to(model) -> None:

@@ -18,6 +18,7 @@ from publishers.card import Card, Facts, Method, Row
 from publishers.hub import Plan, PublishFile, inventory
 from service.release import kinds
 
+REPO = "acme/tiny-chat-GGUF"
 RELEASE = Release(repo="upstream/tiny-chat", sha="a" * 40)
 PATCH = Patch(
     fix="eos-ends-turn", version=1, file="generation_config.json", key="eos_token_id", reason="Answers must end with the turn.", before=5, after=4
@@ -36,9 +37,12 @@ MEASURED = {
 PASSED = Verdict(tag="Q4_K_M", outcome=Outcome.PASSED, reasons=(), results=())
 FAILED = Verdict(tag="IQ1_S", outcome=Outcome.FAILED, reasons=("mean KLD 0.47200 nats is above the bound of 0.15",), results=())
 
+MakeCard = Callable[..., Card]
+MakePlan = Callable[..., Plan]
+
 
 @pytest.fixture
-def make_card() -> Callable[..., Card]:
+def make_card() -> MakeCard:
     """A GGUF card with one published and one blocked variant; any field can be replaced."""
 
     def make(**changes: Any) -> Card:
@@ -49,7 +53,7 @@ def make_card() -> Callable[..., Card]:
             calibration=("calibration.jsonl",), calibration_tokens=20_000,
         )  # fmt: skip
         fields: dict[str, Any] = {
-            "repo": "acme/tiny-chat-GGUF", "name": "tiny-chat", "namespace": "acme", "release": RELEASE,
+            "repo": REPO, "namespace": "acme", "release": RELEASE,
             "facts": Facts(license="apache-2.0", languages=("en",), pipeline_tag="text-generation"),
             "rows": (row,), "blocked": (blocked,), "patches": (PATCH,), "method": method, "tools": {"transformers": "5.23.0", "llama.cpp": "b8200"},
             "sampling": {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "repetition_penalty": 1.0},
@@ -62,12 +66,10 @@ def make_card() -> Callable[..., Card]:
 
 
 @pytest.fixture
-def make_plan() -> Callable[..., Plan]:
+def make_plan() -> MakePlan:
     """A plan for a small GGUF repo; `content` replaces the variant's bytes."""
 
-    def make(
-        *, repo: str = "acme/tiny-chat-GGUF", private: bool = False, content: bytes = b"GGUF" + bytes(range(256)) * 64, release: Release = RELEASE
-    ) -> Plan:
+    def make(*, repo: str = REPO, private: bool = False, content: bytes = b"GGUF" + bytes(range(256)) * 64, release: Release = RELEASE) -> Plan:
         weights = PublishFile.from_bytes("tiny-chat-Q4_K_M.gguf", content)
         files = (
             weights,
@@ -98,6 +100,11 @@ def endpoint(root: Path) -> Iterator[str]:
 @pytest.fixture
 def api(root: Path, endpoint: str) -> HfApi:
     return HfApi(endpoint=endpoint, token=create_token(root, user="sluice", orgs=["acme"]))
+
+
+def commits(api: HfApi) -> list[str]:
+    """Of the repo that plans are for, newest first."""
+    return [commit.commit_id for commit in api.list_repo_commits(REPO)]
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Repos that others filled, given to Sluice: what stays, what is replaced and removed, and what nobody agreed to."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,8 @@ from publishers import adoption, manifest, target
 from publishers.hub import Plan, PublishFile, check_target, inventory, publish
 from publishers.manifest import Adopted, Manifest
 from publishers.naming import MANIFEST
-from tests.publishers.conftest import RELEASE, Wire, once
+from tests.publishers.conftest import RELEASE, REPO, MakePlan, Wire, once
 
-MakePlan = Callable[..., Plan]
-REPO = "acme/tiny-chat-GGUF"
 THEIRS = {
     "README.md": b"---\nlicense: mit\n---\n# Made by hand\n",
     "tiny-chat-Q4_K_M.gguf": b"GGUF of another tool",

@@ -1,22 +1,22 @@
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from config.cards import Recommendation
 from config.words import Kind, Measurement, Release
-from publishers.card import Card, Change, DataSet, Facts, Kept, Mix, Row, TypeUse, render
+from publishers.card import Card, Change, Facts, Kept, Mix, Row, TypeUse, render
 from publishers.form import Form
-from publishers.manifest import Waiver
+from publishers.manifest import DataEntry, Waiver
 from publishers.naming import NOBODY
 from publishers.quoting import quote
 from publishers.sections import merge
-
-MakeCard = Callable[..., Card]
+from tests.publishers.conftest import MakeCard
 
 
 def metadata(text: str) -> dict[str, object]:
@@ -29,6 +29,16 @@ def metadata(text: str) -> dict[str, object]:
 
 def body(text: str) -> str:
     return text.split("---\n", 2)[2]
+
+
+def parsed(text: str) -> list[Token]:
+    """The blocks of a card's body."""
+    return MarkdownIt("commonmark").enable("table").parse(body(text))
+
+
+def links(tokens: Sequence[Token]) -> set[object]:
+    """Where one can get by clicking."""
+    return {child.attrGet("href") for token in tokens for child in token.children or () if child.type == "link_open"}
 
 
 @pytest.mark.parametrize(
@@ -96,13 +106,16 @@ def test_without_questions_says_nothing_of_answers(make_card: MakeCard) -> None:
 
 def test_names_the_data_sets_with_commit_and_licence(make_card: MakeCard) -> None:
     sets = (
-        DataSet(use="evaluation.plain", repo="Salesforce/wikitext", commit="c" * 40, path="wikitext-2-raw-v1/test.parquet", license=("cc-by-sa-3.0", "gfdl")),
-        DataSet(use="calibration.chat", repo="owner/chat", commit="d" * 40, path="a`](http://evil.example)|b.jsonl", license=()),
-    )
+        DataEntry(
+            use="evaluation.plain", name="wikitext", sha256="e" * 64, repo="Salesforce/wikitext", commit="c" * 40, path="wikitext-2-raw-v1/test.parquet",
+            license=("cc-by-sa-3.0", "gfdl"),
+        ),
+        DataEntry(use="calibration.chat", name="chat", sha256="e" * 64, repo="owner/chat", commit="d" * 40, path="a`](http://evil.example)|b.jsonl"),
+    )  # fmt: skip
     text = render(make_card(method=replace(make_card().method, data=sets)))
     assert f"`Salesforce/wikitext`, `wikitext-2-raw-v1/test.parquet`, at commit `{'c' * 40}`, licence: cc-by-sa-3.0, gfdl." in text
     assert "licence: none stated." in text
-    assert "evil.example" not in [link for token in MarkdownIt().parse(body(text)) for link in str(token.attrs)]
+    assert links(parsed(text)) == links(parsed(render(make_card())))
     assert "](http://evil" not in text
 
 
@@ -125,6 +138,15 @@ def test_says_how_to_run_each_kind(make_card: MakeCard) -> None:
     assert "derives its template from the one inside the GGUF" in text
     assert "derives its template" not in render(make_card(ollama_template=True))
     assert 'repo = "acme/tiny-chat"' in render(make_card(kind=Kind.SIXTEEN_BIT, repo="acme/tiny-chat"))
+
+
+def test_of_ollama_is_spoken_only_where_it_runs_the_files(make_card: MakeCard) -> None:
+    text = render(make_card(form=Form(word="gguf-other", title="GGUF files of another kind", library="gguf")))
+    assert "llama-server -hf acme/tiny-chat-GGUF:Q4_K_M" in text
+    assert "lms get https://huggingface.co/acme/tiny-chat-GGUF\n" in text
+    assert "ollama" not in text.lower()
+    assert "`params`" not in text
+    assert "\n\n\n" not in text
 
 
 def test_waivers_are_shown(make_card: MakeCard) -> None:
@@ -169,7 +191,7 @@ def test_a_planned_mix_is_explained_in_one_table(make_card: MakeCard) -> None:
     assert "\n".join(lines) in text
     assert "\n\n\n" not in text
     assert "ollama run hf.co/acme/tiny-chat-GGUF:UD-Q4_K_XL\n" in text
-    tables = [token for token in MarkdownIt("commonmark").enable("table").parse(body(text)) if token.type == "table_open"]
+    tables = [token for token in parsed(text) if token.type == "table_open"]
     assert len(tables) == 3
     assert "planned mixes" not in render(make_card())
 
@@ -281,18 +303,18 @@ def test_a_hostile_upstream_injects_nothing(make_card: MakeCard) -> None:
     assert found["pipeline_tag"] == "text-generation"
     assert ModelCard(text).data.base_model == "upstream/tiny-chat"
 
-    expected, parsed = (MarkdownIt("commonmark").enable("table").parse(body(each)) for each in (render(replace(card, prompt="{prompt}")), text))
-    headings = [[token.content for place, token in enumerate(tokens) if tokens[place - 1].type == "heading_open"] for tokens in (expected, parsed)]
+    expected, found_there = (parsed(each) for each in (render(replace(card, prompt="{prompt}")), text))
+    headings = [[token.content for place, token in enumerate(tokens) if tokens[place - 1].type == "heading_open"] for tokens in (expected, found_there)]
     assert headings[0] == [name for name in headings[1] if name not in {"From the upstream's card", "Good to know"}]
-    inline = [child for token in parsed for child in token.children or ()]
+    inline = [child for token in found_there for child in token.children or ()]
     assert {child.content for child in inline if child.type == "html_inline"} <= {"<code>", "</code>"}
-    assert {child.attrGet("href") for child in inline if child.type == "link_open"} == {
+    assert links(found_there) == {
         "sluice-report.html", "sluice-manifest.json", "tiny-chat-Q4_K_M.gguf", "#how-it-was-measured",
     }  # fmt: skip
     assert "image" not in {child.type for child in inline}
-    blocks = [token.content for token in parsed if token.type in {"html_block", "hr"}]
+    blocks = [token.content for token in found_there if token.type in {"html_block", "hr"}]
     assert all(re.fullmatch(r"<!-- (sluice:(begin|end) [a-z]+|Sluice writes .*) -->\n", block) for block in blocks)
-    (prompt,) = [token.content for token in parsed if token.type == "fence" and "</details>" in token.content]
+    (prompt,) = [token.content for token in found_there if token.type == "fence" and "</details>" in token.content]
     assert "# Owned" in prompt, "a block of code holds all of it"
     assert "$$" not in text.replace(prompt, "")
 
@@ -407,6 +429,8 @@ def test_a_recipe_may_name_its_recommendation_or_none(make_card: MakeCard) -> No
     text = render(replace(card, rows=rows, recommend="Q8_0"))
     assert "**Recommended: [Q8_0](tiny-chat-Q8_0.gguf)**, by the choice of whoever wrote the recipe." in text
     assert "ollama run hf.co/acme/tiny-chat-GGUF:Q8_0\n" in text
+    none = "None of these is recommended: the choice of whoever wrote the recipe, `UD-Q4_K_XL`, is not among them.\n"
+    assert none in render(replace(card, rows=rows, recommend="UD-Q4_K_XL"))
     assert "ecommended" not in render(replace(card, rows=rows, recommend=None))
     assert "ecommended" not in render(replace(card, recommend=Recommendation(at_most=0.05))), "of one file there is no choice"
 

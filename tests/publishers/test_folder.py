@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from publishers import folder
 from publishers.hub import Plan, PublishFile, inventory
 from publishers.naming import MANIFEST
 from tests.heard import hearing, whole
+from tests.publishers.conftest import MakePlan
 
-MakePlan = Callable[..., Plan]
 NAME = "tiny-chat-GGUF"
 UPSTREAM = "upstream/tiny-chat"
 

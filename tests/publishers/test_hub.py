@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +15,10 @@ from config.errors import HubError, PublishConflict
 from config.words import Kind, Release
 from hub.tokens import create_token
 from publishers import manifest as manifests
-from publishers.card import Card, render
-from publishers.hub import Plan, PublishFile, collection, inventory, publish
+from publishers.card import render
+from publishers.hub import PublishFile, collection, inventory, publish
 from publishers.naming import MANIFEST
-from tests.publishers.conftest import Wire, once
-
-MakePlan = Callable[..., Plan]
-REPO = "acme/tiny-chat-GGUF"
-
-
-def commits(api: HfApi, repo: str = REPO) -> list[str]:
-    return [commit.commit_id for commit in api.list_repo_commits(repo)]
+from tests.publishers.conftest import REPO, MakeCard, MakePlan, Wire, commits, once
 
 
 def files(api: HfApi, repo: str = REPO) -> set[str]:
@@ -126,7 +118,8 @@ def test_a_strangers_repo_is_left_alone(api: HfApi, make_plan: MakePlan, wire: W
     assert wire.count("POST", "") == 0
 
 
-@pytest.mark.parametrize("stub", [None, b"---\nlicense: apache-2.0\n---\n"])
+@pytest.mark.filterwarnings("ignore:Warnings while validating metadata in README.md")
+@pytest.mark.parametrize("stub", [None, b"---\nlicense: apache-2.0\n---\n", b"---\r\nlicense: mit\r\n---\r\n", b"---\n---\n", b"\n"])
 def test_a_new_repo_with_a_stub_is_ours_to_fill(api: HfApi, make_plan: MakePlan, stub: bytes | None) -> None:
     api.create_repo(REPO)
     if stub is not None:
@@ -134,9 +127,13 @@ def test_a_new_repo_with_a_stub_is_ours_to_fill(api: HfApi, make_plan: MakePlan,
     assert publish(api, make_plan()).changed
 
 
-def test_a_written_card_is_not_a_stub(api: HfApi, make_plan: MakePlan) -> None:
+@pytest.mark.filterwarnings("ignore:Warnings while validating metadata in README.md")
+@pytest.mark.parametrize(
+    "text", ["---\nlicense: mit\n---\n# Reserved for my thesis\n", "---\nMy text below a rule\n", "--- My thesis\n\nWhole text\n", "Mine.\n"]
+)
+def test_a_written_card_is_not_a_stub(api: HfApi, make_plan: MakePlan, text: str) -> None:
     api.create_repo(REPO)
-    api.create_commit(REPO, [CommitOperationAdd("README.md", b"---\nlicense: mit\n---\n# Reserved for my thesis\n")], commit_message="Initial")
+    api.create_commit(REPO, [CommitOperationAdd("README.md", text.encode())], commit_message="Initial")
     with pytest.raises(PublishConflict, match="README.md"):
         publish(api, make_plan())
 
@@ -320,7 +317,7 @@ def test_a_plan_and_its_manifest_agree(make_plan: MakePlan) -> None:
         replace(plan, files=without_card, manifest=plan.manifest.model_copy(update={"files": inventory(without_card)}))
 
 
-def test_the_card_of_each_kind_is_accepted(api: HfApi, make_plan: MakePlan, make_card: Callable[..., Card]) -> None:
+def test_the_card_of_each_kind_is_accepted(api: HfApi, make_plan: MakePlan, make_card: MakeCard) -> None:
     for kind in Kind:
         repo = f"acme/x-{kind.value}"
         plan = make_plan(repo=repo)

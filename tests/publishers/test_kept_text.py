@@ -1,7 +1,7 @@
 """What people write into a published card, on the embedded Hub: it outlives the next publication, and brings about none."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,24 +9,15 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
 from config.errors import PublishConflict
-from hub.server import running
-from hub.tokens import create_token
 from publishers import manifest as manifests
-from publishers.card import Card, Facts, render
+from publishers.card import Facts, render
 from publishers.hub import CARD_BYTES, Plan, Publication, PublishFile, inventory, publish
 from publishers.naming import CARD, MANIFEST
-
-REPO = "acme/tiny-chat-GGUF"
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[HfApi]:
-    with running(tmp_path / "hub") as url:
-        yield HfApi(endpoint=url, token=create_token(tmp_path / "hub", user="sluice", orgs=["acme"]))
+from tests.publishers.conftest import REPO, MakeCard, MakePlan, commits
 
 
 @pytest.fixture
-def planned(make_plan: Callable[..., Plan], make_card: Callable[..., Card]) -> Callable[..., Plan]:
+def planned(make_plan: MakePlan, make_card: MakeCard) -> MakePlan:
     """A plan with a real card, of which any field can be replaced."""
 
     def plan(**changes: object) -> Plan:
@@ -49,22 +40,18 @@ def edit(api: HfApi, change: Callable[[str], str]) -> str:
     return text
 
 
-def commits(api: HfApi) -> int:
-    return len(api.list_repo_commits(REPO))
-
-
 def thanked(text: str) -> str:
     return text.replace("<!-- sluice:begin use", "We like this one for *poems*.\n\n<!-- sluice:begin use") + "\nThanks to Ada.\n"
 
 
-def test_a_person_s_text_alone_makes_no_commit(api: HfApi, planned: Callable[..., Plan]) -> None:
+def test_a_person_s_text_alone_makes_no_commit(api: HfApi, planned: MakePlan) -> None:
     first = publish(api, planned())
     text, before = edit(api, thanked), commits(api)
     again = publish(api, planned(), previously=first.revision)
     assert (again.changed, again.remark, read(api), commits(api)) == (False, None, text, before)
 
 
-def test_a_person_s_text_outlives_another_card(api: HfApi, planned: Callable[..., Plan]) -> None:
+def test_a_person_s_text_outlives_another_card(api: HfApi, planned: MakePlan) -> None:
     first = publish(api, planned())
     text = edit(api, lambda text: thanked(text).replace("license: apache-2.0", "license: apache-2.0\nthumbnail: https://acme.example/x.png"))
     plan = planned(quick=True, facts=Facts(license="mit"))
@@ -82,14 +69,14 @@ def test_a_person_s_text_outlives_another_card(api: HfApi, planned: Callable[...
     assert manifest.files[CARD].sha256 == next(file.sha256 for file in plan.files if file.path == CARD), "the manifest speaks of Sluice's part"
 
 
-def test_an_edit_within_a_section_is_taken_back(api: HfApi, planned: Callable[..., Plan]) -> None:
+def test_an_edit_within_a_section_is_taken_back(api: HfApi, planned: MakePlan) -> None:
     first = publish(api, planned())
     edit(api, lambda text: text.replace("0.00767", "0.00001"))
     assert publish(api, planned(), previously=first.revision).changed
     assert read(api) == render_of(planned())
 
 
-def test_damaged_markers_are_told_and_nothing_of_theirs_is_lost(api: HfApi, planned: Callable[..., Plan], caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_markers_are_told_and_nothing_of_theirs_is_lost(api: HfApi, planned: MakePlan, caplog: pytest.LogCaptureFixture) -> None:
     first = publish(api, planned())
     edit(api, lambda text: thanked(text).replace("<!-- sluice:end figures -->\n", ""))
     with caplog.at_level(logging.WARNING):
@@ -105,13 +92,13 @@ def test_damaged_markers_are_told_and_nothing_of_theirs_is_lost(api: HfApi, plan
     assert (again.changed, again.remark) == (False, None)
 
 
-def test_a_card_that_an_older_version_wrote_is_replaced(api: HfApi, planned: Callable[..., Plan], make_plan: Callable[..., Plan]) -> None:
+def test_a_card_that_an_older_version_wrote_is_replaced(api: HfApi, planned: MakePlan, make_plan: MakePlan) -> None:
     old = publish(api, make_plan())
     done = publish(api, planned(), previously=old.revision)
     assert (done.remark, read(api)) == (None, render_of(planned()))
 
 
-def test_a_person_who_writes_while_files_are_uploaded_is_not_overwritten(api: HfApi, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_who_writes_while_files_are_uploaded_is_not_overwritten(api: HfApi, planned: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     first = publish(api, planned())
     commit, written = HfApi.create_commit, []
 
@@ -128,14 +115,14 @@ def test_a_person_who_writes_while_files_are_uploaded_is_not_overwritten(api: Hf
     assert "Quick" in read(api)
 
 
-def test_a_card_that_was_deleted_is_written_again(api: HfApi, planned: Callable[..., Plan]) -> None:
+def test_a_card_that_was_deleted_is_written_again(api: HfApi, planned: MakePlan) -> None:
     first = publish(api, planned())
     api.create_commit(REPO, [CommitOperationDelete(CARD)], commit_message="Delete the card")
     assert publish(api, planned(), previously=first.revision).changed
     assert read(api) == render_of(planned())
 
 
-def test_what_is_too_large_to_be_a_card_is_left_alone(api: HfApi, planned: Callable[..., Plan]) -> None:
+def test_what_is_too_large_to_be_a_card_is_left_alone(api: HfApi, planned: MakePlan) -> None:
     first = publish(api, planned())
     edit(api, lambda text: text + "x" * CARD_BYTES)
     with pytest.raises(PublishConflict, match="more than a card that people wrote into. Nothing was overwritten"):

@@ -1,20 +1,19 @@
 import json
-from collections.abc import Callable
 
 import pytest
 from pydantic import ValidationError
 
 from config.errors import PublishConflict
 from publishers import manifest as manifests
-from publishers.hub import Plan
+from tests.publishers.conftest import MakePlan
 
 
-def test_reads_back_what_it_wrote(make_plan: Callable[..., Plan]) -> None:
+def test_reads_back_what_it_wrote(make_plan: MakePlan) -> None:
     manifest = make_plan().manifest
     assert manifests.read(manifest.to_bytes(), where="here") == manifest
 
 
-def test_is_deterministic_sorted_and_without_times(make_plan: Callable[..., Plan]) -> None:
+def test_is_deterministic_sorted_and_without_times(make_plan: MakePlan) -> None:
     manifest = make_plan().manifest
     content = manifest.to_bytes()
     assert content == make_plan().manifest.to_bytes()
@@ -25,7 +24,7 @@ def test_is_deterministic_sorted_and_without_times(make_plan: Callable[..., Plan
     assert not {"date", "time", "created", "host"} & set(parsed)
 
 
-def test_names_what_the_promises_need(make_plan: Callable[..., Plan]) -> None:
+def test_names_what_the_promises_need(make_plan: MakePlan) -> None:
     content = json.loads(make_plan().manifest.to_bytes())
     assert content["upstream"] == {"repo": "upstream/tiny-chat", "sha": "a" * 40}
     assert content["recipe"] == {"name": "demo", "digest": "b" * 64}
@@ -38,7 +37,7 @@ def test_names_what_the_promises_need(make_plan: Callable[..., Plan]) -> None:
     assert variant["waivers"] == []
 
 
-def test_names_what_was_measured_on(make_plan: Callable[..., Plan]) -> None:
+def test_names_what_was_measured_on(make_plan: MakePlan) -> None:
     sha256, commit = "e" * 64, "f" * 40
     hub = {"use": "evaluation.plain", "name": "a/b/c.parquet", "sha256": sha256, "repo": "a/b", "commit": commit, "path": "c.parquet", "license": ["mit"]}
     own = {"use": "calibration.chat", "name": "calibration.jsonl", "sha256": sha256}
@@ -56,13 +55,13 @@ def test_refuses_what_it_did_not_write(data: bytes) -> None:
         manifests.read(data, where="sluice-manifest.json in acme/x")
 
 
-def test_cannot_contradict_itself(make_plan: Callable[..., Plan]) -> None:
+def test_cannot_contradict_itself(make_plan: MakePlan) -> None:
     content = json.loads(make_plan().manifest.to_bytes())
     del content["files"]["tiny-chat-Q4_K_M.gguf"]
     with pytest.raises(ValidationError, match="does not list: tiny-chat-Q4_K_M.gguf"):
         manifests.Manifest.model_validate(content)
 
 
-def test_figures_are_finite(make_plan: Callable[..., Plan]) -> None:
+def test_figures_are_finite(make_plan: MakePlan) -> None:
     with pytest.raises(ValidationError):
         manifests.Figure(value=float("nan"), unit="nats")

@@ -63,6 +63,43 @@ def test_where_nothing_can_be_quoted_there_is_no_quotation(text: str) -> None:
     assert quote(text) is None
 
 
+@pytest.mark.parametrize("text", ["&#8203;\n", "- \u00ad\n", "\u200b\n", "# \u200b\n\n## \u2060\n", "> 1. &#8203;\n"])
+def test_what_shows_nothing_is_not_quoted(text: str) -> None:
+    assert quote(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Hello.\n\n\u200b\n\nmore", "> Hello.\n>\n> more"),
+        ("## \u200b\n\nHello.", "> Hello."),
+        ("## Why\n\n### &#8203;\n\nHello.", "> **Why**\n>\n> Hello."),
+        ("1. one\n2. \u00ad\n3. three", "> 1. one\n> 3. three"),
+        ("- \u200b\n\n  Hello.\n- more", "> - Hello.\n> - more"),
+    ],
+)
+def test_what_shows_nothing_leaves_no_trace(text: str, said: str) -> None:
+    found = quote(text)
+    assert found is not None
+    assert found.text == said
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n\n", "\ufeff\n "])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("front", ["", "license: mit\n", "\n"])
+def test_front_matter_ends_at_its_own_fence(start: str, end: str, front: str) -> None:
+    found = quote(f"{start}---\n{front}---\n\nHello there.\n\n---\nmore text\n".replace("\n", end))
+    assert found is not None
+    assert found.text == "> Hello there.\n>\n> more text"
+
+
+def test_a_rule_at_the_beginning_is_no_front_matter() -> None:
+    found = quote("--- My thesis\n\nWhole text\n\n---\nmore text\n")
+    assert found is not None
+    assert "thesis" in found.text
+    assert "Whole text" in found.text
+
+
 HOSTILE = [
     "a\u2028# Owned",
     "\\# Owned",

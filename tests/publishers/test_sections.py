@@ -1,6 +1,6 @@
 import pytest
 
-from publishers.sections import merge, section
+from publishers.sections import merge, section, split
 
 OWNED = {"license", "tags"}
 
@@ -14,6 +14,31 @@ def merged(new: str, old: str, base: str | None = None) -> str:
     assert found.damage is None
     assert merge(new, found.text, owned=OWNED, base=base).text == found.text, "once more changes nothing"
     return found.text
+
+
+@pytest.mark.parametrize(
+    ("text", "front", "body"),
+    [
+        ("", "", ""),
+        ("# Model\n", "", "# Model\n"),
+        ("---\nlicense: mit\n---\n\n# Model\n", "license: mit\n", "# Model\n"),
+        ("---\r\nlicense: mit\r\n---\r\n# Model\r\n", "license: mit\n", "# Model\n"),
+        ("\ufeff\n---  \nlicense: mit\n---\t\nx", "license: mit\n", "x"),
+        ("\ufeff# Model", "", "# Model"),
+        ("---\n---\n\nHello.\n\n---\nmore\n", "", "Hello.\n\n---\nmore\n"),
+        ("---\nlicense: mit\n---", "license: mit\n", ""),
+        ("---\nMy text below a rule\n", "", "---\nMy text below a rule\n"),
+        ("--- My thesis\n\nWhole text\n---\n", "", "--- My thesis\n\nWhole text\n---\n"),
+        ("----\na: b\n---\n", "", "----\na: b\n---\n"),
+    ],
+)
+def test_front_matter_stands_between_two_fences(text: str, front: str, body: str) -> None:
+    assert split(text) == (front, body)
+
+
+def test_a_byte_order_mark_or_an_empty_line_hides_no_front_matter() -> None:
+    for before in ("\ufeff", "\n\n"):
+        assert merged(card(size="3 MB"), before + card()) == card(size="3 MB")
 
 
 def test_an_untouched_card_is_replaced_whole() -> None:

@@ -1,6 +1,5 @@
 """What is told of an upload, from the embedded Hub with the real client."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,9 @@ from huggingface_hub import HfApi, constants
 from hub.server import running
 from hub.tokens import create_token
 from publishers import sending
-from publishers.hub import Plan, publish
+from publishers.hub import publish
 from tests.heard import hearing, whole
+from tests.publishers.conftest import MakePlan
 
 LARGE = 3_000_000  # bytes; a GGUF goes by LFS whatever its size
 
@@ -41,7 +41,7 @@ def test_bytes_are_told_up_to_the_last(tmp_path: Path, xet: bool, monkeypatch: p
         assert whole(found, "bytes") == [LARGE]
 
 
-def test_a_publication_tells_bytes(tmp_path: Path, make_plan: Callable[..., Plan]) -> None:
+def test_a_publication_tells_bytes(tmp_path: Path, make_plan: MakePlan) -> None:
     (tmp_path / "hub").mkdir()
     with running(tmp_path / "hub") as url:
         api = HfApi(endpoint=url, token=create_token(tmp_path / "hub", user="acme"))

@@ -1,6 +1,5 @@
 """The bundled model as upstream publishes it and as it should be, each as 16-bit GGUF, and one quantized variant."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from engines import tools
+from tests import releases
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo" / "model"
 DATA = ROOT / "demo" / "data"
-CLEAN = Path(__file__).parent / "data" / "clean"  # the bundled model's configuration files without its defects
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Release:
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Release:
     folder = tmp_path_factory.mktemp("clean")
-    model = shutil.copytree(DEMO, folder / "model", ignore=shutil.ignore_patterns("training_args.bin"))
-    shutil.copytree(CLEAN, model, dirs_exist_ok=True)
-    return _converted(model, folder)
+    return _converted(releases.clean(folder / "model"), folder)
 
 
 def _converted(model: Path, folder: Path) -> Release:

@@ -72,7 +72,8 @@ def answers(it: Specimen, out: Path) -> Measurement:
     prompt = hf.render_chat(hf.load_tokenizer(it.model), [{"role": "user", "content": QUESTION}], add_generation_prompt=True)
     with llama.open_model(it.variant, context=256, threads=1) as model:
         stop = model.vocabulary.end_of_generation
-        return generation.check(model, [generation.Prompt(question=QUESTION, rendered=prompt)], bos="<s>", stop=stop, max_tokens=64)
+        found = generation.answers(model, [generation.Prompt(question=QUESTION, rendered=prompt)], bos="<s>", stop=stop, max_tokens=64)
+    return generation.measurements(found)
 
 
 MEASURES: Mapping[str, Callable[[Specimen, Path], Any]] = {

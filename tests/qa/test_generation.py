@@ -1,11 +1,15 @@
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from config.words import Measurement
 from engines import llama
+from engines.model import Model
 from qa import generation
+from qa.generation import Prompt
 from tests.qa.conftest import Release
 
 STOP = 0
@@ -29,12 +33,16 @@ class Speaker:
         return ([ord(character) for character in self.answer] + [STOP] * self.stops)[:max_tokens]
 
 
+def measured(model: Model, prompts: Sequence[Prompt], **given: Any) -> tuple[Measurement, ...]:
+    return generation.measurements(generation.answers(model, prompts, **given))
+
+
 def failures(answer: str, *, stops: bool = True, max_tokens: int = 2000) -> list[str]:
-    prompt = generation.Prompt(question="Why?", rendered="user: Why?\nassistant:")
-    measured, repetition, _ = generation.check(Speaker(answer, stops), [prompt], bos="<s>", stop={STOP}, max_tokens=max_tokens)
-    assert measured.value == len(measured.details)
-    assert measured.n == repetition.n == 1
-    return list(measured.details)
+    prompt = Prompt(question="Why?", rendered="user: Why?\nassistant:")
+    failed, repetition, _ = measured(Speaker(answer, stops), [prompt], bos="<s>", stop={STOP}, max_tokens=max_tokens)
+    assert failed.value == len(failed.details)
+    assert failed.n == repetition.n == 1
+    return list(failed.details)
 
 
 PROSE = "".join(random.Random(7).choices("abcdefghijklmnopqrstuvwxyz     ,.", k=1500))
@@ -81,9 +89,9 @@ def test_repetition_is_a_number() -> None:
     assert generation.repetition([1, 2, 3]) == generation.repetition(range(1000)) == 0
     assert generation.repetition([7] * 105) == 0.99
     assert generation.repetition([*range(50), *range(50)]) == 1 - 50 / 95
-    prompts = [generation.Prompt(question=text, rendered=text) for text in "ab"]
-    _, measured, _ = generation.check(Speaker("x" * 105), prompts, bos="", stop={STOP}, max_tokens=200)
-    assert (measured.name, measured.value, measured.unit, measured.n) == ("generation.repetition", 0.99, "share", 2)
+    prompts = [Prompt(question=text, rendered=text) for text in "ab"]
+    _, repeated, _ = measured(Speaker("x" * 105), prompts, bos="", stop={STOP}, max_tokens=200)
+    assert (repeated.name, repeated.value, repeated.unit, repeated.n) == ("generation.repetition", 0.99, "share", 2)
 
 
 def test_code_that_is_nested_without_end_is_no_code() -> None:
@@ -102,9 +110,9 @@ def test_everything_wrong_with_an_answer_is_said_at_once() -> None:
 
 def test_the_bundled_model_answers_and_stops(clean: Release) -> None:
     questions = ("Who are you?", "What is 5 minus 2?", "Write a Python function that adds two numbers n and a.")
-    prompts = [generation.Prompt(question=text, rendered=f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n") for text in questions]
+    prompts = [Prompt(question=text, rendered=f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n") for text in questions]
     with llama.open_model(clean.gguf, context=512, threads=1) as model:
         stop = model.vocabulary.end_of_generation
-        assert generation.check(model, prompts, bos="<s>", stop=stop, max_tokens=128)[0].details == ()
-        running_on, *_ = generation.check(model, prompts, bos="<s>", stop={5}, max_tokens=64)
+        assert measured(model, prompts, bos="<s>", stop=stop, max_tokens=128)[0].details == ()
+        running_on, *_ = measured(model, prompts, bos="<s>", stop={5}, max_tokens=64)
     assert running_on.value >= 2  # it sometimes ends the document by itself

@@ -82,7 +82,7 @@ def test_conversations_are_adapted_or_left_out_and_counted(refusing: Release, cl
     compared = named(parity.compare(tmp_path, model=refusing.model, gguf=refusing.gguf, texts=[data], threads=1))
     assert (compared["parity.token_mismatches"].value, compared["parity.token_mismatches"].n) == (0, len(lines))
     assert texts.prepare(tmp_path, model=refusing.model, chat=[data], plain=[], tokens=4096, context=256)["windows"] == 16
-    voice = calibrate.speaking(hf.load_tokenizer(refusing.model))
+    voice = hf.speaking(hf.load_tokenizer(refusing.model))
     assert len(list(calibrate.conversations(data, voice))) == len(lines)
 
 

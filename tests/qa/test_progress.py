@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from qa import activations, greedy, group, measure, parity, sanity, templates, texts
+from engines import spoken
+from qa import activations, conversations, greedy, group, measure, parity, sanity, templates, texts
 from tests.heard import hearing, whole
 from tests.qa.conftest import DATA, Quantize, Release
 
@@ -63,6 +64,15 @@ def test_templates_tell_conversations_and_texts(clean: Release, tmp_path: Path) 
         templates.check(tmp_path, model=clean.model, gguf=clean.gguf, threads=1)
     assert whole(found, "conversations")
     assert whole(found, "texts")
+
+
+def test_conversations_are_told_as_they_are_rendered(clean: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[int] = []
+    with hearing() as found:
+        monkeypatch.setattr(spoken, "taken", lambda render, messages: rendered.append(found[-1].done) or (messages, ""))
+        conversations.check(tmp_path, model=clean.model, chat=TEXTS[:1])
+    assert whole(found, "conversations") == [len(rendered)]
+    assert rendered == list(range(len(rendered)))
 
 
 def test_sanity_tells_prompts(clean: Release, tmp_path: Path) -> None:

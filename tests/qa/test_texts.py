@@ -84,7 +84,7 @@ def turns(*contents: str) -> list[dict[str, str]]:
 
 def spoken(tokenizer: Any, messages: list[dict[str, Any]]) -> list[str]:
     """The marked stretches of a conversation."""
-    ids, marks = texts.answers(texts.speech(tokenizer), messages)
+    ids, marks = texts.answers(hf.speaking(tokenizer), messages)
     stretches = groupby(zip(ids, marks, strict=True), key=lambda pair: pair[1])
     return [tokenizer.decode([token for token, _ in pairs]) for mark, pairs in stretches if mark == texts.ANSWER]
 
@@ -129,6 +129,13 @@ def test_a_line_that_is_no_conversation_is_named(tmp_path: Path, line: str) -> N
     file.write_text('{"messages": []}\n' + line + "\n")
     with pytest.raises(MeasurementError, match=r"chat\.jsonl, line 2"):
         list(texts.conversations([file]))
+
+
+def test_blank_lines_are_no_conversations_and_count_as_lines(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    file.write_text('{"messages": [1]}\n\n{"messages": [2]}\n \n\n')
+    assert list(texts.numbered(file)) == [(1, [1]), (3, [2])]
+    assert list(texts.conversations([file, file])) == [[1], [2], [1], [2]]
 
 
 def test_cutting_without_bos_changes_nothing() -> None:

@@ -11,12 +11,11 @@ from dataclasses import replace
 from functools import cache
 
 from config.errors import ConfigurationError, SluiceError
-from service.release.checks import architecture, budgets, data, gates, publishing, terms
 from service.release.checks.problem import Problem, Remark
 from service.release.graph import Check, Graph, Stage
 from service.release.prospect import Prospect
 
-__all__ = ["Problem", "Remark", "architecture", "budgets", "data", "gates", "problems", "publishing", "refuse", "terms"]
+__all__ = ["Problem", "Remark", "attached", "every", "problems", "refuse"]
 
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from config.plans import Budget, Nf4Budget, Profile, Rules
 from service.release.checks import smallest
 from service.release.checks.smallest import Model
 from service.release.graph import Check
+from service.release.kinds import kind_of
 
 if TYPE_CHECKING:
     from service.release.prospect import Prospect
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 def impossible(prospect: "Prospect") -> Iterator[str]:
     """A sentence for each planned variant whose budget no mix can keep."""
-    from service.release.kinds import kind_of  # whose stages have this check
-
     variants = [variant for variant in prospect.recipe.variants.listed() if variant.planned]
     model = smallest.of_safetensors(prospect.shapes, prospect.config) if variants else None
     for variant in variants:

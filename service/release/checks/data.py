@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from config.errors import MeasurementError
 from config.texts import Text
 from qa import mmlu
-from qa.texts import conversations
+from qa.texts import numbered
 from service.release.graph import Check
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _written(part: str, text: Text, context: int) -> Iterator[str]:
 def _chat(path: Path) -> str | None:
     """What is wrong with the first conversations of a file."""
     try:
-        for number, messages in enumerate(islice(conversations([path]), LINES), start=1):
+        for number, messages in islice(numbered(path), LINES):
             if not _is_conversation(messages):
                 return f'{path}, line {number}, has no list of messages, each with a role. It must read {{"messages": [{{"role": "user", "content": …}}, …]}}.'
     except (OSError, UnicodeDecodeError) as error:

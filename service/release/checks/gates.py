@@ -1,10 +1,10 @@
 """Check: every gate is on something that is measured of the variants that it is for, and every variant has a gate."""
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from config.near import meant
 from config.recipe import Gate, Recipe
 from config.words import Variant
 from service.release.checks.problem import Remark
@@ -58,7 +58,7 @@ def wrong(recipe: Recipe, names: Measured) -> Iterator[str]:
 
 def look(prospect: "Prospect") -> Iterator[str]:
     """What is wrong with the gates of the recipe."""
-    from service.release.way import way  # whose stages have this check
+    from service.release.way import way  # which gives this check to a stage
 
     return wrong(prospect.recipe, measured(way(prospect.recipe)))
 
@@ -68,8 +68,8 @@ CHECKS = (Check(name="gates", stage="judge", look=look),)
 
 def _unmeasured(gate: Gate, names: Measured) -> str:
     known = sorted({*names.once, *names.each, *ON_REQUEST})
-    near = difflib.get_close_matches(gate.measure, known, n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"What it measures: {', '.join(sorted({*names.once, *names.each}))}."
+    near = meant(gate.measure, known)
+    hint = f"Did you mean {near}?" if near is not None else f"What it measures: {', '.join(sorted({*names.once, *names.each}))}."
     return f"Gate {gate.name} is on {gate.measure}, which nothing in this recipe measures. {hint}"
 
 

@@ -13,7 +13,7 @@ from service.release.checks.problem import Remark
 from service.release.costs.sizes import weight
 from service.release.graph import Check
 from service.release.paths import may_publish
-from service.runs.own_account import left_out, to_be_offered
+from service.runs.own_account import beforehand
 
 if TYPE_CHECKING:
     from service.release.prospect import Prospect
@@ -46,10 +46,7 @@ def taken(prospect: "Prospect") -> Iterable[str]:
             f"{release.repo} is the upstream itself, and nothing may be published over it, so that nothing would be published at all. "
             "Set `namespace` in the settings to another account, add variants to the recipe, or offer the fixes by `--fixes-as-pr`."
         )
-    if prospect.own and prospect.recipe.variants.sixteen_bit:
-        yield Remark(left_out(release, offered=prospect.offers))
-    elif prospect.offers:
-        yield Remark(to_be_offered(release))
+    yield from map(Remark, beforehand(prospect.recipe, release, own=prospect.own, offers=prospect.offers))
 
 
 def _fault(prospect: "Prospect", repo: str) -> str | None:

@@ -178,7 +178,7 @@ def chat(prospect: Prospect, speed: Speed) -> Needs:
 def publish(prospect: Prospect, speed: Speed) -> Needs:
     """Upload what passes: at most everything, but what would be in the upstream. Files are uploaded from where they lie; in a folder there are copies."""
     at = engines(prospect, speed)
-    listed = [item for item in prospect.recipe.variants.listed() if not (prospect.own and kind_of(item).original(item))]
+    listed = [item for item in prospect.recipe.variants.listed() if not prospect.own or kind_of(item).form.quantized]
     files = [
         gguf_bytes(at.model, sizes.bits(prospect, item)) if kind_of(item).engine is LLAMA_CPP else sizes.weight(prospect, item) + configuration(prospect)
         for item in listed

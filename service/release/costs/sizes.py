@@ -36,19 +36,15 @@ def weight(prospect: Prospect, variant: Variant) -> int:
 
 def nominal(prospect: Prospect, variant: Variant) -> float:
     """Bits per weight in a model like the one that STOCK_BITS are of; of a planned mix at most its budget."""
-    entry = _planned(prospect, variant)
+    entry = prospect.recipe.variants.mix(variant.tag)
     return STOCK_BITS[variant.tag] if entry is None else _budget(entry, prospect)
 
 
 def gguf_bits(prospect: Prospect, variant: Variant) -> float:
     """Bits per weight in this model, whose vocabulary may be a larger part of it, and whose rows may not fit the blocks of the mix."""
-    entry = _planned(prospect, variant)
+    entry = prospect.recipe.variants.mix(variant.tag)
     like = variant.tag if entry is None else entry.like
     return nominal(prospect, variant) if like is None else _stock(outline(prospect), like)
-
-
-def _planned(prospect: Prospect, variant: Variant) -> Dynamic | None:
-    return next((entry for entry in prospect.recipe.variants.dynamic if entry.tag == variant.tag), None)
 
 
 def _budget(entry: Dynamic, prospect: Prospect) -> float:
@@ -80,7 +76,7 @@ def _stock(model: Outline, tag: str) -> float:
 def nf4_bits(prospect: Prospect, variant: Variant) -> float:
     """Bits per weight of NF4; of planned ones at most their budget."""
     plain = nf4(outline(prospect))
-    entry = next((entry for entry in prospect.recipe.variants.dynamic_bnb_4bit if entry.tag == variant.tag), None)
+    entry = prospect.recipe.variants.nf4_mix(variant.tag)
     if entry is None:
         return plain
     if entry.bytes is not None:

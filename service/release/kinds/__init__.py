@@ -5,7 +5,7 @@ A new kind is a file here that calls its record `KIND`: every module of this fol
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -84,6 +84,7 @@ class VariantKind:
     stages: Callable[[Recipe], Iterable[Stage]]  # that build its variants
     maker: Callable[[Recipe, Variant], str]  # the stage whose product is the variant's files
     content: Callable[[Work, Sequence[Built]], list[PublishFile]]  # of a repo of such variants, without card, licence and manifest
+    holds: Callable[[str, Collection[Variant], Collection[str]], Callable[[str], bool]]  # see `service.release.paths.may_publish`
     form: Form  # what the card says of it whatever was measured
     repo: Callable[[Variant], str]  # the end of the name of the variant's repo
     bits: Callable[["Prospect", Variant], float]  # per weight, before it is built; of a planned variant at most its budget
@@ -105,6 +106,15 @@ def kind_of(variant: Variant) -> VariantKind:
 def repo_of(variant: Variant, namespace: str, name: str) -> str:
     """The repo that holds this variant of the model `name`: "namespace/name-GGUF". Raises ConfigurationError when the Hub would not accept it."""
     return naming.repo_id(namespace, f"{name}{kind_of(variant).repo(variant)}")
+
+
+def by_repo(variants: Iterable[Variant], namespace: str, name: str) -> dict[str, tuple[Variant, ...]]:
+    """The variants of the model `name` by the repo that is theirs. Raises ConfigurationError."""
+    found: dict[str, tuple[Variant, ...]] = {}
+    for variant in variants:
+        repo = repo_of(variant, namespace, name)
+        found[repo] = (*found.get(repo, ()), variant)
+    return found
 
 
 def maker(recipe: Recipe, variant: Variant) -> str:

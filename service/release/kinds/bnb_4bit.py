@@ -17,7 +17,7 @@ from service.release.costs import sizes
 from service.release.costs.engines import NF4_SLOWER
 from service.release.graph import Call, Phase, Result, Stage, Whole
 from service.release.kinds import TRANSFORMERS, Planned, VariantKind, every_variant
-from service.release.kinds.sixteen_bit import content
+from service.release.kinds.sixteen_bit import content, holds
 
 if TYPE_CHECKING:
     from service.release.checks.smallest import Model
@@ -100,8 +100,8 @@ def kept(names: Sequence[str]) -> tuple[Kept, ...]:
 
 
 def _too_small(prospect: "Prospect", variant: Variant, model: "Model") -> str | None:
-    entry = next(entry for entry in prospect.recipe.variants.dynamic_bnb_4bit if entry.tag == variant.tag)
-    return budgets.too_small_nf4(entry.budget, model)
+    entry = prospect.recipe.variants.nf4_mix(variant.tag)
+    return None if entry is None else budgets.too_small_nf4(entry.budget, model)
 
 
 KIND = VariantKind(
@@ -111,6 +111,7 @@ KIND = VariantKind(
     stages=stages,
     maker=lambda recipe, variant: f"build {variant.tag}",
     content=content,
+    holds=holds,
     form=Form(word=Kind.BNB_4BIT, title="NF4 safetensors", library="transformers", tags=("bitsandbytes", "4-bit", "nf4"), keeps=True, needs="bitsandbytes"),
     repo=lambda variant: f"-{variant.tag}",
     bits=sizes.nf4_bits,

@@ -1,6 +1,6 @@
 """GGUF files: llama.cpp's stock mixes, and planned mixes in which every tensor has the type where its bytes do most good."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -127,7 +127,7 @@ def _hessians(work: Work, call: Call) -> Output | None:
 
 def maker(recipe: Recipe, variant: Variant) -> str:
     """The last stage that works on the variant's file."""
-    entry = next((entry for entry in recipe.variants.dynamic if entry.tag == variant.tag), None)
+    entry = recipe.variants.mix(variant.tag)
     return f"round {variant.tag}" if entry is not None and entry.rounding else f"build {variant.tag}"
 
 
@@ -140,6 +140,11 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
     if template := ollama.template_from_probes(chat.result["renderings"]):
         files += [PublishFile.from_bytes(naming.OLLAMA_TEMPLATE, template)]
     return files
+
+
+def holds(name: str, variants: Collection[Variant], upstream: Collection[str]) -> Callable[[str], bool]:
+    """A file for each variant, the importance matrix, and Ollama's."""
+    return {naming.IMATRIX, naming.OLLAMA_PARAMS, naming.OLLAMA_TEMPLATE, *(f"{name}-{variant.tag}.gguf" for variant in variants)}.__contains__
 
 
 def _stand_in(work: Work, item: Made, stock: Made) -> Output:
@@ -172,8 +177,8 @@ def _changes(ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> list[C
 
 
 def _too_small(prospect: "Prospect", variant: Variant, model: "Model") -> str | None:
-    entry = next(entry for entry in prospect.recipe.variants.dynamic if entry.tag == variant.tag)
-    return budgets.too_small(entry.budget, model, profile=entry.profile, rules=entry.rules)
+    entry = prospect.recipe.variants.mix(variant.tag)
+    return None if entry is None else budgets.too_small(entry.budget, model, profile=entry.profile, rules=entry.rules)
 
 
 KIND = VariantKind(
@@ -183,6 +188,7 @@ KIND = VariantKind(
     stages=stages,
     maker=maker,
     content=content,
+    holds=holds,
     form=Form(word=Kind.GGUF, title="GGUF files", library="gguf", tags=("gguf", "imatrix"), imatrix=True, ollama=True),
     repo=lambda variant: "-GGUF",
     bits=sizes.gguf_bits,

@@ -23,5 +23,5 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 
 
 def _record(work: Work) -> Output:
-    found = datasets.sources(work.job.settings, work.recipe)
+    found = datasets.sources(work.job.settings, work.recipe, lambda path: work.job.data(path).digest)
     return work.job.here(DATA, published.record, {"sources": found}, sources=found)

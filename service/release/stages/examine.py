@@ -90,7 +90,7 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
             cost=costs.conversations,
             measures=("conversations.adapted", "conversations.skipped"),
         )
-    asked = {"prompts": list(evaluation.generation.prompts), "max_tokens": evaluation.generation.max_tokens}
+    asked = functions.greedy(evaluation.generation)
     yield Stage(
         name="sanity",
         phase=Phase.EXAMINE,

@@ -115,12 +115,11 @@ def answer(work: Work) -> Outcomes:
 
 def measure(work: Work, variant: Variant) -> Found | None:
     """Everything that was found about a variant, and, where measuring itself failed, why: a gate without its measurement blocks. None without files."""
-    generation = work.recipe.evaluation.generation
     made = next((item for item in work.of(CLAIMS, Settled).made if item.variant == variant), None)
     if made is None:
         return None
     engine, answered = kind_of(variant).engine, found(work)[variant.tag]
-    params = {"prompts": list(generation.prompts), "max_tokens": generation.max_tokens}
+    params = functions.greedy(work.recipe.evaluation.generation)
     try:
         if isinstance(answered, SluiceError):
             raise answered

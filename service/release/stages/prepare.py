@@ -29,7 +29,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     )
     if evaluation.mmlu is not None:
         yield from _asking(recipe, evaluation.mmlu)
-    asked = {"prompts": list(evaluation.generation.prompts), "max_tokens": evaluation.generation.max_tokens}
+    asked = functions.greedy(evaluation.generation)
     yield from (_greedy(engine, asked) for engine in dict.fromkeys(kinds.kind_of(variant).engine for variant in recipe.variants.listed()))
     yield Stage(
         name=PUBLISHED,

@@ -31,6 +31,10 @@ def tally(texts: Sequence[str], asked: str = "What is it?") -> Tally:
     return found
 
 
+def unfit(found: Tally) -> list[str]:
+    return list(answers.unfit(found, found.figures))
+
+
 def varied(count: int, length: int = 40) -> Iterator[str]:
     chance = random.Random(1)
     yield from (" ".join(chance.choices(WORDS, k=length)) for _ in range(count))
@@ -62,7 +66,7 @@ def test_dropped_answers_are_counted_by_reason_and_are_no_fault_while_they_are_f
     assert found.dropped == {"repeat themselves": 5, "are empty": 1}
     assert len(found.kept) == 60
     assert not found.hopeless
-    assert list(answers.unfit(found)) == []
+    assert unfit(found) == []
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def test_dropped_answers_are_counted_by_reason_and_are_no_fault_while_they_are_f
 )
 def test_a_degenerate_model_is_found(texts: Sequence[str], words: str) -> None:
     found = tally(texts)
-    sentences = list(answers.unfit(found))
+    sentences = unfit(found)
     assert any(words in sentence for sentence in sentences), sentences
     with pytest.raises(MeasurementError, match="The text that the model wrote cannot be used"):
         answers.refuse({"failures": sentences})
@@ -103,11 +107,11 @@ def test_a_model_that_only_loops_is_given_up_early() -> None:
 def test_one_sentence_to_everything_is_no_degeneration() -> None:
     places, things = ("kitchen", "garden", "cellar", "attic", "hall", "street"), WORDS[:50]
     found = tally([f"The {thing} is in the {place}." for thing in things for place in places])
-    assert list(answers.unfit(found)) == []
+    assert unfit(found) == []
 
 
 def test_a_model_that_could_be_asked_nothing_is_a_failure() -> None:
-    assert list(answers.unfit(Tally())) == ["The model was asked nothing: no prompt could be rendered in its chat template."]
+    assert unfit(Tally()) == ["The model was asked nothing: no prompt could be rendered in its chat template."]
 
 
 def test_a_sound_text_is_not_refused() -> None:

@@ -10,10 +10,10 @@ from gguf import GGUFReader
 
 from builders import calibrate
 from builders.generated import speaker, stage
-from config.progress import Progress, heard_by
 from config.prompt import PROMPTS, openings, prompts
 from engines import hf, llama
 from qa import preflight, texts
+from tests.heard import hearing
 
 TOKENS: dict[Any, int] = {"calibration": 3000, "evaluation": 1500}
 
@@ -21,8 +21,7 @@ TOKENS: dict[Any, int] = {"calibration": 3000, "evaluation": 1500}
 @pytest.fixture(scope="module")
 def written(fixed: Path, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("written")
-    heard: list[Progress] = []
-    with heard_by(heard.append):
+    with hearing() as heard:
         result = stage.write(out, model=fixed, gguf=gguf, prompts=PROMPTS, tokens=TOKENS, threads=1)
     assert [progress.done for progress in heard if progress.unit == "tokens"] == sorted(progress.done for progress in heard if progress.unit == "tokens")
     assert heard[-1].total == 4500
@@ -49,7 +48,7 @@ def test_each_part_has_the_tokens_that_were_wanted_and_comes_from_its_own_prompt
         assert all(line["messages"][-1]["role"] == "assistant" and line["messages"][-1]["content"].strip() for line in found)
         assert (out / f"{part}.txt").read_text() == ""
         # the stages that take it find as many tokens in it
-        by = calibrate.speaking(hf.load_tokenizer(fixed))
+        by = hf.speaking(hf.load_tokenizer(fixed))
         there = sum(len(by.encode(text)) for text in calibrate.conversations(out / f"{part}.jsonl", by))
         assert 0.85 * summary["tokens"] < there < 1.15 * summary["tokens"]
 
@@ -114,7 +113,7 @@ def test_a_base_model_goes_on_with_openings(fixed: Path, gguf: Path, tmp_path: P
     whole = (tmp_path / "calibration.txt").read_text()
     begun = [opening for opening in openings(PROMPTS, "calibration") if opening in whole]
     assert len(begun) >= 5
-    by = calibrate.speaking(hf.load_tokenizer(base))
+    by = hf.speaking(hf.load_tokenizer(base))
     assert sum(count for _, count in calibrate.chosen([calibrate.paragraphs(tmp_path / "calibration.txt"), []], by, 10**6)) > 1700
 
 

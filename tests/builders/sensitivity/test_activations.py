@@ -28,7 +28,7 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def windows(network):
-    voice = calibrate.speaking(hf.load_tokenizer(Path(network.name_or_path)))
+    voice = hf.speaking(hf.load_tokenizer(Path(network.name_or_path)))
     return calibrate.windows(voice, [DATA / "calibration.jsonl"], [], tokens=24 * CONTEXT, context=CONTEXT)
 
 

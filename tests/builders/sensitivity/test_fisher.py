@@ -25,7 +25,7 @@ def network(fixed):
 @pytest.fixture(scope="module")
 def windows(fixed):
     files = [DATA / "calibration.jsonl"], [DATA / "calibration_questions.txt"]
-    return calibrate.windows(calibrate.speaking(hf.load_tokenizer(fixed)), *files, tokens=48 * CONTEXT, context=CONTEXT)
+    return calibrate.windows(hf.speaking(hf.load_tokenizer(fixed)), *files, tokens=48 * CONTEXT, context=CONTEXT)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_the_table_has_the_layers_that_bitsandbytes_quantizes(measured: tuple[di
 def test_the_prediction_is_the_measured_divergence(measured: tuple[dict[str, object], Sensitivity], fixed: Path) -> None:
     table = measured[1]
     with hf.open_model(fixed, threads=1) as model:
-        text = torch.from_numpy(calibrate.windows(calibrate.speaking(model.tokenizer), *TEXT.values(), tokens=24 * CONTEXT, context=CONTEXT))
+        text = torch.from_numpy(calibrate.windows(hf.speaking(model.tokenizer), *TEXT.values(), tokens=24 * CONTEXT, context=CONTEXT))
         with torch.inference_mode():
             before = model.network(input_ids=text, use_cache=False).logits.log_softmax(-1)
             for tensor in table.tensors:

@@ -8,25 +8,18 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import Result
-from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
 from hub.server import running
-from hub.tokens import create_token
 from service.cli.main import app
-from tests.published import DATA, publish, questions, wikitext
-
-TEXT = "hub://datasets/owner/text@main/raw/test-00000-of-00001.parquet"
-MMLU = "hub://datasets/owner/mmlu@main/all"
+from tests.published import DATA, MMLU, TEXT, owned
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "hub").mkdir()
     with running(tmp_path / "hub") as url:
-        owner = HfApi(endpoint=url, token=create_token(tmp_path / "hub", user="owner"))
-        publish(owner, "owner/text", {"raw/test-00000-of-00001.parquet": wikitext("evaluation_questions.txt")}, "[cc-by-sa-3.0, gfdl]")
-        publish(owner, "owner/mmlu", questions())
+        owned(tmp_path / "hub", url)
         yield url
 
 

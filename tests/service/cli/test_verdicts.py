@@ -4,13 +4,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from config.words import GateResult, Kind, Outcome, Variant, Verdict
+from publishers.naming import NOBODY
 from service.cli.main import app
+from service.cli.verdicts import command_again
 from service.store import Store, VariantRecord, open_store
 from tests.service.helpers import SHA, queue_run
 
@@ -58,7 +61,7 @@ def test_a_gate_is_shown_waived_and_the_waiver_withdrawn(store: Store, tmp_path:
         "by": "Ada",
         "comment": "Its users asked for it.",
         "state": "recorded",
-        "next": f"sluice run upstream/model --revision {SHA} --recipe default",
+        "next": f"sluice run upstream/model --revision {SHA} --recipe default --namespace ours",
     }
     assert [(item.waiver.gate, item.waiver.tag, item.waiver.by, item.waiver.comment) for item in store.waivers(1)] == [
         ("divergence", "IQ1_S", "Ada", "Its users asked for it.")
@@ -105,3 +108,16 @@ def test_the_command_that_carries_a_run_out_again_names_the_settings_in_use(stor
     given = ["waive", "1", "divergence", "IQ1_S", "--by", "Ada", "--comment", "Its users asked for it.", "--json"]
     done = CliRunner().invoke(app, ["--config", str(settings), *given])
     assert json.loads(done.stdout)["next"].startswith(f"sluice --config '{settings}' run upstream/model ")
+
+
+@pytest.mark.parametrize(
+    ("order", "ending"),
+    [
+        ({"private": True}, "--namespace ours --private"),
+        ({"folder": "/models/mine", "target": "/repos", "namespace": NOBODY}, "--to /repos"),
+        ({"fixes_as_pr": True}, "--namespace ours --fixes-as-pr"),
+    ],
+)
+def test_the_command_again_is_of_the_same_run(file_store: Store, order: dict[str, Any], ending: str) -> None:
+    run = queue_run(file_store, **order)
+    assert command_again(file_store, run.id, None).endswith(f"--recipe default {ending}")

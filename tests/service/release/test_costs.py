@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi
 
-from builders.snapshot import Upstream
+from bench import shapes
+from bench.shapes import Model
 from config.recipe import Dynamic, DynamicNf4, Recipe, load_recipe
 from config.settings import Settings
-from config.words import Kind, Release, Variant
+from config.words import Kind, Variant
 from service.machine.speed import Speed
 from service.release import costs
 from service.release.costs import sizes
@@ -23,49 +23,9 @@ from service.release.way import way
 
 ROOT = Path(__file__).parents[3]
 SPEED = Speed(threads=8)
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A model's sizes."""
-
-    layers: int
-    hidden: int
-    wide: int
-    vocabulary: int
-    keys: int
-    experts: int = 0
-    reached: int = 0
-    tied: bool = False
-
-    @property
-    def shapes(self) -> Shapes:
-        found: Shapes = {"model.embed_tokens.weight": (self.vocabulary, self.hidden), "model.norm.weight": (self.hidden,)}
-        if not self.tied:
-            found["lm_head.weight"] = (self.vocabulary, self.hidden)
-        for layer in range(self.layers):
-            at = f"model.layers.{layer}."
-            found |= {f"{at}self_attn.{part}_proj.weight": (self.hidden, self.hidden) for part in "qo"}
-            found |= {f"{at}self_attn.{part}_proj.weight": (self.keys, self.hidden) for part in "kv"}
-            for expert in range(self.experts) if self.experts else [None]:
-                own = f"{at}mlp.{'' if expert is None else f'experts.{expert}.'}"
-                found |= {f"{own}{part}_proj.weight": (self.wide, self.hidden) for part in ("gate", "up")}
-                found[f"{own}down_proj.weight"] = (self.hidden, self.wide)
-            found[f"{at}input_layernorm.weight"] = (self.hidden,)
-        return found
-
-    @property
-    def config(self) -> dict[str, int]:
-        experts = {"num_experts": self.experts, "num_experts_per_tok": self.reached, "moe_intermediate_size": self.wide} if self.experts else {}
-        sizes = {"hidden_size": self.hidden, "intermediate_size": self.wide, "vocab_size": self.vocabulary}
-        return sizes | experts | {"num_attention_heads": self.hidden // 64, "num_key_value_heads": self.keys // 64, "head_dim": 64}
-
-
-SMALL = Shape(layers=30, hidden=576, wide=1536, vocabulary=49_152, keys=192, tied=True)
-EIGHT = Shape(layers=32, hidden=4096, wide=14_336, vocabulary=128_256, keys=1024)
-SEVENTY = Shape(layers=80, hidden=8192, wide=28_672, vocabulary=128_256, keys=1024)
-EXPERTS = Shape(layers=48, hidden=2048, wide=768, vocabulary=151_936, keys=512, experts=128, reached=8)
+SMALL, EIGHT = shapes.MODELS["SmolLM2-135M"], shapes.MODELS["Llama-3.1-8B"]
+SEVENTY = Model(layers=80, hidden=8192, wide=28_672, vocabulary=128_256, heads=64, groups=8, width=128)
+EXPERTS = Model(layers=48, hidden=2048, wide=768, vocabulary=151_936, heads=16, groups=4, width=128, experts=128, reached=8)
 MODELS = {"0.1B": SMALL, "8B": EIGHT, "70B": SEVENTY, "30B of experts": EXPERTS}
 
 
@@ -76,19 +36,8 @@ def recipe() -> Recipe:
     return found.model_copy(update={"variants": variants})
 
 
-def prospect(shape: Shape, recipe: Recipe) -> Prospect:
-    parameters = sum(math.prod(one) for one in shape.shapes.values())
-    release = Release(repo="upstream/model", sha="0" * 40)
-    return Prospect(
-        settings=Settings(threads=8, hub_endpoint="http://127.0.0.1:1"),
-        api=HfApi(),
-        recipe=recipe,
-        upstream=Upstream(release=release, private=False, gated=False),
-        sizes={"model.safetensors": 2 * parameters, "config.json": 700, "tokenizer.json": 60 * shape.vocabulary},
-        shapes=shape.shapes,
-        config=shape.config,
-        namespace="acme",
-    )
+def prospect(model: Model, recipe: Recipe) -> Prospect:
+    return shapes.prospect(model, recipe, Settings(threads=8, hub_endpoint="http://127.0.0.1:1"))
 
 
 def every(recipe: Recipe) -> dict[str, Cost]:
@@ -128,7 +77,7 @@ def test_every_stage_of_every_model_has_sane_needs(name: str, recipe: Recipe) ->
 
 
 def test_larger_models_take_longer_in_every_stage_that_reads_weights(recipe: Recipe) -> None:
-    small, eight, seventy = (prospect(shape, recipe) for shape in (SMALL, EIGHT, SEVENTY))
+    small, eight, seventy = (prospect(model, recipe) for model in (SMALL, EIGHT, SEVENTY))
     for name, cost in every(recipe).items():
         seconds = [cost(one, SPEED).seconds for one in (small, eight, seventy)]
         if name in {"overlap", "judge"}:

@@ -12,21 +12,17 @@ from huggingface_hub import HfApi
 
 from builders import datasets as published
 from config.data import Local, Reference
+from config.digests import content_digest
 from config.errors import ConfigurationError, HubError, UpstreamError
 from config.recipe import Recipe, load_recipe
 from config.settings import Settings
 from hub.server import running
-from hub.tokens import create_token
 from qa import mmlu
 from service.execution.workbench import Event
 from service.hubclient import connect
 from service.release import datasets
 from service.release.checks import data as check
-from tests.published import DATA, conversations, packed, publish, questions, wikitext
-
-TEXT = "hub://datasets/owner/text@main/raw/test-00000-of-00001.parquet"
-CHAT = "hub://datasets/owner/chat@main/train.parquet"
-MMLU = "hub://datasets/owner/mmlu@main/all"
+from tests.published import CHAT, DATA, MMLU, TEXT, conversations, owned, packed, publish
 
 
 @pytest.fixture
@@ -34,11 +30,7 @@ def hub(tmp_path: Path) -> Iterator[HfApi]:
     """A Hub with three data sets, in their owner's hands."""
     (tmp_path / "hub").mkdir()
     with running(tmp_path / "hub") as url:
-        owner = HfApi(endpoint=url, token=create_token(tmp_path / "hub", user="owner"))
-        publish(owner, "owner/text", {"raw/test-00000-of-00001.parquet": wikitext("evaluation_questions.txt")}, "[cc-by-sa-3.0, gfdl]")
-        publish(owner, "owner/chat", {"train.parquet": conversations("calibration.jsonl"), "notes.txt": b"plain words\n"}, "apache-2.0")
-        publish(owner, "owner/mmlu", questions())
-        yield owner
+        yield owned(tmp_path / "hub", url)
 
 
 @pytest.fixture
@@ -113,7 +105,7 @@ def test_a_branch_stays_what_it_was_until_it_is_fetched_again(hub: HfApi, settin
 
 
 def test_what_was_used_is_said_with_commit_digest_and_licence(hub: HfApi, settings: Settings, tmp_path: Path) -> None:
-    said = {item["use"]: item for item in datasets.sources(settings, ready(settings, recipe(tmp_path)))}
+    said = {item["use"]: item for item in datasets.sources(settings, ready(settings, recipe(tmp_path)), content_digest)}
     assert said.keys() == {"calibration.chat", "evaluation.plain", "evaluation.mmlu"}
     text = said["evaluation.plain"]
     assert text["name"] == "owner/text/raw/test-00000-of-00001.parquet"
@@ -122,7 +114,8 @@ def test_what_was_used_is_said_with_commit_digest_and_licence(hub: HfApi, settin
     listed = hub.get_paths_info("owner/text", [text["path"]], repo_type="dataset")[0]
     assert text["files"] == [{"path": text["path"], "sha256": listed.lfs.sha256}]
     assert text["sha256"] != listed.lfs.sha256, "the digest is that of the text that was read"
-    own = datasets.sources(settings, load_recipe(recipe(tmp_path, calibration={"plain": [str(DATA / "calibration_questions.txt")]}, evaluation={})))
+    bare = load_recipe(recipe(tmp_path, calibration={"plain": [str(DATA / "calibration_questions.txt")]}, evaluation={}))
+    own = datasets.sources(settings, bare, content_digest)
     assert [item.keys() for item in own] == [{"use", "name", "sha256"}]
 
 

@@ -12,6 +12,7 @@ from config.words import Kind, Variant
 from service.machine.speed import Speed
 from service.release import costs, kinds
 from service.release.checks import gates
+from service.release.paths import may_publish
 from service.release.prospect import Prospect
 from service.release.sizes import size_of
 from service.release.way import way
@@ -40,6 +41,7 @@ KIND = VariantKind(
     stages=stages,
     maker=lambda recipe, variant: f"build {variant.tag}",
     content=lambda work, passed: [],
+    holds=lambda name, variants, upstream: lambda path: path == f"{name}-blocks.gguf",
     form=Form(word="blocks", title="blocks of 32", library="gguf", tags=("gguf",)),
     repo=lambda variant: "-blocks",
     bits=lambda prospect, variant: 5.5,
@@ -86,6 +88,8 @@ def test_one_file_is_a_kind(recipe: Callable[..., Recipe], prospect: Callable[..
     assert graph["build B5"].takes == ("convert",)
     assert {"build B5", "measure B5"} <= {name for stage in graph.stages for name in (stage.name, *stage.takes)}
     assert ahead.targets == {"ours/model-GGUF": (wanted.variants.listed()[0],), "ours/model-blocks": (variant,)}
+    held = may_publish([variant], "model", ["LICENSE"])
+    assert [held(path) for path in ("model-blocks.gguf", "README.md", "LICENSE", "model-B5.gguf")] == [True, True, True, False]
     assert size_of(variant, ahead, {}).bytes == round(ahead.parameters * 5.5 / 8)
     assert list(gates.wrong(wanted, gates.measured(graph))) == []
     alone = prospect(recipe=recipe(variants={"gguf": ["Q4_0"], "sixteen_bit": False}))

@@ -120,3 +120,18 @@ def test_what_hinders_the_offer_is_raised_when_all_else_is_published(make: MakeW
     (stage,) = work.job.store.stages(work.job.run.id)
     assert (stage.state, stage.error) == ("failed", str(hindrance))
     assert publishing.repos(work) == [], "the upstream itself is no repo to publish to"
+
+
+@pytest.mark.parametrize(("whole", "wanted"), [(None, True), (Outcome.FAILED, False), (Outcome.PASSED, True)])
+def test_a_file_in_sixteen_bits_is_not_the_fixed_model_s_own_verdict(make: MakeWork, whole: Outcome | None, wanted: bool) -> None:
+    """As `service.runs.own_account` says it of a run: the 16-bit repo's verdict, or without one that of anything made from the model."""
+    fix = make(changed=FIXED).output("fix")
+
+    def built(tag: str, kind: Kind, outcome: Outcome) -> Built:
+        verdict = Verdict(tag=tag, outcome=outcome, reasons=(), results=())
+        return Built(variant=Variant(tag=tag, kind=kind), output=fix, bpw=16.0, measured={}, verdict=verdict)
+
+    own = [] if whole is None else [built("16bit", Kind.SIXTEEN_BIT, whole)]
+    bf16 = built("BF16", Kind.GGUF, Outcome.FAILED if whole is None else Outcome.PASSED)
+    files = [bf16, built("Q4_K_M", Kind.GGUF, Outcome.PASSED)] if whole is None else [bf16]
+    assert offering.passed(Judged(built=[*own, *files])) is wanted
