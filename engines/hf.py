@@ -20,6 +20,7 @@ from config.errors import MeasurementError, UnsupportedModel
 from config.progress import Tally, counted, report
 from engines import chat
 from engines.model import Floats, Message, useful_threads
+from engines.repetition import lost
 from engines.spoken import Voice, plain
 
 
@@ -269,7 +270,7 @@ class HfModel:
             cache, feed = output.past_key_values, [int(output.logits[0, -1].argmax())]
             answer += feed
             report(len(answer), max_tokens, "tokens")
-            if answer[-1] in stop:
+            if answer[-1] in stop or lost(answer):
                 break
         return answer
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from config.errors import MeasurementError, ToolError
 from config.progress import report
 from engines.model import Floats, useful_threads
+from engines.repetition import lost
 
 BATCH = 512  # tokens in one call of llama_decode, at most
 NO_TOKEN = -1  # LLAMA_TOKEN_NULL
@@ -286,7 +287,7 @@ class LlamaModel:
         self._clear()
         row = self._decode(_sequence(prompt, first=len(prompt) - 1))
         answer = [int(row[-1].argmax())]
-        while answer[-1] not in stop and len(answer) < max_tokens and len(prompt) + len(answer) < self.context:
+        while answer[-1] not in stop and len(answer) < max_tokens and len(prompt) + len(answer) < self.context and not lost(answer):
             row = self._decode(np.array([(answer[-1], len(prompt) + len(answer) - 1, 0, True)], dtype=np.int32))
             answer.append(int(row[-1].argmax()))
             report(len(answer), max_tokens, "tokens")

@@ -57,7 +57,8 @@ class Model(Protocol):
         ...
 
     def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
-        """Greedy continuation of `prompt`: at most `max_tokens` tokens, ending with the first one in `stop` if it comes (that token included).
+        """Greedy continuation of `prompt`: at most `max_tokens` tokens, ending with the first one in `stop` if it comes (that token included), or where it is
+        `engines.repetition.lost`.
 
         Reports tokens that are generated.
         """

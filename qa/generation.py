@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from config.progress import report, within
 from config.words import Measurement
 from engines.model import Model
-from engines.repetition import repetition, repetitions
+from engines.repetition import lost, repetition, repetitions
 from qa.turns import prompt_tokens
 
 SHARED = 0.5  # of the prompts, at most, may the 16-bit model fail at and still be a yardstick
@@ -58,7 +58,7 @@ def answers(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collecti
         stopped = bool(answer) and answer[-1] in stop
         said = answer[:-1] if stopped else answer
         text = model.detokenize(said) if said else ""
-        wrong = (*unfinished(said, stopped=stopped, max_tokens=max_tokens), *repetitions(said), *blemishes(text, stopped=stopped))
+        wrong = (*shortcomings(said, stopped=stopped, max_tokens=max_tokens), *blemishes(text, stopped=stopped))
         found.append(Answer(question=prompt.question, text=text, wrong=wrong, repetition=repetition(said)))
     return found
 
@@ -86,11 +86,12 @@ def excusable(found: Sequence[Answer]) -> list[int]:
     return failed if len(failed) <= SHARED * len(found) else []
 
 
-def unfinished(tokens: Sequence[int], *, stopped: bool, max_tokens: int) -> list[str]:
-    """What is wrong with where an answer ends."""
-    if not stopped:
-        return [f"does not end by itself within {min(len(tokens), max_tokens)} tokens"]
-    return [] if tokens else ["is empty"]
+def shortcomings(tokens: Sequence[int], *, stopped: bool, max_tokens: int) -> list[str]:
+    """What is wrong with where an answer ends, and with how it repeats itself; one that is lost in a loop was ended there."""
+    if not tokens:
+        return ["is empty"]
+    ends = stopped or lost(tokens)
+    return [*([] if ends else [f"does not end by itself within {min(len(tokens), max_tokens)} tokens"]), *repetitions(tokens)]
 
 
 def blemishes(text: str, *, stopped: bool) -> list[str]:

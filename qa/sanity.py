@@ -21,7 +21,7 @@ from qa.generation import SHARED
 if TYPE_CHECKING:
     from engines import hf
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 
 def check(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, threads: int) -> dict[str, Any]:

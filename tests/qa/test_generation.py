@@ -8,6 +8,7 @@ import pytest
 from config.words import Measurement
 from engines import llama
 from engines.model import Model
+from engines.repetition import lost
 from qa import generation
 from qa.generation import Prompt
 from tests.qa.conftest import Release
@@ -106,6 +107,19 @@ def test_an_answer_must_end_by_itself() -> None:
 def test_everything_wrong_with_an_answer_is_said_at_once() -> None:
     [detail] = failures("x" * 100, stops=False, max_tokens=50)
     assert detail == f'To "Why?" the answer does not end by itself within 50 tokens, and repeats the same token 50 times in a row: "{"x" * 50}"'
+
+
+@pytest.mark.parametrize("length", [1, 5, 90, 400])
+def test_an_answer_is_ended_where_it_does_not_come_out_of_a_loop_and_told_so(length: int) -> None:
+    piece = [ord(letter) for letter in random.Random(length).choices("abcdefghijklmnopqrstuvwxyz", k=length)]
+    answer = [*map(ord, PROSE), *piece * (4096 // length)]
+    ended = next(end for end in range(1, len(answer)) if lost(answer[:end]))
+    assert max(256, 4 * length) <= ended - len(PROSE) + length <= max(256, 4 * length) + length + 32
+    [detail] = failures("".join(map(chr, answer[:ended])), stops=False, max_tokens=4096)
+    assert ("repeats the same" if length > 1 else "repeats the same token") in detail
+    assert "does not end by itself" not in detail
+    assert not lost([*answer[:ended], ord("!")]), "an answer that goes on is not lost"
+    assert not any(lost([*map(ord, PROSE), *piece * 3][:end]) for end in range(3000)), "a piece said three times is no loop"
 
 
 def test_the_bundled_model_answers_and_stops(clean: Release) -> None:
