@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from config.errors import ConfigurationError
 from config.files import dotted, explain, read_yaml
 from config.near import meant
+from config.plans import Bytes
 
 REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 PUBLIC_HUB = "https://huggingface.co"
@@ -50,6 +51,8 @@ class Settings(BaseSettings):
     """Account or organization to publish under; default: the account of the token."""
     private: bool = False
     """Create published repos as private. Repos of a private upstream are always private."""
+    largest_file: Bytes = Field(default=50_000_000_000, ge=1_000_000)
+    """GGUF files that are larger are published in parts of at most so many bytes, as llama.cpp reads them; "50GB". The Hub refuses larger files."""
     fixes_as_pr: Literal["never", "own", "always"] = "never"
     """Offer the fixes to the upstream as a pull request: `own` where the 16-bit repo would be the upstream itself, `always` to every upstream."""
     card_header: str = Field(default="", max_length=CARD_TEXT)

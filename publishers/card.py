@@ -120,6 +120,7 @@ class Row:
     bpw: float | None  # bits per weight
     measurements: Mapping[str, Measurement]
     verdict: Verdict
+    files: int = 1  # how many hold its weights
     waivers: tuple[Waiver, ...] = ()
     mix: Mix | None = None  # of a planned variant
 

@@ -99,6 +99,7 @@ class Built:
 DATA = "data"  # the stage that records which texts and questions are used
 CLAIMS = "claims"  # the stage that settles what planned variants are
 JUDGED = "judge"  # the stage that does it
+PARTS = "parts"  # the stage that divides files which are too large for a Hub
 
 
 @dataclass(frozen=True, kw_only=True)

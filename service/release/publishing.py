@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from config.prompt import Part
 from engines import kv_cache
 from publishers import card, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
+from service.execution.kept import Output
 from service.release import functions
+from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
 from service.release.offering import offer
-from service.release.products import JUDGED, Built, Judged, from_stage, weights
+from service.release.products import JUDGED, PARTS, Built, Judged, from_stage, weights
 from service.release.report import sources
 from service.release.stages.examine import patches
 from service.release.tools import tools
@@ -77,6 +79,17 @@ def publish(work: Work) -> list[str]:
     return published
 
 
+def parts(work: Work) -> dict[str, Output]:
+    """The files in parts of each GGUF variant that passed and is larger than a Hub takes, by tag. Raises StageError, ToolError."""
+    limit, found = work.job.settings.largest_file, {}
+    for item in work.of(JUDGED, Judged).built:
+        if item.passed and any(file.path.endswith(".gguf") and file.bytes > limit for file in weights(item.output)):
+            tag = item.variant.tag
+            call = Call(function="builders.split:split", inputs={"gguf": item.output.file()}, params={"tag": tag, "limit": limit}, threaded=False)
+            found[tag] = work.call(f"split {tag}", call)
+    return found
+
+
 def _publish(work: Work, planned: hub.Plan) -> hub.Publication:
     """Publish one repo, or leave it in the run's folder."""
     if (target := work.job.run.target) is not None:
@@ -88,10 +101,11 @@ def _publish(work: Work, planned: hub.Plan) -> hub.Publication:
 def repos(work: Work) -> list[Repo]:
     """The variants by the repo that is theirs, kind after kind, without what would be in the upstream itself. Raises ConfigurationError."""
     found: dict[str, list[Built]] = {}
+    divided = work.of(PARTS, dict)
     for item in sorted(work.of(JUDGED, Judged).built, key=lambda item: kind_of(item.variant).place):
         repo = repo_of(item.variant, work.job.run.namespace, work.release.name)
         if work.job.run.target is not None or not naming.same_repo(repo, work.release.repo):
-            found.setdefault(repo, []).append(item)
+            found.setdefault(repo, []).append(replace(item, output=divided.get(item.variant.tag, item.output)))
     return [Repo(name=name, variants=variants) for name, variants in found.items()]
 
 
@@ -261,6 +275,7 @@ def row(item: Built) -> card.Row:
     return card.Row(
         tag=item.variant.tag,
         file=weights(item.output)[0].path,
+        files=len(weights(item.output)),
         bytes=item.bytes,
         bpw=item.bpw,
         measurements=item.measured,

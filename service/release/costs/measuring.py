@@ -175,6 +175,15 @@ def chat(prospect: Prospect, speed: Speed) -> Needs:
     return Needs(seconds=at.torch, memory=TORCH_MEMORY)
 
 
+def parts(prospect: Prospect, speed: Speed) -> Needs:
+    """Divide what is larger than a Hub takes: a copy, which is read again beside the file."""
+    at, limit = engines(prospect, speed), prospect.settings.largest_file
+    sizes_of = [gguf_bytes(at.model, sizes.bits(prospect, item)) for item in prospect.recipe.variants.listed() if kind_of(item).engine is LLAMA_CPP]
+    large = [size for size in sizes_of if size > limit]
+    seconds = len(large) * (at.start + 2 * at.vocabulary) + sum(copied(speed, size) for size in large)
+    return Needs(seconds=seconds, memory=PYTHON_MEMORY + (at.reader if large else 0), disk=sum(large))
+
+
 def publish(prospect: Prospect, speed: Speed) -> Needs:
     """Upload what passes: at most everything, but what would be in the upstream. Files are uploaded from where they lie; in a folder there are copies."""
     at = engines(prospect, speed)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from builders import ggufs
 from builders.contents import place
 from builders.ggufs import Stored
+from builders.split import PART
 from config.errors import UnsupportedModel
 from config.recipe import Dynamic, Recipe
 from config.words import Kind, Variant
@@ -143,8 +144,11 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
 
 
 def holds(name: str, variants: Collection[Variant], upstream: Collection[str]) -> Callable[[str], bool]:
-    """A file for each variant, the importance matrix, and Ollama's."""
-    return {naming.IMATRIX, naming.OLLAMA_PARAMS, naming.OLLAMA_TEMPLATE, *(f"{name}-{variant.tag}.gguf" for variant in variants)}.__contains__
+    """A file for each variant or its parts, the importance matrix, and Ollama's."""
+    beside = {naming.IMATRIX, naming.OLLAMA_PARAMS, naming.OLLAMA_TEMPLATE}
+    own = {f"{name}-{variant.tag}.gguf" for variant in variants}
+    parts = {f"{variant.tag}/{name}-{variant.tag}.gguf" for variant in variants}
+    return lambda path: path in beside or path in own or (PART.search(path) is not None and PART.sub(".gguf", path) in parts)
 
 
 def _stand_in(work: Work, item: Made, stock: Made) -> Output:

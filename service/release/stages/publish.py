@@ -8,8 +8,8 @@ from publishers import ollama
 from service.release import costs, functions
 from service.release.graph import Phase, Stage
 from service.release.measuring.divergence import WINDOWS
-from service.release.products import DATA, JUDGED
-from service.release.publishing import publish
+from service.release.products import DATA, JUDGED, PARTS
+from service.release.publishing import parts, publish
 from service.runs.report import STAGE as REPORT
 
 
@@ -25,11 +25,20 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.chat,
     )
     yield Stage(
+        name=PARTS,
+        phase=Phase.PUBLISH,
+        does="divide files that are larger than a Hub takes",
+        work=parts,
+        also=(JUDGED,),
+        unit="bytes",
+        cost=costs.parts,
+    )
+    yield Stage(
         name="publish",
         phase=Phase.PUBLISH,
         does="publish each repo of which a variant passed, in one commit",
         work=publish,
-        also=("upstream", "snapshot", DATA, "fix", "imatrix", WINDOWS, JUDGED, REPORT, functions.CHAT, *written),
+        also=("upstream", "snapshot", DATA, "fix", "imatrix", WINDOWS, JUDGED, PARTS, REPORT, functions.CHAT, *written),
         unit="bytes",
         cost=costs.publish,
         records=True,

@@ -25,7 +25,7 @@ from service.release.graph import Phase
 from service.release.job import Job
 from service.release.kinds import maker
 from service.release.kinds.bnb_4bit import kept
-from service.release.products import JUDGED, Built, Claim, Found, Judged, Made
+from service.release.products import JUDGED, PARTS, Built, Claim, Found, Judged, Made
 from service.release.publishing import repos
 from service.release.work import Work
 from service.runs.summary import remarks
@@ -272,7 +272,7 @@ def test_each_nf4_variant_has_a_repo_of_its_own(job: Job, nf4: dict[str, Output]
     verdict = Verdict(tag="", outcome=Outcome.PASSED, reasons=(), results=())
     variants = [Variant(tag=tag, kind=Kind.BNB_4BIT) for tag in nf4] + [Variant(tag=tag, kind=Kind.GGUF) for tag in ("Q4_0", "Q8_0")]
     built = [Built(variant=variant, output=nf4["bnb-4bit"], bpw=4.5, measured={}, verdict=verdict) for variant in variants]
-    found = {repo.name: [item.variant.tag for item in repo.variants] for repo in repos(at_work(job, {JUDGED: Judged(built=built)}))}
+    found = {repo.name: [item.variant.tag for item in repo.variants] for repo in repos(at_work(job, {JUDGED: Judged(built=built), PARTS: {}}))}
     assert found == {"ours/model-GGUF": ["Q4_0", "Q8_0"], "ours/model-bnb-4bit": ["bnb-4bit"], "ours/model-dynamic-bnb-4bit": ["dynamic-bnb-4bit"]}
     assert next(iter(found)) == "ours/model-GGUF"
 

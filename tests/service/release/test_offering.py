@@ -15,7 +15,7 @@ from config.words import Kind, Outcome, Patch, Release, Variant, Verdict
 from service.execution.kept import Output, StageStore
 from service.release import offering, publishing
 from service.release.job import Job
-from service.release.products import JUDGED, Built, Judged
+from service.release.products import JUDGED, PARTS, Built, Judged
 from service.release.way import way
 from service.release.work import Work
 from service.store import Store, open_store
@@ -67,7 +67,7 @@ def make(tmp_path: Path, upstream: Upstream, store: Store, recipe: Callable[...,
         judged = Judged(built=[Built(variant=whole, output=fix, bpw=16.0, measured={}, verdict=verdict)])
         small = recipe()
         job = Job(store=store, run=run, recipe=small, settings=upstream.settings, stages=StageStore(tmp_path / "home"))
-        products = {"snapshot": folder(place, "snapshot", {}, {}), "fix": fix, JUDGED: judged}
+        products = {"snapshot": folder(place, "snapshot", {}, {}), "fix": fix, JUDGED: judged, PARTS: {}}
         return Work(job=job, api=api, graph=way(small), products=products)
 
     return made
