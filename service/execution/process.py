@@ -136,6 +136,7 @@ def _environment(temporary: Path, threads: int) -> dict[str, str]:
         "MPLCONFIGDIR": str(temporary / "matplotlib"),  # its cache of fonts; it warns where it has no folder for that
         "SLUICE_CACHE": str(toolchain.cache_root()),
         "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "passive",  # threads that wait for one another sleep; spinning, torch is ten times slower when another program uses the cores too
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
