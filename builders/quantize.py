@@ -12,12 +12,17 @@ from typing import Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from builders.contents import place
 from builders.ggufs import described, padded
 from builders.links import link_or_copy
 from config.errors import ToolError
 from engines import gguf_table, tools
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
+
+SUPER_BLOCK = 256  # values in a block of what llama.cpp calls K and I quants
+SUPER_BLOCKS = re.compile(r"Q\d_K|IQ(?!4_NL)")  # begins the names of mixes whose rules want such types
+UNQUANTIZED = ("F32", "F16", "BF16")
 
 _NAMES = {"Q2_K": "Q2_K", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "IQ2_XS": "IQ2_XS", "IQ2_S": "IQ2_M"}  # of the file that holds mostly this type
 _LINE = re.compile(
@@ -37,14 +42,28 @@ class Planned:
 def quantize(out: Path, *, gguf: Path, imatrix: Path, type: str, name: str, threads: int) -> dict[str, Any]:
     """Write `NAME-TYPE.gguf`; BF16 is the 16-bit file itself under that name. Rows that do not fit a type's blocks get another, as llama.cpp decides.
 
-    Returns what `ggufs.described` tells. Raises ToolError.
+    Returns what `ggufs.described` tells, and `fallbacks`. Raises ToolError.
     """
     target = out / f"{name}-{type}.gguf"
     if type == "BF16":
         link_or_copy(gguf, target)
     else:
         _run(gguf, imatrix, after=(target.resolve(), type, str(threads)))
-    return described(target)
+    return {**described(target), "fallbacks": fallbacks(target, type)}
+
+
+def fallbacks(path: Path, type: str) -> dict[str, dict[str, int]]:
+    """How often which type stands in for one in blocks of 256, which a matrix's rows do not fit, by what the matrices do in their layers; `type` is the mix.
+
+    llama.cpp decides that in src/llama-quant.cpp, where it warns of "fallback quantization".
+    """
+    if not SUPER_BLOCKS.match(type):
+        return {}
+    found: dict[str, Counter[str]] = {}
+    for entry in gguf_table.read(path).entries:
+        if entry.dimensions > 1 and entry.columns % SUPER_BLOCK and entry.type not in UNQUANTIZED:
+            found.setdefault(entry.type, Counter())[place(entry.name)[1]] += 1
+    return {type: dict(sorted(roles.items())) for type, roles in sorted(found.items())}
 
 
 def mixed(out: Path, *, gguf: Path, imatrix: Path, mix: Path, name: str, tag: str, threads: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Entry:
     values: int
     bytes: int
     dimensions: int  # that are more than 1 long: of a vector 1, of a matrix 2
+    columns: int  # values in a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,10 @@ def _entry(library: Any, file: int, tensors: ctypes.c_void_p, index: int) -> Ent
     return Entry(
         name=name.decode(),
         type=GGMLQuantizationType(library.gguf_get_tensor_type(file, index)).name,
-        values=int(library.ggml_nelements(tensor)),
+        values=(values := int(library.ggml_nelements(tensor))),
         bytes=int(library.gguf_get_tensor_size(file, index)),
         dimensions=int(library.ggml_n_dims(tensor)),
+        columns=values // max(1, int(library.ggml_nrows(tensor))),
     )
 
 
@@ -95,6 +97,7 @@ def _library() -> Any:
         ("ggml_get_tensor", (pointer, text), pointer),
         ("ggml_nelements", (pointer,), number),
         ("ggml_n_dims", (pointer,), ctypes.c_int),
+        ("ggml_nrows", (pointer,), number),
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, result

@@ -6,7 +6,7 @@ whitelist and YAML's own writer, and the body through `publishers.markdown`.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,7 @@ class Row:
     files: int = 1  # how many hold its weights
     waivers: tuple[Waiver, ...] = ()
     mix: Mix | None = None  # of a planned variant
+    fallbacks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # see `builders.quantize`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +209,11 @@ def _context(card: Card) -> dict[str, Any]:
         "offered": Markdown(card.offered) if card.offered and _ADDRESS.fullmatch(card.offered) else None,
         "rows": rows,
         "recommended": recommended,
+        "outdone": grades.outdone(rows) if card.form.quantized else [],
         "pick": recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None),
         "unit": unit,
         "scale": scale,
+        "fallbacks": [row for row in rows if row.fallbacks],
         "planned": [row for row in rows if row.mix is not None],
         "waived": [(row, waiver) for row in rows for waiver in row.waivers],
         "sixteen_bit": not card.form.quantized,
@@ -318,6 +321,16 @@ def _amount(count: int, scale: int) -> str:
     return f"{count / scale:,.2f}" if count < 100 * scale else f"{count / scale:,.1f}"
 
 
+def _roles(counts: Mapping[str, int]) -> Markdown:
+    """Kinds of tensors, with how many there are of each."""
+    return Markdown(", ".join(f"{markdown.code(role)}{f' ({count})' if count > 1 else ''}" for role, count in counts.items()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as in a sentence."""
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
+
+
 def _number(value: float) -> str:
     return f"{value:,}"
 
@@ -351,5 +364,5 @@ def _environment() -> Environment:
     )
     environment.filters |= {"code": markdown.code, "word": markdown.word, "size": shown.size, "share": shown.share, "nats": shown.nats}
     environment.filters |= {"amount": _amount, "grade": grades.divergence, "alike": grades.same_top}
-    environment.filters |= {"flips": _flips, "number": _number, "changes": _changes, "kept": _kept}
+    environment.filters |= {"flips": _flips, "number": _number, "changes": _changes, "kept": _kept, "listed": _listed, "roles": _roles}
     return environment

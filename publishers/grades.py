@@ -1,5 +1,6 @@
 """In words how close a variant is to the 16-bit model, and which file a card recommends."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -74,6 +75,29 @@ def keeps(rule: Recommendation, found: Measurement | None) -> bool:
         return False
     error = CONFIDENCE * (found.stderr or 0.0)
     return (rule.at_most is None or found.value + error <= rule.at_most) and (rule.at_least is None or found.value - error >= rule.at_least)
+
+
+def outdone(rows: Sequence[Candidate]) -> list[tuple[str, list[str]]]:
+    """Tags of files with those of others that are as large or larger and further from the 16-bit model, as surely as gates want it.
+
+    Each of the latter is named once, with the closest of the files that outdo it; of files that are the same by size and divergence the first one does.
+    """
+    found: dict[str, list[str]] = {}
+    for place, row in enumerate(rows):
+        better = [other for at, other in enumerate(rows) if at != place and _outdoes(other, row, first=at < place)]
+        if better:
+            found.setdefault(min(better, key=lambda other: (_mean(other), other.bytes)).tag, []).append(row.tag)
+    return sorted(found.items())
+
+
+def _outdoes(other: Candidate, row: Candidate, *, first: bool) -> bool:
+    """Whether nobody loses by taking the other; files of the same size and figures are the same file under two names."""
+    ours, theirs = row.measurements.get("kld.mean"), other.measurements.get("kld.mean")
+    if ours is None or theirs is None or other.bytes > row.bytes or other.waivers:
+        return False
+    if theirs.value == ours.value and ours.value > 0:
+        return first or other.bytes < row.bytes
+    return theirs.value + CONFIDENCE * math.hypot(ours.stderr or 0.0, theirs.stderr or 0.0) < ours.value
 
 
 def _mean(row: Candidate) -> float:

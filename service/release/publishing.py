@@ -282,6 +282,7 @@ def row(item: Built) -> card.Row:
         verdict=item.verdict,
         waivers=waivers(item),
         mix=item.mix,
+        fallbacks=item.output.result.get("fallbacks", {}),
     )
 
 

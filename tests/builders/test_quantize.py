@@ -1,17 +1,22 @@
 """llama.cpp's stock mixes: size, metadata, determinism, and sizes foretold."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from gguf import GGUFReader, dequantize
 
-from builders import quantize
+from builders import convert, quantize
 from builders.ggufs import weigh
 from config.digests import file_sha256
 from config.errors import ToolError
+from engines import tools
 
+MODEL = Path(__file__).parents[2] / "demo" / "model"
 Foretold = Callable[[str], int]
 
 TYPES = ["Q2_K", "Q3_K_M", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "IQ2_XXS", pytest.param("IQ1_S", marks=pytest.mark.slow)]
@@ -77,3 +82,20 @@ def test_a_tool_that_fails_says_why_and_leaves_nothing(imatrix: Path, tmp_path: 
     with pytest.raises(ToolError, match="llama-quantize ended with exit code"):
         quantize.quantize(out, gguf=broken, imatrix=imatrix, type="Q4_0", name="x", threads=1)
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_types_that_stand_in_where_rows_do_not_fit_blocks_of_256_are_named(tmp_path: Path) -> None:
+    transformers.set_seed(0)
+    sizes = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 2048, "num_attention_heads": 3, "num_key_value_heads": 3}
+    model = Path(shutil.copytree(MODEL, tmp_path / "model"))
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).to(torch.bfloat16).save_pretrained(model)
+    whole = tmp_path / str(convert.convert(tmp_path, model=model, name="narrow")["file"])
+    for type_, narrow in (("Q4_K_M", "Q5_0"), ("Q8_0", None), ("IQ4_NL", None)):
+        tools.run("llama-quantize", whole, tmp_path / f"{type_}.gguf", type_, "1")
+        found = quantize.fallbacks(tmp_path / f"{type_}.gguf", type_)
+        assert "ffn_down" not in {role for roles in found.values() for role in roles}, "its rows are 256 long"
+        if narrow is None:
+            assert found == {}
+        else:
+            assert found[narrow]["attn_q"] == found[narrow]["ffn_up"] == 2

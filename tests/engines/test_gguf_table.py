@@ -23,8 +23,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_it_says_what_gguf_s_reader_says(files: list[Path]) -> None:
     for file in files:
         reader, table = GGUFReader(file), gguf_table.read(file)
-        assert [(entry.name, entry.type, entry.values, entry.bytes, entry.dimensions > 1) for entry in table.entries] == [
-            (tensor.name, tensor.tensor_type.name, int(tensor.n_elements), int(tensor.n_bytes), len(tensor.shape) > 1) for tensor in reader.tensors
+        assert [(entry.name, entry.type, entry.values, entry.bytes, entry.dimensions > 1, entry.columns) for entry in table.entries] == [
+            (tensor.name, tensor.tensor_type.name, int(tensor.n_elements), int(tensor.n_bytes), len(tensor.shape) > 1, int(tensor.shape[0]))
+            for tensor in reader.tensors
         ]
         assert table.header_bytes == reader.data_offset
     assert {entry.type for entry in gguf_table.read(files[1]).entries} >= {"Q4_K", "Q6_K", "F32"}

@@ -16,7 +16,7 @@ from publishers.manifest import DataEntry, Waiver
 from publishers.naming import NOBODY
 from publishers.quoting import quote
 from publishers.sections import merge
-from tests.publishers.conftest import MakeCard
+from tests.publishers.conftest import MEASURED, MakeCard
 
 
 def metadata(text: str) -> dict[str, object]:
@@ -156,6 +156,29 @@ def test_waivers_are_shown(make_card: MakeCard) -> None:
     assert "| `Q4_K_M` (waiver) |" in text
     assert "**Q4_K_M**, gate *divergence*, waived by ann: an experiment" in text
     assert "## Waivers" not in render(card)
+
+
+def test_types_that_stand_in_and_files_that_others_outdo_are_told(make_card: MakeCard) -> None:
+    card = make_card()
+    assert "Types that stand in" not in render(card)
+    coarse = replace(card.rows[0], tag="Q3_K_M", file="tiny-chat-Q3_K_M.gguf", bytes=2_400_000, fallbacks={"Q4_0": {"attn_q": 30}, "Q8_0": {"token_embd": 1}})
+    coarse = replace(coarse, measurements={**MEASURED, "kld.mean": replace(MEASURED["kld.mean"], value=0.1)})
+    text = render(replace(card, rows=(card.rows[0], coarse, replace(coarse, tag="Q3_K_L", bytes=2_500_000))))
+    assert "- As small or smaller, and closer: Q4_K_M than Q3_K_M and Q3_K_L. How fast a type is depends on the processor." in text
+    assert "[other types](#types-that-stand-in)" in text
+    assert "- **Q3_K_M**: Q4_0 for `attn_q` (30); Q8_0 for `token_embd`\n" in text
+    assert "**Q4_K_M**: Q" not in text
+
+
+def test_a_variant_in_parts_is_fetched_whole_and_not_by_ollama(make_card: MakeCard) -> None:
+    card = make_card()
+    parts = replace(card.rows[0], file="Q4_K_M/tiny-chat-Q4_K_M-00001-of-00003.gguf", files=3)
+    text = render(replace(card, rows=(parts,)))
+    assert "[Q4_K_M](Q4_K_M/tiny-chat-Q4_K_M-00001-of-00003.gguf) (3 parts)" in text
+    assert "ollama run" not in text
+    assert "llama-gguf-split --merge Q4_K_M/tiny-chat-Q4_K_M-00001-of-00003.gguf tiny-chat-Q4_K_M.gguf" in text
+    assert 'hf download acme/tiny-chat-GGUF --include "Q4_K_M/*" --local-dir .' in text
+    assert "llama-server -hf acme/tiny-chat-GGUF:Q4_K_M" in text
 
 
 def planned(card: Card, **changes: object) -> Card:

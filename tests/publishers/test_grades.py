@@ -73,3 +73,20 @@ def test_the_bound_holds_with_the_error() -> None:
 def test_what_was_waived_or_not_measured_is_not_recommended() -> None:
     rows = [candidate("Q8_0", 8000, 0.001), candidate("Q4_K_M", 4900, 0.03, waivers=("mmlu",)), Candidate(tag="Q2_K", bytes=3000)]
     assert grades.recommended(rows, RULE) == "Q8_0"
+
+
+def test_a_file_that_is_no_larger_and_surely_closer_outdoes_others_and_each_is_named_once() -> None:
+    rows = [candidate("IQ4_XS", 90, 0.16, 0.001), candidate("UD-Q3_K_XL", 93, 0.10, 0.001), candidate("Q3_K_M", 93, 0.20, 0.001), candidate("Q8_0", 140, 0.001)]
+    assert grades.outdone(rows) == [("UD-Q3_K_XL", ["Q3_K_M"])]
+    near = [candidate("Q4_K_S", 90, 0.10, 0.004), candidate("Q4_K_M", 95, 0.105, 0.004)]
+    assert grades.outdone(near) == [], "their errors overlap"
+    assert grades.outdone([candidate("Q4_K_S", 90, 0.10, 0.001), near[1]]) == []
+    assert grades.outdone([near[0], candidate("Q4_K_M", 95, 0.12, 0.004)]) == [("Q4_K_S", ["Q4_K_M"])]
+    assert grades.outdone([candidate("Q4_K_S", 90, 0.10, waivers=("divergence",)), candidate("Q4_K_M", 95, 0.2)]) == [], "a person set a gate aside for it"
+
+
+def test_of_files_that_are_the_same_the_first_is_named() -> None:
+    same = [candidate("Q2_K", 85, 0.4, 0.01), candidate("Q3_K_S", 85, 0.4, 0.01)]
+    assert grades.outdone(same) == [("Q2_K", ["Q3_K_S"])]
+    assert grades.outdone([candidate("16bit", 270, 0.0), candidate("BF16", 271, 0.0)]) == [], "nothing is lost in either"
+    assert grades.outdone([Candidate(tag="Q4_0", bytes=80), candidate("Q4_1", 90, 0.1)]) == [], "of one nothing is known"
