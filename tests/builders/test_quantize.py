@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,12 +15,15 @@ from builders import convert, quantize
 from builders.ggufs import weigh
 from config.digests import file_sha256
 from config.errors import ToolError
+from config.plans import GgufType
 from engines import tools
 
 MODEL = Path(__file__).parents[2] / "demo" / "model"
 Foretold = Callable[[str], int]
 
-TYPES = ["Q2_K", "Q3_K_M", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "IQ2_XXS", pytest.param("IQ1_S", marks=pytest.mark.slow)]
+FAST = ("Q2_K", "Q3_K_M", "IQ4_XS", "Q4_0", "Q4_K_M", "Q6_K", "Q8_0", "IQ2_XXS")
+WHOLE = ("BF16", "F16")  # no quantized types, see below
+TYPES = [type_ if type_ in FAST else pytest.param(type_, marks=pytest.mark.slow) for type_ in get_args(GgufType) if type_ not in WHOLE]
 
 
 @pytest.mark.parametrize("type_", TYPES)
