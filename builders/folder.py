@@ -18,7 +18,7 @@ import yaml
 from builders.asking import require_room
 from builders.names import INDEX, SINGLE
 from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, weight_map_in
-from builders.weights import read_header
+from builders.weights import Tensor, read_header
 from config.copying import copy, hashed
 from config.errors import ConfigurationError, UpstreamError
 from config.progress import Tally
@@ -87,9 +87,9 @@ def sizes(folder: Path) -> dict[str, int]:
     return {path: _size(folder / path) for path in choose(listed, str(folder), weight_map)}
 
 
-def shapes(folder: Path, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor by name, from the headers of the weight files among `paths`. Raises UpstreamError."""
-    return {tensor.name: tensor.shape for path in paths if path.endswith(".safetensors") for tensor in read_header(folder / path)}
+def headers(folder: Path, paths: Iterable[str]) -> dict[str, Tensor]:
+    """Every tensor by name, from the headers of the weight files among `paths`. Raises UpstreamError."""
+    return {tensor.name: tensor for path in paths if path.endswith(".safetensors") for tensor in read_header(folder / path)}
 
 
 def fetch(out: Path, *, folder: Path, release: Release) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from builders.links import link_or_copy
 from config.errors import ToolError
 from engines import gguf_table, tools
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 SUPER_BLOCK = 256  # values in a block of what llama.cpp calls K and I quants
 SUPER_BLOCKS = re.compile(r"Q\d_K|IQ(?!4_NL)")  # begins the names of mixes whose rules want such types
-UNQUANTIZED = ("F32", "F16", "BF16")
-
+UNQUANTIZED = ("BF16", "F16", "F32")
 _NAMES = {"Q2_K": "Q2_K", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "IQ2_XS": "IQ2_XS", "IQ2_S": "IQ2_M"}  # of the file that holds mostly this type
 _LINE = re.compile(
     r"\[ *\d+/ *\d+\] (?P<name>\S+) +- \[(?P<shape>[ \d,]+)\], type = +(?P<type>\w+), size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<target>\w+)\))?"
@@ -40,12 +39,13 @@ class Planned:
 
 
 def quantize(out: Path, *, gguf: Path, imatrix: Path, type: str, name: str, threads: int) -> dict[str, Any]:
-    """Write `NAME-TYPE.gguf`; BF16 is the 16-bit file itself under that name. Rows that do not fit a type's blocks get another, as llama.cpp decides.
+    """Write `NAME-TYPE.gguf`; the type in which the given file has its matrices is that file itself under that name. Rows that do not fit a type's blocks get
+    another, as llama.cpp decides.
 
     Returns what `ggufs.described` tells, and `fallbacks`. Raises ToolError.
     """
     target = out / f"{name}-{type}.gguf"
-    if type == "BF16":
+    if type in UNQUANTIZED and type == unquantized(gguf):
         link_or_copy(gguf, target)
     else:
         _run(gguf, imatrix, after=(target.resolve(), type, str(threads)))
@@ -64,6 +64,12 @@ def fallbacks(path: Path, type: str) -> dict[str, dict[str, int]]:
         if entry.dimensions > 1 and entry.columns % SUPER_BLOCK and entry.type not in UNQUANTIZED:
             found.setdefault(entry.type, Counter())[place(entry.name)[1]] += 1
     return {type: dict(sorted(roles.items())) for type, roles in sorted(found.items())}
+
+
+def unquantized(gguf: Path) -> str:
+    """The type of the matrices of a file that is not quantized: BF16, F16 or F32. Those that are in 32 bits in every file, as routers are, do not count."""
+    found = {entry.type for entry in gguf_table.read(gguf).entries if entry.dimensions > 1}
+    return next((type for type in UNQUANTIZED if type in found), "F32")
 
 
 def mixed(out: Path, *, gguf: Path, imatrix: Path, mix: Path, name: str, tag: str, threads: int) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def _base(types: Mapping[str, str], sizes: Mapping[str, int]) -> str:
     counted: Counter[str] = Counter()
     for tensor, type in sorted(types.items()):
         counted[type] += sizes[tensor]
-    quantized = [type for type, _ in counted.most_common() if type not in {"BF16", "F16", "F32"}]
+    quantized = [type for type, _ in counted.most_common() if type not in UNQUANTIZED]
     return _NAMES.get(quantized[0], quantized[0]) if quantized else "Q8_0"
 
 

@@ -15,13 +15,15 @@ from huggingface_hub.hf_api import RepoFile
 from builders import asking
 from builders.asking import in_words, misnamed
 from builders.names import CONFIGURATION, INDEX, SINGLE, check_names, is_legal, shards
-from builders.weights import read_header, unsafe
+from builders.weights import Tensor, read_header, unsafe
 from config.errors import HubError, UpstreamError
 from config.progress import Tally
 from config.settings import REPO_ID
 from config.words import Release
 
 VERSION = 1  # raise when outputs change
+
+_PART = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 LARGEST_INDEX = 100_000_000  # bytes; the index of a model with 100,000 tensors has about 10 MB
 
@@ -86,18 +88,24 @@ def sizes(api: HfApi, release: Release) -> dict[str, int]:
     return {path: file.size for path, file in _wanted(api, release).items()}
 
 
-def shapes(api: HfApi, release: Release, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of the release, by name, from the headers alone of the weight files among `paths`. Raises as `fetch` does."""
-    found: dict[str, tuple[int, ...]] = {}
+def headers(api: HfApi, release: Release, paths: Iterable[str]) -> dict[str, Tensor]:
+    """Every tensor of the release, by name, from the headers alone of the weight files among `paths`. Raises as `fetch` does."""
+    found: dict[str, Tensor] = {}
     for path in paths:
         if path.endswith(".safetensors"):
             with in_words(api, release.repo, release.sha, path):
                 try:
                     tensors = api.parse_safetensors_file_metadata(release.repo, path, revision=release.sha).tensors
-                    found |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+                    found |= {name: _tensor(name, tensor, path) for name, tensor in tensors.items()}
                 except (SafetensorsParsingError, AttributeError, TypeError, ValueError, RecursionError) as error:  # the client trusts the header's types
                     raise unsafe(Path(path), f"its header cannot be read ({error})") from error
     return found
+
+
+def _tensor(name: str, info: Any, path: str) -> Tensor:
+    """A tensor as the client describes it."""
+    begin, end = info.data_offsets
+    return Tensor(name=name, dtype=str(info.dtype), shape=tuple(info.shape), bytes=end - begin, file=path)
 
 
 def download(api: HfApi, release: Release, path: str, folder: Path) -> Path:
@@ -150,6 +158,16 @@ def _weights(listed: Collection[str], repo: str, weight_map: Callable[[], object
         return (SINGLE,)
     if INDEX in listed:
         return (INDEX, *shards(weight_map(), listed, repo))
+    if parts := sorted(path for path in listed if _PART.fullmatch(path)):
+        raise UpstreamError(
+            f"{repo} holds {len(parts)} shards, among them {parts[0]}, and no {INDEX}, which says what each of them holds. The upload may be unfinished; ask "
+            "its owner for the index."
+        )
+    if own := sorted(path for path in listed if path.endswith(".safetensors") and "adapter" not in path):
+        raise UpstreamError(
+            f"{repo} has neither {SINGLE} nor {INDEX}; it holds {own[0]}, which is another form than transformers'. Ask its owner for that one, or convert and "
+            "upload it yourself."
+        )
     pickled = sorted(path for path in listed if path.endswith((".bin", ".pt", ".pth", ".ckpt")))
     held = f"; it holds {pickled[0]}, which can run code when it is opened and is never used" if pickled else ""
     raise UpstreamError(

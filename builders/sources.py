@@ -9,6 +9,7 @@ from huggingface_hub import HfApi
 
 from builders import folder, snapshot
 from builders.snapshot import Upstream
+from builders.weights import Tensor
 from config.words import Release
 
 
@@ -29,8 +30,8 @@ class Source(Protocol):
     def sizes(self, release: Release) -> dict[str, int]:
         """Bytes of every file that is to be taken, by path. Raises UpstreamError, HubError."""
 
-    def shapes(self, release: Release, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor in the weight files among `paths`, by name. Raises UpstreamError, HubError."""
+    def headers(self, release: Release, paths: Iterable[str]) -> dict[str, Tensor]:
+        """Every tensor in the weight files among `paths`, by name, as their headers tell. Raises UpstreamError, HubError."""
 
     def download(self, release: Release, path: str, into: Path) -> Path:
         """One file of the release in the folder `into`; where it lies there. Raises UpstreamError, HubError."""
@@ -60,9 +61,9 @@ class HubSource:
         """See `snapshot.sizes`."""
         return snapshot.sizes(self.api, release)
 
-    def shapes(self, release: Release, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """See `snapshot.shapes`."""
-        return snapshot.shapes(self.api, release, paths)
+    def headers(self, release: Release, paths: Iterable[str]) -> dict[str, Tensor]:
+        """See `snapshot.headers`."""
+        return snapshot.headers(self.api, release, paths)
 
     def download(self, release: Release, path: str, into: Path) -> Path:
         """See `snapshot.download`."""
@@ -93,9 +94,9 @@ class FolderSource:
         """See `folder.sizes`."""
         return folder.sizes(self.folder)
 
-    def shapes(self, release: Release, paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """See `folder.shapes`."""
-        return folder.shapes(self.folder, paths)
+    def headers(self, release: Release, paths: Iterable[str]) -> dict[str, Tensor]:
+        """See `folder.headers`."""
+        return folder.headers(self.folder, paths)
 
     def download(self, release: Release, path: str, into: Path) -> Path:
         """A copy of the file."""

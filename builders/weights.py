@@ -27,6 +27,7 @@ class Tensor:
     dtype: str  # a key of BITS
     shape: tuple[int, ...]
     bytes: int
+    file: str = ""  # that holds it
 
     @property
     def elements(self) -> int:
@@ -71,7 +72,7 @@ def _tensors(path: Path, header: dict[str, Any]) -> Iterator[tuple[int, Tensor]]
     for name, entry in header.items():
         match entry:
             case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if dtype in BITS and _are_sizes(*shape, begin, end):
-                tensor = Tensor(name=name, dtype=dtype, shape=tuple(shape), bytes=end - begin)
+                tensor = Tensor(name=name, dtype=dtype, shape=tuple(shape), bytes=end - begin, file=path.name)
             case _:
                 raise unsafe(path, f"the entry of {name[:200]!r} is not a known type, a shape and two offsets")
         if tensor.bytes * 8 != tensor.elements * BITS[dtype]:

@@ -66,7 +66,7 @@ def stock_of(tag: str) -> str:
     name = tag.removeprefix("UD-")
     bare = name.removesuffix("_XL")
     for stock in {"Q8_K_XL": "Q8_0"}.get(name, name), f"{bare}_M", bare:
-        if name != tag and stock in get_args(GgufType) and stock != "BF16":
+        if name != tag and stock in get_args(GgufType) and stock not in {"BF16", "F32"}:
             return stock
     raise ValueError(f"{tag!r} does not say how large the variant may be, as UD-Q4_K_XL or UD-IQ2_M do; add `like`, `bytes`, `bpw` or `fit` to it")
 
@@ -122,7 +122,8 @@ class Variants(Strict):
     """Which variants to build."""
 
     gguf: tuple[GgufType, ...] = ()
-    """llama.cpp's stock mixes, made with the imatrix; BF16 is the unquantized conversion, and F16 wants a gate on `float16.failures`."""
+    """llama.cpp's stock mixes, made with the imatrix. Of BF16, F16 and F32 the one that holds the upstream's weights bit for bit is the conversion itself, from
+    which all others are made; F16 wants a gate on `float16.failures`."""
     dynamic: tuple[Dynamic, ...] = ()
     """Planned mixes, each no larger than its budget."""
     bnb_4bit: bool = False

@@ -16,12 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from config.errors import MeasurementError, UnsupportedModel
+from config.errors import MeasurementError, UnsupportedModel, UpstreamError
 from config.progress import Tally, counted, report
 from engines import chat
 from engines.model import Floats, Message, useful_threads
 from engines.repetition import lost
 from engines.spoken import Voice, plain
+
+SHOWN = 3  # missing weights that a sentence names
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -38,13 +40,32 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> PreTraine
 
     What is stored in 16 bits is computed in float32: the weights are exactly the stored ones, and figures do not depend on how a CPU rounds activations.
     Another `dtype` is for `engines.streaming`. A bitsandbytes folder keeps its 4-bit weights. Raises UnsupportedModel when transformers has no code for its
-    architecture, or code that needs a package which is not there, and MeasurementError when it cannot be loaded for another reason.
+    architecture, or code that needs a package which is not there, UpstreamError when weights are missing, which transformers would make up, and
+    MeasurementError when it cannot be loaded for another reason.
     """
-    with _loading(folder):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, attn_implementation="sdpa"
-        )
+    model = _loaded(folder, dtype=dtype, attn_implementation="sdpa")
     model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def require_all(folder: Path) -> None:
+    """Raise UpstreamError when the folder lacks weights that transformers would make up, else what `load_model` does; no weight is read."""
+    _loaded(folder, dtype=torch.float32, device_map="meta")
+
+
+def _loaded(folder: Path, **options: Any) -> PreTrainedModel:
+    with _loading(folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(  # its types know nothing of the second result
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
+        )
+    model: PreTrainedModel = loaded[0]
+    told: dict[str, set[str]] = loaded[1]
+    if missing := sorted(told["missing_keys"]):
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        raise UpstreamError(
+            f"The safetensors lack {', '.join(missing[:SHOWN])}{more}, which the architecture that config.json names has: transformers would make up random "
+            "weights, and llama.cpp another model. Ask the owner of the release to upload what is missing, or to correct config.json."
+        )
     return model
 
 

@@ -142,6 +142,7 @@ class Method:
     form: str = "hendrycks"  # of the prompts, as the recipe names it
     most_tokens: int = 0  # of the variants whose gates the first sample left undecided
     most_questions: int = 0
+    reference: str = "BF16"  # the type of the GGUF file that others are made from and measured against, which holds the model's weights bit for bit
     data: tuple[DataEntry, ...] = ()  # of the Hub; the names of the licences are their owners' words
 
 
@@ -217,6 +218,8 @@ def _context(card: Card) -> dict[str, Any]:
         "planned": [row for row in rows if row.mix is not None],
         "waived": [(row, waiver) for row in rows for waiver in row.waivers],
         "sixteen_bit": not card.form.quantized,
+        "eight": any(patch.fix == "plain-weights" for patch in card.patches),
+        "words": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"},
         "keeps": card.form.keeps,
         "other_hub": Markdown(card.hub) if card.hub not in {None, PUBLIC} and _HUB.fullmatch(card.hub or "") else None,
         "rule": _rule(card.recommend),

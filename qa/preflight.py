@@ -20,7 +20,7 @@ from config.words import Measurement
 from qa.file_checks import open_gguf
 from qa.texts import conversations
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 RUN = 32  # words; about the 50 tokens from which Lee et al. (arXiv 2107.06499) count a passage as repeated and not as said twice
 WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+")  # kana and Chinese characters are words of their own: no spaces stand between them
@@ -46,6 +46,9 @@ LATENT_ATTENTION = {"attention.head_count_kv", "attention.key_length"}  # mean s
 ROPE_BASE = 10000.0  # what llama.cpp assumes when the file does not say
 TOLERANCE = 1e-6  # relative; GGUF holds 32-bit floats
 SPECIAL = {"bos": "tokenizer.ggml.bos_token_id", "eos": "tokenizer.ggml.eos_token_id", "pad": "tokenizer.ggml.padding_token_id"}
+
+SIXTEEN = {GGMLQuantizationType.BF16, GGMLQuantizationType.F16}
+NEVER = re.compile(r"_norm\.weight|ffn_gate_inp|conv1d|shortconv")  # of matrices, kept in 32 bits even where all of them are
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -126,21 +129,22 @@ def _covered(starts: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def imatrix(out: Path, *, imatrix: Path, gguf: Path) -> dict[str, Any]:
-    """imatrix.failures: matrices of the 16-bit GGUF's blocks that the importance matrix has no sound entry for.
+    """imatrix.failures: matrices of the unquantized GGUF's blocks that the importance matrix has no sound entry for.
 
     llama-imatrix sums the squares of every matrix's inputs and counts the tokens, for each expert by itself; it collects nothing for embeddings and output.
     What the converter keeps in 32 bits (norms, routers) is not quantized and needs no entry.
     """
     entries = {tensor.name: np.asarray(tensor.data) for tensor in open_gguf(imatrix).tensors}
-    needed = [tensor for tensor in open_gguf(gguf).tensors if _is_quantized(tensor)]
+    tensors = open_gguf(gguf).tensors
+    types = {tensor.tensor_type for tensor in tensors} & SIXTEEN or {GGMLQuantizationType.F32}
+    needed = [tensor for tensor in tensors if tensor.tensor_type in types and _is_matrix(tensor)]
     details = [f"{tensor.name} {fault}" for tensor in needed for fault in _entry_faults(tensor, entries)]
     failures = Measurement(name="imatrix.failures", value=len(details), unit="count", n=len(needed), details=tuple(details))
     return {"measurements": [asdict(failures)]}
 
 
-def _is_quantized(tensor: ReaderTensor) -> bool:
-    sixteen = tensor.tensor_type in {GGMLQuantizationType.BF16, GGMLQuantizationType.F16}
-    return sixteen and len(tensor.shape) > 1 and tensor.name.startswith("blk.") and tensor.name.endswith(".weight")
+def _is_matrix(tensor: ReaderTensor) -> bool:
+    return len(tensor.shape) > 1 and tensor.name.startswith("blk.") and tensor.name.endswith(".weight") and not NEVER.search(tensor.name)
 
 
 def _entry_faults(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.float32]]) -> Iterator[str]:

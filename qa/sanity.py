@@ -21,7 +21,7 @@ from qa.generation import SHARED
 if TYPE_CHECKING:
     from engines import hf
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 
 def check(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, threads: int) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def check(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, th
 
     details: list[str] = []
     loops: list[str] = []
+    broken: list[str] = []
     with hf.open_model(model, threads=threads) as engine:
         tokenizer = engine.tokenizer
         base = tokenizer.chat_template is None
@@ -43,7 +44,8 @@ def check(out: Path, *, model: Path, prompts: Sequence[str], max_tokens: int, th
             text = prompt if base else hf.render_chat(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
             tokens = turns.prompt_tokens(engine, text, tokenizer.bos_token or "")
             if not np.isfinite(engine.logits(tokens, 0)).all():
-                details.append(f'The model computes values that are not finite for "{prompt}"')
+                broken = broken or hf.not_finite(model)
+                details.append(f'The model computes values that are not finite for "{prompt}"{_among(broken)}')
                 continue
             answer = engine.generate(tokens, max_tokens=max_tokens, stop=marks)
             said = [token for token in answer if token not in marks]
@@ -66,6 +68,11 @@ def _marks(engine: "hf.HfModel") -> set[int]:
     tokenizer = engine.tokenizer
     answered = turns.find(lambda messages: hf.render_chat(tokenizer, messages)).answered
     return {token for token in engine.tokenize(answered, add_special=False) if token in tokenizer.all_special_ids or token in tokenizer.added_tokens_decoder}
+
+
+def _among(broken: Sequence[str]) -> str:
+    """Which weights are to blame, if any are."""
+    return f"; {len(broken)} of its tensors are not finite, among them {broken[0]}" if broken else ""
 
 
 def _one_token(said: Sequence[int]) -> list[str]:

@@ -7,20 +7,22 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from builders import snapshot
+from builders import packed, snapshot
+from builders.folder import headers
 from builders.generated.answers import refuse
 from builders.ggufs import weigh
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX
 from builders.sensitivity.table import Sensitivity
+from builders.snapshot import choose, weight_map_in
 from builders.sources import HubSource
-from builders.weights import read_header, weight_files
+from builders.weights import Tensor
 from config.digests import file_sha256
 from config.errors import ConfigurationError, ToolError, UnsupportedModel, UpstreamError
 from config.plans import Budget, Profile, Rules
@@ -281,27 +283,27 @@ def _release(ready: Prepared, tell: Tell) -> Iterator[tuple[Input, str]]:
     folder = Path(wanted.model).expanduser()
     if folder.is_dir():
         repo = f"local/{ready.name}"
-        shapes, config = _described(folder)
-        _affordable(wanted, smallest.of_safetensors(shapes, config))
+        paths = _files(folder)
+        seen = _seen(repo, {path: (folder / path).stat().st_size for path in paths}, headers(folder, paths), _configuration(folder))
+        _affordable(wanted, smallest.of_safetensors(seen.shapes, seen.config))
         with at.stages.workspace("local") as linked:
-            source = _local(folder, linked / "files")
-            there = {path.name: path.stat().st_size for path in (linked / "files").iterdir()}
-            _say(ready, alone.Seen(repo=repo, sizes=there, shapes=shapes, config=config), lambda other: _from_model(other, source, repo), tell)
+            source = _local(folder, paths, linked / "files")
+            _say(ready, seen, lambda other: _from_model(other, source, repo), tell)
             yield source, repo
         return
     named, api = meant(wanted.model, endpoint=at.settings.hub_endpoint, revision=wanted.revision, name=None), connect(at.settings)
     upstream = snapshot.resolve(api, named.repo, named.revision)
     release = upstream.release
     hub = HubSource(api=api)
-    sizes, settled = hub.sizes(release), config_of(hub, upstream)
-    shapes = hub.shapes(release, sizes)
-    _affordable(wanted, smallest.of_safetensors(shapes, settled))
+    sizes = hub.sizes(release)
+    seen = replace(_seen(release.repo, sizes, hub.headers(release, sizes), config_of(hub, upstream)), remote=True)
+    _affordable(wanted, smallest.of_safetensors(seen.shapes, seen.config))
 
     def begin(other: Prepared) -> None:
         other.outputs["snapshot"] = other.bench.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release)
         _from_model(other, other.outputs["snapshot"].whole, release.repo)
 
-    _say(ready, alone.Seen(repo=release.repo, sizes=sizes, shapes=shapes, config=settled, remote=True), begin, tell)
+    _say(ready, seen, begin, tell)
     yield at.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release).whole, release.repo
 
 
@@ -321,13 +323,20 @@ def _affordable(wanted: Wanted, model: smallest.Model) -> None:
         raise ConfigurationError(f"{wanted.model} cannot be planned: {sentence}")
 
 
-def _described(folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
-    """The shapes that a folder's headers tell, and config.json; nothing of a config that cannot be read, which is told by the stage that needs it."""
+def _seen(repo: str, sizes: Mapping[str, int], stored: Mapping[str, Tensor], config: Mapping[str, Any]) -> alone.Seen:
+    """A model in the transformers form. Raises UpstreamError when its weights are of no use, before anything is downloaded or computed."""
+    if (refusal := packed.refusal(config, stored)) is not None:
+        raise UpstreamError(f"{repo} {refusal}")
+    shapes = {name: tensor.shape for name, tensor in packed.plain(stored).items()}
+    return alone.Seen(repo=repo, sizes=sizes, shapes=shapes, config=config, stored=stored)
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    """config.json; nothing of one that cannot be read, which is told by the stage that needs it."""
     config: object = None
     with suppress(OSError, ValueError, RecursionError):
         config = json.loads((folder / "config.json").read_bytes())
-    shapes = {tensor.name: tuple(tensor.shape) for path in weight_files(folder) for tensor in read_header(path)}
-    return shapes, config if isinstance(config, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def _named(text: str) -> str:
@@ -335,15 +344,19 @@ def _named(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "model"
 
 
-def _local(folder: Path, linked: Path) -> Input:
-    """A folder's model files, taken in as they are: through the links that a folder of the Hub's cache consists of, and nothing else of it."""
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and (path.name in CONFIGURATION | {INDEX} or path.suffix == ".safetensors")]
-    if not any(path.suffix == ".safetensors" for path in paths):
+def _files(folder: Path) -> tuple[str, ...]:
+    """Names of the files that the model in a folder consists of, as a release of it would. Raises UpstreamError when they are no whole model."""
+    listed = [path.name for path in folder.iterdir() if path.is_file()]
+    if not any(name.endswith(".safetensors") for name in listed):
         raise UpstreamError(f"{folder} holds no .safetensors file. Give the folder of a model in the transformers form: config.json, tokenizer and weights.")
+    chosen = choose(listed, str(folder), lambda: weight_map_in(folder / INDEX, str(folder)))
+    return tuple(sorted(name for name in chosen if name in CONFIGURATION | {INDEX} or name.endswith(".safetensors")))
+
+
+def _local(folder: Path, names: Sequence[str], linked: Path) -> Input:
+    """These files of a folder, taken in as they are, through the links that a folder of the Hub's cache consists of."""
     digest = hashlib.sha256()
-    for path in paths:
-        if path.suffix == ".safetensors":
-            read_header(path)
+    for path in (folder / name for name in names):
         link_or_copy(path.resolve(), linked / path.name)
         digest.update(f"{file_sha256(path)}  {path.name}\n".encode())
     return Input(path=linked, digest=digest.hexdigest())

@@ -135,6 +135,57 @@ def float16_original(out: Path) -> Path:
     return out
 
 
+def float32_original(out: Path) -> Path:
+    """float32 weights that no type of 16 bits can hold."""
+    clean(out)
+    random = torch.Generator().manual_seed(1)
+    weights = load_file(out / "model.safetensors")
+    finer = {name: value.float() * (1 + (torch.rand(value.shape, generator=random) - 0.5) * 2**-13) for name, value in weights.items()}
+    save_file(finer, out / "model.safetensors", metadata={"format": "pt"})
+    edit(out / "config.json", dtype="float32")
+    return out
+
+
+def float8_original(out: Path) -> Path:
+    """8 bits with a scale for each block of 128 x 128, as Qwen3-FP8 and DeepSeek V3 are stored."""
+    clean(out)
+    weights = {}
+    for name, value in load_file(out / "model.safetensors").items():
+        weights[name] = value
+        if value.ndim == 2 and "embed" not in name:
+            rows, columns = value.shape
+            blocks = value.float().reshape(rows // 128, 128, columns // 128, 128)
+            scales = blocks.abs().amax(dim=(1, 3)) / 448.0
+            weights[name] = (blocks / scales[:, None, :, None]).reshape(rows, columns).to(torch.float8_e4m3fn)
+            weights[f"{name}_scale_inv"] = scales
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    packing = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}
+    edit(out / "config.json", quantization_config=packing)
+    return out
+
+
+def in_shards(out: Path, count: int = 3) -> Path:
+    """The weights in several files with their index."""
+    clean(out)
+    weights = load_file(out / "model.safetensors")
+    (out / "model.safetensors").unlink()
+    names = sorted(weights)
+    where = {name: f"model-{number % count + 1:05}-of-{count:05}.safetensors" for number, name in enumerate(names)}
+    for file in sorted(set(where.values())):
+        save_file({name: weights[name] for name in names if where[name] == file}, out / file, metadata={"format": "pt"})
+    size = sum(value.numel() * value.element_size() for value in weights.values())
+    (out / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": where}), encoding="utf-8")
+    return out
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+    """Change the tensors of a model in one file."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 Oddity = Callable[[Path], Path]
 REPAIRED: Mapping[str, Oddity] = {
     "tokenizer-model": without_tokenizer_model,
@@ -143,5 +194,6 @@ REPAIRED: Mapping[str, Oddity] = {
     "tied-head": head_neither_tied_nor_there,
     "stale-quantization": stale_quantization,
     "one-template": two_templates,
+    "plain-weights": float8_original,
 }
 """By the rule that makes it right."""

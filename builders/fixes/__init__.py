@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from builders import float8, packed
 from builders.fixes import (
     distinct_pad,
     embedded_tokens,
@@ -17,7 +18,9 @@ from builders.fixes import (
     listed_tokens,
     one_template,
     open_prompts,
+    plain_weights,
     sampling_defaults,
+    shard_index,
     single_bos,
     stale_quantization,
     strip_remote_code,
@@ -25,17 +28,18 @@ from builders.fixes import (
     tokenizer_class,
     tokenizer_model,
 )
-from builders.fixes.edits import Edit, Files, applied, value_at
-from builders.links import link_or_copy
+from builders.fixes.edits import Edit, Files, applied, dict_at, value_at
 from builders.names import CONFIGURATION, INDEX, is_legal
 from builders.weights import Tensor, parameters, read_header, weight_files
 from config.errors import ConfigurationError, UpstreamError
 from config.rules import FAMILIES, FIXES, Family, Rule, family_of, load_families, load_rules
 from config.words import Patch
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
+    "shard_index": shard_index.repair,
+    "plain_weights": plain_weights.repair,
     "strip_remote_code": strip_remote_code.repair,
     "end_of_turn_eos": end_of_turn_eos.repair,
     "distinct_pad": distinct_pad.repair,
@@ -57,19 +61,24 @@ OPAQUE = frozenset({"merges.txt"})  # no repair reads it
 
 
 def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = FIXES, families: Path = FAMILIES) -> dict[str, Any]:
-    """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked.
+    """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are 8-bit ones,
+    which are multiplied out to bfloat16.
 
     `repo` tells the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
     Returns `patches` (each a Patch), `family` (its name or None), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
-    Raises UpstreamError when a configuration file cannot be read, ConfigurationError when a rule is wrong.
+    Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
+    tensors = _tensors(snapshot)
+    config = dict_at(files, "config.json", ())
+    if (refusal := packed.refusal(config, tensors)) is not None:
+        raise UpstreamError(f"{repo} {refusal}")
     model_type = value_at(files, "config.json", ("model_type",))
     family = family_of(repo, model_type if isinstance(model_type, str) else None, load_families(families))
     chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
-    tensors = {tensor.name: tensor for file in weight_files(snapshot) for tensor in read_header(file)}
     fixed, patches = apply_rules(files, chosen, family, tensors)
     _write(out, snapshot, files, fixed)
+    float8.write(out, snapshot, tensors=tensors, eight=packed.scaled(packed.settings(config), tensors))
     weights = weight_files(out)
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {
@@ -81,10 +90,25 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = F
     }
 
 
+def _tensors(snapshot: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for tensor in (tensor for file in weight_files(snapshot) for tensor in read_header(file)):
+        if tensor.name in found:
+            raise UpstreamError(
+                f"{found[tensor.name].file} and {tensor.file} of the release both hold {tensor.name}: it has two sets of weights. Remove the one that is not "
+                "meant."
+            )
+        found[tensor.name] = tensor
+    return found
+
+
 def read_files(folder: Path) -> dict[str, Any]:
-    """The configuration files of a model folder by name, parsed; the binary one as bytes. Raises UpstreamError when one is not what its name says."""
+    """The configuration files of a model folder by name, and the index of its shards, parsed; the binary one as bytes.
+
+    Raises UpstreamError when one is not what its name says.
+    """
     files: dict[str, Any] = {}
-    for name in sorted(CONFIGURATION - OPAQUE):
+    for name in sorted((CONFIGURATION - OPAQUE) | {INDEX}):
         path = folder / name
         if not path.is_file():
             continue
@@ -151,14 +175,12 @@ def _recorded(value: Any) -> Any:
 
 
 def _write(out: Path, snapshot: Path, before: Files, after: Files) -> None:
-    """The complete folder. Files that no repair changed keep their bytes; the rest of the snapshot (README.md, say) is left behind."""
+    """The complete folder but for its weights. Files that no repair changed keep their bytes; the rest of the snapshot (README.md, say) is left behind."""
     for path in sorted(snapshot.iterdir()):
         name = path.name
         if path.is_symlink() or not path.is_file():
             continue
-        if path.suffix == ".safetensors":
-            link_or_copy(path, out / name)
-        elif name == INDEX or is_legal(name) or (name in CONFIGURATION and after.get(name) == before.get(name)):
+        if is_legal(name) or (name in CONFIGURATION | {INDEX} and after.get(name) == before.get(name)):
             shutil.copyfile(path, out / name)
     for name, content in after.items():
         if content == before.get(name):

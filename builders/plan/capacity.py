@@ -38,7 +38,7 @@ class Capacity:
 
 def capacity(budget: Budget, *, gguf: Path, imatrix: Path, planned: Collection[str]) -> Capacity:
     """What `budget` leaves for the tensors named in `planned`. Raises ConfigurationError, and ToolError when the file cannot be read by llama-quantize."""
-    like = budget.like if budget.like not in {None, "BF16"} else None
+    like = budget.like if budget.like != quantize.unquantized(gguf) else None
     made = quantize.planned(gguf, like or "Q8_0", imatrix)
     if unknown := sorted(set(planned) - {name for name, tensor in made.items() if tensor.quantized}):
         raise ConfigurationError(f"Sensitivities are given for tensors that llama-quantize does not convert: {', '.join(unknown)}. Measure them anew.")
@@ -89,7 +89,7 @@ def cache_bytes(metadata: Mapping[str, Any], context: int) -> int:
 
 def _file_bytes(budget: Budget, made: Mapping[str, quantize.Planned], gguf: Path, weight: Weight) -> int:
     """The size of the file that the budget allows, without what llama-quantize writes about the importance matrix."""
-    if budget.like == "BF16":
+    if budget.like == quantize.unquantized(gguf):
         return weight.file_bytes
     if budget.like:
         return quantize.file_bytes(weight.header_bytes, made.values())

@@ -1,7 +1,7 @@
 """What one file of a model will take outside of a release, told before it is made: the stages of a release that lead to it, with their costs."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from gguf import GGUFReader
 from huggingface_hub import HfApi
 
 from builders.snapshot import Upstream
+from builders.weights import Tensor
 from config.plans import Budget, Profile
 from config.recipe import Dynamic, Recipe, Variants, load_recipe
 from config.settings import Settings
@@ -35,6 +36,7 @@ class Seen:
     config: Mapping[str, Any]
     remote: bool = False  # is still to be downloaded
     gguf: bool = False  # is a GGUF file, which nobody repairs or converts
+    stored: Mapping[str, Tensor] = field(default_factory=dict)  # each tensor as it is stored, by the same name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,9 @@ def _recipe(wish: Wish) -> Recipe:
 
 def _prospect(settings: Settings, api: HfApi, recipe: Recipe, seen: Seen) -> Prospect:
     upstream = Upstream(release=Release(repo=seen.repo, sha="0" * 40), private=False, gated=False)
-    return Prospect(settings=settings, api=api, recipe=recipe, upstream=upstream, sizes=seen.sizes, shapes=seen.shapes, config=seen.config, namespace="")
+    return Prospect(
+        settings=settings, api=api, recipe=recipe, upstream=upstream, sizes=seen.sizes, shapes=seen.shapes, config=seen.config, namespace="", stored=seen.stored
+    )
 
 
 def _leading(graph: Graph, last: str) -> frozenset[str]:

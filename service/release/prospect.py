@@ -4,15 +4,17 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
 
+from builders import packed, precision
 from builders.snapshot import Upstream
 from builders.sources import Source
+from builders.weights import Tensor
 from config.errors import SluiceError
 from config.recipe import Recipe
 from config.settings import Settings
@@ -36,12 +38,13 @@ class Prospect:
     recipe: Recipe
     upstream: Upstream
     sizes: Mapping[str, int]  # bytes of each file that will be downloaded, by path
-    shapes: Mapping[str, tuple[int, ...]]  # of each tensor in the safetensors, by name
+    shapes: Mapping[str, tuple[int, ...]]  # of each tensor in the safetensors of the fixed model, by name
     config: Mapping[str, Any]  # the release's config.json
     namespace: str  # to publish under; "" where that is not known
     published: Callable[[str], str | None] = _never  # the commit of our last publication in a repo, where a database knows of one
     folder: str | None = None  # that the release is taken from; None: the Hub
     target: str | None = None  # the folder that repos are left in; None: the Hub
+    stored: Mapping[str, Tensor] = field(default_factory=dict)  # every tensor as the release has it, by name; none where only shapes are known
 
     @property
     def route(self) -> Route:
@@ -55,8 +58,20 @@ class Prospect:
 
     @cached_property
     def weights(self) -> int:
-        """Bytes of the safetensors."""
+        """Bytes of the safetensors of the fixed model."""
+        if self.eight:
+            return sum(tensor.bytes for tensor in packed.plain(self.stored).values())
         return sum(size for path, size in self.sizes.items() if path.endswith(".safetensors"))
+
+    @cached_property
+    def eight(self) -> bool:
+        """Whether the release has weights of 8 bits, which the fixed model has in bfloat16."""
+        return any(tensor.dtype in packed.EIGHT for tensor in self.stored.values())
+
+    @cached_property
+    def reference(self) -> str:
+        """The type of the GGUF file that everything is made from and measured against, as far as headers tell: BF16, F16, or F32."""
+        return precision.stated(packed.plain(self.stored).values())
 
     @cached_property
     def targets(self) -> Mapping[str, tuple[Variant, ...]]:
@@ -93,13 +108,15 @@ def foresee(store: Store, settings: Settings, route: Route, recipe: Recipe, upst
         return None if last is None else last.revision
 
     source, sizes = route.source, route.source.sizes(upstream.release)
+    stored = source.headers(upstream.release, sizes)
     return Prospect(
         settings=settings,
         api=route.api,
         recipe=recipe,
         upstream=upstream,
         sizes=sizes,
-        shapes=source.shapes(upstream.release, sizes),
+        shapes={name: tensor.shape for name, tensor in packed.plain(stored).items()},
+        stored=stored,
         config=config_of(source, upstream),
         namespace=namespace,
         published=published,

@@ -238,6 +238,7 @@ def method(work: Work, repo: Repo) -> card.Method:
         prompts=len(evaluation.generation.prompts),
         calibration=_named(work, work.recipe.calibration.generated, "calibration") if calibrated else (),
         calibration_tokens=_calibrated(work) if imatrix else 0,
+        reference=work.output("convert").result["type"],
         data=tuple(
             entry for entry in map(manifest.data_entry, sources(work)) if entry.repo is not None and (calibrated or not entry.use.startswith("calibration"))
         ),

@@ -5,7 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import yaml
+from gguf import GGUFReader
+from safetensors.torch import load_file
 
 from tests import releases
 from tests.acceptance.conftest import NAMESPACE, Hub, saved, sluice, small
@@ -59,6 +64,36 @@ def test_a_base_model_with_odd_files_beside_it(hub: Hub, tmp_path: Path) -> None
     assert "conversational" not in card
     assert "greedy answers" not in card
     assert "license: other\nlicense_name: apache-2.0 and mit" in card
+
+
+def test_float16_weights_stay_what_they_are(hub: Hub, tmp_path: Path) -> None:
+    """Of a float16 upstream F16 is the conversion without loss, and BF16 one like others, with a divergence of its own."""
+    made = releases.float16_original(tmp_path / "made")
+    hub.push("upstream/odd-chat", made)
+    found = yaml.safe_load(recipe(tmp_path).read_text())
+    found["variants"]["gguf"] = ["BF16", "F16", "Q8_0"]
+    done = sluice("run", "upstream/odd-chat", "--recipe", saved(tmp_path, found), "--json", **hub.environment(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    rows = {row["tag"]: row for row in json.loads(done.stdout)["variants"]}
+    assert {row["verdict"] for row in rows.values()} == {"passed"}
+    assert rows["F16"]["kld"]["mean"] == 0
+    assert 0 < rows["BF16"]["kld"]["mean"] < rows["Q8_0"]["kld"]["mean"]
+    repo = f"{NAMESPACE}/odd-chat-GGUF"
+    file = hub.publisher.hf_hub_download(repo, "odd-chat-F16.gguf", local_dir=tmp_path / "got")
+    (table,) = (tensor for tensor in GGUFReader(file).tensors if tensor.name == "token_embd.weight")
+    upstream = load_file(made / "model.safetensors")["model.embed_tokens.weight"]
+    assert np.array_equal(table.data.view(np.uint16), upstream.numpy().view(np.uint16))
+    assert "the upstream's weights need float16" in Path(hub.publisher.hf_hub_download(repo, "README.md", local_dir=tmp_path / "got")).read_text()
+
+
+def test_8_bits_are_released_as_16(hub: Hub, tmp_path: Path) -> None:
+    summary, files = published(hub, tmp_path, releases.float8_original)
+    assert [patch["fix"] for patch in summary["patches"]] == ["plain-weights"]
+    assert "28 matrices in F8\\_E4M3" in files["README.md"] or "28 matrices in F8_E4M3" in files["README.md"]
+    got = Path(hub.publisher.snapshot_download(f"{NAMESPACE}/odd-chat", local_dir=tmp_path / "sixteen"))
+    assert {value.dtype for value in load_file(got / "model.safetensors").values()} == {torch.bfloat16}
+    assert "quantization_config" not in json.loads((got / "config.json").read_text())
+    assert "multiplied out to bfloat16" in (got / "README.md").read_text()
 
 
 def test_a_template_that_refuses_the_system_role(hub: Hub, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_same_model_elsewhere_gives_the_same_bytes(gguf: Path, fixed: Path, 
     shutil.copytree(fixed, elsewhere)
     out.mkdir()
     result = convert.convert(out, model=elsewhere, name="tiny-chat")
-    assert result == {"file": gguf.name, "bytes": gguf.stat().st_size, "parameters": 3_672_320}
+    assert result == {"file": gguf.name, "bytes": gguf.stat().st_size, "parameters": 3_672_320, "type": "BF16"}
     assert file_sha256(out / gguf.name) == file_sha256(gguf)
     assert [path.name for path in out.iterdir()] == [gguf.name]
     assert not re.search(rb"Another|/tmp|" + str(tmp_path).encode(), (out / gguf.name).read_bytes())

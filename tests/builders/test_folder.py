@@ -164,7 +164,7 @@ def test_weights_with_a_damaged_header_are_refused_before_anything_is_done(model
     (model / "model.safetensors").write_bytes(b"\xff" * 100)
     source = FolderSource(folder=model)
     with pytest.raises(UpstreamError, match="header"):
-        source.shapes(Release(repo="mine", sha="0" * 40), source.sizes(Release(repo="mine", sha="0" * 40)))
+        source.headers(Release(repo="mine", sha="0" * 40), source.sizes(Release(repo="mine", sha="0" * 40)))
 
 
 @pytest.mark.parametrize(

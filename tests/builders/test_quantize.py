@@ -13,16 +13,18 @@ from gguf import GGUFReader, dequantize
 
 from builders import convert, quantize
 from builders.ggufs import weigh
+from builders.plan.capacity import IMATRIX_BYTES, capacity
 from config.digests import file_sha256
 from config.errors import ToolError
-from config.plans import GgufType
+from config.plans import Budget, GgufType
 from engines import tools
+from qa import file_checks
 
 MODEL = Path(__file__).parents[2] / "demo" / "model"
 Foretold = Callable[[str], int]
 
 FAST = ("Q2_K", "Q3_K_M", "IQ4_XS", "Q4_0", "Q4_K_M", "Q6_K", "Q8_0", "IQ2_XXS")
-WHOLE = ("BF16", "F16")  # no quantized types, see below
+WHOLE = ("F32", "BF16", "F16")  # no quantized types, see below
 TYPES = [type_ if type_ in FAST else pytest.param(type_, marks=pytest.mark.slow) for type_ in get_args(GgufType) if type_ not in WHOLE]
 
 
@@ -70,6 +72,30 @@ def test_bf16_is_the_file_itself(gguf: Path, imatrix: Path, tmp_path: Path) -> N
     assert (tmp_path / "renamed-BF16.gguf").samefile(gguf)
     assert result["bytes"] == gguf.stat().st_size
     assert result["bpw"] == weigh(gguf).bpw == pytest.approx(16.01, abs=0.01)
+
+
+@pytest.mark.parametrize("own", ["F16", "F32"])
+def test_each_type_may_be_the_file_itself_and_all_others_are_conversions(own: str, gguf: Path, imatrix: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source.gguf", tmp_path / "out"
+    tools.run("llama-quantize", gguf, source, own, "1")
+    out.mkdir()
+    assert quantize.unquantized(source) == own
+    for type_ in ("BF16", "F16", "F32", "Q8_0"):
+        made = out / str(quantize.quantize(out, gguf=source, imatrix=imatrix, type=type_, name="x", threads=1)["file"])
+        assert made.samefile(source) == (type_ == own)
+        assert {tensor.tensor_type.name for tensor in GGUFReader(made).tensors if len(tensor.shape) > 1} == {type_}
+        assert file_checks.weights(made, source).details == ()
+
+
+@pytest.mark.parametrize("own", ["F16", "F32"])
+def test_budgets_that_speak_of_unquantized_files_are_their_sizes(own: str, gguf: Path, imatrix: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.gguf"
+    tools.run("llama-quantize", gguf, source, own, "1")
+    planned = {name for name, tensor in quantize.planned(source, "Q8_0", imatrix).items() if tensor.quantized}
+    for type_ in ("BF16", "F16", "F32"):
+        made = tmp_path / str(quantize.quantize(tmp_path, gguf=source, imatrix=imatrix, type=type_, name="x", threads=1)["file"])
+        room = capacity(Budget(like=type_), gguf=source, imatrix=imatrix, planned=planned)
+        assert room.planned + room.overhead == pytest.approx(made.stat().st_size, abs=IMATRIX_BYTES), type_
 
 
 def test_what_is_planned_for_each_tensor(gguf: Path) -> None:

@@ -110,11 +110,11 @@ def test_fetching_takes_what_is_needed_and_nothing_else(served: Served, tmp_path
     assert snapshot.sizes(served.api(), release) == {record["path"]: record["bytes"] for record in result["files"]}
 
 
-def test_shapes_come_from_headers_alone(served: Served) -> None:
+def test_tensors_are_known_from_headers_alone(served: Served) -> None:
     release = snapshot.resolve(served.api(), REPO, "main").release
-    found = snapshot.shapes(served.api(), release, FETCHED)
-    assert found == {tensor.name: tensor.shape for tensor in read_header(DEMO / "model.safetensors")}
-    assert snapshot.shapes(served.api(), release, ["config.json"]) == {}
+    found = snapshot.headers(served.api(), release, FETCHED)
+    assert found == {tensor.name: tensor for tensor in read_header(DEMO / "model.safetensors")}
+    assert snapshot.headers(served.api(), release, ["config.json"]) == {}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_header_that_is_none_is_an_error_in_words(served: Served, tmp_path: Pa
 
     repo = f"upstream/header-{request.node.callspec.indices['header']}"
     with pytest.raises(UpstreamError, match=r"model\.safetensors is not a sound safetensors file: its header cannot be read"):
-        snapshot.shapes(served.api(), push_changed(served, tmp_path / "changed", repo, change), ["model.safetensors"])
+        snapshot.headers(served.api(), push_changed(served, tmp_path / "changed", repo, change), ["model.safetensors"])
 
 
 def test_an_old_commit_stays_what_it_was(served: Served, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ def test_the_shipped_rules_name_repairs_that_exist_and_stand_in_order() -> None:
     rules = load_rules()
     alike = ["one-template", "stale-quantization", "tied-head", "embedded-tokens", "tokenizer-model", "listed-tokens", "open-prompts", "tokenizer-class"]
     better = ["end-of-turn-eos", "distinct-pad", "single-bos", "sampling-defaults"]
-    assert [rule.id for rule in rules] == ["strip-remote-code", *alike, *better], "what names code or paths is gone before anything is loaded"
+    first = ["shard-index", "plain-weights", "strip-remote-code"]
+    assert [rule.id for rule in rules] == [*first, *alike, *better], "what names code or paths is gone before anything is loaded"
     assert {rule.repair for rule in rules} == set(REPAIRS)
-    assert [rule.id for rule in rules if rule.always] == ["strip-remote-code"]
+    assert [rule.id for rule in rules if rule.always] == first
     assert all(rule.reason.endswith(".") and "\n" not in rule.reason for rule in rules)
 
 

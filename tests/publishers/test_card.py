@@ -16,7 +16,7 @@ from publishers.manifest import DataEntry, Waiver
 from publishers.naming import NOBODY
 from publishers.quoting import quote
 from publishers.sections import merge
-from tests.publishers.conftest import MEASURED, MakeCard
+from tests.publishers.conftest import MEASURED, PATCH, MakeCard
 
 
 def metadata(text: str) -> dict[str, object]:
@@ -85,6 +85,21 @@ def test_says_how_far_samples_were_extended(make_card: MakeCard) -> None:
     text = render(make_card(method=replace(method, most_tokens=2 * method.tokens, most_questions=3200)))
     assert "(evaluation.jsonl), and up to 22,528 where these left a gate undecided." in text
     assert "800 questions in the hendrycks form, 5 shots, and up to 3,200 where these left a gate undecided;" in text
+
+
+def test_names_the_type_that_holds_the_upstreams_weights(make_card: MakeCard) -> None:
+    usual = make_card()
+    assert "Reference" not in render(usual)
+    fine = render(replace(usual, method=replace(usual.method, reference="F16")))
+    assert "- **Reference**: the upstream's weights need float16, so the file that all others are made from and measured against is F16, which holds" in fine
+    assert "32-bit safetensors" in render(make_card(kind=Kind.SIXTEEN_BIT, method=replace(usual.method, reference="F32")))
+
+
+def test_weights_that_were_multiplied_out_are_not_called_the_upstreams_own(make_card: MakeCard) -> None:
+    assert "The weights are the upstream's own, unchanged." in render(make_card(kind=Kind.SIXTEEN_BIT))
+    said = render(make_card(kind=Kind.SIXTEEN_BIT, patches=(replace(PATCH, fix="plain-weights"),)))
+    assert "unchanged" not in said
+    assert "The upstream's weights are in 8 bits with scales. Here they are multiplied out to bfloat16" in said
 
 
 def test_without_questions_says_nothing_of_answers(make_card: MakeCard) -> None:

@@ -3,9 +3,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 from config.errors import MeasurementError
+from engines import tools
 from qa import preflight
 from tests.qa.conftest import DATA, Release
 
@@ -102,3 +105,19 @@ def test_a_config_that_cannot_be_read(clean: Release, tmp_path: Path) -> None:
 def test_a_file_that_is_no_gguf(clean: Release, tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="cannot be read as GGUF"):
         preflight.imatrix(tmp_path, imatrix=clean.model / "config.json", gguf=clean.gguf)
+
+
+def test_a_file_in_32_bits_is_looked_at_as_well(clean: Release, tmp_path: Path) -> None:
+    """Of such a file every matrix of a layer needs an entry, and norms need none."""
+    tools.run("llama-quantize", clean.gguf, tmp_path / "F32.gguf", "F32", "1")
+    writer = GGUFWriter(tmp_path / "imatrix.gguf", "imatrix")
+    writer.add_tensor("blk.0.attn_q.weight.in_sum2", np.ones((1, 256), dtype=np.float32))
+    writer.add_tensor("blk.0.attn_q.weight.counts", np.ones((1, 1), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (whole,) = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=tmp_path / "F32.gguf")["measurements"]
+    (half,) = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=clean.gguf)["measurements"]
+    assert sorted(whole["details"]) == sorted(half["details"])
+    assert (whole["n"], whole["value"]) == (28, 27)

@@ -39,7 +39,8 @@ def test_values_that_are_not_finite_are_found(damaged, tmp_path: Path) -> None:
     def change(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
 
-    assert details(tmp_path, damaged(change)) == [f'The model computes values that are not finite for "{prompt}"' for prompt in PROMPTS]
+    where = "; 1 of its tensors are not finite, among them model.safetensors: model.layers.1.mlp.down_proj.weight"
+    assert details(tmp_path, damaged(change)) == [f'The model computes values that are not finite for "{prompt}"{where}' for prompt in PROMPTS]
 
 
 def test_babble_is_found(damaged, tmp_path: Path) -> None:

@@ -14,18 +14,12 @@ if TYPE_CHECKING:
 
 _TABLE = "TEXT_MODEL_MAP"  # of the converter: architectures of text models with the modules that convert them
 _NESTED = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm", "ssm_cfg")  # where the converter looks first
-_PACKED = ("awq", "bitsandbytes")  # quantizations that no architecture's conversion undoes
 
 
 def unknown(prospect: "Prospect") -> Iterable[str]:
     """Raise UpstreamError when the release cannot be converted, and say why."""
     repo, config = prospect.upstream.release.repo, prospect.config
     names = config.get("architectures")
-    packing = config.get("quantization_config")
-    if isinstance(packing, dict) and packing.get("quant_method") in _PACKED:
-        raise UpstreamError(
-            f"{repo} holds weights that are quantized already ({packing['quant_method']}). Name the repo with the 16-bit weights that it was made from."
-        )
     if any(name in config for name in _NESTED):
         return ()
     if not names:

@@ -75,10 +75,10 @@ def stock(variant: Variant) -> Cost:
     """A stock mix by llama-quantize."""
 
     def cost(prospect: Prospect, speed: Speed) -> Needs:
-        if variant.tag == "BF16":
+        if variant.tag == prospect.reference:
             at = engines(prospect, speed)
             return Needs(seconds=at.start, memory=PYTHON_MEMORY)  # a link
-        return _written(prospect, speed, sizes.bits(prospect, variant), "" if variant.tag == "F16" else main_type(variant.tag))
+        return _written(prospect, speed, sizes.bits(prospect, variant), "" if variant.tag in {"BF16", "F16", "F32"} else main_type(variant.tag))
 
     return cost
 
@@ -226,7 +226,7 @@ def probed(prospect: Prospect, speed: Speed) -> Needs:
     """A pass of llama.cpp for each probe, whose files are made for it."""
     at, context = engines(prospect, speed), prospect.recipe.evaluation.context
     tokens = context * min(PROBED, windows(prospect.recipe.calibration, context))
-    passes = PROBES * 1.2 * at.decode(tokens, tokens, batch=512, bits=16.0, threads=speed.threads)
+    passes = PROBES * 1.2 * at.decode(tokens, tokens, batch=512, bits=at.model.bits, threads=speed.threads)
     quantized = 3 * sum(quantizing(at, type) for type in ("Q3_K", "Q4_K")) / speed.threads
     return Needs(
         seconds=at.torch + passes + quantized + at.compared(tokens * PROBES, 1), memory=2 * at.model.weights + PYTHON_MEMORY, disk=8 * at.model.weights

@@ -48,7 +48,7 @@ def _diverged(prospect: Prospect, speed: Speed, variants: Sequence[Variant], cou
     for group in grouped(prospect, at, variants):
         kept += len(group)
         workers, each = shares(speed.threads, len(group))
-        bits = [16.0, *(sizes.bits(prospect, variant) for variant in group)]
+        bits = [at.model.bits, *(sizes.bits(prospect, variant) for variant in group)]
         threads = at.model.threads(each)
         evaluating = sum(at.decode(tokens, rows, batch=BATCH, bits=one, threads=threads) for one in bits)
         weights = at.model.weights + sum(sizes.weight(prospect, variant) for variant in group)
@@ -58,7 +58,7 @@ def _diverged(prospect: Prospect, speed: Speed, variants: Sequence[Variant], cou
     for variant in variants:
         if (kind := kind_of(variant)).engine is not LLAMA_CPP:
             kept += 1
-            own = Needs() if kind.original(variant) else Needs(seconds=at.load, memory=at.model.parameters)
+            own = Needs() if kind.original(prospect, variant) else Needs(seconds=at.load, memory=at.model.parameters)
             passes = (1 + kind.slower) * at.forward(tokens, rows, passes=count)
             together = max(1.0, min(2.0, speed.threads / at.threads))
             seconds += at.torch + at.load + own.seconds + passes / together + at.compared(rows, 1, difference=True) / min(2, speed.threads)
@@ -85,12 +85,13 @@ def grouped(prospect: Prospect, at: Engines, variants: Sequence[Variant]) -> lis
 # ---- questions --------------------------------------------------------------------------------------------------------------------------------
 
 
-def answering(prospect: Prospect, speed: Speed, engine: Engine, *, bits: float = 16.0, slower: float = 1.0, more: bool = False) -> Needs:
+def answering(prospect: Prospect, speed: Speed, engine: Engine, *, bits: float | None = None, slower: float = 1.0, more: bool = False) -> Needs:
     """One model's answers to the first sample of questions, or to what doubling it adds: what the prompts of a subject share is evaluated once."""
     at, sample = engines(prospect, speed), asked(prospect.recipe.evaluation.mmlu)[more]
     if engine is not LLAMA_CPP:
         seconds = at.torch + at.load + slower * _in_transformers(at, sample) + at.python(ANSWERED * sample.questions)
         return Needs(seconds=seconds, memory=at.whole + 2 * 4 * at.model.keys * at.model.depth * 1024)
+    bits = at.model.bits if bits is None else bits  # of the 16-bit model itself
     seconds = at.start + 2 * at.vocabulary + at.model.parameters * bits / 8 / 4e9 + at.python(ANSWERED / 4 * sample.questions)
     if prospect.recipe.evaluation.mmlu is not None and prospect.recipe.evaluation.mmlu.form != "hendrycks":
         seconds += at.server
@@ -119,7 +120,7 @@ def questions(prospect: Prospect, speed: Speed) -> Needs:
 
 def _answers(prospect: Prospect, speed: Speed, variants: Sequence[Variant], *, more: bool = False) -> list[Needs]:
     """Those of each variant that is not the 16-bit model itself."""
-    asked = [(item, kind) for item in variants if not (kind := kind_of(item)).original(item)]
+    asked = [(item, kind) for item in variants if not (kind := kind_of(item)).original(prospect, item)]
     return [answering(prospect, speed, kind.engine, bits=sizes.bits(prospect, item), slower=kind.slower, more=more) for item, kind in asked]
 
 
@@ -137,7 +138,7 @@ def measure(variant: Variant) -> Cost:
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
         prompts, most, parameters = len(asks.prompts), asks.max_tokens, at.model.parameters
-        again = not (kind := kind_of(variant)).original(variant)  # the 16-bit model itself has answered
+        again = not (kind := kind_of(variant)).original(prospect, variant)  # the 16-bit model itself has answered
         if kind.engine is not LLAMA_CPP:
             seconds = at.torch + again * (at.load + kind.slower * at.talk(prompts, most)) + FINITE * parameters + at.python(5e-6 * at.model.entries)
             return Needs(seconds=seconds, memory=at.whole)

@@ -13,7 +13,7 @@ from builders.sensitivity.table import Tensor
 from engines.model import useful_threads
 from service.release.prospect import Prospect
 
-SIXTEEN = 2  # bytes of a value in 16 bits
+BITS = {"BF16": 16.0, "F16": 16.0, "F32": 32.0}  # of a value in the file that everything is made from
 MANY_EXPERTS = 8  # of which a token reaches so many, where config.json does not say
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -36,6 +36,7 @@ class Outline:
     reached: float  # share of the experts that one token reaches
     tied: bool  # one table is read at both ends
     entries: int  # of the vocabulary in a GGUF: tokens, and merges where there are any
+    bits: float = 16.0  # of a value in the GGUF file that everything is made from
 
     @property
     def depth(self) -> int:
@@ -60,8 +61,8 @@ class Outline:
 
     @property
     def weights(self) -> int:
-        """Bytes of all in 16 bits."""
-        return SIXTEEN * self.parameters
+        """Bytes of all in that file."""
+        return round(self.bits / 8 * self.parameters)
 
     @cached_property
     def inputs(self) -> int:
@@ -116,6 +117,7 @@ def _outlined(prospect: Prospect) -> Outline:
         keys=2 * heads * width,
         reached=min(1.0, reached / experts) if experts else 1.0,
         tied=not any(_HEAD.search(name) for name in shapes),
+        bits=BITS[prospect.reference],
         entries=vocabulary * (1 if any(path.endswith("tokenizer.model") for path in prospect.sizes) else 2),
     )
 

@@ -3,7 +3,7 @@
 from config.prompt import OPENINGS
 from service.machine.speed import Speed
 from service.release.costs.engines import PYTHON_MEMORY, TORCH_MEMORY, Engines
-from service.release.costs.outline import SIXTEEN, Outline, outline
+from service.release.costs.outline import Outline, outline
 from service.release.costs.texts import CONVERSATION, asked, read, size, tokens, windows
 from service.release.graph import Cost, Needs
 from service.release.kinds import TRANSFORMERS, Engine
@@ -23,6 +23,7 @@ FEW = 2.0  # times as long as many tokens take so few at a time
 BYTES_PER_THREAD = 10**9  # of weights, see `engines.parallel`
 DRAWN = 3e-9  # seconds for a token's probability when one is drawn
 FINITE = 3e-9  # seconds for a value that is looked at once
+MULTIPLIED = 6e-9  # seconds for a value that is multiplied with its scale and rounded
 
 
 def engines(prospect: Prospect, speed: Speed) -> Engines:
@@ -70,18 +71,22 @@ def overlap(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def fix(prospect: Prospect, speed: Speed) -> Needs:
-    """Repair the configuration, for which the tokenizer is tried several times; weights are linked."""
+    """Repair the configuration, for which the tokenizer is tried several times; weights are linked, and those of 8 bits multiplied out."""
     at, copied = engines(prospect, speed), configuration(prospect)
-    return Needs(seconds=at.start + at.python(0.5 + 4e-7 * copied), memory=PYTHON_MEMORY + 10 * copied, disk=copied)
+    seconds, memory = at.start + at.python(0.5 + 4e-7 * copied), PYTHON_MEMORY + 10 * copied
+    if not prospect.eight:
+        return Needs(seconds=seconds, memory=memory, disk=copied)
+    seconds += at.torch + MULTIPLIED * at.model.parameters + prospect.weights / speed.disk
+    return Needs(seconds=seconds, memory=memory + TORCH_MEMORY + 12 * at.model.shape.largest, disk=copied + prospect.weights)
 
 
 def convert(prospect: Prospect, speed: Speed) -> Needs:
-    """Write the 16-bit GGUF, by a converter in a Python of its own that imports torch."""
+    """Look at every weight, and write the 16-bit GGUF, by a converter in a Python of its own that imports torch."""
     at = engines(prospect, speed)
-    written = gguf_bytes(at.model, 8.0 * SIXTEEN)
-    seconds = at.start + at.torch + at.python(8e-6 * at.model.entries) + 6e-9 * at.model.parameters + written / speed.disk + at.header
-    largest = SIXTEEN * at.model.shape.largest
-    return Needs(seconds=seconds, memory=PYTHON_MEMORY + TORCH_MEMORY + at.reader + 3 * largest, disk=written)
+    written = gguf_bytes(at.model, at.model.bits)
+    seconds = 2 * at.torch + at.python(8e-6 * at.model.entries) + (6e-9 + FINITE) * at.model.parameters + written / speed.disk + at.header
+    largest = at.model.bits / 8 * at.model.shape.largest
+    return Needs(seconds=seconds, memory=2 * TORCH_MEMORY + at.reader + round(3 * largest), disk=written)
 
 
 # ---- looks ------------------------------------------------------------------------------------------------------------------------------------
@@ -113,7 +118,7 @@ def parity(prospect: Prospect, speed: Speed) -> Needs:
     at, text = engines(prospect, speed), prospect.recipe.evaluation.divergence
     count = min(PARITY_WINDOWS, tokens(text) // PARITY_CONTEXT)
     all_, rows = count * PARITY_CONTEXT, count * PARITY_CONTEXT // 2
-    sides = at.forward(all_, rows, passes=count), at.decode(all_, rows, batch=512, bits=16.0)
+    sides = at.forward(all_, rows, passes=count), at.decode(all_, rows, batch=512, bits=at.model.bits)
     together = max(1.0, min(2.0, speed.threads / at.threads))  # the threads of both share the processors
     seconds = at.torch + at.load + at.vocabulary + max(*sides, sum(sides) / together) + at.compared(rows, 1, difference=True) / min(2, speed.threads)
     seconds += at.python(2 * ENCODED * min(size(text.plain or text.chat or tuple(OPENINGS.values())), 2000 * CONVERSATION))
@@ -142,7 +147,7 @@ def generated(prospect: Prospect, speed: Speed) -> Needs:
     at, recipe = engines(prospect, speed), prospect.recipe
     wanted = recipe.calibration.generated + recipe.evaluation.divergence.generated
     threads = min(speed.threads, 1 + at.model.weights // BYTES_PER_THREAD)
-    seconds = at.torch + at.vocabulary + FEW * at.decode(wanted, wanted, batch=SEQUENCES, bits=8.0 * SIXTEEN, threads=threads)
+    seconds = at.torch + at.vocabulary + FEW * at.decode(wanted, wanted, batch=SEQUENCES, bits=at.model.bits, threads=threads)
     seconds += DRAWN * wanted * at.model.vocabulary
     held = TORCH_MEMORY + at.opened(at.model.weights, context=SEQUENCES * LENGTH, batch=512)
     return Needs(seconds=seconds, memory=held, disk=5 * wanted)
@@ -157,7 +162,7 @@ def imatrix(prospect: Prospect, speed: Speed) -> Needs:
     used = windows(text, prospect.recipe.evaluation.context) * prospect.recipe.evaluation.context
     there = read(text)
     rendering = at.python(ENCODED * there + RENDERED * (there - size(text.plain)) / CONVERSATION)
-    running = IMATRIX * at.decode(used, used, batch=512, bits=16.0, threads=speed.threads) + at.compared(used / 2, 1) / speed.threads
+    running = IMATRIX * at.decode(used, used, batch=512, bits=at.model.bits, threads=speed.threads) + at.compared(used / 2, 1) / speed.threads
     seconds = at.torch + rendering + at.vocabulary + 0.2 + running + 3e-9 * used * at.model.inputs
     held = TORCH_MEMORY + 3 * there + at.opened(at.model.weights, context=512, batch=512) + 2 * at.logits(prospect.recipe.evaluation.context)
     return Needs(seconds=seconds, memory=held, disk=4 * at.model.inputs)
@@ -191,7 +196,7 @@ def greedy(engine: Engine) -> Cost:
         at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
         if engine is TRANSFORMERS:
             return sanity(prospect, speed)
-        seconds = at.start + at.server + 3 * at.vocabulary + at.talk(len(asks.prompts), asks.max_tokens, 8.0 * SIXTEEN)
+        seconds = at.start + at.server + 3 * at.vocabulary + at.talk(len(asks.prompts), asks.max_tokens, at.model.bits)
         return Needs(seconds=seconds, memory=PYTHON_MEMORY + at.opened(at.model.weights, context=asks.max_tokens, batch=512))
 
     return cost

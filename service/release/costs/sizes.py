@@ -8,7 +8,7 @@ from service.release.prospect import Prospect
 
 # Bits per weight of llama.cpp's stock mixes for Llama 3.1 8B, from tools/quantize/README.md and llama-quantize --help: other shapes differ by some per cent.
 STOCK_BITS = {
-    "BF16": 16.0, "F16": 16.0,
+    "BF16": 16.0, "F16": 16.0, "F32": 32.0,
     "Q8_0": 8.5, "Q6_K": 6.56, "Q5_K_M": 5.7, "Q5_K_S": 5.57, "Q5_1": 6.04, "Q5_0": 5.57, "Q4_K_M": 4.89, "Q4_K_S": 4.67, "Q4_1": 5.11,
     "Q4_0": 4.64, "IQ4_NL": 4.68, "IQ4_XS": 4.46, "Q3_K_L": 4.3, "Q3_K_M": 4.0, "Q3_K_S": 3.64, "IQ3_M": 3.76, "IQ3_S": 3.66, "IQ3_XS": 3.5, "IQ3_XXS": 3.25,
     "Q2_K": 3.16, "Q2_K_S": 2.97, "IQ2_M": 2.93, "IQ2_S": 2.74, "IQ2_XS": 2.59, "IQ2_XXS": 2.38, "IQ1_M": 2.15, "IQ1_S": 2.0,
@@ -17,7 +17,7 @@ NF4_BITS = 4.127  # 4-bit codes, a scale of 8 bits for 64 of them, and one of 32
 TABLE_BITS = 6.5625  # of the table of the vocabulary at the output, in mixes of fewer bits
 TABLE_SHARE = 0.065  # that it has in Llama 3.1 8B
 UNFIT = {"Q2": 4.5, "Q3": 4.5, "Q4": 5.5, "Q5": 6.0, "Q6": 8.5, "IQ": 4.5}  # bits of what stands in where rows do not fit blocks of 256, by how mixes begin
-BLOCKS_OF_32 = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "BF16", "F16")
+BLOCKS_OF_32 = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "BF16", "F16", "F32")
 
 
 def bits(prospect: Prospect, variant: Variant) -> float:

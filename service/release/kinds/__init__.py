@@ -90,7 +90,7 @@ class VariantKind:
     bits: Callable[["Prospect", Variant], float]  # per weight, before it is built; of a planned variant at most its budget
     bytes: Callable[["Prospect", Variant], int] | None = None  # of its weights, where they are known better than by their bits
     slower: float = 1.0  # times as long as the 16-bit model in the same engine
-    original: Callable[[Variant], bool] = field(default=lambda variant: False)  # whether a variant is the 16-bit model itself
+    original: Callable[["Prospect", Variant], bool] = field(default=lambda prospect, variant: False)  # whether a variant is the 16-bit model itself
     planned: Planned | None = None
 
 

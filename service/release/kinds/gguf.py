@@ -196,7 +196,7 @@ KIND = VariantKind(
     form=Form(word=Kind.GGUF, title="GGUF files", library="gguf", tags=("gguf", "imatrix"), imatrix=True, ollama=True),
     repo=lambda variant: "-GGUF",
     bits=sizes.gguf_bits,
-    original=lambda variant: variant.tag == "BF16",
+    original=lambda prospect, variant: variant.tag == prospect.reference,
     planned=Planned(
         larger=False,
         yardstick=lambda tag: (f"{tag}, the stock mix of the same size,", "the stock mix"),

@@ -38,7 +38,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.PUBLISH,
         does="publish each repo of which a variant passed, in one commit",
         work=publish,
-        also=("upstream", "snapshot", DATA, "fix", "imatrix", WINDOWS, JUDGED, PARTS, REPORT, functions.CHAT, *written),
+        also=("upstream", "snapshot", DATA, "fix", "convert", "imatrix", WINDOWS, JUDGED, PARTS, REPORT, functions.CHAT, *written),
         unit="bytes",
         cost=costs.publish,
         records=True,

@@ -48,6 +48,7 @@ def prospect(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Pro
             "upstream": Upstream(release=Release(repo="upstream/model", sha="1" * 40), private=False, gated=False, license="mit"),
             "sizes": {path.name: path.stat().st_size for path in weight_files(folder)},
             "shapes": {tensor.name: tensor.shape for path in weight_files(folder) for tensor in read_header(path)},
+            "stored": {tensor.name: tensor for path in weight_files(folder) for tensor in read_header(path)},
             "config": json.loads((folder / "config.json").read_bytes()),
             "namespace": "ours",
         }

@@ -40,8 +40,6 @@ def test_a_gated_release_is_refused_and_one_without_a_licence_remarked(prospect:
         ({"architectures": []}, "does not say which architecture"),
         ({"architectures": None, "text_config": {"architectures": ["LlamaForCausalLM"]}}, None),
         ({"architectures": ["StrangeForConditionalGeneration"], "text_config": {"architectures": ["LlamaForCausalLM"]}}, None),
-        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized already"),
-        ({"quantization_config": {"quant_method": "fp8"}}, None),
     ],
 )
 def test_architectures(prospect: MakeProspect, changes: dict[str, object], words: str | None) -> None:

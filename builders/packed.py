@@ -1,0 +1,137 @@
+"""What a release's weights are stored in, told by their headers: floating-point numbers, 8-bit ones with scales, which are multiplied out, or what is refused.
+
+Where 8-bit numbers stand, value = stored number · scale, with one scale for the whole tensor, for each row, or for each block, computed in float32 and rounded
+to bfloat16. So DeepSeek-V3 and Qwen3-FP8 (`weight_scale_inv`, which is the factor in spite of its name), compressed-tensors' `naive-quantized` and
+`float-quantized`, FBGEMM and ModelOpt (`weight_scale`) store them. Scales of activations say how to compute, not what the weights are, and are left out.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from builders.weights import BITS, Tensor
+from config.errors import UpstreamError
+
+PLAIN = frozenset({"F16", "BF16", "F32", "F64"})
+EIGHT = frozenset({"F8_E4M3", "F8_E5M2"})
+FACTORS = PLAIN | {"F8_E8M0"}  # types of scales
+AFTER = "BF16"  # what 8-bit numbers become
+
+KEY = "quantization_config"
+_SCALES = ("_scale_inv", "_scale")  # how the name of a tensor's scales goes on
+_COMPUTING = re.compile(r"(?:^|[._])(?:input|activation|output|[qkv]|kv)_scale(?:_inv)?$")
+# names that only quantized weights have, with what they are called; the first that is found
+_MARKS = (
+    (re.compile(r"\.absmax$|\.quant_state\.|\.SCB$"), "bitsandbytes"),
+    (re.compile(r"\.g_idx$"), "GPTQ"),
+    (re.compile(r"\.qweight$|\.qzeros$"), "GPTQ or AWQ"),
+    (re.compile(r"_blocks$"), "MXFP4"),
+    (re.compile(r"\.weight_packed$"), "compressed-tensors"),
+    (re.compile(r"\.weight_(?:scale_2|global_scale)$"), "NVFP4"),
+)
+_METHODS = {"gptq": "GPTQ", "awq": "AWQ", "mxfp4": "MXFP4", "bitnet": "BitNet", "hqq": "HQQ", "fp8": "FP8"}  # as people write them
+_HEADS = re.compile(r"(?:model\.)?(?:v_head|value_head|reward_head|regression_layer|score|classifier|classification_head)\..+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled:
+    """A tensor of 8-bit numbers."""
+
+    tensor: Tensor
+    scale: Tensor | None  # None: the numbers are the values
+    blocks: tuple[int, ...]  # how many rows, columns and so on share a scale, one for each dimension of the scale
+
+
+def settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What config.json says of the quantization; empty when it says nothing."""
+    nested = config.get("text_config")
+    found = config.get(KEY) or (nested.get(KEY) if isinstance(nested, dict) else None)
+    return found if isinstance(found, dict) else {}
+
+
+def refusal(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
+    """Why the weights cannot be the beginning of a release, as a sentence's end after the repo's name; None when they can."""
+    if head := next((name for name in tensors if _HEADS.fullmatch(name)), None):
+        return (
+            f"is no language model but one that rates or sorts texts: {_where(tensors[head])} is the head that does it. "
+            "Name the model that it was made from; or, where a language model's weights lie beside it, ask its owner to upload them without this tensor."
+        )
+    if (found := _quantized(settings(config), tensors)) is not None:
+        return f"holds weights that are quantized already ({found}). Name the repo with the 16-bit weights that it was made from."
+    return None
+
+
+def _quantized(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
+    """In what, and by which tensor that shows; None of weights that are not, whatever config.json says of them, or that can be multiplied out."""
+    method = str(stated.get("quant_method", ""))[:40]
+    for pattern, called in _MARKS:
+        if (name := next((name for name in tensors if pattern.search(name)), None)) is not None:
+            return f"{_METHODS.get(method, method or called)}: {_where(tensors[name])}"
+    for tensor in tensors.values():
+        if tensor.dtype not in PLAIN | EIGHT and len(tensor.shape) > 1 and tensor.name.endswith((".weight", "_proj")):
+            return f"{_METHODS.get(method, method or 'integers')}: {_where(tensor)} is {tensor.dtype}"
+    try:
+        scaled(stated, tensors)
+    except UpstreamError as error:
+        return str(error)
+    return None
+
+
+def scaled(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Scaled]:
+    """The tensors of 8-bit numbers by name, with their scales. Raises UpstreamError, in a few words, when scales are missing or do not fit."""
+    found = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype in EIGHT:
+            scale = next((tensors[name + end] for end in _SCALES if name + end in tensors), None)
+            if scale is None and stated:
+                raise UpstreamError(f"{_where(tensor)} is {tensor.dtype}, and its scale {name}{_SCALES[0]} is missing")
+            found[name] = Scaled(tensor=tensor, scale=scale, blocks=() if scale is None else _blocks(tensor, scale, stated))
+    return found
+
+
+def _blocks(tensor: Tensor, scale: Tensor, stated: Mapping[str, Any]) -> tuple[int, ...]:
+    if scale.dtype not in FACTORS:
+        raise UpstreamError(f"{_where(scale)} is {scale.dtype}, not a number to multiply with")
+    if math.prod(scale.shape) == 1:
+        return ()
+    named = dict(enumerate(_stated_block(stated), start=len(tensor.shape) - 2))  # of the last two dimensions
+    found = []
+    for place, count in enumerate(scale.shape):
+        length = tensor.shape[place] if place < len(tensor.shape) else 0
+        own = named.get(place)
+        fitting = [1, length, own] if own else [length // count] if count and length % count == 0 else []
+        size = next((size for size in fitting if size and -(-length // size) == count), None)
+        if size is None:
+            raise UpstreamError(f"{_where(scale)} has the shape {list(scale.shape)}, which does not fit {list(tensor.shape)}")
+        found.append(size)
+    return tuple(found)
+
+
+def _stated_block(stated: Mapping[str, Any]) -> list[int]:
+    """Rows and columns of a block as config.json says them, of the model or (compressed-tensors) of a group of its weights; empty where it does not."""
+    groups = stated.get("config_groups")
+    weights = [group.get("weights") for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
+    said = [stated.get("weight_block_size"), *(part.get("block_structure") for part in weights if isinstance(part, dict))]
+    return next((block for block in said if isinstance(block, list) and len(block) == 2 and all(isinstance(size, int) and size > 0 for size in block)), [])
+
+
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are once 8-bit numbers are multiplied out: these in bfloat16, and no scales."""
+    gone = beside(tensors)
+    return {name: _after(tensor) for name, tensor in tensors.items() if name not in gone}
+
+
+def beside(tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """Names of what stands beside 8-bit numbers and is gone when they are multiplied out; none where there are no such numbers."""
+    scales = {name + end for name, tensor in tensors.items() if tensor.dtype in EIGHT for end in _SCALES}
+    return frozenset(name for name in tensors if name in scales or _COMPUTING.search(name)) if scales else frozenset()
+
+
+def _after(tensor: Tensor) -> Tensor:
+    return replace(tensor, dtype=AFTER, bytes=tensor.elements * BITS[AFTER] // 8) if tensor.dtype in EIGHT else tensor
+
+
+def _where(tensor: Tensor) -> str:
+    return f"{tensor.name[:200]} in {tensor.file}" if tensor.file else tensor.name[:200]
