@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from builders.fixes import architecture
 from config.errors import ToolError, UpstreamError
 from engines import toolchain
 from service.release.graph import Check
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from service.release.prospect import Prospect
 
 _TABLE = "TEXT_MODEL_MAP"  # of the converter: architectures of text models with the modules that convert them
-_NESTED = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm", "ssm_cfg")  # where the converter looks first
 _PACKED = ("awq", "bitsandbytes")  # quantizations that no architecture's conversion undoes
 
 
@@ -26,10 +26,13 @@ def unknown(prospect: "Prospect") -> Iterable[str]:
         raise UpstreamError(
             f"{repo} holds weights that are quantized already ({packing['quant_method']}). Name the repo with the 16-bit weights that it was made from."
         )
-    if any(name in config for name in _NESTED):
+    if any(name in config for name in architecture.NESTED):
         return ()
     if not names:
-        raise UpstreamError(f"config.json of {repo} does not say which architecture the model has (`architectures`). Ask its owner to complete it.")
+        derived = architecture.derived(config) if prospect.recipe.fixes else None
+        if derived is None:
+            raise UpstreamError(architecture.unknown(repo, config.get("model_type")))
+        names = [derived]
     if isinstance(names, list) and (known := _known()) and str(names[0]) not in known:
         raise UpstreamError(
             f"{repo} has the architecture {str(names[0])[:100]}, which the converter of llama.cpp ({toolchain.version()}) does not know. "
