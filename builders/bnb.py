@@ -60,7 +60,8 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
         raise UpstreamError(
             f"transformers cannot load the fixed model for 4-bit quantization: {error}. Remove bnb_4bit and dynamic_bnb_4bit from the recipe's variants."
         ) from error
-    network.generation_config = GenerationConfig()  # the model's own file is passed on, even one that transformers would refuse to save
+    # its own generation_config.json is passed on as it is; of a model's, transformers may refuse to save some
+    network.generation_config = GenerationConfig()  # type: ignore[no-untyped-call] # nor here
     with hf.counting():
         network.save_pretrained(out)
     (out / "generation_config.json").unlink()
