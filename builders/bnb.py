@@ -1,30 +1,39 @@
 """Quantizes the fixed model to bitsandbytes NF4 safetensors that transformers and vLLM load."""
 
+import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builders.fixes import dtype_forms, older_names, rope_forms
+from builders.fixes.edits import applied
+from builders.fixes.tied_head import EMBEDDINGS
 from builders.names import CONFIGURATION, is_legal
-from builders.weights import parameters, weight_files
+from builders.weights import PLAIN, parameters, read_header, weight_files
 from config.errors import UpstreamError
 from engines import nf4
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
+
+CONFIG = "config.json"
+_EXPERT = re.compile(r"(\.experts)\.\d+\..*")
 
 
 def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) -> dict[str, Any]:
     """Write a transformers folder: linear layers in NF4 (blocks of 64, scales quantized again), embeddings, output layer and norms as they were.
 
     The modules named in `skip` stay in 16 bits as well; config.json lists them, so that transformers and vLLM load the folder without being told.
-    Tokenizer, template and generation_config.json are the fixed model's, byte for byte. Returns `bytes` of the weight files, `parameters` (of the 16-bit model)
+    Tokenizer, template and generation_config.json are the fixed model's, byte for byte, and config.json is its too, with what describes these weights, in the
+    words of transformers 4 and 5. Returns `bytes` of the weight files, `parameters` (of the 16-bit model)
     and `bpw`. Raises UpstreamError when transformers cannot load the model.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 
     from engines import hf
 
@@ -51,15 +60,49 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
         raise UpstreamError(
             f"transformers cannot load the fixed model for 4-bit quantization: {error}. Remove bnb_4bit and dynamic_bnb_4bit from the recipe's variants."
         ) from error
+    # its own generation_config.json is passed on as it is; of a model's, transformers may refuse to save some
+    network.generation_config = GenerationConfig()  # type: ignore[no-untyped-call] # nor here
     with hf.counting():
         network.save_pretrained(out)
+    (out / "generation_config.json").unlink()
+    _describe(out, model, network)
     for path in sorted(model.iterdir()):
-        if (path.name in CONFIGURATION and path.name != "config.json") or is_legal(path.name):
+        if (path.name in CONFIGURATION and path.name != CONFIG) or is_legal(path.name):
             shutil.copyfile(path, out / path.name)
-    if not (model / "generation_config.json").exists():
-        (out / "generation_config.json").unlink(missing_ok=True)
     size, count = sum(file.stat().st_size for file in weight_files(out)), parameters(weight_files(model))
     return {"bytes": size, "parameters": count, "bpw": size * 8 / count}
+
+
+def _describe(out: Path, model: Path, network: "PreTrainedModel") -> None:
+    """Write config.json anew: what the model's own says, and of what transformers saved only how the weights are stored.
+
+    transformers 5 saves it in words of its own, which transformers 4 does not read. Where it saved another kind of model than the original's, the text part of
+    a larger one for instance, they are kept, and those of transformers 4 put beside them.
+    """
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    theirs, ours = (json.loads((folder / CONFIG).read_text(encoding="utf-8")) for folder in (out, model))
+    config = theirs
+    if theirs.get("model_type") == ours.get("model_type"):
+        config = ours | {name: theirs[name] for name in ("architectures", "quantization_config")}
+    config |= dict.fromkeys(dtype_forms.KEYS, theirs["dtype"])
+    if kept := _linear_elsewhere(out, network):  # or they would be looked for in NF4
+        named = config["quantization_config"]["llm_int8_skip_modules"] or get_keys_to_not_convert(network)
+        config["quantization_config"]["llm_int8_skip_modules"] = sorted({*named, *kept})
+    files = {CONFIG: config}
+    for repair in (rope_forms.repair, older_names.repair):
+        files = applied(files, repair(files, None))
+    (out / CONFIG).write_text(json.dumps(files[CONFIG], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _linear_elsewhere(out: Path, network: "PreTrainedModel") -> set[str]:
+    """Matrices in 16 bits that are linear layers in other readers and none here: experts, which transformers 5 keeps fused, and what routes to them."""
+    import torch
+
+    tables = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Embedding)}
+    matrices = {tensor.name for file in weight_files(out) for tensor in read_header(file) if len(tensor.shape) == 2 and tensor.dtype in PLAIN}
+    modules = {name.removesuffix(".weight") for name in matrices if name.endswith(".weight") and not name.endswith(EMBEDDINGS)}
+    return {_EXPERT.sub(r"\1", module) for module in modules - tables}
 
 
 def quantizable(network: "PreTrainedModel") -> list[str]:

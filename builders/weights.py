@@ -18,6 +18,9 @@ BITS = {
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
 }  # fmt: skip
 
+PLAIN = frozenset({"F16", "BF16", "F32", "F64"})
+"""The types of numbers that are not packed: each is stored by itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:

@@ -186,6 +186,49 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
     return folder
 
 
+def without_architecture(out: Path) -> Path:
+    """config.json written by hand, with the type of the model only."""
+    edit(clean(out) / "config.json", architectures=GONE)
+    return out
+
+
+def ids_of_no_token(out: Path) -> Path:
+    """Padding as LLaMA's first ports had it, a beginning that is a list, an end of another vocabulary, and none where transformers looks."""
+    edit(clean(out) / "config.json", pad_token_id=-1, bos_token_id=[1], eos_token_id=128_001)
+    edit(out / "generation_config.json", eos_token_id=None)
+    return out
+
+
+def base_for_transformers_5(out: Path) -> Path:
+    """A base of the rotary embeddings that is no default, where transformers 4 does not look."""
+    edit(clean(out) / "config.json", rope_parameters={"rope_theta": 500_000.0, "rope_type": "default"})
+    return out
+
+
+def tokenizer_of_transformers_5(out: Path) -> Path:
+    """A class and a list that transformers 4 does not know."""
+    edit(clean(out) / "tokenizer_config.json", tokenizer_class="TokenizersBackend", extra_special_tokens=["<|im_start|>"])
+    return out
+
+
+def two_dtypes(out: Path) -> Path:
+    """As an edit of one of the two keys leaves them."""
+    edit(clean(out) / "config.json", dtype="float32", torch_dtype="torch.bfloat16")
+    return out
+
+
+def other_sizes(out: Path) -> Path:
+    """config.json of a model with other heads, and a vocabulary that was extended afterwards."""
+    edit(clean(out) / "config.json", head_dim=32, vocab_size=2000)
+    return out
+
+
+def idle_sampling(out: Path) -> Path:
+    """Figures for sampling, and nothing that turns it on."""
+    edit(clean(out) / "generation_config.json", do_sample=GONE, temperature=0.6, length_penalty=0.9)
+    return out
+
+
 Oddity = Callable[[Path], Path]
 REPAIRED: Mapping[str, Oddity] = {
     "tokenizer-model": without_tokenizer_model,
@@ -195,5 +238,12 @@ REPAIRED: Mapping[str, Oddity] = {
     "stale-quantization": stale_quantization,
     "one-template": two_templates,
     "plain-weights": float8_original,
+    "architecture": without_architecture,
+    "token-ids": ids_of_no_token,
+    "rope-forms": base_for_transformers_5,
+    "older-names": tokenizer_of_transformers_5,
+    "dtype-forms": two_dtypes,
+    "weight-shapes": other_sizes,
+    "sampling-flags": idle_sampling,
 }
 """By the rule that makes it right."""

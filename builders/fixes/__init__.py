@@ -12,21 +12,28 @@ from typing import Any
 
 from builders import float8, packed
 from builders.fixes import (
+    architecture,
     distinct_pad,
+    dtype_forms,
     embedded_tokens,
     end_of_turn_eos,
     listed_tokens,
+    older_names,
     one_template,
     open_prompts,
     plain_weights,
+    rope_forms,
     sampling_defaults,
+    sampling_flags,
     shard_index,
     single_bos,
     stale_quantization,
     strip_remote_code,
     tied_head,
+    token_ids,
     tokenizer_class,
     tokenizer_model,
+    weight_shapes,
 )
 from builders.fixes.edits import Edit, Files, applied, dict_at, value_at
 from builders.names import CONFIGURATION, INDEX, is_legal
@@ -53,6 +60,13 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "listed_tokens": listed_tokens.repair,
     "open_prompts": open_prompts.repair,
     "tokenizer_class": tokenizer_class.repair,
+    "architecture": architecture.repair,
+    "weight_shapes": weight_shapes.repair,
+    "token_ids": token_ids.repair,
+    "rope_forms": rope_forms.repair,
+    "older_names": older_names.repair,
+    "dtype_forms": dtype_forms.repair,
+    "sampling_flags": sampling_flags.repair,
 }
 LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB
 TEXTS = frozenset({"chat_template.jinja"})

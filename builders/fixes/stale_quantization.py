@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 from builders.fixes.edits import Edit, Files, value_at
-from builders.weights import Tensor
+from builders.weights import PLAIN, Tensor
 from config.rules import Family
 
-PLAIN = frozenset({"F16", "BF16", "F32", "F64"})
 KEY = "quantization_config"
 
 

@@ -29,7 +29,9 @@ FORBIDDEN = frozenset(
         "special_tokens_map_file",
     }
 )
-HARMLESS = frozenset({"__type"})  # marks an AddedToken in older tokenizer files, which cannot be read without it
+HARMLESS = frozenset({"__type", "__float__", "_sliding_window_pattern", "_remove_final_layer_norm", "_from_model_config"})
+"""Marks of an AddedToken in older tokenizer files and of an infinity in newer configs, neither of which can be read without; parts of architectures; and what
+transformers 5 writes into every generation_config.json."""
 _ENOUGH = 40  # levels of nesting; real files have up to six
 
 

@@ -5,7 +5,6 @@ Covers: environment, network namespace, memory, core dumps, progress. Does not c
 """
 
 import ctypes
-import errno
 import importlib
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import SluiceError
-from service.execution import progress
+from service.execution import progress, words
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # unshare(2)
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # netdevice(7)
@@ -71,11 +70,10 @@ def perform(request: dict[str, Any]) -> dict[str, Any]:
         return {"error": {"type": "StageError", "message": "ran out of memory; raise `memory_gib` in the settings or use a larger machine"}}
     except OSError as error:
         traceback.print_exc()
-        advice = "; free some space, or set `home` to a folder on a larger disk" if error.errno == errno.ENOSPC else ""
-        return {"error": {"type": "StageError", "message": f"{error}{advice}"}}
+        return {"error": {"type": "StageError", "message": words.of_system(error)}}
     except Exception as error:  # noqa: BLE001  a stage may raise anything; it is told to the parent in words
         traceback.print_exc()
-        return {"error": {"type": "StageError", "message": f"{type(error).__name__}: {error}"}}
+        return {"error": {"type": "StageError", "message": f"{type(error).__name__}: {error}", "unforeseen": True}}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from config import errors
 from config import progress as reports
 from config.errors import SluiceError, StageError
 from engines import orphans, toolchain
-from service.execution import progress
+from service.execution import progress, words
 from service.execution.kept import Input, Inputs
+from service.logs import redact
 
 LOG_TAIL = 1500  # characters of a dead stage's log that its error shows
 
@@ -32,15 +34,25 @@ class Limits:
     threads: int
 
 
-def run_here(function: Callable[..., dict[str, Any]], workspace: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a stage that needs the network inside the service process."""
-    return function(workspace / "files", **arguments)
+def run_here(function: Callable[..., dict[str, Any]], workspace: Path, arguments: Mapping[str, Any], *, log: Path) -> dict[str, Any]:
+    """Run a stage that needs the network inside the service process. Raises its own error, or StageError for one that nobody foresaw; `log` has its account."""
+    try:
+        return function(workspace / "files", **arguments)
+    except SluiceError:
+        raise
+    except OSError as error:
+        raise StageError(redact(words.of_system(error))) from error
+    except Exception as error:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(redact(traceback.format_exc()), encoding="utf-8")
+        raise StageError(redact(words.unforeseen(f"{type(error).__name__}: {error}", (), log))) from error
 
 
 def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[str, Any], *, limits: Limits, log: Path) -> dict[str, Any]:
     """Run a stage in a subprocess of its own, and report what it reports. Raises the stage's own error, or StageError when it was killed or ran too long.
 
-    However this ends, the stage and what it started are gone.
+    Of an error that nobody foresaw, the message names the stage, after which the log is called, what it read, and the log, which has the traceback. However
+    this ends, the stage and what it started are gone.
     """
     answer, latest = workspace / "answer.json", workspace / "progress.json"
     request = {
@@ -73,16 +85,23 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
             _end_group(process)
     latest.unlink(missing_ok=True)
     if process.returncode != 0 or not answer.exists():
-        raise StageError(
-            f"{function} ended with {_ending(process.returncode)}. The end of its log, {log}:\n{log.read_text(encoding='utf-8', errors='replace')[-LOG_TAIL:]}"
-        )
+        last = words.without_traceback(log.read_text(encoding="utf-8", errors="replace"))[-LOG_TAIL:]
+        raise StageError(f"{function} ended with {_ending(process.returncode)}. The end of its log, {log}:\n{last}")
     reply = json.loads(answer.read_text(encoding="utf-8"))
     answer.unlink()
     if "error" in reply:
-        kind: type[SluiceError] = getattr(errors, reply["error"]["type"], StageError)
-        raise kind(reply["error"]["message"])
+        raise _failure(reply["error"], inputs, log)
     result: dict[str, Any] = reply["result"]
     return result
+
+
+def _failure(error: Mapping[str, Any], inputs: Inputs, log: Path) -> SluiceError:
+    """What the process said of its end, as the error that it was."""
+    if error.get("unforeseen"):
+        files = [item.path for value in inputs.values() for item in ([value] if isinstance(value, Input) else value)]
+        return StageError(words.unforeseen(error["message"], files, log))
+    kind: type[SluiceError] = getattr(errors, error["type"], StageError)
+    return kind(words.told(error["message"], log))
 
 
 def _absolute(given: Input) -> str:

@@ -1,5 +1,6 @@
 """Where stages are carried out: each once, under the settings' limits, told to a listener; with or without a run in the database."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,13 +81,17 @@ class Workbench:
             memory_bytes=None if self.settings.memory_gib is None else int(self.settings.memory_gib * 2**30),
             threads=self.settings.threads,
         )
-        log = self.logs / f"{name.replace(' ', '-')}.log"
         arguments = {**params, "threads": limits.threads} if threaded else params
+        log = self._log(name)
         return self._once(name, function, inputs, params, lambda workspace: run_apart(function, workspace, inputs, arguments, limits=limits, log=log))
 
     def here(self, name: str, function: Callable[..., dict[str, Any]], params: Mapping[str, Any], /, **arguments: Any) -> Output:
         """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""
-        return self._once(name, f"{function.__module__}:{function.__name__}", {}, params, lambda workspace: run_here(function, workspace, arguments))
+        work = functools.partial(run_here, function, arguments=arguments, log=self._log(name))
+        return self._once(name, f"{function.__module__}:{function.__name__}", {}, params, work)
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name.replace(' ', '-')}.log"
 
     def data(self, path: Path) -> Input:
         """A file or folder of the operator as an input of stages."""

@@ -11,10 +11,14 @@ from config.rules import Family, family_of, load_families, load_rules
 
 def test_the_shipped_rules_name_repairs_that_exist_and_stand_in_order() -> None:
     rules = load_rules()
-    alike = ["one-template", "stale-quantization", "tied-head", "embedded-tokens", "tokenizer-model", "listed-tokens", "open-prompts", "tokenizer-class"]
-    better = ["end-of-turn-eos", "distinct-pad", "single-bos", "sampling-defaults"]
     first = ["shard-index", "plain-weights", "strip-remote-code"]
-    assert [rule.id for rule in rules] == [*first, *alike, *better], "what names code or paths is gone before anything is loaded"
+    whole = ["one-template", "architecture", "stale-quantization", "tied-head", "weight-shapes"]
+    tokens = ["embedded-tokens", "tokenizer-model", "listed-tokens", "open-prompts", "tokenizer-class", "token-ids"]
+    alike = ["rope-forms", "older-names", "dtype-forms"]
+    better = ["distinct-pad", "single-bos", "sampling-defaults", "sampling-flags"]
+    assert [rule.id for rule in rules] == [*first, *whole, *tokens, "end-of-turn-eos", *alike, *better], (
+        "what names code or paths is gone before anything is loaded"
+    )
     assert {rule.repair for rule in rules} == set(REPAIRS)
     assert [rule.id for rule in rules if rule.always] == first
     assert all(rule.reason.endswith(".") and "\n" not in rule.reason for rule in rules)

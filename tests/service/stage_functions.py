@@ -30,8 +30,14 @@ def refuse(out: Path) -> dict[str, Any]:
     raise UpstreamError("the model is broken; use another")
 
 
-def stumble(out: Path) -> dict[str, Any]:
+def stumble(out: Path, text: Path) -> dict[str, Any]:
     raise KeyError("missing")
+
+
+def convert_in_vain(out: Path) -> dict[str, Any]:
+    """The end of a converter's output, cut off in the middle of its traceback."""
+    ending = "INFO: loading\n    main()\n    ~~~~^^\n  File \"convert.py\", line 7, in main\n    rope = config['rope']\nKeyError: 'rope'"
+    raise UpstreamError(f"tiny cannot be converted. It ends with:\n{ending}")
 
 
 def die(out: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from builders.fixes import architecture
 from config.errors import ToolError, UpstreamError
 from engines import toolchain
 from service.release.graph import Check
@@ -13,17 +14,19 @@ if TYPE_CHECKING:
     from service.release.prospect import Prospect
 
 _TABLE = "TEXT_MODEL_MAP"  # of the converter: architectures of text models with the modules that convert them
-_NESTED = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm", "ssm_cfg")  # where the converter looks first
 
 
 def unknown(prospect: "Prospect") -> Iterable[str]:
     """Raise UpstreamError when the release cannot be converted, and say why."""
     repo, config = prospect.upstream.release.repo, prospect.config
     names = config.get("architectures")
-    if any(name in config for name in _NESTED):
+    if any(name in config for name in architecture.NESTED):
         return ()
     if not names:
-        raise UpstreamError(f"config.json of {repo} does not say which architecture the model has (`architectures`). Ask its owner to complete it.")
+        derived = architecture.derived(config) if prospect.recipe.fixes else None
+        if derived is None:
+            raise UpstreamError(architecture.unknown(repo, config.get("model_type")))
+        names = [derived]
     if isinstance(names, list) and (known := _known()) and str(names[0]) not in known:
         raise UpstreamError(
             f"{repo} has the architecture {str(names[0])[:100]}, which the converter of llama.cpp ({toolchain.version()}) does not know. "

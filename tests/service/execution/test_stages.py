@@ -5,13 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config.errors import StageError, UpstreamError
 from service.execution import kept as kept_outputs
 from service.execution.kept import Input, Inputs, StageStore, blocks, declared_version, stage_key
-from service.execution.process import Limits, run_apart
+from service.execution.process import Limits, run_apart, run_here
 
 ROOT = Path(__file__).parents[3]
 FUNCTIONS = "tests.service.stage_functions"
@@ -80,9 +81,44 @@ def test_the_stage_s_own_error_arrives_and_nothing_half_written_stays(store: Sta
     assert list(store.finished.iterdir()) == []
 
 
-def test_an_unexpected_error_names_itself(store: StageStore) -> None:
-    with pytest.raises(StageError, match="KeyError: 'missing'"):
-        run(store, "stumble")
+def test_an_unexpected_error_says_where_and_what_and_what_to_do(store: StageStore, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a")
+    with pytest.raises(StageError) as caught:
+        run(store, "stumble", {"text": Input.of(tmp_path / "text")})
+    said, log = str(caught.value), store.logs / "stage.log"
+    assert said.startswith("The stage stage failed in a way that Sluice has no advice for: KeyError: 'missing'.")
+    assert f"It read {tmp_path / 'text'}. {log} has all that is known" in said
+    assert "report this with that file" in said
+    assert "Traceback" not in said
+    assert "Traceback" in log.read_text()
+
+
+def test_a_program_s_traceback_stays_in_the_log(store: StageStore) -> None:
+    """As llama.cpp's converter ends, whose last lines are in the error."""
+    with pytest.raises(UpstreamError) as caught:
+        run(store, "convert_in_vain")
+    said, log = str(caught.value), store.logs / "stage.log"
+    assert said.startswith("tiny cannot be converted. It ends with:\nINFO: loading\nKeyError: 'rope'\n")
+    assert said.endswith(f"{log} has all that it printed. If other programs can use the model, report this with that file.")
+    assert 'File "' not in said
+    assert 'File "convert.py", line 7' in log.read_text()
+
+
+def test_a_stage_in_this_process_is_told_alike(tmp_path: Path) -> None:
+    def fall(out: Path, token: str) -> dict[str, Any]:
+        raise TypeError(f"no such thing as {token}")
+
+    log = tmp_path / "logs" / "snapshot.log"
+    with pytest.raises(StageError, match=r"The stage snapshot failed .*: TypeError: no such thing as .*report this with that file") as caught:
+        run_here(fall, tmp_path, {"token": "hf_abcdefghijklmnopqrstuvwxyz"}, log=log)
+    assert "hf_abc" not in str(caught.value) + log.read_text()
+    assert "Traceback" in log.read_text()
+    with pytest.raises(UpstreamError, match=r"^use another$"):
+        run_here(refuse, tmp_path, {}, log=log)
+
+
+def refuse(out: Path) -> dict[str, Any]:
+    raise UpstreamError("use another")
 
 
 def test_a_full_disk_is_told_with_what_to_do(store: StageStore) -> None:

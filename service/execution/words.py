@@ -1,0 +1,43 @@
+"""Words for how a stage failed: what it was, where all of it stands, what to do; a library's traceback stays in the log."""
+
+import errno
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_BEGINNING = "Traceback (most recent call last):"
+_FRAME = re.compile(r'\s*File "[^"\n]*", line \d+')
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+
+
+def unforeseen(error: str, files: Iterable[Path], log: Path) -> str:
+    """For an error that nobody wrote a sentence for: its type and text, what the stage had read, and the log, which is called after the stage."""
+    read = ", ".join(map(str, files))
+    return (
+        f"The stage {log.stem} failed in a way that Sluice has no advice for: {without_traceback(error)}. "
+        + (f"It read {read}. " if read else "")
+        + f"{log} has all that is known: look whether other programs can use the model, and report this with that file and the model's name."
+    )
+
+
+def of_system(error: OSError) -> str:
+    """For what the system refused, the disk's room first of all."""
+    return f"{error}; free some space, or set `home` to a folder on a larger disk" if error.errno == errno.ENOSPC else str(error)
+
+
+def told(message: str, log: Path) -> str:
+    """An expected error's message, without the traceback that a program may have ended its output with."""
+    plain = without_traceback(message)
+    return message if plain == message else f"{plain.rstrip()}\n{log} has all that it printed. If other programs can use the model, report this with that file."
+
+
+def without_traceback(text: str) -> str:
+    """The text without the lines of Python's tracebacks, whole or cut off at the beginning; the exceptions that they end with stay."""
+    lines = text.splitlines()
+    if not any(_FRAME.match(line) for line in lines):
+        return text
+    first = next(number for number, line in enumerate(lines) if line.startswith(_BEGINNING) or _FRAME.match(line))
+    while first and lines[first - 1].startswith("    "):  # of a frame that was cut off
+        first -= 1
+    kept = [line for line in lines[first:] if line.strip() and not line.startswith((" ", "\t", _BEGINNING, *_CHAINED))]
+    return "\n".join(lines[:first] + kept)

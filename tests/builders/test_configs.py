@@ -1,0 +1,258 @@
+"""Repairs of configurations: what each sets, what it leaves alone, what it says of what it cannot mend; and twenty sound models that stay as they are."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from builders import fixes
+from builders.fixes import architecture, dtype_forms, older_names, rope_forms, sampling_flags, strip_remote_code, token_ids, weight_shapes
+from builders.fixes.edits import Edit, Files, applied
+from builders.weights import Tensor
+from config.errors import UpstreamError
+from tests import releases
+from tests.releases import edit, read
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+PLAIN = {"rope_type": "default"}
+
+
+def changed(files: Files, edits: list[Edit]) -> dict[str, Any]:
+    """What the edits set, by file and key; None for what they take away."""
+    return {f"{edit.file.removesuffix('.json')}:{edit.dotted}": None if edit.remove else edit.after for edit in edits}
+
+
+def rope(**config: Any) -> dict[str, Any]:
+    """What the repair of rotary embeddings sets in such a config; a second time nothing."""
+    files = {"config.json": {"model_type": "llama"} | config}
+    edits = rope_forms.repair(files, None)
+    assert rope_forms.repair(applied(files, edits), None) == []
+    return {name.partition(":")[2]: value for name, value in changed(files, edits).items()}
+
+
+def test_a_base_is_written_where_transformers_4_would_take_another() -> None:
+    assert rope(rope_parameters={**PLAIN, "rope_theta": 5e5}) == {"rope_theta": 5e5}
+    assert rope(rope_parameters={**PLAIN, "rope_theta": 10_000}) == {}, "its default for this type"
+    assert rope(model_type="mixtral", rope_parameters={**PLAIN, "rope_theta": 10_000}) == {"rope_theta": 10_000}
+    assert rope(model_type="gpt_neox", rope_parameters={**PLAIN, "rope_theta": 5e5, "partial_rotary_factor": 1.0}) == {
+        "rotary_emb_base": 5e5,
+        "rotary_pct": 1.0,
+    }
+    assert rope(model_type="of-tomorrow", rope_parameters={**PLAIN, "rope_theta": 5e5}) == {}, "transformers 4 does not know the type"
+    assert rope(rope_theta=5e5, rope_scaling=None) == {} == rope(rope_theta=5e5, rope_scaling=YARN), "newer readers read the older form"
+
+
+def test_a_scaling_is_written_in_the_older_form() -> None:
+    assert rope(rope_parameters={**YARN, "rope_theta": 1e6}) == {"rope_scaling": YARN, "rope_theta": 1e6}
+    assert rope(rope_parameters={**YARN, "rope_theta": 10_000}) == {"rope_scaling": YARN, "rope_theta": 10_000}, "beside it, transformers 5 looks for a base"
+    assert rope(model_type="gpt_oss", rope_parameters={**PLAIN, "rope_theta": 150_000}) == {"rope_scaling": None}
+    factors = {"short_factor": [1.0], "long_factor": [2.0]}
+    written = rope(
+        model_type="phi3", rope_parameters={"rope_type": "longrope", **factors, "factor": 32.0, "original_max_position_embeddings": 4096, "rope_theta": 1e4}
+    )
+    assert written == {"rope_scaling": {"type": "longrope", **factors}, "rope_theta": 1e4, "original_max_position_embeddings": 4096}
+
+
+def test_bases_by_layer_are_written_under_their_older_names() -> None:
+    full, sliding = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, {**PLAIN, "rope_theta": 20_000.0}
+    nested = {"full_attention": full, "sliding_attention": sliding}
+    wanted = {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 1e6, "rope_local_base_freq": 20_000.0}
+    assert rope(model_type="gemma3_text", rope_parameters=nested) == wanted
+    inner = rope(model_type="gemma3", text_config={"model_type": "gemma3_text", "rope_parameters": nested})
+    assert inner == {f"text_config.{name}": value for name, value in wanted.items()}
+    assert rope(model_type="of-tomorrow", rope_parameters=nested, rope_theta=5.0) == {}, "what an unknown type's keys mean is not known"
+
+
+def test_forms_that_disagree_are_made_one() -> None:
+    """Qwen's card says to add a rope_scaling for long texts: llama.cpp's converter does not see it beside rope_parameters."""
+    added = rope(model_type="qwen3", rope_parameters={**PLAIN, "rope_theta": 1e6}, rope_scaling=YARN)
+    assert added == {"rope_parameters": {"rope_theta": 1e6, **YARN}, "rope_theta": 1e6}
+    assert rope(model_type="qwen3", rope_parameters={**PLAIN, "rope_theta": 1e6}, rope_theta=10_000) == {"rope_theta": 1e6}
+    assert rope(rope_parameters=None, rope_scaling=YARN, rope_theta=1e6) == {"rope_parameters": None}
+    assert rope(rope_parameters={**YARN, "rope_theta": 1e6}, rope_scaling={"type": "yarn", **YARN}, rope_theta=1e6) == {}
+
+
+@pytest.mark.parametrize("base", ["1e6", 0, -1.0, True, [1e6]])
+def test_a_base_that_is_none_is_told(base: Any) -> None:
+    with pytest.raises(UpstreamError, match=r"config\.json of the release says that rope_theta is .* which is no positive number"):
+        rope_forms.repair({"config.json": {"model_type": "llama", "rope_parameters": {"rope_theta": base}}}, None)
+
+
+IDS = {"config.json": {"vocab_size": 8}, "tokenizer_config.json": {"eos_token": "</s>", "pad_token": "<pad>"}, "added_tokens.json": {"</s>": 2, "<pad>": 7}}
+
+
+def ids(**config: Any) -> dict[str, Any]:
+    files = {**IDS, "config.json": {"vocab_size": 8} | config}
+    edits = token_ids.repair(files, None, tensors={})
+    assert token_ids.repair(applied(files, edits), None, tensors={}) == []
+    return changed(files, edits)
+
+
+def test_ids_of_no_token_become_those_of_the_tokenizer() -> None:
+    assert ids(pad_token_id=-1, eos_token_id=9, bos_token_id=-1) == {"config:pad_token_id": 7, "config:eos_token_id": 2, "config:bos_token_id": None}
+    assert ids(eos_token_id=[2, -1, None, 3], bos_token_id=[1], pad_token_id="7") == {
+        "config:eos_token_id": [2, 3],
+        "config:bos_token_id": 1,
+        "config:pad_token_id": 7,
+    }
+    assert ids(eos_token_id=[2, 3], bos_token_id=None, pad_token_id=None) == {}, "several ends are sound, and nothing need begin or pad a text"
+    assert ids(eos_token_id=None) == {"config:eos_token_id": 2}
+
+
+def test_the_end_is_named_where_transformers_looks_for_it() -> None:
+    files = {**IDS, "config.json": {"vocab_size": 8, "eos_token_id": 3}, "generation_config.json": {"temperature": 1.0}}
+    assert changed(files, token_ids.repair(files, None, tensors={})) == {"generation_config:eos_token_id": 3}
+    assert token_ids.repair({"config.json": {"vocab_size": 8}, "generation_config.json": {}}, None, tensors={}) == [], "nobody names one"
+
+
+def test_the_embeddings_decide_what_is_a_token() -> None:
+    rows = {"model.embed_tokens.weight": tensor("model.embed_tokens.weight", 4, 2)}
+    files = {**IDS, "config.json": {"vocab_size": 8, "pad_token_id": 7}}
+    assert changed(files, token_ids.repair(files, None, tensors=rows)) == {"config:pad_token_id": None}
+
+
+def test_an_end_that_nobody_knows_is_told() -> None:
+    with pytest.raises(UpstreamError, match=r"config\.json of the release says that eos_token_id is -1, which is no token of its vocabulary of 8"):
+        token_ids.repair({"config.json": {"vocab_size": 8, "eos_token_id": -1}}, None, tensors={})
+
+
+def tensor(name: str, *shape: int) -> Tensor:
+    return Tensor(name=name, dtype="BF16", shape=shape, bytes=2 * shape[0] * shape[-1])
+
+
+def test_sizes_follow_the_weights() -> None:
+    weights = {item.name: item for item in (tensor("m.layers.0.self_attn.q_proj.weight", 512, 256), tensor("m.layers.0.self_attn.k_proj.weight", 256, 256))}
+    config = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+    def set_by(**own: Any) -> dict[str, Any]:
+        files = {"config.json": config | own}
+        return changed(files, weight_shapes.repair(files, None, tensors=weights))
+
+    assert set_by() == set_by(head_dim=64) == set_by(head_dim=None) == {"config:head_dim": 128}
+    assert set_by(head_dim=128) == {}
+    assert set_by(num_attention_heads=3) == {}, "no whole number of rows for each head"
+    gated = {**weights, "m.layers.0.self_attn.q_proj.weight": tensor("m.layers.0.self_attn.q_proj.weight", 1024, 256)}
+    assert weight_shapes.repair({"config.json": config | {"head_dim": 128}}, None, tensors=gated) == [], "a gate beside each head"
+    table = {"model.embed_tokens.weight": tensor("model.embed_tokens.weight", 300, 8)}
+    files = {"config.json": {"vocab_size": 256}}
+    assert changed(files, weight_shapes.repair(files, None, tensors=table)) == {"config:vocab_size": 300}
+    wider = {**table, "lm_head.weight": tensor("lm_head.weight", 256, 8)}
+    assert weight_shapes.repair(files, None, tensors=wider) == [], "some architectures embed more tokens than they predict"
+
+
+def test_types_of_weights_are_named_alike() -> None:
+    weights = {"a": tensor("a", 2, 2)}
+
+    def set_by(**config: Any) -> dict[str, Any]:
+        files = {"config.json": config}
+        return changed(files, dtype_forms.repair(files, None, tensors=weights))
+
+    assert set_by(dtype="bfloat16") == set_by(torch_dtype="bfloat16") == set_by(dtype="float32") == set_by() == {}
+    assert set_by(dtype="float32", torch_dtype="bfloat16") == {"config:dtype": "bfloat16"}, "the weights say so"
+    assert set_by(dtype="float32", torch_dtype="float16") == {"config:torch_dtype": "float32"}
+    assert set_by(torch_dtype="torch.float16") == {"config:torch_dtype": "float16"}
+    assert set_by(dtype="int3") == {"config:dtype": "bfloat16"}
+
+
+def test_which_model_it_is_is_completed_or_told() -> None:
+    files = {"config.json": {"model_type": "qwen3"}}
+    assert changed(files, architecture.repair(files, None)) == {"config:architectures": ["Qwen3ForCausalLM"]}
+    assert changed(files, architecture.repair({"config.json": {"architectures": ["Qwen3ForCausalLM"]}}, None)) == {"config:model_type": "qwen3"}
+    assert architecture.repair({"config.json": {"model_type": "of-tomorrow", "architectures": ["Own"]}}, None) == []
+    with pytest.raises(UpstreamError, match=r"does not say which architecture the model has \(`architectures`\), and transformers has no .* 'of-tomorrow'"):
+        architecture.repair({"config.json": {"model_type": "of-tomorrow", "architectures": None}}, None)
+
+
+def test_names_of_transformers_5_are_completed_by_older_ones() -> None:
+    layers = ["linear_attention", "full_attention"]
+    files = {
+        "config.json": {"model_type": "granitemoehybrid", "layer_types": layers, "text_config": {"model_type": "qwen3_moe", "num_local_experts": 4}},
+        "tokenizer_config.json": {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<a>"], "additional_special_tokens": ["<b>"]},
+    }
+    edits = older_names.repair(files, None)
+    assert changed(files, edits) == {
+        "config:layer_types": ["mamba", "attention"],
+        "config:text_config.num_experts": 4,
+        "tokenizer_config:tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_config:extra_special_tokens": None,
+    }
+    assert older_names.repair(applied(files, edits), None) == []
+    named = {"tokenizer_config.json": {"extra_special_tokens": {"image_token": "<image>"}}}
+    assert older_names.repair(named, None) == [], "transformers 4 reads names with their tokens"
+
+
+@pytest.mark.parametrize(
+    ("stated", "wanted"),
+    [
+        ({"temperature": 0.6}, {"do_sample": True}),
+        ({"temperature": 0.6, "do_sample": False}, {"do_sample": True}),
+        ({"temperature": 0.6, "do_sample": True}, {}),
+        ({"temperature": 0.0, "do_sample": True, "top_p": 0.9}, {"do_sample": False, "temperature": None, "top_p": None}),
+        ({"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.1}, {}),
+        ({"length_penalty": 0.8, "early_stopping": True, "output_scores": True}, {"length_penalty": None, "early_stopping": None, "output_scores": None}),
+        ({"length_penalty": 0.8, "num_beams": 4}, {}),
+    ],
+)
+def test_sampling_settings_that_have_no_effect(stated: dict[str, Any], wanted: dict[str, Any]) -> None:
+    files = {"generation_config.json": stated}
+    edits = sampling_flags.repair(files, None)
+    assert changed(files, edits) == {f"generation_config:{name}": value for name, value in wanted.items()}
+    assert sampling_flags.repair(applied(files, edits), None) == []
+
+
+def test_an_infinity_is_no_private_key() -> None:
+    """As transformers 5 saves the limits of state-space models; without it, they would have none."""
+    files = {"config.json": {"time_step_limit": [0.0, {"__float__": "Infinity"}], "_commit_hash": "0"}}
+    found = changed(files, strip_remote_code.repair(files, None))
+    assert "config:time_step_limit.1.__float__" not in found
+    assert "config:_commit_hash" in found
+
+
+SOUND = (
+    "llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "phi3", "granite", "smollm3", "olmo2", "gpt_oss", "glm4", "glm4_moe",
+    "cohere2", "starcoder2", "qwen2_moe", "stablelm", "gpt2",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SOUND)
+def test_a_sound_model_stays_byte_for_byte(kind: str, tmp_path: Path) -> None:
+    """As transformers 5 saves it, with the bundled model's tokenizer and sizes of its own."""
+    sizes = {
+        "vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 16, "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_group": 1,
+        "topk_group": 1,
+    }  # fmt: skip
+    names = vars(CONFIG_MAPPING[kind]())
+    own = {name: size for name, size in sizes.items() if name in names} if kind != "gpt2" else {"vocab_size": 2048, "n_embd": 64, "n_layer": 2, "n_head": 4}
+    config = CONFIG_MAPPING[kind](**own, bos_token_id=1, eos_token_id=4, pad_token_id=5)
+    made, out = releases.clean(tmp_path / "made"), tmp_path / "out"
+    for name in ("model.safetensors", "generation_config.json"):
+        (made / name).unlink()
+    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(made)
+    edit(made / "generation_config.json", do_sample=True, temperature=0.7, top_k=64, top_p=0.95, min_p=0.0, repetition_penalty=1.0)
+    out.mkdir()
+    assert fixes.repair(out, snapshot=made, repo="someone/miniature", fixes=True)["patches"] == []
+    for path in out.iterdir():
+        assert path.read_bytes() == (made / path.name).read_bytes(), path.name
+
+
+def test_a_release_of_several_oddities_is_settled_at_once(tmp_path: Path) -> None:
+    made = releases.ids_of_no_token(tmp_path / "made")
+    config = read(made / "config.json")
+    edit(made / "config.json", architectures=[], head_dim=None, rope_parameters={"rope_type": "yarn", "factor": 2.0, "rope_theta": 5e5}, torch_dtype="half")
+    (tmp_path / "out").mkdir()
+    patches = fixes.repair(tmp_path / "out", snapshot=made, repo="upstream/tiny-chat", fixes=True)["patches"]
+    json.dumps(patches, allow_nan=False)
+    assert {patch["fix"] for patch in patches} == {"architecture", "token-ids", "rope-forms", "dtype-forms"}
+    settled = read(tmp_path / "out" / "config.json")
+    assert (settled["eos_token_id"], settled["bos_token_id"], settled["architectures"]) == (4, 1, config["architectures"])
+    assert (settled["dtype"], settled["torch_dtype"]) == ("bfloat16", "bfloat16")
+    before = copy.deepcopy(settled)
+    (tmp_path / "again").mkdir()
+    assert fixes.repair(tmp_path / "again", snapshot=tmp_path / "out", repo="upstream/tiny-chat", fixes=True)["patches"] == []
+    assert read(tmp_path / "again" / "config.json") == before
