@@ -26,6 +26,9 @@ from builders.fixes import (
     tokenizer_model,
 )
 from builders.fixes.edits import Edit, Files, applied, value_at
+from builders.fixes.form import written
+from builders.fixes.templates import templates
+from builders.fixes.unrepaired import broken
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX, is_legal
 from builders.weights import Tensor, parameters, read_header, weight_files
@@ -33,7 +36,7 @@ from config.errors import ConfigurationError, UpstreamError
 from config.rules import FAMILIES, FIXES, Family, Rule, family_of, load_families, load_rules
 from config.words import Patch
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "strip_remote_code": strip_remote_code.repair,
@@ -59,13 +62,13 @@ OPAQUE = frozenset({"merges.txt"})  # no repair reads it
 def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = FIXES, families: Path = FAMILIES) -> dict[str, Any]:
     """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked.
 
-    `repo` tells the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
-    Returns `patches` (each a Patch), `family` (its name or None), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
+    `repo` helps to tell the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
+    Returns `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend), `family` (its name or None) with its `notes`, `stop` strings
+    and order of `samplers`, and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
     Raises UpstreamError when a configuration file cannot be read, ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
-    model_type = value_at(files, "config.json", ("model_type",))
-    family = family_of(repo, model_type if isinstance(model_type, str) else None, load_families(families))
+    family = family_in(files, repo, load_families(families))
     chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
     tensors = {tensor.name: tensor for file in weight_files(snapshot) for tensor in read_header(file)}
     fixed, patches = apply_rules(files, chosen, family, tensors)
@@ -74,11 +77,22 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = F
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {
         "patches": [asdict(patch) for patch in patches],
+        "unrepaired": list(broken(fixed)),
         "family": family.name if family else None,
+        "notes": list(family.notes) if family else [],
+        "stop": list(family.stop) if family else [],
+        "samplers": list(family.samplers) if family else [],
         "bytes": size,
         "parameters": count,
         "bpw": size * 8 / count if count else None,
     }
+
+
+def family_in(files: Files, repo: str, families: Sequence[Family]) -> Family | None:
+    """The family that a model's files, and as far as it asks for that the repo's name, belong to. Raises ConfigurationError when several do."""
+    model_type = value_at(files, "config.json", ("model_type",))
+    template = next((found.text for found in templates(files)), None)
+    return family_of(repo, model_type if isinstance(model_type, str) else None, template, families)
 
 
 def read_files(folder: Path) -> dict[str, Any]:
@@ -166,5 +180,5 @@ def _write(out: Path, snapshot: Path, before: Files, after: Files) -> None:
         if isinstance(content, bytes):
             (out / name).write_bytes(content)
         else:
-            text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            (out / name).write_text(text, encoding="utf-8")
+            like = (snapshot / name).read_text(encoding="utf-8") if name in before else ""
+            (out / name).write_text(content if isinstance(content, str) else written(content, like), encoding="utf-8")
