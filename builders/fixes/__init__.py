@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from builders.fixes import (
+    breaking_branches,
     distinct_pad,
     embedded_tokens,
     end_of_turn_eos,
@@ -52,6 +53,7 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "listed_tokens": listed_tokens.repair,
     "open_prompts": open_prompts.repair,
     "tokenizer_class": tokenizer_class.repair,
+    "breaking_branches": breaking_branches.repair,
 }
 LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB
 TEXTS = frozenset({"chat_template.jinja"})

@@ -109,7 +109,7 @@ BREAKING = {
     "tools": ("{{ messages[0].content }}{% if tools %}{{ tools[0].functions.name }}{% endif %}", "a question with a tool offered"),
     "calls": (
         "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}{{ c.function.arguments.colour.of.what }}{% endfor %}{% endfor %}",
-        "a call of a tool",
+        "calls of a tool",
     ),
 }
 

@@ -11,7 +11,17 @@ from config.rules import Family, Pieces, family_of, load_families, load_rules
 
 def test_the_shipped_rules_name_repairs_that_exist_and_stand_in_order() -> None:
     rules = load_rules()
-    alike = ["one-template", "stale-quantization", "tied-head", "embedded-tokens", "tokenizer-model", "listed-tokens", "open-prompts", "tokenizer-class"]
+    alike = [
+        "one-template",
+        "stale-quantization",
+        "tied-head",
+        "embedded-tokens",
+        "tokenizer-model",
+        "listed-tokens",
+        "open-prompts",
+        "tokenizer-class",
+        "breaking-branches",
+    ]
     better = ["end-of-turn-eos", "distinct-pad", "single-bos", "sampling-defaults"]
     assert [rule.id for rule in rules] == ["strip-remote-code", *alike, *better], "what names code or paths is gone before anything is loaded"
     assert {rule.repair for rule in rules} == set(REPAIRS)
