@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from config import plans
 from config.files import models_in
 from config.recipe import RECIPES, Recipe
-from config.rules import Family, Rule, load_families, load_rules
+from config.rules import Family, Pieces, Rule, load_families, load_rules
 from config.settings import Settings
 
 WIDTH = 140  # characters of a line of prose
@@ -154,14 +154,22 @@ def _rules() -> str:
 def _families() -> str:
     parts = ["\n## The families\n"]
     for family in load_families():
-        known = [f"`model_type` {', '.join(family.model_types)}"] if family.model_types else []
+        known = [f"`model_type` {', '.join(family.model_types)}"]
+        known += [f"a template {_pieces(family.template)}"] if family.template else []
         known += [f"a repo's name that `{family.repo}` matches"] if family.repo else []
-        advice = "; ".join(f"{name} {value:g}" for name, value in family.sampling.model_dump().items()) if family.sampling else "none"
+        advice = "; ".join(f"{name} {value:g}" for name, value in family.sampling.stated.items()) if family.sampling else "none"
+        turn = f"`{family.end_of_turn}`" if family.end_of_turn else "the next turn's header"
+        order = f"; order of samplers: `{';'.join(family.samplers)}`" if family.samplers else ""
         parts += [
-            f"- **{family.name}**: known by {' and '.join(known)}; sampling advice: {advice}.",
+            f"- **{family.name}**: known by {' and '.join(known)}; a turn ends with {turn}; sampling advice: {advice}{order}.",
             *(f"  - {' '.join(note.split())}" for note in family.notes),
         ]
     return "\n".join(parts) + "\n"
+
+
+def _pieces(pieces: Pieces) -> str:
+    holds, lacks = (", ".join(f"`{piece}`" for piece in side) for side in (pieces.holds, pieces.lacks))
+    return f"with {holds}" + (f" and without {lacks}" if lacks else "")
 
 
 def main() -> None:

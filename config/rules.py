@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,9 @@ from config.files import load_model
 
 FIXES = Path(__file__).parent / "fixes"
 FAMILIES = Path(__file__).parent / "families"
+
+Sampler = Literal["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]
+"""llama.cpp's names of samplers, for its option `--samplers`."""
 
 
 def _regex(pattern: str) -> str:
@@ -48,44 +51,76 @@ class Rule(Strict):
 
 
 class Sampling(Strict):
-    """Sampling advice, under the names of generation_config.json."""
+    """Sampling advice, under the names of generation_config.json. What the model's makers do not document is left out."""
 
-    temperature: float = Field(ge=0)
+    temperature: float | None = Field(None, ge=0)
     """0 answers greedily."""
-    top_k: int = Field(ge=0)
+    top_k: int | None = Field(None, ge=0)
     """Tokens to choose from; 0: all."""
-    top_p: float = Field(gt=0, le=1)
+    top_p: float | None = Field(None, gt=0, le=1)
     """Share of the probability to choose from."""
-    min_p: float = Field(ge=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
     """Least probability, as a share of the likeliest token's."""
-    repetition_penalty: float = Field(gt=0)
+    repetition_penalty: float | None = Field(None, gt=0)
     """1 punishes nothing."""
+
+    @property
+    def stated(self) -> dict[str, float]:
+        """The figures that are given, by name."""
+        return self.model_dump(exclude_none=True)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.stated:
+            raise ValueError("give at least one figure, or leave `sampling` out")
+        return self
+
+
+class Pieces(Strict):
+    """What tells a family's chat templates from others: pieces of their source, as they stand there."""
+
+    holds: tuple[str, ...] = Field(min_length=1)
+    """Each of these occurs in the template."""
+    lacks: tuple[str, ...] = ()
+    """None of these does."""
+
+    def fit(self, template: str) -> bool:
+        """Whether the template is such a one."""
+        return all(piece in template for piece in self.holds) and not any(piece in template for piece in self.lacks)
 
 
 class Family(Strict):
-    """Releases that share defects and advice."""
+    """Releases that share defects and advice: known by their architecture and by their chat template."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
-    """Name of the family."""
-    repo: Annotated[str, AfterValidator(_regex)] | None = None
-    """Regular expression, searched in the repo's name without its owner, case ignored."""
-    model_types: tuple[str, ...] = ()
+    """Name of the family, which is that of its file."""
+    model_types: tuple[str, ...] = Field(min_length=1)
     """Values of `model_type` in config.json."""
+    template: Pieces | None = None
+    """Pieces of the chat template; any template when left out. A release without a template is known by its architecture, where no other family has that."""
+    repo: Annotated[str, AfterValidator(_regex)] | None = None
+    """Regular expression, searched in the repo's name without its owner, case ignored. It narrows what the two above find, and never suffices by itself."""
+    end_of_turn: str | None = None
+    """The special token that the template writes after an answer; left out where the next turn's header ends it."""
+    stop: tuple[str, ...] = ()
+    """Further strings at which generation has to stop, for Ollama's `params`."""
     sampling: Sampling | None = None
     """Advice for releases that give none themselves."""
+    samplers: tuple[Sampler, ...] = ()
+    """Order in which llama.cpp's samplers have to work, where it matters."""
+    templates: tuple[str, ...] = ()
+    """Chat templates that prove all this: files beside this one under `templates/`, or of llama.cpp's own collection `models/templates`."""
     notes: tuple[str, ...] = ()
     """What someone who runs or repairs the model should know, one sentence each."""
 
-    @model_validator(mode="after")
-    def _matches_something(self) -> Self:
-        if self.repo is None and not self.model_types:
-            raise ValueError("give `repo`, `model_types` or both: without them the family matches nothing")
-        return self
+    def fits(self, model_type: str | None, template: str | None) -> bool:
+        """Whether a release may belong to the family by what it is; without a template, its architecture alone is asked."""
+        return model_type in self.model_types and (template is None or self.template is None or self.template.fit(template))
 
-    def matches(self, repo: str, model_type: str | None) -> bool:
-        """Whether a release belongs to the family; when it names both a pattern and model types, both must hold."""
-        name = repo.rpartition("/")[2]
-        return (self.repo is None or re.search(self.repo, name, re.IGNORECASE) is not None) and (not self.model_types or model_type in self.model_types)
+    def matches(self, repo: str, model_type: str | None, template: str | None) -> bool:
+        """Whether a release belongs to the family, as far as the family alone can tell."""
+        named = self.repo is None or re.search(self.repo, repo.rpartition("/")[2], re.IGNORECASE) is not None
+        return named and self.fits(model_type, template)
 
 
 def load_rules(folder: Path = FIXES) -> tuple[Rule, ...]:
@@ -102,17 +137,17 @@ def load_families(folder: Path = FAMILIES) -> tuple[Family, ...]:
     return families
 
 
-def family_of(repo: str, model_type: str | None, families: Sequence[Family]) -> Family | None:
-    """The family of a release, None when no family matches. One that matched the repo's name goes before those that matched its model type only.
+def family_of(repo: str, model_type: str | None, template: str | None, families: Sequence[Family]) -> Family | None:
+    """The family of a release by its architecture and its chat template; None when no family matches, or when without a template several do.
 
-    Raises ConfigurationError when that leaves several.
+    One that asks for a repo's name as well goes before the others. Raises ConfigurationError when a template leaves several.
     """
-    found = [family for family in families if family.matches(repo, model_type)]
+    found = [family for family in families if family.matches(repo, model_type, template)]
     found = [family for family in found if family.repo is not None] or found
-    if len(found) > 1:
+    if len(found) > 1 and template is not None:
         names = ", ".join(family.name for family in found)
-        raise ConfigurationError(f"{repo} (model type {model_type}) belongs to several families: {names}. Narrow their `repo` patterns in {FAMILIES}.")
-    return found[0] if found else None
+        raise ConfigurationError(f"{repo} (model type {model_type}) belongs to several families: {names}. Narrow what they say of `template` in {FAMILIES}.")
+    return found[0] if len(found) == 1 else None
 
 
 def _refuse_repeated(what: str, folder: Path, names: Sequence[str]) -> None:

@@ -163,6 +163,7 @@ class Card:
     tools: Mapping[str, str]  # name -> version
     recipe_name: str
     recipe_digest: str
+    samplers: tuple[str, ...] = ()  # the order in which llama.cpp's samplers have to work, where the family asks for one
     ollama_template: bool = False  # the repo holds a `template` file
     offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream
     quick: bool = False  # measured on small samples
@@ -205,7 +206,7 @@ def _context(card: Card) -> dict[str, Any]:
         "footer": Markdown(card.footer.strip()),
         "upstream": _upstream(card),
         "parameters": parameters,
-        "flags": _flags(parameters),
+        "flags": _flags(parameters, card.samplers),
         "repairs": repairs(card.patches),
         "offered": Markdown(card.offered) if card.offered and _ADDRESS.fullmatch(card.offered) else None,
         "rows": rows,
@@ -232,9 +233,11 @@ def _context(card: Card) -> dict[str, Any]:
     }
 
 
-def _flags(parameters: Mapping[str, int | float]) -> Markdown:
-    """The sampling as llama.cpp's flags, on a line of their own: cards are read on telephones."""
-    return Markdown("".join(f" {_FLAGS[name]} {value:g}" for name, value in parameters.items()).replace(" ", " \\\n  ", 1))
+def _flags(parameters: Mapping[str, int | float], samplers: Sequence[str]) -> Markdown:
+    """The sampling as llama.cpp's flags, on lines of their own: cards are read on telephones."""
+    figures = " ".join(f"{_FLAGS[name]} {value:g}" for name, value in parameters.items())
+    order = f'--samplers "{";".join(samplers)}"' if samplers else ""
+    return Markdown("".join(f" \\\n  {line}" for line in (figures, order) if line))
 
 
 def _upstream(card: Card) -> Markdown:

@@ -13,6 +13,7 @@ from typing import Any
 from builders import float8, packed
 from builders.fixes import (
     architecture,
+    breaking_branches,
     distinct_pad,
     dtype_forms,
     embedded_tokens,
@@ -36,6 +37,9 @@ from builders.fixes import (
     weight_shapes,
 )
 from builders.fixes.edits import Edit, Files, applied, dict_at, value_at
+from builders.fixes.form import written
+from builders.fixes.templates import templates
+from builders.fixes.unrepaired import broken
 from builders.names import CONFIGURATION, INDEX, is_legal
 from builders.weights import Tensor, parameters, read_header, weight_files
 from config.errors import ConfigurationError, UpstreamError
@@ -67,6 +71,7 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "older_names": older_names.repair,
     "dtype_forms": dtype_forms.repair,
     "sampling_flags": sampling_flags.repair,
+    "breaking_branches": breaking_branches.repair,
 }
 LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB
 TEXTS = frozenset({"chat_template.jinja"})
@@ -78,8 +83,9 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = F
     """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are 8-bit ones,
     which are multiplied out to bfloat16.
 
-    `repo` tells the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
-    Returns `patches` (each a Patch), `family` (its name or None), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
+    `repo` helps to tell the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
+    Returns `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend), `family` (its name or None) with its `notes`, `stop` strings
+    and order of `samplers`, and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
     Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
@@ -87,8 +93,7 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = F
     config = dict_at(files, "config.json", ())
     if (refusal := packed.refusal(config, tensors)) is not None:
         raise UpstreamError(f"{repo} {refusal}")
-    model_type = value_at(files, "config.json", ("model_type",))
-    family = family_of(repo, model_type if isinstance(model_type, str) else None, load_families(families))
+    family = family_in(files, repo, load_families(families))
     chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
     fixed, patches = apply_rules(files, chosen, family, tensors)
     _write(out, snapshot, files, fixed)
@@ -97,7 +102,11 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = F
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {
         "patches": [asdict(patch) for patch in patches],
+        "unrepaired": list(broken(fixed)),
         "family": family.name if family else None,
+        "notes": list(family.notes) if family else [],
+        "stop": list(family.stop) if family else [],
+        "samplers": list(family.samplers) if family else [],
         "bytes": size,
         "parameters": count,
         "bpw": size * 8 / count if count else None,
@@ -114,6 +123,13 @@ def _tensors(snapshot: Path) -> dict[str, Tensor]:
             )
         found[tensor.name] = tensor
     return found
+
+
+def family_in(files: Files, repo: str, families: Sequence[Family]) -> Family | None:
+    """The family that a model's files, and as far as it asks for that the repo's name, belong to. Raises ConfigurationError when several do."""
+    model_type = value_at(files, "config.json", ("model_type",))
+    template = next((found.text for found in templates(files)), None)
+    return family_of(repo, model_type if isinstance(model_type, str) else None, template, families)
 
 
 def read_files(folder: Path) -> dict[str, Any]:
@@ -202,5 +218,5 @@ def _write(out: Path, snapshot: Path, before: Files, after: Files) -> None:
         if isinstance(content, bytes):
             (out / name).write_bytes(content)
         else:
-            text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            (out / name).write_text(text, encoding="utf-8")
+            like = (snapshot / name).read_text(encoding="utf-8") if name in before else ""
+            (out / name).write_text(content if isinstance(content, str) else written(content, like), encoding="utf-8")

@@ -14,7 +14,7 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
     """
     if family is None or family.sampling is None:
         return []
-    advice = {key: value for key, value in family.sampling.model_dump().items() if value_at(files, FILE, (key,)) is None}
+    advice = {key: value for key, value in family.sampling.stated.items() if value_at(files, FILE, (key,)) is None}
     if not advice:
         return []
     because = f"the figures are those of the {family.name} family"

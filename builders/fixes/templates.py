@@ -17,7 +17,7 @@ ANSWER = "sluice-answer"  # an assistant's text that occurs in no template
 _SYSTEM = {"role": "system", "content": "You are brief."}
 _USER = {"role": "user", "content": "Name a colour."}
 _ASSISTANT = {"role": "assistant", "content": ANSWER}
-_TOOL = {"type": "function", "function": {"name": "paint", "description": "Paints.", "parameters": {"type": "object", "properties": {}}}}
+TOOL = {"type": "function", "function": {"name": "paint", "description": "Paints.", "parameters": {"type": "object", "properties": {}}}}
 
 TURN = (_USER, _ASSISTANT)
 CONVERSATIONS: tuple[tuple[Message, ...], ...] = ((_USER,), TURN, (_SYSTEM, _USER), (_SYSTEM, *TURN), (*TURN, *TURN, _USER), (_SYSTEM, *TURN, _USER))
@@ -55,7 +55,7 @@ def _found(files: Files) -> Iterator[Template]:
 def render(files: Files, text: str, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: bool = False) -> str | None:
     """The conversation as text, None when the template refuses it or does not parse; `tools` offers it a function to call."""
     try:
-        return chat.render(text, messages, special_tokens=named(files), add_generation_prompt=add_generation_prompt, tools=[_TOOL] if tools else None)
+        return chat.render(text, messages, special_tokens=named(files), add_generation_prompt=add_generation_prompt, tools=[TOOL] if tools else None)
     except MeasurementError:
         return None
 

@@ -48,12 +48,17 @@ COMMANDS = {
         "service.cli.plan:quantize",
         "Write a model as one GGUF file, by default in a mix planned for it.",
     ),
+    "fix": (
+        "service.cli.fix:fix",
+        "Repair a model's config, tokenizer and chat template, and write it whole to a folder of its own. Nothing else is made of it.",
+    ),
     "serve": ("service.cli.serve:serve", "Run day and night: poll the watch list, take webhooks, serve the API, and carry out queued runs."),
     "doctor": (
         "service.cli.doctor:doctor",
         "Report versions, tools, disk, memory, GPU and Hub login. Exit code 1 when something that Sluice needs is missing.",
     ),
     "measure": ("service.cli.measure:app", "Measure models of your own: nothing is built, kept or published."),
+    "family": ("service.cli.family:app", "Families of models: whether what a file says about one is true."),
     "data": ("service.cli.data:app", "The texts and questions that a recipe names: what they are, and fetching those that are on the Hub."),
     "hub": ("service.cli.hub:app", "The embedded Hub: a model hub on a folder of this machine that the stock Hugging Face client can use."),
     "token": ("service.cli.tokens:app", "Bearer tokens of the API. There are none until you create one, and the API answers nobody without."),

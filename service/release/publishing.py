@@ -169,6 +169,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         blocked=tuple(row for item, row in zip(repo.variants, rows, strict=True) if not item.passed),
         patches=tuple(patches(work)),
         sampling=chat.result["sampling"],
+        samplers=tuple(work.output("fix").result["samplers"]),
         method=method(work, repo),
         tools=tools(),
         recipe_name=work.recipe.label,
@@ -255,9 +256,10 @@ def _named(work: Work, generated: int, part: Part) -> tuple[str, ...]:
 
 
 def remarks(work: Work) -> tuple[str, ...]:
-    """What was found of the release that is no fault, but good to know."""
-    measured = work.measured
-    return tuple(f"{detail.rstrip('.')}." for name in REMARKS if name in measured and measured[name].inapplicable is None for detail in measured[name].details)
+    """What is known of the release's family and was found of itself that is no fault, but good to know."""
+    measured, notes = work.measured, work.output("fix").result["notes"]
+    found = (detail for name in REMARKS if name in measured and measured[name].inapplicable is None for detail in measured[name].details)
+    return tuple(f"{' '.join(remark.split()).rstrip('.')}." for remark in (*notes, *found))
 
 
 def _calibrated(work: Work) -> int:

@@ -316,7 +316,7 @@ def test_whether_the_tokenizer_adds_bos(files: dict[str, Any], wanted: bool) -> 
     assert adds_bos(files) is wanted
 
 
-FAMILY = Family(name="f", repo=".", sampling=Sampling(temperature=0.5, top_k=3, top_p=0.9, min_p=0.0, repetition_penalty=1.0))
+FAMILY = Family(name="f", model_types=("llama",), sampling=Sampling(temperature=0.5, top_k=3, top_p=0.9, min_p=0.0, repetition_penalty=1.0))
 
 
 def test_sampling_fills_gaps_and_changes_no_advice_of_upstream() -> None:
@@ -328,12 +328,12 @@ def test_sampling_fills_gaps_and_changes_no_advice_of_upstream() -> None:
 def test_sampling_makes_a_missing_file_with_its_tokens() -> None:
     files = model(config={"eos_token_id": 4, "bos_token_id": 1})
     made = applied(files, sampling_defaults.repair(files, FAMILY))["generation_config.json"]
-    assert made == {"bos_token_id": 1, "eos_token_id": 4, "do_sample": True} | FAMILY.sampling.model_dump()  # type: ignore[union-attr]
+    assert made == {"bos_token_id": 1, "eos_token_id": 4, "do_sample": True} | FAMILY.sampling.stated  # type: ignore[union-attr]
 
 
 def test_no_figures_no_advice() -> None:
     assert sampling_defaults.repair(model(), None) == []
-    assert sampling_defaults.repair(model(), Family(name="f", repo=".")) == []
+    assert sampling_defaults.repair(model(), Family(name="f", model_types=("llama",))) == []
 
 
 def test_values_that_json_cannot_say_are_recorded_as_text(upload: Upload, tmp_path: Path) -> None:

@@ -396,6 +396,17 @@ def test_a_base_model_is_called_one_and_nothing_is_said_of_chats(make_card: Make
     assert "\n\n\n" not in text
 
 
+def test_an_order_of_samplers_is_a_flag_and_a_line(make_card: MakeCard) -> None:
+    order = ("top_k", "top_p", "min_p", "temperature", "dry", "typ_p", "xtc")
+    text = render(replace(make_card(kind=Kind.GGUF), samplers=order))
+    flags = text.partition("llama-cli -hf ")[2].partition("```")[0]
+    assert flags.endswith(' \\\n  --samplers "top_k;top_p;min_p;temperature;dry;typ_p;xtc"\n')
+    assert "--temp" in flags
+    assert "- Order of llama.cpp's samplers: `top_k`, `top_p`, `min_p`, `temperature`, `dry`, `typ_p`, `xtc`\n" in text
+    assert "samplers" not in render(make_card(kind=Kind.GGUF))
+    assert '\\\n  --samplers "top_k"' in render(replace(make_card(kind=Kind.GGUF), sampling={}, samplers=("top_k",)))
+
+
 def test_remarks_are_told_as_text(make_card: MakeCard) -> None:
     text = render(replace(make_card(kind=Kind.GGUF), remarks=("It *renders* <b>a role</b>.",)))
     assert "## Good to know\n\n- It &#42;renders&#42; &#60;b>a role" in text

@@ -137,7 +137,7 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
     imatrix, chat = work.output("imatrix"), work.output(functions.CHAT)
     files = [from_stage(item.output, file) for item in passed for file in item.output.files]
     files += [from_stage(imatrix, file, naming.IMATRIX) for file in imatrix.files if file.path == imatrix.result["file"]]
-    files += [PublishFile.from_bytes(naming.OLLAMA_PARAMS, ollama.params(chat.result["sampling"], chat.result["stops"]))]
+    files += [PublishFile.from_bytes(naming.OLLAMA_PARAMS, ollama.params(chat.result["sampling"], [*chat.result["stops"], *work.output("fix").result["stop"]]))]
     if template := ollama.template_from_probes(chat.result["renderings"]):
         files += [PublishFile.from_bytes(naming.OLLAMA_TEMPLATE, template)]
     return files

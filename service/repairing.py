@@ -1,0 +1,252 @@
+"""Repairs a model alone, a folder or a repo of the Hub, without building anything of it: what `sluice fix` does.
+
+Rules look at configuration, tokenizer and chat template, and of the weights at the headers, so that nothing else is read or fetched before it is to be written.
+"""
+
+import difflib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import SafetensorsParsingError
+
+from builders import folder as folders
+from builders import hollow, snapshot
+from builders.asking import in_words, require_room
+from builders.fixes import BINARY
+from builders.names import CONFIGURATION, INDEX
+from builders.weights import unsafe
+from config.errors import ConfigurationError
+from config.progress import Tally
+from config.settings import Settings
+from config.words import Release
+from service.execution.kept import Input
+from service.execution.process import Limits, run_apart
+from service.execution.workbench import Listener, told
+from service.hubclient import connect
+from service.release.what import meant
+
+SUFFIX = "-fixed"  # of the folder that a repaired model is written to when nobody names another
+SHOWN = 2_000_000  # bytes of a file up to which a difference is shown line by line
+_LEFT_OUT = frozenset({".git", ".cache"})  # what tools keep beside a model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model to be repaired."""
+
+    name: str  # as people call it
+    repo: str  # "owner/name", by which a family may know it
+    folder: Path | None = None  # on this machine
+    api: HfApi | None = None  # of the Hub where it lies, with
+    release: Release | None = None  # which commit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repaired:
+    """What the rules made of a model's files."""
+
+    source: Source
+    family: str | None
+    patches: list[dict[str, Any]]  # each a Patch
+    unrepaired: list[str]  # sentences
+    before: Path  # folder with the files that rules read
+    after: Path  # the same, repaired
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the files that are other than before, or new."""
+        names = sorted(path.name for path in self.after.iterdir() if path.suffix != ".safetensors")
+        return [name for name in names if not (self.before / name).is_file() or (self.before / name).read_bytes() != (self.after / name).read_bytes()]
+
+
+def source_of(settings: Settings, model: str, revision: str | None) -> Source:
+    """What a person means: a folder that is there, or a repo. Raises ConfigurationError, UpstreamError, HubError."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ConfigurationError(f"{model} is a folder and has no revisions. Leave out --revision.")
+        return Source(name=model, repo=f"local/{folder.resolve().name}", folder=folder.resolve())
+    named, api = meant(model, endpoint=settings.hub_endpoint, revision=revision, name=None), connect(settings)
+    release = snapshot.resolve(api, named.repo, named.revision).release
+    return Source(name=release.repo, repo=release.repo, api=api, release=release)
+
+
+@contextmanager
+def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator[Repaired]:
+    """The model's files as the rules leave them, in folders that are gone after the block. Raises UpstreamError, HubError, ConfigurationError, StageError."""
+    with tempfile.TemporaryDirectory(prefix="sluice-fix-") as made:
+        before, work = Path(made) / "before", Path(made) / "work"
+        before.mkdir()
+        for part in ("files", "tmp"):
+            (work / part).mkdir(parents=True)
+        if source.folder is not None:
+            _taken(source.folder, before)
+        else:
+            with told(listener, f"fetch what rules read of {source.name}"):
+                _fetched(source, before)
+        result = _apart(settings, before, work, source.repo)
+        yield Repaired(
+            source=source,
+            family=result["family"],
+            patches=result["patches"],
+            unrepaired=result["unrepaired"],
+            before=before,
+            after=work / "files",
+        )
+
+
+def _taken(folder: Path, into: Path) -> None:
+    """Copies of a folder's small files, through the links that a folder of the Hub's cache consists of, and the headers of its weights."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name in CONFIGURATION | {INDEX}:
+            folders.copied(path.resolve(), into / path.name)
+        elif path.is_file() and path.suffix == ".safetensors":
+            hollow.of_file(path, into / path.name)
+
+
+def _fetched(source: Source, into: Path) -> None:
+    """The same of a repo."""
+    api, release = _remote(source)
+    for path in snapshot.sizes(api, release):
+        if path in CONFIGURATION | {INDEX}:
+            snapshot.download(api, release, path, into)
+        elif path.endswith(".safetensors"):
+            with in_words(api, release.repo, release.sha, path):
+                try:
+                    hollow.of_tensors(api.parse_safetensors_file_metadata(release.repo, path, revision=release.sha).tensors, into / path)
+                except (SafetensorsParsingError, AttributeError, TypeError, ValueError, RecursionError) as error:  # the client trusts the header's types
+                    raise unsafe(Path(path), f"its header cannot be read ({error})") from error
+    shutil.rmtree(into / ".cache", ignore_errors=True)
+
+
+def _remote(source: Source) -> tuple[HfApi, Release]:
+    if source.api is None or source.release is None:
+        raise ValueError(f"{source.name} is not on the Hub")
+    return source.api, source.release
+
+
+def _apart(settings: Settings, before: Path, work: Path, repo: str) -> dict[str, Any]:
+    """The repair in a process of its own: templates are programs, and tokenizers are a stranger's."""
+    memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
+    limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=1)
+    inputs = {"snapshot": Input(path=before, digest="")}  # a digest is part of a stage's key, and nothing is kept here
+    log = settings.folder / "logs" / "fix" / "repair.log"
+    return run_apart("builders.fixes:repair", work, inputs, {"repo": repo, "fixes": True}, limits=limits, log=log)
+
+
+def difference(found: Repaired) -> str:
+    """The changed files as a unified diff, which `patch -p1` takes; of what is binary or too large only that it differs."""
+    parts = []
+    for name in found.changed:
+        old, new = found.before / name, found.after / name
+        if name in BINARY or new.stat().st_size > SHOWN:
+            parts.append(f"Files a/{name} and b/{name} differ\n" if old.is_file() else f"Only in b: {name}\n")
+            continue
+        there = old.read_text(encoding="utf-8") if old.is_file() else ""
+        lines = difflib.unified_diff(
+            there.splitlines(keepends=True),
+            new.read_text(encoding="utf-8").splitlines(keepends=True),
+            f"a/{name}" if old.is_file() else "/dev/null",
+            f"b/{name}",
+        )
+        parts += [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
+    return "".join(parts)
+
+
+def target_of(source: Source, out: Path | None) -> Path:
+    """Where the repaired model is to be: `out`, else a folder beside the model's, or for a repo in the working folder. Raises ConfigurationError."""
+    usual = source.folder.with_name(source.folder.name + SUFFIX) if source.folder is not None else Path.cwd() / f"{source.repo.rpartition('/')[2]}{SUFFIX}"
+    target = (out or usual).expanduser().absolute()
+    if in_place(source, target):
+        return target
+    if source.folder is not None and source.folder in target.resolve().parents:
+        raise ConfigurationError(f"{target} is inside of the model's own folder, which stays as it is. Name another place by -o.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigurationError(f"{target} is there already. Remove it, or name another place by -o.")
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"{target.parent} is no folder. Make it, or name another place by -o.")
+    return target
+
+
+def in_place(source: Source, target: Path) -> bool:
+    """Whether the target is the model's own folder, which its owner then wants to be changed."""
+    return source.folder is not None and target.resolve() == source.folder
+
+
+def write(found: Repaired, target: Path, listener: Listener) -> None:
+    """Write the whole repaired model to `target`, or nothing; in the model's own folder, the changed files in the place of the old ones.
+
+    Raises ConfigurationError when that cannot be written, UpstreamError, HubError.
+    """
+    source = found.source
+    try:
+        if in_place(source, target):
+            _replaced(found, target)
+            return
+        unfinished = target.with_name(f".{target.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            with told(listener, f"write {target.name}"):
+                _whole(source, unfinished, frozenset(found.changed))
+                _replaced(found, unfinished)
+            if target.is_dir():
+                target.rmdir()
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be written: {error.strerror}. Name another place by -o, or free some space.") from error
+
+
+def _replaced(found: Repaired, folder: Path) -> None:
+    """Put the changed files in place, each whole or not at all; a link to an old one gives way to the file itself."""
+    for name in found.changed:
+        unfinished = folder / f".{name}.unfinished"
+        shutil.copyfile(found.after / name, unfinished)
+        unfinished.replace(folder / name)
+
+
+def _whole(source: Source, into: Path, changed: frozenset[str]) -> None:
+    """Everything of the model but the changed files, byte for byte."""
+    if source.folder is None:
+        api, release = _remote(source)
+        snapshot.fetch(into, api=api, release=release)
+        return
+    paths = [path for path in _below(source.folder) if str(path.relative_to(source.folder)) not in changed]
+    total = sum(path.stat().st_size for path in paths)
+    require_room(into, total, f"{source.name} has {total / 1e9:.2f} GB, which are copied")
+    tally = Tally(total, "bytes")
+    for path in paths:
+        place = into / path.relative_to(source.folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folders.copied(path.resolve(), place, tally.add)
+
+
+def _below(folder: Path) -> list[Path]:
+    """Every file in a folder and its folders, without what tools keep there."""
+    found = []
+    for root, inner, names in os.walk(folder):
+        inner[:] = sorted(name for name in inner if name not in _LEFT_OUT)
+        found += [path for name in sorted(names) if (path := Path(root) / name).is_file()]
+    return found
+
+
+def document(found: Repaired, target: Path | None) -> Mapping[str, Any]:
+    """What was found and done, as JSON; `target` where something was written."""
+    return {
+        "model": found.source.name,
+        "commit": None if found.source.release is None else found.source.release.sha,
+        "family": found.family,
+        "patches": found.patches,
+        "unrepaired": found.unrepaired,
+        "files": found.changed,
+        "out": None if target is None else str(target),
+    }
