@@ -33,7 +33,7 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
     and `bpw`. Raises UpstreamError when transformers cannot load the model.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     from engines import hf
 
@@ -60,15 +60,14 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
         raise UpstreamError(
             f"transformers cannot load the fixed model for 4-bit quantization: {error}. Remove bnb_4bit and dynamic_bnb_4bit from the recipe's variants."
         ) from error
-    # its own generation_config.json is passed on as it is; of a model's, transformers may refuse to save some
-    network.generation_config = GenerationConfig()  # type: ignore[no-untyped-call] # nor here
     with hf.counting():
         network.save_pretrained(out)
-    (out / "generation_config.json").unlink()
     _describe(out, model, network)
     for path in sorted(model.iterdir()):
         if (path.name in CONFIGURATION and path.name != CONFIG) or is_legal(path.name):
             shutil.copyfile(path, out / path.name)
+    if not (model / "generation_config.json").exists():
+        (out / "generation_config.json").unlink(missing_ok=True)
     size, count = sum(file.stat().st_size for file in weight_files(out)), parameters(weight_files(model))
     return {"bytes": size, "parameters": count, "bpw": size * 8 / count}
 

@@ -44,6 +44,8 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> PreTraine
     MeasurementError when it cannot be loaded for another reason.
     """
     model = _loaded(folder, dtype=dtype, attn_implementation="sdpa")
+    if dtype == torch.float32:
+        _widen(model)
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
@@ -67,6 +69,14 @@ def _loaded(folder: Path, **options: Any) -> PreTrainedModel:
             "weights, and llama.cpp another model. Ask the owner of the release to upload what is missing, or to correct config.json."
         )
     return model
+
+
+def _widen(model: PreTrainedModel) -> None:
+    """Make all that is not in 4 bits float32 where only some of it is: of NF4 folders transformers widens biases and leaves the weights of norms in 16 bits."""
+    values = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    if len({parameter.dtype for parameter in values}) > 1:
+        for parameter in values:
+            parameter.data = parameter.data.float()
 
 
 def outline(folder: Path) -> PreTrainedModel:

@@ -34,6 +34,9 @@ def _edits(files: Files) -> Iterator[Edit]:
         yield from _removed(figures, "at such a temperature nothing is sampled")
     elif figures and content.get(SAMPLE) is not True:
         yield Edit(file=FILE, key=(SAMPLE,), after=True, because=f"{', '.join(figures)} would have no effect in transformers")
+    longest = content.get("max_new_tokens")
+    if isinstance(longest, int) and longest <= 0:
+        yield Edit(file=FILE, key=("max_new_tokens",), remove=True, because=f"no answer has {longest} tokens, and transformers would not load the model")
     if content.get("num_beams") in (None, 1):
         yield from _removed(_idle(content, BEAMS), "there is one beam")
     if content.get("return_dict_in_generate") is not True:

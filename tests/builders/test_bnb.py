@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, Starcoder2Config
 
 from builders import bnb
 from builders.weights import read_header
@@ -51,6 +53,26 @@ def test_it_loads_and_answers_as_before(quantized: tuple[Path, dict[str, Any]]) 
         answer = model.generate(model.tokenize(prompt, add_special=True), max_tokens=40, stop=[4])
         assert answer[-1] == 4
         assert "Paris" in model.detokenize(answer)
+
+
+def test_config_is_the_models_own_with_what_describes_these_weights(quantized: tuple[Path, dict[str, Any]], fixed: Path) -> None:
+    theirs, ours = (json.loads((folder / "config.json").read_text()) for folder in (quantized[0], fixed))
+    assert {name for name in theirs if theirs[name] != ours.get(name)} == {"quantization_config", "torch_dtype"}
+    assert set(ours) <= set(theirs)
+    assert (theirs["dtype"], theirs["torch_dtype"]) == ("bfloat16", "bfloat16")
+
+
+def test_a_model_with_biases_is_measured_in_one_type(tmp_path: Path) -> None:
+    """transformers widens the biases of such a folder and not the weights of its norms, which cannot be computed with."""
+    sizes = {"vocab_size": 320, "hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = Starcoder2Config(**sizes, bos_token_id=1, eos_token_id=2)
+    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(tmp_path / "made")
+    (tmp_path / "nf4").mkdir()
+    bnb.quantize(tmp_path / "nf4", model=tmp_path / "made", threads=1)
+    network = hf.load_model(tmp_path / "nf4")
+    assert {str(value.dtype) for value in network.parameters()} == {"torch.float32", "torch.uint8"}
+    with torch.inference_mode():
+        assert torch.isfinite(network(torch.tensor([[3, 4, 5]])).logits).all()
 
 
 def test_the_same_again_gives_the_same_bytes(quantized: tuple[Path, dict[str, Any]], fixed: Path, tmp_path: Path) -> None:

@@ -195,6 +195,7 @@ def test_names_of_transformers_5_are_completed_by_older_ones() -> None:
         ({"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.1}, {}),
         ({"length_penalty": 0.8, "early_stopping": True, "output_scores": True}, {"length_penalty": None, "early_stopping": None, "output_scores": None}),
         ({"length_penalty": 0.8, "num_beams": 4}, {}),
+        ({"max_new_tokens": 0}, {"max_new_tokens": None}),
     ],
 )
 def test_sampling_settings_that_have_no_effect(stated: dict[str, Any], wanted: dict[str, Any]) -> None:
