@@ -1,11 +1,13 @@
 """Ollama's files in a GGUF repo: `params` (sampling and stop strings) and, where it can be proved right, `template` (Go).
 
-Covered: templates in which every turn is a fixed header, the content, and one fixed end (ChatML and its relatives), with a system prompt first.
+Covered: templates in which every turn is a fixed header, the content, and one fixed end (ChatML and its relatives), with a system prompt first, be it one
+of the template's own where the conversation has none.
 Not covered: tools, forced reasoning, trimmed content, a beginning-of-sequence token in the template. For those Ollama derives its template from the GGUF.
 """
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -43,6 +45,8 @@ PROBES: Mapping[str, Probe] = MappingProxyType(
     }
 )
 """Render each and hand the texts to `template_from_probes`; leave out those that the template refuses."""
+
+_YEAR = re.compile(r"\b20[0-9]{2}\b")
 
 # transformers' name in generation_config.json -> Ollama's name, and the JSON type it wants
 _SAMPLING = {
@@ -88,15 +92,18 @@ class _Form:
     user: str
     assistant: str  # also what asks for the answer
     end: str
+    default: str = ""  # the system prompt of a conversation that has none; no system turn when empty
 
     def render(self, messages: Sequence[Message]) -> str:
         headers = {"system": self.system, "user": self.user, "assistant": self.assistant}
-        return "".join(f"{headers[message['role']]}{message['content']}{self.end}" for message in messages) + self.assistant
+        own = f"{self.system}{self.default}{self.end}" if self.default and messages[0]["role"] != "system" else ""
+        return own + "".join(f"{headers[message['role']]}{message['content']}{self.end}" for message in messages) + self.assistant
 
     def go(self) -> str:
         """The same in Go's template language, over Ollama's `.System` and `.Messages`; the text after the last tag asks for the answer."""
+        own = f"{{{{ else }}}}{self.system}{self.default}{self.end}" if self.default else ""
         return (
-            f"{{{{ if .System }}}}{self.system}{{{{ .System }}}}{self.end}{{{{ end }}}}"
+            f"{{{{ if .System }}}}{self.system}{{{{ .System }}}}{self.end}{own}{{{{ end }}}}"
             f'{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{self.user}{{{{ .Content }}}}{self.end}'
             f'{{{{ else if eq .Role "assistant" }}}}{self.assistant}{{{{ .Content }}}}{self.end}{{{{ end }}}}{{{{ end }}}}{self.assistant}'
         )
@@ -105,10 +112,10 @@ class _Form:
 def template_from_probes(probes: Mapping[str, str]) -> bytes | None:
     """The `template` file of a model whose renderings of PROBES are `probes`, or None when no simple form reproduces them exactly.
 
-    None also when the template knows tools, which the simple form would take away.
+    None also when the template knows tools, which the simple form would take away, and when its own system prompt names a year: it may be today's date.
     """
     form = _derive(probes)
-    if form is None or any("{{" in part or "}}" in part for part in vars(form).values()):
+    if form is None or _YEAR.search(form.default) or any("{{" in part or "}}" in part for part in vars(form).values()):
         return None
     if any(_TOOL in text for text in probes.values()):
         return None
@@ -119,14 +126,27 @@ def template_from_probes(probes: Mapping[str, str]) -> bytes | None:
 def _derive(probes: Mapping[str, str]) -> _Form | None:
     """The only simple form that these renderings can have, unproved; None when a sentinel is not where it must be."""
     try:
-        user, between, after, ask = _split(probes["turns"], _ASK, _ANSWER, _ASK_AGAIN)
-        system, _, _ = _split(probes["system"], _SYSTEM, _ASK)
+        opening, between, after, ask = _split(probes["turns"], _ASK, _ANSWER, _ASK_AGAIN)
+        system, turn, _ = _split(probes["system"], _SYSTEM, _ASK)
     except (KeyError, ValueError):
         return None
-    end = after.removesuffix(user)
+    if opening.startswith(system) and opening.endswith(turn) and len(opening) > len(system) + len(turn):
+        return _with_default(system, opening[len(system) : -len(turn)], turn, ask)
+    user, end = opening, after.removesuffix(opening)
     if not user or after == end or between != ask or not ask.startswith(end):
         return None
     return _Form(system=system, user=user, assistant=ask.removeprefix(end), end=end)
+
+
+def _with_default(system: str, default: str, turn: str, ask: str) -> _Form:
+    """The form of a template with a system prompt of its own; `turn` and `ask` are an end with the header of a question and of an answer.
+
+    Every end that begins both of them renders the same text. The one is taken behind which a header begins as that of the system turn does.
+    """
+    shared = next((place for place, (one, other) in enumerate(zip(turn, ask, strict=False)) if one != other), min(len(turn), len(ask)))
+    begins = turn.rfind(system[:1], 0, shared)
+    end = turn[: begins if begins > 0 else shared]
+    return _Form(system=system, user=turn.removeprefix(end), assistant=ask.removeprefix(end), end=end, default=default)
 
 
 def _split(text: str, *sentinels: str) -> list[str]:

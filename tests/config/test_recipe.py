@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from config.cards import Recommendation
+from config.data import as_written
 from config.errors import ConfigurationError
 from config.recipe import load_recipe
 from config.texts import GENERATED
@@ -286,3 +287,9 @@ def test_a_wrong_section_is_told_and_not_that_gates_depend_on_it(tmp_path: Path)
     with pytest.raises(ConfigurationError) as caught:
         load_recipe(str(short(tmp_path, variants={"colour": 1})))
     assert str(caught.value).endswith("is not a valid recipe: variants.colour: Extra inputs are not permitted.")
+
+
+def test_a_system_prompt_of_the_templates_own_blocks_only_where_a_recipe_says_so() -> None:
+    """It is what the makers of Qwen2.5 and SmolLM2 want."""
+    for name, wanted in (("default", False), ("reference", False), (str(DEMO), True)):
+        assert any(gate.measure == "template.system" for gate in load_recipe(name, data=False, locate=as_written).gates) is wanted, name

@@ -11,6 +11,9 @@ from publishers import ollama
 MODEL = Path(__file__).parents[2] / "demo" / "model"
 PHI = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 
+KIND = "{% if messages[0].role != 'system' %}<|system|>\nBe kind.<|end|>\n{% endif %}" + PHI
+SMOLLM2 = (Path(__file__).parents[2] / "config" / "families" / "templates" / "smollm2.jinja").read_text(encoding="utf-8")
+
 
 def tiny_chat() -> str:
     """The bundled model's template as the fixes leave it: without its own BOS."""
@@ -36,6 +39,7 @@ def run_go(template: str, messages: list[dict[str, Any]]) -> str:
         (r"{{ \.System }}", "{{ System }}"),
         (r"{{ \.Content }}", "{{ message.content }}"),
         (r"{{ end }}{{ end }}", "{% endif %}{% endfor %}"),
+        (r"{{ else }}", "{% else %}"),
         (r"{{ end }}", "{% endif %}"),
     ):
         jinja = re.sub(pattern, replacement, jinja)
@@ -63,7 +67,7 @@ def test_chatml_becomes_a_go_template() -> None:
     )
 
 
-@pytest.mark.parametrize("template", [tiny_chat(), PHI])
+@pytest.mark.parametrize("template", [tiny_chat(), PHI, KIND, SMOLLM2, KIND.replace("<|", "<").replace("|>", ">").replace("<end>", "")])
 def test_the_go_template_renders_the_same(template: str) -> None:
     probes = probe(template)
     go = ollama.template_from_probes(probes)
@@ -72,13 +76,23 @@ def test_the_go_template_renders_the_same(template: str) -> None:
         assert run_go(go.decode(), [dict(message) for message in ollama.PROBES[name].messages]) == probes[name]
 
 
+def test_a_system_prompt_of_the_templates_own_is_written_where_there_is_none() -> None:
+    go = ollama.template_from_probes(probe(SMOLLM2))
+    assert go is not None
+    assert go.startswith(
+        b"{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ else }}<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
+        b"trained by Hugging Face<|im_end|>\n{{ end }}{{ range .Messages }}"
+    )
+
+
 @pytest.mark.parametrize(
     "template",
     [
         pytest.param("{{ bos_token }}" + PHI, id="its own BOS"),
         pytest.param(PHI.replace("<|assistant|>\n{%", "<|assistant|>\n<think>\n{%"), id="forced reasoning"),
         pytest.param(PHI.replace("m.content", "m.content | trim"), id="trimmed content"),
-        pytest.param("{% if messages[0].role != 'system' %}<|system|>\nBe kind.<|end|>\n{% endif %}" + PHI, id="a default system prompt"),
+        pytest.param(KIND.replace("Be kind.", "Today is 28 November 2026."), id="a date in a default system prompt"),
+        pytest.param("{% if messages[0].role != 'system' %}[Be kind.]{% endif %}" + PHI, id="a default system prompt in another form"),
         pytest.param("{% if tools %}{{ tools }}{% endif %}" + PHI, id="a list of tools"),
         pytest.param(PHI.replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls }}"), id="tool calls"),
         pytest.param("{% for m in messages %}[INST]{{ m.content }}[/INST]{% endfor %}", id="no roles"),
