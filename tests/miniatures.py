@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from builders import families
 from config.rules import FAMILIES, Family, load_families
@@ -47,7 +48,15 @@ def sound(proof: str, out: Path) -> Path:
 
 def _config(family: Family, ids: Mapping[str, int], eos: str) -> dict[str, Any]:
     numbers = {"bos_token_id": ids[BOS], "eos_token_id": ids[eos], "pad_token_id": ids[PAD]}
-    return {"model_type": family.model_types[0], "rms_norm_eps": 1e-06, "tie_word_embeddings": True, "vocab_size": len(ids), **numbers}
+    kind = family.model_types[0]
+    return {
+        "architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]],
+        "model_type": kind,
+        "rms_norm_eps": 1e-06,
+        "tie_word_embeddings": True,
+        "vocab_size": len(ids),
+        **numbers,
+    }
 
 
 def _tokenizer(out: Path, specials: list[str]) -> dict[str, int]:
