@@ -169,9 +169,13 @@ def imatrix(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def imatrix_check(prospect: Prospect, speed: Speed) -> Needs:
-    """Look at every entry."""
+    """Look at every entry; where matrices are never multiplied by, ask llama.cpp's graph for them, which takes the model."""
     at = engines(prospect, speed)
-    return Needs(seconds=at.start + at.header, memory=PYTHON_MEMORY + at.reader)
+    seconds, memory = at.start + at.header, PYTHON_MEMORY + at.reader
+    if at.model.predicting and prospect.recipe.variants.multi_token_prediction:
+        seconds += at.vocabulary + at.decode(2, 1, batch=2, bits=16.0, threads=1)
+        memory += at.opened(at.model.weights, context=512, batch=512)
+    return Needs(seconds=seconds, memory=memory)
 
 
 def evaluation_text(prospect: Prospect, speed: Speed) -> Needs:

@@ -49,7 +49,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         name="convert",
         phase=Phase.EXAMINE,
         does="convert it to a 16-bit GGUF file",
-        work=functions.convert(name=OfRelease(name="name")),
+        work=functions.convert(name=OfRelease(name="name"), mtp=recipe.variants.multi_token_prediction),
         after=("sanity",),
         unit="tensors",
         cost=costs.convert,
@@ -154,7 +154,7 @@ def _template(recipe: Recipe) -> Iterator[Stage]:
         does="look for holes in the importance matrix",
         work=Call(function="qa.preflight:imatrix", inputs={"imatrix": FileOf(stage="imatrix"), "gguf": GGUF}, threaded=False),
         cost=costs.imatrix_check,
-        measures=("imatrix.failures",),
+        measures=("imatrix.failures", "imatrix.unused"),
     )
 
 
