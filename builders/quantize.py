@@ -146,10 +146,10 @@ def _run(gguf: Path, imatrix: Path | None, types: Mapping[str, str], *, before: 
         links = {"model.gguf": gguf} | ({"imatrix.gguf": imatrix} if imatrix else {})
         for name, path in links.items():
             (Path(folder) / name).symlink_to(path.resolve())
-        options = ("--imatrix", "imatrix.gguf") if imatrix else ()
+        options = ["--imatrix", "imatrix.gguf"] if imatrix else []
         if types:
             (Path(folder) / "types.txt").write_text("".join(f"{_exactly(tensor)}={type.lower()}\n" for tensor, type in types.items()), encoding="utf-8")
-            options += ("--tensor-type-file", "types.txt")
+            options += ["--tensor-type-file", "types.txt"]
         return tools.run("llama-quantize", *options, *before, "model.gguf", *after, cwd=Path(folder))
 
 

@@ -19,6 +19,7 @@ from gguf import GGUFReader, ReaderTensor
 from config.errors import MeasurementError
 from config.words import Measurement
 from engines import quantizable
+from qa import reach
 from qa.file_checks import open_gguf
 from qa.texts import conversations
 
@@ -188,7 +189,8 @@ def _entry_faults(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.flo
 
 
 def metadata(out: Path, *, model: Path, gguf: Path) -> dict[str, Any]:
-    """metadata.failures: what the GGUF's header says otherwise than the model's own files, as transformers reads them.
+    """metadata.failures: what the GGUF's header says otherwise than the model's own files, as transformers reads them; metadata.lacking: what it has no place
+    for and what changes answers far into a text, as far as `qa.long_text` cannot measure it.
 
     Compared: context, sizes, heads, epsilon, RoPE base and scaling, experts, bos, eos and pad, number of tokens, chat template.
     Raises MeasurementError when either cannot be read.
@@ -205,8 +207,28 @@ def metadata(out: Path, *, model: Path, gguf: Path) -> dict[str, Any]:
     header = Header(reader)
     tokenizer = hf.load_tokenizer(model)
     details = [*_hyperparameters(header, config), *_rope(header, config), *_vocabulary(header, tokenizer, config)]
-    failures = Measurement(name="metadata.failures", value=len(details), unit="count", details=tuple(details))
-    return {"measurements": [asdict(failures)]}
+    lacking = tuple(_lacking(header, config))
+    measurements = [
+        Measurement(name="metadata.failures", value=len(details), unit="count", details=tuple(details)),
+        Measurement(name="metadata.lacking", value=len(lacking), unit="count", details=lacking),
+    ]
+    return {"measurements": [asdict(measurement) for measurement in measurements]}
+
+
+def _lacking(header: "Header", config: Any) -> Iterator[str]:
+    said, context = config.to_dict(), int(getattr(config, "max_position_embeddings", 0) or 0)
+    window = reach.window(said)
+    if window is not None and min(context, reach.LONGEST) - reach.SCORED < window < context and not header.own("attention.sliding_window"):
+        yield (
+            f"config.json lets layers attend to the last {window} tokens only (`sliding_window`), and the GGUF file has no place for that: beyond it llama.cpp "
+            "attends to everything. No text here is long enough to measure what that does"
+        )
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if parameters.get("rope_type") == "dynamic":
+        yield (
+            f"config.json stretches positions beyond {context} tokens by the length of the text (`rope_type: dynamic`), and the GGUF file has no place for it: "
+            f"use it with {context} tokens of context at most"
+        )
 
 
 class Header:
@@ -264,6 +286,8 @@ def _rope(header: Header, config: Any) -> Iterator[str]:
             expected = {"type": kind, "factor": parameters.get("factor")}
         case "llama3" if "rope_freqs.weight" not in header.tensors:
             yield "rope_freqs.weight is missing, and config.json asks for RoPE scaling of the type llama3"
+        case "longrope" if not {"rope_factors_long.weight", "rope_factors_short.weight"} <= header.tensors.keys():
+            yield "rope_factors_long.weight and rope_factors_short.weight are missing, and config.json asks for RoPE scaling of the type longrope"
     if kind == "yarn":
         expected["original_context_length"] = parameters.get("original_max_position_embeddings")
     for key, value in expected.items():

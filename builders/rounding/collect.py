@@ -38,12 +38,12 @@ def collect(
     *,
     model: Path,
     gguf: Path,
-    imatrix: Path,
     chat: list[Path],
     plain: list[Path],
     tokens: int,
     context: int,
     threads: int,
+    imatrix: Path | None = None,
     memory: int | None = None,
 ) -> dict[str, Any]:
     """Write `hessians.json`, {tensor: file}, and for each tensor a file (experts or 1, columns, columns), mean diagonals 1, from windows of `context` tokens.

@@ -28,7 +28,17 @@ from service.runs.report import STAGE as REPORT
 from service.store import Published
 
 # measurements whose details the card tells
-REMARKS = ("template.remarks", "sanity.loops", "parity.known", "parity.long_known", "imatrix.unused", "conversations.adapted", "conversations.skipped")
+REMARKS = (
+    "template.remarks",
+    "sanity.loops",
+    "parity.known",
+    "metadata.lacking",
+    "long.known",
+    "long.unseen",
+    "imatrix.unused",
+    "conversations.adapted",
+    "conversations.skipped",
+)
 PLOTS = (naming.PLOT, naming.PLOT_SVG)
 CACHED = 8192  # tokens of the conversation whose memory a card names
 LOCAL = re.compile(r"https?://(?:localhost|127\.|\[::1\])")  # Hubs without a lasting address

@@ -1,6 +1,8 @@
 """The costs of getting a release, looking it over, and making what its variants are measured with."""
 
 from config.prompt import OPENINGS
+from engines import kv_cache
+from qa import reach
 from service.machine.speed import Speed
 from service.release.costs.engines import PYTHON_MEMORY, TORCH_MEMORY, Engines
 from service.release.costs.outline import Outline, outline
@@ -124,6 +126,23 @@ def parity(prospect: Prospect, speed: Speed) -> Needs:
     seconds += at.python(2 * ENCODED * min(size(text.plain or text.chat or tuple(OPENINGS.values())), 2000 * CONVERSATION))
     held = at.whole + at.opened(at.model.weights, context=PARITY_CONTEXT, batch=512) + 4 * at.logits(PARITY_CONTEXT // 2)
     return Needs(seconds=seconds, memory=held)
+
+
+def long_text(prospect: Prospect, speed: Speed) -> Needs:
+    """One long text in both engines, at the same time; twice, where llama.cpp does without a window of attention, for what that accounts for."""
+    at, config = engines(prospect, speed), prospect.config
+    size = reach.length(reach.edges(config), kv_cache.context_length(config) or reach.SHORTEST)
+    if size <= PARITY_CONTEXT:
+        return Needs(seconds=at.torch, memory=TORCH_MEMORY)
+    looked_back = 4 * size**2 * at.model.hidden * at.model.depth  # operations: each token meets all, under a mask
+    in_torch = at.forward(size, reach.SCORED) + looked_back / (at.rate(speed.narrow, speed.wide) * at.threads)
+    in_llama = at.decode(size, reach.SCORED, batch=512, bits=16.0) + looked_back / (at.rate(speed.llama_narrow, speed.llama_wide) * at.threads)
+    together = max(1.0, min(2.0, speed.threads / at.threads))  # the threads of both share the processors
+    passes = max(in_torch, in_llama, (in_torch + in_llama) / together) + at.load + at.vocabulary + at.compared(reach.SCORED, 1, difference=True)
+    window = reach.window(config)
+    times = 2 if window is not None and window < size and not kv_cache.windowed(config) else 1
+    held = at.whole + at.opened(at.model.weights, context=size, batch=512) + 6 * size**2 + 4 * at.logits(reach.SCORED)
+    return Needs(seconds=at.torch + times * passes + at.python(1e-5 * size), memory=held)
 
 
 def activations(prospect: Prospect, speed: Speed) -> Needs:
