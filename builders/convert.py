@@ -1,5 +1,6 @@
 """Converts the fixed model to the GGUF that everything is made from, in the precision of its weights, with the converter of the pinned llama.cpp."""
 
+import json
 import re
 import tempfile
 from contextlib import suppress
@@ -8,20 +9,27 @@ from typing import Any
 
 from builders import precision
 from builders.ggufs import weigh
+from builders.weights import read_header, weight_files
 from config.errors import MeasurementError, ToolError, UpstreamError
 from engines import toolchain, tools
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 _UNKNOWN = re.compile(r"Model (\S+) is not supported")
 _UNMAPPED = re.compile(r"Can not map tensor '([^']+)'")
+_NOT_LEFT_OUT = re.compile(r"--no-nextn are not supported for (\S+)")
 _VOCABULARY = re.compile(r"BPE pre-tokenizer was not recognized|File not found: \S*tokenizer\.model")
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_ANNOUNCED = ("num_nextn_predict_layers", "mtp_num_hidden_layers")  # keys of config.json
+_ALWAYS = {"qwen3_next"}  # model types whose converter expects layers for multi-token prediction whatever config.json says
 
 
-def convert(out: Path, *, model: Path, name: str) -> dict[str, Any]:
-    """Write `NAME-TYPE.gguf`: matrices in BF16, F16 or F32, whichever holds them bit for bit (see `builders.precision`), vectors in float32.
+def convert(out: Path, *, model: Path, name: str, mtp: bool = True) -> dict[str, Any]:
+    """Write `NAME-TYPE.gguf`: matrices in BF16, F16 or F32, whichever holds them bit for bit (see `builders.precision`), vectors in float32; without layers for
+    multi-token prediction unless `mtp`.
 
-    The file depends on the model and its name only, not on where either lies. Returns `file`, `bytes`, `parameters` and `type`.
+    Those that config.json announces and the weights lack, as after a fine-tuning, are not announced in the file either. The file depends on the model and its
+    name only, not on where either lies. Returns `file`, `bytes`, `parameters` and `type`.
     Raises UpstreamError when the converter does not know the architecture or cannot read the model, or when weights are missing or not finite, ToolError when
     it is not installed.
     """
@@ -32,8 +40,15 @@ def convert(out: Path, *, model: Path, name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="sluice-convert-") as folder:
         named = Path(folder) / name  # the converter derives metadata from the folder's name
         named.symlink_to(model.resolve(), target_is_directory=True)
+        options = ("--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", name)
+        lost = _lost_mtp(model)
         try:
-            tools.convert(named, "--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", name, cwd=Path(folder))
+            try:
+                tools.convert(named, *options, *(() if mtp and not lost else ("--no-mtp",)), cwd=Path(folder))
+            except ToolError as error:
+                if not lost or _NOT_LEFT_OUT.search(str(error)) is None:
+                    raise
+                tools.convert(named, *options, cwd=Path(folder))
         except ToolError as error:
             target.unlink(missing_ok=True)
             raise _in_words(error, name, model) from error
@@ -49,6 +64,19 @@ def _require_all(model: Path) -> None:
         hf.require_all(model)
 
 
+def _lost_mtp(model: Path) -> bool:
+    """Whether the weights lack the layers for multi-token prediction that config.json, or the converter, expects."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    if not any(text.get(key) for key in _ANNOUNCED) and text.get("model_type") not in _ALWAYS:
+        return False
+    names = [tensor.name for file in weight_files(model) for tensor in read_header(file)]
+    beyond = (int(found[1]) for name in names if (found := _LAYER.search(name)))
+    layers = text.get("num_hidden_layers")
+    own = any("mtp." in name for name in names) or (isinstance(layers, int) and any(layer >= layers for layer in beyond))
+    return bool(names) and not own
+
+
 def _in_words(error: ToolError, name: str, model: Path) -> UpstreamError:
     if unknown := _UNKNOWN.search(str(error)):
         return UpstreamError(
@@ -59,6 +87,11 @@ def _in_words(error: ToolError, name: str, model: Path) -> UpstreamError:
         return UpstreamError(
             f"{name} holds the tensor {unmapped[1][:200]}, which the converter of llama.cpp ({toolchain.version()}) does not know in this architecture, so it "
             "cannot be converted to GGUF. Where it is no part of the language model, ask the owner of the release to upload the weights without it."
+        )
+    if refused := _NOT_LEFT_OUT.search(str(error)):
+        return UpstreamError(
+            f"llama.cpp's converter ({toolchain.version()}) cannot leave out layers for multi-token prediction of {refused[1]}, the architecture of {name}. "
+            "Let the recipe say `multi_token_prediction: true` under `variants`."
         )
     if _VOCABULARY.search(str(error)) and not (model / "tokenizer.model").exists():
         return UpstreamError(

@@ -1,4 +1,8 @@
-"""Quantizes the 16-bit GGUF with the importance matrix: to one of llama.cpp's stock mixes, or to a planned one."""
+"""Quantizes the 16-bit GGUF with the importance matrix: to one of llama.cpp's stock mixes, or to a planned one.
+
+Matrices that the importance matrix says nothing about, since llama.cpp never multiplies anything by them (layers for multi-token prediction), are Q8_0 in all
+of them: who drafts with them gets what was trained, and no type that needs importances is wanted where there are none.
+"""
 
 import json
 import math
@@ -16,9 +20,9 @@ from builders.contents import place
 from builders.ggufs import described, padded
 from builders.links import link_or_copy
 from config.errors import ToolError
-from engines import gguf_table, tools
+from engines import gguf_table, quantizable, tools
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 SUPER_BLOCK = 256  # values in a block of what llama.cpp calls K and I quants
 SUPER_BLOCKS = re.compile(r"Q\d_K|IQ(?!4_NL)")  # begins the names of mixes whose rules want such types
@@ -48,7 +52,7 @@ def quantize(out: Path, *, gguf: Path, imatrix: Path, type: str, name: str, thre
     if type in UNQUANTIZED and type == unquantized(gguf):
         link_or_copy(gguf, target)
     else:
-        _run(gguf, imatrix, after=(target.resolve(), type, str(threads)))
+        _run(gguf, imatrix, _unmeasured(gguf, imatrix), after=(target.resolve(), type, str(threads)))
     return {**described(target), "fallbacks": fallbacks(target, type)}
 
 
@@ -83,14 +87,20 @@ def mixed(out: Path, *, gguf: Path, imatrix: Path, mix: Path, name: str, tag: st
     if unknown := sorted(types.keys() - sizes.keys()):
         raise ToolError(f"The mix names tensors that {gguf.name} does not have: {', '.join(unknown)}. Plan it anew for this file.")
     target = out / f"{name}-{tag}.gguf"
-    lines = "".join(f"{_exactly(tensor)}={type.lower()}\n" for tensor, type in types.items())
-    base = _base(types, sizes)
-    _run(gguf, imatrix, before=("--tensor-type-file", "types.txt"), after=(target.resolve(), base, str(threads)), texts={"types.txt": lines})
+    _run(gguf, imatrix, {**_unmeasured(gguf, imatrix), **types}, after=(target.resolve(), _base(types, sizes), str(threads)))
     found = {entry.name: entry.type for entry in gguf_table.read(target).entries}
     if wrong := [f"{tensor} is {found[tensor]} instead of {type}" for tensor, type in types.items() if found[tensor] != type]:
         target.unlink()
         raise ToolError(f"llama-quantize did not keep to the mix: {', '.join(wrong)}. Leave these types out for these tensors: their rows do not fit them.")
     return described(target)
+
+
+def _unmeasured(gguf: Path, imatrix: Path | None) -> dict[str, str]:
+    """The type of each matrix that the importance matrix says nothing about; none are known without one."""
+    try:
+        return {} if imatrix is None else dict.fromkeys(quantizable.without_importances(gguf, imatrix), quantizable.UNMEASURED)
+    except ValueError:
+        return {}  # llama-quantize says better what is wrong with a file
 
 
 def _exactly(name: str) -> str:
@@ -120,25 +130,26 @@ def planned(gguf: Path, type: str, imatrix: Path | None = None) -> Mapping[str, 
 
     Some mixes choose other types without an imatrix, so give it when there is one.
     """
-    output = _run(gguf, imatrix, before=("--dry-run",), after=(type,))
+    output = _run(gguf, imatrix, _unmeasured(gguf, imatrix), before=("--dry-run",), after=(type,))
     found = {match["name"]: _planned(match) for match in map(_LINE.search, output.splitlines()) if match}
     if not found:
         raise ToolError("The dry run of llama-quantize listed no tensors: its output has changed. Adapt the pattern in builders/quantize.py.")
     return found
 
 
-def _run(gguf: Path, imatrix: Path | None, *, before: Sequence[str] = (), after: Sequence[str | Path] = (), texts: Mapping[str, str] | None = None) -> str:
+def _run(gguf: Path, imatrix: Path | None, types: Mapping[str, str], *, before: Sequence[str] = (), after: Sequence[str | Path] = ()) -> str:
     """Run llama-quantize on links with plain names, with arguments before and after the model's: it writes the imatrix's path into the file.
 
-    `texts` are more files beside the links, by name.
+    `types` are those of tensors, by name, that the mix does not decide about.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-quantize-") as folder:
         links = {"model.gguf": gguf} | ({"imatrix.gguf": imatrix} if imatrix else {})
         for name, path in links.items():
             (Path(folder) / name).symlink_to(path.resolve())
-        for name, text in (texts or {}).items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        options = ("--imatrix", "imatrix.gguf") if imatrix else ()
+        options = ["--imatrix", "imatrix.gguf"] if imatrix else []
+        if types:
+            (Path(folder) / "types.txt").write_text("".join(f"{_exactly(tensor)}={type.lower()}\n" for tensor, type in types.items()), encoding="utf-8")
+            options += ["--tensor-type-file", "types.txt"]
         return tools.run("llama-quantize", *options, *before, "model.gguf", *after, cwd=Path(folder))
 
 

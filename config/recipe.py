@@ -132,6 +132,8 @@ class Variants(Strict):
     """Planned NF4 safetensors, each in a repo of its own beside the plain ones'."""
     sixteen_bit: bool = True
     """The fixed 16-bit safetensors."""
+    multi_token_prediction: bool = True
+    """Keep layers for multi-token prediction (MTP, NextN) in GGUF files: llama.cpp runs them only to draft, and they are Q8_0. `false` leaves them out."""
     others: Mapping[str, tuple[Other, ...]] = {}
     """Variants of further kinds, by the word of their kind, which is a file in `service/release/kinds`."""
 

@@ -29,6 +29,11 @@ def context_length(config: Mapping[str, Any]) -> int | None:
     return _number(_text(config), "max_position_embeddings") or _number(_text(config), "n_positions") or None
 
 
+def windowed(config: Mapping[str, Any]) -> bool:
+    """Whether llama.cpp keeps to a window of attention, where config.json asks for one."""
+    return _text(config).get("model_type") in _SLIDING
+
+
 def cache_bytes(config: Mapping[str, Any], tokens: int) -> int | None:
     """Bytes of llama.cpp's cache for one sequence of that many tokens; None where config.json does not tell all that it takes.
 

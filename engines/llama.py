@@ -56,12 +56,14 @@ def open_model(
     check_tensors: bool = False,
     hidden: bool = False,
     apart: bool = False,
+    watcher: Any = None,
 ) -> Iterator["LlamaModel"]:
     """A GGUF model ready to evaluate while the block runs.
 
     `context` is how many tokens its memory holds, all sequences together; `threads` the most to use; `sequences` how many continuations of one prefix are
     evaluated at a time; `batch` how many tokens: fewer need less memory; `check_tensors` reads every tensor and refuses values that are not finite; `hidden` is
-    what the method of that name needs; `apart` gives each sequence its own equal share of the memory, as `engines.parallel` needs.
+    what the method of that name needs; `apart` gives each sequence its own equal share of the memory, as `engines.parallel` needs; `watcher` is shown each
+    step of a computation, see `engines.graph`.
     Raises ToolError when llama.cpp cannot load the file.
     """
     with _loaded(path, vocab_only=False, check_tensors=check_tensors) as model:
@@ -71,6 +73,8 @@ def open_model(
         settings.n_threads = settings.n_threads_batch = useful_threads(int(c.llama_model_n_params(model)), threads)
         settings.n_seq_max = sequences if apart else sequences + 1  # sequence 0 holds the prefix
         settings.embeddings = hidden
+        if watcher is not None:
+            settings.cb_eval = watcher
         settings.kv_unified = not apart  # so that sequences share the cells of a common prefix
         pointer = c.llama_init_from_model(model, settings)
         if pointer is None:

@@ -64,25 +64,33 @@ class _Base:
     top: npt.NDArray[np.intp]  # (n)
 
 
-def compare(reference: Evaluate, variant: Evaluate, windows: Windows, *, scored: Marks | None = None) -> Scores:
+def compare(reference: Evaluate, variant: Evaluate, windows: Windows, *, scored: Marks | None = None, first: int | None = None) -> Scores:
     """Score one variant, with differences; the two models run at the same time. Raises MeasurementError when logits are not finite or vocabularies differ."""
-    (scores,) = compare_all(reference, [variant], windows, scored=scored, workers=2, difference=True)
+    (scores,) = compare_all(reference, [variant], windows, scored=scored, first=first, workers=2, difference=True)
     if isinstance(scores, SluiceError):
         raise scores
     return scores
 
 
 def compare_all(
-    reference: Evaluate, variants: Sequence[Evaluate], windows: Windows, *, scored: Marks | None = None, workers: int, difference: bool = False
+    reference: Evaluate,
+    variants: Sequence[Evaluate],
+    windows: Windows,
+    *,
+    scored: Marks | None = None,
+    first: int | None = None,
+    workers: int,
+    difference: bool = False,
 ) -> list[Scores | SluiceError]:
     """Score several variants beside one pass of the reference, `workers` models at a time; a variant that cannot be scored comes back as its error.
 
-    `scored` (windows, context) marks the tokens to score, of which those in the first half of a window are left out; without it all later ones count. The
+    `scored` (windows, context) marks the tokens to score, of which those in the first half of a window, or before `first`, are left out; without it all later
+    ones count. The
     reference's logits and probabilities of two windows are in memory, or of three where there are few variants. `difference` asks for that field of the scores,
     which takes a third of the time of scoring. Raises MeasurementError when the reference
     cannot be evaluated.
     """
-    first = windows.shape[1] // 2
+    first = windows.shape[1] // 2 if first is None else first
     wanted = np.ones_like(windows, dtype=bool)[:, first + 1 :] if scored is None else scored[:, first + 1 :].astype(bool)
     table = np.full((len(variants), 5, *wanted.shape), np.nan)
     failed: dict[int, tuple[int, SluiceError]] = {}  # by variant, the first window that could not be scored, whichever task came to it first

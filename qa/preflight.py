@@ -6,17 +6,20 @@ Not covered: shared text in other words or another language, and evaluation ques
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
+from gguf import GGUFReader, ReaderTensor
 
 from config.errors import MeasurementError
 from config.words import Measurement
+from engines import quantizable
+from qa import reach
 from qa.file_checks import open_gguf
 from qa.texts import conversations
 
@@ -47,8 +50,6 @@ ROPE_BASE = 10000.0  # what llama.cpp assumes when the file does not say
 TOLERANCE = 1e-6  # relative; GGUF holds 32-bit floats
 SPECIAL = {"bos": "tokenizer.ggml.bos_token_id", "eos": "tokenizer.ggml.eos_token_id", "pad": "tokenizer.ggml.padding_token_id"}
 
-SIXTEEN = {GGMLQuantizationType.BF16, GGMLQuantizationType.F16}
-NEVER = re.compile(r"_norm\.weight|ffn_gate_inp|conv1d|shortconv")  # of matrices, kept in 32 bits even where all of them are
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -129,22 +130,42 @@ def _covered(starts: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def imatrix(out: Path, *, imatrix: Path, gguf: Path) -> dict[str, Any]:
-    """imatrix.failures: matrices of the unquantized GGUF's blocks that the importance matrix has no sound entry for.
+    """imatrix.failures: matrices of the unquantized GGUF's layers that the importance matrix has no sound entry for; imatrix.unused: those that need none,
+    because llama.cpp never multiplies anything by them, as in layers for multi-token prediction.
 
     llama-imatrix sums the squares of every matrix's inputs and counts the tokens, for each expert by itself; it collects nothing for embeddings and output.
-    What the converter keeps in 32 bits (norms, routers) is not quantized and needs no entry.
+    What llama-quantize keeps as it is (norms, routers) needs no entry. Raises MeasurementError, ToolError.
     """
     entries = {tensor.name: np.asarray(tensor.data) for tensor in open_gguf(imatrix).tensors}
-    tensors = open_gguf(gguf).tensors
-    types = {tensor.tensor_type for tensor in tensors} & SIXTEEN or {GGMLQuantizationType.F32}
-    needed = [tensor for tensor in tensors if tensor.tensor_type in types and _is_matrix(tensor)]
-    details = [f"{tensor.name} {fault}" for tensor in needed for fault in _entry_faults(tensor, entries)]
-    failures = Measurement(name="imatrix.failures", value=len(details), unit="count", n=len(needed), details=tuple(details))
-    return {"measurements": [asdict(failures)]}
+    header = Header(open_gguf(gguf))
+    needed = [header.tensors[entry.name] for entry in quantizable.in_layers(gguf)]
+    missing = [tensor.name for tensor in needed if f"{tensor.name}{quantizable.SUMS}" not in entries]
+    unused = _never_multiplied(gguf, missing) if missing else set()
+    details = [f"{tensor.name} {fault}" for tensor in needed if tensor.name not in unused for fault in _entry_faults(tensor, entries)]
+    measurements = [
+        Measurement(name="imatrix.failures", value=len(details), unit="count", n=len(needed), details=tuple(details)),
+        Measurement(name="imatrix.unused", value=len(unused), unit="count", n=len(needed), details=tuple(_unused(unused, header))),
+    ]
+    return {"measurements": [asdict(measurement) for measurement in measurements]}
 
 
-def _is_matrix(tensor: ReaderTensor) -> bool:
-    return len(tensor.shape) > 1 and tensor.name.startswith("blk.") and tensor.name.endswith(".weight") and not NEVER.search(tensor.name)
+def _never_multiplied(gguf: Path, names: Sequence[str]) -> set[str]:
+    from engines import graph  # loads llama.cpp
+
+    return set(names) - graph.multiplied(gguf)
+
+
+def _unused(names: Collection[str], header: "Header") -> Iterator[str]:
+    """A sentence for each layer that holds matrices by which nothing is multiplied."""
+    layers = Counter(name.split(".")[1] for name in names)
+    predicting = int(header.own("nextn_predict_layers") or 0)
+    first = int(header.own("block_count") or 0) - predicting
+    for layer, count in layers.items():
+        why = "is for multi-token prediction (NextN), which" if predicting and int(layer) >= first else f"holds {count} matrices that"
+        yield (
+            f"Layer {layer} {why} llama.cpp runs in no ordinary answer, so no text gives its matrices importances, and nothing here measures them: they are "
+            f"{quantizable.UNMEASURED} in every quantized GGUF file"
+        )
 
 
 def _entry_faults(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.float32]]) -> Iterator[str]:
@@ -168,7 +189,8 @@ def _entry_faults(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.flo
 
 
 def metadata(out: Path, *, model: Path, gguf: Path) -> dict[str, Any]:
-    """metadata.failures: what the GGUF's header says otherwise than the model's own files, as transformers reads them.
+    """metadata.failures: what the GGUF's header says otherwise than the model's own files, as transformers reads them; metadata.lacking: what it has no place
+    for and what changes answers far into a text, as far as `qa.long_text` cannot measure it.
 
     Compared: context, sizes, heads, epsilon, RoPE base and scaling, experts, bos, eos and pad, number of tokens, chat template.
     Raises MeasurementError when either cannot be read.
@@ -185,8 +207,28 @@ def metadata(out: Path, *, model: Path, gguf: Path) -> dict[str, Any]:
     header = Header(reader)
     tokenizer = hf.load_tokenizer(model)
     details = [*_hyperparameters(header, config), *_rope(header, config), *_vocabulary(header, tokenizer, config)]
-    failures = Measurement(name="metadata.failures", value=len(details), unit="count", details=tuple(details))
-    return {"measurements": [asdict(failures)]}
+    lacking = tuple(_lacking(header, config))
+    measurements = [
+        Measurement(name="metadata.failures", value=len(details), unit="count", details=tuple(details)),
+        Measurement(name="metadata.lacking", value=len(lacking), unit="count", details=lacking),
+    ]
+    return {"measurements": [asdict(measurement) for measurement in measurements]}
+
+
+def _lacking(header: "Header", config: Any) -> Iterator[str]:
+    said, context = config.to_dict(), int(getattr(config, "max_position_embeddings", 0) or 0)
+    window = reach.window(said)
+    if window is not None and min(context, reach.LONGEST) - reach.SCORED < window < context and not header.own("attention.sliding_window"):
+        yield (
+            f"config.json lets layers attend to the last {window} tokens only (`sliding_window`), and the GGUF file has no place for that: beyond it llama.cpp "
+            "attends to everything. No text here is long enough to measure what that does"
+        )
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if parameters.get("rope_type") == "dynamic":
+        yield (
+            f"config.json stretches positions beyond {context} tokens by the length of the text (`rope_type: dynamic`), and the GGUF file has no place for it: "
+            f"use it with {context} tokens of context at most"
+        )
 
 
 class Header:
@@ -244,6 +286,8 @@ def _rope(header: Header, config: Any) -> Iterator[str]:
             expected = {"type": kind, "factor": parameters.get("factor")}
         case "llama3" if "rope_freqs.weight" not in header.tensors:
             yield "rope_freqs.weight is missing, and config.json asks for RoPE scaling of the type llama3"
+        case "longrope" if not {"rope_factors_long.weight", "rope_factors_short.weight"} <= header.tensors.keys():
+            yield "rope_factors_long.weight and rope_factors_short.weight are missing, and config.json asks for RoPE scaling of the type longrope"
     if kind == "yarn":
         expected["original_context_length"] = parameters.get("original_max_position_embeddings")
     for key, value in expected.items():

@@ -247,3 +247,44 @@ REPAIRED: Mapping[str, Oddity] = {
     "sampling-flags": idle_sampling,
 }
 """By the rule that makes it right."""
+
+
+# ---- far into a text ---------------------------------------------------------------------------------------------------------------------------
+
+FAR = 512  # tokens after which positions are scaled
+
+
+def sliding_window(out: Path) -> Path:
+    """A Mistral of the first kind: attention to the last 768 tokens, for which llama.cpp's architecture has no place."""
+    gone = dict.fromkeys(("attention_bias", "mlp_bias", "pretraining_tp"), GONE)
+    edit(clean(out) / "config.json", architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=768, **gone)
+    return out
+
+
+def scaled(out: Path, kind: str) -> Path:
+    """Positions scaled by this type of RoPE scaling from FAR tokens on, to the four times longer context that the model has anyway."""
+    others = {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}.get(kind, {})
+    rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": FAR, **others}
+    edit(clean(out) / "config.json", rope_parameters=rope)
+    return out
+
+
+def long_rope(out: Path) -> Path:
+    """The model as a Phi-3, whose positions have other factors beyond FAR tokens."""
+    weights = load_file(clean(out) / "model.safetensors")
+    fused: dict[str, torch.Tensor] = {}
+    for name, value in weights.items():
+        if "q_proj" in name:
+            fused[name.replace("q_proj", "qkv_proj")] = torch.cat([weights[name.replace("q_proj", f"{part}_proj")] for part in "qkv"])
+        elif "gate_proj" in name:
+            fused[name.replace("gate_proj", "gate_up_proj")] = torch.cat([value, weights[name.replace("gate_proj", "up_proj")]])
+        elif not any(part in name for part in ("k_proj", "v_proj", "up_proj")):
+            fused[name] = value
+    save_file(fused, out / "model.safetensors", metadata={"format": "pt"})
+    factors = {"short_factor": [1.0] * 32, "long_factor": [1 + number / 8 for number in range(32)]}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": FAR, **factors}
+    gone = dict.fromkeys(("attention_bias", "mlp_bias", "pretraining_tp", "head_dim"), GONE)
+    older = {"rope_scaling": {key: value for key, value in rope.items() if key != "rope_theta"}, "rope_theta": 10000.0}  # which the converter reads
+    phi = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "sliding_window": None, "original_max_position_embeddings": FAR}
+    edit(out / "config.json", **phi, rope_parameters=rope, **older, **gone)
+    return out

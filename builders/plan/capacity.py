@@ -59,7 +59,8 @@ def capacity(budget: Budget, *, gguf: Path, imatrix: Path, planned: Collection[s
 def cache_bytes(metadata: Mapping[str, Any], context: int) -> int:
     """Bytes of the keys and values of `context` tokens in 16 bits, from a GGUF's metadata; layers with a sliding window keep that many tokens only.
 
-    Where the window's layers are not listed in the file every layer counts in full, which is the safe side. Raises ConfigurationError.
+    Layers for multi-token prediction, the last ones, are not run and keep none. Where the window's layers are not listed in the file every layer counts in
+    full, which is the safe side. Raises ConfigurationError.
     """
     architecture = metadata.get("general.architecture", "")
 
@@ -67,7 +68,7 @@ def cache_bytes(metadata: Mapping[str, Any], context: int) -> int:
         return metadata.get(f"{architecture}.{key}", default)
 
     try:
-        layers, heads = int(value("block_count")), value("attention.head_count")
+        layers, heads = int(value("block_count")) - int(value("nextn_predict_layers", 0)), value("attention.head_count")
         most = max(heads) if isinstance(heads, list) else int(heads)
         width = int(value("embedding_length")) // most
     except (TypeError, ValueError, ZeroDivisionError) as error:

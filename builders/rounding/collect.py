@@ -28,16 +28,27 @@ from config.errors import MeasurementError
 from config.progress import counted, within
 from engines.model import Floats
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 NAMES = "hessians.json"
 
 
 def collect(
-    out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list[Path], tokens: int, context: int, threads: int, memory: int | None = None
+    out: Path,
+    *,
+    model: Path,
+    gguf: Path,
+    chat: list[Path],
+    plain: list[Path],
+    tokens: int,
+    context: int,
+    threads: int,
+    imatrix: Path | None = None,
+    memory: int | None = None,
 ) -> dict[str, Any]:
     """Write `hessians.json`, {tensor: file}, and for each tensor a file (experts or 1, columns, columns), mean diagonals 1, from windows of `context` tokens.
 
+    Matrices that the importance matrix says nothing about have none: no text reaches them, and transformers may not load them.
     `memory` is how many bytes the H of a group may take, by default what `room` leaves beside the model.
     Returns `windows`, `tokens`, `groups` (how often the windows ran) and `unreached`: tensors without any gradient, which have no file.
     Raises ConfigurationError, MeasurementError.
@@ -46,7 +57,7 @@ def collect(
     unreached = []
     with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text, space):
         memory = space.free if memory is None else memory
-        placements = layout.find(layout.quantizable(gguf), network)
+        placements = layout.find(layout.quantizable(gguf, imatrix), network)
         groups = sizes.grouped([sizes.hessian_bytes(placement.tensor, memory) for placement in placements], memory)
         for turn, group in enumerate(groups):
             with within(turn * len(text), len(groups) * len(text), "windows"):

@@ -19,20 +19,13 @@ from gguf import GGUFReader, ReaderTensor
 from builders.sensitivity.table import Tensor
 from config.errors import MeasurementError, UnsupportedModel
 from config.progress import counted
+from engines import quantizable as names
 
 Rows = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Words = npt.NDArray[np.uint16]  # the bytes of rows, in pairs
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-# llama.cpp, llama-quant.cpp, tensor_allows_quantization: what llama-quantize keeps as it is, by parts of names
-KEPT = (
-    "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj", "ssm_conv1d", "shortconv.conv.weight",
-    "indexer.k_proj.weight", "indexer.q_proj.weight", "time_mix_first.weight", "time_mix_w0.weight", "time_mix_w1.weight", "time_mix_w2.weight",
-    "time_mix_v0.weight", "time_mix_v1.weight", "time_mix_v2.weight", "time_mix_a0.weight", "time_mix_a1.weight", "time_mix_a2.weight", "time_mix_g1.weight",
-    "time_mix_g2.weight", "time_mix_decay_w1.weight", "time_mix_decay_w2.weight", "time_mix_lerp_fused.weight", "attn_rel_b.weight", "position_embd",
-    "token_types.weight", "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd", ".patch_merger", "a.rvq.codebook", "mm.a.code_embd",
-)  # fmt: skip
 
 _CHUNK = 2**22  # values hashed at a time
 
@@ -55,9 +48,13 @@ class Placement:
     segments: tuple[Segment, ...]
 
 
-def quantizable(gguf: Path) -> list[ReaderTensor]:
-    """The tensors that llama-quantize would quantize, in the file's order: two dimensions or more, no norms, routers or other small things."""
-    return [tensor for tensor in GGUFReader(gguf).tensors if _allowed(tensor)]
+def quantizable(gguf: Path, imatrix: Path | None = None) -> list[ReaderTensor]:
+    """The tensors that llama-quantize would quantize, in the file's order: two dimensions or more, no norms, routers or other small things.
+
+    With an importance matrix, those that it says nothing about are left out: llama.cpp never multiplies anything by them, so no type of theirs does anything.
+    """
+    unused = frozenset[str]() if imatrix is None else frozenset(names.without_importances(gguf, imatrix))
+    return [tensor for tensor in GGUFReader(gguf).tensors if _allowed(tensor) and tensor.name not in unused]
 
 
 def described(tensor: ReaderTensor) -> Tensor:
@@ -97,7 +94,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def _allowed(tensor: ReaderTensor) -> bool:
-    return sum(int(size) > 1 for size in tensor.shape[1:]) > 0 and tensor.name.endswith("weight") and not any(part in tensor.name for part in KEPT)
+    return any(int(size) > 1 for size in tensor.shape[1:]) and names.allowed(tensor.name)
 
 
 @dataclass(frozen=True, kw_only=True)

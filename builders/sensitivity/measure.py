@@ -19,7 +19,7 @@ from config.errors import UnsupportedModel
 from config.progress import counted
 from engines import hf, streaming
 
-VERSION = 5  # raise when outputs change
+VERSION = 6  # raise when outputs change
 
 ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at which no more windows are added
 FIRST = 32  # windows before the error is looked at
@@ -79,7 +79,7 @@ def by_gradients(
     Raises ConfigurationError, MeasurementError, and UnsupportedModel when transformers cannot run the model here.
     """
     with opened(model, chat, plain, tokens=tokens, context=context, threads=threads, memory=memory) as (network, text, space):
-        stored = layout.quantizable(gguf)
+        stored = layout.quantizable(gguf, imatrix)
         placements = layout.find(stored, network)
         unreached = _importances(out / importances.RESULT, imatrix, network, stored, placements, text[:HIDDEN])
         job = fisher.Pass(

@@ -60,7 +60,7 @@ def measure(
     was measured last the nats that were `predicted`, before the level was corrected, and those `measured`.
     Raises ConfigurationError, MeasurementError, ToolError.
     """
-    stored = layout.quantizable(gguf)
+    stored = layout.quantizable(gguf, imatrix)
     tensors = tuple(layout.described(tensor) for tensor in stored)
     with llama.open_vocabulary(gguf) as vocabulary, calibrate.voice(model, threads=threads) as by:
         text = calibrate.windows(by, chat, plain, tokens=tokens, context=min(context, vocabulary.trained_context))[:WINDOWS]

@@ -81,9 +81,10 @@ def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool) -> Call:
     return Call(function="builders.fixes:repair", inputs=inputs, params={"repo": repo, "fixes": fixes}, threaded=False)
 
 
-def convert(*, name: str | OfRelease) -> Call:
-    """The model as a 16-bit GGUF file."""
-    return Call(function="builders.convert:convert", inputs={"model": MODEL}, params={"name": name}, threaded=False)
+def convert(*, name: str | OfRelease, mtp: bool = True) -> Call:
+    """The model as a 16-bit GGUF file, with layers for multi-token prediction or without."""
+    params = {"name": name} if mtp else {"name": name, "mtp": False}
+    return Call(function="builders.convert:convert", inputs={"model": MODEL}, params=params, threaded=False)
 
 
 def imatrix(model: Source, gguf: Source, text: Calibration) -> Call:
@@ -109,7 +110,8 @@ def plan(gguf: Source, budget: Budget, profile: Profile, rules: Rules) -> Call:
 
 def hessians(gguf: Source, text: Calibration) -> Call:
     """How errors of columns count together: what rounding needs, once for all mixes. Raises UnsupportedModel where transformers cannot run the model."""
-    return Call(function="builders.rounding.collect:collect", inputs={"model": MODEL, "gguf": gguf, **text.files}, params=text.sizes)
+    inputs = {"model": MODEL, "gguf": gguf, "imatrix": FileOf(stage="imatrix"), **text.files}
+    return Call(function="builders.rounding.collect:collect", inputs=inputs, params=text.sizes)
 
 
 def stock(gguf: Source, *, name: str | OfRelease, tag: str) -> Call:

@@ -27,7 +27,18 @@ from service.release.work import Work
 from service.runs.report import STAGE as REPORT
 from service.store import Published
 
-REMARKS = ("template.remarks", "sanity.loops", "parity.known", "conversations.adapted", "conversations.skipped")  # measurements whose details the card tells
+# measurements whose details the card tells
+REMARKS = (
+    "template.remarks",
+    "sanity.loops",
+    "parity.known",
+    "metadata.lacking",
+    "long.known",
+    "long.unseen",
+    "imatrix.unused",
+    "conversations.adapted",
+    "conversations.skipped",
+)
 PLOTS = (naming.PLOT, naming.PLOT_SVG)
 CACHED = 8192  # tokens of the conversation whose memory a card names
 LOCAL = re.compile(r"https?://(?:localhost|127\.|\[::1\])")  # Hubs without a lasting address

@@ -25,8 +25,9 @@ def recipe(folder: Path) -> Path:
     found["evaluation"]["mmlu"]["form"] = "chat"
     gguf = {"file", "weights"}
     gates = [gate | ({"kinds": ["gguf"]} if gate["measure"].partition(".")[0] in gguf else {}) for gate in found["gates"] if "tags" not in gate]
-    release = ("metadata.failures", "parity.token_mismatches", "tokenizer.mismatches", "template.system", "conversations.skipped")
+    release = ("metadata.failures", "metadata.lacking", "parity.token_mismatches", "tokenizer.mismatches", "template.system", "conversations.skipped")
     gates += [{"name": name, "measure": name, "at_most": 0, "scope": "release"} for name in release]
+    gates += [{"name": "long text", "measure": "long.kld", "at_most": 0.01, "scope": "release"}]
     found["gates"] = [*gates, {"name": "generation", "measure": "generation.failures", "at_most": 0}]
     return saved(folder, found)
 
@@ -100,3 +101,8 @@ def test_a_template_that_refuses_the_system_role(hub: Hub, tmp_path: Path) -> No
     _, files = published(hub, tmp_path, releases.refused_system_role)
     assert "conversations of calibration.jsonl were adapted" in files["README.md"]
     assert "conversations of evaluation.jsonl were adapted" in files["README.md"]
+
+
+def test_a_window_that_gguf_has_no_place_for(hub: Hub, tmp_path: Path) -> None:
+    _, files = published(hub, tmp_path, releases.sliding_window)
+    assert "Beyond 768 tokens llama.cpp attends to the whole text, where transformers attends to the last 768 tokens only" in files["README.md"]

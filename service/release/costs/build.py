@@ -126,8 +126,9 @@ def nf4(variant: Variant) -> Cost:
 def _nf4(prospect: Prospect, speed: Speed, bits: float, *, outlines: int = 0) -> Needs:
     at = engines(prospect, speed)
     # what is not in a layer stays in 16 bits
-    outside = max(0, at.model.parameters - sum(tensor.parameters for tensor in at.model.matrices))
-    written = round((at.model.parameters - outside) * bits / 8) + 2 * outside + configuration(prospect)
+    run = at.model.parameters - at.model.predicting
+    outside = max(0, run - sum(tensor.parameters for tensor in at.model.matrices))
+    written = round((run - outside) * bits / 8) + 2 * outside + configuration(prospect)
     seconds = at.torch + at.load + at.python(0.4 + 0.3 * outlines) + NF4_PACKED * sum(tensor.parameters for tensor in at.model.matrices)
     return Needs(seconds=seconds + written / speed.disk, memory=TORCH_MEMORY + at.model.weights + round(0.6 * at.model.parameters), disk=written)
 

@@ -17,6 +17,8 @@ BITS = {"BF16": 16.0, "F16": 16.0, "F32": 32.0}  # of a value in the file that e
 MANY_EXPERTS = 8  # of which a token reaches so many, where config.json does not say
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_OWN_LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\.")  # of the language model
+_PREDICTING = re.compile(r"(?:^|\.)mtp\.")  # layers for multi-token prediction, where they are not numbered after the model's own
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _TABLE = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings)\.weight$")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|output|embed_out)\.weight$")
@@ -37,6 +39,7 @@ class Outline:
     tied: bool  # one table is read at both ends
     entries: int  # of the vocabulary in a GGUF: tokens, and merges where there are any
     bits: float = 16.0  # of a value in the GGUF file that everything is made from
+    predicting: int = 0  # parameters, among all, of layers for multi-token prediction, which nothing runs: not among `matrices` and `layers`
 
     @property
     def depth(self) -> int:
@@ -79,7 +82,7 @@ class Outline:
     def shape(self) -> room.Shape:
         """As the memory of gradient passes depends on it."""
         largest = max((tensor.parameters for tensor in self.tensors), default=0)
-        outside = max(0, self.parameters - sum(self.layers))
+        outside = max(0, self.parameters - self.predicting - sum(self.layers))
         return room.Shape(outside=outside, layers=self.layers, largest=largest, vocabulary=self.vocabulary, hidden=self.hidden, wide=self.wide)
 
     def threads(self, most: int) -> int:
@@ -98,7 +101,8 @@ def outline(prospect: Prospect) -> Outline:
 
 
 def _outlined(prospect: Prospect) -> Outline:
-    shapes, config = prospect.shapes, _text(prospect.config)
+    config = _text(prospect.config)
+    shapes, predicting = _parted(prospect.shapes, int(_of(config, "num_hidden_layers", 0)))
     table = next((shape for name, shape in shapes.items() if _TABLE.search(name) and len(shape) == 2), (int(_of(config, "vocab_size", 1)), 1))
     hidden = int(table[1]) if table[1] > 1 else int(_of(config, "hidden_size", 1))
     experts = int(_of(config, "num_local_experts", 0) or _of(config, "num_experts", 0) or _of(config, "n_routed_experts", 0))
@@ -119,7 +123,14 @@ def _outlined(prospect: Prospect) -> Outline:
         tied=not any(_HEAD.search(name) for name in shapes),
         bits=BITS[prospect.reference],
         entries=vocabulary * (1 if any(path.endswith("tokenizer.model") for path in prospect.sizes) else 2),
+        predicting=predicting,
     )
+
+
+def _parted(shapes: Mapping[str, tuple[int, ...]], layers: int) -> tuple[dict[str, tuple[int, ...]], int]:
+    """The tensors that are run, and how many parameters those for multi-token prediction have: in `mtp`, or in layers beyond the model's own."""
+    beyond = {name for name in shapes if _PREDICTING.search(name) or (layers and (found := _OWN_LAYER.match(name)) and int(found[1]) >= layers)}
+    return {name: shape for name, shape in shapes.items() if name not in beyond}, sum(math.prod(shapes[name]) for name in beyond)
 
 
 def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,8 @@
 """The costs of getting a release, looking it over, and making what its variants are measured with."""
 
 from config.prompt import OPENINGS
+from engines import kv_cache
+from qa import reach
 from service.machine.speed import Speed
 from service.release.costs.engines import PYTHON_MEMORY, TORCH_MEMORY, Engines
 from service.release.costs.outline import Outline, outline
@@ -126,6 +128,23 @@ def parity(prospect: Prospect, speed: Speed) -> Needs:
     return Needs(seconds=seconds, memory=held)
 
 
+def long_text(prospect: Prospect, speed: Speed) -> Needs:
+    """One long text in both engines, at the same time; twice, where llama.cpp does without a window of attention, for what that accounts for."""
+    at, config = engines(prospect, speed), prospect.config
+    size = reach.length(reach.edges(config), kv_cache.context_length(config) or reach.SHORTEST)
+    if size <= PARITY_CONTEXT:
+        return Needs(seconds=at.torch, memory=TORCH_MEMORY)
+    looked_back = 4 * size**2 * at.model.hidden * at.model.depth  # operations: each token meets all, under a mask
+    in_torch = at.forward(size, reach.SCORED) + looked_back / (at.rate(speed.narrow, speed.wide) * at.threads)
+    in_llama = at.decode(size, reach.SCORED, batch=512, bits=16.0) + looked_back / (at.rate(speed.llama_narrow, speed.llama_wide) * at.threads)
+    together = max(1.0, min(2.0, speed.threads / at.threads))  # the threads of both share the processors
+    passes = max(in_torch, in_llama, (in_torch + in_llama) / together) + at.load + at.vocabulary + at.compared(reach.SCORED, 1, difference=True)
+    window = reach.window(config)
+    times = 2 if window is not None and window < size and not kv_cache.windowed(config) else 1
+    held = at.whole + at.opened(at.model.weights, context=size, batch=512) + 6 * size**2 + 4 * at.logits(reach.SCORED)
+    return Needs(seconds=at.torch + times * passes + at.python(1e-5 * size), memory=held)
+
+
 def activations(prospect: Prospect, speed: Speed) -> Needs:
     """Watch every module on a few windows of each file, and look at every weight."""
     at, text = engines(prospect, speed), prospect.recipe.evaluation.divergence
@@ -169,9 +188,13 @@ def imatrix(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def imatrix_check(prospect: Prospect, speed: Speed) -> Needs:
-    """Look at every entry."""
+    """Look at every entry; where matrices are never multiplied by, ask llama.cpp's graph for them, which takes the model."""
     at = engines(prospect, speed)
-    return Needs(seconds=at.start + at.header, memory=PYTHON_MEMORY + at.reader)
+    seconds, memory = at.start + at.header, PYTHON_MEMORY + at.reader
+    if at.model.predicting and prospect.recipe.variants.multi_token_prediction:
+        seconds += at.vocabulary + at.decode(2, 1, batch=2, bits=16.0, threads=1)
+        memory += at.opened(at.model.weights, context=512, batch=512)
+    return Needs(seconds=seconds, memory=memory)
 
 
 def evaluation_text(prospect: Prospect, speed: Speed) -> Needs:

@@ -17,6 +17,7 @@ NF4_BITS = 4.127  # 4-bit codes, a scale of 8 bits for 64 of them, and one of 32
 TABLE_BITS = 6.5625  # of the table of the vocabulary at the output, in mixes of fewer bits
 TABLE_SHARE = 0.065  # that it has in Llama 3.1 8B
 UNFIT = {"Q2": 4.5, "Q3": 4.5, "Q4": 5.5, "Q5": 6.0, "Q6": 8.5, "IQ": 4.5}  # bits of what stands in where rows do not fit blocks of 256, by how mixes begin
+PREDICTING_BITS = 8.5  # of layers for multi-token prediction in every quantized file: Q8_0
 BLOCKS_OF_32 = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "BF16", "F16", "F32")
 
 
@@ -44,7 +45,13 @@ def gguf_bits(prospect: Prospect, variant: Variant) -> float:
     """Bits per weight in this model, whose vocabulary may be a larger part of it, and whose rows may not fit the blocks of the mix."""
     entry = prospect.recipe.variants.mix(variant.tag)
     like = variant.tag if entry is None else entry.like
-    return nominal(prospect, variant) if like is None else _stock(outline(prospect), like)
+    if like is None:
+        return nominal(prospect, variant)
+    model = outline(prospect)
+    share = model.predicting / model.parameters if model.parameters else 0.0
+    whole = _stock(model, like)
+    predicting = 0.0 if not prospect.recipe.variants.multi_token_prediction else whole if whole >= 16 else PREDICTING_BITS
+    return whole * (1 - share) + predicting * share
 
 
 def _budget(entry: Dynamic, prospect: Prospect) -> float:
@@ -56,8 +63,9 @@ def _budget(entry: Dynamic, prospect: Prospect) -> float:
 
 
 def _stock(model: Outline, tag: str) -> float:
-    whole = STOCK_BITS[tag]
-    if whole >= TABLE_BITS or not model.parameters:
+    """Bits per weight of all that is run."""
+    whole, parameters = STOCK_BITS[tag], model.parameters - model.predicting
+    if whole >= TABLE_BITS or not parameters:
         return whole
     body = (whole - TABLE_SHARE * TABLE_BITS) / (1 - TABLE_SHARE)
     unfit = max(body, UNFIT.get(tag[:2], body))
@@ -66,8 +74,8 @@ def _stock(model: Outline, tag: str) -> float:
     for tensor in model.tensors[:-1]:
         fits = tensor.columns % 256 == 0 or tag in BLOCKS_OF_32
         total += tensor.parameters * (body if fits else unfit)
-    rest = model.parameters - sum(tensor.parameters for tensor in model.tensors)  # vectors, in 32 bits
-    return min(16.0, (total + table * model.tensors[-1].parameters + 32 * max(0, rest)) / model.parameters)
+    rest = parameters - sum(tensor.parameters for tensor in model.tensors)  # vectors, in 32 bits
+    return min(16.0, (total + table * model.tensors[-1].parameters + 32 * max(0, rest)) / parameters)
 
 
 # ---- NF4 --------------------------------------------------------------------------------------------------------------------------------------
@@ -85,6 +93,6 @@ def nf4_bits(prospect: Prospect, variant: Variant) -> float:
 
 
 def nf4(model: Outline) -> float:
-    """Bits per weight of plain NF4: the tables of the vocabulary and all vectors stay in 16 bits."""
+    """Bits per weight of plain NF4: the tables of the vocabulary and all vectors stay in 16 bits. transformers loads no layer for multi-token prediction."""
     packed = sum(tensor.parameters for tensor in model.matrices)
-    return (NF4_BITS * packed + 16 * (model.parameters - packed)) / model.parameters if model.parameters else 16.0
+    return (NF4_BITS * packed + 16 * (model.parameters - model.predicting - packed)) / model.parameters if model.parameters else 16.0

@@ -49,7 +49,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         name="convert",
         phase=Phase.EXAMINE,
         does="convert it to a 16-bit GGUF file",
-        work=functions.convert(name=OfRelease(name="name")),
+        work=functions.convert(name=OfRelease(name="name"), mtp=recipe.variants.multi_token_prediction),
         after=("sanity",),
         unit="tensors",
         cost=costs.convert,
@@ -112,7 +112,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         does="compare the GGUF file's header with config.json",
         work=Call(function="qa.preflight:metadata", inputs=_PAIR, threaded=False),
         cost=costs.metadata,
-        measures=("metadata.failures",),
+        measures=("metadata.failures", "metadata.lacking"),
     )
     yield Stage(
         name="parity",
@@ -123,6 +123,15 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         unit="windows",
         cost=costs.parity,
         measures=("parity.token_mismatches", "parity.known", "parity.kld", "parity.max_difference"),
+    )
+    yield Stage(
+        name="long text",
+        phase=Phase.EXAMINE,
+        does="compare both on a long text, beyond windows of attention and scaled positions",
+        work=Call(function="qa.long_text:compare", inputs={**_PAIR, "texts": functions.compared(text)}),
+        after=("parity",),
+        cost=costs.long_text,
+        measures=("long.kld", "long.known", "long.unseen"),
     )
     if _float16(recipe):
         yield Stage(
@@ -154,7 +163,7 @@ def _template(recipe: Recipe) -> Iterator[Stage]:
         does="look for holes in the importance matrix",
         work=Call(function="qa.preflight:imatrix", inputs={"imatrix": FileOf(stage="imatrix"), "gguf": GGUF}, threaded=False),
         cost=costs.imatrix_check,
-        measures=("imatrix.failures",),
+        measures=("imatrix.failures", "imatrix.unused"),
     )
 
 

@@ -179,7 +179,7 @@ def test_nothing_is_rounded_when_gradients_cannot_be_had(job: Job, tmp_path: Pat
 
     def hessians(model: Output, reason: str | None) -> Work:
         table = Output(key="table", folder=tmp_path, result={"reason": reason}, files=(), seconds=0)
-        work = at_work(job, {"fix": model, "convert": base, "sensitivity": table, "build UD-Q4_K_XL": base})
+        work = at_work(job, {"fix": model, "convert": base, "imatrix": base, "sensitivity": table, "build UD-Q4_K_XL": base})
         for stage in ("hessians", "round UD-Q4_K_XL"):
             executor.step(work, work.graph[stage])
         return work

@@ -16,7 +16,7 @@ from service.machine.speed import Speed
 from service.release import costs
 from service.release.costs import sizes
 from service.release.costs.outline import outline
-from service.release.graph import Cost
+from service.release.graph import Cost, Needs
 from service.release.kinds import LLAMA_CPP, TRANSFORMERS
 from service.release.prospect import Prospect
 from service.release.way import way
@@ -181,3 +181,39 @@ def test_constants_of_the_stages_are_theirs() -> None:
     assert (build.FIRST, build.HIDDEN, build.ROUNDED, build.PROBED) == (measure.FIRST, measure.HIDDEN, measure.ROUNDED, probes.WINDOWS)
     assert (prepare.PARITY_WINDOWS, prepare.PARITY_CONTEXT) == (parity.WINDOWS, parity.CONTEXT) == (activations.WINDOWS, activations.CONTEXT)
     assert measuring.CONTEXT == prepare.QUESTION_CONTEXT
+
+
+def test_a_long_text_takes_longer_behind_a_far_edge_and_twice_where_llama_cpp_does_without_the_window(recipe: Recipe) -> None:
+    plain = prospect(EIGHT, recipe)
+
+    def needs(**config: object) -> Needs:
+        return costs.long_text(replace(plain, config={**plain.config, "max_position_embeddings": 131072, **config}), SPEED)
+
+    without, windowed = needs(), needs(model_type="mistral", sliding_window=4096)
+    gemma = needs(model_type="gemma2", sliding_window=4096)
+    assert 3 < gemma.seconds / without.seconds < 8
+    assert windowed.seconds == pytest.approx(2 * gemma.seconds, rel=0.1)
+    assert windowed.memory == gemma.memory > without.memory
+    assert needs(max_position_embeddings=512).seconds < without.seconds / 2
+
+
+def test_layers_for_multi_token_prediction_are_stored_and_not_run(recipe: Recipe) -> None:
+    """One more layer in a model of 32, numbered after these, or in `mtp`."""
+    plain = prospect(EIGHT, recipe)
+    own = {name: shape for name, shape in plain.shapes.items() if ".layers.0." in name}
+    more = sum(math.prod(shape) for shape in own.values())
+    for name in ("model.layers.32.", "mtp.layers.0."):
+        layer = {key.replace("model.layers.0.", name): shape for key, shape in own.items()}
+        other = replace(plain, shapes={**plain.shapes, **layer}, sizes={**plain.sizes, "more.safetensors": 2 * more})
+        assert outline(other).predicting == more
+        assert outline(other).matrices == outline(plain).matrices
+        assert outline(other).layers == outline(plain).layers
+        for tag in ("Q8_0", "Q4_K_M", "IQ2_XXS", "BF16"):
+            variant = Variant(tag=tag, kind=Kind.GGUF)
+            bits = 16.0 if tag == "BF16" else sizes.PREDICTING_BITS
+            assert sizes.weight(other, variant) - sizes.weight(plain, variant) == pytest.approx(bits / 8 * more, rel=0.001)
+            without = replace(other, recipe=recipe.model_copy(update={"variants": recipe.variants.model_copy(update={"multi_token_prediction": False})}))
+            assert sizes.weight(without, variant) == pytest.approx(sizes.weight(plain, variant), rel=0.001)
+        assert sizes.weight(other, Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT)) == pytest.approx(
+            sizes.weight(plain, Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT)), rel=0.001
+        )
