@@ -138,7 +138,7 @@ def _apart(settings: Settings, before: Path, work: Path, repo: str) -> dict[str,
     limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=1)
     inputs = {"snapshot": Input(path=before, digest="")}  # a digest is part of a stage's key, and nothing is kept here
     log = settings.folder / "logs" / "fix" / "repair.log"
-    return run_apart("builders.fixes:repair", work, inputs, {"repo": repo, "fixes": True}, limits=limits, log=log)
+    return run_apart("builders.fixes:repair", work, inputs, {"repo": repo, "fixes": True, "headers": True}, limits=limits, log=log)
 
 
 def difference(found: Repaired) -> str:

@@ -77,12 +77,14 @@ LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real 
 TEXTS = frozenset({"chat_template.jinja"})
 BINARY = frozenset({"tokenizer.model"})
 OPAQUE = frozenset({"merges.txt"})  # no repair reads it
+WITH_WEIGHTS = frozenset({"plain_weights"})  # repairs that are only true together with other weights
 
 
-def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = FIXES, families: Path = FAMILIES) -> dict[str, Any]:
+def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, headers: bool = False, rules: Path = FIXES, families: Path = FAMILIES) -> dict[str, Any]:
     """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are 8-bit ones,
     which are multiplied out to bfloat16.
 
+    With `headers`, no weights are written, and what is said of 8-bit ones stays: those of the snapshot may be all header.
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
     Returns `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend), `family` (its name or None) with its `notes`, `stop` strings
     and order of `samplers`, and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
@@ -95,9 +97,11 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, rules: Path = F
         raise UpstreamError(f"{repo} {refusal}")
     family = family_in(files, repo, load_families(families))
     chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
+    chosen = [rule for rule in chosen if not (headers and rule.repair in WITH_WEIGHTS)]
     fixed, patches = apply_rules(files, chosen, family, tensors)
     _write(out, snapshot, files, fixed)
-    float8.write(out, snapshot, tensors=tensors, eight=packed.scaled(packed.settings(config), tensors))
+    if not headers:
+        float8.write(out, snapshot, tensors=tensors, eight=packed.scaled(packed.settings(config), tensors))
     weights = weight_files(out)
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {

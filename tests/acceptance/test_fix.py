@@ -123,6 +123,15 @@ def test_a_tensor_that_rules_ask_for_is_known_without_the_weights(tmp_path: Path
         assert "tied-head" in {patch["fix"] for patch in found["patches"]}, model
 
 
+def test_weights_of_8_bits_stay_as_they_are_with_what_describes_them(tmp_path: Path) -> None:
+    """A release multiplies them out; whoever repairs a config wants them back as they were."""
+    made = releases.float8_original(tmp_path / "float8")
+    found = json.loads(fix(tmp_path / "home", made, "--json", "-o", tmp_path / "fixed").stdout)
+    assert "plain-weights" not in {patch["fix"] for patch in found["patches"]}
+    assert "quantization_config" in json.loads((tmp_path / "fixed" / "config.json").read_text())
+    assert (tmp_path / "fixed" / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
+
+
 def test_what_no_rule_repairs_is_said_and_the_rest_is_repaired(tmp_path: Path, model: Path) -> None:
     (model / "chat_template.jinja").write_text("{{ messages[0].content.nothing.at_all }}")
     done = fix(tmp_path / "home", model)
