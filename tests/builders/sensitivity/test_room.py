@@ -13,7 +13,7 @@ import transformers
 from builders.sensitivity import measure, room
 from builders.sensitivity.table import TYPES
 from config.errors import UnsupportedModel
-from engines import hf
+from engines import hf, quantizable
 from tests.builders.conftest import DATA
 
 ROOT = Path(__file__).parents[3]
@@ -74,7 +74,7 @@ def test_a_gpu_does_not_hold_what_waits_at_home():
 def test_a_streamed_pass_gives_the_same_table(fixed, gguf, imatrix, tmp_path, monkeypatch):
     """With little memory, layers are streamed and errors made in groups; only the order of sums differs."""
     monkeypatch.setattr(measure, "FIRST", 2)
-    monkeypatch.setattr(measure.layout, "KEPT", (*measure.layout.KEPT, "ffn", "token_embd", "attn_q", "attn_k", "attn_output"))
+    monkeypatch.setattr(quantizable, "KEPT", (*quantizable.KEPT, "ffn", "token_embd", "attn_q", "attn_k", "attn_output"))
     given = {"model": fixed, "gguf": gguf, "imatrix": imatrix, "chat": [DATA / "calibration.jsonl"], "plain": [], "tokens": 256, "context": 128, "threads": 1}
     about = room.shape(hf.outline(fixed), torch.bfloat16)
     tight = room.needed(about, context=128, streamed=True, homes=True) + room.DELTA * about.largest
