@@ -1,10 +1,12 @@
 """A first evening: two real models as folders, released into folders by the default recipe with no data given: `python -m bench.first`.
 
 SmolLM2-135M-Instruct and Gemma 3 270M (a base model) come from packages of the Python index. Drives `sluice release FOLDER --to OUT --quick` from outside;
-prints how long it said it would take, how long it took, and what came of each variant. Whole, that is about an hour for each on two cores.
+prints how long it said it would take, how long it took, also of processor time, and what came of each variant. Whole, that is more than an hour for
+each on two cores.
 """
 
 import argparse
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -38,9 +40,9 @@ def release(console: Console, folder: Path, name: str, variants: str | None) -> 
     command += ["--variants", variants] if variants else []
     home = str(folder / "home")
     before = program.sluice(*command, "--dry-run", SLUICE_HOME=home)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), _processor_time()
     found = program.sluice(*command, SLUICE_HOME=home)
-    took = time.perf_counter() - started
+    took, worked = time.perf_counter() - started, _processor_time() - worked
     table = Table(title=name, title_justify="left")
     for heading in ("variant", "MB", "mean KLD", "same top", "verdict", "waived"):
         table.add_column(heading, justify="left" if heading in {"variant", "verdict"} else "right")
@@ -50,7 +52,14 @@ def release(console: Console, folder: Path, name: str, variants: str | None) -> 
         table.add_row(row["tag"], *figures, row["verdict"] or "—", str(len(row.get("waivers") or ())))
     console.print(table)
     repos = sorted(path.name for path in (folder / "out").iterdir()) if (folder / "out").is_dir() else []
-    console.print(f"{name}: {took / 60:.1f} min, said beforehand {before['seconds'] / 60:.1f} min; left: {', '.join(repos) or 'nothing'}")
+    said = f"{took / 60:.1f} min, {worked / 60:.1f} min of processor time, said beforehand {before['seconds'] / 60:.1f} min"
+    console.print(f"{name}: {said}; left: {', '.join(repos) or 'nothing'}")
+
+
+def _processor_time() -> float:
+    """Seconds that all programs which were run and have ended took of processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _told(value: float | None, form: str, scale: float = 1.0) -> str:
