@@ -66,9 +66,3 @@ def test_a_file_above_the_limit_is_published_in_parts_that_llama_cpp_finds_by_it
             )
             assert "3" in answer.json()["choices"][0]["message"]["content"], tag
             assert Path(httpx.get(f"{address}/props").json()["model_path"]).name == (Path(parts[0]).name if tag == "Q8_0" else "tiny-chat-Q4_K_M.gguf")
-
-    recipe["name"] = "smaller"  # a run of its own
-    again = sluice("run", UPSTREAM, "--recipe", saved(tmp_path, recipe), "--json", **hub.environment(tmp_path / "home"))
-    assert again.returncode == 0, again.stderr
-    left = {path for path in hub.publisher.list_repo_files(TARGET) if path.endswith(".gguf")}
-    assert left == {"tiny-chat-Q8_0.gguf", "tiny-chat-Q4_K_M.gguf", "imatrix.gguf"}, "whole again where the limit allows it, and no part is left"

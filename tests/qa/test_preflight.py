@@ -117,7 +117,7 @@ def test_a_file_in_32_bits_is_looked_at_as_well(clean: Release, tmp_path: Path) 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    (whole,) = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=tmp_path / "F32.gguf")["measurements"]
-    (half,) = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=clean.gguf)["measurements"]
+    whole, _ = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=tmp_path / "F32.gguf")["measurements"]
+    half, _ = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=clean.gguf)["measurements"]
     assert sorted(whole["details"]) == sorted(half["details"])
     assert (whole["n"], whole["value"]) == (28, 27)
