@@ -1,6 +1,7 @@
 """Tiny random models of architectures that have layers for multi-token prediction (NextN), with the byte-level vocabulary of GPT-2, which llama.cpp knows."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ def glm(out: Path, *, predicts: bool = True) -> Path:
     _save(transformers.Glm4MoeForCausalLM, config, out)
     _announce(out, num_nextn_predict_layers=1)
     if predicts:
-        weights = load_file(out / "model.safetensors")
-        layer = {name.replace("layers.1.", "layers.2."): value.clone() for name, value in weights.items() if ".layers.1." in name}
-        layer |= {f"model.layers.2.{name}.weight": torch.ones(HIDDEN, dtype=torch.bfloat16) for name in ("enorm", "hnorm", "shared_head.norm")}
-        layer["model.layers.2.eh_proj.weight"] = torch.randn(HIDDEN, 2 * HIDDEN).mul(0.02).to(torch.bfloat16)
-        save_file(weights | layer, out / "model.safetensors", metadata={"format": "pt"})
+        _add_layer(
+            out,
+            like="model.layers.1.",
+            place="model.layers.2.",
+            norms=[f"model.layers.2.{n}" for n in ("enorm", "hnorm", "shared_head.norm")],
+            joins="model.layers.2.eh_proj",
+        )
     return out
 
 
@@ -41,12 +44,23 @@ def qwen3_next(out: Path, *, predicts: bool = True) -> Path:
     config = transformers.Qwen3NextConfig(**_common(_tokenizer(out)), **mixture, **linear, num_hidden_layers=4, head_dim=16)
     _save(transformers.Qwen3NextForCausalLM, config, out)
     if predicts:
-        weights = load_file(out / "model.safetensors")
-        layer = {name.replace("model.layers.3.", "mtp.layers.0."): value.clone() for name, value in weights.items() if ".layers.3." in name}
-        layer |= {f"mtp.{name}.weight": torch.ones(HIDDEN, dtype=torch.bfloat16) for name in ("pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm")}
-        layer["mtp.fc.weight"] = torch.randn(HIDDEN, 2 * HIDDEN).mul(0.02).to(torch.bfloat16)
-        save_file(weights | layer, out / "model.safetensors", metadata={"format": "pt"})
+        _add_layer(
+            out,
+            like="model.layers.3.",
+            place="mtp.layers.0.",
+            norms=[f"mtp.{n}" for n in ("pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm")],
+            joins="mtp.fc",
+        )
     return out
+
+
+def _add_layer(out: Path, *, like: str, place: str, norms: Iterable[str], joins: str) -> None:
+    """A copy of a layer at another place, with norms, and the matrix that joins a token's embedding with what stands before it."""
+    weights = load_file(out / "model.safetensors")
+    layer = {name.replace(like, place): value.clone() for name, value in weights.items() if name.startswith(like)}
+    layer |= {f"{name}.weight": torch.ones(HIDDEN, dtype=torch.bfloat16) for name in norms}
+    layer[f"{joins}.weight"] = torch.randn(HIDDEN, 2 * HIDDEN).mul(0.02).to(torch.bfloat16)
+    save_file(weights | layer, out / "model.safetensors", metadata={"format": "pt"})
 
 
 def _tokenizer(out: Path) -> Any:
