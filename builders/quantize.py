@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES, QK_K, GGMLQuantizationType
 
 from builders.contents import place
 from builders.ggufs import described, padded
@@ -24,9 +24,10 @@ from engines import gguf_table, quantizable, tools
 
 VERSION = 4  # raise when outputs change
 
-SUPER_BLOCK = 256  # values in a block of what llama.cpp calls K and I quants
-SUPER_BLOCKS = re.compile(r"Q\d_K|IQ(?!4_NL)")  # begins the names of mixes whose rules want such types
 UNQUANTIZED = ("BF16", "F16", "F32")
+BLOCKS_OF_32 = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", *UNQUANTIZED)
+"""The mixes whose rules want no type in blocks of QK_K values."""
+
 _NAMES = {"Q2_K": "Q2_K", "Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "IQ2_XS": "IQ2_XS", "IQ2_S": "IQ2_M"}  # of the file that holds mostly this type
 _LINE = re.compile(
     r"\[ *\d+/ *\d+\] (?P<name>\S+) +- \[(?P<shape>[ \d,]+)\], type = +(?P<type>\w+), size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<target>\w+)\))?"
@@ -61,11 +62,11 @@ def fallbacks(path: Path, type: str) -> dict[str, dict[str, int]]:
 
     llama.cpp decides that in src/llama-quant.cpp, where it warns of "fallback quantization".
     """
-    if not SUPER_BLOCKS.match(type):
+    if type in BLOCKS_OF_32:
         return {}
     found: dict[str, Counter[str]] = {}
     for entry in gguf_table.read(path).entries:
-        if entry.dimensions > 1 and entry.columns % SUPER_BLOCK and entry.type not in UNQUANTIZED:
+        if entry.dimensions > 1 and entry.columns % QK_K and entry.type not in UNQUANTIZED:
             found.setdefault(entry.type, Counter())[place(entry.name)[1]] += 1
     return {type: dict(sorted(roles.items())) for type, roles in sorted(found.items())}
 

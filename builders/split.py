@@ -26,12 +26,13 @@ def split(out: Path, *, gguf: Path, tag: str, limit: int) -> dict[str, Any]:
     The parts are read again: they hold every tensor of the file, byte for byte, and llama.cpp opens them. Returns `file` (the first), `parts` and `bytes`.
     Raises StageError when the limit is smaller than one of the tensors, ToolError when the parts are not the file.
     """
-    room = (limit - weigh(gguf).header_bytes) // MEGABYTE  # the first part has the header, of which llama-gguf-split takes no account
+    header = weigh(gguf).header_bytes
+    room = (limit - header) // MEGABYTE  # the first part has the header, of which llama-gguf-split takes no account
     name, largest = max(((name, tensor.bytes) for name, tensor in stored(gguf).items()), key=lambda item: item[1])
     if largest > room * MEGABYTE:
         raise StageError(
             f"{gguf.name} cannot be divided into files of at most {limit:,} bytes: {name} alone has {largest:,}, and a file has a header of up to "
-            f"{weigh(gguf).header_bytes:,}. Raise `largest_file` in the settings."
+            f"{header:,}. Raise `largest_file` in the settings."
         )
     folder = out / tag
     folder.mkdir()

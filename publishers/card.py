@@ -332,11 +332,6 @@ def _roles(counts: Mapping[str, int]) -> Markdown:
     return Markdown(", ".join(f"{markdown.code(role)}{f' ({count})' if count > 1 else ''}" for role, count in counts.items()))
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Names as in a sentence."""
-    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
-
-
 def _number(value: float) -> str:
     return f"{value:,}"
 
@@ -370,5 +365,5 @@ def _environment() -> Environment:
     )
     environment.filters |= {"code": markdown.code, "word": markdown.word, "size": shown.size, "share": shown.share, "nats": shown.nats}
     environment.filters |= {"amount": _amount, "grade": grades.divergence, "alike": grades.same_top}
-    environment.filters |= {"flips": _flips, "number": _number, "changes": _changes, "kept": _kept, "listed": _listed, "roles": _roles}
+    environment.filters |= {"flips": _flips, "number": _number, "changes": _changes, "kept": _kept, "listed": shown.listed, "roles": _roles}
     return environment

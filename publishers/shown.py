@@ -1,11 +1,17 @@
 """How cards and reports show figures and changed values, as plain strings that are not yet escaped."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from config.words import Measurement
 
 UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B"))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names, one at least, as in a sentence: "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def size(count: int | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from config.errors import HubError
 from config.words import Patch
-from publishers import card, markdown, pull_request
+from publishers import card, markdown, pull_request, shown
 from publishers.hub import PublishFile
 from publishers.pull_request import Proposal
 from service.release.kinds import kind_of
@@ -54,7 +54,7 @@ def changed(work: Work) -> tuple[PublishFile, ...]:
 def proposed(work: Work, files: Sequence[PublishFile]) -> Proposal:
     """The pull request: one commit on the released one, with the reasons of the patches."""
     names = [file.path for file in files]
-    title = f"Repair {' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)}" if len(names) <= NAMED else f"Repair {len(names)} files"
+    title = f"Repair {shown.listed(names)}" if len(names) <= NAMED else f"Repair {len(names)} files"
     said = [
         f"Sluice released {work.release.repo} at {work.release.sha[:12]} and had to change these files. The weights are not touched.",
         "\n".join(_reasons(patches(work))),

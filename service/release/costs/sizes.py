@@ -1,5 +1,6 @@
 """How large the files of variants become."""
 
+from builders.quantize import BLOCKS_OF_32
 from config.recipe import Dynamic
 from config.words import Variant
 from service.release.costs.outline import Outline, outline
@@ -18,7 +19,6 @@ TABLE_BITS = 6.5625  # of the table of the vocabulary at the output, in mixes of
 TABLE_SHARE = 0.065  # that it has in Llama 3.1 8B
 UNFIT = {"Q2": 4.5, "Q3": 4.5, "Q4": 5.5, "Q5": 6.0, "Q6": 8.5, "IQ": 4.5}  # bits of what stands in where rows do not fit blocks of 256, by how mixes begin
 PREDICTING_BITS = 8.5  # of layers for multi-token prediction in every quantized file: Q8_0
-BLOCKS_OF_32 = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "BF16", "F16", "F32")
 
 
 def bits(prospect: Prospect, variant: Variant) -> float:
