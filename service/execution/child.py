@@ -1,6 +1,6 @@
 """One stage in a process of its own: no tokens in its environment, no network where the kernel allows, limited memory; its parent sees to its end.
 
-Reads one JSON request on standard input, runs the named function, writes the answer as JSON to the path in the request.
+Reads one JSON request, runs the named function, writes the answer as JSON to the path in the request.
 Covers: environment, network namespace, memory, core dumps, progress. Does not cover: a file-system jail (the process can read what its user can read).
 """
 
@@ -14,7 +14,7 @@ import struct
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from config.errors import SluiceError
 from service.execution import progress, words
@@ -76,16 +76,12 @@ def perform(request: dict[str, Any]) -> dict[str, Any]:
         return {"error": {"type": "StageError", "message": f"{type(error).__name__}: {error}", "unforeseen": True}}
 
 
-def main() -> None:
-    """Entry point of `python -m service.execution.child`."""
-    request = json.load(sys.stdin)
+def main(stream: IO[str]) -> None:
+    """Do what the request on `stream` asks, in a process that was just forked and is for nothing else."""
+    request = json.load(stream)
     limit(request["memory_bytes"])
     if not leave_network():
         print("network namespace not available: this stage could reach the network", file=sys.stderr)
     with progress.written_to(Path(request["progress"])):  # its thread must not be there before the namespace is left
         answer = perform(request)
     Path(request["answer"]).write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

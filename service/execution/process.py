@@ -3,25 +3,25 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from config import errors
 from config import progress as reports
 from config.errors import SluiceError, StageError
-from engines import orphans, toolchain
+from engines import toolchain
 from service.execution import progress, words
+from service.execution.forking import ForkServer, Stage
 from service.execution.kept import Input, Inputs
 from service.logs import redact
 
+NOWHERE = Path("/nonexistent")  # the home of the process that starts stages: it keeps nothing, and finds nothing of anybody
 LOG_TAIL = 1500  # characters of a dead stage's log that its error shows
 
 
@@ -67,26 +67,15 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as stream, tempfile.TemporaryFile("w+", dir=workspace, encoding="utf-8") as asked:
         json.dump(request, asked)
-        asked.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.execution.child"],
-            stdin=asked,
-            stdout=stream,
-            stderr=stream,
-            env=_environment(workspace / "tmp", limits.threads),
-            cwd=workspace / "tmp",
-            start_new_session=True,
-            preexec_fn=orphans.prevented(),  # noqa: PLW1509 (it only calls the kernel)
-        )
-        try:
-            if not _followed(process, latest, limits.seconds):
+        asked.flush()
+        folder = workspace / "tmp"
+        with _fork_server(limits.threads).stage(asked, stream, _environment(limits.threads) | _places(folder), folder) as stage:
+            if not _followed(stage, latest, limits.seconds):
                 raise StageError(f"{function} was stopped after {limits.seconds / 60:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
-        finally:
-            _end_group(process)
     latest.unlink(missing_ok=True)
-    if process.returncode != 0 or not answer.exists():
+    if stage.status or not answer.exists():
         last = words.without_traceback(log.read_text(encoding="utf-8", errors="replace"))[-LOG_TAIL:]
-        raise StageError(f"{function} ended with {_ending(process.returncode)}. The end of its log, {log}:\n{last}")
+        raise StageError(f"{function} ended with {_ending(stage.status or 0)}. The end of its log, {log}:\n{last}")
     reply = json.loads(answer.read_text(encoding="utf-8"))
     answer.unlink()
     if "error" in reply:
@@ -109,32 +98,17 @@ def _absolute(given: Input) -> str:
     return str(given.path.absolute())
 
 
-def _followed(process: subprocess.Popen[bytes], latest: Path, seconds: float) -> bool:
+def _followed(stage: Stage, latest: Path, seconds: float) -> bool:
     """Wait until the stage ends, reporting each new value in the file `latest`; False when it takes longer than that."""
     deadline = now() + seconds
     told = None
     while True:
-        ended = _ends(process, min(progress.EVERY, deadline - now()))
+        ended = stage.wait(min(progress.EVERY, deadline - now()))
         if (found := progress.read(latest)) is not None and found != told:
             reports.report(found.done, found.total, found.unit)
             told = found
         if ended or now() >= deadline:
             return ended
-
-
-def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    try:
-        process.wait(max(0, seconds))
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill whatever the stage started and left running, and the stage itself."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _ending(code: int) -> str:
@@ -144,15 +118,18 @@ def _ending(code: int) -> str:
     return f"{name} (probably out of memory)" if name == "SIGKILL" else name
 
 
-def _environment(temporary: Path, threads: int) -> dict[str, str]:
+@cache
+def _fork_server(threads: int) -> ForkServer:
+    """The one that starts stages with so many threads: libraries read that number when they are imported."""
+    return ForkServer(_environment(threads) | _places(NOWHERE))
+
+
+def _environment(threads: int) -> dict[str, str]:
     """Only what a stage needs: nothing of the caller's environment that could hold a token."""
     passed = {
         name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SLUICE_LLAMA_CPP") if name in os.environ
     }
     return passed | {
-        "HOME": str(temporary),
-        "TMPDIR": str(temporary),
-        "MPLCONFIGDIR": str(temporary / "matplotlib"),  # its cache of fonts; it warns where it has no folder for that
         "SLUICE_CACHE": str(toolchain.cache_root()),
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",  # threads that wait for one another sleep; spinning, torch is ten times slower when another program uses the cores too
@@ -162,6 +139,12 @@ def _environment(temporary: Path, threads: int) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def _places(folder: Path) -> dict[str, str]:
+    """Where libraries put what they keep: in a folder of the stage's own."""
+    matplotlib = folder / "matplotlib"  # its cache of fonts; it warns where it has no folder for that
+    return {"HOME": str(folder), "TMPDIR": str(folder), "MPLCONFIGDIR": str(matplotlib)}
 
 
 def now() -> float:

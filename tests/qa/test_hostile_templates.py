@@ -11,7 +11,6 @@ import pytest
 
 from config.errors import MeasurementError
 from engines import chat
-from service.execution import process
 from service.execution.kept import Input, StageStore
 from service.execution.process import Limits, run_apart
 from tests.qa.conftest import Release
@@ -73,13 +72,11 @@ def test_a_loop_is_stopped_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
     ids=["endless loop", "gigabytes of output", "a huge power"],
 )
 def test_the_stage_ends_with_a_reason_and_leaves_nothing(
-    template: str, seconds: float, error: type[Exception], said: str, clean: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: str, seconds: float, error: type[Exception], said: str, clean: Release, tmp_path: Path
 ) -> None:
     model = shutil.copytree(clean.model, tmp_path / "model")
     settings = model / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": template}))
-    real = process._environment
-    monkeypatch.setattr(process, "_environment", lambda folder, threads: real(folder, threads) | {"PYTHONPATH": str(ROOT)})
     store = StageStore(tmp_path / "home")
     inputs = {"model": Input(path=model, digest=""), "gguf": Input(path=clean.gguf, digest="")}
     limits = Limits(seconds=seconds, memory_bytes=32 * 2**30, threads=1)
@@ -88,6 +85,6 @@ def test_the_stage_ends_with_a_reason_and_leaves_nothing(
         run_apart("qa.templates:check", workspace, inputs, {"threads": 1}, limits=limits, log=store.logs / "stage.log")
     assert time.monotonic() - started < seconds + 10
     assert list(store.working.iterdir()) == []
-    assert [child.pid for child in psutil.Process().children(recursive=True) if "service.execution.child" in child.cmdline()] == []
+    assert [child for server in psutil.Process().children() if "service.execution.forkserver" in server.cmdline() for child in server.children()] == []
     assert not (ROOT / "escaped").exists()
     assert os.environ.get("PYTHONPATH") != str(ROOT)

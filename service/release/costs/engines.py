@@ -41,14 +41,19 @@ class Engines:
     # ---- starting -------------------------------------------------------------------------------------------------------------------------
 
     @property
+    def imports(self) -> float:
+        """A Python of its own that imports torch and transformers: the program that starts the stages, and the converter."""
+        return self.speed.python + self.speed.torch
+
+    @property
     def start(self) -> float:
-        """A process that runs llama.cpp, or neither engine."""
-        return self.speed.python
+        """A stage, from being asked for to being gone."""
+        return self.python(0.06)
 
     @property
     def torch(self) -> float:
-        """A process that runs transformers, with the release's tokenizer."""
-        return self.speed.python + self.speed.torch + self.python(4e-6 * self.model.entries)
+        """A stage that runs transformers, with the release's tokenizer."""
+        return self.start + self.python(4e-6 * self.model.entries)
 
     @property
     def load(self) -> float:

@@ -73,9 +73,12 @@ def overlap(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def fix(prospect: Prospect, speed: Speed) -> Needs:
-    """Repair the configuration, for which the tokenizer is tried several times; weights are linked, and those of 8 bits multiplied out."""
+    """Repair the configuration, for which the tokenizer is tried several times; weights are linked, and those of 8 bits multiplied out.
+
+    One of the first stages, it waits for the program that starts them all.
+    """
     at, copied = engines(prospect, speed), configuration(prospect)
-    seconds, memory = at.start + at.python(0.5 + 4e-7 * copied), PYTHON_MEMORY + 10 * copied
+    seconds, memory = at.imports + at.start + at.python(0.5 + 4e-7 * copied), PYTHON_MEMORY + 10 * copied
     if not prospect.eight:
         return Needs(seconds=seconds, memory=memory, disk=copied)
     seconds += at.torch + MULTIPLIED * at.model.parameters + prospect.weights / speed.disk
@@ -86,7 +89,7 @@ def convert(prospect: Prospect, speed: Speed) -> Needs:
     """Look at every weight, and write the 16-bit GGUF, by a converter in a Python of its own that imports torch."""
     at = engines(prospect, speed)
     written = gguf_bytes(at.model, at.model.bits)
-    seconds = 2 * at.torch + at.python(8e-6 * at.model.entries) + (6e-9 + FINITE) * at.model.parameters + written / speed.disk + at.header
+    seconds = at.torch + at.imports + at.python(8e-6 * at.model.entries) + (6e-9 + FINITE) * at.model.parameters + written / speed.disk + at.header
     largest = at.model.bits / 8 * at.model.shape.largest
     return Needs(seconds=seconds, memory=2 * TORCH_MEMORY + at.reader + round(3 * largest), disk=written)
 
