@@ -1,14 +1,15 @@
 """What a sensitivity pass and a plan cost for large models, from counted operations and bytes: `python -m bench.plan.cost`.
 
-With P parameters (A of them active per token), Q types that make an error, W windows of T tokens and E bytes of room for errors (`builders.sensitivity.room`):
+With P parameters (A of them active per token), S of them in the rows that are quantized (`builders.sensitivity.rows`), Q types that make an error, W windows of
+T tokens and E bytes of room for errors (`builders.sensitivity.room`):
 
-- errors: 4 · P · Q bytes, so the windows run through G = ceil(4 P Q / E) groups;
+- errors: 4 · S · Q bytes, so the windows run through G = ceil(4 S Q / E) groups;
 - operations: a group's forward passes cost 2 A T W; its backward passes end at the group's first layer, on average half way, A T W; every weight's gradient
-  is taken once, 2 A T W; the products are 2 P Q W. Together (3 G + 2) A T W + 2 P Q W; backward passes compute streamed layers once more, G A T W;
+  is taken once, 2 A T W; the products are 2 S Q W. Together (3 G + 2) A T W + 2 S Q W; backward passes compute streamed layers once more, G A T W;
 - activations: F windows more forward and backward through all layers, 4 A T F, streamed 6 A T F and 4 P F bytes;
-- bytes moved: each product reads its error, 4 P Q W; every error comes over the bus once, 4 P Q; where layers are streamed, every pass brings them over the
+- bytes moved: each product reads its error, 4 S Q W; every error comes over the bus once, 4 S Q; where layers are streamed, every pass brings them over the
   bus, 2 P each forward and, on average, half of that backward, 3 P W G;
-- quantizing: P · Σ over types of 1 / (values per second and core), once for each group and step, shared by the cores. The rates are measured here.
+- quantizing: S · Σ over types of 1 / (values per second and core), once for each group and step, shared by the cores. The rates are measured here.
 
 Rates of the machines are half of what their makers state (for a GPU in TF32), which large matrix products reach. Products and gradients of experts that a
 window never reached are counted like the others, so mixtures of experts may be cheaper than stated.
@@ -23,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from builders.sensitivity import room
+from builders.sensitivity import room, rows
 from builders.sensitivity.measure import ROUNDED
 from builders.sensitivity.table import TYPES
 from config.errors import UnsupportedModel
@@ -42,6 +43,15 @@ class Model:
     name: str
     active: float  # parameters that one token meets
     shape: room.Shape
+    tables: int = 2  # of the vocabulary
+    experts: int = 1
+
+    @property
+    def sampled(self) -> int:
+        """Parameters in the rows that are quantized: of four matrices of attention, and of three of the experts, one of which has their units as columns."""
+        each = max(rows.ROWS, rows.LEAST * self.experts)
+        layer = rows.ROWS * 4 * self.shape.hidden + each * (2 * self.shape.hidden + self.shape.wide)
+        return len(self.shape.layers) * layer + self.tables * (rows.ROWS + rows.FREQUENT) * self.shape.hidden
 
 
 def _shape(*, layer: float, count: int, vocabulary: int, hidden: int, wide: int, largest: float, tables: int = 2) -> room.Shape:
@@ -52,10 +62,10 @@ def _shape(*, layer: float, count: int, vocabulary: int, hidden: int, wide: int,
 
 
 MODELS = (
-    Model(name="1B", active=1.24e9, shape=_shape(layer=6.1e7, count=16, vocabulary=128_256, hidden=2048, wide=8192, largest=0, tables=1)),
+    Model(name="1B", active=1.24e9, shape=_shape(layer=6.1e7, count=16, vocabulary=128_256, hidden=2048, wide=8192, largest=0, tables=1), tables=1),
     Model(name="7B", active=7.6e9, shape=_shape(layer=2.33e8, count=28, vocabulary=152_064, hidden=3584, wide=18_944, largest=0)),
     Model(name="70B", active=70.6e9, shape=_shape(layer=8.56e8, count=80, vocabulary=128_256, hidden=8192, wide=28_672, largest=0)),
-    Model(name="400B-A17B", active=17e9, shape=_shape(layer=8.3e9, count=48, vocabulary=202_048, hidden=5120, wide=16_384, largest=5.4e9)),
+    Model(name="400B-A17B", active=17e9, shape=_shape(layer=8.3e9, count=48, vocabulary=202_048, hidden=5120, wide=16_384, largest=5.4e9), experts=128),
 )
 
 
@@ -100,14 +110,14 @@ def estimate(model: Model, machine: Machine, rates: Mapping[str, float], *, wind
     homes = math.isinf(machine.bus)
     way = room.room(model.shape, context=context, memory=machine.memory, homes=homes)
     parameters = model.shape.parameters
-    whole = room.DELTA * parameters * len(rates)
+    whole = room.DELTA * model.sampled * len(rates)
     groups = math.ceil(whole / way.free)
     passes = groups * windows
     few = min(windows, ROUNDED)
     rounding = (6 if way.streamed else 4) * model.active * context * few
-    operations = gradients(model, way, groups) * context * windows + rounding + 2 * parameters * len(rates) * windows
+    operations = gradients(model, way, groups) * context * windows + rounding + 2 * model.sampled * len(rates) * windows
     moved = whole * windows / machine.bandwidth + (whole + (parameters * (3 * passes + 4 * few) if way.streamed else 0)) / machine.bus
-    quantizing = STEPS * sum(parameters / rate for rate in rates.values()) / machine.cores
+    quantizing = STEPS * sum(model.sampled / rate for rate in rates.values()) / machine.cores
     return Cost(
         memory=room.needed(model.shape, context=context, streamed=way.streamed, homes=homes) + min(whole, way.free),
         groups=groups,

@@ -1,5 +1,7 @@
 """Weighs quantization errors by gradients: for each window, √(Σ g² δ² / T) over the values of a tensor, g = ∇ log p, for every tensor and type.
 
+Errors are those of some rows, and stand for all (see `rows`).
+
 One forward and one backward pass a window; labels are drawn from the model's own distribution. A parameter's gradient meets the errors of all its types the
 moment it is complete and is freed at once, so that one gradient lives at a time. Errors of all tensors rarely fit into memory together: they are made for one
 group of (tensor, type) after another, and the windows run again for each group.
@@ -21,12 +23,15 @@ from transformers import PreTrainedModel
 
 from builders import matrices
 from builders.calibrate import Windows
-from builders.sensitivity.layout import Placement, Segment, part
+from builders.sensitivity import layout, rows
+from builders.sensitivity.layout import Placement, Segment
 from builders.sensitivity.room import DELTA
+from builders.sensitivity.rows import Rows
 from builders.sensitivity.table import TYPES, Tensor
 from config.errors import MeasurementError, UnsupportedModel
 from config.progress import counted, within
 from engines import ggml
+from engines.ggml import Bytes
 from engines.model import Floats
 
 LABELS = 1  # seed of the labels
@@ -48,12 +53,16 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """What one parameter's squared gradient is multiplied with."""
+    """What the squared gradient of some rows of one parameter is multiplied with."""
 
     tensor: int
     types: list[int]
-    segment: Segment
-    squares: torch.Tensor  # of the errors: (types, rows · columns), rows in the order of segment.sources
+    parameter: str
+    transposed: bool
+    rows: torch.Tensor  # of the parameter, all that the sample stands for
+    weights: torch.Tensor  # Σ w² of each of them
+    sample: torch.Tensor  # places among `rows`, ascending
+    squares: torch.Tensor  # of the sample's errors: (types, rows · columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,8 @@ class Pass:
     importances: Mapping[str, Floats]  # (columns,) or (experts, columns)
     threads: int
     memory: int  # bytes for the errors of one group
+    frequent: Sequence[int] = ()  # tokens of the text, the most frequent first
+    energies: dict[tuple[str, bool], Floats] = field(default_factory=dict)  # Σ g² of each row of each parameter, as `transposed` reads it, in one window
     held: list[tuple[list[Unit], list[_Task]]] = field(default_factory=list)  # the errors of the only group, which later windows need again
 
 
@@ -76,8 +87,8 @@ def possible(tensor: Tensor, importances: Mapping[str, Floats]) -> list[int]:
 
 
 def delta_bytes(tensors: Sequence[Tensor], units: Sequence[Unit]) -> int:
-    """Bytes of the errors of these units. BF16 is taken as exact, as it is in a BF16 GGUF; of F16 and F32 its error does a fortieth of Q8_0's."""
-    return sum(DELTA * tensors[unit.tensor].parameters for unit in units if TYPES[unit.type] != "BF16")
+    """Bytes of the errors of these units, at most. BF16 is taken as exact, as it is in a BF16 GGUF; of F16 and F32 its error does a fortieth of Q8_0's."""
+    return sum(DELTA * rows.most(tensors[unit.tensor]) * tensors[unit.tensor].columns for unit in units if TYPES[unit.type] != "BF16")
 
 
 def grouped(tensors: Sequence[Tensor], importances: Mapping[str, Floats], memory: int) -> list[list[Unit]]:
@@ -109,6 +120,8 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
     Raises MeasurementError when gradients are not finite.
     """
     tensors = [placement.tensor for placement in job.placements]
+    if not job.energies:
+        _look(job, windows[0], first)
     groups = grouped(tensors, job.importances, job.memory)
     products = np.full((len(windows), len(tensors), len(TYPES)), np.nan, dtype=np.float32)
     for turn, group in enumerate(groups):
@@ -131,6 +144,22 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
     return products
 
 
+def _look(job: Pass, window: Window, number: int) -> None:
+    """Learn from one window which rows have large gradients."""
+    read: dict[str, set[bool]] = {}
+    for placement in job.placements:
+        for segment in placement.segments:
+            read.setdefault(segment.parameter, set()).add(segment.transposed)
+
+    def take(gradient: torch.Tensor, *, name: str) -> None:
+        for transposed in read[name]:
+            norms = torch.linalg.vector_norm(layout.matrix(gradient, transposed=transposed), dim=1)
+            job.energies[name, transposed] = norms.square().float().cpu().numpy()
+
+    with gradients(job.network, {name: partial(take, name=name) for name in read}):
+        backward(job.network, window, number)
+
+
 def _tasks(job: Pass, group: Sequence[Unit]) -> list[_Task]:
     """The errors of a group, on the network's device, in the order of the parameters' rows."""
     wanted: dict[int, list[int]] = {}
@@ -141,46 +170,65 @@ def _tasks(job: Pass, group: Sequence[Unit]) -> list[_Task]:
 
 
 def _tasks_of(job: Pass, i: int, types: list[int]) -> list[_Task]:
-    """The errors of one tensor, a task for each parameter that has rows of it."""
+    """The errors of one tensor, a task for each parameter that has rows of it, and for frequent tokens."""
     placement, stored = job.placements[i], job.stored[i]
-    data, about, weights = matrices.data(stored), placement.tensor, job.importances.get(stored.name)
-    each = None if weights is None else np.broadcast_to(weights, (about.experts, about.columns))
-    made = [torch.empty(len(types), len(segment.sources), about.columns) for segment in placement.segments]
+    data, about, importances = matrices.data(stored), placement.tensor, job.importances.get(stored.name)
+    weights = _weights(data, stored.tensor_type.name, about.columns)
+    device = job.network.device
+    return [
+        _Task(
+            tensor=i,
+            types=types,
+            parameter=segment.parameter,
+            transposed=segment.transposed,
+            rows=torch.from_numpy(segment.sources[stratum.rows]).to(device),
+            weights=torch.from_numpy(weights[segment.targets[stratum.rows]]).to(device),
+            sample=torch.from_numpy(np.searchsorted(stratum.rows, stratum.sample)).to(device),
+            squares=_squares(data, stored.tensor_type.name, about, segment.targets[stratum.sample], types, importances, threads=job.threads).to(device),
+        )
+        for segment in placement.segments
+        for stratum in rows.strata(about, segment.targets, _energies(job, segment) * weights[segment.targets], job.frequent)
+    ]
 
-    def fill(row: int, piece: _Piece) -> None:
-        values = ggml.dequantize(data[piece.first : piece.last], stored.tensor_type.name, about.columns)
-        error = matrices.error(values, TYPES[types[row]], importances=None if each is None else each[piece.expert])
-        for segment, target in zip(placement.segments, made, strict=True):
-            here = np.flatnonzero((segment.targets >= piece.first) & (segment.targets < piece.last))
-            target[row, torch.from_numpy(here)] = torch.from_numpy(np.square(error[segment.targets[here] - piece.first]))
 
-    with ThreadPoolExecutor(job.threads) as pool:
-        for done in [pool.submit(fill, row, piece) for row in reversed(range(len(types))) for piece in _pieces(about)]:
+def _energies(job: Pass, segment: Segment) -> Floats:
+    """Σ g² of a segment's rows in one window; a parameter that had no gradient there has none."""
+    found = job.energies.get((segment.parameter, segment.transposed))
+    return np.zeros(len(segment.sources), dtype=np.float32) if found is None else found[segment.sources]
+
+
+def _weights(data: Bytes, type: str, columns: int) -> Floats:
+    """Σ w² of each row."""
+    step = max(1, _VALUES // columns)
+    parts = (ggml.dequantize(data[first : first + step], type, columns) for first in range(0, len(data), step))
+    return np.concatenate([np.einsum("rc,rc->r", part, part) for part in parts])
+
+
+def _squares(data: Bytes, type: str, about: Tensor, targets: Rows, types: list[int], importances: Floats | None, *, threads: int) -> torch.Tensor:
+    """Squared errors (types, rows · columns) of some rows in some types."""
+    made = torch.empty(len(types), len(targets), about.columns)
+    each = None if importances is None else np.broadcast_to(importances, (about.experts, about.columns))
+
+    def fill(row: int, expert: int, places: Rows) -> None:
+        values = ggml.dequantize(data[targets[places]], type, about.columns)
+        error = matrices.error(values, TYPES[types[row]], importances=None if each is None else each[expert])
+        made[row, torch.from_numpy(places)] = torch.from_numpy(np.square(error))
+
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(fill, row, *piece) for row in reversed(range(len(types))) for piece in _pieces(about, targets)]:
             done.result()
-    return [
-        _Task(tensor=i, types=types, segment=segment, squares=target.flatten(1).to(job.network.device))
-        for segment, target in zip(placement.segments, made, strict=True)
-    ]
+    return made.flatten(1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Piece:
-    """Rows of one expert of a tensor."""
-
-    expert: int
-    first: int
-    last: int  # excluded
-
-
-def _pieces(tensor: Tensor) -> list[_Piece]:
-    """A tensor in pieces of about _VALUES values, so that what quantizing one takes is little."""
-    rows = tensor.rows // tensor.experts
-    step = max(1, _VALUES // tensor.columns)
-    return [
-        _Piece(expert=expert, first=expert * rows + first, last=expert * rows + min(first + step, rows))
-        for expert in range(tensor.experts)
-        for first in range(0, rows, step)
-    ]
+def _pieces(about: Tensor, targets: Rows) -> list[tuple[int, Rows]]:
+    """Experts and places of their rows in `targets`, in pieces of about _VALUES values, so that what quantizing one takes is little."""
+    of = targets // (about.rows // about.experts)
+    step = max(1, _VALUES // about.columns)
+    found = []
+    for expert in np.unique(of):
+        places = np.flatnonzero(of == expert)
+        found += [(int(expert), places[first : first + step]) for first in range(0, len(places), step)]
+    return found
 
 
 @contextmanager
@@ -210,17 +258,27 @@ def gradients(network: torch.nn.Module, takers: Mapping[str, Callable[[torch.Ten
 def _hooked(network: PreTrainedModel, tasks: Sequence[_Task]) -> Iterator[list[Products]]:
     """While it is open, a backward pass adds Σ g² δ² / T of each task to the array (tensors, types) in the list."""
     into: list[Products] = [np.empty((0, 0), dtype=np.float32)]
-    of: dict[str, list[tuple[_Task, torch.Tensor]]] = {}
+    of: dict[str, list[_Task]] = {}
     for task in tasks:
-        of.setdefault(task.segment.parameter, []).append((task, torch.from_numpy(task.segment.sources).to(network.device)))
+        of.setdefault(task.parameter, []).append(task)
 
-    def take(gradient: torch.Tensor, *, users: list[tuple[_Task, torch.Tensor]]) -> None:
-        for task, sources in users:
-            found = torch.mv(task.squares, part(gradient, task.segment, sources).reshape(-1).square())
-            into[0][task.tensor, task.types] += found.cpu().numpy()
+    def take(gradient: torch.Tensor, *, users: list[_Task]) -> None:
+        for task in users:
+            into[0][task.tensor, task.types] += _product(layout.matrix(gradient, transposed=task.transposed), task).cpu().numpy()
 
     with gradients(network, {name: partial(take, users=users) for name, users in of.items()}):
         yield into
+
+
+def _product(gradient: torch.Tensor, task: _Task) -> torch.Tensor:
+    """Σ g² δ² (types,) over the rows of a task, from those of its sample."""
+    chosen = task.rows[task.sample]
+    found = torch.mv(task.squares, gradient[chosen].reshape(-1).square())
+    if len(chosen) == len(task.rows):
+        return found
+    shares = torch.linalg.vector_norm(gradient, dim=1)[task.rows].square() * task.weights
+    sampled = shares[task.sample].sum()
+    return found * (shares.sum() / sampled) if sampled > 0 else found
 
 
 def backward(network: PreTrainedModel, window: Window, number: int) -> None:

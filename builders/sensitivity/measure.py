@@ -19,7 +19,7 @@ from config.errors import UnsupportedModel
 from config.progress import counted
 from engines import hf, streaming
 
-VERSION = 6  # raise when outputs change
+VERSION = 7  # raise when outputs change
 
 ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at which no more windows are added
 FIRST = 32  # windows before the error is looked at
@@ -89,6 +89,7 @@ def by_gradients(
             importances=importances.load(out / importances.RESULT),
             threads=threads,
             memory=space.free,
+            frequent=_by_frequency(text),
         )
         tensors = tuple(placement.tensor for placement in placements)
         sensitivity = enough(lambda part, first: fisher.measure(job, part, first), text, tensors, TYPES)
@@ -165,6 +166,12 @@ def _hidden(network: PreTrainedModel, text: Windows) -> importances.Entry:
     finally:
         hook.remove()
     return importances.Entry(sums=torch.stack(sums).sum(0).numpy()[None], counts=np.array([float(text.size)]))
+
+
+def _by_frequency(text: Windows) -> list[int]:
+    """The tokens of the text, the most frequent first."""
+    tokens, counts = np.unique(text, return_counts=True)
+    return [int(token) for token in tokens[np.argsort(-counts, kind="stable")]]
 
 
 def enough(

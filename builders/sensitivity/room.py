@@ -7,7 +7,8 @@ Bytes at the peak, with P parameters, of which P0 are in no layer and P1 in the 
 - four times the largest gradient: a tied embedding's two halves, their sum, and its copy;
 - three times the logits of one window, in float32: themselves, the probabilities, and the gradient that is handed back;
 - activations: 4 · ACTIVATIONS · T · (hidden + feed-forward of the active experts) for each layer; streamed, for one layer, and 4 T · hidden for each other;
-- the rest is for errors: one value of 4 bytes for each parameter and type of a group. The smaller the rest, the more groups, and the windows run for each.
+- the rest is for errors: one value of 4 bytes for each type of a group and each parameter in the rows that are quantized (see `rows`). The smaller the rest,
+  the more groups, and the windows run for each.
 
 So the largest model is the one for which what comes before the errors, and one error of its largest tensor, fit.
 """

@@ -85,3 +85,5 @@ def main(stream: IO[str]) -> None:
     with progress.written_to(Path(request["progress"])):  # its thread must not be there before the namespace is left
         answer = perform(request)
     Path(request["answer"]).write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f"{sum(each.ru_utime + each.ru_stime for each in used):.2f} s of processor time", file=sys.stderr)

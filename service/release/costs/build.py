@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from builders.rounding import sizes as hessian_sizes
-from builders.sensitivity import room
+from builders.sensitivity import room, rows
 from builders.sensitivity.table import TYPES, Tensor
 from config.errors import UnsupportedModel
 from config.recipe import Dynamic
@@ -204,13 +204,14 @@ def sensitivity(prospect: Prospect, speed: Speed) -> Needs:
         return probed(prospect, speed)
     at, model = run.at, run.at.model
     types = {tensor.columns: possible(tensor) for tensor in model.tensors}
-    values = sum(tensor.parameters * len(types[tensor.columns]) for tensor in model.tensors)
+    some = {tensor.name: rows.most(tensor) * tensor.columns for tensor in model.tensors}  # values of which errors are made
+    values = sum(some[tensor.name] * len(types[tensor.columns]) for tensor in model.tensors)
     whole = room.DELTA * values
     groups = max(1, math.ceil(whole / run.way.free))
     count = min(run.count, TYPICAL)
     steps = 1 if groups == 1 or count <= FIRST else 2 + (count > 3 * FIRST)  # each time that windows are added, errors that were not held are made again
     rates = speed.quantizing
-    made = sum(tensor.parameters * sum(1 / rates[type] for type in types[tensor.columns]) for tensor in model.tensors) + SQUARED * values
+    made = sum(some[tensor.name] * sum(1 / rates[type] for type in types[tensor.columns]) for tensor in model.tensors) + SQUARED * values
     few = run.forward(min(run.count, HIDDEN)) + WATCHED * run.forward(min(run.count, ROUNDED))
     products = count * whole / run.bandwidth
     finding = at.torch + at.load + 2 * at.header + FOUND * model.parameters

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from builders import calibrate, matrices
-from builders.sensitivity import fisher, importances, layout
+from builders.sensitivity import fisher, importances, layout, rows
 from builders.sensitivity.sample import mixes, relative_error
 from builders.sensitivity.table import TYPES, Sensitivity
 from config.errors import MeasurementError
@@ -83,7 +83,7 @@ def test_the_formula_for_memory_counts_the_tensors_that_are_held(sensitivity, jo
     groups = fisher.grouped(sensitivity.tensors, made.importances, 30 * one)
     assert [list(chain(*groups))] == fisher.grouped(sensitivity.tensors, made.importances, MEMORY)
     held = [sum(task.squares.nbytes for task in fisher._tasks(made, group)) for group in groups[-1:]]
-    assert held == [fisher.delta_bytes(sensitivity.tensors, groups[-1])]
+    assert held == [fisher.delta_bytes(sensitivity.tensors, groups[-1])]  # these tensors are taken whole; where rows are left out, at most
     assert all(fisher.delta_bytes(sensitivity.tensors, group) <= 30 * one for group in groups)
     with pytest.raises(MeasurementError, match="Give the stage more memory"):
         fisher.grouped(sensitivity.tensors, made.importances, one - 1)
@@ -124,6 +124,33 @@ def test_a_sample_is_the_error_weighed_by_the_squared_gradient(sensitivity, job,
         fisher.backward(network, windows[3], 3)
     rows = layout.part(found[0], segment, torch.from_numpy(segment.sources)).numpy()
     assert sensitivity.products[3, 0, type] == pytest.approx(np.linalg.norm(rows * error[segment.targets]), rel=1e-4)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Some rows of each tensor, and of a vocabulary, stand for all."""
+    monkeypatch.setattr(rows, "ROWS", 160)
+    monkeypatch.setattr(rows, "FREQUENT", 256)
+
+
+@pytest.mark.parametrize("name", ["blk.1.ffn_up.weight", "blk.2.ffn_down.weight", "blk.0.attn_q.weight", "token_embd.weight"])
+def test_a_sample_of_rows_tells_the_errors_of_all(network, gguf, imatrix, windows, monkeypatch, few, name):
+    stored = [tensor for tensor in layout.quantizable(gguf) if tensor.name == name]
+    placements, known = layout.find(stored, network), importances.load(imatrix)
+    about = placements[0].tensor
+    tokens, counts = np.unique(windows, return_counts=True)
+    made = fisher.Pass(
+        network=network, placements=placements, stored=stored, importances=known, threads=1, memory=MEMORY, frequent=tokens[np.argsort(-counts)].tolist()
+    )
+    types = [TYPES.index(type) for type in ("Q2_K", "IQ3_S", "Q4_K", "Q6_K") if TYPES.index(type) in fisher.possible(about, known)]
+    monkeypatch.setattr(fisher, "possible", lambda *_: types)
+    part = fisher.measure(made, windows[:12], 0)[..., types].astype(float)
+    assert rows.most(about) < about.rows
+    monkeypatch.setattr(rows, "ROWS", about.rows)
+    whole = fisher.measure(fisher.Pass(**{**vars(made), "held": []}), windows[:12], 0)[..., types].astype(float)
+    cost, right = np.square(part).mean(axis=0)[0], np.square(whole).mean(axis=0)[0]
+    assert cost == pytest.approx(right, rel=0.2)
+    assert cost / cost[0] == pytest.approx(right / right[0], rel=0.1)  # types stand to one another as they do in all rows
 
 
 def test_no_gradient_outlives_its_products(sensitivity, network):
