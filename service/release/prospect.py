@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from huggingface_hub import HfApi
@@ -44,6 +44,7 @@ class Prospect:
     published: Callable[[str], str | None] = _never  # the commit of our last publication in a repo, where a database knows of one
     folder: str | None = None  # that the release is taken from; None: the Hub
     target: str | None = None  # the folder that repos are left in; None: the Hub
+    template: bool = True  # whether the release has a chat template; without one it is asked nothing
     stored: Mapping[str, Tensor] = field(default_factory=dict)  # every tensor as the release has it, by name; none where only shapes are known
 
     @property
@@ -118,6 +119,7 @@ def foresee(store: Store, settings: Settings, route: Route, recipe: Recipe, upst
         shapes={name: tensor.shape for name, tensor in packed.plain(stored).items()},
         stored=stored,
         config=config_of(source, upstream),
+        template=_has_template(source, upstream, sizes),
         namespace=namespace,
         published=published,
         folder=route.folder,
@@ -127,8 +129,19 @@ def foresee(store: Store, settings: Settings, route: Route, recipe: Recipe, upst
 
 def config_of(source: Source, upstream: Upstream) -> Mapping[str, Any]:
     """What config.json says; nothing when it is not a JSON object, which is told by the stage that needs it. Raises UpstreamError, HubError."""
+    return _settings(source, upstream, "config.json")
+
+
+def _has_template(source: Source, upstream: Upstream, sizes: Mapping[str, int]) -> bool:
+    """Whether a file of the release is a chat template, or tokenizer_config.json holds one."""
+    if any(PurePath(path).name.startswith("chat_template.") or path.startswith("additional_chat_templates/") for path in sizes):
+        return True
+    return "tokenizer_config.json" in sizes and bool(_settings(source, upstream, "tokenizer_config.json").get("chat_template"))
+
+
+def _settings(source: Source, upstream: Upstream, name: str) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory(prefix="sluice-config-") as folder:
-        path = source.download(upstream.release, "config.json", Path(folder))
+        path = source.download(upstream.release, name, Path(folder))
         try:
             content = json.loads(path.read_bytes())
         except (ValueError, RecursionError):

@@ -137,7 +137,7 @@ def measure(variant: Variant) -> Cost:
 
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
-        prompts, most, parameters = len(asks.prompts), asks.max_tokens, at.model.parameters
+        prompts, most, parameters = len(asks.prompts) * prospect.template, asks.max_tokens, at.model.parameters
         again = not (kind := kind_of(variant)).original(prospect, variant)  # the 16-bit model itself has answered
         if kind.engine is not LLAMA_CPP:
             seconds = at.torch + again * (at.load + kind.slower * at.talk(prompts, most)) + FINITE * parameters + at.python(5e-6 * at.model.entries)

@@ -222,7 +222,7 @@ def greedy(engine: Engine) -> Cost:
         at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
         if engine is TRANSFORMERS:
             return sanity(prospect, speed)
-        seconds = at.start + at.server + 3 * at.vocabulary + at.talk(len(asks.prompts), asks.max_tokens, at.model.bits)
+        seconds = at.start + at.server + 3 * at.vocabulary + at.talk(len(asks.prompts) * prospect.template, asks.max_tokens, at.model.bits)
         return Needs(seconds=seconds, memory=PYTHON_MEMORY + at.opened(at.model.weights, context=asks.max_tokens, batch=512))
 
     return cost

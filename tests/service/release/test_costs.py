@@ -9,11 +9,14 @@ import pytest
 
 from bench import shapes
 from bench.shapes import Model
+from builders.snapshot import Upstream
+from builders.sources import FolderSource
 from config.recipe import Dynamic, DynamicNf4, Recipe, load_recipe
 from config.settings import Settings
-from config.words import Kind, Variant
+from config.words import Kind, Release, Variant
 from service.machine.speed import Speed
 from service.release import costs
+from service.release import prospect as prospects
 from service.release.costs import sizes
 from service.release.costs.outline import outline
 from service.release.graph import Cost, Needs
@@ -217,3 +220,30 @@ def test_layers_for_multi_token_prediction_are_stored_and_not_run(recipe: Recipe
         assert sizes.weight(other, Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT)) == pytest.approx(
             sizes.weight(plain, Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT)), rel=0.001
         )
+
+
+def test_a_model_without_a_chat_template_is_asked_nothing_and_so_takes_less(recipe: Recipe) -> None:
+    speaking = prospect(SMALL, recipe)
+    silent = replace(speaking, template=False)
+    for cost in (costs.measure(Variant(tag="Q4_K_M", kind=Kind.GGUF)), costs.greedy(LLAMA_CPP)):
+        assert cost(silent, SPEED).seconds < cost(speaking, SPEED).seconds
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"chat_template.jinja": "{{ messages }}"}, True),
+        ({"tokenizer_config.json": '{"chat_template": "{{ messages }}"}'}, True),
+        ({"additional_chat_templates/tool_use.jinja": "{{ messages }}", "tokenizer_config.json": "{}"}, True),
+        ({"tokenizer_config.json": '{"chat_template": null}'}, False),
+        ({"tokenizer_config.json": "no JSON"}, False),
+        ({}, False),
+    ],
+)
+def test_a_template_is_known_before_the_release_is_downloaded(files: dict[str, str], found: bool, tmp_path: Path) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    upstream = Upstream(release=Release(repo="upstream/model", sha="1" * 40), private=False, gated=False)
+    assert prospects._has_template(FolderSource(folder=tmp_path), upstream, {name: len(text) for name, text in files.items()}) is found
