@@ -1,5 +1,6 @@
 """What all tests share: a quiet, offline environment, set before any library reads it, and databases of their own."""
 
+import fcntl
 import os
 import secrets
 import signal
@@ -25,6 +26,20 @@ import pytest
 import sqlalchemy
 
 POSTGRES = os.environ.get("SLUICE_TEST_POSTGRES", "postgresql+psycopg://127.0.0.1:5432/postgres")
+
+
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where several workers run tests, one that is marked `alone` waits until the others have ended theirs, and they wait for it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    shared = tmp_path_factory.getbasetemp().parent
+    with (shared / "turn").open("w") as turn, (shared / "machine").open("w") as machine:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # whoever waits for the machine is the next to have it
+        fcntl.flock(machine, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope="session")

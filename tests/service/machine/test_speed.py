@@ -16,6 +16,7 @@ from service.machine.speed import QUANTIZING, Speed, measure, speed
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_it_is_measured_once(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, threads=2)
     found = speed(settings, folder=tmp_path)
