@@ -65,6 +65,10 @@ def test_a_base_model_with_odd_files_beside_it(hub: Hub, tmp_path: Path) -> None
     assert "conversational" not in card
     assert "greedy answers" not in card
     assert "license: other\nlicense_name: apache-2.0 and mit" in card
+    file = next(name for name in files if name.endswith(".gguf") and name != "imatrix.gguf")
+    fields = GGUFReader(hub.publisher.hf_hub_download(f"{NAMESPACE}/odd-chat-GGUF", file, local_dir=tmp_path / "got")).fields
+    found = [fields[f"general.{name}"].contents() for name in ("license", "license.name", "organization")]
+    assert found == ["other", "apache-2.0 and mit", "Upstream"]
 
 
 def test_float16_weights_stay_what_they_are(hub: Hub, tmp_path: Path) -> None:

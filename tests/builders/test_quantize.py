@@ -39,6 +39,8 @@ def test_a_mix_is_as_large_as_foretold_and_holds_no_paths(gguf: Path, imatrix: P
     assert result["bpw"] == pytest.approx(8 * sum(int(tensor.n_bytes) for tensor in tensors) / 3_672_320)
     fields = GGUFReader(file).fields
     assert (fields["quantize.imatrix.file"].contents(), fields["quantize.imatrix.dataset"].contents()) == ("imatrix.gguf", "calibration.txt")
+    told = [name for name in GGUFReader(gguf).fields if name.startswith(("general.license", "general.base_model", "general.languages", "general.tags"))]
+    assert {name: fields[name].contents() for name in told} == {name: GGUFReader(gguf).fields[name].contents() for name in told}
     assert b"/tmp" not in file.read_bytes()
 
 

@@ -359,8 +359,10 @@ def test_a_hostile_upstream_injects_nothing(make_card: MakeCard) -> None:
 
 def test_a_custom_licence_is_named_and_linked(make_card: MakeCard) -> None:
     facts = Facts(license="other", license_name="tiny-community", license_link="https://example.org/LICENSE")
-    found = metadata(render(make_card(facts=facts)))
+    text = render(make_card(facts=facts))
+    found = metadata(text)
     assert (found["license"], found["license_name"], found["license_link"]) == ("other", "tiny-community", "https://example.org/LICENSE")
+    assert "- Licence: that of the upstream, `tiny-community`" in text
 
 
 def test_repo_names_cannot_reach_the_shell(make_card: MakeCard) -> None:
