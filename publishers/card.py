@@ -25,6 +25,7 @@ from publishers.markdown import Markdown
 from publishers.naming import NOBODY, PLOT, PLOT_SVG, checked_path
 from publishers.quoting import Quotation
 from publishers.sections import MARKER, section
+from publishers.tags import fetched
 
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9.:/_-]{1,300}")
 
@@ -173,6 +174,8 @@ def _context(card: Card) -> dict[str, Any]:
     rows = sorted(card.rows, key=lambda row: (row.bytes, row.tag))
     tags = {row.tag: row for row in rows}
     recommended = tags.get(grades.recommended(rows, card.recommend) or "")
+    pick = recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None)
+    ways = fetched(card.repo, {row.tag: row.file for row in rows})
     scale, unit = shown.unit_of(max((row.bytes for row in rows), default=1))
     return {
         "card": card,
@@ -187,7 +190,10 @@ def _context(card: Card) -> dict[str, Any]:
         "rows": rows,
         "recommended": recommended,
         "outdone": grades.outdone(rows) if card.form.quantized else [],
-        "pick": recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None),
+        "pick": pick,
+        "way": None if pick is None else ways[pick.tag],
+        "unclear": [row.tag for row in rows if not ways[row.tag].by_tag],
+        "unknown": [row.tag for row in rows if ways[row.tag].ollama != row.tag and row.files == 1],
         "unit": unit,
         "scale": scale,
         "fallbacks": [row for row in rows if row.fallbacks],
