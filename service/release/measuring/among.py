@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from builders.ggufs import stored
+from builders.ggufs import Stored, stored
 from config.words import Kind, Measurement, inapplicable
 from publishers import grades, shown
 from service.release.graph import Call
@@ -17,10 +17,12 @@ AMONG = (TWINS, OUTDONE)
 def among(work: Work, built: Sequence[Built]) -> dict[str, Found]:
     """The measurements of each variant, by its tag; `built` has all of them in the recipe's order, with verdicts on everything else. Raises StageError."""
     files = [item for item in built if item.variant.kind == Kind.GGUF]
+    tables = {item.variant.tag: _table(item) for item in files}
     twins: dict[str, str] = {}
     kept: list[Built] = []
     for item in files:
-        if (twin := next((other for other in kept if _same(work, other, item)), None)) is not None:
+        alike = (other for other in kept if tables[item.variant.tag] and tables[other.variant.tag] == tables[item.variant.tag])
+        if (twin := next((other for other in alike if _same(work, other, item)), None)) is not None:
             twins[item.variant.tag] = twin.variant.tag
         elif item.passed:
             kept.append(item)
@@ -36,6 +38,14 @@ def among(work: Work, built: Sequence[Built]) -> dict[str, Found]:
             None if closer is None else f"{closer.variant.tag} is {_how(closer, item)}: take {closer.variant.tag}",
         )
     return found
+
+
+def _table(item: Built) -> dict[str, Stored]:
+    """The tensors as the file lists them; none of a damaged file, which other gates are for."""
+    try:
+        return stored(item.output.file().path)
+    except ValueError:
+        return {}
 
 
 def _nothing() -> Found:
@@ -58,11 +68,9 @@ def _how(better: Built, item: Built) -> str:
 
 
 def _same(work: Work, one: Built, other: Built) -> bool:
-    """Whether two files hold the same tensors; their data are read only where their tables are alike."""
+    """Whether two files whose tables are alike hold the same tensors."""
     first, second = one.output.file(), other.output.file()
     if first.digest == second.digest:
         return True
-    if stored(first.path) != stored(second.path):
-        return False
     call = Call(function="builders.twins:compare", inputs={"one": first, "other": second}, threaded=False)
     return bool(work.call(f"compare {one.variant.tag} with {other.variant.tag}", call).result["same"])

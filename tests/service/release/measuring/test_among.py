@@ -74,6 +74,12 @@ def test_a_file_that_is_not_published_is_nobody_s_twin(made: Make) -> None:
     assert gates.judge(Variant(tag="Q2_K", kind=Kind.GGUF), GATES, beside["Q2_K"].measured, {}).outcome is Outcome.PASSED
 
 
+def test_a_damaged_file_is_left_to_other_gates(made: Make) -> None:
+    broken, whole = made("Q8_0", 0.1), made("Q4_0", 0.3)
+    broken.output.file().path.write_bytes(b"GGUF")
+    assert told(found(whole, broken, made("Q4_1", 0.3)), TWINS).keys() == {"Q4_1"}
+
+
 def test_what_another_outdoes_says_which_to_take(made: Make) -> None:
     beside = found(made("IQ4_XS", 0.16, values=1), made("Q3_K_M", 0.2, values=2, padding=1000), made("Q4_0", 0.161, values=3, padding=2000))
     assert told(beside, OUTDONE) == {
