@@ -3,18 +3,24 @@
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from builders import precision
+from pydantic import TypeAdapter
+
+from builders import front_matter, header, precision
 from builders.ggufs import weigh
 from builders.weights import read_header, weight_files
 from config.errors import MeasurementError, ToolError, UpstreamError
+from config.facts import Facts
 from engines import toolchain, tools
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
+_FACTS = TypeAdapter(Facts)
 _UNKNOWN = re.compile(r"Model (\S+) is not supported")
 _UNMAPPED = re.compile(r"Can not map tensor '([^']+)'")
 _NOT_LEFT_OUT = re.compile(r"--no-nextn are not supported for (\S+)")
@@ -24,12 +30,15 @@ _ANNOUNCED = ("num_nextn_predict_layers", "mtp_num_hidden_layers")  # keys of co
 _ALWAYS = {"qwen3_next"}  # model types whose converter expects layers for multi-token prediction whatever config.json says
 
 
-def convert(out: Path, *, model: Path, name: str, mtp: bool = True) -> dict[str, Any]:
+def convert(
+    out: Path, *, model: Path, name: str, mtp: bool = True, facts: Mapping[str, Any] = MappingProxyType({}), repo: str | None = None, hub: str | None = None
+) -> dict[str, Any]:
     """Write `NAME-TYPE.gguf`: matrices in BF16, F16 or F32, whichever holds them bit for bit (see `builders.precision`), vectors in float32; without layers for
     multi-token prediction unless `mtp`.
 
-    Those that config.json announces and the weights lack, as after a fine-tuning, are not announced in the file either. The file depends on the model and its
-    name only, not on where either lies. Returns `file`, `bytes`, `parameters` and `type`.
+    Its header tells where the model comes from: see `builders.header`; `facts` are those of `Facts` as JSON. Layers for multi-token prediction that config.json
+    announces and the weights lack, as after a fine-tuning, are not announced in the file either. The file depends on the model and these arguments only, not on
+    where the model lies. Returns `file`, `bytes`, `parameters` and `type`.
     Raises UpstreamError when the converter does not know the architecture or cannot read the model, or when weights are missing or not finite, ToolError when
     it is not installed.
     """
@@ -39,7 +48,12 @@ def convert(out: Path, *, model: Path, name: str, mtp: bool = True) -> dict[str,
     target = out / f"{name}-{type}.gguf"
     with tempfile.TemporaryDirectory(prefix="sluice-convert-") as folder:
         named = Path(folder) / name  # the converter derives metadata from the folder's name
-        named.symlink_to(model.resolve(), target_is_directory=True)
+        named.mkdir()
+        for path in model.resolve().iterdir():
+            (named / path.name).symlink_to(path)
+        card = named / front_matter.CARD
+        card.unlink(missing_ok=True)
+        card.write_text(header.card(_FACTS.validate_python(dict(facts)), repo=repo, hub=hub), encoding="utf-8")
         options = ("--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", name)
         lost = _lost_mtp(model)
         try:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from builders import front_matter
 from builders.asking import require_room
 from builders.names import INDEX, SINGLE
 from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, weight_map_in
@@ -27,11 +26,9 @@ from config.words import Release
 VERSION = 1  # raise when outputs change
 
 PRESENT = "main"  # the revision that stands for the content as it is now
-LARGEST_CARD = 2**20  # bytes of a README.md that is looked into
 SETTLED = 2 * 10**9  # nanoseconds since a file last changed, after which a further change is sure to show in its times
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _known: dict[Path, tuple[tuple[int, ...], str]] = {}  # sha256 of files that this process has read, by what tells whether they changed since
 
 
@@ -61,7 +58,7 @@ def resolve(folder: Path, name: str, revision: str) -> Upstream:
     sha = commit({path: _sha256(folder / path, tally.add) for path in wanted})
     if revision not in {PRESENT, sha}:
         raise _changed(folder)
-    return described(Release(repo=name, sha=sha), _front_matter(folder / "README.md") if "README.md" in wanted else {})
+    return described(Release(repo=name, sha=sha), front_matter.read(folder / front_matter.CARD))
 
 
 def commit(digests: Mapping[str, str]) -> str:
@@ -170,18 +167,6 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError as error:
         raise _unreadable(path, error) from error
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _front_matter(card: Path) -> dict[str, Any]:
-    """What the YAML at the head of a README.md says; nothing when there is none, or none that can be read."""
-    if card.stat().st_size > LARGEST_CARD:
-        return {}
-    found = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))
-    try:
-        content = yaml.safe_load(found[1]) if found else None
-    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _changed(folder: Path) -> UpstreamError:

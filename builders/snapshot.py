@@ -17,6 +17,7 @@ from builders.asking import in_words, misnamed
 from builders.names import CONFIGURATION, INDEX, SINGLE, check_names, is_legal, shards
 from builders.weights import Tensor, read_header, unsafe
 from config.errors import HubError, UpstreamError
+from config.facts import LICENSES, Facts
 from config.progress import Tally
 from config.settings import REPO_ID
 from config.words import Release
@@ -29,20 +30,12 @@ LARGEST_INDEX = 100_000_000  # bytes; the index of a model with 100,000 tensors 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upstream:
+class Upstream(Facts):
     """A release and what the Hub and the repo's card say about it. Every string is a stranger's."""
 
     release: Release
     private: bool
     gated: bool
-    license: str | None = None
-    license_name: str | None = None
-    license_link: str | None = None
-    languages: tuple[str, ...] = ()
-    pipeline_tag: str | None = None
-    tags: tuple[str, ...] = ()
-    base_models: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
 
 
 def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
@@ -67,19 +60,21 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
 
 def described(release: Release, card: Mapping[str, Any], *, private: bool = False, gated: bool = False) -> Upstream:
     """A release with what the front matter of its card says, as far as it is of the right types."""
-    license, license_name = _licence(card.get("license"))
-    return Upstream(
-        release=release,
-        private=private,
-        gated=gated,
+    return Upstream(release=release, private=private, gated=gated, **vars(facts(card, known=not release.local)))
+
+
+def facts(card: Mapping[str, Any], *, known: bool) -> Facts:
+    """What the front matter of a card says, as far as it is of the right types; `known` when the Hub that it lies on took its licence."""
+    license, license_name = _licence(card.get("license"), known=known)
+    return Facts(
         license=license,
         license_name=license_name or _text(card.get("license_name")),
         license_link=_text(card.get("license_link")),
-        languages=_texts(card.get("language")),
+        languages=_texts("no" if language is False else language for language in _items(card.get("language"))),  # YAML 1.1 reads Norwegian as a boolean
         pipeline_tag=_text(card.get("pipeline_tag")),
-        tags=_texts(card.get("tags")),
-        base_models=_texts(card.get("base_model")),
-        datasets=_texts(card.get("datasets")),
+        tags=_texts(_items(card.get("tags"))),
+        base_models=_texts(_items(card.get("base_model"))),
+        datasets=_texts(_items(card.get("datasets"))),
     )
 
 
@@ -192,16 +187,23 @@ def weight_map_in(index: Path, repo: str) -> object:
     return content.get("weight_map") if isinstance(content, dict) else None
 
 
-def _licence(stated: object) -> tuple[str | None, str | None]:
-    """The licence, and its name where it has to be given: several of them are none that the Hub knows."""
-    several = _texts(stated)
-    return ("other", " and ".join(several)) if len(several) > 1 else (several[0] if several else None, None)
+def _licence(stated: object, *, known: bool) -> tuple[str | None, str | None]:
+    """The licence, and its name where it has to be given: several of them are none that the Hub knows, and neither is what only a folder's card says."""
+    several = _texts(_items(stated))
+    if len(several) > 1:
+        return "other", " and ".join(several)
+    if several and not known and several[0].lower() not in LICENSES:
+        return "other", several[0]
+    return (several[0] if several else None), None
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    items = value if isinstance(value, list) else [value]
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _texts(items: Iterable[object]) -> tuple[str, ...]:
     return tuple(item for item in items if isinstance(item, str) and item)

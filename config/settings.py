@@ -1,6 +1,7 @@
 """Settings of the service: `sluice.yaml`, overridden by SLUICE_… environment variables. Secrets come from the environment only."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +17,7 @@ from config.plans import Bytes
 REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 PUBLIC_HUB = "https://huggingface.co"
 PREFIX = "SLUICE_"
+_LOCAL = re.compile(r"https?://(?:localhost|127\.|\[::1\])")  # Hubs without a lasting address
 ELSEWHERE = ("CONFIG", "CACHE", "LLAMA_CPP", "CUDA", "PORTABLE", "TEST_POSTGRES")  # variables with the prefix that are no settings
 ALIKE = 0.8  # of two names: what is less so may be a variable of somebody else, as a cluster's SLUICE_SERVICE_HOST is
 CARD_TEXT = 20_000  # characters of a card's header or footer
@@ -117,6 +119,11 @@ class Settings(BaseSettings):
         from huggingface_hub import get_token
 
         return get_token()
+
+    @property
+    def lasting_hub(self) -> str | None:
+        """The Hub's address, as cards and files may name it; None where nobody could follow it from another machine."""
+        return None if _LOCAL.match(self.hub_endpoint) else self.hub_endpoint.rstrip("/")
 
     def with_(self, **changes: Any) -> Self:
         """A copy with these fields changed."""

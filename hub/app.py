@@ -23,7 +23,7 @@ from hub.call import Call, identify, parse_json, read_body
 from hub.core import Hub
 from hub.errors import BadRequest, NoSpace, NotFound, Refusal, RepoHidden, RepoNotFound
 from hub.names import KINDS
-from hub.routes import Address, account, commit, community, files, lfs, repos
+from hub.routes import Address, account, commit, community, files, lfs, registry, repos
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 FORM: Final = "application/x-www-form-urlencoded"
@@ -45,7 +45,7 @@ register_url_convertor("xet", _Xet())
 
 def make_app(hub: Hub) -> ASGIApp:
     """The application that serves `hub`."""
-    tables = (repos.ROUTES, files.ROUTES, lfs.ROUTES, commit.ROUTES, community.ROUTES, account.ROUTES, pages.ROUTES)
+    tables = (repos.ROUTES, files.ROUTES, registry.ROUTES, lfs.ROUTES, commit.ROUTES, community.ROUTES, account.ROUTES, pages.ROUTES)
     addresses = [address for table in tables for address in table] + [Address(method, "/{rest:path}", unknown) for method in METHODS]
     routes = [Route(address.pattern, _endpoint(hub, address.answer), methods=[address.method]) for address in addresses]
     return _Raw(Starlette(routes=routes))

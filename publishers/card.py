@@ -15,6 +15,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from config.cards import Recommendation
+from config.facts import Facts, vetted
 from config.settings import REPO_ID
 from config.words import Measurement, Patch, Release, Verdict
 from publishers import grades, markdown, ollama, shown
@@ -24,25 +25,13 @@ from publishers.markdown import Markdown
 from publishers.naming import NOBODY, PLOT, PLOT_SVG, checked_path
 from publishers.quoting import Quotation
 from publishers.sections import MARKER, section
+from publishers.tags import fetched
 
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-_LICENSE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,95}")
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9.:/_-]{1,300}")
-_LICENSE_LINK = re.compile(r"https://[A-Za-z0-9.-]+(?:/[A-Za-z0-9._~/%+-]*)?|[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,2}|multilingual|code")
-_PIPELINE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 # llama.cpp's flag for each of Ollama's parameters
 _FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p", "repeat_penalty": "--repeat-penalty"}
 _PREFERRED = ("UD-Q4_K_XL", "Q4_K_M", "Q8_0")  # the best of its size, then what llama.cpp and Ollama take when asked for no tag
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:+-]{0,63}")
-_DATASET = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_MOST = 30  # tags or data sets of the upstream's that are taken over
-# tags that say of the upstream's files what is not true of ours, or that the Hub gives by itself
-_UNTRUE = re.compile(
-    r"(?i)gguf|ggml|imatrix|mlx|awq|gptq|exl[23]|onnx|openvino|safetensors|pytorch|transformers|llama-?cpp|bitsandbytes|[0-9]+-bit|quantized|nf4|fp8"
-    r"|.*(?:_compatible|-inference)|(?:base_model|region|license|dataset|arxiv|doi|diffusers|endpoints).*"
-)
 _HUB = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._-]+)*")
 _LONGEST_PROMPT = 2_000  # characters
 SECTIONS = ("about", "files", "use", "figures", "upstream", "source")  # templates of the same names, in the card's order
@@ -51,19 +40,6 @@ NOTE = (
     "<!-- Sluice writes what stands between its markers anew at each publication, and its own keys of the front matter (licence, tags and the like). What you "
     "write outside of the markers stays, and so do other keys. -->"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What the upstream's card says about itself; values that the Hub would not accept are left out of ours."""
-
-    license: str | None = None
-    license_name: str | None = None
-    license_link: str | None = None
-    languages: tuple[str, ...] = ()
-    pipeline_tag: str | None = None
-    tags: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +174,8 @@ def _context(card: Card) -> dict[str, Any]:
     rows = sorted(card.rows, key=lambda row: (row.bytes, row.tag))
     tags = {row.tag: row for row in rows}
     recommended = tags.get(grades.recommended(rows, card.recommend) or "")
+    pick = recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None)
+    ways = fetched(card.repo, {row.tag: row.file for row in rows})
     scale, unit = shown.unit_of(max((row.bytes for row in rows), default=1))
     return {
         "card": card,
@@ -212,7 +190,10 @@ def _context(card: Card) -> dict[str, Any]:
         "rows": rows,
         "recommended": recommended,
         "outdone": grades.outdone(rows) if card.form.quantized else [],
-        "pick": recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None),
+        "pick": pick,
+        "way": None if pick is None else ways[pick.tag],
+        "unclear": [row.tag for row in rows if not ways[row.tag].by_tag],
+        "unknown": [row.tag for row in rows if ways[row.tag].ollama != row.tag and row.files == 1],
         "unit": unit,
         "scale": scale,
         "fallbacks": [row for row in rows if row.fallbacks],
@@ -282,26 +263,24 @@ def front_matter(card: Card) -> dict[str, Any]:
     `base_model_relation` knows adapter, merge, quantized and finetune. The repaired 16-bit repo is none of these, for its weights
     are the upstream's own: it names its base model and leaves the relation out.
     """
-    facts = card.facts
+    facts = vetted(card.facts)
     data: dict[str, Any] = {} if card.release.local else {"base_model": card.release.repo}  # nobody could follow the name of a folder
     if card.form.quantized:
         data |= {} if card.release.local else {"base_model_relation": "quantized"}
         data |= {} if card.namespace == NOBODY else {"quantized_by": card.namespace}
-    if facts.license and _LICENSE.fullmatch(facts.license):
+    if facts.license:
         data["license"] = facts.license
         if facts.license == "other":
-            data["license_name"] = facts.license_name if facts.license_name and _LICENSE_NAME.fullmatch(facts.license_name) else "unknown"
-            if facts.license_link and _LICENSE_LINK.fullmatch(facts.license_link):
-                data["license_link"] = facts.license_link
-    if languages := [language for language in facts.languages if _LANGUAGE.fullmatch(language)]:
-        data["language"] = languages
-    data["pipeline_tag"] = facts.pipeline_tag if facts.pipeline_tag and _PIPELINE.fullmatch(facts.pipeline_tag) else "text-generation"
+            data["license_name"] = facts.license_name or "unknown"
+            data |= {"license_link": facts.license_link} if facts.license_link else {}
+    if facts.languages:
+        data["language"] = list(facts.languages)
+    data["pipeline_tag"] = facts.pipeline_tag or "text-generation"
     data["library_name"] = card.form.library
     ours = ["sluice", *([] if card.base else ["conversational"]), *card.form.tags]
-    theirs = [tag for tag in dict.fromkeys(facts.tags) if _TAG.fullmatch(tag) and not _UNTRUE.fullmatch(tag) and tag not in {*ours, "conversational"}][:_MOST]
-    data["tags"] = ours + theirs
-    if datasets := [name for name in dict.fromkeys(facts.datasets) if _DATASET.fullmatch(name)][:_MOST]:
-        data["datasets"] = datasets
+    data["tags"] = ours + [tag for tag in facts.tags if tag not in {*ours, "conversational"}]
+    if facts.datasets:
+        data["datasets"] = list(facts.datasets)
     return data
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from config.cards import Recommendation
@@ -20,7 +21,7 @@ IDENTICAL = "identical"
 
 
 class Candidate(Protocol):
-    """A row of a card, as far as choosing goes."""
+    """A row of a card, say, as far as choosing goes."""
 
     @property
     def tag(self) -> str:
@@ -37,6 +38,16 @@ class Candidate(Protocol):
     @property
     def waivers(self) -> Sequence[object]:
         """Gates that a person set aside for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A file, as far as choosing goes."""
+
+    tag: str
+    bytes: int
+    measurements: Mapping[str, Measurement]
+    waivers: Sequence[object] = ()
 
 
 def divergence(found: Measurement | None) -> str | None:

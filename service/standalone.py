@@ -15,6 +15,7 @@ from typing import Any
 
 from builders import packed, snapshot
 from builders.folder import headers
+from builders.front_matter import CARD
 from builders.generated.answers import refuse
 from builders.ggufs import weigh
 from builders.links import link_or_copy
@@ -134,7 +135,7 @@ def _from_gguf(ready: Prepared, gguf: Path) -> None:
 def _from_model(ready: Prepared, source: Input, repo: str) -> None:
     """Repair and convert a model in the transformers form, and calibrate it."""
     ready.do("fix", functions.fix(source, repo=repo, fixes=True))
-    ready.do("convert", functions.convert(name=ready.name))
+    ready.do("convert", functions.convert(name=ready.name, repo=None if Path(ready.wanted.model).expanduser().is_dir() else repo))
     _calibrate(ready, functions.MODEL)
 
 
@@ -350,7 +351,7 @@ def _files(folder: Path) -> tuple[str, ...]:
     if not any(name.endswith(".safetensors") for name in listed):
         raise UpstreamError(f"{folder} holds no .safetensors file. Give the folder of a model in the transformers form: config.json, tokenizer and weights.")
     chosen = choose(listed, str(folder), lambda: weight_map_in(folder / INDEX, str(folder)))
-    return tuple(sorted(name for name in chosen if name in CONFIGURATION | {INDEX} or name.endswith(".safetensors")))
+    return tuple(sorted(name for name in chosen if name in CONFIGURATION | {INDEX, CARD} or name.endswith(".safetensors")))
 
 
 def _local(folder: Path, names: Sequence[str], linked: Path) -> Input:

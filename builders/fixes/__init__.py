@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from builders import float8, packed
+from builders import float8, front_matter, packed
 from builders.fixes import (
     architecture,
     breaking_branches,
@@ -41,12 +41,14 @@ from builders.fixes.form import written
 from builders.fixes.templates import templates
 from builders.fixes.unrepaired import broken
 from builders.names import CONFIGURATION, INDEX, is_legal
+from builders.snapshot import facts
 from builders.weights import Tensor, parameters, read_header, weight_files
 from config.errors import ConfigurationError, UpstreamError
+from config.facts import vetted
 from config.rules import FAMILIES, FIXES, Family, Rule, family_of, load_families, load_rules
 from config.words import Patch
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "shard_index": shard_index.repair,
@@ -87,7 +89,7 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, headers: bool =
     With `headers`, no weights are written, and what is said of 8-bit ones stays: those of the snapshot may be all header.
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
     Returns `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend), `family` (its name or None) with its `notes`, `stop` strings
-    and order of `samplers`, and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
+    and order of `samplers`, the `facts` of the release's card (see `config.facts`), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
     Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
@@ -111,6 +113,7 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, headers: bool =
         "notes": list(family.notes) if family else [],
         "stop": list(family.stop) if family else [],
         "samplers": list(family.samplers) if family else [],
+        "facts": asdict(vetted(facts(front_matter.read(snapshot / front_matter.CARD), known="/" in repo))),
         "bytes": size,
         "parameters": count,
         "bpw": size * 8 / count if count else None,

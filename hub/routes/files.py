@@ -57,7 +57,7 @@ def resolve(call: Call) -> Response:
     path = names.path(call.part("path"))
     commit = call.commit(repo)
     known = {"X-Repo-Commit": commit.id}
-    _check_gate(call, repo, path)
+    check_gate(call, repo, path)
     entry = commit.tree.get(path)
     if entry is None:
         raise EntryNotFound(f"Entry not found: {path}", headers=known)
@@ -75,7 +75,8 @@ def resolve(call: Call) -> Response:
     return Stream(call.hub.objects.path(entry.sha256), headers=headers, media_type="application/octet-stream" if entry.lfs else "text/plain; charset=utf-8")
 
 
-def _check_gate(call: Call, repo: Repo, path: str) -> None:
+def check_gate(call: Call, repo: Repo, path: str) -> None:
+    """Raise GatedRepo or its like for strangers when the caller may not read a file of a gated repo."""
     if not repo.gated or path in FREELY_READ or (call.identity and call.identity.owns(repo.namespace)):
         return
     if call.identity is None:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from config.words import GateResult, Measurement, Patch, Waiver
-from publishers import shown
+from config.words import GateResult, Kind, Measurement, Outcome, Patch, Waiver
+from publishers import grades, shown
 from publishers.naming import PLOT, PLOT_SVG, REPORT
 from publishers.report import plots, tensors
 from publishers.report.figures import Block, Report, ReportedVariant, read
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 QUANTILES = (("median", "kld.median"), ("90 %", "kld.p90"), ("99 %", "kld.p99"), ("99.9 %", "kld.p999"), ("largest", "kld.max"))
 EXCERPT = 300  # characters of a patched value that are shown
@@ -45,7 +45,7 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"size": shown.size, "nats": shown.nats, "share": shown.share, "figure": _figure, "excerpts": _excerpts}
+    environment.filters |= {"size": shown.size, "nats": shown.nats, "share": shown.share, "figure": _figure, "excerpts": _excerpts, "listed": shown.listed}
     variants = report.variants
     colors = tensors.type_colors(variants)
     context = {
@@ -56,6 +56,7 @@ def render(report: Report) -> str:
         "waivers": _waivers(variants),
         "plans": [_plan(item) for item in variants if item.planned],
         "results": _results,
+        "outdone": _outdone(variants),
         "size_plot": _svg(plots.size_plot(variants, report.compared)),
         "unplotted": [item.tag for item in variants if item.bytes and not plots.mean_of(item) > 0],
         "position_plot": _svg(plots.position_plot(variants)),
@@ -80,6 +81,16 @@ def _counts(variants: Sequence[ReportedVariant]) -> dict[str, int]:
 
 def _waivers(variants: Sequence[ReportedVariant]) -> list[Waiver]:
     return [waiver for item in variants if item.verdict is not None for waiver in item.verdict.waivers]
+
+
+def _outdone(variants: Sequence[ReportedVariant]) -> list[tuple[str, list[str]]]:
+    """Published GGUF files with those that they outdo, as the card tells them."""
+    standing = [
+        grades.Standing(tag=item.tag, bytes=item.bytes, measurements=item.measured, waivers=item.verdict.waivers)
+        for item in variants
+        if item.kind == Kind.GGUF and item.bytes and item.verdict is not None and item.verdict.outcome is Outcome.PASSED
+    ]
+    return grades.outdone(standing)
 
 
 class GateLine(NamedTuple):

@@ -11,7 +11,7 @@ from config.plans import Budget, Profile, Rules
 from config.prompt import OPENINGS, PROMPTS, Part
 from config.rules import FAMILIES, FIXES
 from config.texts import Generation, Text
-from service.release.graph import Call, Data, FileOf, OfRelease, Source, Whole
+from service.release.graph import Call, Data, FileOf, OfHub, OfRelease, Result, Source, Whole
 
 IMPORTANCES = "importances.gguf"  # in the output of `sensitivity`: the importance matrix, completed
 MIX = "mix.json"  # in that of a plan: each tensor's type
@@ -81,9 +81,9 @@ def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool) -> Call:
     return Call(function="builders.fixes:repair", inputs=inputs, params={"repo": repo, "fixes": fixes}, threaded=False)
 
 
-def convert(*, name: str | OfRelease, mtp: bool = True) -> Call:
-    """The model as a 16-bit GGUF file, with layers for multi-token prediction or without."""
-    params = {"name": name} if mtp else {"name": name, "mtp": False}
+def convert(*, name: str | OfRelease, repo: str | OfRelease | None, mtp: bool = True) -> Call:
+    """The model as a 16-bit GGUF file, with layers for multi-token prediction or without; `repo` is None for a folder."""
+    params = {"name": name, "repo": repo, "hub": OfHub(), "facts": Result(stage="fix", name="facts"), **({} if mtp else {"mtp": False})}
     return Call(function="builders.convert:convert", inputs={"model": MODEL}, params=params, threaded=False)
 
 

@@ -72,12 +72,17 @@ class OfRelease:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OfHub:
+    """A parameter that is the address of the Hub that releases come from; None where it has no lasting one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """A function that runs in a process of its own: its outputs depend on the inputs' digests and the parameters, and on nothing else."""
 
     function: str  # "builders.convert:convert"
     inputs: Mapping[str, Source | Sequence[Source]]
-    params: Mapping[str, Any] = field(default_factory=dict)  # values that JSON can hold, `Result`, `OfRelease`
+    params: Mapping[str, Any] = field(default_factory=dict)  # values that JSON can hold, `Result`, `OfRelease`, `OfHub`
     threaded: bool = True  # the function also takes `threads`, which changes its speed and not its outputs
 
     @property

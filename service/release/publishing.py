@@ -1,7 +1,6 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,7 +40,6 @@ REMARKS = (
 )
 PLOTS = (naming.PLOT, naming.PLOT_SVG)
 CACHED = 8192  # tokens of the conversation whose memory a card names
-LOCAL = re.compile(r"https?://(?:localhost|127\.|\[::1\])")  # Hubs without a lasting address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +173,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         repo=repo.name,
         namespace=work.job.run.namespace,
         release=work.release,
-        facts=facts(work),
+        facts=work.of("upstream", Upstream),
         rows=tuple(row for item, row in zip(repo.variants, rows, strict=True) if item.passed),
         blocked=tuple(row for item, row in zip(repo.variants, rows, strict=True) if not item.passed),
         patches=tuple(patches(work)),
@@ -190,7 +188,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         base=chat.result["base"],
         remarks=remarks(work),
         ollama_template=repo.kind.form.ollama and ollama.template_from_probes(chat.result["renderings"]) is not None,
-        hub=None if LOCAL.match(settings.hub_endpoint) else settings.hub_endpoint.rstrip("/"),
+        hub=settings.lasting_hub,
         context=context,
         cached=cached,
         cache=kv_cache.cache_bytes(config, cached),
@@ -200,20 +198,6 @@ def describe(work: Work, repo: Repo) -> card.Card:
         quotation=quotation(work),
         header=settings.card_header,
         footer=settings.card_footer,
-    )
-
-
-def facts(work: Work) -> card.Facts:
-    """What the upstream's card says about itself."""
-    upstream = work.of("upstream", Upstream)
-    return card.Facts(
-        license=upstream.license,
-        license_name=upstream.license_name,
-        license_link=upstream.license_link,
-        languages=tuple(upstream.languages),
-        pipeline_tag=upstream.pipeline_tag,
-        tags=tuple(upstream.tags),
-        datasets=tuple(upstream.datasets),
     )
 
 

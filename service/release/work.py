@@ -11,7 +11,7 @@ from config.recipe import Recipe
 from config.words import Measurement, Release
 from service.execution.kept import Input, Output
 from service.execution.workbench import Workbench
-from service.release.graph import Call, Data, FileOf, Graph, OfRelease, Result, Source, Stage, Whole
+from service.release.graph import Call, Data, FileOf, Graph, OfHub, OfRelease, Result, Source, Stage, Whole
 from service.release.job import Job
 from service.release.products import measurements
 from service.release.route import Route
@@ -98,7 +98,7 @@ def perform(bench: Workbench, name: str, call: Call, *, outputs: Outputs, releas
         key: [resolve(bench, item, outputs) for item in value] if isinstance(value, Sequence) else resolve(bench, value, outputs)
         for key, value in call.inputs.items()
     }
-    return bench.apart(name, call.function, inputs, threaded=call.threaded, **_params(call.params, outputs, release))
+    return bench.apart(name, call.function, inputs, threaded=call.threaded, **_params(bench, call.params, outputs, release))
 
 
 def resolve(bench: Workbench, source: Source, outputs: Outputs) -> Input:
@@ -114,7 +114,7 @@ def resolve(bench: Workbench, source: Source, outputs: Outputs) -> Input:
             return source
 
 
-def _params(params: Mapping[str, Any], outputs: Outputs, release: Release | None) -> dict[str, Any]:
+def _params(bench: Workbench, params: Mapping[str, Any], outputs: Outputs, release: Release | None) -> dict[str, Any]:
     found = {}
     for key, value in params.items():
         match value:
@@ -122,6 +122,8 @@ def _params(params: Mapping[str, Any], outputs: Outputs, release: Release | None
                 found[key] = outputs(value.stage).result[value.name]
             case OfRelease():
                 found[key] = getattr(release, value.name)
+            case OfHub():
+                found[key] = bench.settings.lasting_hub
             case _:
                 found[key] = value
     return found

@@ -65,6 +65,10 @@ def test_a_base_model_with_odd_files_beside_it(hub: Hub, tmp_path: Path) -> None
     assert "conversational" not in card
     assert "greedy answers" not in card
     assert "license: other\nlicense_name: apache-2.0 and mit" in card
+    file = next(name for name in files if name.endswith(".gguf") and name != "imatrix.gguf")
+    fields = GGUFReader(hub.publisher.hf_hub_download(f"{NAMESPACE}/odd-chat-GGUF", file, local_dir=tmp_path / "got")).fields
+    found = [fields[f"general.{name}"].contents() for name in ("license", "license.name", "organization")]
+    assert found == ["other", "apache-2.0 and mit", "Upstream"]
 
 
 def test_float16_weights_stay_what_they_are(hub: Hub, tmp_path: Path) -> None:
@@ -84,7 +88,9 @@ def test_float16_weights_stay_what_they_are(hub: Hub, tmp_path: Path) -> None:
     (table,) = (tensor for tensor in GGUFReader(file).tensors if tensor.name == "token_embd.weight")
     upstream = load_file(made / "model.safetensors")["model.embed_tokens.weight"]
     assert np.array_equal(table.data.view(np.uint16), upstream.numpy().view(np.uint16))
-    assert "the upstream's weights need float16" in Path(hub.publisher.hf_hub_download(repo, "README.md", local_dir=tmp_path / "got")).read_text()
+    card = Path(hub.publisher.hf_hub_download(repo, "README.md", local_dir=tmp_path / "got")).read_text()
+    assert "the upstream's weights need float16" in card
+    assert f"For F16, llama.cpp looks for the tag anywhere in files' names and may take another file: give it the name, `-hf {repo} -hff FILE`." in card
 
 
 def test_8_bits_are_released_as_16(hub: Hub, tmp_path: Path) -> None:

@@ -16,6 +16,12 @@ DEMO = ROOT / "demo" / "model"
 DATA = ROOT / "demo" / "data"
 CLEAN = Path(__file__).parent / "data" / "clean"
 THREADS = 1
+CONVERTED: dict[str, Any] = {
+    "name": "tiny-chat",
+    "repo": "upstream/tiny-chat",
+    "hub": "https://hub.example",
+    "facts": {"license": "apache-2.0", "languages": ["en", "no"], "tags": ["chat"], "base_models": ["upstream/tiny-base"]},
+}
 CALIBRATION: dict[str, Any] = {
     "chat": [DATA / "calibration.jsonl"],
     "plain": [DATA / "calibration_questions.txt"],
@@ -35,7 +41,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def gguf(fixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gguf")
-    return out / str(convert.convert(out, model=fixed, name="tiny-chat")["file"])
+    return out / str(convert.convert(out, model=fixed, **CONVERTED)["file"])
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,9 @@ from builders import convert, fixes
 from builders.weights import parameters, weight_files
 from config.digests import file_sha256
 from config.errors import UpstreamError
-from tests.builders.conftest import CLEAN, demo_json
+from tests.builders.conftest import CLEAN, CONVERTED, demo_json
+
+FROM_THE_CARD = ("license", "organization", "author", "url", "base_model", "dataset", "tags", "languages")
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -40,6 +42,21 @@ def test_names_and_sampling_advice(gguf: Path) -> None:
     assert found["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(demo_json("config.json")["rms_norm_eps"])
 
 
+def test_the_header_tells_where_the_model_comes_from(gguf: Path) -> None:
+    found = metadata(gguf)
+    assert {name: value for name, value in found.items() if name.startswith("general.") and any(part in name for part in FROM_THE_CARD)} == {
+        "general.license": "apache-2.0",
+        "general.organization": "Upstream",
+        "general.source.repo_url": "https://hub.example/upstream/tiny-chat",
+        "general.base_model.count": 1,
+        "general.base_model.0.name": "Tiny Base",
+        "general.base_model.0.organization": "Upstream",
+        "general.base_model.0.repo_url": "https://hub.example/upstream/tiny-base",
+        "general.tags": ["chat"],
+        "general.languages": ["en", "no"],
+    }
+
+
 def test_matrices_are_bfloat16_and_every_parameter_is_there(gguf: Path, fixed: Path) -> None:
     tensors = GGUFReader(gguf).tensors
     assert {tensor.tensor_type.name for tensor in tensors if len(tensor.shape) > 1} == {"BF16"}
@@ -51,7 +68,8 @@ def test_the_same_model_elsewhere_gives_the_same_bytes(gguf: Path, fixed: Path, 
     elsewhere, out = tmp_path / "Another-Name-7B-Instruct", tmp_path / "out"
     shutil.copytree(fixed, elsewhere)
     out.mkdir()
-    result = convert.convert(out, model=elsewhere, name="tiny-chat")
+    (elsewhere / "README.md").write_text("---\nlicense: mit\nauthor: somebody\n---\n")  # not what the header's facts are taken from
+    result = convert.convert(out, model=elsewhere, **CONVERTED)
     assert result == {"file": gguf.name, "bytes": gguf.stat().st_size, "parameters": 3_672_320, "type": "BF16"}
     assert file_sha256(out / gguf.name) == file_sha256(gguf)
     assert [path.name for path in out.iterdir()] == [gguf.name]

@@ -33,6 +33,14 @@ def take(model: Path, out: Path, release: Release) -> dict[str, object]:
     return folder.fetch(out, folder=model, release=release)
 
 
+def test_words_of_a_readme_that_no_hub_has_looked_at_are_made_fit_for_one(model: Path) -> None:
+    for stated, found in (("gpl3", ("other", "gpl3")), ("Apache-2.0", ("Apache-2.0", None)), ("other\nlicense_name: mine", ("other", "mine"))):
+        (model / "README.md").write_text(f"---\nlicense: {stated}\nlanguage: [no, en]\n---\n")
+        upstream = folder.resolve(model, "mine", "main")
+        assert (upstream.license, upstream.license_name) == found
+        assert upstream.languages == ("no", "en"), "Norwegian is no boolean"
+
+
 def test_a_folder_is_a_release_with_what_its_readme_says(model: Path) -> None:
     found = folder.resolve(model, "mine", "main")
     assert found.release.local

@@ -11,7 +11,7 @@ import torch
 import transformers
 from gguf import GGUFReader, dequantize
 
-from builders import convert, quantize
+from builders import convert, quantize, twins
 from builders.ggufs import weigh
 from builders.plan.capacity import IMATRIX_BYTES, capacity
 from config.digests import file_sha256
@@ -39,6 +39,8 @@ def test_a_mix_is_as_large_as_foretold_and_holds_no_paths(gguf: Path, imatrix: P
     assert result["bpw"] == pytest.approx(8 * sum(int(tensor.n_bytes) for tensor in tensors) / 3_672_320)
     fields = GGUFReader(file).fields
     assert (fields["quantize.imatrix.file"].contents(), fields["quantize.imatrix.dataset"].contents()) == ("imatrix.gguf", "calibration.txt")
+    told = [name for name in GGUFReader(gguf).fields if name.startswith(("general.license", "general.base_model", "general.languages", "general.tags"))]
+    assert {name: fields[name].contents() for name in told} == {name: GGUFReader(gguf).fields[name].contents() for name in told}
     assert b"/tmp" not in file.read_bytes()
 
 
@@ -129,3 +131,9 @@ def test_types_that_stand_in_where_rows_do_not_fit_blocks_of_256_are_named(tmp_p
             assert found == {}
         else:
             assert found[narrow]["attn_q"] == found[narrow]["ffn_up"] == 2
+    for type_ in ("Q2_K", "Q3_K_S"):
+        tools.run("llama-quantize", whole, tmp_path / f"{type_}.gguf", type_, "1")
+    assert file_sha256(tmp_path / "Q2_K.gguf") != file_sha256(tmp_path / "Q3_K_S.gguf")
+    assert twins.compare(tmp_path, one=tmp_path / "Q2_K.gguf", other=tmp_path / "Q3_K_S.gguf") == {"same": True}, (
+        "both are Q4_0 where rows fit no blocks of 256"
+    )

@@ -207,7 +207,9 @@ def planned(card: Card, **changes: object) -> Card:
     figures = {"plan.predicted": (0.0016, 0.00012), "plan.measured": (0.00767, 0.0002), "plan.stock": (0.00417, 0.0003)}
     found = {name: Measurement(name=name, value=value, unit="nats", stderr=stderr) for name, (value, stderr) in figures.items()}
     found["plan.error"] = Measurement(name="plan.error", value=4.8, unit="ratio", details=("It is 4.8 times higher.",))
-    row = replace(card.rows[0], tag="UD-Q4_K_XL", measurements={**card.rows[0].measurements, **found}, mix=replace(mix, **changes))
+    row = replace(
+        card.rows[0], tag="UD-Q4_K_XL", file="tiny-chat-UD-Q4_K_XL.gguf", measurements={**card.rows[0].measurements, **found}, mix=replace(mix, **changes)
+    )
     return replace(card, rows=(card.rows[0], row))
 
 
@@ -357,10 +359,26 @@ def test_a_hostile_upstream_injects_nothing(make_card: MakeCard) -> None:
     assert "$$" not in text.replace(prompt, "")
 
 
+def test_commands_name_the_file_where_the_tag_would_fetch_another(make_card: MakeCard) -> None:
+    card = make_card()
+    row = card.rows[0]
+    rows = tuple(replace(row, tag=tag, file=f"tiny-chat-{tag}.gguf") for tag in ("BF16", "F16", "Q4_K_L"))
+    text = render(replace(card, rows=rows, recommend="F16"))
+    assert "llama-server -hf acme/tiny-chat-GGUF -hff tiny-chat-F16.gguf" in text
+    assert "llama-cli -hf acme/tiny-chat-GGUF -hff tiny-chat-F16.gguf" in text
+    assert "ollama run hf.co/acme/tiny-chat-GGUF:F16\n" in text, "the Hub compares whole labels"
+    assert "For F16, llama.cpp looks for the tag anywhere in files' names and may take another file" in text
+    assert "The Hub knows no tag Q4_K_L: give Ollama the file's name, `ollama run hf.co/acme/tiny-chat-GGUF:FILE`." in text
+    assert "ollama run hf.co/acme/tiny-chat-GGUF:tiny-chat-Q4_K_L.gguf\n" in render(replace(card, rows=rows, recommend="Q4_K_L"))
+    assert "llama.cpp looks for the tag" not in render(card)
+
+
 def test_a_custom_licence_is_named_and_linked(make_card: MakeCard) -> None:
     facts = Facts(license="other", license_name="tiny-community", license_link="https://example.org/LICENSE")
-    found = metadata(render(make_card(facts=facts)))
+    text = render(make_card(facts=facts))
+    found = metadata(text)
     assert (found["license"], found["license_name"], found["license_link"]) == ("other", "tiny-community", "https://example.org/LICENSE")
+    assert "- Licence: that of the upstream, `tiny-community`" in text
 
 
 def test_repo_names_cannot_reach_the_shell(make_card: MakeCard) -> None:

@@ -106,6 +106,11 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", without).split())
 
 
+def test_says_which_files_others_outdo() -> None:
+    text = plain(page.render(report(variants=(variant("IQ4_XS", 90, 0.05), variant("Q3_K_M", 93, 0.12), variant("Q2_K", 95, 0.4)))))
+    assert "As small or smaller, and closer: IQ4_XS than Q3_K_M. How fast" in text, "and of what is not published nothing is said"
+
+
 def test_says_every_figure_and_every_gate(shown: str) -> None:
     text = plain(shown)
     assert "upstream/tiny-chat 3 passed , 1 blocked Commit " + "a" * 40 in text

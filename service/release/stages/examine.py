@@ -49,7 +49,7 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         name="convert",
         phase=Phase.EXAMINE,
         does="convert it to a 16-bit GGUF file",
-        work=functions.convert(name=OfRelease(name="name"), mtp=recipe.variants.multi_token_prediction),
+        work=functions.convert(name=OfRelease(name="name"), repo=OfRelease(name="repo"), mtp=recipe.variants.multi_token_prediction),
         after=("sanity",),
         unit="tensors",
         cost=costs.convert,

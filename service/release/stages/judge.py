@@ -1,6 +1,6 @@
 """From measurements to verdicts, and the page that tells them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from config.errors import SluiceError
@@ -12,6 +12,7 @@ from service.execution.kept import Output
 from service.release import costs
 from service.release.graph import Phase, Stage
 from service.release.kinds import maker
+from service.release.measuring.among import AMONG, among
 from service.release.measuring.samples import PUBLISHED, references
 from service.release.products import CLAIMS, DATA, JUDGED, Built, Found, Judged, Made, Published, Settled, weights
 from service.release.report import report
@@ -45,6 +46,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         work=judge,
         also=(*found_by(recipe), PUBLISHED, "convert", *(f"measure {variant.tag}" for variant in listed), *makers),
         cost=costs.judge,
+        measures=AMONG,
         tolerant=True,
         records=True,
     )
@@ -80,10 +82,13 @@ def judge(work: Work) -> Judged:
     settled, together = work.of(CLAIMS, Settled), dict(found(work))
     measured = {item.variant.tag: work.of(f"measure {item.variant.tag}", Found) for item in settled.made}
     published: Published = work.of(PUBLISHED, dict)
+    compared = {item.variant.tag: references(item.variant, {**together, **measured}, published) for item in settled.made}
+    others = [gate for gate in work.recipe.gates if gate.measure not in AMONG]
+    beside = among(work, [_judged(work, item, measured[item.variant.tag], compared[item.variant.tag], others) for item in settled.made])
     built = []
     for item in settled.made:
-        compared = references(item.variant, {**together, **measured}, published)
-        built.append(_judged(work, item, measured[item.variant.tag], compared))
+        tag = item.variant.tag
+        built.append(_judged(work, item, measured[tag].also(beside[tag]), compared[tag], work.recipe.gates))
         _record(work, built[-1])
     for variant in work.recipe.variants.listed():
         if (error := _without_files(work, variant)) is not None:
@@ -96,9 +101,9 @@ def _without_files(work: Work, variant: Variant) -> SluiceError | None:
     return work.failure(maker(work.recipe, variant))
 
 
-def _judged(work: Work, item: Made, own: Found, compared: References) -> Built:
-    """The variant with its verdict; `compared` is what gates can be relative to."""
-    verdict = gates.judge(item.variant, work.recipe.gates, own.measured, own.errors, work.job.waivers, samples=own.samples, references=compared)
+def _judged(work: Work, item: Made, own: Found, compared: References, applied: Sequence[Gate]) -> Built:
+    """The variant with its verdict by these gates; `compared` is what they can be relative to."""
+    verdict = gates.judge(item.variant, applied, own.measured, own.errors, work.job.waivers, samples=own.samples, references=compared)
     if work.recipe.quick:
         verdict = marked(verdict)
     claim = work.of(CLAIMS, Settled).claims.get(item.variant.tag)

@@ -1,0 +1,24 @@
+"""Reads the YAML at the head of a model card, which a stranger wrote."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CARD = "README.md"
+LARGEST = 2**20  # bytes of a card that is looked into
+
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
+def read(card: Path) -> dict[str, Any]:
+    """What it says; nothing where there is no card, no front matter, or none that can be read."""
+    if not card.is_file() or card.stat().st_size > LARGEST:
+        return {}
+    found = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))
+    try:
+        content = yaml.safe_load(found[1]) if found else None
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,53 @@
+"""What of an upstream's card may be repeated."""
+
+from dataclasses import replace
+
+import pytest
+
+from config.facts import LICENSES, MOST, Facts, vetted
+from hub import cards
+
+EVIL = "x\n---\nevil: 1"
+
+
+@pytest.mark.parametrize(
+    ("stated", "name", "found"),
+    [
+        ("apache-2.0", None, ("apache-2.0", None)),
+        ("Apache-2.0", None, ("apache-2.0", None)),
+        ("other", "tiny-community", ("other", "tiny-community")),
+        ("other", EVIL, ("other", None)),
+        ("Tiny Community License", None, ("other", "Tiny Community License")),
+        ("openrail++", None, ("openrail++", None)),
+        (EVIL, EVIL, (None, None)),
+        (None, "tiny-community", (None, None)),
+        ("", None, (None, None)),
+    ],
+)
+def test_a_licence_is_an_id_or_another_under_its_name(stated: str | None, name: str | None, found: tuple[str | None, str | None]) -> None:
+    facts = vetted(Facts(license=stated, license_name=name))
+    assert (facts.license, facts.license_name) == found
+
+
+def test_the_list_of_licences_is_the_hub_s() -> None:
+    assert cards.LICENSES == LICENSES
+
+
+def test_only_plain_words_of_bounded_number_pass_and_pass_again() -> None:
+    facts = vetted(
+        Facts(
+            license="mit",
+            license_link="https://example.org/LICENSE",
+            languages=("en", "no", "zh-Hant", EVIL, "en"),
+            pipeline_tag="text-generation",
+            tags=("math", EVIL, "safetensors", "4-bit", "not-for-all-audiences", *(f"t{number}" for number in range(100))),
+            base_models=("upstream/base", "https://huggingface.co/upstream/older", "./output/checkpoint-12", "/root/x", "a/../b", EVIL, "nobody"),
+            datasets=("squad", "https://huggingface.co/datasets/owner/set", "../x"),
+        )
+    )
+    assert (facts.languages, facts.base_models, facts.datasets) == (("en", "no", "zh-Hant"), ("upstream/base", "upstream/older"), ("squad", "owner/set"))
+    assert facts.tags[:2] == ("math", "not-for-all-audiences")
+    assert len(facts.tags) == MOST
+    assert vetted(facts) == facts
+    for link in ("javascript:alert(1)", "https://example.org/a b", "../LICENSE", "http://example.org"):
+        assert vetted(replace(facts, license_link=link)).license_link is None
