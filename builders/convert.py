@@ -27,6 +27,8 @@ _NOT_LEFT_OUT = re.compile(r"--no-nextn are not supported for (\S+)")
 _VOCABULARY = re.compile(r"BPE pre-tokenizer was not recognized|File not found: \S*tokenizer\.model")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _ANNOUNCED = ("num_nextn_predict_layers", "mtp_num_hidden_layers")  # keys of config.json
+_PHI = re.compile(r"(phi)-?3", re.IGNORECASE)
+_NEVER_STRIPS = {"<unk>", "<s>", "<|endoftext|>"}
 _ALWAYS = {"qwen3_next"}  # model types whose converter expects layers for multi-token prediction whatever config.json says
 
 
@@ -54,7 +56,7 @@ def convert(
         card = named / front_matter.CARD
         card.unlink(missing_ok=True)
         card.write_text(header.card(_FACTS.validate_python(dict(facts)), repo=repo, hub=hub), encoding="utf-8")
-        options = ("--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", name)
+        options = ("--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", title(name, model))
         lost = _lost_mtp(model)
         try:
             try:
@@ -68,6 +70,23 @@ def convert(
             raise _in_words(error, name, model) from error
     weight = weigh(target)
     return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "type": type}
+
+
+def title(name: str, model: Path) -> str:
+    """The name in the file's header, such that llama.cpp (0.3.36) reads white space behind special tokens as tokenizer.json says.
+
+    GGUF has no field for `rstrip`. llama.cpp lets every special token but three swallow what white space follows where it finds "phi-3" or "phi3" in the name,
+    in letters of either case, and no token anywhere else; without `</s>` and those three in the vocabulary it does not load such a file at all.
+    """
+    path = model / "tokenizer.json"
+    added = json.loads(path.read_text(encoding="utf-8")).get("added_tokens", []) if path.exists() else []
+    if not added:
+        return name
+    strips = {token["content"] for token in added if token.get("rstrip")}
+    everywhere = {token["content"] for token in added}
+    if strips == everywhere - _NEVER_STRIPS and everywhere >= {*_NEVER_STRIPS, "</s>"}:
+        return name if _PHI.search(name) else f"{name} (Phi-3)"
+    return _PHI.sub(r"\1 3", name)
 
 
 def _require_all(model: Path) -> None:

@@ -14,6 +14,7 @@ from builders import convert, fixes
 from builders.weights import parameters, weight_files
 from config.digests import file_sha256
 from config.errors import UpstreamError
+from engines import llama
 from tests.builders.conftest import CLEAN, CONVERTED, demo_json
 
 FROM_THE_CARD = ("license", "organization", "author", "url", "base_model", "dataset", "tags", "languages")
@@ -61,6 +62,29 @@ def test_matrices_are_bfloat16_and_every_parameter_is_there(gguf: Path, fixed: P
     tensors = GGUFReader(gguf).tensors
     assert {tensor.tensor_type.name for tensor in tensors if len(tensor.shape) > 1} == {"BF16"}
     assert sum(int(tensor.n_elements) for tensor in tensors) == parameters(weight_files(fixed))
+
+
+def test_a_name_does_not_change_what_special_tokens_are(gguf: Path, fixed: Path, tmp_path: Path) -> None:
+    made = convert.convert(tmp_path, model=fixed, name="Better-than-PHI3")
+    assert (made["file"], metadata(tmp_path / made["file"])["general.name"]) == ("Better-than-PHI3-BF16.gguf", "Better-than-PHI 3")
+    read = []
+    for file in (gguf, tmp_path / made["file"]):
+        with llama.open_vocabulary(file) as vocabulary:
+            read.append(vocabulary.tokenize("<|im_start|>\n a", add_special=False))
+    assert read[0] == read[1]
+
+
+@pytest.mark.parametrize(("name", "stripping", "said"), [
+    ("Phi-3-mini", True, "Phi-3-mini"),
+    ("Mine", True, "Mine (Phi-3)"),
+    ("Mine", False, "Mine"),
+    ("Not-phi-3", False, "Not-phi 3"),
+])  # fmt: skip
+def test_white_space_behind_special_tokens_is_in_the_name(tmp_path: Path, name: str, stripping: bool, said: str) -> None:
+    tokens = {"<unk>": False, "<s>": False, "</s>": stripping, "<|endoftext|>": False, "<|user|>": stripping}
+    added = [{"content": content, "special": True, "rstrip": rstrip} for content, rstrip in tokens.items()]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    assert convert.title(name, tmp_path) == said
 
 
 @pytest.mark.slow

@@ -257,7 +257,7 @@ def test_the_layers_of_nf4_that_stay_in_16_bits_are_named(make_card: MakeCard) -
     assert "\n\n\n" not in text
     assert "as safetensors, with the layers that 4 bits hurt most kept in 16 bits, for transformers and vLLM" in text
     assert 'repo = "acme/tiny-chat-dynamic-bnb-4bit"' in text
-    assert "vllm serve acme/tiny-chat-dynamic-bnb-4bit" in text
+    assert "vLLM, from version 0.28 on with `vllm-bnb-plugin` installed:\n\n```sh\nvllm serve acme/tiny-chat-dynamic-bnb-4bit\n" in text
     assert "stock mix `" not in text
     assert "| NF4 | 25 | 60.0 % |" in text
 

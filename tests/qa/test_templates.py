@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from engines import hf, llama, toolchain, tools
 from qa import templates
@@ -110,6 +113,14 @@ def test_other_token_ids_are_found() -> None:
         measured, _ = templates.tokenizer_mismatches(hf.load_tokenizer(DEMO), other)
     assert measured.value == len(measured.details) > 100
     assert measured.details[0] == "' ': from position 0 [1960] in transformers, [259] in llama.cpp; llama.cpp departs from tokenizer.json"
+
+
+def test_html_at_which_llama_cpp_ends_an_answer_is_a_remark() -> None:
+    with llama.open_vocabulary(toolchain.sources() / "models" / "ggml-vocab-qwen2.gguf") as qwen:
+        words = WordLevel({text.decode(): token for token, text in enumerate(qwen.tokens)}, "!")
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), eos_token="<|im_end|>", pad_token="<|endoftext|>")
+        [remark] = templates.ordinary_ends(tokenizer, qwen)
+    assert remark == ("llama.cpp ends an answer wherever the model writes '</s>' (128247), which is ordinary text in this vocabulary; transformers goes on")
 
 
 def test_what_llama_cpp_tells_templates_is_no_difference(variation) -> None:

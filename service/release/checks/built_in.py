@@ -1,0 +1,77 @@
+"""Check: config.json asks for nothing that llama.cpp has built in otherwise.
+
+Of most keys that models of an architecture differ in, GGUF has a field. Of others llama.cpp's graph of the architecture knows one value, and its converter
+neither reads nor checks the key: two models become one file, and one of them is wrong. Found by changing key after key of small models of 25 architectures,
+and looking which change the answers in transformers and no byte of the GGUF (llama-cpp-python 0.3.36). The comparison of both engines judges; this only tells
+early why.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from engines import toolchain
+from service.release.checks.problem import Remark
+from service.release.graph import Check
+
+if TYPE_CHECKING:
+    from service.release.prospect import Prospect
+
+Config = Mapping[str, Any]
+
+_SILU, _GELU, _RELU2 = {"silu", "swish"}, {"gelu", "gelu_new", "gelu_pytorch_tanh"}, {"relu2"}
+_ACTIVATIONS: Mapping[str, set[str]] = {
+    **dict.fromkeys(("llama", "llama4_text", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmo2", "olmoe", "phi3"), _SILU),
+    **dict.fromkeys(("granite", "granitemoe", "smollm3", "stablelm", "glm4", "glm4_moe", "exaone4", "ernie4_5", "hunyuan_v1_dense", "seed_oss"), _SILU),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "phi", "starcoder2"), _GELU),
+    **dict.fromkeys(("nemotron", "arcee"), _RELU2),
+}
+_VALUES: Mapping[str, Config] = {
+    "olmoe": {"norm_topk_prob": False, "rms_norm_eps": 1e-5},
+    "qwen2_moe": {"norm_topk_prob": False},
+    "qwen3_moe": {"norm_topk_prob": True},
+    "gpt_oss": {"swiglu_limit": 7.0},
+    "bloom": {"apply_residual_connection_post_layernorm": False},
+}
+_UNSCALED = {"gemma", "gemma2", "phi", "stablelm"}  # positions, whatever config.json says
+_EVERY_FOURTH = {"smollm3", "llama4_text"}  # layer without positions
+_LARGEST = {"gemma2": 46, "gemma3_text": 62}  # layers of the models with 27 billion parameters, which llama.cpp tells by them
+
+
+def look(prospect: "Prospect") -> Iterator[str]:
+    """One remark for each key."""
+    for key, found, built in differing(prospect.config):
+        yield Remark(
+            f"config.json of {prospect.upstream.release.repo} says {key}: {str(found)[:60]}. llama.cpp ({toolchain.version()}) has {built} built in and GGUF "
+            "no field for another, so its file will not answer like the model."
+        )
+
+
+def differing(config: Config) -> Iterator[tuple[str, Any, str]]:
+    """(key of config.json, its value, what llama.cpp does instead), of the text part."""
+    text = config["text_config"] if isinstance(config.get("text_config"), Mapping) else config
+    kind = str(text.get("model_type"))
+    for key in ("hidden_act", "hidden_activation"):
+        found = text.get(key)
+        if found is not None and kind in _ACTIVATIONS and found not in _ACTIVATIONS[kind] and (key == "hidden_activation" or "hidden_activation" not in text):
+            yield key, found, " or ".join(sorted(_ACTIVATIONS[kind]))
+    for key, value in _VALUES.get(kind, {}).items():
+        if text.get(key, value) != value:
+            yield key, text[key], str(value).lower()
+    for key in ("rope_scaling", "rope_parameters"):
+        scaling = text.get(key)
+        if kind in _UNSCALED and isinstance(scaling, Mapping) and scaling.get("rope_type", scaling.get("type", "default")) != "default":
+            yield key, dict(scaling), "positions without scaling"
+    layers = text.get("no_rope_layers")
+    if kind in _EVERY_FOURTH and layers and list(layers) != [int(bool(number % 4)) for number in range(1, len(layers) + 1)]:
+        yield "no_rope_layers", layers, "no positions in every fourth layer"
+    if kind in _LARGEST and (scalar := text.get("query_pre_attn_scalar")) is not None and scalar != (built := _scalar(kind, text)):
+        yield "query_pre_attn_scalar", scalar, str(built)
+
+
+def _scalar(kind: str, text: Config) -> int:
+    """By whose root Gemma's queries are divided."""
+    large = text.get("num_hidden_layers") == _LARGEST[kind]
+    return int(text["hidden_size"]) // int(text["num_attention_heads"]) if large else int(text.get("head_dim", 256))
+
+
+CHECKS = (Check(name="built in", stage="convert", look=look),)
