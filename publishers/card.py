@@ -19,7 +19,7 @@ from config.settings import REPO_ID
 from config.words import Measurement, Patch, Release, Verdict
 from publishers import grades, markdown, ollama, shown
 from publishers.form import Form
-from publishers.manifest import DataEntry, Waiver
+from publishers.manifest import Approval, DataEntry, Waiver
 from publishers.markdown import Markdown
 from publishers.naming import NOBODY, PLOT, PLOT_SVG, checked_path
 from publishers.quoting import Quotation
@@ -163,6 +163,7 @@ class Card:
     tools: Mapping[str, str]  # name -> version
     recipe_name: str
     recipe_digest: str
+    approvals: tuple[Approval, ...] = ()  # what the release was held for
     samplers: tuple[str, ...] = ()  # the order in which llama.cpp's samplers have to work, where the family asks for one
     ollama_template: bool = False  # the repo holds a `template` file
     offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream

@@ -74,11 +74,12 @@ def compared(text: Text) -> Sequence[Source]:
     return [Data(path=path) for path in text.plain or text.chat or OPENINGS.values()]
 
 
-def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool) -> Call:
-    """The model with its faults patched; `repo` tells its family."""
+def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool, approved: Sequence[str] | None = None) -> Call:
+    """The model with its faults patched; `repo` tells its family. Where `approved` is given, what needs a person's word is done only if it is among these."""
     # an edited rule must not be taken for a stage that is done
     inputs = {"snapshot": snapshot, "rules": Data(path=FIXES), "families": Data(path=FAMILIES)}
-    return Call(function="builders.fixes:repair", inputs=inputs, params={"repo": repo, "fixes": fixes}, threaded=False)
+    asked = {} if approved is None else {"ask": True, "approved": sorted(approved)}
+    return Call(function="builders.fixes:repair", inputs=inputs, params={"repo": repo, "fixes": fixes, **asked}, threaded=False)
 
 
 def convert(*, name: str | OfRelease, mtp: bool = True) -> Call:

@@ -161,6 +161,15 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
         ),
         files=inventory,
         data=tuple(manifest.data_entry(item) for item in sources(work)),
+        approvals=approvals(work),
+    )
+
+
+def approvals(work: Work) -> tuple[manifest.Approval, ...]:
+    """What a person decided about the release."""
+    found = work.job.store.holds(work.job.run.id)
+    return tuple(
+        manifest.Approval(subject=item.hold.subject, by=item.approval.by, comment=item.approval.comment) for item in found if item.approval is not None
     )
 
 
@@ -179,6 +188,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         rows=tuple(row for item, row in zip(repo.variants, rows, strict=True) if item.passed),
         blocked=tuple(row for item, row in zip(repo.variants, rows, strict=True) if not item.passed),
         patches=tuple(patches(work)),
+        approvals=approvals(work),
         sampling=chat.result["sampling"],
         samplers=tuple(work.output("fix").result["samplers"]),
         method=method(work, repo),

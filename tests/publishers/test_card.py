@@ -12,7 +12,7 @@ from config.cards import Recommendation
 from config.words import Kind, Measurement, Release
 from publishers.card import Card, Change, Facts, Kept, Mix, Row, TypeUse, render
 from publishers.form import Form
-from publishers.manifest import DataEntry, Waiver
+from publishers.manifest import Approval, DataEntry, Waiver
 from publishers.naming import NOBODY
 from publishers.quoting import quote
 from publishers.sections import merge
@@ -162,6 +162,13 @@ def test_of_ollama_is_spoken_only_where_it_runs_the_files(make_card: MakeCard) -
     assert "ollama" not in text.lower()
     assert "`params`" not in text
     assert "\n\n\n" not in text
+
+
+def test_what_a_person_decided_is_shown(make_card: MakeCard) -> None:
+    card = make_card()
+    text = render(replace(card, approvals=(Approval(subject="end-of-turn-eos", by="ann", comment="*sure*"),)))
+    assert "- **end-of-turn-eos**, approved by ann: &#42;sure&#42;" in text
+    assert "held" not in render(card)
 
 
 def test_waivers_are_shown(make_card: MakeCard) -> None:
