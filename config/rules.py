@@ -110,12 +110,17 @@ class Family(Strict):
     """Regular expression, searched in the repo's name without its owner, case ignored. It narrows what the two above find, and never suffices by itself."""
     end_of_turn: str | None = None
     """The special token that the template writes after an answer; left out where the next turn's header ends it."""
+    opens: str = ""
+    """What the template writes at the end of every prompt for an answer, after the assistant's header, with its line breaks: `<think>` of models made to think.
+    Empty where it writes nothing there, or does not always."""
     stop: tuple[str, ...] = ()
     """Further strings at which generation has to stop, for Ollama's `params`."""
     sampling: Sampling | None = None
     """Advice for releases that give none themselves."""
     samplers: tuple[Sampler, ...] = ()
     """Order in which llama.cpp's samplers have to work, where it matters."""
+    ollama: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+[.]gotmpl$")
+    """Template for Ollama, in Go's language: a file under `templates/`. It is published with a model once Go has rendered by it what the model's own does."""
     templates: tuple[str, ...] = ()
     """Chat templates that prove all this: files beside this one under `templates/`, or of llama.cpp's own collection `models/templates`."""
     notes: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from builders.fixes import (
     one_template,
     open_prompts,
     plain_weights,
+    prompt_end,
     rope_forms,
     sampling_defaults,
     sampling_flags,
@@ -35,6 +36,7 @@ from builders.fixes import (
     tokenizer_class,
     tokenizer_model,
     weight_shapes,
+    yarn_context,
 )
 from builders.fixes.edits import Edit, Files, applied, dict_at, value_at
 from builders.fixes.form import written
@@ -72,6 +74,8 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "dtype_forms": dtype_forms.repair,
     "sampling_flags": sampling_flags.repair,
     "breaking_branches": breaking_branches.repair,
+    "prompt_end": prompt_end.repair,
+    "yarn_context": yarn_context.repair,
 }
 LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB
 TEXTS = frozenset({"chat_template.jinja"})
@@ -99,8 +103,8 @@ def repair(
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply. With `ask`, what a rule derives and no family vouches for is not done
     but proposed, unless its digest is among `approved`. `rules` and `families` are folders of YAML files.
     Returns `held` (each a Hold: what a person has to decide, or decided), `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend),
-    `family` (its name or None) with its `notes`, `stop` strings and order of `samplers`, and for the weights `bytes`, `parameters` and `bpw` (bits per
-    parameter).
+    `family` (its name or None) with its `notes`, `stop` strings, order of `samplers` and template for `ollama`, and for the weights `bytes`, `parameters` and
+    `bpw` (bits per parameter).
     Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
@@ -129,6 +133,7 @@ def repair(
         "notes": list(family.notes) if family else [],
         "stop": list(family.stop) if family else [],
         "samplers": list(family.samplers) if family else [],
+        "ollama": (families / "templates" / family.ollama).read_text(encoding="utf-8") if family and family.ollama else None,
         "bytes": size,
         "parameters": count,
         "bpw": size * 8 / count if count else None,

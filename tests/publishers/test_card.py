@@ -171,6 +171,17 @@ def test_what_a_person_decided_is_shown(make_card: MakeCard) -> None:
     assert "held" not in render(card)
 
 
+def test_a_second_template_is_told_of(make_card: MakeCard) -> None:
+    told = render(replace(make_card(), unforced=True))
+    assert "[chat_template_without_think.jinja](chat_template_without_think.jinja) is the same without it: `llama-server --chat-template-file`" in told
+    assert "without_think" not in render(make_card())
+
+
+def test_what_is_proved_of_ollama_s_template_is_told(make_card: MakeCard) -> None:
+    told = render(replace(make_card(), ollama_template=True, ollama_proof="not verified by Go, which is not installed here"))
+    assert "Ollama, which reads this repo's `params` file and `template` file (not verified by Go, which is not installed here):" in told
+
+
 def test_waivers_are_shown(make_card: MakeCard) -> None:
     card = make_card()
     waived = replace(card, rows=(replace(card.rows[0], waivers=(Waiver(gate="divergence", by="ann", comment="an experiment"),)),))
