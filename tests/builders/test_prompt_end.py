@@ -89,8 +89,10 @@ def test_a_prompt_that_ends_as_in_a_conversation_stays() -> None:
 def test_a_wrong_opening_is_told_to_who_writes_a_family(tmp_path: Any) -> None:
     text = (FAMILIES / "qwq.yaml").read_text().replace('opens: "<think>\\n"', 'opens: "<think>"')
     (tmp_path / "qwq.yaml").write_text(text)
-    (fault,) = families.check(tmp_path / "qwq.yaml")
-    assert "`opens`: its prompts do not end with '<think>'" in fault
+    faults = families.check(tmp_path / "qwq.yaml")
+    assert len(faults) == 2
+    assert "`ollama`: there is no file qwq.gotmpl in" in faults[0]
+    assert "`opens`: its prompts do not end with '<think>'" in faults[1]
 
 
 @pytest.mark.parametrize(

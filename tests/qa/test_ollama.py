@@ -21,8 +21,8 @@ FAMILY_TEMPLATES = [(family.name, family.ollama, name) for family in load_famili
 OTHERS = [(family.name, name) for family in load_families() if not family.ollama for name in family.templates]
 DERIVED = {"phi3", "phi4", "smollm2", "tiny-chat"}  # families whose turns are all of one simple form
 OF_TODAY = {"meta-llama-Llama-3.2-3B-Instruct.jinja"}  # writes today's date in a form that Ollama's templates have no function for
-# conversations that come out otherwise: texts that are trimmed, reasoning in the text of an answer, which Ollama takes out before, tools that nobody uses with these
-# models, and `</think>`, which llama.cpp's copies of two templates write where thinking is off
+# conversations that come out otherwise: texts that are trimmed, reasoning in the text of an answer, which Ollama takes out before, tools that these models were
+# not made for, and `</think>`, which llama.cpp's copies of two templates write where thinking is off
 OTHERWISE: Mapping[str, Mapping[str, int]] = {
     "google-gemma-2-2b-it.jinja": {SPACES: 1},
     "gemma3.jinja": {SPACES: 1},
