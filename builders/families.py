@@ -47,6 +47,8 @@ def _faults(family: Family, path: Path, others: Sequence[Family]) -> Iterator[st
     if path.stem != family.name:
         yield f"the file is called {path.name}, and its family {family.name}: call it {family.name}.yaml"
     yield from _unknown_types(family)
+    if family.ollama is not None and not (path.parent / "templates" / family.ollama).is_file():
+        yield f"`ollama`: there is no file {family.ollama} in {path.parent / 'templates'}"
     if not family.templates:
         yield "`templates` names none, so that nothing proves what the file says: put one into `templates/` beside it, or name one of llama.cpp's"
     for name in family.templates:
@@ -55,7 +57,10 @@ def _faults(family: Family, path: Path, others: Sequence[Family]) -> Iterator[st
             yield f"there is no template {name}, neither in {path.parent / 'templates'} nor in llama.cpp's collection.{hint(name, there)}"
         else:
             text = found.read_text(encoding="utf-8")
-            yield from (f"{name}: {fault}" for fault in (*_unrecognised(family, text), *_shared(family, text, others), *_wrong_turn(family, text)))
+            yield from (
+                f"{name}: {fault}"
+                for fault in (*_unrecognised(family, text), *_shared(family, text, others), *_wrong_turn(family, text), *_wrong_opening(family, text))
+            )
 
 
 def _unknown_types(family: Family) -> Iterator[str]:
@@ -105,6 +110,19 @@ def _wrong_turn(family: Family, text: str) -> Iterator[str]:
         yield f"`end_of_turn`: it does not write {family.end_of_turn!r} after an answer, but {rest[:40]!r}." + _proposal(rest)
     elif family.end_of_turn is None and rest:
         yield f"`end_of_turn` is left out, and it writes {rest[:40]!r} after an answer." + _proposal(rest)
+
+
+def _wrong_opening(family: Family, text: str) -> Iterator[str]:
+    """Whether prompts end as the family says."""
+    if not family.opens:
+        return
+    try:
+        prompt = chat.render(text, TURN[:1], special_tokens={"bos_token": BOS}, add_generation_prompt=True, variables={"enable_thinking": True})
+    except MeasurementError as error:
+        yield f"it does not render a prompt. {error}"
+        return
+    if not prompt.endswith(family.opens):
+        yield f"`opens`: its prompts do not end with {family.opens!r}, but with {prompt[-40:]!r}."
 
 
 def _proposal(rest: str) -> str:

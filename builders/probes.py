@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from builders.unforced import unforced
 from config.errors import MeasurementError
 from engines.hf import load_tokenizer, render_chat
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
@@ -16,8 +17,8 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 def render(out: Path, *, model: Path, conversations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Each conversation (`messages`, and `tools` or None), with a generation prompt, as the model's template renders it; what it refuses is left out.
 
-    Also `base`, whether the model has no template at all, `stops`, the strings of the model's end-of-generation tokens, and `sampling`, the advice in its
-    generation_config.json.
+    Also `unforced`, a second template without the `<think>` that the model's own writes at the end of prompts (None where it writes none), `base`, whether
+    the model has no template at all, `stops`, the strings of the model's end-of-generation tokens, and `sampling`, the advice in its generation_config.json.
     """
     tokenizer = load_tokenizer(model)
     generation = _read(model / "generation_config.json")
@@ -32,6 +33,7 @@ def render(out: Path, *, model: Path, conversations: Mapping[str, Mapping[str, A
     return {
         "base": tokenizer.chat_template is None,
         "renderings": renderings,
+        "unforced": unforced(tokenizer.chat_template, tokenizer.special_tokens_map) if isinstance(tokenizer.chat_template, str) else None,
         "stops": [tokenizer.convert_ids_to_tokens(token) for token in ids if isinstance(token, int)],
         "sampling": {name: generation[name] for name in SAMPLING if name in generation},
     }

@@ -252,8 +252,9 @@ class Recipe(Strict):
     """What is built."""
     quick: bool = False
     """A mark on card, verdicts and tables: the samples are small, and the figures no full measurements. `--quick` sets it, and small sizes."""
-    fixes: bool = True
-    """Apply the fix rules. Removing code from configs is not a fix and always happens."""
+    fixes: bool | Literal["auto"] = True
+    """Apply the fix rules. What a rule derives of a model that no family vouches for is proposed, and a release from Hub to Hub held until a person approves it
+    by `sluice approve`; with `auto` it is done at once. Removing code from configs is not a fix and always happens."""
     calibration: Text = Field(default_factory=lambda: Text.model_validate(default("calibration")))
     """What importance matrices and planned mixes are made from."""
     evaluation: Evaluation = Field(default_factory=Evaluation)

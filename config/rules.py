@@ -44,6 +44,9 @@ class Rule(Strict):
     """Name of the repair, a module of `builders/fixes/`."""
     always: bool = False
     """Apply even when the recipe says `fixes: false`: for what must never be published, not for what is merely better."""
+    derived: bool = False
+    """What it writes is derived from the release alone. Where no family vouches for that, a release is held until a person approves it, unless the recipe says
+    `fixes: auto`."""
     families: tuple[str, ...] = ()
     """Names of the only families to apply it to; any release when empty."""
     params: dict[str, Any] = {}
@@ -84,6 +87,11 @@ class Pieces(Strict):
     lacks: tuple[str, ...] = ()
     """None of these does."""
 
+    @property
+    def said(self) -> frozenset[tuple[str, bool]]:
+        """Each piece, and whether it has to be there."""
+        return frozenset([*((piece, True) for piece in self.holds), *((piece, False) for piece in self.lacks)])
+
     def fit(self, template: str) -> bool:
         """Whether the template is such a one."""
         return all(piece in template for piece in self.holds) and not any(piece in template for piece in self.lacks)
@@ -102,12 +110,17 @@ class Family(Strict):
     """Regular expression, searched in the repo's name without its owner, case ignored. It narrows what the two above find, and never suffices by itself."""
     end_of_turn: str | None = None
     """The special token that the template writes after an answer; left out where the next turn's header ends it."""
+    opens: str = ""
+    """What the template writes at the end of every prompt for an answer, after the assistant's header, with its line breaks: `<think>` of models made to think.
+    Empty where it writes nothing there, or does not always."""
     stop: tuple[str, ...] = ()
     """Further strings at which generation has to stop, for Ollama's `params`."""
     sampling: Sampling | None = None
     """Advice for releases that give none themselves."""
     samplers: tuple[Sampler, ...] = ()
     """Order in which llama.cpp's samplers have to work, where it matters."""
+    ollama: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+[.]gotmpl$")
+    """Template for Ollama, in Go's language: a file under `templates/`. It is published with a model once Go has rendered by it what the model's own does."""
     templates: tuple[str, ...] = ()
     """Chat templates that prove all this: files beside this one under `templates/`, or of llama.cpp's own collection `models/templates`."""
     notes: tuple[str, ...] = ()
@@ -116,6 +129,11 @@ class Family(Strict):
     def fits(self, model_type: str | None, template: str | None) -> bool:
         """Whether a release may belong to the family by what it is; without a template, its architecture alone is asked."""
         return model_type in self.model_types and (template is None or self.template is None or self.template.fit(template))
+
+    def narrows(self, other: "Family") -> bool:
+        """Whether it says of the template all that `other` says, and more."""
+        ours, theirs = (frozenset[tuple[str, bool]]() if family.template is None else family.template.said for family in (self, other))
+        return theirs < ours
 
     def matches(self, repo: str, model_type: str | None, template: str | None) -> bool:
         """Whether a release belongs to the family, as far as the family alone can tell."""
@@ -138,16 +156,20 @@ def load_families(folder: Path = FAMILIES) -> tuple[Family, ...]:
 
 
 def family_of(repo: str, model_type: str | None, template: str | None, families: Sequence[Family]) -> Family | None:
-    """The family of a release by its architecture and its chat template; None when no family matches, or when without a template several do.
+    """The family of a release by its architecture and its chat template; None when no family matches, or several do and none of them goes before the others."""
+    found = families_of(repo, model_type, template, families)
+    return found[0] if len(found) == 1 else None
 
-    One that asks for a repo's name as well goes before the others. Raises ConfigurationError when a template leaves several.
+
+def families_of(repo: str, model_type: str | None, template: str | None, families: Sequence[Family]) -> tuple[Family, ...]:
+    """The families that a release may belong to, one where it is clear: one that asks for a repo's name goes before those that do not, and one that says all
+    that another says of the template, and more, goes before that one.
     """
     found = [family for family in families if family.matches(repo, model_type, template)]
     found = [family for family in found if family.repo is not None] or found
-    if len(found) > 1 and template is not None:
-        names = ", ".join(family.name for family in found)
-        raise ConfigurationError(f"{repo} (model type {model_type}) belongs to several families: {names}. Narrow what they say of `template` in {FAMILIES}.")
-    return found[0] if len(found) == 1 else None
+    if template is not None:
+        found = [family for family in found if not any(other.narrows(family) for other in found)]
+    return tuple(found)
 
 
 def _refuse_repeated(what: str, folder: Path, names: Sequence[str]) -> None:

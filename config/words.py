@@ -1,7 +1,9 @@
 """The records that rooms hand to one another, named by the words of the architecture: release, patch, variant, measurement, verdict."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -40,6 +42,20 @@ class Patch:
     reason: str  # why, in one sentence for the model card
     before: Any  # JSON value, None when the key was absent
     after: Any  # JSON value, None when the key was removed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """Something about a release that a person has to decide before it goes on."""
+
+    subject: str  # what it is about, unique in a run: the id of a rule, "family", "licence"
+    reason: str  # what was found, and what approving it means, in sentences
+    patches: tuple[Patch, ...] = ()  # what is then done to the release's files
+
+    @property
+    def digest(self) -> str:
+        """What a person approves: this and nothing else, so that another proposal is asked about anew."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 class Kind(StrEnum):

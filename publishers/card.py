@@ -20,9 +20,9 @@ from config.settings import REPO_ID
 from config.words import Measurement, Patch, Release, Verdict
 from publishers import grades, markdown, ollama, shown
 from publishers.form import Form
-from publishers.manifest import DataEntry, Waiver
+from publishers.manifest import Approval, DataEntry, Waiver
 from publishers.markdown import Markdown
-from publishers.naming import NOBODY, PLOT, PLOT_SVG, checked_path
+from publishers.naming import NOBODY, PLOT, PLOT_SVG, UNFORCED_TEMPLATE, checked_path
 from publishers.quoting import Quotation
 from publishers.sections import MARKER, section
 from publishers.tags import fetched
@@ -139,8 +139,11 @@ class Card:
     tools: Mapping[str, str]  # name -> version
     recipe_name: str
     recipe_digest: str
+    approvals: tuple[Approval, ...] = ()  # what the release was held for
     samplers: tuple[str, ...] = ()  # the order in which llama.cpp's samplers have to work, where the family asks for one
     ollama_template: bool = False  # the repo holds a `template` file
+    ollama_proof: str = ""  # how far that is proved, or why there is none, in words
+    unforced: bool = False  # the repo holds a second chat template without the `<think>` that the model's own writes
     offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream
     quick: bool = False  # measured on small samples
     base: bool = False  # a base model, without a chat template
@@ -199,6 +202,7 @@ def _context(card: Card) -> dict[str, Any]:
         "fallbacks": [row for row in rows if row.fallbacks],
         "planned": [row for row in rows if row.mix is not None],
         "waived": [(row, waiver) for row in rows for waiver in row.waivers],
+        "second_template": UNFORCED_TEMPLATE if card.unforced else None,
         "sixteen_bit": not card.form.quantized,
         "eight": any(patch.fix == "plain-weights" for patch in card.patches),
         "words": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"},

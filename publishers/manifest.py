@@ -68,6 +68,15 @@ class Waiver(Part):
     comment: str
 
 
+class Approval(Part):
+    """Something about the release that a named person decided, and why."""
+
+    subject: str
+    """The rule whose patches were proposed, `family` or `licence`."""
+    by: str
+    comment: str
+
+
 class VariantEntry(Part):
     """One published variant."""
 
@@ -144,6 +153,8 @@ class Manifest(Part):
     variants: tuple[VariantEntry, ...]
     files: dict[str, FileEntry]
     data: tuple[DataEntry, ...] = ()
+    approvals: tuple[Approval, ...] = ()
+    """What the release was held for, until a person let it go on."""
     adoption: Adoption | None = None
     """Of a repo that others had filled."""
 
@@ -157,8 +168,8 @@ class Manifest(Part):
 
     def to_bytes(self) -> bytes:
         """The manifest as UTF-8 JSON: sorted keys, two spaces, one newline at the end; equal manifests give equal bytes."""
-        # left out where there is none, so that repos which were never adopted keep the bytes that they have
-        return _written(self.model_dump(mode="json", exclude={"adoption"} if self.adoption is None else None))
+        # left out where there is none, so that repos which were never held or adopted keep the bytes that they have
+        return _written(self.model_dump(mode="json", exclude={name for name in ("adoption", "approvals") if not getattr(self, name)}))
 
     def digest(self) -> str:
         """Hex sha256 of `to_bytes()`."""
@@ -179,6 +190,7 @@ def build(
     variants: tuple[VariantEntry, ...],
     files: dict[str, FileEntry],
     data: tuple[DataEntry, ...] = (),
+    approvals: tuple[Approval, ...] = (),
 ) -> Manifest:
     """The manifest of a publication, from the records the other rooms hand over."""
     return Manifest(
@@ -189,6 +201,7 @@ def build(
         variants=variants,
         files=files,
         data=data,
+        approvals=approvals,
     )
 
 

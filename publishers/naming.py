@@ -13,6 +13,7 @@ PLOT_SVG = "sluice-kld.svg"
 IMATRIX = "imatrix.gguf"
 OLLAMA_PARAMS = "params"
 OLLAMA_TEMPLATE = "template"
+UNFORCED_TEMPLATE = "chat_template_without_think.jinja"  # beside a template that forces the model to think
 NOBODY = "your-account"  # the namespace that cards speak of when repos are left in a folder and nobody said whose they will be
 
 _PATH = re.compile(r"[A-Za-z0-9._-]{1,200}(?:/[A-Za-z0-9._-]{1,200}){0,4}")

@@ -9,7 +9,8 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from types import MappingProxyType
 from typing import Any
 
@@ -40,6 +41,8 @@ PROBES: Mapping[str, Probe] = MappingProxyType(
         "system": Probe(messages=(_RULES, _ASKS)),
         "turns": Probe(messages=(_ASKS, _ANSWERS, _ASKS_AGAIN)),
         "all": Probe(messages=(_RULES, _ASKS, _ANSWERS, _ASKS_AGAIN, _ANSWERS, _ASKS)),
+        "empty": Probe(messages=({"role": "system", "content": ""}, _ASKS)),
+        "later": Probe(messages=(_ASKS, _ANSWERS, _RULES, _ASKS_AGAIN)),
         "tools": Probe(messages=(_ASKS,), tools=_TOOLS),
         "calls": Probe(messages=(_ASKS, _CALLS, _RETURNS)),
     }
@@ -93,18 +96,28 @@ class _Form:
     assistant: str  # also what asks for the answer
     end: str
     default: str = ""  # the system prompt of a conversation that has none; no system turn when empty
+    silent: bool = False  # an empty system prompt is none
+    first: bool = False  # system messages after the first message are dropped
 
     def render(self, messages: Sequence[Message]) -> str:
         headers = {"system": self.system, "user": self.user, "assistant": self.assistant}
-        own = f"{self.system}{self.default}{self.end}" if self.default and messages[0]["role"] != "system" else ""
-        return own + "".join(f"{headers[message['role']]}{message['content']}{self.end}" for message in messages) + self.assistant
+        ruled = messages[0]["role"] == "system" and not (self.silent and not messages[0]["content"])
+        own = f"{self.system}{self.default}{self.end}" if self.default and not ruled else ""
+        turns = [message for place, message in enumerate(messages) if message["role"] != "system" or (ruled if place == 0 else not self.first)]
+        return own + "".join(f"{headers[message['role']]}{message['content']}{self.end}" for message in turns) + self.assistant
 
     def go(self) -> str:
-        """The same in Go's template language, over Ollama's `.System` and `.Messages`; the text after the last tag asks for the answer."""
-        own = f"{{{{ else }}}}{self.system}{self.default}{self.end}" if self.default else ""
+        """The same in Go's template language, over Ollama's `.Messages`; the text after the last tag asks for the answer."""
+        unruled = '(ne (index .Messages 0).Role "system")'
+        if self.silent:
+            unruled = f"(or {unruled} (not (index .Messages 0).Content))"
+        own = f"{{{{ if and .Messages {unruled} }}}}{self.system}{self.default}{self.end}{{{{ end }}}}" if self.default else ""
+        system = f"{self.system}{{{{ .Content }}}}{self.end}"
+        if conditions := [*(["(eq $i 0)"] if self.first else []), *([".Content"] if self.silent else [])]:
+            system = f"{{{{ if {'and ' if len(conditions) > 1 else ''}{' '.join(conditions)} }}}}{system}{{{{ end }}}}"
         return (
-            f"{{{{ if .System }}}}{self.system}{{{{ .System }}}}{self.end}{own}{{{{ end }}}}"
-            f'{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}{self.user}{{{{ .Content }}}}{self.end}'
+            f'{own}{{{{ range {"$i, $_ := " if self.first else ""}.Messages }}}}{{{{ if eq .Role "system" }}}}{system}'
+            f'{{{{ else if eq .Role "user" }}}}{self.user}{{{{ .Content }}}}{self.end}'
             f'{{{{ else if eq .Role "assistant" }}}}{self.assistant}{{{{ .Content }}}}{self.end}{{{{ end }}}}{{{{ end }}}}{self.assistant}'
         )
 
@@ -115,12 +128,20 @@ def template_from_probes(probes: Mapping[str, str]) -> bytes | None:
     None also when the template knows tools, which the simple form would take away, and when its own system prompt names a year: it may be today's date.
     """
     form = _derive(probes)
-    if form is None or _YEAR.search(form.default) or any("{{" in part or "}}" in part for part in vars(form).values()):
+    if (
+        form is None
+        or _YEAR.search(form.default)
+        or any("{{" in part or "}}" in part for part in (form.system, form.user, form.assistant, form.end, form.default))
+    ):
         return None
     if any(_TOOL in text for text in probes.values()):
         return None
-    exact = all(probes.get(name) == form.render(PROBES[name].messages) for name in ("user", "system", "turns", "all", "tools"))
-    return form.go().encode() if exact else None
+    told = [name for name in ("empty", "later") if name in probes]  # a template may refuse them
+    for silent, first in product((False, True), repeat=2):
+        exact = replace(form, silent=silent, first=first)
+        if all(probes.get(name) == exact.render(PROBES[name].messages) for name in ("user", "system", "turns", "all", "tools", *told)):
+            return exact.go().encode()
+    return None
 
 
 def _derive(probes: Mapping[str, str]) -> _Form | None:

@@ -5,7 +5,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +23,7 @@ from builders.fixes import (
     one_template,
     open_prompts,
     plain_weights,
+    prompt_end,
     rope_forms,
     sampling_defaults,
     sampling_flags,
@@ -35,6 +36,7 @@ from builders.fixes import (
     tokenizer_class,
     tokenizer_model,
     weight_shapes,
+    yarn_context,
 )
 from builders.fixes.edits import Edit, Files, applied, dict_at, value_at
 from builders.fixes.form import written
@@ -45,8 +47,8 @@ from builders.snapshot import facts
 from builders.weights import Tensor, parameters, read_header, weight_files
 from config.errors import ConfigurationError, UpstreamError
 from config.facts import vetted
-from config.rules import FAMILIES, FIXES, Family, Rule, family_of, load_families, load_rules
-from config.words import Patch
+from config.rules import FAMILIES, FIXES, Family, Rule, families_of, load_families, load_rules
+from config.words import Hold, Patch
 
 VERSION = 4  # raise when outputs change
 
@@ -74,6 +76,8 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "dtype_forms": dtype_forms.repair,
     "sampling_flags": sampling_flags.repair,
     "breaking_branches": breaking_branches.repair,
+    "prompt_end": prompt_end.repair,
+    "yarn_context": yarn_context.repair,
 }
 LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB
 TEXTS = frozenset({"chat_template.jinja"})
@@ -82,14 +86,27 @@ OPAQUE = frozenset({"merges.txt"})  # no repair reads it
 WITH_WEIGHTS = frozenset({"plain_weights"})  # repairs that are only true together with other weights
 
 
-def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, headers: bool = False, rules: Path = FIXES, families: Path = FAMILIES) -> dict[str, Any]:
+def repair(
+    out: Path,
+    *,
+    snapshot: Path,
+    repo: str,
+    fixes: bool,
+    ask: bool = False,
+    approved: Sequence[str] = (),
+    headers: bool = False,
+    rules: Path = FIXES,
+    families: Path = FAMILIES,
+) -> dict[str, Any]:
     """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are 8-bit ones,
     which are multiplied out to bfloat16.
 
     With `headers`, no weights are written, and what is said of 8-bit ones stays: those of the snapshot may be all header.
-    `repo` helps to tell the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
-    Returns `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend), `family` (its name or None) with its `notes`, `stop` strings
-    and order of `samplers`, the `facts` of the release's card (see `config.facts`), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
+    `repo` helps to tell the family; without `fixes` only rules marked `always` apply. With `ask`, what a rule derives and no family vouches for is not done
+    but proposed, unless its digest is among `approved`. `rules` and `families` are folders of YAML files.
+    Returns `held` (each a Hold: what a person has to decide, or decided), `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend),
+    `family` (its name or None) with its `notes`, `stop` strings, order of `samplers` and template for `ollama`, the `facts` of the release's card (see
+    `config.facts`), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
     Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
@@ -97,22 +114,28 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, headers: bool =
     config = dict_at(files, "config.json", ())
     if (refusal := packed.refusal(config, tensors)) is not None:
         raise UpstreamError(f"{repo} {refusal}")
-    family = family_in(files, repo, load_families(families))
+    alike = families_in(files, repo, load_families(families))
+    family = alike[0] if len(alike) == 1 else None
+    desk = Desk(asks=ask and family is None, approved=frozenset(approved))
+    if len(alike) > 1 and templates(files):
+        desk.lets(_unclear(alike))
     chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
     chosen = [rule for rule in chosen if not (headers and rule.repair in WITH_WEIGHTS)]
-    fixed, patches = apply_rules(files, chosen, family, tensors)
+    fixed, patches = apply_rules(files, chosen, family, tensors, desk)
     _write(out, snapshot, files, fixed)
     if not headers:
         float8.write(out, snapshot, tensors=tensors, eight=packed.scaled(packed.settings(config), tensors))
     weights = weight_files(out)
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {
+        "held": [asdict(hold) for hold in desk.held],
         "patches": [asdict(patch) for patch in patches],
         "unrepaired": list(broken(fixed)),
         "family": family.name if family else None,
         "notes": list(family.notes) if family else [],
         "stop": list(family.stop) if family else [],
         "samplers": list(family.samplers) if family else [],
+        "ollama": (families / "templates" / family.ollama).read_text(encoding="utf-8") if family and family.ollama else None,
         "facts": asdict(vetted(facts(front_matter.read(snapshot / front_matter.CARD), known="/" in repo))),
         "bytes": size,
         "parameters": count,
@@ -132,11 +155,36 @@ def _tensors(snapshot: Path) -> dict[str, Tensor]:
     return found
 
 
-def family_in(files: Files, repo: str, families: Sequence[Family]) -> Family | None:
-    """The family that a model's files, and as far as it asks for that the repo's name, belong to. Raises ConfigurationError when several do."""
+@dataclass(kw_only=True)
+class Desk:
+    """Where a person's decisions lie, and what has to be asked is left."""
+
+    asks: bool = False
+    approved: frozenset[str] = frozenset()  # digests of holds
+    held: list[Hold] = field(default_factory=list)  # what a person has to decide, or decided
+
+    def lets(self, hold: Hold) -> bool:
+        """Whether what it is about may be done."""
+        if not self.asks:
+            return True
+        self.held.append(hold)
+        return hold.digest in self.approved
+
+
+def families_in(files: Files, repo: str, families: Sequence[Family]) -> tuple[Family, ...]:
+    """The families that a model's files, and as far as one asks for that the repo's name, may belong to: one where it is clear."""
     model_type = value_at(files, "config.json", ("model_type",))
     template = next((found.text for found in templates(files)), None)
-    return family_of(repo, model_type if isinstance(model_type, str) else None, template, families)
+    return families_of(repo, model_type if isinstance(model_type, str) else None, template, families)
+
+
+def _unclear(alike: Sequence[Family]) -> Hold:
+    names = ", ".join(family.name for family in alike)
+    return Hold(
+        subject="family",
+        reason=f"It may belong to several families: {names}. Approved, it is treated as a model of none of them; what their files say of `template` in "
+        "config/families may also be narrowed, so that one of them is meant.",
+    )
 
 
 def read_files(folder: Path) -> dict[str, Any]:
@@ -169,10 +217,14 @@ def read_files(folder: Path) -> dict[str, Any]:
 
 
 def apply_rules(
-    files: Files, rules: Sequence[Rule], family: Family | None, tensors: Mapping[str, Tensor] = MappingProxyType({})
+    files: Files, rules: Sequence[Rule], family: Family | None, tensors: Mapping[str, Tensor] = MappingProxyType({}), desk: Desk | None = None
 ) -> tuple[dict[str, Any], list[Patch]]:
-    """The files after all rules, each seeing what the one before left, and a record of every change; `tensors` for repairs that ask about weights."""
+    """The files after all rules, each seeing what the one before left, and a record of every change; `tensors` for repairs that ask about weights.
+
+    What a rule derives is done if the `desk` lets it, which without one is always so.
+    """
     current, patches = dict(files), []
+    desk = desk or Desk()
     for rule in rules:
         if rule.repair not in REPAIRS:
             raise ConfigurationError(f"Rule {rule.id} asks for the repair {rule.repair!r}, which does not exist. Known repairs: {', '.join(REPAIRS)}.")
@@ -183,9 +235,19 @@ def apply_rules(
         except TypeError as error:
             raise ConfigurationError(f"Rule {rule.id} gives the repair {rule.repair!r} parameters that it does not take: {error}. Correct `params`.") from error
         edits = REPAIRS[rule.repair](*call.args, **call.kwargs)
-        patches += [_patch(rule, edit, current) for edit in edits]
+        made = [_patch(rule, edit, current) for edit in edits]
+        if made and rule.derived and not desk.lets(_proposal(rule, made)):
+            continue
+        patches += made
         current = applied(current, edits)
     return current, patches
+
+
+def _proposal(rule: Rule, patches: Sequence[Patch]) -> Hold:
+    """What a rule would do, for a person to decide."""
+    reasons = " ".join(dict.fromkeys(patch.reason for patch in patches))
+    reason = f"{reasons} The model is of no family that config/families knows, so this is derived from its template alone. Approved, its files are changed so."
+    return Hold(subject=rule.id, reason=reason, patches=tuple(patches))
 
 
 def _patch(rule: Rule, edit: Edit, files: Files) -> Patch:

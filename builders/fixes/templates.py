@@ -67,11 +67,18 @@ def renderings(files: Files, text: str) -> list[str | None]:
 
 
 def end_of_turn(files: Files) -> str | None:
-    """The special token that the template in force puts right after an assistant's answer; None without a template, or when it puts none there."""
-    for template in templates(files)[:1]:
-        for messages in (TURN, (_SYSTEM, *TURN)):
-            rendered = render(files, template.text, messages)
-            if rendered is not None and ANSWER in rendered:
-                rest = rendered.rpartition(ANSWER)[2].lstrip()
-                return max((text for text in special_ids(files) if rest.startswith(text)), key=len, default=None)
-    return None
+    """The special token that the template in force puts right after an assistant's answer, in every conversation that it takes; None where there is none."""
+    found = {_after_answer(files, rendered) for template in templates(files)[:1] for rendered in _answered(files, template) if ANSWER in rendered}
+    return found.pop() if len(found) == 1 else None
+
+
+def _answered(files: Files, template: Template) -> Iterator[str]:
+    """Conversations that end with an answer, as the template writes them."""
+    for messages in (TURN, (_SYSTEM, *TURN), (*TURN, *TURN)):
+        if (rendered := render(files, template.text, messages)) is not None:
+            yield rendered
+
+
+def _after_answer(files: Files, rendered: str) -> str | None:
+    rest = rendered.rpartition(ANSWER)[2].lstrip()
+    return max((text for text in special_ids(files) if rest.startswith(text)), key=len, default=None)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from config.errors import ConfigurationError, HubError, SluiceError, UpstreamError
 from service.logs import redact
 from service.runs.report import NoReport
-from service.store import UnknownPublication, UnknownRun
+from service.store import ApprovalRefused, UnknownPublication, UnknownRun
 
 
 class ErrorDetail(BaseModel):
@@ -59,6 +59,8 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
     match error:
         case UnknownRun() | UnknownPublication() | NoReport():
             return HTTPStatus.NOT_FOUND, "not_found"
+        case ApprovalRefused():
+            return HTTPStatus.CONFLICT, "not_held"
         case UpstreamError() if unknown:
             return HTTPStatus.NOT_FOUND, "unknown_upstream"
         case UpstreamError():

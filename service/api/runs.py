@@ -15,6 +15,7 @@ from service.api.errors import ApiError
 from service.hubclient import connect
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
+from service.runs import holds
 from service.runs.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
 from service.store import RunRecord, RunState, order_of
@@ -82,6 +83,16 @@ class RunRequest(BaseModel):
     recipe: str | None = Field(default=None, max_length=200, description="Name of a recipe; default: as on the watch list, else `default`.")
 
 
+class ApprovalRequest(BaseModel):
+    """Who lets a held release go on, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str = Field(min_length=1, max_length=200, description="The person who decides it; it stands on the card.")
+    comment: str = Field(min_length=1, max_length=2000, description="Why; it stands on the card.")
+    subject: str | None = Field(default=None, max_length=200, description="Only this of what the run is held for; default: all.")
+
+
 @public.get("/health", summary="Whether the service can work")
 def health(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Health:
     """Answers without a token, with 503 when the database does not answer or a watched recipe cannot be used any more."""
@@ -129,6 +140,13 @@ def get_run(id: int, store: TheStore) -> RunSummary:
 def get_report(id: int, store: TheStore, settings: TheSettings) -> FileResponse:
     """The page with every gate, the figures behind it, and plots. 404 while the run has none."""
     return FileResponse(find(store, settings, id), media_type="text/html; charset=utf-8")
+
+
+@protected.post("/runs/{id}/approve", status_code=HTTPStatus.ACCEPTED, summary="Let a held release go on")
+def approve(id: int, said: ApprovalRequest, response: Response, store: TheStore, token: Caller) -> RunSummary:
+    """Records who decided it and why, and queues the run again once nothing is undecided. 409: the run is not held, or not for that."""
+    decision = holds.Decision(by=said.by, comment=said.comment, subject=said.subject, source="api", details={"token": token.name})
+    return _accepted(response, holds.approve(store, id, decision), summarize(store, id))
 
 
 @protected.get("/publications/{id}", tags=["publications"], summary="A repo that was published")

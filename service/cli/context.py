@@ -35,6 +35,7 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     BLOCKED = 3  # at least one variant was blocked by a gate
+    HELD = 4  # the release waits for a person's decision
 
 
 def program(config: Path | None) -> list[str]:
@@ -145,4 +146,6 @@ def verdict_code(summary: dict[str, Any]) -> Exit:
         return Exit.FAILED
     if summary["state"] in {"queued", "running"}:
         return Exit.DONE
+    if summary["state"] == "held":
+        return Exit.HELD
     return Exit.DONE if all(row["verdict"] == "passed" for row in summary["variants"]) else Exit.BLOCKED

@@ -33,6 +33,10 @@ COMMANDS = {
         "service.cli.verdicts:waive",
         "Set one gate aside for one variant of one run. Card and manifest of what is then published say who did it and why.",
     ),
+    "approve": (
+        "service.cli.approve:approve",
+        "Let a held release go on: what `sluice status RUN` shows as proposed is done, and the run is queued again.",
+    ),
     "adopt": (
         "service.cli.adopt:adopt",
         "Take over a repo that somebody else's tool filled: show what a publication would keep, replace and remove there, and ask.",
@@ -73,7 +77,7 @@ app = typer.Typer(
     help="""Watches model releases, repairs them, builds quantized variants, measures each against the 16-bit model, and publishes only what passes its gates.
 
 Exit codes: [bold]0[/] done, [bold]1[/] failed, [bold]2[/] wrong usage or settings,
-[bold]3[/] done, and something was blocked by a gate or a check found failures.
+[bold]3[/] done, and something was blocked by a gate or a check found failures, [bold]4[/] held until a person approves it.
 
 Start with [bold]sluice demo[/]: it needs no account and no network.""",
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.errors import SluiceError
-from engines import toolchain, tools
+from engines import go_template, toolchain, tools
 from service.machine import basics
 from service.machine.basics import Finding
 from service.machine.folders import existing
@@ -31,7 +31,12 @@ BUILD = "Run `make setup`, which builds llama.cpp once for all clones; that take
 def examine(read: "Callable[[], Settings]") -> list[Finding]:
     """Everything worth knowing about this installation, most basic first, under the settings that `read` returns. Takes some seconds; raises nothing."""
     settings: list[Settings] = []
-    findings = [*looked("Python", basics.python), *looked("llama.cpp", _llama_cpp), *looked("settings", lambda: _configuration(read, settings))]
+    findings = [
+        *looked("Python", basics.python),
+        *looked("llama.cpp", _llama_cpp),
+        *looked("Go", _go),
+        *looked("settings", lambda: _configuration(read, settings)),
+    ]
     if not settings:
         return [*findings, *looked("GPU", _gpu)]
     given = settings[0]
@@ -84,6 +89,12 @@ def _llama_cpp() -> Iterator[Finding]:
         yield Finding(name="converter", value=f"{toolchain.converter().name} runs", ok=True)
     except SluiceError as error:
         yield Finding(name="converter", value=str(error), ok=False, advice=BUILD)
+
+
+def _go() -> Iterator[Finding]:
+    version = go_template.version()
+    missing = "not installed; templates for Ollama are published as derived, and cards say that Go has not verified them"
+    yield Finding(name="Go", value=missing if version is None else f"{version}, which verifies templates for Ollama", ok=None if version is None else True)
 
 
 def _if(condition: object, advice: str) -> str | None:

@@ -11,12 +11,14 @@ from config.plans import Budget, Profile, Rules
 from config.prompt import OPENINGS, PROMPTS, Part
 from config.rules import FAMILIES, FIXES
 from config.texts import Generation, Text
+from engines import go_template
 from service.release.graph import Call, Data, FileOf, OfHub, OfRelease, Result, Source, Whole
 
 IMPORTANCES = "importances.gguf"  # in the output of `sensitivity`: the importance matrix, completed
 MIX = "mix.json"  # in that of a plan: each tensor's type
 
 GENERATED = "generated text"  # the stage in which the model writes text itself
+OLLAMA = "ollama template"  # the stage that proves a template for Ollama
 CHAT = "chat"  # the stage that renders what Ollama's template is told by
 
 GGUF = FileOf(stage="convert")
@@ -74,11 +76,12 @@ def compared(text: Text) -> Sequence[Source]:
     return [Data(path=path) for path in text.plain or text.chat or OPENINGS.values()]
 
 
-def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool) -> Call:
-    """The model with its faults patched; `repo` tells its family."""
+def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool, approved: Sequence[str] | None = None) -> Call:
+    """The model with its faults patched; `repo` tells its family. Where `approved` is given, what needs a person's word is done only if it is among these."""
     # an edited rule must not be taken for a stage that is done
     inputs = {"snapshot": snapshot, "rules": Data(path=FIXES), "families": Data(path=FAMILIES)}
-    return Call(function="builders.fixes:repair", inputs=inputs, params={"repo": repo, "fixes": fixes}, threaded=False)
+    asked = {} if approved is None else {"ask": True, "approved": sorted(approved)}
+    return Call(function="builders.fixes:repair", inputs=inputs, params={"repo": repo, "fixes": fixes, **asked}, threaded=False)
 
 
 def convert(*, name: str | OfRelease, repo: str | OfRelease | None, mtp: bool = True) -> Call:
@@ -138,3 +141,9 @@ def greedy(generation: Generation) -> dict[str, Any]:
 def chat(conversations: Mapping[str, object]) -> Call:
     """How the model's template writes these conversations, with its sampling and stop strings."""
     return Call(function="builders.probes:render", inputs={"model": MODEL}, params={"conversations": conversations}, threaded=False)
+
+
+def ollama(derived: str | None, family: str | None) -> Call:
+    """Which of these templates for Ollama, derived from the model's own or its family's, renders as the model's own does."""
+    params = {"derived": derived, "family": family, "go": go_template.version()}
+    return Call(function="qa.ollama:choose", inputs={"model": MODEL}, params=params, threaded=False)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.progress import Progress
 from config.recipe import Recipe
-from config.words import Outcome, Patch, Variant, Verdict, Waiver
+from config.words import Hold, Outcome, Patch, Variant, Verdict, Waiver
 from service.execution.kept import FileId, Output, blocks
 from service.execution.process import now
 from service.execution.workbench import Ending, Event, Workbench
@@ -45,6 +45,16 @@ class Job(Workbench):
     def waivers(self) -> tuple[Waiver, ...]:
         """The run's waivers as they were when it was first asked for them: one run judges all its variants by the same."""
         return tuple(item.waiver for item in self.store.waivers(self.run.id))
+
+    @cached_property
+    def approved(self) -> tuple[str, ...]:
+        """Digests of what a person approved for the run, as it was when it was first asked for."""
+        return tuple(item.hold.digest for item in self.store.holds(self.run.id) if item.approval is not None)
+
+    def hold(self, found: Sequence[Hold]) -> list[Hold]:
+        """Keep what a person has to decide, and return what nobody has decided yet."""
+        self.store.record_holds(self.run.id, found)
+        return [hold for hold in found if hold.digest not in self.approved]
 
     def record_patches(self, patches: Sequence[Patch]) -> None:
         """Keep the changes that fixes made."""

@@ -9,7 +9,7 @@ from config.errors import ConfigurationError, SluiceError, UpstreamError, in_wor
 from config.recipe import Recipe
 from config.settings import Settings
 from service.execution.kept import StageStore
-from service.execution.workbench import Listener
+from service.execution.workbench import Event, Listener
 from service.hubclient import connect
 from service.release import datasets
 from service.release.checks.room import exceeded, room
@@ -19,7 +19,7 @@ from service.release.job import Job
 from service.release.outlook import outlook
 from service.release.prospect import Prospect, foresee
 from service.release.way import way
-from service.release.work import Work
+from service.release.work import Held, Work
 from service.store import RunRecord, Store
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ Expected = Callable[[Prospect, Forecast], None]
 def execute(
     store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None, expected: Expected = lambda ahead, forecast: None
 ) -> None:
-    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked or failed. Raises what made it fail."""
+    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held or failed. Raises what made it fail."""
     job = None
     try:
         api = connect(settings)
@@ -40,6 +40,10 @@ def execute(
         work = Work(job=job, api=api, graph=way(recipe))
         _expect(work, expected)
         state = carry_out(work)
+    except Held as held:
+        store.finish(run.id, state="held", worker=run.worker)
+        listener(Event(stage="approval", state="remark", message=f"The release is held. {held}"))
+        return
     except Exception as error:
         reason = in_words(error)
         store.finish(run.id, state="failed", error=reason, disk_high_water=job.disk_high_water if job else None, worker=run.worker)

@@ -1,7 +1,7 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,11 +135,13 @@ def plan(work: Work, repo: Repo, *, private: bool) -> hub.Plan:
 
 
 def content(work: Work, repo: Repo) -> list[PublishFile]:
-    """The repo's files without card and manifest: the upstream's licences, and what its kind of variants consists of."""
+    """The repo's files without card and manifest: the upstream's licences, what its kind of variants consists of, and a second template where there is one."""
     fetched = work.output("snapshot")
     files = [from_stage(fetched, file) for file in fetched.files if is_legal(file.path)]
     licences = {licence.path for licence in files}
-    return files + [file for file in repo.kind.content(work, repo.passed) if file.path not in licences]
+    second = work.output(functions.CHAT).result["unforced"]
+    others = [PublishFile.from_bytes(naming.UNFORCED_TEMPLATE, second.encode())] if second is not None else []
+    return [*files, *(file for file in repo.kind.content(work, repo.passed) if file.path not in licences), *others]
 
 
 def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Manifest:
@@ -159,6 +161,15 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
         ),
         files=inventory,
         data=tuple(manifest.data_entry(item) for item in sources(work)),
+        approvals=approvals(work),
+    )
+
+
+def approvals(work: Work) -> tuple[manifest.Approval, ...]:
+    """What a person decided about the release."""
+    found = work.job.store.holds(work.job.run.id)
+    return tuple(
+        manifest.Approval(subject=item.hold.subject, by=item.approval.by, comment=item.approval.comment) for item in found if item.approval is not None
     )
 
 
@@ -177,6 +188,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         rows=tuple(row for item, row in zip(repo.variants, rows, strict=True) if item.passed),
         blocked=tuple(row for item, row in zip(repo.variants, rows, strict=True) if not item.passed),
         patches=tuple(patches(work)),
+        approvals=approvals(work),
         sampling=chat.result["sampling"],
         samplers=tuple(work.output("fix").result["samplers"]),
         method=method(work, repo),
@@ -187,7 +199,9 @@ def describe(work: Work, repo: Repo) -> card.Card:
         quick=work.recipe.quick,
         base=chat.result["base"],
         remarks=remarks(work),
-        ollama_template=repo.kind.form.ollama and ollama.template_from_probes(chat.result["renderings"]) is not None,
+        unforced=chat.result["unforced"] is not None,
+        ollama_template=repo.kind.form.ollama and work.output(functions.OLLAMA).result["template"] is not None,
+        ollama_proof=_proof(work.output(functions.OLLAMA).result),
         hub=settings.lasting_hub,
         context=context,
         cached=cached,
@@ -199,6 +213,14 @@ def describe(work: Work, repo: Repo) -> card.Card:
         header=settings.card_header,
         footer=settings.card_footer,
     )
+
+
+def _proof(chosen: Mapping[str, Any]) -> str:
+    """How far the template for Ollama is proved, in words."""
+    if chosen["go"] is None or chosen["template"] is None:
+        return str(chosen["remark"])
+    parts = (f"{part} {proof['same']} of {proof['of']}" for part, proof in chosen["proved"].items() if proof["of"])
+    return f"rendered by Go's text/template ({chosen['go']}) as by the model's own template: {', '.join(parts)}"
 
 
 def configuration(work: Work) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 
 from config.errors import SluiceError
 from config.recipe import Recipe
-from config.words import Measurement, Release
+from config.words import Hold, Measurement, Release
 from service.execution.kept import Input, Output
 from service.execution.workbench import Workbench
 from service.release.graph import Call, Data, FileOf, Graph, OfHub, OfRelease, Result, Source, Stage, Whole
@@ -20,6 +20,14 @@ T = TypeVar("T")
 
 Outputs = Callable[[str], Output]
 """The output of a stage by its name; raises the error of one that failed."""
+
+
+class Held(SluiceError):
+    """The release waits for a person's decision."""
+
+    def __init__(self, holds: Sequence[Hold]) -> None:
+        super().__init__(" ".join(hold.reason for hold in holds))
+        self.holds = holds
 
 
 @dataclass(kw_only=True)
@@ -84,6 +92,16 @@ class Work:
     def input(self, source: Source) -> Input:
         """The file or folder that a source speaks of. Raises the error of a stage that failed."""
         return resolve(self.job, source, self.output)
+
+    @property
+    def passed_on(self) -> bool:
+        """Whether it is taken from a Hub and published on one, so that nobody who asked for it has the files in hands before others do."""
+        return self.job.run.target is None and not self.release.local
+
+    @property
+    def strange(self) -> bool:
+        """Whether that is somebody else's model, whose terms decide whether it may be done."""
+        return self.passed_on and not self.route.own(self.job.run.namespace, self.release)
 
     @property
     def measured(self) -> dict[str, Measurement]:

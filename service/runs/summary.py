@@ -12,6 +12,7 @@ from qa import mmlu
 from service.pace import pace
 from service.runs import own_account
 from service.runs.ahead import ahead
+from service.runs.holds import HoldSummary, PatchSummary, hold_summary, patch_summary
 from service.store import PublicationRecord, RunState, StageRecord, StageState, Store, VariantRecord
 
 
@@ -20,17 +21,6 @@ class ReleaseSummary(BaseModel):
 
     repo: str
     sha: str
-
-
-class PatchSummary(BaseModel):
-    """One change that a fix made."""
-
-    fix: str
-    file: str
-    key: str
-    before: Any
-    after: Any
-    reason: str
 
 
 class Divergence(BaseModel):
@@ -176,6 +166,8 @@ class RunSummary(BaseModel):
     coming: list[str]
     """Its stages that have not begun, when they are known."""
     stages: list[StageSummary]
+    held: list[HoldSummary]
+    """What a person has to decide, or decided, before it may go on; empty for most."""
     patches: list[PatchSummary]
     variants: list[VariantSummary]
     publications: list[PublicationSummary]
@@ -207,7 +199,8 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         left=None if going is None else going.left(steps, now),
         coming=[] if going is None else list(going.coming),
         stages=[stage_summary(stage, now) for stage in steps],
-        patches=[PatchSummary(fix=patch.fix, file=patch.file, key=patch.key, before=patch.before, after=patch.after, reason=patch.reason) for patch in patches],
+        held=[hold_summary(item) for item in store.holds(run_id)],
+        patches=[patch_summary(patch) for patch in patches],
         variants=[_variant(variant) for variant in variants],
         publications=[publication_summary(item) for item in store.publications(run_id)],
         pull_request=None if request is None else PullRequestSummary(**vars(request)),

@@ -1,15 +1,18 @@
 """The service's memory, in SQLite or PostgreSQL: runs and all that comes of them, what they wait for, tokens, audit trail."""
 
+from service.store.approvals import ApprovalRefused, Approvals
 from service.store.database import StoreError, connect
 from service.store.ledger import Ledger
 from service.store.owner import worker_name
 from service.store.pull_requests import PullRequests
 from service.store.queue import Queue, UnknownRun
 from service.store.records import (
+    Approval,
     Artifact,
     AuditRecord,
     Foretold,
     HintRecord,
+    HoldRecord,
     PublicationRecord,
     Published,
     PullRequestRecord,
@@ -27,10 +30,13 @@ from service.store.results import Results, UnknownPublication
 from service.store.waivers import WaiverRefused, Waivers
 
 __all__ = [
+    "Approval",
+    "ApprovalRefused",
     "Artifact",
     "AuditRecord",
     "Foretold",
     "HintRecord",
+    "HoldRecord",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
@@ -53,7 +59,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

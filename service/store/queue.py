@@ -19,7 +19,7 @@ from service.store.owner import is_gone, is_held
 from service.store.records import RunOrder, RunRecord, RunState
 from service.store.tables import ReleaseRow, RunRow, StageRow
 
-FINISHED = ("done", "blocked", "failed")
+FINISHED = ("done", "blocked", "held", "failed")
 IN_FOLDER = " in folder "  # no namespace holds a space
 
 
@@ -33,7 +33,7 @@ class Queue(Database):
     def enqueue(self, order: RunOrder, *, again: bool = False, attempts: int | None = None) -> tuple[RunRecord, bool]:
         """The one run of the order's release, recipe and namespace, and whether this call put it into the queue.
 
-        A failed run is queued again, unless it was already tried `attempts` times. A run that is done or blocked is queued again only with `again`.
+        A failed run is queued again, unless it was already tried `attempts` times. A run that is done, blocked or held is queued again only with `again`.
         One that is queued or running is left as it is, except that it becomes private, or offers its fixes, when the order says so.
         """
         with self.write() as session:
@@ -90,7 +90,13 @@ class Queue(Database):
         return self._change_held(run, worker, {"state": "queued", "worker": None, "lease_until": None})
 
     def finish(
-        self, run: int, *, state: Literal["done", "blocked", "failed"], error: str | None = None, disk_high_water: int | None = None, worker: str | None = None
+        self,
+        run: int,
+        *,
+        state: Literal["done", "blocked", "held", "failed"],
+        error: str | None = None,
+        disk_high_water: int | None = None,
+        worker: str | None = None,
     ) -> bool:
         """Write down how a running run ended; False, and nothing written, when it is not running, or `worker` is given and no longer has it."""
         with self.write() as session:

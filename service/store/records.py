@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from config.progress import Progress
-from config.words import Measurement, Release, Sample, Variant, Verdict, Waiver
+from config.words import Hold, Measurement, Release, Sample, Variant, Verdict, Waiver
 from service.pace import Phase
 
-RunState = Literal["queued", "running", "interrupted", "done", "blocked", "failed"]
+RunState = Literal["queued", "running", "interrupted", "done", "blocked", "held", "failed"]
 StageState = Literal["running", "interrupted", "done", "failed", "reused"]
 
 
@@ -33,7 +33,8 @@ class RunRecord(RunOrder):
     """One recipe applied to one release: what was wanted last, and how that stands."""
 
     id: int
-    # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked; failed: an error stopped it
+    # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked;
+    # held: waits for a person's decision; failed: an error stopped it
     state: RunState
     attempt: int  # 1 for the first time, one more each time it is queued again
     error: str | None  # of a failed run: what is wrong and what to do
@@ -120,6 +121,24 @@ class WaiverRecord:
     run: int
     waiver: Waiver
     at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval:
+    """A person's word that what a release is held for may be done as proposed."""
+
+    by: str
+    comment: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldRecord:
+    """Something that has to be decided of a run, as it stands on record."""
+
+    run: int
+    hold: Hold
+    approval: Approval | None  # None while nobody has decided it
 
 
 @dataclass(frozen=True, kw_only=True)

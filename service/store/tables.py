@@ -76,7 +76,7 @@ class RunRow(Base):
     __table_args__ = (
         UniqueConstraint("release_id", "recipe_digest", "namespace"),
         Index(None, "state", "queued"),
-        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'failed')", name="state"),
+        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'held', 'failed')", name="state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -220,6 +220,22 @@ class WaiverRow(Base):
     by: Mapped[str] = mapped_column(Text)
     comment: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime]
+
+
+class HoldRow(Base):
+    """Something about a run's release that a person has to decide; with the decision, once that was made."""
+
+    __tablename__ = "holds"
+    __table_args__ = (UniqueConstraint("run_id", "subject"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    subject: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(Text)
+    patches: Mapped[list[dict[str, Any]]]
+    approved_by: Mapped[str | None] = mapped_column(Text)
+    comment: Mapped[str | None] = mapped_column(Text)
+    approved_at: Mapped[datetime | None]
 
 
 class PublicationRow(Base):

@@ -60,8 +60,8 @@ def test_templates_of_other_releases_are_taken_for_what_they_are(name: str, mode
 
 
 def written(folder: Path, **changed: object) -> Path:
-    """A family file beside nothing, Qwen 2.5's but for what is changed."""
-    content = yaml.safe_load((FAMILIES / "qwen2.5.yaml").read_text()) | {"name": "mine"} | changed
+    """A family file beside nothing, Qwen 2.5's but for what is changed, without a template for Ollama."""
+    content = yaml.safe_load((FAMILIES / "qwen2.5.yaml").read_text()) | {"name": "mine", "ollama": None} | changed
     path = folder / f"{content['name']}.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}, allow_unicode=True))
     return path

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from builders import fixes
 from builders.fixes import form
-from builders.fixes.templates import ANSWER, TURN
+from builders.fixes.templates import ANSWER, TURN, end_of_turn
+from config.words import Hold
 from engines import chat
 from tests import miniatures
 from tests.miniatures import PROOFS
@@ -130,3 +132,74 @@ def test_refusing_is_no_fault(tmp_path: Path) -> None:
     (made / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     out.mkdir()
     assert fixes.repair(out, snapshot=made, repo="someone/refusing", fixes=True)["unrepaired"] == []
+
+
+def spoilt(proof: str, out: Path) -> Path:
+    """A sound release whose end of sequence is another token than the one that ends its turns."""
+    made = miniatures.sound(proof, out)
+    _spoil(made / "tokenizer_config.json", "eos_token", "<bos>")
+    return made
+
+
+def repaired(made: Path, out: Path, repo: str = "someone/unknown", **given: Any) -> dict[str, Any]:
+    out.mkdir()
+    return fixes.repair(out, snapshot=made, repo=repo, fixes=True, **given)
+
+
+def test_what_no_family_vouches_for_is_proposed_and_done_once_it_is_approved(tmp_path: Path) -> None:
+    """A fine-tune that its maker's architecture alone tells: the demo's template, under a name that its family does not ask for."""
+    made = spoilt("tiny-chat tiny-chat.jinja", tmp_path / "made")
+    result = repaired(made, tmp_path / "held", ask=True)
+    assert (result["family"], result["patches"]) == (None, [])
+    (hold,) = result["held"]
+    assert hold["subject"] == "end-of-turn-eos"
+    assert [(patch["file"], patch["key"], patch["before"], patch["after"]) for patch in hold["patches"]] == [
+        ("tokenizer_config.json", "eos_token", "<bos>", "<|im_end|>")
+    ]
+    for words in ("ends the turn with <|im_end|>", "no family", "Approved, its files are changed so."):
+        assert words in hold["reason"]
+    assert (tmp_path / "held" / "tokenizer_config.json").read_bytes() == (made / "tokenizer_config.json").read_bytes()
+
+    digest = TypeAdapter(Hold).validate_python(hold).digest
+    approved = repaired(made, tmp_path / "approved", ask=True, approved=[digest])
+    assert (approved["held"], approved["patches"]) == ([hold], list(hold["patches"]))
+    assert repaired(made, tmp_path / "auto")["patches"] == approved["patches"], "nobody is asked where nobody is to be"
+
+    _spoil(made / "tokenizer_config.json", "eos_token", "<pad>")
+    other = repaired(made, tmp_path / "other", ask=True, approved=[digest])
+    assert [hold["subject"] for hold in other["held"]] == ["end-of-turn-eos"], "another proposal is asked about anew"
+
+
+def test_what_a_family_vouches_for_is_not_asked_about(tmp_path: Path) -> None:
+    made = spoilt("qwen3 Qwen-Qwen3-0.6B.jinja", tmp_path / "made")
+    result = repaired(made, tmp_path / "out", ask=True)
+    assert (result["family"], result["held"]) == ("qwen3", [])
+    assert {patch["fix"] for patch in result["patches"]} == {"end-of-turn-eos"}
+
+
+def test_a_release_that_several_families_take_alike_is_held(tmp_path: Path) -> None:
+    families = tmp_path / "families"
+    families.mkdir()
+    for name, piece in (("one", "<|im_start|>"), ("two", "<|im_end|>")):
+        (families / f"{name}.yaml").write_text(f"name: {name}\nmodel_types: [llama]\ntemplate: {{holds: ['{piece}']}}\n")
+    made = miniatures.sound("tiny-chat tiny-chat.jinja", tmp_path / "made")
+    (hold,) = repaired(made, tmp_path / "held", ask=True, families=families)["held"]
+    assert hold["subject"] == "family"
+    assert "several families: one, two." in hold["reason"]
+    result = repaired(made, tmp_path / "asked", families=families)
+    assert (result["family"], result["held"], result["patches"]) == (None, [], [])
+
+
+@pytest.mark.parametrize(
+    ("template", "token"),
+    [
+        ("{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>\n{% endfor %}", "<|end|>"),
+        ("{% for m in messages %}{{ m.content }}{{ '<|end|>' if not loop.last else '<|stop|>' }}{% endfor %}", "<|stop|>"),
+        ("{% for m in messages %}{{ m.content }}{{ '<|end|>' if messages[0].role == 'system' else '<|stop|>' }}{% endfor %}", None),
+        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}", None),
+        ("{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}{% for m in messages %}{{ m.content }}<|end|>{% endfor %}", "<|end|>"),
+    ],
+)
+def test_the_end_of_turn_is_what_follows_the_answer_in_every_conversation(template: str, token: str | None) -> None:
+    specials = [{"content": text, "id": number, "special": True} for number, text in enumerate(("<|end|>", "<|stop|>"))]
+    assert end_of_turn({"chat_template.jinja": template, "tokenizer.json": {"added_tokens": specials}}) == token

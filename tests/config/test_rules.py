@@ -6,7 +6,7 @@ import pytest
 
 from builders.fixes import REPAIRS
 from config.errors import ConfigurationError
-from config.rules import Family, Pieces, family_of, load_families, load_rules
+from config.rules import Family, Pieces, families_of, family_of, load_families, load_rules
 
 
 def test_the_shipped_rules_name_repairs_that_exist_and_stand_in_order() -> None:
@@ -15,8 +15,8 @@ def test_the_shipped_rules_name_repairs_that_exist_and_stand_in_order() -> None:
     whole = ["one-template", "architecture", "stale-quantization", "tied-head", "weight-shapes"]
     tokens = ["embedded-tokens", "tokenizer-model", "listed-tokens", "open-prompts", "tokenizer-class", "breaking-branches", "token-ids"]
     alike = ["rope-forms", "older-names", "dtype-forms"]
-    better = ["distinct-pad", "single-bos", "sampling-defaults", "sampling-flags"]
-    assert [rule.id for rule in rules] == [*first, *whole, *tokens, "end-of-turn-eos", *alike, *better], (
+    better = ["distinct-pad", "single-bos", "prompt-end", "sampling-defaults", "sampling-flags"]
+    assert [rule.id for rule in rules] == [*first, *whole, *tokens, "end-of-turn-eos", "yarn-context", *alike, *better], (
         "what names code or paths is gone before anything is loaded"
     )
     assert {rule.repair for rule in rules} == set(REPAIRS)
@@ -73,10 +73,14 @@ def test_only_qwq_asks_for_an_order_of_samplers() -> None:
     assert {family.name: ";".join(family.samplers) for family in load_families() if family.samplers} == {"qwq": "top_k;top_p;min_p;temperature;dry;typ_p;xtc"}
 
 
-def test_two_families_for_one_release_are_an_error() -> None:
+def test_of_two_families_for_one_release_that_says_all_the_other_says_goes_before_it() -> None:
     families = [Family(name=name, model_types=("llama",), template=Pieces(holds=(piece,))) for name, piece in (("one", "<a>"), ("two", "<b>"))]
-    with pytest.raises(ConfigurationError, match="one, two"):
-        family_of("upstream/any", "llama", "<a><b>", families)
+    assert families_of("upstream/any", "llama", "<a><b>", families) == tuple(families)
+    assert family_of("upstream/any", "llama", "<a><b>", families) is None, "neither goes before the other"
+    narrower = Family(name="three", model_types=("llama",), template=Pieces(holds=("<a>", "<b>"), lacks=("<c>",)))
+    assert family_of("upstream/any", "llama", "<a><b>", [*families, narrower]) == narrower
+    anything = Family(name="four", model_types=("llama",))
+    assert family_of("upstream/any", "llama", "<a>", [anything, *families]) == families[0]
     assert family_of("upstream/any", "llama", "<a>", families) == families[0]
     assert family_of("upstream/any", "llama", None, families) is None
 

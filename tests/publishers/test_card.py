@@ -12,7 +12,7 @@ from config.cards import Recommendation
 from config.words import Kind, Measurement, Release
 from publishers.card import Card, Change, Facts, Kept, Mix, Row, TypeUse, render
 from publishers.form import Form
-from publishers.manifest import DataEntry, Waiver
+from publishers.manifest import Approval, DataEntry, Waiver
 from publishers.naming import NOBODY
 from publishers.quoting import quote
 from publishers.sections import merge
@@ -162,6 +162,24 @@ def test_of_ollama_is_spoken_only_where_it_runs_the_files(make_card: MakeCard) -
     assert "ollama" not in text.lower()
     assert "`params`" not in text
     assert "\n\n\n" not in text
+
+
+def test_what_a_person_decided_is_shown(make_card: MakeCard) -> None:
+    card = make_card()
+    text = render(replace(card, approvals=(Approval(subject="end-of-turn-eos", by="ann", comment="*sure*"),)))
+    assert "- **end-of-turn-eos**, approved by ann: &#42;sure&#42;" in text
+    assert "held" not in render(card)
+
+
+def test_a_second_template_is_told_of(make_card: MakeCard) -> None:
+    told = render(replace(make_card(), unforced=True))
+    assert "[chat_template_without_think.jinja](chat_template_without_think.jinja) is the same without it: `llama-server --chat-template-file`" in told
+    assert "without_think" not in render(make_card())
+
+
+def test_what_is_proved_of_ollama_s_template_is_told(make_card: MakeCard) -> None:
+    told = render(replace(make_card(), ollama_template=True, ollama_proof="not verified by Go, which is not installed here"))
+    assert "Ollama, which reads this repo's `params` file and `template` file (not verified by Go, which is not installed here):" in told
 
 
 def test_waivers_are_shown(make_card: MakeCard) -> None:

@@ -32,19 +32,17 @@ def run_go(template: str, messages: list[dict[str, Any]]) -> str:
     """What Ollama renders: the few constructs of the Go template, said in Jinja."""
     jinja = template
     for pattern, replacement in (
-        (r"{{ if \.System }}", "{% if System %}"),
-        (r"{{ range \.Messages }}", "{% for message in Messages %}"),
+        (r'{{ if and \.Messages \(ne \(index \.Messages 0\)\.Role "system"\) }}(.*?){{ end }}', r"{% if Messages[0].role != 'system' %}\1{% endif %}"),
+        (r"{{ range (?:\$i, \$_ := )?\.Messages }}", "{% for message in Messages %}"),
+        (r"{{ if \(?eq \$i 0\)? }}(.*?){{ end }}", r"{% if loop.first %}\1{% endif %}"),
         (r'{{ if eq \.Role "(\w+)" }}', r'{% if message.role == "\1" %}'),
         (r'{{ else if eq \.Role "(\w+)" }}', r'{% elif message.role == "\1" %}'),
-        (r"{{ \.System }}", "{{ System }}"),
         (r"{{ \.Content }}", "{{ message.content }}"),
         (r"{{ end }}{{ end }}", "{% endif %}{% endfor %}"),
-        (r"{{ else }}", "{% else %}"),
         (r"{{ end }}", "{% endif %}"),
     ):
-        jinja = re.sub(pattern, replacement, jinja)
-    system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
-    return ImmutableSandboxedEnvironment(keep_trailing_newline=True).from_string(jinja).render(System=system, Messages=messages)
+        jinja = re.sub(pattern, replacement, jinja, flags=re.DOTALL)
+    return ImmutableSandboxedEnvironment(keep_trailing_newline=True).from_string(jinja).render(Messages=messages)
 
 
 def test_params_use_ollamas_names() -> None:
@@ -61,8 +59,8 @@ def test_params_leave_out_what_is_not_a_number() -> None:
 
 def test_chatml_becomes_a_go_template() -> None:
     assert ollama.template_from_probes(probe(tiny_chat())) == (
-        b"{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}{{ range .Messages }}"
-        b'{{ if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n'
+        b'{{ range $i, $_ := .Messages }}{{ if eq .Role "system" }}{{ if (eq $i 0) }}<|im_start|>system\n{{ .Content }}<|im_end|>\n{{ end }}'
+        b'{{ else if eq .Role "user" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n'
         b'{{ else if eq .Role "assistant" }}<|im_start|>assistant\n{{ .Content }}<|im_end|>\n{{ end }}{{ end }}<|im_start|>assistant\n'
     )
 
@@ -80,7 +78,7 @@ def test_a_system_prompt_of_the_templates_own_is_written_where_there_is_none() -
     go = ollama.template_from_probes(probe(SMOLLM2))
     assert go is not None
     assert go.startswith(
-        b"{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ else }}<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
+        b'{{ if and .Messages (ne (index .Messages 0).Role "system") }}<|im_start|>system\nYou are a helpful AI assistant named SmolLM, '
         b"trained by Hugging Face<|im_end|>\n{{ end }}{{ range .Messages }}"
     )
 

@@ -1,5 +1,6 @@
 """The result of a run as tables."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from service.cli.sheet import Column, Sheet, figures, names
 from service.pace import Pace
 
 Summary = Mapping[str, Any]
+
+LONGEST = 120  # characters of a value of a proposed patch
 
 _VERDICTS = {"passed": "[green]passed[/]", "failed": "[red]blocked[/]", "error": "[red]error[/]", None: "—"}
 
@@ -111,13 +114,10 @@ def show_run(console: Console, summary: Summary) -> None:
                 console.print(f"[yellow]look twice[/] [bold]{escape(row['tag'])}[/]: {escape(remark)}")
     if summary["patches"]:
         console.print(patches_table(summary["patches"]))
+    for item in summary.get("held", ()):
+        _show_hold(console, item)
     for publication in summary["publications"]:
-        count = len(publication["files"])
-        files = f"{count} file{'' if count == 1 else 's'} at {publication['revision'][:12]}"
-        if summary.get("target"):
-            console.print(f"[green]left in[/] [bold]{escape(publication['repo'])}[/], {count} file{'' if count == 1 else 's'}", soft_wrap=True)
-            continue
-        console.print(f"[green]published[/] [bold]{escape(publication['repo'])}[/], {files}: {escape(publication['url'])}", soft_wrap=True)
+        _show_publication(console, publication, left=bool(summary.get("target")))
     for remark in summary.get("remarks", ()):
         console.print(escape(remark), soft_wrap=True)
     if summary.get("error"):
@@ -128,12 +128,44 @@ def show_run(console: Console, summary: Summary) -> None:
     console.print(f"run {summary['run']}: {summary['state']}{disk}")
 
 
+def _show_publication(console: Console, publication: Mapping[str, Any], *, left: bool) -> None:
+    """Where a repo is; `left` in a folder, else on the Hub."""
+    count = len(publication["files"])
+    files = f"{count} file{'' if count == 1 else 's'}"
+    if left:
+        console.print(f"[green]left in[/] [bold]{escape(publication['repo'])}[/], {files}", soft_wrap=True)
+        return
+    where = f"{files} at {publication['revision'][:12]}: {escape(publication['url'])}"
+    console.print(f"[green]published[/] [bold]{escape(publication['repo'])}[/], {where}", soft_wrap=True)
+
+
+def _show_hold(console: Console, item: Mapping[str, Any]) -> None:
+    """What was proposed, and who approved it."""
+    approval = item["approval"]
+    word = "[yellow]held[/]" if approval is None else "[green]approved[/]"
+    console.print(f"{word} [bold]{escape(item['subject'])}[/]: {escape(item['reason'])}", soft_wrap=True)
+    for patch in item["patches"] if approval is None else ():
+        change = f"{_value(patch['before'])} -> {_value(patch['after'])}"
+        console.print(f"  {escape(patch['file'])}, {escape(patch['key'])}: {escape(change)}", soft_wrap=True)
+    if approval is not None:
+        console.print(f"  by {escape(approval['by'])}: {escape(approval['comment'])}", soft_wrap=True)
+
+
+def _value(value: Any) -> str:
+    """A value of a file as JSON, cut where it is long."""
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def standing(summary: Summary) -> list[str]:
     """Which stages of a run are at work, or at which it was interrupted and how to go on."""
     stages = summary.get("stages", ())
     lines = [f"at work: {_how_far(stage)}" for stage in stages if stage["state"] == "running"]
     if summary.get("left") is not None:
         lines.append(f"about {duration(summary['left'])} left; {len(summary['coming'])} stages have not begun")
+    if summary["state"] == "held":
+        run = summary["run"]
+        lines.append(f"It goes on where it was after `sluice approve {run} --by NAME --comment WHY`. Nothing was built or published.")
     if summary["state"] == "interrupted":
         where = "; ".join(_how_far(stage) for stage in stages if stage["state"] == "interrupted")
         lines.append(

@@ -1,15 +1,21 @@
 """Check: the release may be published again, as far as its page says."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from builders.names import is_legal
 from config.errors import UpstreamError
+from config.words import Hold
 from service.release.checks.problem import Remark
 from service.release.graph import Check
 
 if TYPE_CHECKING:
     from builders.snapshot import Upstream
     from service.release.prospect import Prospect
+
+
+_LICENCE = re.compile(r"licen[cs]e", re.IGNORECASE)
 
 
 def refusal(upstream: "Upstream") -> str | None:
@@ -20,12 +26,31 @@ def refusal(upstream: "Upstream") -> str | None:
     return f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list."
 
 
+def licensed(upstream: "Upstream", paths: Iterable[str]) -> bool:
+    """Whether somebody can read under which terms it is: its card names them, or it has a file of them."""
+    named = upstream.license not in {None, "unknown"}
+    told = upstream.license != "other" or upstream.license_name is not None or upstream.license_link is not None
+    return (named and told) or any(is_legal(path) and _LICENCE.match(path) for path in paths)
+
+
+def unlicensed(upstream: "Upstream", paths: Iterable[str], *, strange: bool) -> Iterator[Hold]:
+    """What a person has to decide about a `strange` model, somebody else's that others would be given, whose terms nobody can read."""
+    if strange and not licensed(upstream, paths):
+        yield Hold(
+            subject="licence",
+            reason=f"{upstream.release.repo} states no licence that can be read: its card names none, and it has no file of terms. "
+            "Approved, it is published all the same, and no card names a licence; ask its owner first.",
+        )
+
+
 def unfit(prospect: "Prospect") -> Iterator[str]:
     """What is worth knowing before the release is published. Raises UpstreamError when it may not be."""
     upstream = prospect.upstream
-    if upstream.license is None:
+    if not licensed(upstream, prospect.sizes):
+        strange = prospect.target is None and not upstream.release.local and not prospect.own
         ask = "Write `license:` at the head of its README.md" if upstream.release.local else "Ask its owner under which terms it may be published again"
-        yield Remark(f"{upstream.release.repo} states no licence. {ask}.")
+        held = ". The release will be held until a person approves that" if strange else ""
+        yield Remark(f"{upstream.release.repo} states no licence. {ask}{held}.")
     if (said := refusal(upstream)) is not None:
         raise UpstreamError(said)
 

@@ -138,8 +138,8 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
     files = [from_stage(item.output, file) for item in passed for file in item.output.files]
     files += [from_stage(imatrix, file, naming.IMATRIX) for file in imatrix.files if file.path == imatrix.result["file"]]
     files += [PublishFile.from_bytes(naming.OLLAMA_PARAMS, ollama.params(chat.result["sampling"], [*chat.result["stops"], *work.output("fix").result["stop"]]))]
-    if template := ollama.template_from_probes(chat.result["renderings"]):
-        files += [PublishFile.from_bytes(naming.OLLAMA_TEMPLATE, template)]
+    if template := work.output(functions.OLLAMA).result["template"]:
+        files += [PublishFile.from_bytes(naming.OLLAMA_TEMPLATE, template.encode())]
     return files
 
 

@@ -12,15 +12,16 @@ from pydantic import TypeAdapter
 from builders.snapshot import Upstream
 from config.errors import UpstreamError
 from config.recipe import Recipe
-from config.words import Patch
+from config.words import Hold, Patch
 from service.execution.kept import Output
 from service.release import costs, functions
 from service.release.checks import gates, terms
 from service.release.functions import GGUF, MODEL
 from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
-from service.release.work import Work
+from service.release.work import Held, Work
 
 _PATCHES = TypeAdapter(list[Patch])
+_HOLDS = TypeAdapter(list[Hold])
 _PAIR: dict[str, Source] = {"model": MODEL, "gguf": GGUF}
 
 
@@ -38,12 +39,21 @@ def _model(recipe: Recipe) -> Iterator[Stage]:
         name="fix",
         phase=Phase.EXAMINE,
         does="patch its faults",
-        work=functions.fix(Whole(stage="snapshot"), repo=OfRelease(name="repo"), fixes=recipe.fixes),
+        work=_fix,
+        also=("snapshot",),
         after=() if _written(recipe) else ("text overlap",),
         cost=costs.fix,
     )
     yield Stage(
         name="patches", phase=Phase.EXAMINE, does="record the patches", work=lambda work: work.job.record_patches(patches(work)), also=("fix",), records=True
+    )
+    yield Stage(
+        name="approval",
+        phase=Phase.EXAMINE,
+        does="hold it if there is something that a person has to decide",
+        work=_approval,
+        also=("upstream", "snapshot", "fix"),
+        records=True,
     )
     yield Stage(
         name="convert",
@@ -86,6 +96,7 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
             phase=Phase.EXAMINE,
             does="look whether the template takes the conversations of the data",
             work=Call(function="qa.conversations:check", inputs={"model": MODEL, "chat": chat}, threaded=False),
+            after=("approval",),
             unit="conversations",
             cost=costs.conversations,
             measures=("conversations.adapted", "conversations.skipped"),
@@ -96,6 +107,7 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.EXAMINE,
         does="let the model answer in transformers",
         work=Call(function="qa.sanity:check", inputs={"model": MODEL}, params=asked),
+        after=("approval",),
         unit="prompts",
         cost=costs.sanity,
         measures=("sanity.failures", "sanity.loops"),
@@ -201,6 +213,22 @@ def _upstream(work: Work) -> Upstream:
 def _snapshot(work: Work) -> Output:
     source = work.route.source
     return work.job.here("snapshot", source.fetch, asdict(work.release), **source.arguments, release=work.release)
+
+
+def _fix(work: Work) -> Output:
+    """What is derived is done at once where the recipe says so, or where who asked for the release will look at what it leaves."""
+    wanted = work.recipe.fixes
+    approved = None if wanted == "auto" or not work.passed_on else work.job.approved
+    return work.call("fix", functions.fix(Whole(stage="snapshot"), repo=OfRelease(name="repo"), fixes=bool(wanted), approved=approved))
+
+
+def _approval(work: Work) -> None:
+    """Raises Held."""
+    fixed = _HOLDS.validate_python(work.output("fix").result["held"])
+    paths = [file.path for file in work.output("snapshot").files]
+    found = [*fixed, *terms.unlicensed(work.of("upstream", Upstream), paths, strange=work.strange)]
+    if undecided := work.job.hold(found):
+        raise Held(undecided)
 
 
 def patches(work: Work) -> list[Patch]:

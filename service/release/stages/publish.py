@@ -5,11 +5,13 @@ from dataclasses import asdict
 
 from config.recipe import Recipe
 from publishers import ollama
+from service.execution.kept import Output
 from service.release import costs, functions
 from service.release.graph import Phase, Stage
 from service.release.measuring.divergence import WINDOWS
 from service.release.products import DATA, JUDGED, PARTS
 from service.release.publishing import parts, publish
+from service.release.work import Work
 from service.runs.report import STAGE as REPORT
 
 
@@ -22,6 +24,14 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.PUBLISH,
         does="render what tells which of Ollama's templates is the model's",
         work=functions.chat(conversations),
+        cost=costs.chat,
+    )
+    yield Stage(
+        name=functions.OLLAMA,
+        phase=Phase.PUBLISH,
+        does="prove a template for Ollama by Go's own text/template",
+        work=_ollama,
+        also=(functions.CHAT, "fix"),
         cost=costs.chat,
     )
     yield Stage(
@@ -38,8 +48,13 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         phase=Phase.PUBLISH,
         does="publish each repo of which a variant passed, in one commit",
         work=publish,
-        also=("upstream", "snapshot", DATA, "fix", "convert", "imatrix", WINDOWS, JUDGED, PARTS, REPORT, functions.CHAT, *written),
+        also=("upstream", "snapshot", DATA, "fix", "convert", "imatrix", WINDOWS, JUDGED, PARTS, REPORT, functions.CHAT, functions.OLLAMA, *written),
         unit="bytes",
         cost=costs.publish,
         records=True,
     )
+
+
+def _ollama(work: Work) -> Output:
+    derived = ollama.template_from_probes(work.output(functions.CHAT).result["renderings"])
+    return work.call(functions.OLLAMA, functions.ollama(None if derived is None else derived.decode(), work.output("fix").result["ollama"]))

@@ -94,6 +94,7 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         "/api/v1/runs",
         "/api/v1/runs/{id}",
         "/api/v1/runs/{id}/report",
+        "/api/v1/runs/{id}/approve",
         "/api/v1/publications/{id}",
         "/api/v1/publications/{id}/republish",
         "/webhooks/huggingface",
@@ -106,7 +107,15 @@ def test_the_api_documents_itself(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/runs"), ("POST", "/runs"), ("GET", "/runs/1"), ("GET", "/runs/1/report"), ("GET", "/publications/1"), ("POST", "/publications/1/republish")],
+    [
+        ("GET", "/runs"),
+        ("POST", "/runs"),
+        ("GET", "/runs/1"),
+        ("GET", "/runs/1/report"),
+        ("POST", "/runs/1/approve"),
+        ("GET", "/publications/1"),
+        ("POST", "/publications/1/republish"),
+    ],
 )
 def test_everything_else_needs_a_token_that_works(client: TestClient, file_store: Store, bearer: dict[str, str], method: str, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer sluice_wrong"}, {"Authorization": bearer["Authorization"].replace("Bearer", "Basic")}):

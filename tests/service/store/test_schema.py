@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from config.errors import ConfigurationError
-from config.words import Kind, Sample, Variant
+from config.words import Hold, Kind, Sample, Variant
 from service.store import Artifact, VariantRecord, open_store
 from service.store.database import alembic_config, newest_revision, revision
 from service.store.tables import Base
@@ -114,6 +114,30 @@ def test_a_stage_without_an_end_of_an_older_version_is_interrupted_and_artifacts
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(text("UPDATE stages SET state = 'asleep'"))
     engine.dispose()
+    store.close()
+
+
+def test_a_held_run_failed_for_an_older_version_and_what_belongs_to_it_stays(database_url: str) -> None:
+    store = open_store(database_url)
+    run, artifacts = queue_run(store).id, (Artifact(name="m.gguf", sha256="a" * 64, bytes=2**40),)
+    store.lease("worker", seconds=60)
+    store.stage_finished(store.stage_started(run, "fix", "k"), state="done", seconds=1.5, artifacts=artifacts)
+    store.record_variant(
+        run, VariantRecord(variant=Variant(tag="Q2_K", kind=Kind.GGUF), file=None, bytes=None, bpw=None, measurements=(), verdict=None), position=0
+    )
+    store.record_holds(run, [Hold(subject="licence", reason="There is none.")])
+    store.finish(run, state="held")
+    store.close()
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        alembic.command.downgrade(alembic_config(connection), "0007")
+        assert list(connection.execute(text("SELECT state, error FROM runs"))) == [("failed", "The release was held.")]
+    engine.dispose()
+    store = open_store(database_url)
+    assert store.run(run).state == "failed"
+    assert [(stage.name, stage.artifacts) for stage in store.stages(run)] == [("fix", artifacts)]
+    assert [record.variant.tag for record in store.variants(run)] == ["Q2_K"]
+    assert store.holds(run) == ()
     store.close()
 
 

@@ -1,0 +1,152 @@
+"""Proves a template for Ollama: what Go renders by it is what the model's own chat template renders, over the conversations of the battery.
+
+Proved are prompts for an answer. What Ollama itself does to a conversation before its template sees it is no fault of the template: it joins neighbours of one
+role, and spells JSON in its own way. So conversations with such neighbours are left out, and JSON within them is compared by what it says.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from config.errors import MeasurementError, ToolError
+from engines import go_template
+from engines.hf import load_tokenizer, render_chat
+from engines.model import Message
+from qa.batteries import CONVERSATIONS, Arguments, Conversation
+
+VERSION = 1  # raise when outputs change
+
+PLAIN, SPACES, THINKING, TOOLS = "plain conversations", "white space around texts", "thinking", "tools"
+ROLES = frozenset({"system", "user", "assistant", "tool"})
+SHOWN = 60  # characters around the first difference
+log = logging.getLogger(__name__)
+
+Render = Callable[[Conversation], str]
+"""The prompt that the model's own template makes of a conversation. Raises MeasurementError where it refuses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """How conversations of one part of the battery came out."""
+
+    same: int
+    of: int  # conversations that the model's own template takes
+    first: str = ""  # the first difference, in words
+
+    @property
+    def whole(self) -> bool:
+        """Whether all were rendered alike."""
+        return self.of > 0 and self.same == self.of
+
+
+def choose(out: Path, *, model: Path, derived: str | None, family: str | None, go: str | None) -> dict[str, Any]:
+    """The template that renders all plain conversations as that of `model` does: of its `family`, which may know more, else the one `derived` from its own.
+
+    Returns `template` (None where none does), `go` (the version it was proved by), `proved` (by part of the battery, `same` of `of` conversations) and
+    `remark`. Without Go (`go` is None, or it does not work here) nothing is proved here, and what was derived is taken, which is exact by construction.
+    """
+    tokenizer = load_tokenizer(model)
+    candidates = [candidate for candidate in (family, derived) if candidate is not None]
+    if tokenizer.chat_template is None or not candidates:
+        return _chosen(None, None, {}, "")
+    if go is None:
+        return _chosen(derived, None, {}, "not verified by Go, which is not installed here")
+
+    def own(conversation: Conversation) -> str:
+        variables = {"enable_thinking": conversation.thinking}
+        return render_chat(tokenizer, conversation.messages, tools=conversation.tools, add_generation_prompt=True, variables=variables)
+
+    try:
+        found = [(candidate, prove(candidate, own)) for candidate in candidates]
+    except ToolError as error:
+        log.warning("no template for Ollama is proved: %s", error)
+        return _chosen(derived, None, {}, f"not verified by Go: {str(error).splitlines()[0]}")
+    best = next(((candidate, proof) for candidate, proof in found if proof[PLAIN].whole), None)
+    if best is None:
+        return _chosen(None, go, {}, f"no template for Ollama renders as the model's own does. {found[-1][1][PLAIN].first}")
+    return _chosen(best[0], go, best[1], "")
+
+
+def _chosen(template: str | None, go: str | None, proved: Mapping[str, Proof], remark: str) -> dict[str, Any]:
+    return {"template": template, "go": go, "proved": {part: {"same": proof.same, "of": proof.of} for part, proof in proved.items()}, "remark": remark}
+
+
+def prove(template: str, own: Render) -> dict[str, Proof]:
+    """How a Go template does on each part of the battery, against the model's own. Raises ToolError when Go does not work."""
+    parts: dict[str, list[tuple[str, Conversation, str]]] = {part: [] for part in (PLAIN, SPACES, THINKING, TOOLS)}
+    for title, conversation in representable():
+        try:
+            parts[part_of(conversation)].append((title, conversation, own(conversation)))
+        except MeasurementError:
+            continue  # what the model's own template refuses, nobody can render as it does
+    return {part: _proof(template, cases) for part, cases in parts.items()}
+
+
+def representable() -> Iterator[tuple[str, Conversation]]:
+    """The conversations of the battery that ask for an answer and that Ollama hands to its template as they are."""
+    for title, conversation in CONVERSATIONS.items():
+        roles = [message["role"] for message in conversation.messages]
+        joined = any(one == other != "tool" for one, other in pairwise(roles))
+        asks = roles[-1] in {"user", "tool"} and not conversation.continued
+        if asks and not joined and set(roles) <= ROLES and conversation.arguments is not Arguments.STRING:
+            yield title, conversation
+
+
+def part_of(conversation: Conversation) -> str:
+    """Which part of the battery it belongs to. White space is one of its own: many templates trim texts, and Ollama's have nothing to do that with."""
+    if conversation.tools or any(message["role"] == "tool" for message in conversation.messages):
+        return TOOLS
+    texts = [str(message["content"]) for message in conversation.messages]
+    if not conversation.thinking or any("reasoning_content" in message for message in conversation.messages) or any("</think>" in text for text in texts):
+        return THINKING
+    return PLAIN if all(text == text.strip() for text in texts) else SPACES
+
+
+def _proof(template: str, cases: Sequence[tuple[str, Conversation, str]]) -> Proof:
+    try:
+        rendered = go_template.render(template, [for_ollama(conversation) for _, conversation, _ in cases])
+    except MeasurementError as error:
+        return Proof(same=0, of=len(cases), first=str(error))
+    pairs = [(title, _spelt(one), _spelt(other)) for (title, _, one), other in zip(cases, rendered, strict=True)]
+    differing = [pair for pair in pairs if pair[1] != pair[2]]
+    first = f"{differing[0][0]}: {_difference(*differing[0][1:])}" if differing else ""
+    return Proof(same=len(cases) - len(differing), of=len(cases), first=first)
+
+
+def for_ollama(conversation: Conversation) -> dict[str, Any]:
+    """The conversation in the form of Ollama's API."""
+    return {"messages": [_message(message) for message in conversation.messages], "tools": conversation.tools, "think": conversation.thinking}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    found = {"role": message["role"], "content": message.get("content") or "", "thinking": message.get("reasoning_content", "")}
+    if message["role"] == "tool":
+        found |= {"tool_name": message.get("name", ""), "tool_call_id": message.get("tool_call_id", "")}
+    calls = [{"id": call["id"], "function": {"index": place, **call["function"]}} for place, call in enumerate(message.get("tool_calls", ()))]
+    return found | ({"tool_calls": calls} if calls else {})
+
+
+def _spelt(text: str) -> str:
+    """The text with each JSON object and list in it written in one form."""
+    decoder, parts, position = json.JSONDecoder(), [], 0
+    while (start := min((at for at in (text.find("{", position), text.find("[", position)) if at >= 0), default=-1)) >= 0:
+        parts.append(text[position:start])
+        try:
+            value, position = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            parts.append(text[start])
+            position = start + 1
+        else:
+            parts.append(json.dumps(value, sort_keys=True))
+    return "".join([*parts, text[position:]])
+
+
+def _difference(one: str, other: str) -> str:
+    """Where two texts part, in words."""
+    place = next((at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))
+    begin = max(0, place - SHOWN // 3)
+    return f"the model's own template writes {one[begin : place + SHOWN]!r}, Go {other[begin : place + SHOWN]!r}"

@@ -1,0 +1,103 @@
+"""What a run is held for, and letting it go on: what `sluice approve` and the API's endpoint do."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from config.near import hint
+from config.words import Patch
+from service.store import ApprovalRefused, HoldRecord, RunRecord, Store, order_of
+
+
+class PatchSummary(BaseModel):
+    """One change that a fix made, or would make."""
+
+    fix: str
+    file: str
+    key: str
+    before: Any
+    after: Any
+    reason: str
+
+
+class ApprovalSummary(BaseModel):
+    """Who let the release go on, and why."""
+
+    by: str
+    comment: str
+    at: datetime
+
+
+class HoldSummary(BaseModel):
+    """Something that a person has to decide before the release goes on."""
+
+    subject: str
+    """The id of the rule that proposes the patches, `family` or `licence`."""
+    reason: str
+    """What was found, and what approving it means."""
+    patches: list[PatchSummary]
+    """That are then made."""
+    approval: ApprovalSummary | None
+    """Null while it is undecided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A person's decision about what a run is held for."""
+
+    by: str  # who decides it
+    comment: str  # why
+    subject: str | None = None  # None: everything that is undecided
+    source: str = "command"  # by which way it came
+    details: dict[str, Any] = field(default_factory=dict)  # for the audit trail
+
+
+def patch_summary(patch: Patch) -> PatchSummary:
+    """A patch as JSON values."""
+    return PatchSummary(fix=patch.fix, file=patch.file, key=patch.key, before=patch.before, after=patch.after, reason=patch.reason)
+
+
+def hold_summary(record: HoldRecord) -> HoldSummary:
+    """A hold as JSON values."""
+    approval = None if record.approval is None else ApprovalSummary(**vars(record.approval))
+    return HoldSummary(
+        subject=record.hold.subject, reason=record.hold.reason, patches=[patch_summary(patch) for patch in record.hold.patches], approval=approval
+    )
+
+
+def approve(store: Store, run: int, decision: Decision) -> RunRecord:
+    """Let what the run is held for be done as it was proposed; once nothing is undecided, the run is queued again. Raises UnknownRun, ApprovalRefused."""
+    by, comment = _said(decision)
+    record = store.run(run)
+    if record.state != "held":
+        raise ApprovalRefused(f"Run {run} is not held, it is {record.state}. There is nothing to approve.")
+    undecided = [item.hold.subject for item in store.holds(run) if item.approval is None]
+    if decision.subject is not None and decision.subject not in undecided:
+        near = hint(decision.subject, undecided)
+        raise ApprovalRefused(f"Run {run} is not held for {decision.subject!r}.{near} It is held for: {', '.join(undecided) or 'nothing any more'}.")
+    for subject in [decision.subject] if decision.subject is not None else undecided:
+        store.approve(run, subject, by=by, comment=comment, source=decision.source, details=decision.details)
+    if all(item.approval is not None for item in store.holds(run)):
+        return store.enqueue(order_of(record, trigger="approval"), again=True)[0]
+    return store.run(run)
+
+
+def withdraw(store: Store, run: int, decision: Decision) -> RunRecord:
+    """Take approvals back; that counts when the run is carried out again. Raises UnknownRun, ApprovalRefused."""
+    by, comment = _said(decision)
+    record = store.run(run)
+    approved = [item.hold.subject for item in store.holds(run) if item.approval is not None]
+    for subject in [decision.subject] if decision.subject is not None else approved:
+        store.withdraw_approval(run, subject, by=by, comment=comment, source=decision.source)
+    if not approved:
+        raise ApprovalRefused(f"Nothing was approved in run {run}. `sluice status {run}` shows what it is held for.")
+    return record
+
+
+def _said(decision: Decision) -> tuple[str, str]:
+    by, comment = " ".join(decision.by.split()), " ".join(decision.comment.split())
+    if not by or not comment:
+        raise ApprovalRefused("An approval needs a name and a comment: say who decides this, and why.")
+    return by, comment

@@ -1,0 +1,161 @@
+"""Templates for Ollama against the chat templates that they stand for, rendered by Go itself where it is installed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import families
+from config.errors import MeasurementError, ToolError
+from config.rules import FAMILIES, load_families
+from engines import chat, go_template
+from publishers import ollama as derived
+from qa import ollama
+from qa.batteries import Conversation
+from qa.ollama import PLAIN, SPACES, THINKING, TOOLS
+from tests import releases
+
+go = pytest.mark.skipif(go_template.version() is None, reason="Go (Debian: golang-go) is not installed, and only it renders as Ollama does")
+FAMILY_TEMPLATES = [(family.name, family.ollama, name) for family in load_families() if family.ollama for name in family.templates]
+OTHERS = [(family.name, name) for family in load_families() if not family.ollama for name in family.templates]
+DERIVED = {"phi3", "phi4", "smollm2", "tiny-chat"}  # families whose turns are all of one simple form
+OF_TODAY = {"meta-llama-Llama-3.2-3B-Instruct.jinja"}  # writes today's date in a form that Ollama's templates have no function for
+# conversations that come out otherwise: texts that are trimmed, reasoning in the text of an answer, which Ollama takes out before, tools that these models were
+# not made for, and `</think>`, which llama.cpp's copies of two templates write where thinking is off
+OTHERWISE: Mapping[str, Mapping[str, int]] = {
+    "google-gemma-2-2b-it.jinja": {SPACES: 1},
+    "gemma3.jinja": {SPACES: 1},
+    "meta-llama-Llama-3.1-8B-Instruct.jinja": {SPACES: 2},
+    "meta-llama-Llama-3.3-70B-Instruct.jinja": {SPACES: 2},
+    "llama4.jinja": {SPACES: 2},
+    "Qwen-Qwen3-0.6B.jinja": {THINKING: 1},
+    "Qwen-QwQ-32B.jinja": {SPACES: 1, THINKING: 4, TOOLS: 1},
+    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B.jinja": {THINKING: 1, TOOLS: 8},
+    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja": {THINKING: 4, TOOLS: 9},
+}
+
+
+def source(family: str, name: str) -> str:
+    found = families.find(name, FAMILIES / f"{family}.yaml")
+    assert found is not None
+    return found.read_text(encoding="utf-8")
+
+
+def own(template: str) -> ollama.Render:
+    """As the repaired model renders it, whose tokenizer writes the beginning of sequence."""
+
+    def render(conversation: Conversation) -> str:
+        variables = {"enable_thinking": conversation.thinking}
+        messages, tools = conversation.messages, conversation.tools
+        return chat.render(template, messages, special_tokens={"bos_token": ""}, tools=tools, add_generation_prompt=True, variables=variables)
+
+    return render
+
+
+def probes(template: str) -> Mapping[str, str]:
+    found = {}
+    for name, probe in derived.PROBES.items():
+        try:
+            found[name] = chat.render(template, probe.messages, special_tokens={"bos_token": ""}, tools=probe.tools, add_generation_prompt=True)
+        except MeasurementError:
+            continue
+    return found
+
+
+@go
+@pytest.mark.parametrize(("family", "template", "name"), FAMILY_TEMPLATES)
+def test_a_family_s_template_renders_what_its_chat_templates_do(family: str, template: str, name: str) -> None:
+    text = (FAMILIES / "templates" / template).read_text(encoding="utf-8")
+    found = ollama.prove(text, own(source(family, name)))
+    if name in OF_TODAY:
+        assert found[PLAIN].same == 0
+        assert "Today Date" in found[PLAIN].first
+        return
+    assert found[PLAIN].whole, found[PLAIN].first
+    missing = {part: proof.of - proof.same for part, proof in found.items() if proof.same < proof.of}
+    assert missing == OTHERWISE.get(name, {}), {part: proof.first for part, proof in found.items()}
+
+
+@go
+@pytest.mark.parametrize(("family", "name"), OTHERS)
+def test_what_is_derived_renders_every_plain_conversation_as_it_should(family: str, name: str) -> None:
+    text = source(family, name)
+    made = derived.template_from_probes(probes(text))
+    assert (made is not None) == (family in DERIVED)
+    if made is not None:
+        found = ollama.prove(made.decode(), own(text))
+        assert found[PLAIN].whole, found[PLAIN].first
+        assert found[SPACES].whole, found[SPACES].first
+
+
+@go
+def test_values_and_functions_are_those_of_ollama() -> None:
+    function = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"n": {"type": ["integer", "null"]}}, "required": ["n"]}}
+    calls = [{"id": "1", "function": {"index": 0, "name": "f", "arguments": {"b": 1, "a": "<é>"}}}]
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "One."},
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "", "thinking": "Hm.", "tool_calls": calls},
+        {"role": "tool", "content": "c", "tool_name": "f"},
+        {"role": "tool", "content": "d", "tool_name": "f"},
+        {"role": "system", "content": "Two."},
+    ]
+    template = (
+        "{{ .System }}|{{ range .Messages }}{{ .Role }}:{{ .Content }}{{ .Thinking }}{{ .ToolName }}{{ range .ToolCalls }}{{ .Function.Name }}"
+        "{{ .Function.Arguments }}{{ range $k, $v := .Function.Arguments }}{{ $k }}={{ $v }};{{ end }}{{ end }}|{{ end }}"
+        "{{ range .Tools }}{{ json .Function.Parameters }}{{ range .Function.Parameters.Properties }}{{ toTypeScriptType . }}{{ end }}{{ end }}"
+        "|{{ .Think }}{{ .IsThinkSet }}{{ .ThinkLevel }}{{ .Response }}{{ .Nothing }}"
+    )
+    given = {"messages": messages, "tools": [{"type": "function", "function": function}]}
+    (text,) = go_template.render(template, [given])
+    assert text == (
+        "One.\n\nTwo.|system:One.|user:a\n\nb|assistant:Hm.f"
+        r'{"a":"\u003cé\u003e","b":1}a=<é>;b=1;|tool:cf|tool:df|system:Two.|'
+        '{"type":"object","required":["n"],"properties":{"n":{"type":["integer","null"]}}}number | null|falsefalse<no value>'
+    )
+    (set_,) = go_template.render("{{ .Messages }}{{ .Think }}{{ .IsThinkSet }}", [{"messages": [], "think": True}])
+    assert set_ == "[]truetrue"
+    for wrong, said in (("{{ range .Messages }}", "unexpected EOF"), ("{{ .Prompt }}", "reads no .Messages"), ("{{ index .Messages 3 }}", "out of range")):
+        with pytest.raises(MeasurementError, match=said):
+            go_template.render(wrong, [{"messages": []}])
+
+
+@go
+def test_a_template_that_renders_otherwise_is_not_published(tmp_path: Path) -> None:
+    model = releases.clean(tmp_path / "model")
+    sound = derived.template_from_probes(probes(releases.read(model / "tokenizer_config.json")["chat_template"]))
+    assert sound is not None
+    wrong = sound.decode().replace("<|im_end|>\n", "<|im_end|>")
+    version = go_template.version()
+    found = ollama.choose(tmp_path, model=model, derived=sound.decode(), family=wrong, go=version)
+    assert (found["template"], found["go"], found["remark"]) == (sound.decode(), version, "")
+    assert found["proved"][PLAIN]["same"] == found["proved"][PLAIN]["of"] >= 10
+    found = ollama.choose(tmp_path, model=model, derived=wrong, family=None, go=version)
+    assert found["template"] is None
+    assert "one question: the model's own template writes" in found["remark"]
+
+
+def test_without_go_what_was_derived_is_published_and_said_to_be_unverified(tmp_path: Path) -> None:
+    model = releases.clean(tmp_path / "model")
+    found = ollama.choose(tmp_path, model=model, derived="derived", family="of the family", go=None)
+    assert found == {"template": "derived", "go": None, "proved": {}, "remark": "not verified by Go, which is not installed here"}
+    assert ollama.choose(tmp_path, model=releases.base_model(tmp_path / "base"), derived=None, family=None, go=None)["template"] is None
+
+
+def test_without_go_the_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    go_template.version.cache_clear()
+    try:
+        assert go_template.version() is None
+        with pytest.raises(ToolError, match="apt install golang-go"):
+            go_template.render("{{ .Messages }}", [])
+    finally:
+        go_template.version.cache_clear()
+
+
+def test_conversations_that_ollama_changes_are_left_out() -> None:
+    titles = {title for title, _ in ollama.representable()}
+    assert {"one question", "system message later", "tool call and result, arguments as an object", "thinking off"} <= titles
+    assert not titles & {"two questions in a row", "two system messages", "unknown role", "question and answer", "tool call and result, arguments as a string"}

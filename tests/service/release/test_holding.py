@@ -1,0 +1,176 @@
+"""A release that a person has to decide about: held before anything is built, told with what is proposed, and going on once that is approved."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from builders.snapshot import Upstream as Described
+from config.errors import SluiceError
+from config.words import Hold, Release
+from service.api import create_app
+from service.api.tokens import create_token
+from service.cli.main import app
+from service.execution.workbench import Event
+from service.release import foreground
+from service.release.checks.terms import licensed, unfit, unlicensed
+from service.release.intake import ReleaseRequest
+from service.release.prospect import Prospect
+from service.store import Store, open_store
+from tests.service.conftest import DEMO, RECIPE, Upstream
+from tests.service.helpers import queue_run
+
+MODEL = "upstream/unknown-chat"  # the bundled model under a name that its family does not ask for
+SAID = ("--by", "Ada", "--comment", "Its template ends turns so.")
+
+
+class Reached(SluiceError):
+    """The run got beyond the hold, which is all that is looked at here."""
+
+
+def listener(event: Event) -> None:
+    if event.stage == "sanity":
+        raise Reached("the model is let answer")
+
+
+@pytest.fixture
+def released(upstream: Upstream) -> Callable[..., dict[str, Any]]:
+    """Release the model, and return the summary of what became of it up to the hold."""
+
+    def carried_out(*, fixes: str = "true", licence: bool = True, target: Path | None = None) -> dict[str, Any]:
+        if not upstream.author.repo_exists(MODEL):
+            upstream.author.create_repo(MODEL)
+            upstream.author.upload_folder(repo_id=MODEL, folder_path=DEMO / "model")
+        if not licence:
+            upstream.author.upload_file(path_or_fileobj=b"---\nlanguage: en\n---\n# No terms\n", path_in_repo="README.md", repo_id=MODEL)
+        recipe = Path(upstream.settings.watch[0].recipe)
+        recipe.write_text(RECIPE.replace("name: small\n", f"name: small\nfixes: {fixes}\n"), encoding="utf-8")
+        wanted = ReleaseRequest(repo=MODEL, revision="main", recipe=str(recipe), trigger="command", target=None if target is None else str(target))
+        return foreground.run(upstream.settings, wanted, listener)
+
+    return carried_out
+
+
+@pytest.fixture
+def asked(upstream: Upstream) -> Callable[..., Result]:
+    """A command on the same database."""
+    return lambda *arguments: CliRunner().invoke(app, arguments, env={"SLUICE_HOME": str(upstream.settings.home), "COLUMNS": "200"})
+
+
+def test_a_release_of_no_known_family_is_held_until_its_end_of_turn_is_approved(
+    released: Callable[..., dict[str, Any]], asked: Callable[..., Result], upstream: Upstream
+) -> None:
+    held = released()
+    assert (held["state"], held["error"], held["publications"]) == ("held", None, [])
+    (hold,) = held["held"]
+    assert (hold["subject"], hold["approval"]) == ("end-of-turn-eos", None)
+    assert {patch["file"] for patch in hold["patches"]} == {"tokenizer_config.json", "special_tokens_map.json", "config.json", "generation_config.json"}
+    assert "end-of-turn-eos" not in {patch["fix"] for patch in held["patches"]}
+    shown = asked("status", "1")
+    assert shown.exit_code == 4
+    for words in ("held end-of-turn-eos: ", 'tokenizer_config.json, eos_token: "', "sluice approve 1 --by NAME", "run 1: held"):
+        assert words in shown.stdout
+    assert released()["state"] == "held", "asking again is no decision"
+
+    assert asked("approve", "1", "--only", "end-of-turn", *SAID).exit_code == 1
+    told = asked("approve", "1", *SAID, "--json")
+    assert told.exit_code == 0, told.stderr
+    answer = json.loads(told.stdout)
+    assert (answer["state"], answer["undecided"]) == ("queued", [])
+    assert answer["next"].startswith("sluice run upstream/unknown-chat --revision")
+    assert "is not held, it is queued" in asked("approve", "1", *SAID).stderr
+
+    went_on = released()
+    assert went_on["error"] == "the model is let answer"
+    assert "end-of-turn-eos" in {patch["fix"] for patch in went_on["patches"]}
+    (hold,) = went_on["held"]
+    assert (hold["approval"]["by"], hold["approval"]["comment"]) == ("Ada", "Its template ends turns so.")
+    store = open_store(upstream.settings.database)
+    trail = [(event.source, event.action) for event in reversed(store.audit_events(subject="run/1"))]
+    assert trail[:5] == [("command", "queued"), ("release", "held"), ("command", "held"), ("command", "queued"), ("command", "held")]
+    assert trail[5:7] == [("command", "approved"), ("approval", "queued")]
+    (approved,) = (event for event in store.audit_events(subject="run/1") if event.action == "approved")
+    assert approved.details == {"subject": "end-of-turn-eos", "by": "Ada", "comment": "Its template ends turns so."}
+    store.close()
+
+
+@pytest.mark.parametrize(("fixes", "folder"), [("auto", False), ("true", True)])
+def test_nobody_is_asked_where_the_recipe_says_so_or_nothing_is_published(
+    released: Callable[..., dict[str, Any]], tmp_path: Path, fixes: str, folder: bool
+) -> None:
+    done = released(fixes=fixes, target=tmp_path / "out" if folder else None)
+    assert (done["held"], done["error"]) == ([], "the model is let answer")
+    assert "end-of-turn-eos" in {patch["fix"] for patch in done["patches"]}
+
+
+def test_without_a_licence_a_release_is_held_and_the_api_lets_it_go_on(
+    released: Callable[..., dict[str, Any]], asked: Callable[..., Result], upstream: Upstream
+) -> None:
+    held = released(fixes="auto", licence=False)
+    assert [hold["subject"] for hold in held["held"]] == ["licence"]
+    store = open_store(upstream.settings.database)
+    with TestClient(create_app(store, upstream.settings)) as client:
+        client.headers["Authorization"] = f"Bearer {create_token(store, 'ci')}"
+        assert client.get("/api/v1/runs", params={"state": "held"}).json()["runs"][0]["run"] == 1
+        for wrong, status in (({"by": "Ada"}, 422), ({"by": " ", "comment": "x"}, 409), ({"by": "Ada", "comment": "x", "subject": "family"}, 409)):
+            assert client.post("/api/v1/runs/1/approve", json=wrong).status_code == status
+        assert client.post("/api/v1/runs/7/approve", json={"by": "Ada", "comment": "x"}).status_code == 404
+        answer = client.post("/api/v1/runs/1/approve", json={"by": "Ada", "comment": "Its owner wrote that it is MIT."})
+        assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+        assert client.post("/api/v1/runs/1/approve", json={"by": "Ada", "comment": "Again."}).json()["error"]["code"] == "not_held"
+    (event,) = (event for event in store.audit_events(subject="run/1") if event.action == "approved")
+    assert (event.source, event.details["token"], event.details["by"]) == ("api", "ci", "Ada")
+    assert released(fixes="auto", licence=False)["error"] == "the model is let answer"
+    store.close()
+
+    withdrawn = asked("approve", "1", "--withdraw", "--by", "Ada", "--comment", "He did not.")
+    assert withdrawn.exit_code == 0, withdrawn.stderr
+    assert "Undecided of run 1: licence" in withdrawn.stdout
+    assert released(fixes="auto", licence=False)["state"] == "held"
+
+
+@pytest.mark.parametrize(
+    ("said", "paths", "readable"),
+    [
+        ({"license": "mit"}, (), True),
+        ({}, (), False),
+        ({}, ("LICENSE",), True),
+        ({}, ("Licence.md", "README.md"), True),
+        ({}, ("NOTICE", "README.md"), False),
+        ({"license": "unknown"}, (), False),
+        ({"license": "other"}, (), False),
+        ({"license": "other"}, ("license.txt",), True),
+        ({"license": "other", "license_name": "gemma"}, (), True),
+        ({"license": "other", "license_link": "https://example.org/terms"}, (), True),
+    ],
+)
+def test_which_terms_can_be_read(said: Mapping[str, str], paths: tuple[str, ...], readable: bool) -> None:
+    upstream = Described(release=Release(repo="upstream/model", sha="1" * 40), private=False, gated=False, **said)
+    assert licensed(upstream, paths) == readable
+    assert bool(list(unlicensed(upstream, paths, strange=True))) != readable
+    assert not list(unlicensed(upstream, paths, strange=False)), "one's own model, or one that stays here"
+
+
+def test_that_it_will_be_held_for_its_licence_is_said_beforehand(prospect: Callable[..., Prospect], tmp_path: Path) -> None:
+    bare = Described(release=Release(repo="upstream/model", sha="1" * 40), private=False, gated=False)
+    (remark,) = unfit(prospect(upstream=bare))
+    assert "The release will be held until a person approves that." in remark
+    (remark,) = unfit(prospect(upstream=bare, target=str(tmp_path)))
+    assert "held" not in remark
+
+
+def test_what_was_approved_stays_approved_only_while_it_is_the_same(store: Store) -> None:
+    run, one, two = queue_run(store).id, Hold(subject="a", reason="It is so."), Hold(subject="b", reason="It is otherwise.")
+    store.record_holds(run, [one, two])
+    store.approve(run, "a", by="Ada", comment="Yes.", source="command")
+    store.record_holds(run, [one, two])
+    assert [(item.hold, item.approval is not None) for item in store.holds(run)] == [(one, True), (two, False)]
+    changed = Hold(subject="a", reason="It is so by now.")
+    store.record_holds(run, [changed])
+    assert [(item.hold, item.approval) for item in store.holds(run)] == [(changed, None)]
+    assert [event.action for event in store.audit_events(subject=f"run/{run}")] == ["held", "approved", "held", "held", "queued"]
