@@ -46,7 +46,7 @@ from config.errors import ConfigurationError, UpstreamError
 from config.rules import FAMILIES, FIXES, Family, Rule, family_of, load_families, load_rules
 from config.words import Patch
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "shard_index": shard_index.repair,
@@ -81,13 +81,13 @@ WITH_WEIGHTS = frozenset({"plain_weights"})  # repairs that are only true togeth
 
 
 def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, headers: bool = False, rules: Path = FIXES, families: Path = FAMILIES) -> dict[str, Any]:
-    """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are 8-bit ones,
-    which are multiplied out to bfloat16.
+    """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are of 8 bits or
+    MXFP4, which are multiplied out to bfloat16.
 
-    With `headers`, no weights are written, and what is said of 8-bit ones stays: those of the snapshot may be all header.
+    With `headers`, no weights are written, and what is said of those stays: those of the snapshot may be all header.
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply. `rules` and `families` are folders of YAML files.
-    Returns `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend), `family` (its name or None) with its `notes`, `stop` strings
-    and order of `samplers`, and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
+    Returns `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend), `family` (its name or None), `notes` for the card, `stop` strings
+    and order of `samplers` of the family, and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
     Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
@@ -101,7 +101,7 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, headers: bool =
     fixed, patches = apply_rules(files, chosen, family, tensors)
     _write(out, snapshot, files, fixed)
     if not headers:
-        float8.write(out, snapshot, tensors=tensors, eight=packed.scaled(packed.settings(config), tensors))
+        float8.write(out, snapshot, tensors=tensors, compact=packed.compacted(packed.settings(config), tensors))
     weights = weight_files(out)
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {
