@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from builders import float8, packed
+from builders import float8, modalities, packed
 from builders.fixes import (
     architecture,
     breaking_branches,
@@ -108,7 +108,7 @@ def repair(out: Path, *, snapshot: Path, repo: str, fixes: bool, headers: bool =
         "patches": [asdict(patch) for patch in patches],
         "unrepaired": list(broken(fixed)),
         "family": family.name if family else None,
-        "notes": list(family.notes) if family else [],
+        "notes": [*(family.notes if family else ()), *filter(None, [modalities.remark(config)])],
         "stop": list(family.stop) if family else [],
         "samplers": list(family.samplers) if family else [],
         "bytes": size,
