@@ -1,4 +1,4 @@
-"""Multiplies weights of 8 bits out to bfloat16, a tensor at a time: a folder that every engine reads alike, by the rule of `builders.packed`."""
+"""Multiplies weights of 8 bits and of MXFP4 out to bfloat16, a tensor at a time: a folder that every engine reads alike, by the rule of `builders.packed`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,48 +8,56 @@ from typing import TYPE_CHECKING, Any
 
 from builders.links import link_or_copy
 from builders.names import INDEX
-from builders.packed import Scaled, plain
+from builders.packed import Fours, Scaled, becomes
 from builders.weights import Tensor, weight_files
 
 if TYPE_CHECKING:
     import torch
 
 ALIGNED = 8  # bytes, to a multiple of which a header is padded
+NUMBERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of E2M1, by their code; with the highest bit set they are negative
+BIAS = 127  # of a power of two in E8M0
+
+Compact = Mapping[str, Scaled | Fours]
+"""What is multiplied out, by name."""
 
 
-def write(out: Path, snapshot: Path, *, tensors: Mapping[str, Tensor], eight: Mapping[str, Scaled]) -> None:
-    """Write the weight files of `snapshot` to `out`, those without 8-bit tensors and scales linked, and with such tensors the index, if there is one, anew.
+def write(out: Path, snapshot: Path, *, tensors: Mapping[str, Tensor], compact: Compact) -> None:
+    """Write the weight files of `snapshot` to `out`, those without such tensors and scales linked, and with such tensors the index, if there is one, anew.
 
     `tensors` are all of the snapshot's, by name.
     """
-    after = plain(tensors)
+    after = becomes(tensors)
     for path in weight_files(snapshot):
         there = [tensor for tensor in tensors.values() if tensor.file == path.name]
-        left = [after[tensor.name] for tensor in there if tensor.name in after]
-        if left == there:
+        left = [(tensor, after[tensor.name]) for tensor in there if tensor.name in after]
+        if [made for _, made in left] == there:
             link_or_copy(path, out / path.name)
         elif left:
-            _rewrite(out / path.name, path, left, eight)
-    if eight and (out / INDEX).is_file():
-        index = {"metadata": {"total_size": sum(tensor.bytes for tensor in after.values())}, "weight_map": {name: after[name].file for name in sorted(after)}}
+            _rewrite(out / path.name, path, left, compact)
+    if compact and (out / INDEX).is_file():
+        files = {tensor.name: tensor.file for tensor in after.values()}
+        index = {"metadata": {"total_size": sum(tensor.bytes for tensor in after.values())}, "weight_map": dict(sorted(files.items()))}
         (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _rewrite(target: Path, source: Path, tensors: list[Tensor], eight: Mapping[str, Scaled]) -> None:
-    """One file, written as the format has it: length of the header, header, data without gaps. Only one tensor of it is in memory."""
+def _rewrite(target: Path, source: Path, tensors: list[tuple[Tensor, Tensor]], compact: Compact) -> None:
+    """One file, written as the format has it: length of the header, header, data without gaps; of each tensor as it is and as it becomes. Only one of them is
+    in memory.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for tensor in tensors:
+    for _, tensor in tensors:
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [end, end := end + tensor.bytes]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNED)
     with target.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for values in _values(source, tensors, eight):
+        for values in _values(source, [before for before, _ in tensors], compact):
             file.write(values)
 
 
-def _values(source: Path, tensors: list[Tensor], eight: Mapping[str, Scaled]) -> Iterator[bytes]:
+def _values(source: Path, tensors: list[Tensor], compact: Compact) -> Iterator[bytes]:
     """The bytes of each tensor as they are to be written; scales may lie in another file than what they belong to."""
     import torch
     from safetensors import safe_open
@@ -65,8 +73,11 @@ def _values(source: Path, tensors: list[Tensor], eight: Mapping[str, Scaled]) ->
 
         for tensor in tensors:
             values = read(tensor)
-            if (scaled := eight.get(tensor.name)) is not None:
-                values = multiplied(values, None if scaled.scale is None else read(scaled.scale), scaled.blocks)
+            match compact.get(tensor.name):
+                case Scaled(scale=scale, blocks=blocks):
+                    values = multiplied(values, None if scale is None else read(scale), blocks)
+                case Fours(exponents=exponents):
+                    values = unfolded(values, read(exponents))
             yield values.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
@@ -84,3 +95,21 @@ def multiplied(values: "torch.Tensor", scale: "torch.Tensor | None", blocks: tup
         factor = factor.repeat_interleave(size, dim=place).narrow(place, 0, values.shape[place])
     factor = factor.reshape(*factor.shape, *(1,) * (values.ndim - factor.ndim))  # a scale for each row, or for each expert
     return (found * factor).to(torch.bfloat16)
+
+
+def unfolded(codes: "torch.Tensor", exponents: "torch.Tensor") -> "torch.Tensor":
+    """The bfloat16 values (experts, columns, rows) of MXFP4 codes (experts, rows, columns / 32, 16) and their powers of two (experts, rows, columns / 32).
+
+    The lower half of a byte is the number of the lower column. No product is rounded; one beyond bfloat16's range is infinite, which `builders.precision`
+    refuses.
+    """
+    import torch
+
+    numbers = torch.tensor((*NUMBERS, *(-number for number in NUMBERS)), dtype=torch.bfloat16)
+    found = torch.empty(*codes.shape[:-2], codes.shape[-2] * codes.shape[-1] * 2, dtype=torch.bfloat16)
+    for place in range(len(codes)):  # an expert at a time: indices take eight times its bytes
+        part = codes[place].int()
+        pairs = torch.stack((numbers[part & 15], numbers[part >> 4]), dim=-1).flatten(-2)  # (rows, columns / 32, 32)
+        powers = exponents[place].int()[..., None] - BIAS
+        found[place] = torch.ldexp(pairs.float(), powers).to(torch.bfloat16).flatten(-2)
+    return found.transpose(-1, -2)

@@ -23,9 +23,12 @@ CONFIGURATION = frozenset(
         "chat_template.json",
         "vocab.json",
         "merges.txt",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "video_preprocessor_config.json",
     }
 )
-"""What a model needs beside its weights."""
+"""What a model needs beside its weights; the last ones say how those that read images and sound take them."""
 
 _LEGAL = re.compile(r"(LICEN[CS]E|NOTICE|USE_POLICY)([._-][A-Za-z0-9._-]{1,40})?", re.IGNORECASE)
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")

@@ -1,8 +1,12 @@
-"""What a release's weights are stored in, told by their headers: floating-point numbers, 8-bit ones with scales, which are multiplied out, or what is refused.
+"""What a release's weights are stored in, told by their headers: floating-point numbers, 8-bit ones or MXFP4 with scales, which are multiplied out, or what is
+refused.
 
 Where 8-bit numbers stand, value = stored number · scale, with one scale for the whole tensor, for each row, or for each block, computed in float32 and rounded
 to bfloat16. So DeepSeek-V3 and Qwen3-FP8 (`weight_scale_inv`, which is the factor in spite of its name), compressed-tensors' `naive-quantized` and
 `float-quantized`, FBGEMM and ModelOpt (`weight_scale`) store them. Scales of activations say how to compute, not what the weights are, and are left out.
+
+MXFP4 (OCP Microscaling Formats 1.0) has numbers of 4 bits and for each 32 of a row a power of two. bfloat16 holds their products exactly. gpt-oss stores its
+experts so: NAME_blocks (experts, rows, columns / 32, 16 bytes) and NAME_scales (experts, rows, columns / 32), which stand for NAME (experts, columns, rows).
 """
 
 import math
@@ -21,6 +25,8 @@ AFTER = "BF16"  # what 8-bit numbers become
 
 KEY = "quantization_config"
 _SCALES = ("_scale_inv", "_scale")  # how the name of a tensor's scales goes on
+_BLOCKS, _EXPONENTS = "_blocks", "_scales"  # how the names of MXFP4's numbers and of their powers of two end
+_BYTES = 16  # of a block of 32 numbers
 _COMPUTING = re.compile(r"(?:^|[._])(?:input|activation|output|[qkv]|kv)_scale(?:_inv)?$")
 # names that only quantized weights have, with what they are called; the first that is found
 _MARKS = (
@@ -44,6 +50,14 @@ class Scaled:
     blocks: tuple[int, ...]  # how many rows, columns and so on share a scale, one for each dimension of the scale
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fours:
+    """A tensor of MXFP4's 4-bit numbers."""
+
+    tensor: Tensor  # bytes (…, rows, columns / 32, 16), two numbers in each
+    exponents: Tensor  # bytes (…, rows, columns / 32)
+
+
 def settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What config.json says of the quantization; empty when it says nothing."""
     nested = config.get("text_config")
@@ -65,9 +79,9 @@ def refusal(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | N
 
 def _quantized(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
     """In what, and by which tensor that shows; None of weights that are not, whatever config.json says of them, or that can be multiplied out."""
-    method = str(stated.get("quant_method", ""))[:40]
+    method, known = str(stated.get("quant_method", ""))[:40], fours(tensors)
     for pattern, called in _MARKS:
-        if (name := next((name for name in tensors if pattern.search(name)), None)) is not None:
+        if (name := next((name for name in tensors if pattern.search(name) and name not in known), None)) is not None:
             return f"{_METHODS.get(method, method or called)}: {_where(tensors[name])}"
     for tensor in tensors.values():
         if tensor.dtype not in PLAIN | EIGHT and len(tensor.shape) > 1 and tensor.name.endswith((".weight", "_proj")):
@@ -89,6 +103,26 @@ def scaled(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
                 raise UpstreamError(f"{_where(tensor)} is {tensor.dtype}, and its scale {name}{_SCALES[0]} is missing")
             found[name] = Scaled(tensor=tensor, scale=scale, blocks=() if scale is None else _blocks(tensor, scale, stated))
     return found
+
+
+def fours(tensors: Mapping[str, Tensor]) -> dict[str, Fours]:
+    """The tensors of MXFP4 numbers by name, as far as they are whole and in gpt-oss' form; others are refused as what they are."""
+    found = {}
+    for name, tensor in tensors.items():
+        exponents = tensors.get(name.removesuffix(_BLOCKS) + _EXPONENTS) if name.endswith(_BLOCKS) else None
+        if exponents is not None and {tensor.dtype, exponents.dtype} == {"U8"} and len(exponents.shape) > 1 and tensor.shape == (*exponents.shape, _BYTES):
+            found[name] = Fours(tensor=tensor, exponents=exponents)
+    return found
+
+
+def compact(tensors: Mapping[str, Tensor]) -> str | None:
+    """What the weights that are multiplied out are stored in, in words; None where there are none."""
+    return "MXFP4" if fours(tensors) else "8 bits" if any(tensor.dtype in EIGHT for tensor in tensors.values()) else None
+
+
+def compacted(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Scaled | Fours]:
+    """All tensors that are multiplied out, by name. Raises UpstreamError as `scaled` does."""
+    return {**scaled(stated, tensors), **fours(tensors)}
 
 
 def _blocks(tensor: Tensor, scale: Tensor, stated: Mapping[str, Any]) -> tuple[int, ...]:
@@ -118,15 +152,27 @@ def _stated_block(stated: Mapping[str, Any]) -> list[int]:
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as they are once 8-bit numbers are multiplied out: these in bfloat16, and no scales."""
-    gone = beside(tensors)
-    return {name: _after(tensor) for name, tensor in tensors.items() if name not in gone}
+    """The tensors by name as they are once all is multiplied out: in bfloat16, and no scales."""
+    return {tensor.name: tensor for tensor in becomes(tensors).values()}
+
+
+def becomes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same by the name of what they are made from."""
+    gone, four = beside(tensors), fours(tensors)
+    return {name: _multiplied(four[name]) if name in four else _after(tensor) for name, tensor in tensors.items() if name not in gone}
+
+
+def _multiplied(stored: Fours) -> Tensor:
+    *experts, rows, blocks = stored.exponents.shape
+    shape = (*experts, blocks * 2 * _BYTES, rows)
+    return replace(stored.tensor, name=stored.tensor.name.removesuffix(_BLOCKS), dtype=AFTER, shape=shape, bytes=math.prod(shape) * BITS[AFTER] // 8)
 
 
 def beside(tensors: Mapping[str, Tensor]) -> frozenset[str]:
-    """Names of what stands beside 8-bit numbers and is gone when they are multiplied out; none where there are no such numbers."""
+    """Names of what stands beside numbers that are multiplied out, and is gone then; none where there are no such numbers."""
     scales = {name + end for name, tensor in tensors.items() if tensor.dtype in EIGHT for end in _SCALES}
-    return frozenset(name for name in tensors if name in scales or _COMPUTING.search(name)) if scales else frozenset()
+    gone = frozenset(name for name in tensors if name in scales or _COMPUTING.search(name)) if scales else frozenset()
+    return gone | {stored.exponents.name for stored in fours(tensors).values()}
 
 
 def _after(tensor: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from config.data import on_hub, reference_at
 from config.errors import ConfigurationError
 from config.files import explain
-from config.plans import GgufType
+from config.plans import GgufType, StoredType
 from config.recipe import GROWING, PLAIN_NF4, SIXTEEN_BIT, Gate, Recipe, Variants, stock_of
 from config.words import Variant
 
@@ -37,7 +37,7 @@ def only(recipe: Recipe, names: Iterable[str]) -> Recipe:
         raise ConfigurationError(
             "No variant is named. Give tags, e.g. --variants Q4_K_M,UD-Q4_K_XL; `sluice release WHAT --dry-run` lists those of the recipe."
         )
-    held, stock = recipe.variants, set(get_args(GgufType))
+    held, stock = recipe.variants, {*get_args(GgufType), *get_args(StoredType)}
     others = {kind: [entry for entry in entries if entry.tag in wanted] for kind, entries in held.others.items()}
     own = {entry.tag for entries in others.values() for entry in entries}
     rest = [tag for tag in wanted if tag not in stock | own | {SIXTEEN_BIT, PLAIN_NF4}]

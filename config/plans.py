@@ -14,6 +14,9 @@ GgufType = Literal[
 ]  # fmt: skip
 """llama.cpp's stock mixes: names of whole files, each a rule that gives every tensor a type."""
 
+StoredType = Literal["MXFP4"]
+"""What upstream may store weights in, and a GGUF file can hold bit for bit."""
+
 TensorType = Literal[
     "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K", "IQ3_XXS", "IQ3_S", "Q3_K", "IQ4_XS", "IQ4_NL",
     "Q4_0", "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0", "BF16",

@@ -15,7 +15,7 @@ from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
 from config.near import hint
-from config.plans import Budget, GgufType, Nf4Budget, Profile, Rules
+from config.plans import Budget, GgufType, Nf4Budget, Profile, Rules, StoredType
 from config.strict import Strict
 from config.texts import Evaluation, Text
 from config.words import Kind, Variant
@@ -121,9 +121,10 @@ class Other(Strict):
 class Variants(Strict):
     """Which variants to build."""
 
-    gguf: tuple[GgufType, ...] = ()
+    gguf: tuple[GgufType | StoredType, ...] = ()
     """llama.cpp's stock mixes, made with the imatrix. Of BF16, F16 and F32 the one that holds the upstream's weights bit for bit is the conversion itself, from
-    which all others are made; F16 wants a gate on `float16.failures`."""
+    which all others are made; F16 wants a gate on `float16.failures`. MXFP4 is for releases that store weights in it, as gpt-oss does: upstream's own bits, and
+    all else as in the 16-bit file."""
     dynamic: tuple[Dynamic, ...] = ()
     """Planned mixes, each no larger than its budget."""
     bnb_4bit: bool = False
@@ -172,7 +173,7 @@ class Variants(Strict):
         # llama.cpp matches a tag in any case, and a planned mix under a stock mix's name would be taken for it
         others = [entry.tag for entries in self.others.values() for entry in entries]
         own = [*(variant.tag for variant in self.listed() if variant.planned), *others]
-        taken = [tag.lower() for tag in (SIXTEEN_BIT, PLAIN_NF4, *get_args(GgufType), *own)]
+        taken = [tag.lower() for tag in (SIXTEEN_BIT, PLAIN_NF4, *get_args(GgufType), *get_args(StoredType), *own)]
         repeated = {tag for tag in self.gguf if self.gguf.count(tag) > 1} | {tag for tag in own if taken.count(tag.lower()) > 1}
         if repeated:
             raise ValueError(f"every variant needs a tag of its own, and none may have a stock mix's name; repeated: {', '.join(sorted(repeated))}")

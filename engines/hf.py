@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, __version__
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, __version__
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -24,6 +24,8 @@ from engines.repetition import lost
 from engines.spoken import Voice, plain
 
 SHOWN = 3  # missing weights that a sentence names
+MEMORY = ("past_key_values", "cache_params")  # what networks call what they remember of the text so far: those with attention, those without
+UNLIMITED = 2**20  # tokens; what llama.cpp's converter writes for networks that remember a state, and know no positions
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -43,7 +45,7 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> PreTraine
     architecture, or code that needs a package which is not there, UpstreamError when weights are missing, which transformers would make up, and
     MeasurementError when it cannot be loaded for another reason.
     """
-    model = _loaded(folder, dtype=dtype, attn_implementation="sdpa")
+    model = _loaded(folder, dtype=dtype)
     if dtype == torch.float32:
         _widen(model)
     model.eval()  # type: ignore[no-untyped-call]
@@ -234,9 +236,9 @@ def _count(file: Path) -> int:
 
 
 def context(network: PreTrainedModel) -> int:
-    """Most tokens that one sequence can hold."""
+    """Most tokens that one sequence can hold; UNLIMITED where the network knows no positions."""
     config: Any = network.config.get_text_config()
-    return int(config.max_position_embeddings)
+    return int(getattr(config, "max_position_embeddings", None) or UNLIMITED)
 
 
 @contextmanager
@@ -280,30 +282,35 @@ class HfModel:
 
     @torch.inference_mode()
     def continuations(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Floats:
-        """See `engines.model.Model`. Suffixes run one after another on copies of the prefix's cache: padding would change what some models compute."""
+        """See `engines.model.Model`. Suffixes run one after another on copies of the prefix's cache: padding would change what some models compute.
+
+        Layers with a state (Mamba, gated delta nets) take several tokens for a beginning and forget what was before them: there all is evaluated anew.
+        """
         each = counted(suffixes, "continuations")
-        if not prefix:
-            return np.concatenate([self.logits(suffix, len(suffix) - 1) for suffix in each])
-        cache = self.network(input_ids=self._row(prefix), past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1).past_key_values
-        rows = []
-        for suffix in each:
-            output = self.network(input_ids=self._row(suffix), past_key_values=copy.deepcopy(cache), use_cache=True, logits_to_keep=1)
-            rows.append(output.logits[0, -1].float().cpu().numpy())
+        if not prefix or self.network._is_stateful:
+            return np.concatenate([self.logits([*prefix, *suffix], len(prefix) + len(suffix) - 1) for suffix in each])
+        _, memory = self._step(prefix, {})
+        rows = [self._step(suffix, copy.deepcopy(memory))[0].float().cpu().numpy() for suffix in each]
         return np.asarray(rows, dtype=np.float32)
 
     @torch.inference_mode()
     def generate(self, prompt: Sequence[int], *, max_tokens: int, stop: Collection[int]) -> list[int]:
         """See `engines.model.Model`."""
         answer: list[int] = []
-        cache, feed = None, list(prompt)
+        memory, feed = dict[str, Any](), list(prompt)
         for _ in range(min(max_tokens, self.context - len(prompt))):
-            output = self.network(input_ids=self._row(feed), past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache, feed = output.past_key_values, [int(output.logits[0, -1].argmax())]
+            last, memory = self._step(feed, memory)
+            feed = [int(last.argmax())]
             answer += feed
             report(len(answer), max_tokens, "tokens")
             if answer[-1] in stop or lost(answer):
                 break
         return answer
+
+    def _step(self, tokens: Sequence[int], memory: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
+        """The logits (V) behind the last of these tokens, and what the network then remembers, under the name by which it takes that back."""
+        output = self.network(input_ids=self._row(tokens), use_cache=True, logits_to_keep=1, **memory)
+        return output.logits[0, -1], {name: value for name in MEMORY if (value := getattr(output, name, None)) is not None}
 
     def _row(self, tokens: Sequence[int]) -> torch.Tensor:
         return torch.tensor([list(tokens)], device=self.network.device)

@@ -23,7 +23,7 @@ from qa import reach
 from qa.file_checks import open_gguf
 from qa.texts import conversations
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 RUN = 32  # words; about the 50 tokens from which Lee et al. (arXiv 2107.06499) count a passage as repeated and not as said twice
 WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+")  # kana and Chinese characters are words of their own: no spaces stand between them
@@ -31,6 +31,7 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no position of a run 
 SHOWN = 60  # characters of a text that a sentence quotes
 MOST_DETAILS = 20  # shared passages named one by one
 
+EPSILON = "attention.layer_norm_rms_epsilon"
 # Each key of the GGUF (after the architecture's name) with the attributes of a transformers config that say the same.
 HYPERPARAMETERS: Mapping[str, Sequence[str]] = {
     "context_length": ("max_position_embeddings",),
@@ -38,7 +39,7 @@ HYPERPARAMETERS: Mapping[str, Sequence[str]] = {
     "attention.head_count": ("num_attention_heads",),
     "attention.head_count_kv": ("num_key_value_heads",),
     "attention.key_length": ("head_dim",),
-    "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps"),
+    EPSILON: ("rms_norm_eps", "norm_eps"),
     "attention.layer_norm_epsilon": ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"),
     "attention.sliding_window": ("sliding_window",),
     "expert_count": ("num_local_experts", "num_experts", "n_routed_experts"),
@@ -175,15 +176,15 @@ def _entry_faults(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.flo
         yield "has no entry: no calibration text reached it"
         return
     columns, experts = int(tensor.shape[0]), math.prod(map(int, tensor.shape[2:]))
-    if sums.size != columns * experts or counts.size != experts:
+    if sums.size != columns * experts or counts.size not in {1, experts}:  # matrices of heads, which all see every token, are counted at once
         yield f"has {experts} × {columns} inputs, and its entry holds {sums.size} sums and {counts.size} counts: it belongs to another model"
         return
-    sums = sums.reshape(experts, columns)
+    sums, counts = sums.reshape(experts, columns), np.broadcast_to(counts.reshape(-1), (experts,))
     if not np.isfinite(sums).all() or not np.isfinite(counts).all():
         yield "has an entry that is not finite: activations overflowed"
     elif (sums < 0).any():
         yield "has an entry with negative sums of squares: the file is damaged"
-    elif silent := [expert for expert in range(experts) if not counts.flat[expert] > 0 or not sums[expert].any()]:
+    elif silent := [expert for expert in range(experts) if not counts[expert] > 0 or not sums[expert].any()]:
         which = f"{len(silent)} of {experts} experts, among them expert {silent[0]}" if experts > 1 else "all of its inputs"
         yield f"has an entry of zeros for {which}: no calibration text reached it"
 
@@ -259,6 +260,8 @@ def _hyperparameters(header: Header, config: Any) -> Iterator[str]:
     for key, attributes in HYPERPARAMETERS.items():
         stated = next(((name, value) for name in attributes if (value := getattr(config, name, None)) is not None), None)
         found = header.own(key)
+        if found is None and key.endswith("epsilon"):  # Mamba's layer_norm_epsilon is that of an RMS norm
+            found = header.own(EPSILON)
         if stated is None or isinstance(found, list) or isinstance(stated[1], list):  # a list has a value for each layer
             continue
         if (found is None and key in MAY_LACK) or (key in LATENT_ATTENTION and getattr(config, "kv_lora_rank", None)):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def glm(out: Path, *, predicts: bool = True) -> Path:
     transformers does not load that layer, and saves none.
     """
     mixture = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
-    config = transformers.Glm4MoeConfig(**_common(_tokenizer(out)), **mixture, num_hidden_layers=2, moe_intermediate_size=HIDDEN, head_dim=16)
+    config = transformers.Glm4MoeConfig(**_common(byte_level(out)), **mixture, num_hidden_layers=2, moe_intermediate_size=HIDDEN, head_dim=16)
     _save(transformers.Glm4MoeForCausalLM, config, out)
     _announce(out, num_nextn_predict_layers=1)
     if predicts:
@@ -41,7 +42,7 @@ def qwen3_next(out: Path, *, predicts: bool = True) -> Path:
     """A hybrid of Qwen3-Next's kind: its layer for multi-token prediction is in `mtp.`, and config.json says nothing of it."""
     mixture = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": HIDDEN, "shared_expert_intermediate_size": HIDDEN}
     linear = {f"linear_{name}": size for name, size in (("key_head_dim", 16), ("value_head_dim", 16), ("num_key_heads", 2), ("num_value_heads", 4))}
-    config = transformers.Qwen3NextConfig(**_common(_tokenizer(out)), **mixture, **linear, num_hidden_layers=4, head_dim=16)
+    config = transformers.Qwen3NextConfig(**_common(byte_level(out)), **mixture, **linear, num_hidden_layers=4, head_dim=16)
     _save(transformers.Qwen3NextForCausalLM, config, out)
     if predicts:
         _add_layer(
@@ -63,15 +64,21 @@ def _add_layer(out: Path, *, like: str, place: str, norms: Iterable[str], joins:
     save_file(weights | layer, out / "model.safetensors", metadata={"format": "pt"})
 
 
-def _tokenizer(out: Path) -> Any:
-    """The vocabulary of GPT-2 as llama.cpp distributes it, with the special tokens that converters look for."""
+def byte_level(out: Path) -> Any:
+    """The vocabulary of GPT-2 as llama.cpp distributes it, with the special tokens that converters look for, also saved in a folder."""
+    tokenizer = _byte_level()
+    tokenizer.save_pretrained(out)
+    return tokenizer
+
+
+@cache
+def _byte_level() -> Any:
     fields = GGUFReader(toolchain.sources() / "models" / "ggml-vocab-gpt-2.gguf").fields
     tokens, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges"))
     tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[tuple(merge.split(" ")) for merge in merges]))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     whole = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     whole.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
-    whole.save_pretrained(out)
     return whole
 
 

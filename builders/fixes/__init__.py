@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from builders import float8, front_matter, packed
+from builders import float8, front_matter, modalities, packed
 from builders.fixes import (
     architecture,
     breaking_branches,
@@ -98,10 +98,10 @@ def repair(
     rules: Path = FIXES,
     families: Path = FAMILIES,
 ) -> dict[str, Any]:
-    """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are 8-bit ones,
-    which are multiplied out to bfloat16.
+    """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are of 8 bits or
+    MXFP4, which are multiplied out to bfloat16.
 
-    With `headers`, no weights are written, and what is said of 8-bit ones stays: those of the snapshot may be all header.
+    With `headers`, no weights are written, and what is said of those stays: those of the snapshot may be all header.
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply. With `ask`, what a rule derives and no family vouches for is not done
     but proposed, unless its digest is among `approved`. `rules` and `families` are folders of YAML files.
     Returns `held` (each a Hold: what a person has to decide, or decided), `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend),
@@ -124,7 +124,7 @@ def repair(
     fixed, patches = apply_rules(files, chosen, family, tensors, desk)
     _write(out, snapshot, files, fixed)
     if not headers:
-        float8.write(out, snapshot, tensors=tensors, eight=packed.scaled(packed.settings(config), tensors))
+        float8.write(out, snapshot, tensors=tensors, compact=packed.compacted(packed.settings(config), tensors))
     weights = weight_files(out)
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {
@@ -132,7 +132,7 @@ def repair(
         "patches": [asdict(patch) for patch in patches],
         "unrepaired": list(broken(fixed)),
         "family": family.name if family else None,
-        "notes": list(family.notes) if family else [],
+        "notes": [*(family.notes if family else ()), *filter(None, [modalities.remark(config)])],
         "stop": list(family.stop) if family else [],
         "samplers": list(family.samplers) if family else [],
         "ollama": (families / "templates" / family.ollama).read_text(encoding="utf-8") if family and family.ollama else None,

@@ -1,4 +1,4 @@
-"""Says in config.json that weights of 8 bits were multiplied out to bfloat16, which `builders.float8` does with the weights themselves."""
+"""Says in config.json that weights of 8 bits or MXFP4 were multiplied out to bfloat16, which `builders.float8` does with the weights themselves."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,14 @@ TYPES = ("dtype", "torch_dtype")  # keys of config.json, the newer one first
 
 def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]) -> list[Edit]:
     """Nothing is changed of a model without such weights."""
-    eight = packed.scaled(packed.settings(dict_at(files, "config.json", ())), tensors)
-    if not eight:
+    settings = packed.settings(dict_at(files, "config.json", ()))
+    eight, four = packed.scaled(settings, tensors), packed.fours(tensors)
+    if not eight and not four:
         return []
-    because = f"{len(eight)} matrices in {_stored(eight)}, {_scales(eight)}"
+    told = ([f"{len(eight)} matrices in {_stored(eight)}, {_scales(eight)}"] if eight else []) + (
+        [f"{len(four)} tensors in MXFP4, a power of two for each 32 numbers"] if four else []
+    )
+    because = "; ".join(told)
     places = [(key, nested) for nested in ((), ("text_config",)) for key in TYPES]
     stated = [(*nested, key) for key, nested in places if value_at(files, "config.json", (*nested, key)) not in {None, "bfloat16"}]
     edits = [Edit(file="config.json", key=key, after="bfloat16", because=because) for key in stated]

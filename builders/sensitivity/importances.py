@@ -52,12 +52,14 @@ def read(path: Path) -> dict[str, Entry]:
 def complete(entries: Mapping[str, Entry], tensors: Mapping[str, Tensor], own: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, list[int]]]:
     """Entries that every type can be made with, and by tensor the experts that calibration never reached.
 
-    `own` are entries for tensors that have none. An expert without tokens gets the mean of the others, entries that are zero or not finite get
-    FLOOR times the expert's mean. Raises MeasurementError when an entry has not its tensor's shape.
+    `own` are entries for tensors that have none. Matrices of heads, which stand in one tensor and all see every token, have one count. An expert without tokens
+    gets the mean of the others, entries that are zero or not finite get FLOOR times the expert's mean. Raises MeasurementError when an entry has not its
+    tensor's shape.
     """
     done, unreached = {}, {}
-    for name, entry in {**own, **entries}.items():
+    for name, stored in {**own, **entries}.items():
         tensor = tensors.get(name)
+        entry = stored if tensor is None else _each(stored, tensor)
         if tensor is not None and entry.sums.shape != (tensor.experts, tensor.columns):
             raise MeasurementError(
                 f"The importances of {name} are for {entry.sums.shape[0]} experts of {entry.sums.shape[1]} columns, and the tensor has {tensor.experts} of "
@@ -67,6 +69,13 @@ def complete(entries: Mapping[str, Entry], tensors: Mapping[str, Tensor], own: M
         if lost:
             unreached[name] = lost
     return done, unreached
+
+
+def _each(entry: Entry, tensor: Tensor) -> Entry:
+    """The entry with a row and a count for each matrix of its tensor, where llama-imatrix counted the tokens of all of them at once."""
+    if len(entry.counts) == 1 and entry.sums.size == tensor.experts * tensor.columns:
+        return Entry(sums=entry.sums.reshape(tensor.experts, tensor.columns), counts=np.repeat(entry.counts, tensor.experts))
+    return entry
 
 
 def _safe(entry: Entry) -> tuple[Entry, list[int]]:

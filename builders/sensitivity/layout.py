@@ -1,6 +1,7 @@
 """Finds every quantizable tensor of a 16-bit GGUF in the transformers model it was converted from, by the bytes of its rows.
 
-The converter permutes rows (Llama's q and k), stacks experts, splits what transformers 5 keeps fused (gate and up, q, k and v) and transposes. No rule for any
+The converter permutes rows (Llama's q and k), stacks experts, splits what transformers 5 keeps fused (gate and up, q, k and v), transposes, and turns the keys
+of latent attention (MLA) head by head. No rule for any
 architecture stands here: a row of the GGUF is looked up among the rows of all parameters, and what was found is compared byte by byte.
 Not covered: tensors whose values the converter changed (scaled, folded with another), or which transformers does not load; they are an error.
 """
@@ -31,13 +32,27 @@ _CHUNK = 2**22  # values hashed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """How a parameter is read to find a tensor's rows in it."""
+
+    transposed: bool  # its last two dimensions the other way round
+    heads: int = 0  # its rows as those of so many heads, of each
+    first: int = 0  # the first ones only; all of them where there are no heads
+
+
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """Rows of one tensor that are rows of one parameter. Row n of a parameter (experts, rows, columns) counts through all experts."""
 
     parameter: str
-    transposed: bool  # the parameter's last two dimensions stand the other way round
+    view: View
     targets: Rows  # rows of the tensor
     sources: Rows  # rows of the parameter, ascending; as many
+
+    @property
+    def transposed(self) -> bool:
+        """Whether its rows are the parameter's columns."""
+        return self.view.transposed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +89,16 @@ def find(tensors: Sequence[ReaderTensor], network: torch.nn.Module) -> list[Plac
     return [placed[tensor.name] for tensor in tensors]
 
 
-def matrix(parameter: torch.Tensor, *, transposed: bool) -> torch.Tensor:
-    """A parameter or its gradient as rows (experts · rows, columns): a view unless `transposed`."""
-    return (parameter.transpose(-1, -2) if transposed else parameter).reshape(-1, parameter.shape[-2 if transposed else -1])
+def matrix(parameter: torch.Tensor, view: View) -> torch.Tensor:
+    """A parameter or its gradient as rows (experts · rows, columns), without a copy unless it is turned."""
+    if view.heads:
+        parameter = parameter.reshape(view.heads, -1, parameter.shape[-1])[:, : view.first]
+    return (parameter.transpose(-1, -2) if view.transposed else parameter).reshape(-1, parameter.shape[-2 if view.transposed else -1])
 
 
 def part(parameter: torch.Tensor, segment: Segment, sources: torch.Tensor) -> torch.Tensor:
     """The rows (n, columns) of a parameter or its gradient that a segment names; `sources` are the segment's, on the parameter's device."""
-    rows = matrix(parameter, transposed=segment.transposed)
+    rows = matrix(parameter, segment.view)
     first, last = int(segment.sources[0]), int(segment.sources[-1])
     if last - first + 1 == len(segment.sources):  # ascending: all rows between
         return rows[first : last + 1]
@@ -102,7 +119,7 @@ class _Source:
     """The rows of one parameter by their hashes."""
 
     parameter: str
-    transposed: bool
+    view: View
     hashes: Hashes  # ascending
     rows: Rows  # of each hash; ascending among equal ones
     taken: npt.NDArray[np.bool_]  # rows that a tensor has already; changed in place
@@ -128,23 +145,38 @@ class _Index:
     """Sources by their number of columns and dtype, made when they are first wanted."""
 
     parameters: dict[str, torch.nn.Parameter]
-    made: dict[tuple[str, str, bool], _Source] = field(default_factory=dict)
+    made: dict[tuple[str, str, View], _Source] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> list[str]:
         return sorted(self.parameters, key=natural)
 
-    def sources(self, columns: int, dtype: str, *, transposed: bool) -> Iterator[_Source]:
+    def sources(self, columns: int, dtype: str, view: View) -> Iterator[_Source]:
         for name in self.names:
-            if self.parameters[name].shape[-2 if transposed else -1] != columns:
+            if not _fits(self.parameters[name].shape, columns, view):
                 continue
-            key = (name, dtype, transposed)
+            key = (name, dtype, view)
             if key not in self.made:
-                hashes = _hashes(words(matrix(self.parameters[name], transposed=transposed), dtype))
+                hashes = _hashes(words(matrix(self.parameters[name], view), dtype))
                 order = np.argsort(hashes, kind="stable").astype(np.int64)
                 taken = np.zeros(len(hashes), dtype=bool)
-                self.made[key] = _Source(parameter=name, transposed=transposed, hashes=hashes[order], rows=order, taken=taken)
+                self.made[key] = _Source(parameter=name, view=view, hashes=hashes[order], rows=order, taken=taken)
             yield self.made[key]
+
+
+def _fits(shape: torch.Size, columns: int, view: View) -> bool:
+    """Whether a parameter read so has rows of that many columns."""
+    if view.heads:
+        return len(shape) == 2 and shape[0] % view.heads == 0 and shape[0] // view.heads > columns
+    return bool(shape[-2 if view.transposed else -1] == columns)
+
+
+def _views(tensor: Tensor) -> Iterator[View]:
+    """The ways in which the converter turns parameters, the plain one first: as it is, turned, and turned head by head (DeepSeek's kv_b_proj)."""
+    yield View(transposed=False)
+    yield View(transposed=True)
+    if tensor.experts > 1:
+        yield View(transposed=True, heads=tensor.experts, first=tensor.columns)
 
 
 def _place(tensor: ReaderTensor, index: _Index) -> Placement:
@@ -155,10 +187,10 @@ def _place(tensor: ReaderTensor, index: _Index) -> Placement:
     wanted = _hashes(stored)
     missing: Rows = np.arange(about.rows, dtype=np.int64)
     segments: list[Segment] = []
-    for transposed in (False, True):
+    for view in _views(about):
         if not len(missing):
             break
-        sources = [(source, np.isin(wanted, source.hashes)) for source in index.sources(about.columns, dtype, transposed=transposed)]
+        sources = [(source, np.isin(wanted, source.hashes)) for source in index.sources(about.columns, dtype, view)]
         # the parameter that has most of the rows first: rows that several have (all zeros, say) then stay with their neighbours
         sources = sorted((pair for pair in sources if pair[1].any()), key=lambda pair: -int(pair[1].sum()))
         for again in (False, True):
@@ -173,7 +205,7 @@ def _place(tensor: ReaderTensor, index: _Index) -> Placement:
             "The converter changed their values, or the GGUF is of another model: sensitivities cannot be taken from gradients here."
         )
     for segment in segments:
-        found = matrix(index.parameters[segment.parameter], transposed=segment.transposed)
+        found = matrix(index.parameters[segment.parameter], segment.view)
         if not np.array_equal(words(found[torch.from_numpy(segment.sources).to(found.device)], dtype), stored[segment.targets]):
             raise MeasurementError(f"Rows of {tensor.name} and {segment.parameter} have the same hash and different values. Change the hash's seed.")
     return Placement(tensor=about, segments=tuple(segments))
@@ -181,7 +213,7 @@ def _place(tensor: ReaderTensor, index: _Index) -> Placement:
 
 def _segment(source: _Source, targets: Rows, sources: Rows) -> Segment:
     order = np.argsort(sources, kind="stable")
-    return Segment(parameter=source.parameter, transposed=source.transposed, targets=targets[order], sources=sources[order])
+    return Segment(parameter=source.parameter, view=source.view, targets=targets[order], sources=sources[order])
 
 
 def words(rows: torch.Tensor, dtype: str) -> Words:

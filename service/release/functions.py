@@ -122,6 +122,12 @@ def stock(gguf: Source, *, name: str | OfRelease, tag: str) -> Call:
     return Call(function="builders.quantize:quantize", inputs={"gguf": gguf, "imatrix": FileOf(stage="imatrix")}, params={"type": tag, "name": name})
 
 
+def stored(gguf: Source, *, name: str | OfRelease) -> Call:
+    """The file NAME-MXFP4.gguf: what the release stores in MXFP4, in its own bits."""
+    inputs = {"gguf": gguf, "model": MODEL, "snapshot": Whole(stage="snapshot")}
+    return Call(function="builders.mxfp4:build", inputs=inputs, params={"name": name}, threaded=False)
+
+
 def mixed(gguf: Source, planned: str, *, name: str | OfRelease, tag: str) -> Call:
     """The file NAME-TAG.gguf in which every tensor has the type that the stage `planned` found."""
     inputs = {"gguf": gguf, "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES), "mix": FileOf(stage=planned, path=MIX)}

@@ -60,14 +60,14 @@ class Prospect:
     @cached_property
     def weights(self) -> int:
         """Bytes of the safetensors of the fixed model."""
-        if self.eight:
+        if self.compact:
             return sum(tensor.bytes for tensor in packed.plain(self.stored).values())
         return sum(size for path, size in self.sizes.items() if path.endswith(".safetensors"))
 
     @cached_property
-    def eight(self) -> bool:
-        """Whether the release has weights of 8 bits, which the fixed model has in bfloat16."""
-        return any(tensor.dtype in packed.EIGHT for tensor in self.stored.values())
+    def compact(self) -> str | None:
+        """What weights of the release are stored in that the fixed model has in bfloat16, in words; None where there are none."""
+        return packed.compact(self.stored)
 
     @cached_property
     def reference(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from builders import packed
+from builders import mxfp4, packed
 from config.errors import UpstreamError
 from service.release.checks.problem import Remark
 from service.release.graph import Check
@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 def look(prospect: "Prospect") -> Iterator[str]:
-    """That weights of 8 bits become larger. Raises UpstreamError when the weights are of no use."""
+    """That weights of 8 bits or fewer become larger. Raises UpstreamError when the weights are of no use."""
     repo = prospect.upstream.release.repo
     if (refusal := packed.refusal(prospect.config, prospect.stored)) is not None:
         raise UpstreamError(f"{repo} {refusal}")
-    if prospect.eight:
-        yield Remark(f"{repo} holds weights in 8 bits. They are multiplied out to bfloat16 once ({prospect.weights / 1e9:.2f} GB), and that is released.")
+    if mxfp4.TYPE in prospect.recipe.variants.gguf and prospect.compact != mxfp4.TYPE:
+        yield f"{repo} holds no weights in {mxfp4.TYPE}, so there is no variant {mxfp4.TYPE} of it. Take it out of the recipe's variants."
+    if prospect.compact:
+        yield Remark(
+            f"{repo} holds weights in {prospect.compact}. They are multiplied out to bfloat16 once ({prospect.weights / 1e9:.2f} GB), and that is released."
+        )
 
 
 CHECKS = (Check(name="weights", stage="fix", look=look),)

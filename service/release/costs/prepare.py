@@ -79,7 +79,7 @@ def fix(prospect: Prospect, speed: Speed) -> Needs:
     """
     at, copied = engines(prospect, speed), configuration(prospect)
     seconds, memory = at.imports + at.start + at.python(0.5 + 4e-7 * copied), PYTHON_MEMORY + 10 * copied
-    if not prospect.eight:
+    if not prospect.compact:
         return Needs(seconds=seconds, memory=memory, disk=copied)
     seconds += at.torch + MULTIPLIED * at.model.parameters + prospect.weights / speed.disk
     return Needs(seconds=seconds, memory=memory + TORCH_MEMORY + 12 * at.model.shape.largest, disk=copied + prospect.weights)

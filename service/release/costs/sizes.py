@@ -1,6 +1,9 @@
 """How large the files of variants become."""
 
+from typing import get_args
+
 from builders.quantize import BLOCKS_OF_32
+from config.plans import StoredType
 from config.recipe import Dynamic
 from config.words import Variant
 from service.release.costs.outline import Outline, outline
@@ -43,6 +46,8 @@ def nominal(prospect: Prospect, variant: Variant) -> float:
 
 def gguf_bits(prospect: Prospect, variant: Variant) -> float:
     """Bits per weight in this model, whose vocabulary may be a larger part of it, and whose rows may not fit the blocks of the mix."""
+    if variant.tag in get_args(StoredType):
+        return 8 * sum(tensor.bytes for tensor in prospect.stored.values()) / max(1, prospect.parameters) or 16.0
     entry = prospect.recipe.variants.mix(variant.tag)
     like = variant.tag if entry is None else entry.like
     if like is None:

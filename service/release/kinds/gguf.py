@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from builders import ggufs
 from builders.contents import place
 from builders.ggufs import Stored
 from builders.split import PART
 from config.errors import UnsupportedModel
+from config.plans import StoredType
 from config.recipe import Dynamic, Recipe
 from config.words import Kind, Variant
 from publishers import naming, ollama
@@ -69,6 +70,17 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 
 
 def _stock(variant: Variant) -> Stage:
+    if variant.tag in get_args(StoredType):
+        return Stage(
+            name=f"build {variant.tag}",
+            variant=variant.tag,
+            phase=Phase.BUILD,
+            does="move upstream's own 4-bit numbers into a GGUF file",
+            work=functions.stored(functions.GGUF, name=_NAME),
+            unit="tensors",
+            cost=costs.convert,
+            alone=True,
+        )
     return Stage(
         name=f"build {variant.tag}",
         variant=variant.tag,

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from builders import calibrate
 from builders.sensitivity import activations, fisher
-from builders.sensitivity.layout import Placement, Segment
+from builders.sensitivity.layout import Placement, Segment, View
 from builders.sensitivity.table import TYPES, Sensitivity, Tensor
 from config.errors import MeasurementError
 from engines import ggml, hf
@@ -39,7 +39,7 @@ def placed(network, *, rows=np.arange):
         if parameter.ndim > 1 and "gate.weight" not in name and "router" not in name:
             sources = rows(parameter.numel() // parameter.shape[-1])
             tensor = Tensor(name=name, rows=len(sources), columns=parameter.shape[-1])
-            segment = Segment(parameter=name, transposed=False, targets=np.arange(len(sources)), sources=sources)
+            segment = Segment(parameter=name, view=View(transposed=False), targets=np.arange(len(sources)), sources=sources)
             found.append(Placement(tensor=tensor, segments=(segment,)))
     return found
 

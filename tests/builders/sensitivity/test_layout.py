@@ -67,6 +67,18 @@ def test_stacked_split_and_transposed_matrices_are_found(tmp_path):
     assert {(segment.parameter, *segment.targets) for segment in found["stacked.weight"].segments} == {("one", 0, 1, 2, 3), ("two", 4, 5, 6, 7)}
 
 
+def test_keys_of_latent_attention_are_found_head_by_head(tmp_path):
+    """As DeepSeek's kv_b_proj comes into the file: of each head the rows of keys turned, and those of values as they are."""
+    both = torch.randn(4, 16 + 8, 32, generator=RANDOM)  # heads, keys and values, rank
+    tensors = written(tmp_path / "m.gguf", k_b_weight=both[:, :16].transpose(1, 2), v_b_weight=both[:, 16:])
+    keys, values = layout.find(tensors, network(kv_b=both.reshape(-1, 32)))
+    (of_keys,), (of_values,) = keys.segments, values.segments
+    assert (of_keys.view, of_values.view) == (layout.View(transposed=True, heads=4, first=16), layout.View(transposed=False))
+    found = layout.part(both.reshape(-1, 32), of_keys, torch.from_numpy(of_keys.sources))
+    assert torch.equal(found[torch.from_numpy(np.argsort(of_keys.targets))], both[:, :16].transpose(1, 2).reshape(-1, 16))
+    assert of_values.sources[8] == 16 + 24
+
+
 def test_equal_rows_are_told_apart_by_order(tmp_path):
     values = torch.zeros(6, 32)
     values[2] = 1

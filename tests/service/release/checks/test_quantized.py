@@ -9,6 +9,7 @@ import pytest
 from builders import packed
 from builders.weights import Tensor, read_header
 from config.errors import UpstreamError
+from config.recipe import Recipe
 from config.words import Kind, Variant
 from service.release.checks import Remark, quantized
 from service.release.costs import outline, sizes
@@ -51,6 +52,26 @@ def test_8_bits_are_reckoned_as_the_16_that_they_become(prospect: MakeProspect, 
     assert (known.parameters, known.reference) == (usual.parameters, "BF16")
     assert known.weights == pytest.approx(usual.weights, rel=0.001)
     assert known.weights > 1.2 * sum(known.sizes.values())
+
+
+def test_mxfp4_is_reckoned_as_what_it_becomes_and_its_variant_as_what_it_is(prospect: MakeProspect, recipe: Callable[..., Recipe]) -> None:
+    experts = "model.layers.0.mlp.experts.down_proj"
+    stored = {
+        f"{experts}_blocks": Tensor(name=f"{experts}_blocks", dtype="U8", shape=(4, 64, 2, 16), bytes=8192, file="model.safetensors"),
+        f"{experts}_scales": Tensor(name=f"{experts}_scales", dtype="U8", shape=(4, 64, 2), bytes=512, file="model.safetensors"),
+    }
+    wanted = recipe(variants={"gguf": ["MXFP4"], "sixteen_bit": False})
+    config = {"quantization_config": {"quant_method": "mxfp4"}}
+    known = replace(prospect(recipe=wanted), stored=stored, shapes={experts: (4, 64, 64)}, config=config)
+    (said,) = quantized.look(known)
+    assert isinstance(said, Remark)
+    assert said.startswith("upstream/model holds weights in MXFP4. They are multiplied out to bfloat16 once")
+    assert packed.plain(stored) == {experts: Tensor(name=experts, dtype="BF16", shape=(4, 64, 64), bytes=32768, file="model.safetensors")}
+    assert (known.weights, known.reference) == (32768, "BF16")
+    assert sizes.weight(known, variant("MXFP4")) == 8192 + 512
+    assert list(quantized.look(prospect(recipe=wanted))) == [
+        "upstream/model holds no weights in MXFP4, so there is no variant MXFP4 of it. Take it out of the recipe's variants."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""Releases in MXFP4: multiplied out without rounding, as transformers does, and published in upstream's own bits beside what is made from that."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFReader
+from safetensors.torch import load_file, save_file
+
+from builders import convert, fixes, mxfp4
+from builders.float8 import unfolded
+from config.errors import UpstreamError
+from engines import hf
+from tests import architectures, releases
+
+EXPERTS = "model.layers.{layer}.mlp.experts.{part}_proj"
+LAYERS, COUNT, WIDTH = 2, 4, 64
+
+
+def codes(rows: int, columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return (
+        torch.randint(0, 256, (COUNT, rows, columns // 32, 16), generator=random, dtype=torch.uint8),
+        torch.randint(118, 124, (COUNT, rows, columns // 32), generator=random, dtype=torch.uint8),
+    )
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As gpt-oss is uploaded: experts in MXFP4, the rest in bfloat16."""
+    folder = architectures.MODELS["gpt-oss"](tmp_path_factory.mktemp("mxfp4") / "upstream")
+    weights = load_file(folder / "model.safetensors")
+    for layer in range(LAYERS):
+        for seed, (part, rows) in enumerate({"gate_up": 2 * WIDTH, "down": WIDTH}.items()):
+            name = EXPERTS.format(layer=layer, part=part)
+            del weights[name]
+            weights[f"{name}_blocks"], weights[f"{name}_scales"] = codes(rows, WIDTH, 10 * layer + seed)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    releases.edit(folder / "config.json", quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": kept})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repaired(upstream: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("fixed")
+    return out, fixes.repair(out, snapshot=upstream, repo="openai/mini", fixes=True)
+
+
+@pytest.fixture(scope="module")
+def gguf(repaired: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("gguf")
+    return out / str(convert.convert(out, model=repaired[0], name="mini")["file"])
+
+
+def test_it_is_multiplied_out_as_transformers_does_and_said(upstream: Path, repaired: tuple[Path, dict[str, Any]]) -> None:
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    folder, found = repaired
+    before, after = load_file(upstream / "model.safetensors"), load_file(folder / "model.safetensors")
+    names = [EXPERTS.format(layer=layer, part=part) for layer in range(LAYERS) for part in ("gate_up", "down")]
+    for name in names:
+        theirs = convert_moe_packed_tensors(before[f"{name}_blocks"], before[f"{name}_scales"])
+        assert torch.equal(after[name], theirs)
+    assert set(after) == {name for name in before if not name.endswith(("_blocks", "_scales"))} | set(names)
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    [reason] = [patch["reason"] for patch in found["patches"] if patch["fix"] == "plain-weights"]
+    assert reason.endswith("(4 tensors in MXFP4, a power of two for each 32 numbers).")
+    hf.require_all(folder)
+
+
+def test_every_number_and_every_power_of_two_is_exact() -> None:
+    pairs = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 1, 16, 16)
+    for power in (0, 1, 127, 200):
+        found = unfolded(pairs, torch.full((1, 1, 16), power, dtype=torch.uint8)).double().flatten()
+        numbers = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
+        assert found.tolist() == [numbers[half] * 2.0 ** (power - 127) for byte in range(256) for half in (byte & 15, byte >> 4)]
+
+
+def test_the_variant_holds_upstreams_bits(upstream: Path, repaired: tuple[Path, dict[str, Any]], gguf: Path, tmp_path: Path) -> None:
+    found = mxfp4.build(tmp_path, gguf=gguf, model=repaired[0], snapshot=upstream, name="mini")
+    assert (found["file"], found["kept"]) == ("mini-MXFP4.gguf", 3 * LAYERS)
+    tensors = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "mini-MXFP4.gguf").tensors}
+    stored = load_file(upstream / "model.safetensors")
+    for layer in range(LAYERS):
+        both = EXPERTS.format(layer=layer, part="gate_up")
+        parts = {"gate": (both, slice(0, None, 2)), "up": (both, slice(1, None, 2)), "down": (EXPERTS.format(layer=layer, part="down"), slice(None))}
+        for part, (name, rows) in parts.items():
+            data = tensors[f"blk.{layer}.ffn_{part}_exps.weight"].data.reshape(COUNT, WIDTH, WIDTH // 32, 17)
+            blocks, scales = stored[f"{name}_blocks"][:, rows].numpy(), stored[f"{name}_scales"][:, rows].numpy()
+            assert np.array_equal(data[..., 0], scales)
+            halves = np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(*blocks.shape[:-1], 32)  # by column
+            assert np.array_equal(data[..., 1:], halves[..., :16] | halves[..., 16:] << 4)
+
+
+def test_a_file_with_other_values_is_not_left(upstream: Path, repaired: tuple[Path, dict[str, Any]], gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(UpstreamError, match=r"mini is not stored in MXFP4, so there is no variant MXFP4 of it"):
+        mxfp4.build(tmp_path, gguf=gguf, model=repaired[0], snapshot=repaired[0], name="mini")
+    assert not list(tmp_path.iterdir())
