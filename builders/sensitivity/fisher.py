@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from builders import matrices
 from builders.calibrate import Windows
 from builders.sensitivity import layout, rows
-from builders.sensitivity.layout import Placement, Segment
+from builders.sensitivity.layout import Placement, Segment, View
 from builders.sensitivity.room import DELTA
 from builders.sensitivity.rows import Rows
 from builders.sensitivity.table import TYPES, Tensor
@@ -58,7 +58,7 @@ class _Task:
     tensor: int
     types: list[int]
     parameter: str
-    transposed: bool
+    view: View
     rows: torch.Tensor  # of the parameter, all that the sample stands for
     weights: torch.Tensor  # Σ w² of each of them
     sample: torch.Tensor  # places among `rows`, ascending
@@ -76,7 +76,7 @@ class Pass:
     threads: int
     memory: int  # bytes for the errors of one group
     frequent: Sequence[int] = ()  # tokens of the text, the most frequent first
-    energies: dict[tuple[str, bool], Floats] = field(default_factory=dict)  # Σ g² of each row of each parameter, as `transposed` reads it, in one window
+    energies: dict[tuple[str, View], Floats] = field(default_factory=dict)  # Σ g² of each row of each parameter, read so, in one window
     held: list[tuple[list[Unit], list[_Task]]] = field(default_factory=list)  # the errors of the only group, which later windows need again
 
 
@@ -146,15 +146,15 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
 
 def _look(job: Pass, window: Window, number: int) -> None:
     """Learn from one window which rows have large gradients."""
-    read: dict[str, set[bool]] = {}
+    read: dict[str, set[View]] = {}
     for placement in job.placements:
         for segment in placement.segments:
-            read.setdefault(segment.parameter, set()).add(segment.transposed)
+            read.setdefault(segment.parameter, set()).add(segment.view)
 
     def take(gradient: torch.Tensor, *, name: str) -> None:
-        for transposed in read[name]:
-            norms = torch.linalg.vector_norm(layout.matrix(gradient, transposed=transposed), dim=1)
-            job.energies[name, transposed] = norms.square().float().cpu().numpy()
+        for view in read[name]:
+            norms = torch.linalg.vector_norm(layout.matrix(gradient, view), dim=1)
+            job.energies[name, view] = norms.square().float().cpu().numpy()
 
     with gradients(job.network, {name: partial(take, name=name) for name in read}):
         backward(job.network, window, number)
@@ -180,7 +180,7 @@ def _tasks_of(job: Pass, i: int, types: list[int]) -> list[_Task]:
             tensor=i,
             types=types,
             parameter=segment.parameter,
-            transposed=segment.transposed,
+            view=segment.view,
             rows=torch.from_numpy(segment.sources[stratum.rows]).to(device),
             weights=torch.from_numpy(weights[segment.targets[stratum.rows]]).to(device),
             sample=torch.from_numpy(np.searchsorted(stratum.rows, stratum.sample)).to(device),
@@ -193,7 +193,7 @@ def _tasks_of(job: Pass, i: int, types: list[int]) -> list[_Task]:
 
 def _energies(job: Pass, segment: Segment) -> Floats:
     """Σ g² of a segment's rows in one window; a parameter that had no gradient there has none."""
-    found = job.energies.get((segment.parameter, segment.transposed))
+    found = job.energies.get((segment.parameter, segment.view))
     return np.zeros(len(segment.sources), dtype=np.float32) if found is None else found[segment.sources]
 
 
@@ -264,7 +264,7 @@ def _hooked(network: PreTrainedModel, tasks: Sequence[_Task]) -> Iterator[list[P
 
     def take(gradient: torch.Tensor, *, users: list[_Task]) -> None:
         for task in users:
-            into[0][task.tensor, task.types] += _product(layout.matrix(gradient, transposed=task.transposed), task).cpu().numpy()
+            into[0][task.tensor, task.types] += _product(layout.matrix(gradient, task.view), task).cpu().numpy()
 
     with gradients(network, {name: partial(take, users=users) for name, users in of.items()}):
         yield into
