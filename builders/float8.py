@@ -1,6 +1,5 @@
 """Multiplies weights of 8 bits out to bfloat16, a tensor at a time: a folder that every engine reads alike, by the rule of `builders.packed`."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,11 +9,10 @@ from builders.links import link_or_copy
 from builders.names import INDEX
 from builders.packed import Scaled, plain
 from builders.weights import Tensor, weight_files
+from builders.writing import write_file, write_index
 
 if TYPE_CHECKING:
     import torch
-
-ALIGNED = 8  # bytes, to a multiple of which a header is padded
 
 
 def write(out: Path, snapshot: Path, *, tensors: Mapping[str, Tensor], eight: Mapping[str, Scaled]) -> None:
@@ -29,24 +27,9 @@ def write(out: Path, snapshot: Path, *, tensors: Mapping[str, Tensor], eight: Ma
         if left == there:
             link_or_copy(path, out / path.name)
         elif left:
-            _rewrite(out / path.name, path, left, eight)
+            write_file(out / path.name, left, _values(path, left, eight))
     if eight and (out / INDEX).is_file():
-        index = {"metadata": {"total_size": sum(tensor.bytes for tensor in after.values())}, "weight_map": {name: after[name].file for name in sorted(after)}}
-        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _rewrite(target: Path, source: Path, tensors: list[Tensor], eight: Mapping[str, Scaled]) -> None:
-    """One file, written as the format has it: length of the header, header, data without gaps. Only one tensor of it is in memory."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for tensor in tensors:
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [end, end := end + tensor.bytes]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNED)
-    with target.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for values in _values(source, tensors, eight):
-            file.write(values)
+        write_index(out, after)
 
 
 def _values(source: Path, tensors: list[Tensor], eight: Mapping[str, Scaled]) -> Iterator[bytes]:

@@ -147,6 +147,17 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merged:
+    """How a release that is an adapter became a model."""
+
+    base: Release  # what it was merged into
+    changed: int  # tensors
+    unchanged: int  # tensors that the adapter is about and leaves as they are
+    tensors: int  # of the model
+    rounded: float  # norm of what storing in the base's types took away, as a share of the norm of the change
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """Everything a card says."""
 
@@ -177,6 +188,7 @@ class Card:
     plot: bool = False  # the repo holds the plot of divergence against size
     recommend: Recommendation | str | None = None  # the recipe's rule
     quotation: Quotation | None = None  # of the upstream's own card
+    merged: Merged | None = None  # of a release that is an adapter
     header: str = ""  # Markdown of the operator's
     footer: str = ""
 
@@ -204,7 +216,9 @@ def _context(card: Card) -> dict[str, Any]:
         "note": Markdown(NOTE),
         "header": Markdown(card.header.strip()),
         "footer": Markdown(card.footer.strip()),
-        "upstream": _upstream(card),
+        "upstream": _linked(card.release, card),
+        "into": Markdown("" if card.merged is None else f" (an adapter, merged into its base model {_linked(card.merged.base, card)})"),
+        "base": None if card.merged is None else _linked(card.merged.base, card),
         "parameters": parameters,
         "flags": _flags(parameters, card.samplers),
         "repairs": repairs(card.patches),
@@ -240,10 +254,10 @@ def _flags(parameters: Mapping[str, int | float], samplers: Sequence[str]) -> Ma
     return Markdown("".join(f" \\\n  {line}" for line in (figures, order) if line))
 
 
-def _upstream(card: Card) -> Markdown:
-    """The upstream's name, linked where it can be. A Hub without a lasting address is linked to from its root."""
-    repo = card.release.repo
-    if card.release.local or not re.fullmatch(REPO_ID, repo) or not _HUB.fullmatch(card.hub or PUBLIC):
+def _linked(release: Release, card: Card) -> Markdown:
+    """An upstream's name, linked where it can be. A Hub without a lasting address is linked to from its root."""
+    repo = release.repo
+    if release.local or not re.fullmatch(REPO_ID, repo) or not _HUB.fullmatch(card.hub or PUBLIC):
         return markdown.code(repo)
     return Markdown(f"[{repo}]({'' if card.hub is None else card.hub}/{repo})")
 
@@ -280,12 +294,16 @@ def front_matter(card: Card) -> dict[str, Any]:
     """The metadata that the Hub reads, in the order in which it is written.
 
     `base_model_relation` knows adapter, merge, quantized and finetune. The repaired 16-bit repo is none of these, for its weights
-    are the upstream's own: it names its base model and leaves the relation out.
+    are the upstream's own: it names its base model and leaves the relation out; that of an adapter is merged from both.
     """
     facts = card.facts
-    data: dict[str, Any] = {} if card.release.local else {"base_model": card.release.repo}  # nobody could follow the name of a folder
+    origins = [card.release] if card.merged is None or card.form.quantized else [card.merged.base, card.release]
+    named = [origin.repo for origin in origins if not origin.local]  # nobody could follow the name of a folder
+    data: dict[str, Any] = {"base_model": named[0] if len(named) == 1 else named} if named else {}
+    if card.merged is not None and not card.form.quantized and named:
+        data["base_model_relation"] = "merge" if len(named) > 1 else "finetune"
     if card.form.quantized:
-        data |= {} if card.release.local else {"base_model_relation": "quantized"}
+        data |= {"base_model_relation": "quantized"} if named else {}
         data |= {} if card.namespace == NOBODY else {"quantized_by": card.namespace}
     if facts.license and _LICENSE.fullmatch(facts.license):
         data["license"] = facts.license

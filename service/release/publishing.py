@@ -161,6 +161,7 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
         ),
         files=inventory,
         data=tuple(manifest.data_entry(item) for item in sources(work)),
+        base=None if (base := work.of("upstream", Upstream).base) is None else base.release,
     )
 
 
@@ -198,9 +199,18 @@ def describe(work: Work, repo: Repo) -> card.Card:
         plot=repo.kind.form.quantized and any(file.path == naming.PLOT for file in work.output(REPORT).files),
         recommend=work.recipe.card.recommend,
         quotation=quotation(work),
+        merged=merged(work),
         header=settings.card_header,
         footer=settings.card_footer,
     )
+
+
+def merged(work: Work) -> card.Merged | None:
+    """What became of an adapter."""
+    base, made = work.of("upstream", Upstream).base, work.output("snapshot").result
+    if base is None:
+        return None
+    return card.Merged(base=base.release, changed=made["changed"], unchanged=made["unchanged"], tensors=made["tensors"], rounded=made["rounded"])
 
 
 def facts(work: Work) -> card.Facts:
