@@ -44,6 +44,7 @@ _UNTRUE = re.compile(
     r"|.*(?:_compatible|-inference)|(?:base_model|region|license|dataset|arxiv|doi|diffusers|endpoints).*"
 )
 _HUB = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._-]+)*")
+ABOUT = 0.75  # bits per weight by which variants may differ that are compared with what a model was trained for
 _LONGEST_PROMPT = 2_000  # characters
 SECTIONS = ("about", "files", "use", "figures", "upstream", "source")  # templates of the same names, in the card's order
 PUBLIC = "https://huggingface.co"
@@ -158,6 +159,14 @@ class Merged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trained:
+    """That the upstream was trained to be quantized."""
+
+    type: str  # tag of the stock mix that it was trained for
+    because: str  # what says so
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """Everything a card says."""
 
@@ -188,6 +197,7 @@ class Card:
     plot: bool = False  # the repo holds the plot of divergence against size
     recommend: Recommendation | str | None = None  # the recipe's rule
     quotation: Quotation | None = None  # of the upstream's own card
+    trained: Trained | None = None  # to be quantized
     merged: Merged | None = None  # of a release that is an adapter
     header: str = ""  # Markdown of the operator's
     footer: str = ""
@@ -210,6 +220,7 @@ def _context(card: Card) -> dict[str, Any]:
     rows = sorted(card.rows, key=lambda row: (row.bytes, row.tag))
     tags = {row.tag: row for row in rows}
     recommended = tags.get(grades.recommended(rows, card.recommend) or "")
+    baseline = None if card.trained is None else tags.get(card.trained.type)
     scale, unit = shown.unit_of(max((row.bytes for row in rows), default=1))
     return {
         "card": card,
@@ -230,6 +241,9 @@ def _context(card: Card) -> dict[str, Any]:
         "unit": unit,
         "scale": scale,
         "fallbacks": [row for row in rows if row.fallbacks],
+        "baseline": baseline,
+        "compared": [] if baseline is None else [row for row in rows if row.mix is not None and _as_many_bits(row, baseline)],
+        "unpublished": [row.tag for row in card.blocked],
         "planned": [row for row in rows if row.mix is not None],
         "waived": [(row, waiver) for row in rows for waiver in row.waivers],
         "sixteen_bit": not card.form.quantized,
@@ -245,6 +259,11 @@ def _context(card: Card) -> dict[str, Any]:
         "plot": PLOT,
         "plot_svg": PLOT_SVG,
     }
+
+
+def _as_many_bits(row: Row, baseline: Row) -> bool:
+    """Whether two variants are of about the same number of bits."""
+    return row.bpw is not None and baseline.bpw is not None and abs(row.bpw - baseline.bpw) <= ABOUT
 
 
 def _flags(parameters: Mapping[str, int | float], samplers: Sequence[str]) -> Markdown:

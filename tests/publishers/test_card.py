@@ -10,7 +10,7 @@ from markdown_it.token import Token
 
 from config.cards import Recommendation
 from config.words import Kind, Measurement, Release
-from publishers.card import Card, Change, Facts, Kept, Merged, Mix, Row, TypeUse, render
+from publishers.card import Card, Change, Facts, Kept, Merged, Mix, Row, Trained, TypeUse, render
 from publishers.form import Form
 from publishers.manifest import DataEntry, Waiver
 from publishers.naming import NOBODY
@@ -572,3 +572,19 @@ def test_a_merged_adapter_names_both_models_and_what_changed(make_card: MakeCard
 
 def front(text: str) -> dict[str, object]:
     return {key: value for key, value in metadata(text).items() if key.startswith("base_model")}
+
+
+def test_what_a_model_was_trained_for_stands_beside_the_planned_mix(make_card: MakeCard) -> None:
+    made = make_card()
+    baseline = replace(made.rows[0], tag="Q4_0", file="tiny-chat-Q4_0.gguf", bpw=4.6)
+    mix = Mix(stock="Q4_K_M", replaced=False, rounded=False, types=(TypeUse(type="Q4_K", tensors=1, bytes=10),))
+    planned = replace(made.rows[0], tag="UD-Q4_K_XL", file="tiny-chat-UD-Q4_K_XL.gguf", mix=mix)
+    far = replace(planned, tag="UD-Q8_K_XL", file="tiny-chat-UD-Q8_K_XL.gguf", bpw=8.5)
+    trained = Trained(type="Q4_0", because="its name")
+    part = render(replace(made, trained=trained, rows=(baseline, planned, far))).partition("## Trained for Q4_0")[2].partition("\n## ")[0]
+    assert "(quantization-aware training): its name says so" in part
+    assert [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| `")] == ["`Q4_0` (baseline)", "`UD-Q4_K_XL`"]
+    assert "It is not here: the recipe does not build it." in render(replace(made, trained=trained))
+    blocked = replace(made.blocked[0], tag="Q4_0", file="tiny-chat-Q4_0.gguf")
+    assert "It is not here: a gate blocked it, see below." in render(replace(made, trained=trained, blocked=(blocked,)))
+    assert "Trained for" not in render(made)
