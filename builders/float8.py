@@ -1,6 +1,5 @@
 """Multiplies weights of 8 bits and of MXFP4 out to bfloat16, a tensor at a time: a folder that every engine reads alike, by the rule of `builders.packed`."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,11 +9,11 @@ from builders.links import link_or_copy
 from builders.names import INDEX
 from builders.packed import Fours, Scaled, becomes
 from builders.weights import Tensor, weight_files
+from builders.writing import write_file, write_index
 
 if TYPE_CHECKING:
     import torch
 
-ALIGNED = 8  # bytes, to a multiple of which a header is padded
 NUMBERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of E2M1, by their code; with the highest bit set they are negative
 BIAS = 127  # of a power of two in E8M0
 
@@ -34,27 +33,9 @@ def write(out: Path, snapshot: Path, *, tensors: Mapping[str, Tensor], compact: 
         if [made for _, made in left] == there:
             link_or_copy(path, out / path.name)
         elif left:
-            _rewrite(out / path.name, path, left, compact)
+            write_file(out / path.name, [made for _, made in left], _values(path, [before for before, _ in left], compact))
     if compact and (out / INDEX).is_file():
-        files = {tensor.name: tensor.file for tensor in after.values()}
-        index = {"metadata": {"total_size": sum(tensor.bytes for tensor in after.values())}, "weight_map": dict(sorted(files.items()))}
-        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _rewrite(target: Path, source: Path, tensors: list[tuple[Tensor, Tensor]], compact: Compact) -> None:
-    """One file, written as the format has it: length of the header, header, data without gaps; of each tensor as it is and as it becomes. Only one of them is
-    in memory.
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for _, tensor in tensors:
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [end, end := end + tensor.bytes]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNED)
-    with target.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for values in _values(source, [before for before, _ in tensors], compact):
-            file.write(values)
+        write_index(out, after)
 
 
 def _values(source: Path, tensors: list[Tensor], compact: Compact) -> Iterator[bytes]:

@@ -9,18 +9,21 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from builders import front_matter
+from builders.adapters.description import Adapter, read
 from builders.asking import require_room
-from builders.names import INDEX, SINGLE
+from builders.names import ADAPTER, INDEX
 from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, weight_map_in
 from builders.weights import Tensor, read_header
 from config.copying import copy, hashed
 from config.errors import ConfigurationError, UpstreamError
 from config.progress import Tally
+from config.settings import REPO_ID
 from config.words import Release
 
 VERSION = 1  # raise when outputs change
@@ -55,10 +58,11 @@ def resolve(folder: Path, name: str, revision: str) -> Upstream:
     """
     wanted = sizes(folder)
     tally = Tally(sum(wanted.values()), "bytes")
-    sha = commit({path: _sha256(folder / path, tally.add) for path in wanted})
+    sha = commit({path: _sha256(folder / path, tally.add) for path in wanted} | _below(folder, wanted))
     if revision not in {PRESENT, sha}:
         raise _changed(folder)
-    return described(Release(repo=name, sha=sha), front_matter.read(folder / front_matter.CARD))
+    found = described(Release(repo=name, sha=sha), front_matter.read(folder / front_matter.CARD))
+    return replace(found, adapter=ADAPTER in wanted)
 
 
 def commit(digests: Mapping[str, str]) -> str:
@@ -79,8 +83,6 @@ def sizes(folder: Path) -> dict[str, int]:
             raise UpstreamError(f"{folder / INDEX} is larger than that of any model. It is damaged, or something else.")
         return weight_map_in(folder / INDEX, str(folder))
 
-    if SINGLE not in listed and INDEX not in listed:
-        _refuse_other_forms(folder, listed)
     return {path: _size(folder / path) for path in choose(listed, str(folder), weight_map)}
 
 
@@ -99,12 +101,34 @@ def fetch(out: Path, *, folder: Path, release: Release) -> dict[str, Any]:
     require_room(out, total, f"{release.repo} has {total / 1e9:.2f} GB, which are copied")
     tally = Tally(total, "bytes")
     digests = {path: copied(folder / path, out / path, tally.add) for path in sorted(wanted)}
-    if commit(digests) != release.sha:
+    if commit(digests | _below(folder, wanted)) != release.sha:
         raise _changed(folder)
     for path in sorted(wanted):
         if path.endswith(".safetensors"):
             read_header(out / path)
     return {"files": [{"path": path, "bytes": (out / path).stat().st_size, "sha256": digest} for path, digest in digests.items()], "total": total}
+
+
+def base_folder(folder: Path, adapter: Adapter) -> Path | None:
+    """Where the base of the adapter in a folder is on this machine; None where its name means a repo. Raises UpstreamError when it is not there."""
+    named = Path(adapter.base).expanduser()
+    there = (folder / named).resolve()
+    if there.is_dir() and there != folder:
+        return there
+    if re.fullmatch(REPO_ID, adapter.base) is None:
+        raise UpstreamError(
+            f"{folder / ADAPTER} names {adapter.base[:200]!r} as the base model (`base_model_name_or_path`), and there is no such folder and no repo of such a "
+            "name. Write the path of the base model's folder, seen from the adapter's, or owner/name of its repo on the Hub."
+        )
+    return None
+
+
+def _below(folder: Path, wanted: Collection[str]) -> dict[str, str]:
+    """What a base on this machine adds to the content of an adapter: another base makes another release of it."""
+    if ADAPTER not in wanted:
+        return {}
+    base = base_folder(folder, read(folder / ADAPTER, str(folder)))
+    return {} if base is None else {"base model": resolve(base, legal_name(base.name), PRESENT).release.sha}
 
 
 def copied(source: Path, target: Path, heard: Callable[[int], None] = lambda count: None) -> str:
@@ -115,16 +139,6 @@ def copied(source: Path, target: Path, heard: Callable[[int], None] = lambda cou
         raise UpstreamError(
             f"{source} cannot be copied to {target.parent}: {_reason(error)}. Check that the file is there and yours to read, and that the disk has room."
         ) from error
-
-
-def _refuse_other_forms(folder: Path, listed: Iterable[str]) -> None:
-    """Say what a folder is that holds no model, where its files tell."""
-    if "adapter_config.json" in listed:
-        raise UpstreamError(f"{folder} holds an adapter (adapter_config.json), not a whole model. Merge it with its base model first and give that folder.")
-    if found := [name for name in listed if name.endswith(".gguf")]:
-        raise UpstreamError(
-            f"{folder} holds {found[0]} and no safetensors. A release is made from the transformers form: config.json, tokenizer and safetensors weights."
-        )
 
 
 def _size(path: Path) -> int:

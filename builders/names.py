@@ -7,6 +7,8 @@ from config.errors import UpstreamError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DEEPEST = 10  # path components; ordinary repos have up to four
 LONGEST = 255  # bytes of one component, the limit of common file systems
 
@@ -30,13 +32,41 @@ CONFIGURATION = frozenset(
 )
 """What a model needs beside its weights; the last ones say how those that read images and sound take them."""
 
+TOKENIZER = frozenset(
+    {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"}
+)
+"""Those of them that make up the tokenizer."""
+
+TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
+"""Those that hold nothing but a chat template."""
+
 _LEGAL = re.compile(r"(LICEN[CS]E|NOTICE|USE_POLICY)([._-][A-Za-z0-9._-]{1,40})?", re.IGNORECASE)
+_UNQUANTIZED = re.compile(r"(?i)(?<![a-z0-9])(?:bf16|f16|fp16|f32|fp32)(?![a-z0-9])")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
 def is_legal(name: str) -> bool:
     """Whether a file at the repo's top holds the terms under which it may be passed on."""
     return _LEGAL.fullmatch(name) is not None and not name.endswith((".py", ".bin", ".pt", ".pkl"))
+
+
+def is_adapter(listed: Collection[str]) -> bool:
+    """Whether these files are an adapter (PEFT) to be merged into its base model, and no whole model."""
+    return ADAPTER in listed and SINGLE not in listed and INDEX not in listed
+
+
+def only_gguf(listed: Collection[str], where: str) -> str | None:
+    """Why a model that is there in GGUF alone is no release, and what to do; None where there are weights of other forms, or none at all."""
+    held = sorted(path for path in listed if path.lower().endswith(".gguf"))
+    if not held or any(path.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt")) for path in listed):
+        return None
+    whole = [path for path in held if _UNQUANTIZED.search(path)]
+    file = whole[0] if whole else held[0]
+    beside = f"`sluice quantize {file[:200]}` quantizes the file alone, without these checks" if whole else "what quantizing took away cannot be had back"
+    return (
+        f"{where} holds {file[:200]} and no safetensors. A release is made from the transformers form (config.json, tokenizer, safetensors), with which "
+        f"tokenizer, template and conversion of every GGUF file are compared. Release the repo that it was made from, which its card should name; {beside}."
+    )
 
 
 def check_name(name: str, repo: str) -> None:

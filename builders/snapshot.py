@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from builders import asking
 from builders.asking import in_words, misnamed
-from builders.names import CONFIGURATION, INDEX, SINGLE, check_names, is_legal, shards
+from builders.names import ADAPTER, ADAPTER_WEIGHTS, CONFIGURATION, INDEX, SINGLE, check_names, is_adapter, is_legal, only_gguf, shards
 from builders.weights import Tensor, read_header, unsafe
 from config.errors import HubError, UpstreamError
 from config.facts import LICENSES, Facts
@@ -36,6 +36,9 @@ class Upstream(Facts):
     release: Release
     private: bool
     gated: bool
+    adapter: bool = False  # no whole model: to be merged into its base
+    base: "Upstream | None" = None  # which that is, where it was looked for
+    base_folder: Path | None = None  # that the base is taken from; None: the Hub
 
 
 def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
@@ -55,7 +58,8 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     card = vars(info.card_data) if info.card_data is not None else {}
     spelt = info.id if info.id.lower() == repo.lower() else repo  # as the Hub spells it, to which case is all the same
     found = described(Release(repo=spelt, sha=info.sha), card, private=bool(info.private), gated=bool(info.gated))
-    return found if found.pipeline_tag else replace(found, pipeline_tag=info.pipeline_tag)
+    adapter = is_adapter({file.rfilename for file in info.siblings or ()})
+    return replace(found, pipeline_tag=found.pipeline_tag or info.pipeline_tag, adapter=adapter)
 
 
 def described(release: Release, card: Mapping[str, Any], *, private: bool = False, gated: bool = False) -> Upstream:
@@ -139,12 +143,26 @@ def _wanted(api: HfApi, release: Release) -> dict[str, RepoFile]:
 
 def choose(listed: Collection[str], repo: str, weight_map: Callable[[], object]) -> tuple[str, ...]:
     """Which of the listed files a release consists of; `weight_map` reads what the index says. Raises UpstreamError when they are no whole model."""
-    if "config.json" not in listed:
-        raise UpstreamError(f"{repo} has no config.json, so its architecture is not known. Name one that holds a transformers model.")
-    weights = _weights(listed, repo, weight_map)
-    chosen = (*(path for path in listed if path in CONFIGURATION or path == "README.md" or is_legal(path)), *weights)
+    if is_adapter(listed):
+        weights, own = _adapter_weights(listed, repo), CONFIGURATION - {"config.json"}  # the architecture is the base model's
+    else:
+        if (refusal := only_gguf(listed, repo)) is not None:
+            raise UpstreamError(refusal)
+        if "config.json" not in listed:
+            raise UpstreamError(f"{repo} has no config.json, so its architecture is not known. Name one that holds a transformers model.")
+        weights, own = _weights(listed, repo, weight_map), CONFIGURATION
+    chosen = (*(path for path in listed if path in own or path == "README.md" or is_legal(path)), *weights)
     check_names(chosen, repo)
     return chosen
+
+
+def _adapter_weights(listed: Collection[str], repo: str) -> tuple[str, ...]:
+    """The weight file of an adapter and what describes it."""
+    if ADAPTER_WEIGHTS not in listed:
+        pickled = next((path for path in sorted(listed) if path.startswith("adapter_model.")), None)
+        held = f"; it holds {pickled}, which can run code when it is opened and is never used" if pickled else ""
+        raise UpstreamError(f"{repo} has {ADAPTER} and no {ADAPTER_WEIGHTS}{held}. Ask its owner for safetensors, or save the adapter so yourself.")
+    return (ADAPTER, ADAPTER_WEIGHTS)
 
 
 def _weights(listed: Collection[str], repo: str, weight_map: Callable[[], object]) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ def only(recipe: Recipe, names: Iterable[str]) -> Recipe:
     rest = [tag for tag in wanted if tag not in stock | own | {SIXTEEN_BIT, PLAIN_NF4}]
     chosen = {
         "gguf": [tag for tag in wanted if tag in stock],
+        "qat": held.qat if held.qat in wanted else None,
         "dynamic": [_entry(held, tag) for tag in rest if not tag.endswith(f"-{PLAIN_NF4}")],
         "bnb_4bit": PLAIN_NF4 in wanted,
         "dynamic_bnb_4bit": [_entry(held, tag) for tag in rest if tag.endswith(f"-{PLAIN_NF4}")],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from config.cards import CardRules
 from config.data import Local, Locate, Reference, as_written, local_only
@@ -118,6 +118,10 @@ class Other(Strict):
         return {"tag": value} if isinstance(value, str) else value
 
 
+def _in_capitals(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
 class Variants(Strict):
     """Which variants to build."""
 
@@ -125,6 +129,9 @@ class Variants(Strict):
     """llama.cpp's stock mixes, made with the imatrix. Of BF16, F16 and F32 the one that holds the upstream's weights bit for bit is the conversion itself, from
     which all others are made; F16 wants a gate on `float16.failures`. MXFP4 is for releases that store weights in it, as gpt-oss does: upstream's own bits, and
     all else as in the 16-bit file."""
+    qat: Annotated[GgufType | None, BeforeValidator(_in_capitals)] = None
+    """The type that the upstream was trained for (quantization-aware training): built like those of `gguf`, and compared with the planned mixes on the card. A
+    model whose name or card says so needs no word here, as long as the type is among the variants."""
     dynamic: tuple[Dynamic, ...] = ()
     """Planned mixes, each no larger than its budget."""
     bnb_4bit: bool = False
@@ -137,6 +144,14 @@ class Variants(Strict):
     """Keep layers for multi-token prediction (MTP, NextN) in GGUF files: llama.cpp runs them only to draft, and they are Q8_0. `false` leaves them out."""
     others: Mapping[str, tuple[Other, ...]] = {}
     """Variants of further kinds, by the word of their kind, which is a file in `service/release/kinds`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_baseline(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("qat"), str):
+            return value
+        stock, baseline = value.get("gguf") or (), value["qat"].upper()
+        return value if baseline in stock else {**value, "gguf": [*stock, baseline]}
 
     def listed(self) -> tuple[Variant, ...]:
         """Every variant of the recipe, in the order in which they are built and shown."""

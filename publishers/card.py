@@ -33,6 +33,7 @@ _ADDRESS = re.compile(r"https?://[A-Za-z0-9.:/_-]{1,300}")
 _FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_p": "--min-p", "repeat_penalty": "--repeat-penalty"}
 _PREFERRED = ("UD-Q4_K_XL", "Q4_K_M", "Q8_0")  # the best of its size, then what llama.cpp and Ollama take when asked for no tag
 _HUB = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._-]+)*")
+ABOUT = 0.75  # bits per weight by which variants may differ that are compared with what a model was trained for
 _LONGEST_PROMPT = 2_000  # characters
 SECTIONS = ("about", "files", "use", "figures", "upstream", "source")  # templates of the same names, in the card's order
 PUBLIC = "https://huggingface.co"
@@ -123,6 +124,25 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merged:
+    """How a release that is an adapter became a model."""
+
+    base: Release  # what it was merged into
+    changed: int  # tensors
+    unchanged: int  # tensors that the adapter is about and leaves as they are
+    tensors: int  # of the model
+    rounded: float  # norm of what storing in the base's types took away, as a share of the norm of the change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """That the upstream was trained to be quantized."""
+
+    type: str  # tag of the stock mix that it was trained for
+    because: str  # what says so
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """Everything a card says."""
 
@@ -156,6 +176,8 @@ class Card:
     plot: bool = False  # the repo holds the plot of divergence against size
     recommend: Recommendation | str | None = None  # the recipe's rule
     quotation: Quotation | None = None  # of the upstream's own card
+    trained: Trained | None = None  # to be quantized
+    merged: Merged | None = None  # of a release that is an adapter
     header: str = ""  # Markdown of the operator's
     footer: str = ""
 
@@ -179,13 +201,16 @@ def _context(card: Card) -> dict[str, Any]:
     recommended = tags.get(grades.recommended(rows, card.recommend) or "")
     pick = recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None)
     ways = fetched(card.repo, {row.tag: row.file for row in rows})
+    baseline = None if card.trained is None else tags.get(card.trained.type)
     scale, unit = shown.unit_of(max((row.bytes for row in rows), default=1))
     return {
         "card": card,
         "note": Markdown(NOTE),
         "header": Markdown(card.header.strip()),
         "footer": Markdown(card.footer.strip()),
-        "upstream": _upstream(card),
+        "upstream": _linked(card.release, card),
+        "into": Markdown("" if card.merged is None else f" (an adapter, merged into its base model {_linked(card.merged.base, card)})"),
+        "base": None if card.merged is None else _linked(card.merged.base, card),
         "parameters": parameters,
         "flags": _flags(parameters, card.samplers),
         "repairs": repairs(card.patches),
@@ -200,6 +225,9 @@ def _context(card: Card) -> dict[str, Any]:
         "unit": unit,
         "scale": scale,
         "fallbacks": [row for row in rows if row.fallbacks],
+        "baseline": baseline,
+        "compared": [] if baseline is None else [row for row in rows if row.mix is not None and _as_many_bits(row, baseline)],
+        "unpublished": [row.tag for row in card.blocked],
         "planned": [row for row in rows if row.mix is not None],
         "waived": [(row, waiver) for row in rows for waiver in row.waivers],
         "second_template": UNFORCED_TEMPLATE if card.unforced else None,
@@ -218,6 +246,11 @@ def _context(card: Card) -> dict[str, Any]:
     }
 
 
+def _as_many_bits(row: Row, baseline: Row) -> bool:
+    """Whether two variants are of about the same number of bits."""
+    return row.bpw is not None and baseline.bpw is not None and abs(row.bpw - baseline.bpw) <= ABOUT
+
+
 def _flags(parameters: Mapping[str, int | float], samplers: Sequence[str]) -> Markdown:
     """The sampling as llama.cpp's flags, on lines of their own: cards are read on telephones."""
     figures = " ".join(f"{_FLAGS[name]} {value:g}" for name, value in parameters.items())
@@ -225,10 +258,10 @@ def _flags(parameters: Mapping[str, int | float], samplers: Sequence[str]) -> Ma
     return Markdown("".join(f" \\\n  {line}" for line in (figures, order) if line))
 
 
-def _upstream(card: Card) -> Markdown:
-    """The upstream's name, linked where it can be. A Hub without a lasting address is linked to from its root."""
-    repo = card.release.repo
-    if card.release.local or not re.fullmatch(REPO_ID, repo) or not _HUB.fullmatch(card.hub or PUBLIC):
+def _linked(release: Release, card: Card) -> Markdown:
+    """An upstream's name, linked where it can be. A Hub without a lasting address is linked to from its root."""
+    repo = release.repo
+    if release.local or not re.fullmatch(REPO_ID, repo) or not _HUB.fullmatch(card.hub or PUBLIC):
         return markdown.code(repo)
     return Markdown(f"[{repo}]({'' if card.hub is None else card.hub}/{repo})")
 
@@ -265,12 +298,16 @@ def front_matter(card: Card) -> dict[str, Any]:
     """The metadata that the Hub reads, in the order in which it is written.
 
     `base_model_relation` knows adapter, merge, quantized and finetune. The repaired 16-bit repo is none of these, for its weights
-    are the upstream's own: it names its base model and leaves the relation out.
+    are the upstream's own: it names its base model and leaves the relation out; that of an adapter is merged from both.
     """
     facts = vetted(card.facts)
-    data: dict[str, Any] = {} if card.release.local else {"base_model": card.release.repo}  # nobody could follow the name of a folder
+    origins = [card.release] if card.merged is None or card.form.quantized else [card.merged.base, card.release]
+    named = [origin.repo for origin in origins if not origin.local]  # nobody could follow the name of a folder
+    data: dict[str, Any] = {"base_model": named[0] if len(named) == 1 else named} if named else {}
+    if card.merged is not None and not card.form.quantized and named:
+        data["base_model_relation"] = "merge" if len(named) > 1 else "finetune"
     if card.form.quantized:
-        data |= {} if card.release.local else {"base_model_relation": "quantized"}
+        data |= {"base_model_relation": "quantized"} if named else {}
         data |= {} if card.namespace == NOBODY else {"quantized_by": card.namespace}
     if facts.license:
         data["license"] = facts.license

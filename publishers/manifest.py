@@ -35,6 +35,15 @@ class Upstream(Part):
     """`owner/name` on the Hub, or `local folder NAME`."""
     sha: CommitSha
     """The commit; of a folder the first 40 digits of the sha256 over its files."""
+    base: "Base | None" = None
+    """Of an adapter."""
+
+
+class Base(Part):
+    """The model that an adapter was merged into."""
+
+    repo: str
+    sha: CommitSha
 
 
 class RecipeId(Part):
@@ -168,8 +177,11 @@ class Manifest(Part):
 
     def to_bytes(self) -> bytes:
         """The manifest as UTF-8 JSON: sorted keys, two spaces, one newline at the end; equal manifests give equal bytes."""
-        # left out where there is none, so that repos which were never held or adopted keep the bytes that they have
-        return _written(self.model_dump(mode="json", exclude={name for name in ("adoption", "approvals") if not getattr(self, name)}))
+        # left out where there is none, so that repos which were never held or adopted, or hold no adapter's model, keep the bytes that they have
+        document = self.model_dump(mode="json", exclude={name for name in ("adoption", "approvals") if not getattr(self, name)})
+        if self.upstream.base is None:
+            del document["upstream"]["base"]
+        return _written(document)
 
     def digest(self) -> str:
         """Hex sha256 of `to_bytes()`."""
@@ -191,10 +203,11 @@ def build(
     files: dict[str, FileEntry],
     data: tuple[DataEntry, ...] = (),
     approvals: tuple[Approval, ...] = (),
+    base: Release | None = None,
 ) -> Manifest:
-    """The manifest of a publication, from the records the other rooms hand over."""
+    """The manifest of a publication, from the records the other rooms hand over; `base` is what the release, an adapter, was merged into."""
     return Manifest(
-        upstream=Upstream(repo=release.origin, sha=release.sha),
+        upstream=Upstream(repo=release.origin, sha=release.sha, base=None if base is None else Base(repo=base.origin, sha=base.sha)),
         recipe=RecipeId(name=recipe_name, digest=recipe_digest),
         tools=tools,
         patches=tuple(PatchEntry(**vars(patch)) for patch in patches),

@@ -7,7 +7,7 @@ import difflib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,22 @@ from huggingface_hub.errors import SafetensorsParsingError
 
 from builders import folder as folders
 from builders import hollow, snapshot
+from builders.adapters import merge
 from builders.asking import in_words, require_room
 from builders.fixes import BINARY
-from builders.names import CONFIGURATION, INDEX
+from builders.names import ADAPTER, CONFIGURATION, INDEX, is_adapter
+from builders.snapshot import Upstream
 from builders.weights import unsafe
 from config.errors import ConfigurationError
 from config.progress import Tally
 from config.settings import Settings
 from config.words import Release
-from service.execution.kept import Input
+from service.execution.kept import Input, StageStore
 from service.execution.process import Limits, run_apart
-from service.execution.workbench import Listener, told
+from service.execution.workbench import Listener, Workbench, told
 from service.hubclient import connect
+from service.release import taking
+from service.release.route import Route
 from service.release.what import meant
 
 SUFFIX = "-fixed"  # of the folder that a repaired model is written to when nobody names another
@@ -46,6 +50,7 @@ class Source:
     folder: Path | None = None  # on this machine
     api: HfApi | None = None  # of the Hub where it lies, with
     release: Release | None = None  # which commit
+    upstream: Upstream | None = None  # of an adapter, which is repaired as the model that it makes with its base: both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +77,15 @@ def source_of(settings: Settings, model: str, revision: str | None) -> Source:
     if folder.is_dir():
         if revision is not None:
             raise ConfigurationError(f"{model} is a folder and has no revisions. Leave out --revision.")
-        return Source(name=model, repo=f"local/{folder.resolve().name}", folder=folder.resolve())
+        there = folder.resolve()
+        if not is_adapter({path.name for path in there.iterdir()}):
+            return Source(name=model, repo=f"local/{there.name}", folder=there)
+        upstream = Route(api=connect(settings), folder=str(there)).resolve(folders.legal_name(there.name), folders.PRESENT)
+        return Source(name=model, repo=f"local/{there.name}", folder=there, upstream=upstream)
     named, api = meant(model, endpoint=settings.hub_endpoint, revision=revision, name=None), connect(settings)
-    release = snapshot.resolve(api, named.repo, named.revision).release
-    return Source(name=release.repo, repo=release.repo, api=api, release=release)
+    upstream = Route(api=api).resolve(named.repo, named.revision)
+    release = upstream.release
+    return Source(name=release.repo, repo=release.repo, api=api, release=release, upstream=upstream if upstream.adapter else None)
 
 
 @contextmanager
@@ -86,11 +96,14 @@ def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator
         before.mkdir()
         for part in ("files", "tmp"):
             (work / part).mkdir(parents=True)
-        if source.folder is not None:
+        if source.upstream is not None:
+            with told(listener, f"fetch what rules read of {source.name} and its base model"):
+                _together(settings, source.upstream, source.folder, before)
+        elif source.folder is not None:
             _taken(source.folder, before)
         else:
             with told(listener, f"fetch what rules read of {source.name}"):
-                _fetched(source, before)
+                _fetched(*_remote(source), before)
         result = _apart(settings, before, work, source.repo)
         yield Repaired(
             source=source,
@@ -102,20 +115,35 @@ def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator
         )
 
 
+def _together(settings: Settings, upstream: Upstream, folder: Path | None, into: Path) -> None:
+    """The same of the model that an adapter makes with its base."""
+    if upstream.base is None:
+        raise ValueError(f"{upstream.release.repo} has no base")
+    api = connect(settings)
+    with tempfile.TemporaryDirectory(prefix="sluice-merge-") as made:
+        adapter, base = Path(made) / "adapter", Path(made) / "base"
+        for part, there, release in ((adapter, folder, upstream.release), (base, upstream.base_folder, upstream.base.release)):
+            part.mkdir()
+            if there is not None:
+                _taken(there, part)
+            else:
+                _fetched(api, release, part)
+        merge.merge(into, adapter=adapter, base=base, repo=upstream.release.repo, below=upstream.base.release.repo, headers=True)
+
+
 def _taken(folder: Path, into: Path) -> None:
     """Copies of a folder's small files, through the links that a folder of the Hub's cache consists of, and the headers of its weights."""
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name in CONFIGURATION | {INDEX}:
+        if path.is_file() and path.name in CONFIGURATION | {INDEX, ADAPTER}:
             folders.copied(path.resolve(), into / path.name)
         elif path.is_file() and path.suffix == ".safetensors":
             hollow.of_file(path, into / path.name)
 
 
-def _fetched(source: Source, into: Path) -> None:
+def _fetched(api: HfApi, release: Release, into: Path) -> None:
     """The same of a repo."""
-    api, release = _remote(source)
     for path in snapshot.sizes(api, release):
-        if path in CONFIGURATION | {INDEX}:
+        if path in CONFIGURATION | {INDEX, ADAPTER}:
             snapshot.download(api, release, path, into)
         elif path.endswith(".safetensors"):
             with in_words(api, release.repo, release.sha, path):
@@ -162,6 +190,8 @@ def difference(found: Repaired) -> str:
 
 def target_of(source: Source, out: Path | None) -> Path:
     """Where the repaired model is to be: `out`, else a folder beside the model's, or for a repo in the working folder. Raises ConfigurationError."""
+    if source.upstream is not None and out is not None and in_place(source, out.expanduser().absolute()):
+        raise ConfigurationError(f"{out} holds an adapter, which is merged into its base model and stays as it is. Name another place by -o.")
     usual = source.folder.with_name(source.folder.name + SUFFIX) if source.folder is not None else Path.cwd() / f"{source.repo.rpartition('/')[2]}{SUFFIX}"
     target = (out or usual).expanduser().absolute()
     if in_place(source, target):
@@ -180,7 +210,7 @@ def in_place(source: Source, target: Path) -> bool:
     return source.folder is not None and target.resolve() == source.folder
 
 
-def write(found: Repaired, target: Path, listener: Listener) -> None:
+def write(settings: Settings, found: Repaired, target: Path, listener: Listener) -> None:
     """Write the whole repaired model to `target`, or nothing; in the model's own folder, the changed files in the place of the old ones.
 
     Raises ConfigurationError when that cannot be written, UpstreamError, HubError.
@@ -195,7 +225,12 @@ def write(found: Repaired, target: Path, listener: Listener) -> None:
         unfinished.mkdir()
         try:
             with told(listener, f"write {target.name}"):
-                _whole(source, unfinished, frozenset(found.changed))
+                if source.upstream is None:
+                    _whole(source, unfinished, frozenset(found.changed))
+                else:
+                    route = Route(api=connect(settings), folder=None if source.folder is None else str(source.folder))
+                    merged = taking.taken(Workbench(settings=settings, stages=StageStore(settings.folder), listener=listener), route, source.upstream)
+                    _copied(source.name, [file.path for file in merged.files], merged.folder / "files", unfinished)
                 _replaced(found, unfinished)
             if target.is_dir():
                 target.rmdir()
@@ -220,14 +255,18 @@ def _whole(source: Source, into: Path, changed: frozenset[str]) -> None:
         api, release = _remote(source)
         snapshot.fetch(into, api=api, release=release)
         return
-    paths = [path for path in _below(source.folder) if str(path.relative_to(source.folder)) not in changed]
-    total = sum(path.stat().st_size for path in paths)
-    require_room(into, total, f"{source.name} has {total / 1e9:.2f} GB, which are copied")
+    paths = [str(path.relative_to(source.folder)) for path in _below(source.folder)]
+    _copied(source.name, [path for path in paths if path not in changed], source.folder, into)
+
+
+def _copied(name: str, paths: Sequence[str], folder: Path, into: Path) -> None:
+    """Copy these files of a folder."""
+    total = sum((folder / path).stat().st_size for path in paths)
+    require_room(into, total, f"{name} has {total / 1e9:.2f} GB, which are copied")
     tally = Tally(total, "bytes")
     for path in paths:
-        place = into / path.relative_to(source.folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        folders.copied(path.resolve(), place, tally.add)
+        (into / path).parent.mkdir(parents=True, exist_ok=True)
+        folders.copied((folder / path).resolve(), into / path, tally.add)
 
 
 def _below(folder: Path) -> list[Path]:

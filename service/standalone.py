@@ -9,20 +9,20 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from builders import packed, snapshot
+from builders import packed
+from builders.adapters import bases
 from builders.folder import headers
 from builders.front_matter import CARD
 from builders.generated.answers import refuse
 from builders.ggufs import weigh
 from builders.links import link_or_copy
-from builders.names import CONFIGURATION, INDEX
+from builders.names import CONFIGURATION, INDEX, is_adapter
 from builders.sensitivity.table import Sensitivity
 from builders.snapshot import choose, weight_map_in
-from builders.sources import HubSource
 from builders.weights import Tensor
 from config.digests import file_sha256
 from config.errors import ConfigurationError, ToolError, UnsupportedModel, UpstreamError
@@ -33,12 +33,12 @@ from service.execution.kept import Input, Output, StageStore
 from service.execution.looking import Looking, NotKept
 from service.execution.workbench import Listener, Workbench
 from service.hubclient import connect
-from service.release import alone, functions
+from service.release import alone, functions, taking
 from service.release.checks import budgets, smallest
 from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
 from service.release.graph import Call, Data, FileOf, Source, Whole
-from service.release.prospect import config_of
+from service.release.route import Route
 from service.release.what import meant
 from service.release.work import perform
 
@@ -282,7 +282,7 @@ def _release(ready: Prepared, tell: Tell) -> Iterator[tuple[Input, str]]:
     """The model's files as an input, and the repo that its family is told by; before that is fetched, `tell` what all will take."""
     at, wanted = ready.bench, ready.wanted
     folder = Path(wanted.model).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and not is_adapter({path.name for path in folder.iterdir()}):
         repo = f"local/{ready.name}"
         paths = _files(folder)
         seen = _seen(repo, {path: (folder / path).stat().st_size for path in paths}, headers(folder, paths), _configuration(folder))
@@ -292,20 +292,19 @@ def _release(ready: Prepared, tell: Tell) -> Iterator[tuple[Input, str]]:
             _say(ready, seen, lambda other: _from_model(other, source, repo), tell)
             yield source, repo
         return
-    named, api = meant(wanted.model, endpoint=at.settings.hub_endpoint, revision=wanted.revision, name=None), connect(at.settings)
-    upstream = snapshot.resolve(api, named.repo, named.revision)
-    release = upstream.release
-    hub = HubSource(api=api)
-    sizes = hub.sizes(release)
-    seen = replace(_seen(release.repo, sizes, hub.headers(release, sizes), config_of(hub, upstream)), remote=True)
+    named = meant(str(folder.resolve()) if folder.is_dir() else wanted.model, endpoint=at.settings.hub_endpoint, revision=wanted.revision, name=None)
+    route = Route(api=connect(at.settings), folder=named.folder)
+    upstream = taking.resolved(at, route, named.repo, named.revision)
+    there = bases.see(route.source, route.hub, upstream)
+    seen = replace(_seen(upstream.release.repo, there.sizes, there.tensors, there.config), remote=True)
     _affordable(wanted, smallest.of_safetensors(seen.shapes, seen.config))
 
     def begin(other: Prepared) -> None:
-        other.outputs["snapshot"] = other.bench.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release)
-        _from_model(other, other.outputs["snapshot"].whole, release.repo)
+        other.outputs["snapshot"] = taking.taken(other.bench, route, upstream)
+        _from_model(other, other.outputs["snapshot"].whole, upstream.release.repo)
 
     _say(ready, seen, begin, tell)
-    yield at.here("snapshot", snapshot.fetch, asdict(release), api=api, release=release).whole, release.repo
+    yield taking.taken(at, route, upstream).whole, upstream.release.repo
 
 
 def name_of(wanted: Wanted, settings: Settings) -> str:

@@ -53,9 +53,10 @@ def fix(
         source = repairing.source_of(settings, model, revision)
         target = None if do.dry_run else repairing.target_of(source, do.out)
         with progress(terminal.err, line_seconds=settings.progress_seconds) as listener, repairing.repaired(settings, source, listener) as found:
-            wanted = target is not None and bool(found.patches or (do.out and not repairing.in_place(source, target)))
+            whole = source.upstream is not None  # an adapter is no model before it is merged
+            wanted = target is not None and bool(found.patches or whole or (do.out and not repairing.in_place(source, target)))
             if target is not None and wanted:
-                repairing.write(found, target, listener)
+                repairing.write(settings, found, target, listener)
             written = target if wanted else None
             shown = repairing.difference(found) if do.diff else ""
             if as_json:
@@ -81,7 +82,8 @@ def _show(terminal: Terminal, found: "Repaired", written: Path | None, shown: st
         out.print(shown, markup=False, end="", soft_wrap=True)
     count = f"{len(found.patches)} change{'' if len(found.patches) == 1 else 's'}"
     if not found.patches:
-        out.print("nothing to repair" + (f"; the same model is in [bold]{escape(str(written))}[/]" if written else ""), soft_wrap=True)
+        what = "same" if found.source.upstream is None else "merged"
+        out.print("nothing to repair" + (f"; the {what} model is in [bold]{escape(str(written))}[/]" if written else ""), soft_wrap=True)
     elif dry_run:
         out.print(f"{count} to make; nothing was written", soft_wrap=True)
     else:

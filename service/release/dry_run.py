@@ -72,7 +72,7 @@ def plan(settings: Settings, wanted: ReleaseRequest) -> Plan:
     """Ask the Hub or the folder what the release holds, look for all that would refuse it, and say what it needs. Raises SluiceError as a run would."""
     api, store = connect(settings), open_store(settings.database)
     recipe, route = datasets.recipe_for(settings, wanted.recipe, api), wanted.route(api)
-    upstream = route.source.resolve(wanted.repo, wanted.revision)
+    upstream = route.resolve(wanted.repo, wanted.revision)
     ahead, graph = prospect.foresee(store, settings, route, recipe, upstream), way(recipe)
     found = checks.problems(graph, ahead)
     checks.refuse(found)

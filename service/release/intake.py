@@ -37,7 +37,7 @@ def queue_release(
     used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is wrong, PublishConflict when a target repo is somebody else's.
     """
     recipe, route = datasets.recipe_for(settings, wanted.recipe, api), wanted.route(api)
-    upstream = route.source.resolve(wanted.repo, wanted.revision)
+    upstream = route.resolve(wanted.repo, wanted.revision)
 
     def refuse_wrong() -> None:
         checks.refuse(checks.problems(way(recipe), prospect.foresee(store, settings, route, recipe, upstream)))
@@ -54,7 +54,7 @@ def queue_release(
         namespace=namespace,
         trigger=wanted.trigger,
         private=settings.private or upstream.private,
-        fixes_as_pr=route.offers(settings, namespace, upstream.release),
+        fixes_as_pr=route.offers(settings, namespace, upstream),
         folder=wanted.folder,
         target=wanted.target,
         quick=recipe.quick,

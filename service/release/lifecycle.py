@@ -68,7 +68,7 @@ def _expect(work: Work, heard: Expected) -> None:
     if job.store.publications(job.run.id):
         return
     try:
-        upstream = work.route.source.resolve(work.release.repo, work.release.sha)
+        upstream = work.route.resolve(work.release.repo, work.release.sha)
         ahead = foresee(job.store, job.settings, work.route, work.recipe, upstream)
         expected = outlook(job.store, ahead)
     except SluiceError as error:  # the stages say better what is wrong, or do without

@@ -1,19 +1,16 @@
 """What can be known of a run before its first stage: recipe, upstream's files and headers, the Hub, this machine's settings."""
 
-import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePath
 from typing import Any
 
 from huggingface_hub import HfApi
 
 from builders import packed, precision
+from builders.adapters import bases
 from builders.snapshot import Upstream
-from builders.sources import Source
 from builders.weights import Tensor
 from config.errors import SluiceError
 from config.recipe import Recipe
@@ -60,7 +57,7 @@ class Prospect:
     @cached_property
     def weights(self) -> int:
         """Bytes of the safetensors of the fixed model."""
-        if self.compact:
+        if self.compact or self.upstream.base is not None:
             return sum(tensor.bytes for tensor in packed.plain(self.stored).values())
         return sum(size for path, size in self.sizes.items() if path.endswith(".safetensors"))
 
@@ -91,7 +88,7 @@ class Prospect:
     @cached_property
     def offers(self) -> bool:
         """Whether the fixes are to be offered to the upstream as a pull request."""
-        return self.route.offers(self.settings, self.namespace, self.upstream.release)
+        return self.route.offers(self.settings, self.namespace, self.upstream)
 
 
 def foresee(store: Store, settings: Settings, route: Route, recipe: Recipe, upstream: Upstream) -> Prospect:
@@ -108,42 +105,19 @@ def foresee(store: Store, settings: Settings, route: Route, recipe: Recipe, upst
         last = store.last_publication(route.place(repo))
         return None if last is None else last.revision
 
-    source, sizes = route.source, route.source.sizes(upstream.release)
-    stored = source.headers(upstream.release, sizes)
+    seen = bases.see(route.source, route.hub, upstream)
     return Prospect(
         settings=settings,
         api=route.api,
         recipe=recipe,
         upstream=upstream,
-        sizes=sizes,
-        shapes={name: tensor.shape for name, tensor in packed.plain(stored).items()},
-        stored=stored,
-        config=config_of(source, upstream),
-        template=_has_template(source, upstream, sizes),
+        sizes=seen.sizes,
+        shapes={name: tensor.shape for name, tensor in packed.plain(seen.tensors).items()},
+        stored=seen.tensors,
+        config=seen.config,
+        template=seen.template,
         namespace=namespace,
         published=published,
         folder=route.folder,
         target=route.target,
     )
-
-
-def config_of(source: Source, upstream: Upstream) -> Mapping[str, Any]:
-    """What config.json says; nothing when it is not a JSON object, which is told by the stage that needs it. Raises UpstreamError, HubError."""
-    return _settings(source, upstream, "config.json")
-
-
-def _has_template(source: Source, upstream: Upstream, sizes: Mapping[str, int]) -> bool:
-    """Whether a file of the release is a chat template, or tokenizer_config.json holds one."""
-    if any(PurePath(path).name.startswith("chat_template.") or path.startswith("additional_chat_templates/") for path in sizes):
-        return True
-    return "tokenizer_config.json" in sizes and bool(_settings(source, upstream, "tokenizer_config.json").get("chat_template"))
-
-
-def _settings(source: Source, upstream: Upstream, name: str) -> Mapping[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="sluice-config-") as folder:
-        path = source.download(upstream.release, name, Path(folder))
-        try:
-            content = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
-            return {}
-    return content if isinstance(content, dict) else {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from builders.names import is_legal
 from builders.snapshot import Upstream
+from builders.trained import trained_for
 from config.prompt import Part
 from engines import kv_cache
 from publishers import card, folder, hub, manifest, naming, ollama, quoting
@@ -162,6 +163,7 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
         files=inventory,
         data=tuple(manifest.data_entry(item) for item in sources(work)),
         approvals=approvals(work),
+        base=None if (base := work.of("upstream", Upstream).base) is None else base.release,
     )
 
 
@@ -210,6 +212,8 @@ def describe(work: Work, repo: Repo) -> card.Card:
         plot=repo.kind.form.quantized and any(file.path == naming.PLOT for file in work.output(REPORT).files),
         recommend=work.recipe.card.recommend,
         quotation=quotation(work),
+        merged=merged(work),
+        trained=trained(work),
         header=settings.card_header,
         footer=settings.card_footer,
     )
@@ -223,6 +227,22 @@ def _proof(chosen: Mapping[str, Any]) -> str:
     return f"rendered by Go's text/template ({chosen['go']}) as by the model's own template: {', '.join(parts)}"
 
 
+def merged(work: Work) -> card.Merged | None:
+    """What became of an adapter."""
+    base, made = work.of("upstream", Upstream).base, work.output("snapshot").result
+    if base is None:
+        return None
+    return card.Merged(base=base.release, changed=made["changed"], unchanged=made["unchanged"], tensors=made["tensors"], rounded=made["rounded"])
+
+
+def trained(work: Work) -> card.Trained | None:
+    """What the upstream was trained for, as the recipe says, or else the upstream's own words."""
+    if (type := work.recipe.variants.qat) is not None:
+        return card.Trained(type=type, because="the recipe")
+    found = trained_for(work.of("upstream", Upstream), _upstream_card(work))
+    return None if found is None or found.type is None else card.Trained(type=found.type, because=found.because)
+
+
 def configuration(work: Work) -> dict[str, Any]:
     """The fixed model's config.json."""
     content = json.loads(work.output("fix").file("config.json").path.read_bytes())
@@ -231,11 +251,17 @@ def configuration(work: Work) -> dict[str, Any]:
 
 def quotation(work: Work) -> quoting.Quotation | None:
     """A part of the upstream's own card, where its licence lets it be passed on."""
+    text = _upstream_card(work)
+    return quoting.quote(text) if text and quoting.allowed(work.of("upstream", Upstream).license) else None
+
+
+def _upstream_card(work: Work) -> str:
+    """The beginning of the upstream's own card; empty where it has none."""
     fetched = work.output("snapshot")
-    if not quoting.allowed(work.of("upstream", Upstream).license) or not any(file.path == naming.CARD for file in fetched.files):
-        return None
+    if not any(file.path == naming.CARD for file in fetched.files):
+        return ""
     with fetched.file(naming.CARD).path.open(encoding="utf-8", errors="replace") as stream:
-        return quoting.quote(stream.read(quoting.READ + 1))
+        return stream.read(quoting.READ + 1)
 
 
 def method(work: Work, repo: Repo) -> card.Method:

@@ -157,8 +157,10 @@ def test_what_is_no_file_is_not_read(model: Path) -> None:
         ((), "no config.json"),
         (("config.json",), "no safetensors weights"),
         (("config.json", "pytorch_model.bin"), "can run code"),
-        (("config.json", "adapter_config.json", "adapter_model.safetensors"), "holds an adapter"),
-        (("model-Q8_0.gguf",), "holds model-Q8_0.gguf and no safetensors"),
+        (("config.json", "adapter_config.json", "adapter_model.safetensors"), "is an adapter of the kind None"),
+        (("model-Q8_0.gguf",), "holds model-Q8_0.gguf and no safetensors.*what quantizing took away cannot be had back"),
+        (("m-Q4_0.gguf", "m-BF16.gguf", "config.json"), "holds m-BF16.gguf and no safetensors.*`sluice quantize m-BF16.gguf` quantizes the file alone"),
+        (("adapter_config.json", "adapter_model.bin"), "no adapter_model.safetensors; it holds adapter_model.bin, which can run code"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, names: tuple[str, ...], words: str) -> None:

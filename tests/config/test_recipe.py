@@ -293,3 +293,10 @@ def test_a_system_prompt_of_the_templates_own_blocks_only_where_a_recipe_says_so
     """It is what the makers of Qwen2.5 and SmolLM2 want."""
     for name, wanted in (("default", False), ("reference", False), (str(DEMO), True)):
         assert any(gate.measure == "template.system" for gate in load_recipe(name, data=False, locate=as_written).gates) is wanted, name
+
+
+def test_what_the_upstream_was_trained_for_is_one_of_the_variants(tmp_path: Path) -> None:
+    asked = load_recipe(str(changed(tmp_path, variants={"gguf": ["Q8_0"], "qat": "q4_0"}))).variants
+    assert (asked.qat, asked.gguf) == ("Q4_0", ("Q8_0", "Q4_0"))
+    assert type(asked).model_validate(asked.model_dump()) == asked
+    assert load_recipe(str(changed(tmp_path, variants={"gguf": ["Q4_0"], "qat": "Q4_0"}))).variants.gguf == ("Q4_0",)

@@ -10,7 +10,7 @@ from markdown_it.token import Token
 
 from config.cards import Recommendation
 from config.words import Kind, Measurement, Release
-from publishers.card import Card, Change, Facts, Kept, Mix, Row, TypeUse, render
+from publishers.card import Card, Change, Facts, Kept, Merged, Mix, Row, Trained, TypeUse, render
 from publishers.form import Form
 from publishers.manifest import Approval, DataEntry, Waiver
 from publishers.naming import NOBODY
@@ -589,3 +589,38 @@ def test_a_kind_that_has_no_templates_of_its_own_is_told_by_its_form(make_card: 
     assert "hf download acme/tiny-chat-mlx --local-dir ." in text
     alike = render(make_card(form=replace(form, library="transformers"), repo="acme/tiny-chat-mlx"))
     assert 'repo = "acme/tiny-chat-mlx"' in alike
+
+
+def test_a_merged_adapter_names_both_models_and_what_changed(make_card: MakeCard) -> None:
+    merged = Merged(base=Release(repo="meta/base", sha="c" * 40), changed=56, unchanged=2, tensors=290, rounded=0.0312)
+    text = render(make_card(merged=merged))
+    assert "(an adapter, merged into its base model [meta/base](https://huggingface.co/meta/base))" in text
+    assert "56 of 290 tensors changed (2 more belong to the adapter, which leaves them as they are)" in text
+    assert f"Base model: [meta/base](https://huggingface.co/meta/base) at commit `{'c' * 40}`" in text
+    assert "Storing rounded 3.1 % of the change away" in text
+    assert front(text) == {"base_model": "upstream/tiny-chat", "base_model_relation": "quantized"}
+    whole = render(make_card(kind=Kind.SIXTEEN_BIT, repo="acme/tiny-chat", merged=merged))
+    assert front(whole) == {"base_model": ["meta/base", "upstream/tiny-chat"], "base_model_relation": "merge"}
+    assert "The weights are the upstream's own" not in whole
+    local = Merged(base=Release(repo="base", sha="c" * 40), changed=1, unchanged=0, tensors=1, rounded=0.0)
+    assert front(render(make_card(kind=Kind.SIXTEEN_BIT, merged=local))) == {"base_model": "upstream/tiny-chat", "base_model_relation": "finetune"}
+
+
+def front(text: str) -> dict[str, object]:
+    return {key: value for key, value in metadata(text).items() if key.startswith("base_model")}
+
+
+def test_what_a_model_was_trained_for_stands_beside_the_planned_mix(make_card: MakeCard) -> None:
+    made = make_card()
+    baseline = replace(made.rows[0], tag="Q4_0", file="tiny-chat-Q4_0.gguf", bpw=4.6)
+    mix = Mix(stock="Q4_K_M", replaced=False, rounded=False, types=(TypeUse(type="Q4_K", tensors=1, bytes=10),))
+    planned = replace(made.rows[0], tag="UD-Q4_K_XL", file="tiny-chat-UD-Q4_K_XL.gguf", mix=mix)
+    far = replace(planned, tag="UD-Q8_K_XL", file="tiny-chat-UD-Q8_K_XL.gguf", bpw=8.5)
+    trained = Trained(type="Q4_0", because="its name")
+    part = render(replace(made, trained=trained, rows=(baseline, planned, far))).partition("## Trained for Q4_0")[2].partition("\n## ")[0]
+    assert "(quantization-aware training): its name says so" in part
+    assert [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| `")] == ["`Q4_0` (baseline)", "`UD-Q4_K_XL`"]
+    assert "It is not here: the recipe does not build it." in render(replace(made, trained=trained))
+    blocked = replace(made.blocked[0], tag="Q4_0", file="tiny-chat-Q4_0.gguf")
+    assert "It is not here: a gate blocked it, see below." in render(replace(made, trained=trained, blocked=(blocked,)))
+    assert "Trained for" not in render(made)

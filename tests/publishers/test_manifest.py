@@ -65,3 +65,11 @@ def test_cannot_contradict_itself(make_plan: MakePlan) -> None:
 def test_figures_are_finite(make_plan: MakePlan) -> None:
     with pytest.raises(ValidationError):
         manifests.Figure(value=float("nan"), unit="nats")
+
+
+def test_names_the_base_of_an_adapter_and_of_nothing_else(make_plan: MakePlan) -> None:
+    plain = make_plan().manifest
+    assert b'"base"' not in plain.to_bytes()
+    adapted = plain.model_copy(update={"upstream": manifests.Upstream(repo="a/b", sha="a" * 40, base=manifests.Base(repo="c/d", sha="b" * 40))})
+    assert json.loads(adapted.to_bytes())["upstream"]["base"] == {"repo": "c/d", "sha": "b" * 40}
+    assert manifests.read(adapted.to_bytes(), where="here") == adapted

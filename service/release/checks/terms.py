@@ -20,10 +20,15 @@ _LICENCE = re.compile(r"licen[cs]e", re.IGNORECASE)
 
 def refusal(upstream: "Upstream") -> str | None:
     """Why the release may not be published again; None when it may."""
-    if not upstream.gated:
-        return None
     # its owner chose who may have it; publishing it to everyone is a person's decision
-    return f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list."
+    if upstream.gated:
+        return f"{upstream.release.repo} is gated, so Sluice does not publish it again. Ask its owner, or take it off the watch list."
+    if upstream.base is not None and upstream.base.gated:
+        return (
+            f"{upstream.base.release.repo}, the base model of {upstream.release.repo}, is gated, so Sluice does not publish what is made of it. Ask its "
+            "owner, or take the adapter off the watch list."
+        )
+    return None
 
 
 def licensed(upstream: "Upstream", paths: Iterable[str]) -> bool:

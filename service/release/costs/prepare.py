@@ -25,6 +25,7 @@ FEW = 2.0  # times as long as many tokens take so few at a time
 BYTES_PER_THREAD = 10**9  # of weights, see `engines.parallel`
 DRAWN = 3e-9  # seconds for a token's probability when one is drawn
 FINITE = 3e-9  # seconds for a value that is looked at once
+MERGED = 2e-8  # seconds for a value that a product is added to, and that is compared with the base's
 MULTIPLIED = 6e-9  # seconds for a value that is multiplied with its scale and rounded
 
 
@@ -58,10 +59,14 @@ def configuration(prospect: Prospect) -> int:
 
 
 def snapshot(prospect: Prospect, speed: Speed) -> Needs:
-    """Download, or copy."""
+    """Download, or copy; merge an adapter into its base, and compare both."""
     size = sum(prospect.sizes.values())
     seconds = transferred(prospect, speed, size) if prospect.folder is None else copied(speed, size)
-    return Needs(seconds=0.3 + seconds, memory=PYTHON_MEMORY, disk=size)
+    if prospect.upstream.base is None:
+        return Needs(seconds=0.3 + seconds, memory=PYTHON_MEMORY, disk=size)
+    at = engines(prospect, speed)
+    seconds += at.torch + MERGED * at.model.parameters + 2 * prospect.weights / speed.disk
+    return Needs(seconds=0.3 + seconds, memory=TORCH_MEMORY + 20 * at.model.shape.largest, disk=size + prospect.weights)
 
 
 def overlap(prospect: Prospect, speed: Speed) -> Needs:

@@ -5,7 +5,7 @@ Text that the model writes comes after its template, and the comparison of texts
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from pydantic import TypeAdapter
 
@@ -14,7 +14,7 @@ from config.errors import UpstreamError
 from config.recipe import Recipe
 from config.words import Hold, Patch
 from service.execution.kept import Output
-from service.release import costs, functions
+from service.release import costs, functions, taking
 from service.release.checks import gates, terms
 from service.release.functions import GGUF, MODEL
 from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
@@ -204,15 +204,14 @@ def _float16(recipe: Recipe) -> bool:
 
 
 def _upstream(work: Work) -> Upstream:
-    upstream = work.route.source.resolve(work.release.repo, work.release.sha)
+    upstream = taking.resolved(work.job, work.route, work.release.repo, work.release.sha)
     if (refusal := terms.refusal(upstream)) is not None:
         raise UpstreamError(refusal)
     return upstream
 
 
 def _snapshot(work: Work) -> Output:
-    source = work.route.source
-    return work.job.here("snapshot", source.fetch, asdict(work.release), **source.arguments, release=work.release)
+    return taking.taken(work.job, work.route, work.of("upstream", Upstream))
 
 
 def _fix(work: Work) -> Output:

@@ -1,0 +1,121 @@
+"""What stands beside the weights of a merged model: the base's configuration, and the adapter's own tokenizer, template, sampling, card and terms over it."""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from builders.adapters.changes import Changes
+from builders.fixes.form import written
+from builders.fixes.templates import templates
+from builders.names import CONFIGURATION, TEMPLATES, TOKENIZER, is_legal
+
+CONFIG, SETTINGS, WORDS = "config.json", "tokenizer_config.json", "tokenizer.json"
+_PIECES = frozenset({"tokenizer.model", "vocab.json", "merges.txt"})  # the same vocabulary as in tokenizer.json, in other forms
+TIE, ROWS = "tie_word_embeddings", "vocab_size"
+
+
+def assemble(out: Path, *, base: Path, adapter: Path, found: Changes) -> None:
+    """Write all of that to `out`. Files of the adapter go before the base's of the same use; terms of both stay."""
+    own, below = _listed(adapter) - {CONFIG}, _listed(base)
+    for name in sorted((below & CONFIGURATION) - own - _outdone(adapter, base, own)):
+        shutil.copyfile(base / name, out / name)
+    for name in sorted(own & (CONFIGURATION | {"README.md"})):
+        shutil.copyfile(adapter / name, out / name)
+    _keep_template(out, base=base, adapter=adapter)
+    _terms(out, base=base, adapter=adapter)
+    _say(out, found)
+
+
+def _listed(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def _outdone(adapter: Path, base: Path, own: Iterable[str]) -> set[str]:
+    """The base's files that would contradict the adapter's: another tokenizer's, or another chat template."""
+    own, gone = set(own), set[str]()
+    if own & ({WORDS} | _PIECES):
+        one, other = _vocabulary(adapter), _vocabulary(base)
+        if one is None or other is None:
+            gone |= TOKENIZER if any(not _same(adapter, base, name) for name in own & ({WORDS} | _PIECES)) else set()
+        elif one[0] != other[0]:
+            gone |= TOKENIZER
+        elif one[1] != other[1]:  # tokens were added
+            gone |= TOKENIZER - _PIECES
+    return gone | (TEMPLATES if templates(_parsed(adapter)) else set())
+
+
+def _vocabulary(folder: Path) -> tuple[Any, dict[Any, Any]] | None:
+    """What tokenizer.json holds: the vocabulary, and the tokens added to it by id; None without that file."""
+    content = _parsed(folder, WORDS).get(WORDS)
+    if not isinstance(content, dict):
+        return None
+    model, added = content.get("model"), content.get("added_tokens")
+    listed = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
+    return (model.get("vocab") if isinstance(model, dict) else None), {entry.get("id"): entry.get("content") for entry in listed}
+
+
+def _same(one: Path, other: Path, name: str) -> bool:
+    return (other / name).is_file() and (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def _keep_template(out: Path, *, base: Path, adapter: Path) -> None:
+    """Where the adapter's tokenizer settings took the place of the base's and hold no template, that of the base stays in force."""
+    there = templates(_parsed(out))
+    if not there and SETTINGS in _listed(adapter) and (value := _parsed(base, SETTINGS).get(SETTINGS, {}).get("chat_template")):
+        _set(out / SETTINGS, {"chat_template": value})
+
+
+def _terms(out: Path, *, base: Path, adapter: Path) -> None:
+    own = {name.casefold(): name for name in _listed(adapter) if is_legal(name)}
+    for name in own.values():
+        shutil.copyfile(adapter / name, out / name)
+    for name in filter(is_legal, _listed(base)):
+        other = own.get(name.casefold())
+        if other is None:
+            shutil.copyfile(base / name, out / name)
+        elif (base / name).read_bytes() != (adapter / other).read_bytes():
+            shutil.copyfile(base / name, out / renamed(name))
+
+
+def renamed(name: str) -> str:
+    """What the base's terms are called where the adapter has a file of that name: `LICENSE-base-model.txt`."""
+    path = Path(name)
+    return f"{path.stem}-base-model{path.suffix}"
+
+
+def _say(out: Path, found: Changes) -> None:
+    """What the weights changed of what config.json says."""
+    config = _parsed(out, CONFIG).get(CONFIG, {})
+    sections: list[tuple[str, ...]] = [(), *([("text_config",)] if isinstance(config.get("text_config"), dict) else [])]
+    for section in sections:
+        held = config[section[0]] if section else config
+        changed: dict[str, Any] = {TIE: False} if found.untied else {}
+        if found.rows is not None and (ROWS in held or len(sections) == 1):
+            changed |= {ROWS: found.rows}
+        if changed:
+            _set(out / CONFIG, changed, section)
+
+
+def _set(file: Path, values: Mapping[str, Any], section: tuple[str, ...] = ()) -> None:
+    """Change keys of a JSON file, which keeps its form."""
+    like = file.read_text(encoding="utf-8")
+    content = json.loads(like)
+    (content[section[0]] if section else content).update(values)
+    file.write_text(written(content, like), encoding="utf-8")
+
+
+def _parsed(folder: Path, *names: str) -> dict[str, Any]:
+    """Files that hold templates, or these; JSON objects and text. What is damaged is left out: the fixes, which read all, say so."""
+    found: dict[str, Any] = {}
+    for name in names or (*TEMPLATES, SETTINGS):
+        path = folder / name
+        try:
+            content = path.read_text(encoding="utf-8")
+            parsed = content if path.suffix == ".jinja" else json.loads(content)
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(parsed, dict | str):
+            found[name] = parsed
+    return found
