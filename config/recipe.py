@@ -125,7 +125,7 @@ def _in_capitals(value: object) -> object:
 class Variants(Strict):
     """Which variants to build."""
 
-    gguf: tuple[GgufType | StoredType, ...] = ()
+    gguf: tuple[Literal[GgufType, StoredType], ...] = ()
     """llama.cpp's stock mixes, made with the imatrix. Of BF16, F16 and F32 the one that holds the upstream's weights bit for bit is the conversion itself, from
     which all others are made; F16 wants a gate on `float16.failures`. MXFP4 is for releases that store weights in it, as gpt-oss does: upstream's own bits, and
     all else as in the 16-bit file."""

@@ -95,7 +95,9 @@ def _form(annotation: Any) -> str:
     if origin is Annotated:
         return _form(parts[0])
     if origin is Literal:
-        named = {get_args(plans.GgufType): "[stock mix](#stock-mixes)", get_args(plans.TensorType): "[type](#types-of-a-tensor)"}
+        mixes, stored = get_args(plans.GgufType), get_args(plans.StoredType)
+        named = {mixes: "[stock mix](#stock-mixes)", get_args(plans.TensorType): "[type](#types-of-a-tensor)"}
+        named |= {(*mixes, *stored): " or ".join(["[stock mix](#stock-mixes)", *(f"`{type}`" for type in stored)])}
         return named.get(parts) or " or ".join(f"`{part}`" for part in parts)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(said for part in parts if (said := _form(part))))

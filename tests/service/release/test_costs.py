@@ -9,14 +9,13 @@ import pytest
 
 from bench import shapes
 from bench.shapes import Model
-from builders.snapshot import Upstream
+from builders.adapters import bases
 from builders.sources import FolderSource
 from config.recipe import Dynamic, DynamicNf4, Recipe, load_recipe
 from config.settings import Settings
 from config.words import Kind, Release, Variant
 from service.machine.speed import Speed
 from service.release import costs
-from service.release import prospect as prospects
 from service.release.costs import sizes
 from service.release.costs.outline import outline
 from service.release.graph import Cost, Needs
@@ -245,5 +244,5 @@ def test_a_template_is_known_before_the_release_is_downloaded(files: dict[str, s
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    upstream = Upstream(release=Release(repo="upstream/model", sha="1" * 40), private=False, gated=False)
-    assert prospects._has_template(FolderSource(folder=tmp_path), upstream, {name: len(text) for name, text in files.items()}) is found
+    release = Release(repo="upstream/model", sha="1" * 40)
+    assert bases._has_template(FolderSource(folder=tmp_path), release, {name: len(text) for name, text in files.items()}) is found
