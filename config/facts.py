@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from config.settings import REPO_ID
 
@@ -52,6 +53,22 @@ class Facts:
     tags: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+
+
+AnyFacts = TypeVar("AnyFacts", bound=Facts)
+
+
+def together(own: AnyFacts, base: Facts) -> AnyFacts:
+    """What is to be said of an adapter that is merged into its base: its own words go before the base's, and terms are those of both."""
+    licences = dict.fromkeys(name for found in (own, base) for name in [found.license_name if found.license == "other" else found.license] if name)
+    several = len(licences) > 1 and own.license is not None
+    return replace(
+        own,
+        license="other" if several else own.license,
+        license_name=" and ".join(licences) if several else own.license_name,
+        languages=own.languages or base.languages,
+        pipeline_tag=own.pipeline_tag or base.pipeline_tag,
+    )
 
 
 def vetted(facts: Facts) -> Facts:

@@ -18,6 +18,7 @@ from builders.snapshot import Upstream
 from builders.sources import FolderSource, Source
 from builders.weights import Tensor
 from config.errors import UpstreamError
+from config.facts import together
 from config.settings import REPO_ID
 from config.words import Release
 
@@ -75,16 +76,10 @@ def _place(source: Source, hub: Source, described: Adapter, repo: str) -> tuple[
 
 
 def _together(adapter: Upstream, base: Upstream, there: Source) -> Upstream:
-    """The adapter's own words go before its base's; terms are those of both."""
-    licences = dict.fromkeys(name for found in (adapter, base) for name in [found.license_name if found.license == "other" else found.license] if name)
-    several = len(licences) > 1 and adapter.license is not None
+    """The adapter with its base, and with what is to be said of both."""
     return replace(
-        adapter,
+        together(adapter, base),
         private=adapter.private or base.private,
-        license="other" if several else adapter.license,
-        license_name=" and ".join(licences) if several else adapter.license_name,
-        languages=adapter.languages or base.languages,
-        pipeline_tag=adapter.pipeline_tag or base.pipeline_tag,
         base=base,
         base_folder=there.folder if isinstance(there, FolderSource) else None,
     )

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from builders import front_matter
 from builders.adapters.changes import Changes
 from builders.fixes.form import written
 from builders.fixes.templates import templates
+from builders.front_matter import CARD
 from builders.names import CONFIGURATION, TEMPLATES, TOKENIZER, is_legal
+from builders.snapshot import facts
+from config.facts import together
 
 CONFIG, SETTINGS, WORDS = "config.json", "tokenizer_config.json", "tokenizer.json"
 _PIECES = frozenset({"tokenizer.model", "vocab.json", "merges.txt"})  # the same vocabulary as in tokenizer.json, in other forms
@@ -21,11 +25,21 @@ def assemble(out: Path, *, base: Path, adapter: Path, found: Changes) -> None:
     own, below = _listed(adapter) - {CONFIG}, _listed(base)
     for name in sorted((below & CONFIGURATION) - own - _outdone(adapter, base, own)):
         shutil.copyfile(base / name, out / name)
-    for name in sorted(own & (CONFIGURATION | {"README.md"})):
+    for name in sorted(own & (CONFIGURATION | {CARD})):
         shutil.copyfile(adapter / name, out / name)
+    if CARD in own:
+        _card(out / CARD, base=base, adapter=adapter)
     _keep_template(out, base=base, adapter=adapter)
     _terms(out, base=base, adapter=adapter)
     _say(out, found)
+
+
+def _card(card: Path, *, base: Path, adapter: Path) -> None:
+    """Let the card say what is true of both, where that is more than the adapter's says: the header of GGUF files is made from it."""
+    own, below = (facts(front_matter.read(folder / CARD), known=True) for folder in (adapter, base))
+    if (both := together(own, below)) != own:
+        said = {"license": both.license, "license_name": both.license_name, "language": [*both.languages] or None, "pipeline_tag": both.pipeline_tag}
+        card.write_text(front_matter.rewritten(adapter / CARD, said), encoding="utf-8")
 
 
 def _listed(folder: Path) -> set[str]:

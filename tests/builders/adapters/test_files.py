@@ -53,6 +53,13 @@ def test_of_another_tokenizer_nothing_of_the_base_s_stays_that_contradicts_it(tm
     assert json.loads(found["tokenizer_config.json"]) == {"chat_template": "own"}
 
 
+def test_the_card_says_the_terms_of_both(tmp_path: Path) -> None:
+    base = {**BASE, "README.md": "---\nlicense: gemma\nlanguage: en\n---\n# Base\n"}
+    found = assembled(tmp_path, base, {"README.md": "---\nlicense: apache-2.0\ntags: [lora]\n---\n# Own\n"})
+    card = "---\nlicense: other\ntags:\n- lora\nlicense_name: apache-2.0 and gemma\nlanguage:\n- en\n---\n# Own\n"
+    assert found["README.md"] == card
+
+
 def test_sampling_and_card_are_the_adapter_s_and_its_config_is_nobody_s(tmp_path: Path) -> None:
     found = assembled(tmp_path, BASE, {"generation_config.json": {"of": "adapter"}, "README.md": "own", "config.json": {"vocab_size": 7}})
     assert (json.loads(found["generation_config.json"]), found["README.md"], json.loads(found["config.json"])) == ({"of": "adapter"}, "own", {"vocab_size": 2})
