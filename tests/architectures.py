@@ -108,7 +108,7 @@ MODELS: Mapping[str, Make] = {
         n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1, n_group=1, topk_group=1, moe_intermediate_size=64,
     ),
     "SmolLM3": _small("SmolLM3", num_hidden_layers=4),
-    "Mamba": _large("Mamba", sizes=_states, intermediate_size=64, state_size=16),
+    "Mamba": _large("Mamba", sizes=_states, vocab_size=50264, intermediate_size=64, state_size=16),
     "Mamba 2": _small("Mamba2", sizes=_states, spaced=True, state_size=16, num_heads=8, head_dim=16, n_groups=1),
     "GLM4-MoE": predicting.glm,
     "Qwen3-Next": predicting.qwen3_next,
