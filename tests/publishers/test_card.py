@@ -148,6 +148,7 @@ def test_says_how_to_run_each_kind(make_card: MakeCard) -> None:
     for program in "llama-server", "llama-cli":
         assert f"{program} -hf acme/tiny-chat-GGUF:Q4_K_M \\\n  --temp 0.6 --top-k 20 --top-p 0.95 --min-p 0 --repeat-penalty 1\n" in text
     assert "lms get https://huggingface.co/acme/tiny-chat-GGUF\n" in text
+    assert "With transformers, take a repo of safetensors: its `gguf_file` (5.23) leaves out RoPE factors" in text
     assert "ollama run hf.co/acme/tiny-chat-GGUF:Q4_K_M\n" in text
     assert "hf download acme/tiny-chat-GGUF tiny-chat-Q4_K_M.gguf --local-dir .\n" in text
     assert "derives its template from the one inside the GGUF" in text
