@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
-
 from builders.ggufs import weigh
 from builders.links import link_or_copy
 from builders.sensitivity import layout
 from config.errors import UpstreamError
+from engines import gguf_tensors
 
 VERSION = 1  # raise when outputs change
 
@@ -19,7 +18,7 @@ def take(out: Path, *, gguf: Path, name: str) -> dict[str, Any]:
     Raises UpstreamError when it is no GGUF of a whole model, or when its matrices are quantized.
     """
     try:
-        fields = GGUFReader(gguf).fields
+        fields = gguf_tensors.Reader(gguf).fields
         matrices = layout.quantizable(gguf)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise UpstreamError(f"{name}.gguf cannot be read as a GGUF file: {error}. It is damaged, or something else.") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, ReaderTensor
+from gguf import ReaderTensor
 
 from builders import matrices, packed
 from builders.ggufs import described
@@ -15,7 +15,7 @@ from builders.names import INDEX
 from builders.quantize import unquantized
 from config.errors import ToolError, UpstreamError
 from config.progress import counted
-from engines import tools
+from engines import gguf_tensors, tools
 
 VERSION = 1  # raise when outputs change
 
@@ -70,8 +70,8 @@ def _files(model: Path, snapshot: Path) -> Iterator[Path]:
 
 def _compared(file: Path, gguf: Path) -> tuple[list[str], list[str]]:
     """The tensors in MXFP4 whose values are those of the 16-bit file, and all that differ from it."""
-    found = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
-    expected = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
+    found = {tensor.name: tensor for tensor in gguf_tensors.read(file)}
+    expected = {tensor.name: tensor for tensor in gguf_tensors.read(gguf)}
     wrong = sorted(found.keys() ^ expected.keys())
     kept = []
     for name in counted(sorted(found.keys() & expected.keys()), "tensors"):

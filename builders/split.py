@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, ReaderTensor
+from gguf import ReaderTensor
 
 from builders.ggufs import stored, weigh
 from config.errors import StageError, ToolError
 from config.progress import Tally
-from engines import llama, tools
+from engines import gguf_tensors, llama, tools
 
 VERSION = 1  # raise when outputs change
 
@@ -44,10 +44,10 @@ def split(out: Path, *, gguf: Path, tag: str, limit: int) -> dict[str, Any]:
 
 def _compare(gguf: Path, parts: Sequence[Path], limit: int) -> None:
     """Raise ToolError unless the parts together hold the tensors of the file, each keeps the limit, and llama.cpp opens them."""
-    whole = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
+    whole = {tensor.name: tensor for tensor in gguf_tensors.read(gguf)}
     tally = Tally(sum(int(tensor.n_bytes) for tensor in whole.values()), "bytes")
     for part in parts:
-        for tensor in GGUFReader(part).tensors:
+        for tensor in gguf_tensors.read(part):
             if not _same(whole.pop(tensor.name, None), tensor):
                 raise ToolError(f"llama-gguf-split wrote a tensor {tensor.name} into {part.name} that {gguf.name} does not hold so. Run it again.")
             tally.add(int(tensor.n_bytes))

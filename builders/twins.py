@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader
 
 from builders.ggufs import stored
 from config.progress import counted
+from engines import gguf_tensors
 
 VERSION = 1  # raise when outputs change
 
@@ -20,8 +20,8 @@ def compare(out: Path, *, one: Path, other: Path) -> dict[str, Any]:
 
 
 def _same(one: Path, other: Path) -> bool:
-    theirs = {tensor.name: tensor.data.reshape(-1).view(np.uint8) for tensor in GGUFReader(other).tensors}
-    for tensor in counted(GGUFReader(one).tensors, "tensors"):
+    theirs = {tensor.name: tensor.data.reshape(-1).view(np.uint8) for tensor in gguf_tensors.read(other)}
+    for tensor in counted(gguf_tensors.read(one), "tensors"):
         ours = tensor.data.reshape(-1).view(np.uint8)
         if any(not np.array_equal(ours[at : at + CHUNK], theirs[tensor.name][at : at + CHUNK]) for at in range(0, len(ours), CHUNK)):
             return False

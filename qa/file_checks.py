@@ -1,7 +1,8 @@
 """Reads a finished variant again, as its users will: is it whole and finite, and does it carry the 16-bit model's tokenizer and template?"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from gguf.quants import dequantize
 from config.errors import MeasurementError, SluiceError
 from config.progress import counted
 from config.words import Measurement
-from engines import llama
+from engines import gguf_tensors, llama
 
 MAY_DIFFER = ("general.", "quantize.", "split.")  # metadata that quantizing writes: name, file type, imatrix, shards
 SHOWN = 60  # characters of a value that a sentence quotes
@@ -82,9 +83,9 @@ def weights(variant: Path, reference: Path) -> Measurement:
     Both files are read by themselves, without llama.cpp. Rows are compared as well as whole tensors, so that two exchanged rows of an embedding are found.
     Raises MeasurementError when the 16-bit file cannot be read.
     """
-    expected = {tensor.name: tensor for tensor in open_gguf(reference).tensors}
+    expected = {tensor.name: tensor for tensor in _tensors(reference)}
     try:
-        found = {tensor.name: tensor for tensor in open_gguf(variant).tensors}
+        found = {tensor.name: tensor for tensor in _tensors(variant)}
         details = [f"{name} is missing" for name in expected if name not in found]
         details += [f"{name} is not in the 16-bit file" for name in found if name not in expected]
         details += [f"{name} {fault}" for name in counted(expected, "tensors") if name in found and (fault := _fault(found[name], expected[name]))]
@@ -143,7 +144,18 @@ def _rows(found: ReaderTensor, expected: ReaderTensor) -> tuple[np.ndarray, np.n
 
 def open_gguf(file: Path) -> GGUFReader:
     """A GGUF file's metadata and tensors, mapped and not read. Raises MeasurementError when it is damaged or ends too early."""
-    try:
+    with _told(file):
         return GGUFReader(file)
+
+
+def _tensors(file: Path) -> list[ReaderTensor]:
+    with _told(file):
+        return gguf_tensors.read(file)
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, IndexError, KeyError, OSError, OverflowError) as error:  # what numpy and the reader raise on wrong offsets
         raise MeasurementError(f"{file} cannot be read as GGUF: {error}. It is damaged, or its data end too early.") from error

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
-
 from builders import quantize
 from builders.ggufs import Weight, weigh
 from config.errors import ConfigurationError
 from config.plans import Budget, Fit
+from engines import gguf_tensors
 
 IMATRIX_BYTES = 512  # at most, of what llama-quantize writes about the importance matrix into the header
 COMPUTE_BYTES = 512 * 2**20  # buffers of the computation, for a batch of 512 tokens: an estimate for models up to some 30B parameters
@@ -101,7 +100,7 @@ def _file_bytes(budget: Budget, made: Mapping[str, quantize.Planned], gguf: Path
 
 
 def _fitting(fit: Fit, gguf: Path) -> int:
-    metadata = {name: field.contents() for name, field in GGUFReader(gguf).fields.items() if not name.startswith("tokenizer.")}
+    metadata = {name: field.contents() for name, field in gguf_tensors.Reader(gguf).fields.items() if not name.startswith("tokenizer.")}
     cache = cache_bytes(metadata, fit.context)
     left = fit.memory - cache - COMPUTE_BYTES
     if left <= 0:

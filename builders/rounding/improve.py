@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader
 from threadpoolctl import threadpool_limits
 
 from builders import matrices
@@ -15,6 +14,7 @@ from builders.rounding import codes, collect
 from builders.rounding.compensate import Metric, compensate
 from config.errors import ToolError
 from config.progress import counted
+from engines import gguf_tensors
 from engines.ggml import Bytes
 from engines.model import Floats
 
@@ -29,10 +29,10 @@ def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads
     """
     target = out / quantized.name
     shutil.copyfile(quantized, target)
-    originals = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
+    originals = {tensor.name: tensor for tensor in gguf_tensors.read(gguf)}
     improved = []
     written = np.memmap(target, dtype=np.uint8, mode="r+")
-    for tensor in counted(GGUFReader(quantized).tensors, "tensors"):
+    for tensor in counted(gguf_tensors.read(quantized), "tensors"):
         type = tensor.tensor_type.name
         if codes.layout(type) is None or (hessians := collect.load(statistics, tensor.name)) is None:
             continue

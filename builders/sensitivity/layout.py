@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from gguf import GGUFReader, ReaderTensor
+from gguf import ReaderTensor
 
 from builders.sensitivity.table import Tensor
 from config.errors import MeasurementError, UnsupportedModel
 from config.progress import counted
+from engines import gguf_tensors
 from engines import quantizable as names
 
 Rows = npt.NDArray[np.int64]
@@ -69,7 +70,7 @@ def quantizable(gguf: Path, imatrix: Path | None = None) -> list[ReaderTensor]:
     With an importance matrix, those that it says nothing about are left out: llama.cpp never multiplies anything by them, so no type of theirs does anything.
     """
     unused = frozenset[str]() if imatrix is None else frozenset(names.without_importances(gguf, imatrix))
-    return [tensor for tensor in GGUFReader(gguf).tensors if _allowed(tensor) and tensor.name not in unused]
+    return [tensor for tensor in gguf_tensors.read(gguf) if _allowed(tensor) and tensor.name not in unused]
 
 
 def described(tensor: ReaderTensor) -> Tensor:

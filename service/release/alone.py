@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
 from huggingface_hub import HfApi
 
 from builders.snapshot import Upstream
@@ -15,6 +14,7 @@ from config.recipe import Dynamic, Recipe, Variants, load_recipe
 from config.settings import Settings
 from config.texts import Text
 from config.words import Release
+from engines import gguf_tensors
 from service.hubclient import connect
 from service.machine.speed import speed
 from service.release import costs
@@ -55,7 +55,7 @@ class Wish:
 
 def of_gguf(path: Path) -> Seen:
     """The model in a GGUF file. Raises OSError, ValueError, KeyError or IndexError when it is none."""
-    reader = GGUFReader(path)
+    reader = gguf_tensors.Reader(path)
     shapes = {_renamed(tensor.name): tuple(int(size) for size in reversed(tensor.shape)) for tensor in reader.tensors}
     return Seen(repo=f"local/{path.stem}", sizes={}, shapes=shapes, config={}, gguf=True)
 

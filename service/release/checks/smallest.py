@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
-
 from builders.plan.capacity import COMPUTE_BYTES, IMATRIX_BYTES, cache_bytes
 from builders.sensitivity.table import Tensor
 from config.errors import ConfigurationError
 from config.plans import Budget, Fit, Nf4Budget, Rules
-from engines import ggml, nf4
+from engines import ggml, gguf_tensors, nf4
 
 _LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(?P<layer>\d+)\.(?P<part>.+)")
 _EMBEDDING = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?embed_tokens\.weight")
@@ -76,7 +74,7 @@ def of_safetensors(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any
 
 def of_gguf(path: Path) -> Model:
     """The model in a 16-bit GGUF file. Raises OSError, ValueError, KeyError or IndexError when it is none."""
-    reader = GGUFReader(path)
+    reader = gguf_tensors.Reader(path)
     tensors = [(tensor.name, int(tensor.n_elements), int(tensor.shape[0])) for tensor in reader.tensors]
     return Model(
         matrices=tuple(Matrix(name=name, values=values, columns=(columns,)) for name, values, columns in tensors if _PLANNED.fullmatch(name)),

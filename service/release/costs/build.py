@@ -174,7 +174,7 @@ class _Pass:
     @property
     def memory(self) -> int:
         """Bytes of the process without errors; those of a GPU count as well, for the host holds the weights."""
-        return TORCH_MEMORY + self.at.reader + room.needed(self.at.model.shape, context=self.context, streamed=self.way.streamed, homes=True)
+        return TORCH_MEMORY + room.needed(self.at.model.shape, context=self.context, streamed=self.way.streamed, homes=True)
 
 
 def _passes(prospect: Prospect, speed: Speed) -> _Pass:
@@ -272,7 +272,7 @@ def mix(entry: Dynamic) -> Cost:
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         at = engines(prospect, speed)
         header = at.header if entry.fit is not None else 0.0  # which tells how large the cache is
-        return Needs(seconds=at.start + header + at.vocabulary + at.python(0.45 + 0.004 * len(at.model.tensors)), memory=2 * PYTHON_MEMORY + at.reader)
+        return Needs(seconds=at.start + header + at.vocabulary + at.python(0.45 + 0.004 * len(at.model.tensors)), memory=2 * PYTHON_MEMORY)
 
     return cost
 
@@ -307,7 +307,7 @@ def rounded(variant: Variant) -> Cost:
             taken += (tensor.parameters * each + products) / min(speed.threads, parts)
         written = gguf_bytes(at.model, bits)
         widest = max((tensor.columns for tensor in at.model.tensors), default=0)
-        memory = TORCH_MEMORY + 2 * at.reader + 8 * at.model.shape.largest + 28 * widest**2 + written
+        memory = TORCH_MEMORY + 8 * at.model.shape.largest + 28 * widest**2 + written
         return Needs(seconds=at.torch + 3 * at.header + 2 * written / speed.disk + taken, memory=memory, disk=written)
 
     return cost

@@ -145,7 +145,7 @@ def measure(variant: Variant) -> Cost:
         generated = again * (at.server + 2 * at.vocabulary + at.talk(prompts, most, sizes.bits(prospect, variant)))
         checked = 2 * at.header + at.python(COMPARED * parameters) + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
         values = min(CHUNK, at.model.shape.largest)
-        memory = PYTHON_MEMORY + 2 * at.reader + sizes.weight(prospect, variant) + 30 * values
+        memory = PYTHON_MEMORY + sizes.weight(prospect, variant) + 30 * values
         return Needs(seconds=at.start + generated + checked, memory=memory)
 
     return cost
@@ -182,7 +182,7 @@ def parts(prospect: Prospect, speed: Speed) -> Needs:
     sizes_of = [gguf_bytes(at.model, sizes.bits(prospect, item)) for item in prospect.recipe.variants.listed() if kind_of(item).engine is LLAMA_CPP]
     large = [size for size in sizes_of if size > limit]
     seconds = len(large) * (at.start + 2 * at.vocabulary) + sum(copied(speed, size) for size in large)
-    return Needs(seconds=seconds, memory=PYTHON_MEMORY + (at.reader if large else 0), disk=sum(large))
+    return Needs(seconds=seconds, memory=PYTHON_MEMORY, disk=sum(large))
 
 
 def publish(prospect: Prospect, speed: Speed) -> Needs:

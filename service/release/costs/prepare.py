@@ -120,7 +120,7 @@ def sanity(prospect: Prospect, speed: Speed) -> Needs:
 def metadata(prospect: Prospect, speed: Speed) -> Needs:
     """Compare the header with the configuration."""
     at = engines(prospect, speed)
-    return Needs(seconds=at.torch + at.header, memory=TORCH_MEMORY + at.reader)
+    return Needs(seconds=at.torch + at.whole_header, memory=TORCH_MEMORY + at.reader)
 
 
 def parity(prospect: Prospect, speed: Speed) -> Needs:
@@ -198,7 +198,7 @@ def imatrix(prospect: Prospect, speed: Speed) -> Needs:
 def imatrix_check(prospect: Prospect, speed: Speed) -> Needs:
     """Look at every entry; where matrices are never multiplied by, ask llama.cpp's graph for them, which takes the model."""
     at = engines(prospect, speed)
-    seconds, memory = at.start + at.header, PYTHON_MEMORY + at.reader
+    seconds, memory = at.start + at.whole_header, PYTHON_MEMORY + at.reader
     if at.model.predicting and prospect.recipe.variants.multi_token_prediction:
         seconds += at.vocabulary + at.decode(2, 1, batch=2, bits=16.0, threads=1)
         memory += at.opened(at.model.weights, context=512, batch=512)
