@@ -84,9 +84,10 @@ def title(name: str, model: Path) -> str:
         return name
     strips = {token["content"] for token in added if token.get("rstrip")}
     everywhere = {token["content"] for token in added}
-    if strips == everywhere - _NEVER_STRIPS and everywhere >= {*_NEVER_STRIPS, "</s>"}:
-        return name if _PHI.search(name) else f"{name} (Phi-3)"
-    return _PHI.sub(r"\1 3", name)
+    if not strips:
+        return _PHI.sub(r"\1 3", name)
+    as_there = strips == everywhere - _NEVER_STRIPS and everywhere >= {*_NEVER_STRIPS, "</s>"}
+    return f"{name} (Phi-3)" if as_there and not _PHI.search(name) else name
 
 
 def _require_all(model: Path) -> None:
