@@ -27,7 +27,7 @@ TEXT: dict[str, Any] = {"chat": [], "plain": [DATA / "calibration_questions.txt"
 EVALUATED = 512  # tokens
 PARITY = 5e-4  # nats: what rounding activations to the weights' type makes
 ROUTED = 0.02  # and what it makes where that sends a token to another expert, for random routers are never sure
-TOKENIZED_OTHERWISE = {"Qwen2"}  # transformers reads the bundled vocabulary by Qwen2's rules, whatever its tokenizer.json says
+TOKENIZED_OTHERWISE = {"Qwen2", "Qwen3"}  # transformers reads the bundled vocabulary by Qwen2's rules, whatever its tokenizer.json says
 SLOWLY_READ = {"Qwen3-MoE", "Qwen3-Next", "GLM4-MoE", "DeepSeek", "Mamba"}  # a vocabulary of 50,000: their planned files are not compared weight by weight
 
 
