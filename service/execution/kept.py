@@ -131,6 +131,7 @@ class StageStore:
             if path.is_file()
         )
         shutil.rmtree(workspace / "tmp")
+        result = json.loads(json.dumps(result, sort_keys=True))  # as it will be read again: what is written from it must not change with the order of its keys
         record = {**description, "key": key, "result": result, "files": [asdict(file) for file in files], "seconds": round(seconds, 3)}
         with (workspace / "stage.json").open("w", encoding="utf-8") as file:
             json.dump(record, file, indent=2, sort_keys=True)

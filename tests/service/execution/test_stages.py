@@ -46,6 +46,14 @@ def test_a_finished_stage_is_found_again_with_its_files(store: StageStore, tmp_p
     assert list(store.working.iterdir()) == []
 
 
+def test_a_result_is_the_same_when_it_is_made_and_when_it_is_found_again_down_to_the_order_of_its_keys(store: StageStore) -> None:
+    with store.workspace("0" * 64) as workspace:
+        kept = store.keep("0" * 64, workspace, {"stage": "any"}, {"b": {"z": 1, "a": (1, 2)}, "a": 2}, 1.0)
+    found = store.look_up("0" * 64)
+    assert found is not None
+    assert json.dumps(kept.result) == json.dumps(found.result)
+
+
 def test_the_key_follows_content_params_and_version_but_not_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
     one.write_text("x")
