@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.fixes import dtype_forms, older_names, rope_forms
 from builders.fixes.edits import applied
-from builders.fixes.tied_head import EMBEDDINGS
-from builders.names import CONFIGURATION, is_legal
+from builders.names import CONFIGURATION, EMBEDDINGS, is_legal
 from builders.weights import PLAIN, parameters, read_header, weight_files
 from config.errors import UpstreamError
 from engines import nf4

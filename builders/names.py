@@ -5,6 +5,8 @@ from collections.abc import Collection
 
 from config.errors import UpstreamError
 
+HEAD = "lm_head.weight"
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")  # how the names of embeddings end
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"

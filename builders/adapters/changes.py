@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from builders.adapters.description import Adapter
-from builders.fixes.tied_head import EMBEDDINGS, HEAD
-from builders.names import ADAPTER_WEIGHTS
+from builders.names import ADAPTER_WEIGHTS, EMBEDDINGS, HEAD
 from builders.weights import BITS, PLAIN, Tensor
 from config.errors import UpstreamError
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from builders import front_matter
 from builders.adapters.changes import Changes
-from builders.fixes.form import written
-from builders.fixes.templates import templates
 from builders.front_matter import CARD
 from builders.names import CONFIGURATION, TEMPLATES, TOKENIZER, is_legal
 from builders.snapshot import facts
@@ -48,6 +46,8 @@ def _listed(folder: Path) -> set[str]:
 
 def _outdone(adapter: Path, base: Path, own: Iterable[str]) -> set[str]:
     """The base's files that would contradict the adapter's: another tokenizer's, or another chat template."""
+    from builders.fixes.templates import templates  # transformers, without which the service does
+
     own, gone = set(own), set[str]()
     if own & ({WORDS} | _PIECES):
         one, other = _vocabulary(adapter), _vocabulary(base)
@@ -76,6 +76,8 @@ def _same(one: Path, other: Path, name: str) -> bool:
 
 def _keep_template(out: Path, *, base: Path, adapter: Path) -> None:
     """Where the adapter's tokenizer settings took the place of the base's and hold no template, that of the base stays in force."""
+    from builders.fixes.templates import templates
+
     there = templates(_parsed(out))
     if not there and SETTINGS in _listed(adapter) and (value := _parsed(base, SETTINGS).get(SETTINGS, {}).get("chat_template")):
         _set(out / SETTINGS, {"chat_template": value})
@@ -114,6 +116,8 @@ def _say(out: Path, found: Changes) -> None:
 
 def _set(file: Path, values: Mapping[str, Any], section: tuple[str, ...] = ()) -> None:
     """Change keys of a JSON file, which keeps its form."""
+    from builders.fixes.form import written
+
     like = file.read_text(encoding="utf-8")
     content = json.loads(like)
     (content[section[0]] if section else content).update(values)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from builders.adapters import description, files
 from builders.adapters.changes import Change, Changes, changes
-from builders.fixes.tied_head import EMBEDDINGS, HEAD
 from builders.links import link_or_copy
-from builders.names import ADAPTER, ADAPTER_WEIGHTS, INDEX
+from builders.names import ADAPTER, ADAPTER_WEIGHTS, EMBEDDINGS, HEAD, INDEX
 from builders.weights import Tensor, read_header, weight_files
 from builders.writing import write_file, write_index
 from config.errors import StageError, UpstreamError

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from builders.fixes.edits import Edit, Files, dict_at, list_at, value_at
-from builders.fixes.tied_head import EMBEDDINGS
 from builders.fixes.vocabulary import BY_ID, BY_TEXT, ROLES, added_tokens, role_key, special_ids, text_of
+from builders.names import EMBEDDINGS
 from builders.weights import Tensor
 from config.rules import Family
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from builders.fixes.edits import Edit, Files, value_at
+from builders.names import EMBEDDINGS, HEAD
 from builders.weights import Tensor
 from config.rules import Family
 
-HEAD, KEY = "lm_head.weight", "tie_word_embeddings"
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")  # how the names of embeddings end
+KEY = "tie_word_embeddings"
 
 
 def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]) -> list[Edit]:

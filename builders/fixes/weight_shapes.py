@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 from builders.fixes.edits import Edit, Files, Key, dict_at
-from builders.fixes.tied_head import EMBEDDINGS
+from builders.names import EMBEDDINGS, HEAD
 from builders.weights import PLAIN, Tensor
 from config.rules import Family
 
 FILE = "config.json"
-HEAD, QUERY, KEY = "lm_head.weight", ".self_attn.q_proj.weight", ".self_attn.k_proj.weight"
+QUERY, KEY = ".self_attn.q_proj.weight", ".self_attn.k_proj.weight"
 
 
 def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]) -> list[Edit]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import IO
 
 from config.errors import StageError
@@ -90,6 +90,7 @@ class _Running:
         with theirs:
             process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=said, stderr=said, env=dict(environment), cwd="/", start_new_session=True)
         running = cls(process, control, said)
+        Thread(target=process.wait, name="fork server", daemon=True).start()  # it ends by itself, and must not stay as a zombie
         atexit.register(running.ended)
         return running
 

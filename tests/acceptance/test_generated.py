@@ -22,6 +22,7 @@ def recipe(folder: Path, *gates: dict[str, Any]) -> Path:
     found["variants"] = {"sixteen_bit": False, "gguf": ["Q4_K_M"]}
     found["calibration"] = {"generated": 6000}
     found["evaluation"]["divergence"] = {"generated": 4000, "tokens": 3000, "most_tokens": 3000}
+    found["fixes"] = "auto"  # of a model that no family knows, too
     found["gates"] = list(gates) or [GATE, {"name": "divergence", "measure": "kld.mean", "at_most": 1.0}]
     return saved(folder, found)
 
