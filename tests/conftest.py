@@ -15,8 +15,8 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "NO_COLOR": "1",
 }
-for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SLUICE_HUB_TOKEN", "SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_DATABASE_URL"):
-    os.environ.pop(name, None)  # the tests are nobody's account and nobody's installation
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SLUICE_HUB_TOKEN", "SLUICE_CONFIG", "SLUICE_HOME", "SLUICE_DATABASE_URL", "COLUMNS", "LINES"):
+    os.environ.pop(name, None)  # the tests are nobody's account, installation or terminal
 
 # in the background and under nohup these are ignored, and so they would be by everything that the tests start
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
