@@ -83,8 +83,8 @@ def _compared(file: Path, gguf: Path) -> tuple[list[str], list[str]]:
 
 
 def _same(found: ReaderTensor, expected: ReaderTensor) -> bool:
-    if found.shape.tolist() != expected.shape.tolist():
-        return False
     if found.tensor_type == expected.tensor_type:
-        return bool(np.array_equal(found.data, expected.data))
-    return found.tensor_type.name == TYPE and bool(np.array_equal(matrices.values(found), matrices.values(expected)))
+        return gguf_tensors.same(found, expected)
+    if found.tensor_type.name != TYPE or found.shape.tolist() != expected.shape.tolist():
+        return False
+    return bool(np.array_equal(matrices.values(found), matrices.values(expected)))

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from gguf import ReaderTensor
-
 from builders.ggufs import stored, weigh
 from config.errors import StageError, ToolError
 from config.progress import Tally
@@ -48,7 +45,8 @@ def _compare(gguf: Path, parts: Sequence[Path], limit: int) -> None:
     tally = Tally(sum(int(tensor.n_bytes) for tensor in whole.values()), "bytes")
     for part in parts:
         for tensor in gguf_tensors.read(part):
-            if not _same(whole.pop(tensor.name, None), tensor):
+            original = whole.pop(tensor.name, None)
+            if original is None or not gguf_tensors.same(original, tensor):
                 raise ToolError(f"llama-gguf-split wrote a tensor {tensor.name} into {part.name} that {gguf.name} does not hold so. Run it again.")
             tally.add(int(tensor.n_bytes))
         if part.stat().st_size > limit:
@@ -57,7 +55,3 @@ def _compare(gguf: Path, parts: Sequence[Path], limit: int) -> None:
         raise ToolError(f"llama-gguf-split left {len(whole)} tensors of {gguf.name} out, {next(iter(whole))} for one. Run it again.")
     with llama.open_vocabulary(parts[0]):  # reads the headers of all
         pass
-
-
-def _same(one: ReaderTensor | None, other: ReaderTensor) -> bool:
-    return one is not None and one.tensor_type == other.tensor_type and list(one.shape) == list(other.shape) and np.array_equal(one.data, other.data)

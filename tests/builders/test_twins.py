@@ -7,6 +7,7 @@ import pytest
 from gguf import GGUFWriter
 
 from builders import twins
+from engines import gguf_tensors
 
 VALUES = np.arange(64, dtype=np.float32).reshape(2, 32)
 
@@ -36,7 +37,7 @@ def write(path: Path, type: int = 1, **tensors: np.ndarray) -> Path:
     ],
 )
 def test_only_the_tensors_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tensors: dict[str, np.ndarray], same: bool) -> None:
-    monkeypatch.setattr(twins, "CHUNK", 100)  # several pieces, the last one short
+    monkeypatch.setattr(gguf_tensors, "CHUNK", 100)  # several pieces, the last one short
     one = write(tmp_path / "one.gguf", a=VALUES, b=VALUES[:1])
     other = write(tmp_path / "other.gguf", type=7, **tensors)
     assert twins.compare(tmp_path, one=one, other=other) == {"same": same}
