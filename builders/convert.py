@@ -16,7 +16,7 @@ from builders.ggufs import weigh
 from builders.weights import read_header, weight_files
 from config.errors import MeasurementError, ToolError, UpstreamError
 from config.facts import Facts
-from engines import toolchain, tools
+from engines import text_part, toolchain, tools
 
 VERSION = 4  # raise when outputs change
 
@@ -101,7 +101,7 @@ def _require_all(model: Path) -> None:
 def _lost_mtp(model: Path) -> bool:
     """Whether the weights lack the layers for multi-token prediction that config.json, or the converter, expects."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    text = text_part.of(config)
     if not any(text.get(key) for key in _ANNOUNCED) and text.get("model_type") not in _ALWAYS:
         return False
     names = [tensor.name for file in weight_files(model) for tensor in read_header(file)]

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from engines import text_part
+
 HALF = 2  # bytes of a key's or value's number: float16, llama.cpp's default for its cache
 SINGLE = 4  # bytes of a state's number: float32
 CELLS = 256  # llama.cpp makes its caches a multiple of so many tokens long
@@ -26,12 +28,12 @@ _STATE = {"mamba", "mamba2", "recurrent"}
 
 def context_length(config: Mapping[str, Any]) -> int | None:
     """The most tokens that the model was made for; None where config.json does not say."""
-    return _number(_text(config), "max_position_embeddings") or _number(_text(config), "n_positions") or None
+    return _number(text_part.of(config), "max_position_embeddings") or _number(text_part.of(config), "n_positions") or None
 
 
 def windowed(config: Mapping[str, Any]) -> bool:
     """Whether llama.cpp keeps to a window of attention, where config.json asks for one."""
-    return _text(config).get("model_type") in _SLIDING
+    return text_part.of(config).get("model_type") in _SLIDING
 
 
 def cache_bytes(config: Mapping[str, Any], tokens: int) -> int | None:
@@ -42,7 +44,7 @@ def cache_bytes(config: Mapping[str, Any], tokens: int) -> int | None:
     2405.04434, 2.1.3). A layer with a sliding window holds at most the window and one batch (llama-kv-cache-iswa.cpp). A layer with a state holds float32
     numbers however long the context is (n_embd_r, n_embd_s): the last conv_kernel - 1 inputs of its convolution, and the state itself.
     """
-    part = _text(config)
+    part = text_part.of(config)
     layers = _layers(part)
     if layers is None:
         return None
@@ -122,12 +124,6 @@ def _delta(part: Mapping[str, Any]) -> int | None:
         return None
     keys, key, values, value, kernel = sizes
     return SINGLE * ((kernel - 1) * (2 * keys * key + values * value) + values * key * value)
-
-
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What config.json says of the language model, which may be a part of the model."""
-    part = config.get("text_config")
-    return part if isinstance(part, Mapping) else config
 
 
 def _number(part: Mapping[str, Any], name: str) -> int:

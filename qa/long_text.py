@@ -21,10 +21,10 @@ import numpy as np
 
 from config.errors import MeasurementError
 from config.words import Measurement, inapplicable
-from engines import hf, kv_cache, llama, toolchain
+from engines import hf, kv_cache, llama, text_part, toolchain
 from qa import divergence
 from qa.parity import CONTEXT as READ_ANYWAY
-from qa.reach import SCORED, SHORTEST, SLIDING, Config, Edge, edges, edges_of_header, length, part, window
+from qa.reach import SCORED, SHORTEST, SLIDING, Config, Edge, edges, edges_of_header, length, window
 from qa.texts import Windows, pieces
 
 if TYPE_CHECKING:
@@ -151,11 +151,11 @@ def _without_window(config: Config, header: Mapping[str, str]) -> Config | None:
     """Attention to everything in every layer, where the header has no window."""
     if window(config) is None or header.get(f"{header.get('general.architecture', '')}.attention.sliding_window", "0") not in {"", "0"}:
         return None
-    own = {**part(config), "sliding_window": None}
+    own = {**text_part.of(config), "sliding_window": None}
     own |= {"use_sliding_window": False} if "use_sliding_window" in own else {}
     if "layer_types" in own:
         own["layer_types"] = ["full_attention" if kind == SLIDING else kind for kind in own["layer_types"]]
-    return own if part(config) is config else {**config, "text_config": own}
+    return own if text_part.of(config) is config else {**config, "text_config": own}
 
 
 KNOWN: Sequence[Known] = (

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engines import text_part
+
 LONGEST = 9216  # tokens of the text: past 8192, where the farthest edges lie that are common and not out of all proportion
 SHORTEST = 2048  # of the text where there is no edge, or none within reach
 SCORED = 384  # tokens at the text's end that are looked at
@@ -20,15 +22,9 @@ class Edge:
     key: str  # that says so, of config.json or of the GGUF's header
 
 
-def part(config: Config) -> Config:
-    """What config.json says of the language model, which may be a part of the model."""
-    own = config.get("text_config")
-    return own if isinstance(own, dict) else config
-
-
 def window(config: Config) -> int | None:
     """To how many of the last tokens some layers attend; None where all attend to everything. The file is a stranger's."""
-    text = part(config)
+    text = text_part.of(config)
     size, kinds = text.get("sliding_window"), text.get("layer_types")
     slides = text.get("use_sliding_window") is not False and (not isinstance(kinds, list) or SLIDING in kinds)
     return size if slides and _number(size) else None
@@ -36,7 +32,7 @@ def window(config: Config) -> int | None:
 
 def edges(config: Config) -> list[Edge]:
     """What config.json says, or what transformers makes of it; only what lies within the model's context."""
-    text = part(config)
+    text = text_part.of(config)
     found: dict[str, Any] = {"sliding_window": window(config)}
     found |= {key: text.get(key) for key in ("attention_chunk_size", "floor_scale")}  # Llama 4: chunks, and the temperature of attention
     name = "original_max_position_embeddings"

@@ -9,7 +9,7 @@ early why.
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from engines import toolchain
+from engines import text_part, toolchain
 from service.release.checks.problem import Remark
 from service.release.graph import Check
 
@@ -48,7 +48,7 @@ def look(prospect: "Prospect") -> Iterator[str]:
 
 def differing(config: Config) -> Iterator[tuple[str, Any, str]]:
     """(key of config.json, its value, what llama.cpp does instead), of the text part."""
-    text = config["text_config"] if isinstance(config.get("text_config"), Mapping) else config
+    text = text_part.of(config)
     kind = str(text.get("model_type"))
     for key in ("hidden_act", "hidden_activation"):
         found = text.get(key)

@@ -10,6 +10,7 @@ from typing import Any
 
 from builders.sensitivity import room
 from builders.sensitivity.table import Tensor
+from engines import text_part
 from engines.model import useful_threads
 from service.release.prospect import Prospect
 
@@ -101,7 +102,7 @@ def outline(prospect: Prospect) -> Outline:
 
 
 def _outlined(prospect: Prospect) -> Outline:
-    config = _text(prospect.config)
+    config = text_part.of(prospect.config)
     shapes, predicting = _parted(prospect.shapes, int(_of(config, "num_hidden_layers", 0)))
     table = next((shape for name, shape in shapes.items() if _TABLE.search(name) and len(shape) == 2), (int(_of(config, "vocab_size", 1)), 1))
     hidden = int(table[1]) if table[1] > 1 else int(_of(config, "hidden_size", 1))
@@ -131,12 +132,6 @@ def _parted(shapes: Mapping[str, tuple[int, ...]], layers: int) -> tuple[dict[st
     """The tensors that are run, and how many parameters those for multi-token prediction have: in `mtp`, or in layers beyond the model's own."""
     beyond = {name for name in shapes if _PREDICTING.search(name) or (layers and (found := _OWN_LAYER.match(name)) and int(found[1]) >= layers)}
     return {name: shape for name, shape in shapes.items() if name not in beyond}, sum(math.prod(shapes[name]) for name in beyond)
-
-
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What config.json says of the language model, which may be a part of the model."""
-    part = config.get("text_config")
-    return part if isinstance(part, dict) else config
 
 
 def _of(config: Mapping[str, Any], name: str, otherwise: float) -> float:
