@@ -120,7 +120,7 @@ def measure(job: Pass, windows: Windows, first: int) -> Products:
     Raises MeasurementError when gradients are not finite.
     """
     tensors = [placement.tensor for placement in job.placements]
-    if not job.energies:
+    if not job.energies and any(rows.most(tensor) < tensor.rows for tensor in tensors):
         _look(job, windows[0], first)
     groups = grouped(tensors, job.importances, job.memory)
     products = np.full((len(windows), len(tensors), len(TYPES)), np.nan, dtype=np.float32)
@@ -192,7 +192,7 @@ def _tasks_of(job: Pass, i: int, types: list[int]) -> list[_Task]:
 
 
 def _energies(job: Pass, segment: Segment) -> Floats:
-    """Σ g² of a segment's rows in one window; a parameter that had no gradient there has none."""
+    """Σ g² of a segment's rows in one window; none where no tensor is sampled, or the parameter had no gradient there."""
     found = job.energies.get((segment.parameter, segment.view))
     return np.zeros(len(segment.sources), dtype=np.float32) if found is None else found[segment.sources]
 

@@ -1,8 +1,8 @@
 """Finds every quantizable tensor of a 16-bit GGUF in the transformers model it was converted from, by the bytes of its rows.
 
 The converter permutes rows (Llama's q and k), stacks experts, splits what transformers 5 keeps fused (gate and up, q, k and v), transposes, and turns the keys
-of latent attention (MLA) head by head. No rule for any
-architecture stands here: a row of the GGUF is looked up among the rows of all parameters, and what was found is compared byte by byte.
+of latent attention (MLA) head by head. No rule for any architecture stands here: a row of the GGUF is looked up among the rows of all parameters, and what was
+found is compared byte by byte.
 Not covered: tensors whose values the converter changed (scaled, folded with another), or which transformers does not load; they are an error.
 """
 

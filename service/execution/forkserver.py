@@ -70,28 +70,41 @@ def serve(control: socket.socket) -> None:
         try:
             while ready := selector.select(None if stages else IDLE):
                 for key, _ in ready:
-                    if key.fileobj is control:
-                        message, files, _, _ = socket.recv_fds(control, _MESSAGE, 3)
-                        if not message:
-                            return
-                        if new := _forked(json.loads(message), *files, inherited=[selector, control, *stages.values()]):
-                            stages[new.pid] = new
-                            selector.register(new.handle, selectors.EVENT_READ, (new, True))
-                            selector.register(new.line, selectors.EVENT_READ, (new, False))
-                        continue
-                    forked, ended = key.data
-                    if forked not in stages.values():
-                        continue  # its end and that of its line were told at once
-                    forked.kill()  # it, or what it left running
-                    selector.unregister(key.fileobj)
-                    if ended:
-                        with suppress(KeyError):
-                            selector.unregister(forked.line)
-                        _reap(forked)
-                        del stages[forked.pid]
+                    if key.fileobj is not control:
+                        forked, ended = key.data
+                        _end(forked, ended, stages, selector)
+                    elif not _begin(control, stages, selector):
+                        return
         finally:
             for forked in stages.values():
                 forked.kill()
+
+
+def _begin(control: socket.socket, stages: dict[int, _Forked], selector: selectors.BaseSelector) -> bool:
+    """Start the stage that is asked for; False when nobody will ask for one any more."""
+    message, files, _, _ = socket.recv_fds(control, _MESSAGE, 3)
+    if not message:
+        return False
+    if new := _forked(json.loads(message), *files, inherited=[selector, control, *stages.values()]):
+        stages[new.pid] = new
+        selector.register(new.handle, selectors.EVENT_READ, (new, True))
+        selector.register(new.line, selectors.EVENT_READ, (new, False))
+    return True
+
+
+def _end(forked: _Forked, ended: bool, stages: dict[int, _Forked], selector: selectors.BaseSelector) -> None:
+    """See a stage off that has `ended`, or end one whose line was closed."""
+    if stages.get(forked.pid) is not forked:
+        return  # its end and that of its line were told at once
+    forked.kill()  # it, or what it left running
+    if not ended:
+        selector.unregister(forked.line)
+        return
+    selector.unregister(forked.handle)
+    with suppress(KeyError):
+        selector.unregister(forked.line)
+    _reap(forked)
+    del stages[forked.pid]
 
 
 def _reap(forked: _Forked) -> None:

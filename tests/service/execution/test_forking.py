@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from service.execution.forking import ForkServer, Stage
+from tests.service.helpers import alive, eventually
 
 FUNCTIONS = "tests.service.stage_functions"
 ROOT = str(Path(__file__).parents[3])
@@ -103,10 +103,7 @@ def test_when_the_program_is_killed_its_stages_go_and_the_next_one_has_a_new_pro
         before.kill()
         stage.wait(None)
         assert stage.status == -signal.SIGKILL
-        deadline = time.monotonic() + 10
-        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        eventually(lambda: not alive(child.pid))
     with started(server, tmp_path / "next", "what_is_imported") as stage:
         stage.wait(None)
     assert stage.status == 0

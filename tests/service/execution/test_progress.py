@@ -23,7 +23,7 @@ from service.execution.kept import StageStore
 from service.execution.process import Limits, run_apart
 from service.execution.workbench import Event, Workbench
 from tests.heard import hearing, phases, whole
-from tests.service.helpers import eventually
+from tests.service.helpers import alive, eventually
 
 ROOT = Path(__file__).parents[3]
 FUNCTIONS = "tests.service.stage_functions"
@@ -161,13 +161,6 @@ def test_an_interrupted_wait_leaves_no_process(tmp_path: Path, error: type[BaseE
     finally:
         signal.signal(signal.SIGUSR1, before)
     eventually(lambda: not [pid for pid in map(int, note.read_text().split()) if alive(pid)])
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 SERVICE = """
