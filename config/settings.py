@@ -71,6 +71,11 @@ class Settings(BaseSettings):
     """Address on which `sluice serve` listens."""
     api_port: int = Field(default=8080, ge=0, le=65535)
     """Port on which `sluice serve` listens; 0 picks a free one."""
+    api_connections_per_client: int = Field(default=64, ge=1)
+    """Connections that one address may have at once; the one that waits longest for its client gives way to a new one. A reverse proxy counts as one
+    client: give it a few hundred. There are 512 of all clients together."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of a second listener that answers `/api/v1/health` and nothing else, for a supervisor that is to be answered whatever the API has to do."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """CPU threads for one stage."""
     stage_minutes: float = Field(default=24 * 60.0, gt=0)

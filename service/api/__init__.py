@@ -33,6 +33,17 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     return app
 
 
+def create_health_app(store: Store, settings: Settings) -> FastAPI:
+    """What needs no token and nothing else, for a listener that no load on the API can reach."""
+    app = FastAPI(title="Sluice", version=_version(), openapi_url=None)
+    app.state.store = store
+    app.state.settings = settings
+    app.include_router(runs.public, prefix=API)
+    app.add_middleware(Guard)
+    errors.install(app)
+    return app
+
+
 def _version() -> str:
     try:
         return version("sluice")

@@ -5,6 +5,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import Field
 
 from config.settings import Settings
 from service.api.errors import ApiError
@@ -22,6 +23,9 @@ def _settings(request: Request) -> Settings:
 
 TheStore = Annotated[Store, Depends(_store)]
 TheSettings = Annotated[Settings, Depends(_settings)]
+
+Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""A number that the database can hold, as those of runs and publications are."""
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token from `sluice token create NAME`.")
 

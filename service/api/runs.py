@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from config.settings import REPO_ID, Settings, Watched
-from service.api.access import Caller, TheSettings, TheStore, caller
+from service.api.access import Caller, Number, TheSettings, TheStore, caller
 from service.api.errors import ApiError
 from service.hubclient import connect
 from service.release.checks.watch import broken
@@ -106,7 +106,7 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
 
 
 @protected.get("/runs", summary="The runs, newest first")
-def list_runs(store: TheStore, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: int | None = None, state: RunState | None = None) -> RunPage:
+def list_runs(store: TheStore, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: Number | None = None, state: RunState | None = None) -> RunPage:
     """One page of runs."""
     found = store.runs(limit=limit + 1, state=state, before=before)
     page = found[:limit]
@@ -131,32 +131,32 @@ def start_run(wanted: RunRequest, response: Response, store: TheStore, settings:
 
 
 @protected.get("/runs/{id}", summary="A run with everything that came of it so far")
-def get_run(id: int, store: TheStore) -> RunSummary:
+def get_run(id: Number, store: TheStore) -> RunSummary:
     """The same JSON that `sluice status RUN --json` prints."""
     return summarize(store, id)
 
 
 @protected.get("/runs/{id}/report", summary="The run's report, an HTML page", response_class=FileResponse)
-def get_report(id: int, store: TheStore, settings: TheSettings) -> FileResponse:
+def get_report(id: Number, store: TheStore, settings: TheSettings) -> FileResponse:
     """The page with every gate, the figures behind it, and plots. 404 while the run has none."""
     return FileResponse(find(store, settings, id), media_type="text/html; charset=utf-8")
 
 
 @protected.post("/runs/{id}/approve", status_code=HTTPStatus.ACCEPTED, summary="Let a held release go on")
-def approve(id: int, said: ApprovalRequest, response: Response, store: TheStore, token: Caller) -> RunSummary:
+def approve(id: Number, said: ApprovalRequest, response: Response, store: TheStore, token: Caller) -> RunSummary:
     """Records who decided it and why, and queues the run again once nothing is undecided. 409: the run is not held, or not for that."""
     decision = holds.Decision(by=said.by, comment=said.comment, subject=said.subject, source="api", details={"token": token.name})
     return _accepted(response, holds.approve(store, id, decision), summarize(store, id))
 
 
 @protected.get("/publications/{id}", tags=["publications"], summary="A repo that was published")
-def get_publication(id: int, store: TheStore) -> PublicationSummary:
+def get_publication(id: Number, store: TheStore) -> PublicationSummary:
     """The publication of that number."""
     return publication_summary(store.publication(id))
 
 
 @protected.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, tags=["publications"], summary="Publish again")
-def republish(id: int, response: Response, store: TheStore, token: Caller) -> RunSummary:
+def republish(id: Number, response: Response, store: TheStore, token: Caller) -> RunSummary:
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
     publication = store.publication(id)
     run = store.run(publication.run)

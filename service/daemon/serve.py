@@ -5,20 +5,16 @@ A daemon that is killed leaves its lease behind; it runs out, or is seen to belo
 """
 
 import signal
-import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import structlog
-import uvicorn
 from sqlalchemy.exc import DBAPIError
 
-from config.errors import ConfigurationError, SluiceError
 from config.settings import Settings
-from service.api import create_app
+from service.api import API, create_app, create_health_app
+from service.api.listening import listening
 from service.daemon.clock import start_clock
 from service.daemon.hints import take_hints
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
@@ -34,11 +30,11 @@ log = structlog.get_logger(__name__)
 def serve(settings: Settings, execute: Execute) -> None:
     """Serve until SIGTERM or SIGINT, which put the run at hand back into the queue. Prints the service's URL once it answers there.
 
-    Must be called in the main thread. Raises ConfigurationError when a recipe of the watch list, the database or the address cannot be used.
+    Must be called in the main thread. Raises ConfigurationError when the database or the address cannot be used.
     """
-    _refuse_broken(settings)
     secrets = (settings.token, settings.webhook_secret.get_secret_value() if settings.webhook_secret else None)
     configure_logs(secrets=secrets)
+    _tell_broken(settings)
     with closing(open_store(settings.database)) as store:
         worker = Worker(store, execute)
         before = {number: signal.signal(number, worker.interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -52,11 +48,10 @@ def serve(settings: Settings, execute: Execute) -> None:
                 signal.signal(number, handler)
 
 
-def _refuse_broken(settings: Settings) -> None:
-    """A daemon that watches with a recipe that does not work would look sound and never release anything."""
-    if found := broken(settings.watch):
-        told = " ".join(f"{item.repo} (recipe {item.recipe}): {item.error}" for item in found)
-        raise ConfigurationError(f"The watch list has entries that cannot be released. {told} Correct these recipes, or take the entries off the list.")
+def _tell_broken(settings: Settings) -> None:
+    """Say which entries of the watch list cannot be released; health fails while there are any, and all others are served."""
+    for item in broken(settings.watch):
+        log.error("watch entry broken", repo=item.repo, recipe=item.recipe, error=item.error)
 
 
 @contextmanager
@@ -72,43 +67,13 @@ def front(store: Store, settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def _api(store: Store, settings: Settings) -> Iterator[str]:
-    listener = _listen(settings.api_host, settings.api_port)
-    config = uvicorn.Config(
-        create_app(store, settings),
-        log_config=None,  # its loggers hand on to ours
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        lifespan="off",
-        limit_concurrency=200,
-        timeout_graceful_shutdown=10,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api", daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            if not thread.is_alive():
-                raise SluiceError("The API did not start; the log above tells why.")
-            time.sleep(0.01)
-        host, port = listener.getsockname()[:2]
-        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for the client to acknowledge its head
-        return listener
-    except OSError as error:
-        raise ConfigurationError(
-            f"The API cannot listen on {host}, port {port}: {error.strerror or error}. Change `api_host` or `api_port`, or stop what uses it."
-        ) from error
+    """The API at the yielded URL, and health on a listener of its own where the settings say so."""
+    most = settings.api_connections_per_client
+    with ExitStack() as stack:
+        if settings.health_port is not None:
+            where = stack.enter_context(listening(create_health_app(store, settings), settings.api_host, settings.health_port, name="health", per_client=most))
+            log.info("health", url=f"{where}{API}/health")
+        yield stack.enter_context(listening(create_app(store, settings), settings.api_host, settings.api_port, per_client=most))
 
 
 @contextmanager
