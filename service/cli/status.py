@@ -47,8 +47,8 @@ def status(
             _follow(terminal, store, run_id, settings.progress_seconds)
         if run_id is None:
             _list(terminal, store)
-            if settings.watch and not as_json:
-                _watched(terminal, settings)
+            if not as_json:
+                _watched(terminal, store, settings)
             return
         result = summary(store, run_id)
         if as_json and not follow:
@@ -76,12 +76,19 @@ def _follow(terminal: Terminal, store: "Store", run_id: int, line_seconds: float
         raise typer.Exit(verdict_code(summary(store, run_id))) from interrupt
 
 
-def _watched(terminal: Terminal, settings: "Settings") -> None:
+def _watched(terminal: Terminal, store: "Store", settings: "Settings") -> None:
+    if not (settings.watch or store.watch_entries()):
+        return  # and nothing needs to be imported
     from rich.markup import escape
 
     from service.release.checks.watch import broken
+    from service.release.watchlist import entries
 
-    for item in broken(settings.watch):
+    for listing in store.listings():
+        if listing.error:
+            when = f"{listing.at:%Y-%m-%d %H:%M} UTC"
+            terminal.out.print(f"[yellow]not listed[/] [bold]{escape(listing.owner)}[/] at {when}: {escape(listing.error)}", soft_wrap=True)
+    for item in broken(entries(store, settings)):
         terminal.out.print(f"[red]cannot be released[/] [bold]{escape(item.repo)}[/] (recipe {escape(item.recipe)}): {escape(item.error)}", soft_wrap=True)
 
 

@@ -17,10 +17,13 @@ from service.api import API, create_app, create_health_app
 from service.api.listening import listening
 from service.daemon.clock import start_clock
 from service.daemon.hints import take_hints
+from service.daemon.listing import Listings
+from service.daemon.polling import poll
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
 from service.hubclient import connect
 from service.logs import configure_logs
 from service.release.checks.watch import broken
+from service.release.watchlist import entries
 from service.repeating import repeated
 from service.store import Store, open_store
 
@@ -32,10 +35,11 @@ def serve(settings: Settings, execute: Execute) -> None:
 
     Must be called in the main thread. Raises ConfigurationError when the database or the address cannot be used.
     """
-    secrets = (settings.token, settings.webhook_secret.get_secret_value() if settings.webhook_secret else None)
+    given = (settings.webhook_secret, settings.rebuild_secret)
+    secrets = (settings.token, *(secret.get_secret_value() if secret else None for secret in given))
     configure_logs(secrets=secrets)
-    _tell_broken(settings)
     with closing(open_store(settings.database)) as store:
+        _tell_broken(store, settings)
         worker = Worker(store, execute)
         before = {number: signal.signal(number, worker.interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -48,17 +52,18 @@ def serve(settings: Settings, execute: Execute) -> None:
                 signal.signal(number, handler)
 
 
-def _tell_broken(settings: Settings) -> None:
+def _tell_broken(store: Store, settings: Settings) -> None:
     """Say which entries of the watch list cannot be released; health fails while there are any, and all others are served."""
-    for item in broken(settings.watch):
+    for item in broken(entries(store, settings)):
         log.error("watch entry broken", repo=item.repo, recipe=item.recipe, error=item.error)
 
 
 @contextmanager
 def front(store: Store, settings: Settings) -> Iterator[str]:
     """Everything by which work comes in, running until the block ends: the API at the yielded URL, the clock, and the intake of hints."""
-    with _api(store, settings) as url, _intake(store, settings):
-        clock = start_clock(store, settings)
+    listings = Listings(connect(settings))
+    with _api(store, settings) as url, _intake(store, settings, listings):
+        clock = start_clock(settings, lambda: poll(store, settings, listings))
         try:
             yield url
         finally:
@@ -77,12 +82,10 @@ def _api(store: Store, settings: Settings) -> Iterator[str]:
 
 
 @contextmanager
-def _intake(store: Store, settings: Settings) -> Iterator[None]:
-    api = connect(settings)
-
+def _intake(store: Store, settings: Settings, listings: Listings) -> Iterator[None]:
     def take() -> bool:
         try:
-            take_hints(store, settings, api)
+            take_hints(store, settings, listings)
         except DBAPIError as error:
             log.warning("hints not read", error=str(error.orig))
         return True

@@ -97,7 +97,10 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         "/api/v1/runs/{id}/approve",
         "/api/v1/publications/{id}",
         "/api/v1/publications/{id}/republish",
+        "/api/v1/watch",
+        "/api/v1/watch/{id}",
         "/webhooks/huggingface",
+        "/webhooks/rebuild",
     }
     assert "security" not in described["paths"]["/api/v1/health"]["get"]
     assert described["paths"]["/api/v1/runs/{id}"]["get"]["security"] == [{"token": []}]
@@ -115,6 +118,10 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         ("POST", "/runs/1/approve"),
         ("GET", "/publications/1"),
         ("POST", "/publications/1/republish"),
+        ("GET", "/watch"),
+        ("POST", "/watch"),
+        ("PUT", "/watch/1"),
+        ("DELETE", "/watch/1"),
     ],
 )
 def test_everything_else_needs_a_token_that_works(client: TestClient, file_store: Store, bearer: dict[str, str], method: str, path: str) -> None:
