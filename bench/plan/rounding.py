@@ -27,10 +27,12 @@ from builders.rounding.compensate import Metric, compensate
 from builders.sensitivity import room
 from builders.sensitivity.table import Tensor
 from config.errors import UnsupportedModel
-from service.release.costs.build import PER_CORE
+from service.machine.speed import Speed
+from service.release.costs.build import FACTORED
 
 TYPES = ("Q4_K", "IQ3_S", "IQ2_XXS")
-SAMPLE = (512, 512)  # rows and columns on which choosing codes is timed
+SAMPLE = (1024, 512)  # rows and columns on which choosing codes is timed
+PER_CORE = FACTORED * Speed(threads=1).wide  # operations a second of a core in large matrix products
 
 
 @dataclass(frozen=True, kw_only=True)

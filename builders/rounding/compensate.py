@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from builders.rounding import codes
+from builders.rounding import codes, sizes
 from builders.rounding.codes import Codebook, Layout, Scalar
 from config.errors import MeasurementError
 from engines import ggml
@@ -21,7 +21,7 @@ from engines.ggml import Bytes
 from engines.model import Doubles, Floats
 
 SPAN = 32  # columns that are worked on together; the rest of the block, then of the matrix, hears of them afterwards
-ROWS = 1024  # that are worked on together: the result must not depend on the number of threads
+TOGETHER = 256  # rows for which all entries of a codebook are compared at once: more than that are no longer in the processor's cache
 DAMPING = 0.3  # of the mean diagonal, added to it: with less, other text than calibration gains less or loses
 
 
@@ -53,14 +53,13 @@ def compensate(values: Floats, type: str, *, metric: Metric, plain: Bytes, threa
         return plain
     out = plain.copy()
 
-    def part(first: int) -> None:
-        here = slice(first, first + ROWS)
+    def part(here: slice) -> None:
         data = _refined(_passed_on(values[here], type, kind, metric), values[here], type, kind, metric.hessian)
         better = _errors(data, type, values[here], metric.hessian) < _errors(plain[here], type, values[here], metric.hessian)
         out[here][better] = data[better]
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, range(0, len(values), ROWS)))
+        list(pool.map(part, sizes.parts(len(values))))
     return out
 
 
@@ -155,10 +154,11 @@ def _read(kind: Layout, now: Floats, scale: Floats, offset: Floats) -> _Codes:
             chosen.indices[column] = _nearest(kind.grid, now[column], scale[column], offset[column])
         return chosen
     each = _each(kind)
-    ratio = np.abs(now / np.where(scale > 0, scale, 1)).reshape(-1, each, rows)
-    for group in range(len(ratio)):
-        chosen.indices[group] = (np.square(kind.grid).sum(1)[:, None] - 2 * kind.grid @ ratio[group]).argmin(0)
     chosen.negative[:] = now < 0
+    ratio = (now / np.where(scale > 0, scale, 1)).reshape(-1, each, rows)
+    single = np.eye(each, dtype=np.float32)
+    for group, negative in enumerate(chosen.negative.reshape(-1, each, rows)):
+        chosen.indices[group] = _least(kind.grid, single, negative, np.abs(ratio[group]))
     return chosen
 
 
@@ -203,7 +203,6 @@ def _codewords(kind: Codebook, target: Floats, scale: Floats, metric: Doubles) -
     sign = np.where(negative, -1, 1).astype(np.float32)
     pull = sign * (single @ ratio)
     words = np.zeros((8 // each, target.shape[1]), dtype=np.uint16)
-    pairs = kind.grid[:, :, None] * kind.grid[:, None, :]
     for part in range(8 // each):
         here = slice(part * each, (part + 1) * each)
         if part == 0 and each < 8:  # the four that follow are taken as if they came out exactly
@@ -212,7 +211,24 @@ def _codewords(kind: Codebook, target: Floats, scale: Floats, metric: Doubles) -
             goal = pull[here] - sign[here] * (single[here, :each] @ (sign[:each] * kind.grid[words[0]].T))
         else:
             goal = pull[here]
-        square = single[here, here][:, :, None] * sign[here][:, None] * sign[here][None, :]
-        scores = pairs.reshape(len(pairs), -1) @ square.reshape(each * each, -1) - 2 * kind.grid @ goal
-        words[part] = scores.argmin(0)
+        words[part] = _least(kind.grid, single[here, here], negative[here], goal)
     return words, negative
+
+
+def _least(grid: Floats, metric: Floats, negative: npt.NDArray[np.bool_], goal: Floats) -> npt.NDArray[np.uint16]:
+    """The entry g of `grid` (entries, each) with the least (s g) metric (s g)ᵀ - 2 g goal, for each column's signs s and `goal` (each, rows).
+
+    The first part depends on the entry and the signs alone, and is the same for opposite signs: it is found once for all rows that share them.
+    """
+    each = len(metric)
+    bits = np.arange(2 ** (each - 1))[:, None] >> np.arange(each) & 1
+    signs = np.where(bits, -1, 1).astype(np.float32)
+    signed = (signs[:, :, None] * signs[:, None, :] * metric).reshape(-1, each * each)
+    squares = signed @ (grid[:, :, None] * grid[:, None, :]).reshape(-1, each * each).T  # (signs, entries)
+    shared = np.where(negative[-1], ~negative, negative)  # the last one's sign is taken for plus
+    word = (shared << np.arange(each)[:, None]).sum(0)
+    found = np.empty(len(word), dtype=np.uint16)
+    for first in range(0, len(word), TOGETHER):
+        here = slice(first, first + TOGETHER)
+        found[here] = (squares[word[here]] - 2 * goal[:, here].T @ grid.T).argmin(1)
+    return found
