@@ -4,8 +4,9 @@ For each matrix of R rows and C columns, experts' rows together where they have 
 
 - a Hessian takes 4 C² bytes on disk and, while it is summed up, in memory, so the windows run through G groups that fit beside the model;
 - operations: passes as for sensitivities, (3 G + 2) A T W, streamed G A T W more; every window adds a product, 2 R C² W;
-- rounding one file, on a CPU: factors, 4 C³ (an inverse and a Cholesky decomposition, in float64); errors handed on, R C²; the gradient and its changes,
-  4 R C²; both errors at the end, 4 R C²; and choosing codes, whose rate is measured here with the little that a narrow matrix has of the rest.
+- rounding one file, on a CPU: factors, 2/3 C³ (a Cholesky decomposition and its inverse, in float64, at a quarter of the rate of large products in
+  float32); errors handed on, R C²; the gradient and its changes, 4 R C²; both errors at the end, 4 R C²; and choosing codes, whose rate is measured here
+  with the little that a narrow matrix has of the rest.
 
 Every tensor is taken to be rounded, in a type of the rate stated; a GPU does the passes, its machine's cores the rounding.
 """
@@ -85,7 +86,7 @@ def estimate(model: Model, tensors: Sequence[Tensor], machine: Machine, rate: fl
         groups=groups,
         streamed=way.streamed,
         collecting=max(collecting / machine.operations, moved),
-        file=(values / rate + (9 * wide + 2 * factors) / PER_CORE) / machine.cores,
+        file=(values / rate + (9 * wide + 2 / 3 * factors) / PER_CORE) / machine.cores,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from scipy.linalg import lapack
 
 from builders.rounding import codes, sizes
 from builders.rounding.codes import Codebook, Layout, Scalar
@@ -40,7 +41,9 @@ class Metric:
         if not np.isfinite(damped).all() or mean <= 0:
             raise MeasurementError("A Hessian of calibration text is zero or not finite. Delete the folder of statistics, so that it is measured again.")
         damped = damped / mean + np.eye(len(damped)) * damping
-        return cls(hessian=damped, upper=np.linalg.cholesky(np.linalg.inv(damped)).T)
+        # the inverse of H's own factor, which begins with its last column: a third of the time of inverting H and factoring that
+        last_first = np.linalg.cholesky(damped[::-1, ::-1])
+        return cls(hessian=damped, upper=lapack.dtrtri(last_first[::-1, ::-1], lower=0)[0])
 
 
 def compensate(values: Floats, type: str, *, metric: Metric, plain: Bytes, threads: int = 1) -> Bytes:
@@ -72,6 +75,12 @@ def _step(kind: Layout) -> int:
     return 1 if isinstance(kind, Scalar) else 8
 
 
+def _diagonal(matrix: Doubles, step: int) -> Doubles:
+    """The blocks on the diagonal of a square matrix, (columns / step, step, step)."""
+    blocks = matrix.reshape(len(matrix) // step, step, len(matrix) // step, step)
+    return np.asarray(blocks.diagonal(axis1=0, axis2=2).transpose(2, 0, 1))
+
+
 def _each(kind: Layout) -> int:
     return 1 if isinstance(kind, Scalar) else int(kind.grid.shape[1])
 
@@ -97,6 +106,8 @@ def _passed_on(values: Floats, type: str, kind: Layout, metric: Metric) -> Bytes
     work = np.ascontiguousarray(values.T)
     parts = []
     block, step = max(GGML_QUANT_SIZES[GGMLQuantizationType[type]][0], SPAN), _step(kind)
+    factors = _diagonal(metric.upper, step).transpose(0, 2, 1)
+    distances, solved = np.linalg.inv(factors @ factors.transpose(0, 2, 1)), np.linalg.inv(factors).astype(np.float32)
     for first in range(0, columns, block):
         end = min(first + block, columns)
         part = ggml.quantize(np.ascontiguousarray(work[first:end].T), type, importances=importances[first:end])
@@ -107,10 +118,8 @@ def _passed_on(values: Floats, type: str, kind: Layout, metric: Metric) -> Bytes
             stop = min(start + SPAN, end)
             for at in range(start, stop, step):
                 here, inside = slice(at, at + step), slice(at - first, at - first + step)
-                factor = metric.upper[here, here]
-                inverse: Doubles = np.asarray(np.linalg.inv(factor.T @ factor), dtype=np.float64)
-                rounded = _choose(kind, work[here], scale[inside], offset[inside], inverse, chosen, at - first)
-                error = np.linalg.inv(factor.T).astype(np.float32) @ (rounded - work[here])
+                rounded = _choose(kind, work[here], scale[inside], offset[inside], distances[at // step], chosen, at - first)
+                error = solved[at // step] @ (rounded - work[here])
                 errors[inside] = error
                 work[at + step : stop] += single[here, at + step : stop].T @ error
             work[stop:end] += single[start:stop, stop:end].T @ errors[start - first : stop - first]
@@ -128,15 +137,16 @@ def _refined(data: Bytes, values: Floats, type: str, kind: Layout, hessian: Doub
     single = hessian.astype(np.float32)
     gradient = single @ (now - values.T)
     step = _step(kind)
+    own = _diagonal(hessian, step)
+    solved = np.linalg.inv(own).astype(np.float32)
     for start in range(0, columns, SPAN):
         stop = min(start + SPAN, columns)
         changes = np.zeros((stop - start, rows), dtype=np.float32)
         for at in range(start, stop, step):
             here = slice(at, at + step)
-            metric = hessian[here, here]
             old = now[here]
-            target = old - np.linalg.inv(metric).astype(np.float32) @ gradient[here]
-            change = _choose(kind, target, scale[here], offset[here], metric, chosen, at, old=old) - old
+            target = old - solved[at // step] @ gradient[here]
+            change = _choose(kind, target, scale[here], offset[here], own[at // step], chosen, at, old=old) - old
             changes[at - start : at - start + step] = change
             now[here] = old + change
             gradient[start:stop] += single[start:stop, here] @ change

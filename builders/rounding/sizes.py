@@ -8,7 +8,7 @@ from builders.sensitivity.table import Tensor
 
 OWN = 2**33  # bytes of one tensor's H up to which each expert has one of its own
 MOST_ROWS, FEW_ROWS = 1024, 256  # of a matrix that are worked on together
-BEGUN = 180  # rows that take as long as what is done once for all rows of a part
+BEGUN = 120  # rows that take as long as what is done once for all rows of a part
 WIDEST = 2  # columns over rows of an expert up to which it has: on disk these are at most four times the tensor's 16-bit bytes
 
 _EXPERT = re.compile(r"\.experts\.\d+\.")

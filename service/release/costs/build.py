@@ -302,7 +302,7 @@ def rounded(variant: Variant) -> Cost:
         for tensor in at.model.tensors:
             counted = hessian_sizes.count(tensor, way.free)
             parts = counted * len(hessian_sizes.parts(tensor.rows // counted))  # that can be worked on at the same time
-            products = (9 * tensor.parameters * tensor.columns + 8 * counted * tensor.columns**3) / (FACTORED * speed.wide)
+            products = (9 * tensor.parameters * tensor.columns + 2.7 * counted * tensor.columns**3) / (FACTORED * speed.wide)
             taken += ((tensor.rows + parts * hessian_sizes.BEGUN) * tensor.columns * each + products) / min(speed.threads, parts)
         written = gguf_bytes(at.model, bits)
         widest = max((tensor.columns for tensor in at.model.tensors), default=0)
