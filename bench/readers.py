@@ -26,7 +26,7 @@ from qa.readers import releases, table
 from qa.readers.words import Outcome, Result, Variant
 
 REAL = "SmolLM2-135M-Instruct"
-VARIANTS = "16bit,BF16,F16,Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_0,IQ4_XS,Q3_K_M,Q2_K,UD-Q4_K_XL,bnb-4bit"
+VARIANTS = "16bit,BF16,F16,Q8_0,Q6_K,Q5_K_M,Q4_K_M,IQ4_XS,Q3_K_M,bnb-4bit"
 SHOWN = 3  # tags that a cell names
 RESULTS = {Result.SAME: "the same", Result.OTHER: "something else", Result.REFUSED: "refuses"}
 """Columns; what is not run, or breaks, is told below the table."""

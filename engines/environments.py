@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,16 +71,11 @@ def install(environment: Environment) -> Path:
         except subprocess.TimeoutExpired as error:
             raise ToolError(f"{client} did not fetch {environment.packages[0]} in {FETCHING:.0f} seconds. Try again.") from error
         if done.returncode:
-            said = (done.stderr or done.stdout).strip()[-SHOWN:]
+            said = " ".join((done.stderr or done.stdout).split())[-SHOWN:]
             raise ToolError(f"{client} cannot fetch {', '.join(environment.packages)}: {said}")
         if not folder.is_dir():  # another process may have been quicker
             Path(fresh, "site").rename(folder)
     return folder
-
-
-def python(environment: Environment) -> Mapping[str, str]:
-    """The variables by which this Python imports an environment's packages before its own."""
-    return {"PYTHONPATH": str(environment.folder)}
 
 
 def _pip(fresh: str, packages: tuple[str, ...]) -> list[str]:

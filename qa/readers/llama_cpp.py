@@ -16,7 +16,7 @@ import numpy as np
 
 from engines import orphans, toolchain
 from qa.readers import compared, running
-from qa.readers.words import GGUF, Broken, Outcome, Reader, Reading, Reference, Refusal, Variant
+from qa.readers.words import GGUF, Broken, Outcome, Reader, Reading, Reference, Refusal, Result, Variant
 
 START = 120.0  # seconds until a server answers
 POLL = 0.05  # seconds
@@ -34,6 +34,9 @@ def ask(variant: Variant, reference: Callable[[], Reference]) -> Outcome:
             by_tag, way = False, ["-hf", variant.repo, "-hff", variant.path.relative_to(variant.folder).as_posix()]
             with _serving(variant, way, Path(made) / "name") as client:
                 found = _reading(client, known)
+        chatted = _chatted(variant, way, Path(made) / "chat")
+    if wanted not in chatted or not chatted <= {file.name for file in variant.files}:
+        return Outcome(result=Result.OTHER, words=f"llama-cli fetches {', '.join(sorted(chatted)) or 'nothing'}, llama-server {wanted}")
     outcome = compared.judge(known, found)
     told = "by tag" if by_tag else f"by name only: the tag fetches {fetched}"
     return Outcome(result=outcome.result, words=f"{outcome.words}; {told}")
@@ -52,6 +55,36 @@ def _reading(client: httpx.Client, known: Reference) -> Reading:
     return Reading(ids=tuple(ids), logprobs=row, answer=tuple(answer))
 
 
+def _chatted(variant: Variant, way: list[str], cache: Path) -> set[str]:
+    """The names of the files that llama-cli fetches in the same way to answer a question."""
+    cache.mkdir()
+    options = ["--single-turn", "--prompt", "Hello!", "--predict", "4", "--ctx-size", "512", "--threads", "1", "--no-mmproj"]
+    command = [str(toolchain.tool("llama-cli")), *way, *options]
+    with (cache / "log").open("wb") as log:
+        try:
+            ended = subprocess.run(
+                command,
+                env=_place(variant, cache),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=START,
+                check=False,
+                preexec_fn=orphans.prevented(),
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Broken(f"llama-cli did not answer in {START:.0f} seconds") from error
+    if ended.returncode:
+        raise Broken(f"llama-cli ended with exit code {ended.returncode}: {running.last(cache / 'log')}")
+    return {path.name for path in cache.rglob("*.gguf")}
+
+
+def _place(variant: Variant, cache: Path) -> dict[str, str]:
+    """The variables by which llama.cpp asks this Hub, and keeps what it fetches here."""
+    place = {name: os.environ[name] for name in running.PASSED if name in os.environ}
+    return place | {"HOME": str(cache), "HF_ENDPOINT": str(variant.hub), "LLAMA_CACHE": str(cache), "HF_HUB_CACHE": str(cache)}
+
+
 def _post(client: httpx.Client, path: str, **request: Any) -> dict[str, Any]:
     answer = client.post(path, json=request)
     if answer.status_code != httpx.codes.OK:
@@ -63,15 +96,13 @@ def _post(client: httpx.Client, path: str, **request: Any) -> dict[str, Any]:
 @contextmanager
 def _serving(variant: Variant, way: list[str], cache: Path) -> Iterator[httpx.Client]:
     cache.mkdir()
-    place = {name: os.environ[name] for name in running.PASSED if name in os.environ}
-    place |= {"HOME": str(cache), "HF_ENDPOINT": str(variant.hub), "LLAMA_CACHE": str(cache), "HF_HUB_CACHE": str(cache)}
     port = _free_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--ctx-size", "512", "--parallel", "1", "--threads", "1", "--no-warmup", "--no-mmproj"]
     with (
         (cache / "log").open("wb") as log,
         subprocess.Popen(
             [toolchain.tool("llama-server"), *way, *options],
-            env=place,
+            env=_place(variant, cache),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -105,4 +136,4 @@ def _free_port() -> int:
         return port
 
 
-READER = Reader(name="llama-server -hf", version=lambda: toolchain.VERSION, forms=frozenset({GGUF}), missing=lambda: None, ask=ask, needs_hub=True)
+READER = Reader(name="llama.cpp -hf", version=lambda: toolchain.VERSION, forms=frozenset({GGUF}), missing=lambda: None, ask=ask, needs_hub=True)
