@@ -1,6 +1,7 @@
 """The service's memory, in SQLite or PostgreSQL: runs and all that comes of them, what they wait for, tokens, audit trail."""
 
 from service.store.approvals import ApprovalRefused, Approvals
+from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.ledger import Ledger
 from service.store.owner import worker_name
@@ -68,7 +69,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Watching, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Watching, Counting, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 
