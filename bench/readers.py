@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from rich.console import Console
 from rich.table import Table
 
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--fetched-only", action="store_true", help="fetch no programs")
     given = parser.parse_args()
     console = program.console()
+    constants.HF_HUB_DISABLE_XET = True  # the embedded Hub stores files by LFS
     if not given.fetched_only:
         fetch(console)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as made:

@@ -207,6 +207,7 @@ def _context(card: Card) -> dict[str, Any]:
     return {
         "card": card,
         "note": Markdown(NOTE),
+        "readers": [Markdown(line) for line in card.readers],  # of our own table
         "header": Markdown(card.header.strip()),
         "footer": Markdown(card.footer.strip()),
         "upstream": _linked(card.release, card),

@@ -146,10 +146,10 @@ def test_says_what_was_blocked_patched_and_not_shown(make_card: MakeCard) -> Non
 @pytest.mark.parametrize("kind", list(Kind))
 def test_names_programs_that_read_the_repo_otherwise(make_card: MakeCard, kind: Kind) -> None:
     assert "otherwise than they were measured" not in render(make_card(kind=kind))
-    text = render(make_card(kind=kind, readers=("Some reader (1.2) drops the RoPE factors: use another.", "Another (3) breaks.")))
+    text = render(make_card(kind=kind, readers=("Some `reader_file` (1.2) drops the RoPE factors: use another.", "Another (3) breaks.")))
     told = "Programs that read "
     assert text.count(told) == 1
-    assert "as far as is known:\n\n- Some reader (1.2) drops the RoPE factors: use another.\n- Another (3) breaks.\n" in text.partition(told)[2]
+    assert "as far as is known:\n\n- Some `reader_file` (1.2) drops the RoPE factors: use another.\n- Another (3) breaks.\n" in text.partition(told)[2]
 
 
 def test_says_how_to_run_each_kind(make_card: MakeCard) -> None:
