@@ -1,8 +1,8 @@
 """The readers' table: what people's programs make of what Sluice publishes: `python -m bench.readers`, or `make readers`.
 
-Fetches the programs once, in pinned versions and into folders of their own; releases the bundled model by the demo's recipe, and SmolLM2-135M-Instruct in a
-dozen variants, or takes a folder that `sluice release … --to FOLDER` has left; puts the repos on an embedded Hub, and asks each program. What it has read once
-a program is not asked again. One that cannot be fetched is named and left out.
+Fetches the programs once, in pinned versions and into folders of their own; releases the bundled model by the demo's recipe and makes stock files of
+SmolLM2-135M-Instruct, or takes a folder that `sluice release … --to FOLDER` has left; puts the repos on an embedded Hub, and asks each program. What it has
+read once a program is not asked again. One that cannot be fetched is named and left out.
 """
 
 import argparse
@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
+from huggingface_hub.utils import disable_progress_bars
 from rich.console import Console
 from rich.table import Table
 
-from bench import program
+from bench import program, stock
 from bench.models.fetched import MODELS
 from config.errors import SluiceError, ToolError
 from engines import environments
@@ -26,7 +27,6 @@ from qa.readers import releases, table
 from qa.readers.words import Outcome, Result, Variant
 
 REAL = "SmolLM2-135M-Instruct"
-VARIANTS = "16bit,BF16,F16,Q8_0,Q6_K,Q5_K_M,Q4_K_M,IQ4_XS,Q3_K_M,bnb-4bit"
 SHOWN = 3  # tags that a cell names
 RESULTS = {Result.SAME: "the same", Result.OTHER: "something else", Result.REFUSED: "refuses"}
 """Columns; what is not run, or breaks, is told below the table."""
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--fetched-only", action="store_true", help="fetch no programs")
     given = parser.parse_args()
     console = program.console()
+    disable_progress_bars()
     constants.HF_HUB_DISABLE_XET = True  # the embedded Hub stores files by LFS
     if not given.fetched_only:
         fetch(console)
@@ -60,7 +61,7 @@ def fetch(console: Console) -> None:
 
 
 def released(made: Path, models: Sequence[str]) -> Iterator[Path]:
-    """Folders with the repos of releases that are made for this."""
+    """Folders with repos that are made for this."""
     for name in models:
         out = made / name
         if name == "demo":
@@ -68,8 +69,7 @@ def released(made: Path, models: Sequence[str]) -> Iterator[Path]:
                 _download(api, out)
         else:
             MODELS[name](made / "model")
-            arguments = ["--name", name, "--to", str(out), "--quick", "--json", "--variants", VARIANTS]
-            program.sluice("release", str(made / "model"), *arguments, SLUICE_HOME=str(made / "real"))
+            stock.make(made / "model", out, name)
         yield out
 
 
