@@ -3,6 +3,7 @@
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
+from service.store.deliveries import Deliveries
 from service.store.ledger import Ledger
 from service.store.owner import worker_name
 from service.store.pull_requests import PullRequests
@@ -11,11 +12,13 @@ from service.store.records import (
     Approval,
     Artifact,
     AuditRecord,
+    DeliveryRecord,
     Foretold,
     HintRecord,
     HoldRecord,
     ListingRecord,
     LookKey,
+    Message,
     PublicationRecord,
     Published,
     PullRequestRecord,
@@ -39,11 +42,13 @@ __all__ = [
     "ApprovalRefused",
     "Artifact",
     "AuditRecord",
+    "DeliveryRecord",
     "Foretold",
     "HintRecord",
     "HoldRecord",
     "ListingRecord",
     "LookKey",
+    "Message",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
@@ -69,7 +74,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Watching, Counting, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Watching, Counting, Deliveries, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 
