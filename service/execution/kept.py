@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ from typing import Any
 
 from config.digests import content_digest, file_sha256
 from config.errors import StageError
-from engines import toolchain
+from engines import gguf_numbers, toolchain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ class File:
     path: str  # relative to the stage's folder
     sha256: str
     bytes: int
+    numbers: str | None = None  # of a GGUF file: the digest of what it computes with, see `engines.gguf_numbers`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +60,18 @@ class Output:
     @property
     def whole(self) -> Input:
         """The folder of all output files."""
-        lines = "".join(f"{file.sha256}  {file.path}\n" for file in self.files)
+        return self.part(lambda path: True)
+
+    def part(self, chosen: Callable[[str], bool]) -> Input:
+        """The folder, for a stage that reads none but the chosen files of it: only these decide its key."""
+        lines = "".join(f"{file.sha256}  {file.path}\n" for file in self.files if chosen(file.path))
         return Input(path=self.folder / "files", digest=hashlib.sha256(lines.encode()).hexdigest())
 
-    def file(self, path: str | None = None) -> Input:
-        """One output file; without a name the one that the result calls `file`."""
+    def file(self, path: str | None = None, *, numbers: bool = False) -> Input:
+        """One output file; without a name the one that the result calls `file`. `numbers`: for a stage that reads nothing of its header that only describes."""
         name = path or str(self.result["file"])
         found = next(file for file in self.files if file.path == name)
-        return Input(path=self.folder / "files" / name, digest=found.sha256)
+        return Input(path=self.folder / "files" / name, digest=(found.numbers if numbers else None) or found.sha256)
 
 
 Inputs = Mapping[str, Input | Sequence[Input]]
@@ -81,6 +86,7 @@ class StageStore:
         self.working = home / "working"
         self.logs = home / "logs"
         self._reading = reading
+        self._compared: set[tuple[str, int, int]] = set()  # files whose bytes were compared, as they were then
         if not reading:
             for folder in (self.finished, self.working, self.logs):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -93,13 +99,39 @@ class StageStore:
             record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
             files = tuple(File(**file) for file in record["files"])
             output = Output(key=key, folder=folder, result=record["result"], files=files, seconds=record["seconds"])
-            if all((folder / "files" / file.path).stat().st_size == file.bytes for file in files):
+            if self._sound(folder, files):
                 return output
         except (OSError, ValueError, KeyError, TypeError):
             pass  # what is missing or damaged is made again
         if folder.exists() and not self._reading:
             self._discard(folder)
         return None
+
+    def _sound(self, folder: Path, files: Sequence[File]) -> bool:
+        """Whether the files are as they were when the stage ended: small ones by their bytes, large ones unless somebody wrote to them since."""
+        ended = (folder / "stage.json").stat().st_mtime_ns
+        for file in files:
+            path = folder / "files" / file.path
+            status = path.stat()
+            if status.st_size != file.bytes:
+                return False
+            doubtful = file.bytes <= AFFORDABLE or status.st_mtime_ns > ended
+            if doubtful and (file.path, status.st_ino, status.st_mtime_ns) not in self._compared:
+                if file_sha256(path) != file.sha256:
+                    return False
+                self._compared.add((file.path, status.st_ino, status.st_mtime_ns))
+        return True
+
+    def throw_away(self, key: str) -> bool:
+        """Remove what is kept under a key, so that it is made again; whether there was anything."""
+        folder = self.finished / key
+        there = folder.exists()
+        self._discard(folder)
+        return there
+
+    def key_of(self, path: Path) -> str | None:
+        """The key under which a file is kept; None when it is no output of a stage."""
+        return path.relative_to(self.finished).parts[0] if path.is_relative_to(self.finished) else None
 
     def _discard(self, folder: Path) -> None:
         """Remove a folder that must not be found again, not even half."""
@@ -126,7 +158,7 @@ class StageStore:
     def keep(self, key: str, workspace: Path, description: Mapping[str, Any], result: dict[str, Any], seconds: float) -> Output:
         """Move the workspace's `files/` into the store, durably and all at once."""
         files = tuple(
-            File(path=path.relative_to(workspace / "files").as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size)
+            File(path=path.relative_to(workspace / "files").as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size, numbers=_numbers(path))
             for path in sorted((workspace / "files").rglob("*"))
             if path.is_file()
         )
@@ -157,6 +189,15 @@ class StageStore:
                 lock.unlink(missing_ok=True)
 
 
+def _numbers(path: Path) -> str | None:
+    if path.suffix != ".gguf":
+        return None
+    try:
+        return gguf_numbers.digest(path)
+    except ValueError:
+        return None  # whoever reads it will say what is wrong with it
+
+
 def stage_key(function: str, inputs: Inputs, params: Mapping[str, Any]) -> str:
     """sha256 over what decides a stage's outputs: function and its version, input digests, parameters, and the llama.cpp in use."""
     digests = {name: value.digest if isinstance(value, Input) else [item.digest for item in value] for name, value in inputs.items()}
@@ -175,6 +216,8 @@ def declared_version(function: str) -> int:
             return int(ast.literal_eval(node.value))
     raise StageError(f"{spec.origin} states no VERSION, so its outputs could not be kept")
 
+
+AFFORDABLE = 64 * 2**20  # bytes of a file that is compared whenever it is found again: a tenth of a second
 
 FileId = tuple[int, int]
 """Device and inode: what a file is, whatever its names are."""

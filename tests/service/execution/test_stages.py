@@ -11,8 +11,9 @@ import pytest
 
 from config.errors import StageError, UpstreamError
 from service.execution import kept as kept_outputs
-from service.execution.kept import Input, Inputs, StageStore, blocks, declared_version, stage_key
+from service.execution.kept import Input, Inputs, Output, StageStore, blocks, declared_version, stage_key
 from service.execution.process import Limits, run_apart, run_here
+from tests.service.helpers import output
 
 ROOT = Path(__file__).parents[3]
 FUNCTIONS = "tests.service.stage_functions"
@@ -80,6 +81,26 @@ def test_a_stage_with_a_missing_file_is_not_reused(store: StageStore, tmp_path: 
     kept.file().path.unlink()
     assert store.look_up("k" * 64) is None
     assert not kept.folder.exists()
+
+
+@pytest.mark.parametrize(("large", "hidden", "kept"), [(False, True, False), (True, False, False), (True, True, True)])
+def test_a_stage_with_other_bytes_is_not_reused_where_that_can_be_told_at_a_price(
+    store: StageStore, monkeypatch: pytest.MonkeyPatch, large: bool, hidden: bool, kept: bool
+) -> None:
+    """A small file is always compared; a large one when its time of change says that somebody wrote to it, which a failing disk does not."""
+    if large:
+        monkeypatch.setattr(kept_outputs, "AFFORDABLE", 1)
+    with store.workspace("k" * 64) as workspace:
+        (workspace / "files" / "weights").write_bytes(b"as they were made")
+        made = store.keep("k" * 64, workspace, {}, {"file": "weights"}, 0.1)
+    assert store.look_up("k" * 64) == made
+    path = made.file().path
+    times = path.stat()
+    path.write_bytes(b"as they were MADE")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns if hidden else times.st_mtime_ns + 10**10))
+    found = StageStore(store.finished.parent).look_up("k" * 64)
+    assert (found is not None) is kept
+    assert made.folder.exists() is kept
 
 
 def test_the_stage_s_own_error_arrives_and_nothing_half_written_stays(store: StageStore) -> None:
@@ -234,3 +255,18 @@ def test_what_is_left_of_a_damaged_stage_is_thrown_away_and_made_again(store: St
 def test_who_only_reads_makes_no_folder(tmp_path: Path) -> None:
     assert StageStore(tmp_path / "nowhere", reading=True).look_up("k" * 64) is None
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_only_the_chosen_files_of_a_folder_decide_what_is_taken(tmp_path: Path) -> None:
+    def made(key: str, **texts: str) -> Output:
+        folder = tmp_path / key
+        (folder / "files").mkdir(parents=True)
+        for name, text in texts.items():
+            (folder / "files" / f"{name}.json").write_text(text)
+        return output(folder, {})
+
+    first, second = made("first", config="a", readme="x"), made("second", config="a", readme="y")
+    chosen = [item.part(lambda path: path == "config.json") for item in (first, second)]
+    assert chosen[0].digest == chosen[1].digest
+    assert chosen[1].path == second.folder / "files"
+    assert first.whole.digest != second.whole.digest
