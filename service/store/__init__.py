@@ -3,6 +3,7 @@
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
+from service.store.deliveries import Deliveries
 from service.store.ledger import Ledger
 from service.store.openings import Openings
 from service.store.owner import worker_name
@@ -12,11 +13,13 @@ from service.store.records import (
     Approval,
     Artifact,
     AuditRecord,
+    DeliveryRecord,
     Foretold,
     HintRecord,
     HoldRecord,
     ListingRecord,
     LookKey,
+    Message,
     PublicationRecord,
     Published,
     PullRequestRecord,
@@ -42,12 +45,14 @@ __all__ = [
     "ApprovalRefused",
     "Artifact",
     "AuditRecord",
+    "DeliveryRecord",
     "Foretold",
     "HintRecord",
     "HoldRecord",
     "LeaseLost",
     "ListingRecord",
     "LookKey",
+    "Message",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
@@ -74,7 +79,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, Watching, Counting, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, Watching, Counting, Deliveries, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

@@ -10,8 +10,9 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from config.settings import Settings, Watched
+from config.signing import sign
 from service.api import create_app
-from service.api.rebuilding import WINDOW, sign
+from service.api.rebuilding import WINDOW
 from service.store import Store
 
 SECRET = "correct horse"
