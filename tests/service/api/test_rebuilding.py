@@ -73,7 +73,7 @@ def test_an_old_request_or_one_from_the_future_is_refused(client: TestClient, st
         {"signature": sign("another", int(time.time()), BODY)},
         {"timestamp": ""},
         {"timestamp": "now"},
-        {"timestamp": str(int(time.time()) + 1)},
+        {"timestamp": "1"},
         {"timestamp": "9" * 13},
     ],
 )
