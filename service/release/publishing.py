@@ -230,8 +230,9 @@ def describe(work: Work, repo: Repo) -> card.Card:
 def readers(work: Work, repo: Repo, rows: Sequence[card.Row]) -> tuple[str, ...]:
     """What is known of programs that read such a repo otherwise than it was measured."""
     form: Literal["gguf", "safetensors"] = "gguf" if repo.kind.form.library == "gguf" else "safetensors"
-    parts = any(row.files > 1 for row in rows)
-    return tuple(entry.line for entry in misread.known(misread.Repo(form=form, config=text_part.of(configuration(work)), parts=parts)))
+    parts, chat = any(row.files > 1 for row in rows), not work.output(functions.CHAT).result["base"]
+    about = misread.Repo(form=form, config=text_part.of(configuration(work)), parts=parts, chat=chat)
+    return tuple(entry.line for entry in misread.known(about))
 
 
 def _proof(chosen: Mapping[str, Any]) -> str:
