@@ -7,8 +7,10 @@ Not covered: history. A commit replaces what the repo held before; earlier publi
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +19,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
 from config.digests import file_sha256
-from config.errors import HubError, PublishConflict
+from config.errors import HubError, HubUnavailable, PublishConflict
+from config.passing import pause
 from publishers import sections, sending, target
 from publishers.card import OWNED
 from publishers.manifest import FileEntry, Manifest
@@ -28,6 +31,7 @@ from publishers.wire import hub_errors
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 2  # commits tried when the head moves while we upload
+ANSWERS = 3  # times that one commit is sent when no answer comes and it was not made either
 CARD_BYTES = 2**20  # a README above this size was not written by people into a card of ours
 REGULAR_BYTES = 10 * 2**20  # the Hub keeps files above this size in LFS, by their sha256
 
@@ -118,7 +122,7 @@ def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publica
         operations = settled.operations(head.tree)
         if not operations and head.commit is not None:
             return _publication(api, plan, settled, head.commit, changed=False)
-        commit = _commit(api, plan, operations, head)
+        commit = _sent(api, plan, settled, operations, head, previously=previously)
         if commit is not None:
             _check_result(api, plan, settled, commit)
             log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
@@ -198,8 +202,12 @@ def check_target(
 def _ensure_repo(api: HfApi, plan: Plan) -> None:
     """Create the repo unless it is there. An existing repo keeps its visibility: that is its owner's decision."""
     if not target.exists(api, plan.repo):  # missing, or invisible to this token: then creating it says so
-        with hub_errors(api, f"create {plan.repo}"):
-            api.create_repo(plan.repo, private=plan.private, exist_ok=True)
+        try:
+            with hub_errors(api, f"create {plan.repo}"):
+                api.create_repo(plan.repo, private=plan.private, exist_ok=True)
+        except HubUnavailable:  # which may have made it
+            if not target.exists(api, plan.repo):
+                raise
 
 
 def _operations(wanted: Iterable[PublishFile], tree: Mapping[str, RepoFile], *, kept: Collection[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
@@ -253,6 +261,30 @@ def _commit(api: HfApi, plan: Plan, operations: list[CommitOperationAdd | Commit
             if error.response.status_code == 412:
                 return None
             raise
+
+
+def _sent(
+    api: HfApi,
+    plan: Plan,
+    settled: _Settled,
+    operations: list[CommitOperationAdd | CommitOperationDelete],
+    head: Head,
+    *,
+    previously: str | None,
+) -> str | None:
+    """As `_commit`, but where no answer comes the repo is looked at: what was made is not made again. Raises HubUnavailable when that does not settle it."""
+    for tries in count(1):
+        try:
+            return _commit(api, plan, operations, head)
+        except HubUnavailable as fault:
+            found = target.read_head(api, plan.repo, previously=previously)
+            if found.commit != head.commit:
+                log.warning("the answer to a commit of %s was lost; its head is %s now", plan.repo, found.commit, extra={"action": "publish_lost"})
+                return None if settled.operations(found.tree) else found.commit
+            if fault.wait is not None or tries == ANSWERS:  # the client has waited already as long as the Hub asked for and there is patience
+                raise
+            time.sleep(pause(tries, first=0.5))
+    raise AssertionError  # the count never ends
 
 
 def _check_result(api: HfApi, plan: Plan, settled: _Settled, commit: str) -> None:

@@ -8,6 +8,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 
 from config.progress import Tally, report
 
+ALONE = 1_000_000  # bytes of a file above which it is sent by itself
 Operation = CommitOperationAdd | CommitOperationDelete
 
 
@@ -44,13 +45,13 @@ def commit(api: HfApi, repo: str, operations: Sequence[Operation], *, message: s
     additions = [operation for operation in operations if isinstance(operation, Addition)]
     total = sum(addition.upload_info.size for addition in additions)
     tally = Tally(total, "bytes")
-    if not constants.HF_HUB_DISABLE_XET:
-        for addition in additions:
+    xet = not constants.HF_HUB_DISABLE_XET
+    for addition in additions:
+        addition.tally = None if xet else tally
+        if xet or addition.upload_info.size > ALONE:  # the client sends several in threads of its own, to which no time limit of ours applies
             api.preupload_lfs_files(repo, [addition], free_memory=False)
+        if xet:
             tally.add(addition.upload_info.size)
-    else:
-        for addition in additions:
-            addition.tally = tally
     made = api.create_commit(repo, operations, commit_message=message, parent_commit=parent).oid
     report(total, total, "bytes")  # small files went with the commit itself, and others were there already
     return made

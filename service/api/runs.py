@@ -16,6 +16,7 @@ from service.hubclient import connect
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
 from service.runs import holds
+from service.runs.again import Again, again
 from service.runs.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
 from service.store import RunRecord, RunState, order_of
@@ -58,6 +59,8 @@ class RunHead(BaseModel):
     trigger: str
     attempt: int
     error: str | None
+    again: Again | None
+    """Whether a run that failed, or that waits for the Hub, is tried again by itself, and when."""
     created: datetime
     started: datetime | None
     finished: datetime | None
@@ -185,6 +188,7 @@ def _head(run: RunRecord) -> RunHead:
         trigger=run.trigger,
         attempt=run.attempt,
         error=run.error,
+        again=again(run),
         created=run.created,
         started=run.started,
         finished=run.finished,

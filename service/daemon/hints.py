@@ -3,14 +3,15 @@
 import structlog
 from huggingface_hub import HfApi
 
-from config.errors import SluiceError, in_words
+from config.errors import HubUnavailable, SluiceError, in_words
+from config.passing import pause
 from config.settings import Settings, Watched
 from service.logs import redact
 from service.release.intake import ReleaseRequest, queue_release
+from service.runs.again import ATTEMPTS
 from service.store import HintRecord, Store
 
-ATTEMPTS = 3  # times that a run is tried when nobody asks for it but hints
-FIRST_DELAY = 30.0  # seconds from a failed look to the next; doubles each time
+FIRST_DELAY = 30.0  # seconds from a failed look to the next, at most; doubles each time
 LONGEST_DELAY = 3600.0  # seconds
 
 log = structlog.get_logger(__name__)
@@ -25,7 +26,7 @@ def take_hints(store: Store, settings: Settings, api: HfApi) -> None:
                     _look(store, settings, api, watched, hint)
         except Exception as error:
             expected = isinstance(error, SluiceError)
-            delay = min(FIRST_DELAY * 2 ** min(hint.attempts, 20), LONGEST_DELAY)
+            delay = pause(hint.attempts, first=FIRST_DELAY, longest=LONGEST_DELAY, asked=error.wait if isinstance(error, HubUnavailable) else None)
             log.warning("look failed", repo=hint.repo, error=str(error), next_in_seconds=delay, exc_info=not expected)
             store.defer_hint(hint, error=redact(in_words(error)), seconds=delay)
         else:

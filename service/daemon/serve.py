@@ -25,8 +25,11 @@ from service.daemon.worker import IDLE_SECONDS, Execute, Worker
 from service.hubclient import connect
 from service.logs import configure_logs
 from service.release.checks.watch import broken
+from service.release.gathering import take_up
 from service.repeating import repeated
 from service.store import Store, open_store
+
+FOLLOW_UP_SECONDS = 5.0  # between two looks for what is still to do for runs that are done
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +43,7 @@ def serve(settings: Settings, execute: Execute) -> None:
     secrets = (settings.token, settings.webhook_secret.get_secret_value() if settings.webhook_secret else None)
     configure_logs(secrets=secrets)
     with closing(open_store(settings.database)) as store:
+        store.hasten()  # an operator who starts it again may have cured what runs wait for
         worker = Worker(store, execute)
         before = {number: signal.signal(number, worker.interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -62,7 +66,7 @@ def _refuse_broken(settings: Settings) -> None:
 @contextmanager
 def front(store: Store, settings: Settings) -> Iterator[str]:
     """Everything by which work comes in, running until the block ends: the API at the yielded URL, the clock, and the intake of hints."""
-    with _api(store, settings) as url, _intake(store, settings):
+    with _api(store, settings) as url, _intake(store, settings), _following_up(store, settings):
         clock = start_clock(store, settings)
         try:
             yield url
@@ -123,4 +127,20 @@ def _intake(store: Store, settings: Settings) -> Iterator[None]:
         return True
 
     with repeated(take, seconds=IDLE_SECONDS, name="intake"):
+        yield
+
+
+@contextmanager
+def _following_up(store: Store, settings: Settings) -> Iterator[None]:
+    """What is still to do for runs that are done is tried again, in a thread of its own: nothing else waits for it."""
+
+    def follow_up() -> bool:
+        try:
+            while take_up(store, connect(settings)):
+                pass
+        except DBAPIError as error:
+            log.warning("follow-ups not read", error=str(error.orig))
+        return True
+
+    with repeated(follow_up, seconds=FOLLOW_UP_SECONDS, name="follow-ups"):
         yield

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from config.errors import SluiceError
+from config.errors import HubUnavailable, SluiceError
 from service.logs import redact
 from service.store import RunRecord, Store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
@@ -77,6 +77,9 @@ class Worker:
         except Stopped:
             self._store.release(run.id, self._name)
             raise
+        except HubUnavailable as fault:  # and the run is put back already
+            error = str(fault)
+            log.info("run waits for the Hub", run=run.id, error=error)
         except SluiceError as expected:
             error = str(expected)
             log.warning("run failed", run=run.id, error=error)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from huggingface_hub import HfApi
 
-from config.errors import ConfigurationError, SluiceError, UpstreamError, in_words
+from config.errors import ConfigurationError, HubUnavailable, SluiceError, UpstreamError, in_words
 from config.recipe import Recipe
 from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Event, Listener
-from service.hubclient import connect
+from service.hubclient import connect, patient
 from service.release import datasets
 from service.release.checks.room import exceeded, room
 from service.release.executor import carry_out
@@ -20,6 +20,7 @@ from service.release.outlook import outlook
 from service.release.prospect import Prospect, foresee
 from service.release.way import way
 from service.release.work import Held, Work
+from service.runs.again import at, wait
 from service.store import RunRecord, Store
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,19 @@ Expected = Callable[[Prospect, Forecast], None]
 def execute(
     store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None, expected: Expected = lambda ahead, forecast: None
 ) -> None:
-    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held or failed. Raises what made it fail."""
+    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held or failed. Raises what made it fail.
+
+    A run whose Hub is not available for longer than the settings' patience is put back, to be tried again later; that is raised as HubUnavailable.
+    """
+
+    def remark(said: str) -> None:
+        listener(Event(stage="hub", state="remark", message=said))
+
+    with patient(settings.hub_patience, remark):
+        _execute(store, run, settings, listener, expected)
+
+
+def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listener, expected: Expected) -> None:
     job = None
     try:
         api = connect(settings)
@@ -44,6 +57,12 @@ def execute(
         store.finish(run.id, state="held", worker=run.worker)
         listener(Event(stage="approval", state="remark", message=f"The release is held. {held}"))
         return
+    except HubUnavailable as fault:
+        due = store.defer(run.id, run.worker or "", error=str(fault), seconds=wait(run.waits, fault.wait))
+        if due is not None:
+            log.info("run %d waits: %s", run.id, fault, extra={"action": "defer"})
+            listener(Event(stage="hub", state="remark", message=f"The run waits for the Hub, and is tried again by itself {at(due)}."))
+        raise
     except Exception as error:
         reason = in_words(error)
         store.finish(run.id, state="failed", error=reason, disk_high_water=job.disk_high_water if job else None, worker=run.worker)
@@ -71,6 +90,8 @@ def _expect(work: Work, heard: Expected) -> None:
         upstream = work.route.resolve(work.release.repo, work.release.sha)
         ahead = foresee(job.store, job.settings, work.route, work.recipe, upstream)
         expected = outlook(job.store, ahead)
+    except HubUnavailable:
+        raise
     except SluiceError as error:  # the stages say better what is wrong, or do without
         log.info("no estimate of run %d: %s", job.run.id, error, extra={"action": "forecast"})
         return

@@ -14,7 +14,7 @@ from engines import kv_cache
 from publishers import card, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
 from service.execution.kept import Output
-from service.release import functions
+from service.release import functions, gathering
 from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
@@ -64,7 +64,8 @@ class Repo:
 def publish(work: Work) -> list[str]:
     """Publish each repo of which a variant passed, with the run's report, and put them into one collection; or leave them in the run's folder. The repos.
 
-    The fixes are offered to the upstream before, where they are to be: cards say where. Raises HubError, PublishConflict, StageError.
+    What is published is done: a collection that cannot be made is tried again later. The fixes are offered to the upstream before, where they are to be: cards
+    say where. Raises HubError, PublishConflict, StageError.
     """
     job, hindrance = work.job, offer(work)
     upstream = work.of("upstream", Upstream)
@@ -83,7 +84,7 @@ def publish(work: Work) -> list[str]:
         job.store.record_publication(job.run.id, Published(**record))
         published.append(repo.name)
     if published and job.run.target is None:
-        hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)
+        gathering.gather(work, published, private=private)
     if hindrance is not None:
         raise hindrance
     return published

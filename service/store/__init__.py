@@ -2,6 +2,7 @@
 
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.database import StoreError, connect
+from service.store.follow_ups import FollowUps
 from service.store.ledger import Ledger
 from service.store.owner import worker_name
 from service.store.pull_requests import PullRequests
@@ -10,6 +11,7 @@ from service.store.records import (
     Approval,
     Artifact,
     AuditRecord,
+    FollowUpRecord,
     Foretold,
     HintRecord,
     HoldRecord,
@@ -34,6 +36,7 @@ __all__ = [
     "ApprovalRefused",
     "Artifact",
     "AuditRecord",
+    "FollowUpRecord",
     "Foretold",
     "HintRecord",
     "HoldRecord",
@@ -59,7 +62,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, FollowUps, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -101,6 +102,8 @@ class RunRow(Base):
     folder: Mapped[str | None] = mapped_column(Text)  # that the release is taken from
     target: Mapped[str | None] = mapped_column(Text)  # the folder that repos are left in
     quick: Mapped[bool | None]  # on small samples
+    due: Mapped[datetime | None]  # of a queued one: not taken before
+    waits: Mapped[int] = mapped_column(server_default=text("0"))  # times in a row that it was put back because of the Hub
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -269,6 +272,21 @@ class PullRequestRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     files: Mapped[list[str]]
     at: Mapped[datetime]
+
+
+class FollowUpRow(Base):
+    """Something that is still to do for a run that is done, and failed when it was tried."""
+
+    __tablename__ = "follow_ups"
+    __table_args__ = (UniqueConstraint("run_id", "kind"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    kind: Mapped[str] = mapped_column(String(32))
+    details: Mapped[dict[str, Any]]
+    attempts: Mapped[int]
+    error: Mapped[str] = mapped_column(Text)
+    due: Mapped[datetime]
 
 
 class AuditRow(Base):

@@ -121,11 +121,17 @@ def show_run(console: Console, summary: Summary) -> None:
     for remark in summary.get("remarks", ()):
         console.print(escape(remark), soft_wrap=True)
     if summary.get("error"):
-        console.print(f"[red]failed:[/] {escape(summary['error'])}", soft_wrap=True)
+        word = "[yellow]waits:[/]" if summary["state"] == "queued" else "[red]failed:[/]"
+        console.print(f"{word} {escape(summary['error'])}{said_of_another_try(summary)}", soft_wrap=True)
     for line in standing(summary):
         console.print(line, markup=False, soft_wrap=True)
     disk = f", disk high-water mark {megabytes(summary['disk_high_water'])}" if summary.get("disk_high_water") else ""
     console.print(f"run {summary['run']}: {summary['state']}{disk}")
+
+
+def said_of_another_try(summary: Summary) -> str:
+    """Whether and when it is tried again, after its error."""
+    return f" {escape(summary['again']['said'])}" if summary.get("again") else ""
 
 
 def _show_publication(console: Console, publication: Mapping[str, Any], *, left: bool) -> None:
