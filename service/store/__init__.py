@@ -15,6 +15,8 @@ from service.store.records import (
     Foretold,
     HintRecord,
     HoldRecord,
+    ListingRecord,
+    LookKey,
     PublicationRecord,
     Published,
     PullRequestRecord,
@@ -26,10 +28,12 @@ from service.store.records import (
     TokenRecord,
     VariantRecord,
     WaiverRecord,
+    WatchRecord,
     order_of,
 )
 from service.store.results import Results, UnknownPublication
 from service.store.waivers import WaiverRefused, Waivers
+from service.store.watching import Replayed, UnknownEntry, Watching
 
 __all__ = [
     "Approval",
@@ -40,9 +44,12 @@ __all__ = [
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "ListingRecord",
+    "LookKey",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
+    "Replayed",
     "RunOrder",
     "RunRecord",
     "RunState",
@@ -51,18 +58,20 @@ __all__ = [
     "Store",
     "StoreError",
     "TokenRecord",
+    "UnknownEntry",
     "UnknownPublication",
     "UnknownRun",
     "VariantRecord",
     "WaiverRecord",
     "WaiverRefused",
+    "WatchRecord",
     "open_store",
     "order_of",
     "worker_name",
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, FollowUps, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, FollowUps, Watching, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from config.errors import SluiceError
-from config.settings import Settings, Watched
+from config.settings import Settings
 from service.api.tokens import create_token
 from service.cli.main import app
 from service.daemon.serve import front
@@ -162,7 +162,7 @@ def test_a_collection_that_cannot_be_made_is_made_later_by_itself(away: Away, mo
     assert f"tries it again by itself at {item.due:%Y-%m-%d}" in summary(away.store, run.id)["remarks"][-1]
     monkeypatch.setattr("service.daemon.serve.FOLLOW_UP_SECONDS", 0.05)
     away.proxy.rule = lambda request: None
-    with front(away.store, away.settings.with_(watch=(Watched(repo="upstream/none", recipe="default"),))):
+    with front(away.store, away.settings.with_(watch=())):
         eventually(lambda: away.store.follow_ups() == (), seconds=30)
     (made,) = away.upstream.author.list_collections(owner="ours")
     assert made.title == "model"
