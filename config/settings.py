@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     """CPU threads for one stage."""
     stage_minutes: float = Field(default=24 * 60.0, gt=0)
     """A stage that runs longer is stopped and fails."""
+    stuck_minutes: float = Field(default=120.0, gt=0)
+    """A run whose stage shows no sign of life for so long is told as stuck by `/api/v1/health` and `/api/v1/live`."""
     progress_seconds: float = Field(default=30.0, gt=0)
     """Between two lines about a stage at work, where output is not a terminal."""
     memory_gib: float | None = Field(default=None, gt=0)

@@ -3,7 +3,6 @@
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ class Fault:
     said: str = ""  # by it, as the Hub says what is wrong
     stall: bool = False  # never answered, and the connection held
     lose: bool = False  # carried out, and the answer thrown away
-    cut: int | None = None  # bytes of the answer that come, before the connection is reset
+    cut: int | None = None  # bytes of the answer that come, before the connection is closed; reset when it is 0
     rate: float | None = None  # bytes a second of the answer
     choke: bool = False  # the request's body is not taken off the line
 
@@ -142,14 +141,11 @@ def _back(there: socket.socket, line: socket.socket, fault: Fault, ended: thread
             continue
         if fault.cut is not None and passed + len(piece) > fault.cut:
             line.sendall(piece[: fault.cut - passed])
-            time.sleep(0.05)  # else the reset overtakes what was sent
-            break
+            return
         line.sendall(piece)
         passed += len(piece)
         if fault.rate is not None and ended.wait(len(piece) / fault.rate):
             return
-    if fault.cut is not None:
-        _reset(line)
 
 
 def _reset(line: socket.socket) -> None:

@@ -9,7 +9,9 @@ from config.passing import pause
 from config.settings import Settings
 from config.watch import Watched
 from service.daemon.listing import Listings
+from service.hubclient import within
 from service.logs import redact
+from service.pulse import pulse
 from service.release.checks.watch import fault
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.watchlist import asked, cooling, entries, following, refusal
@@ -18,6 +20,7 @@ from service.store import HintRecord, LookKey, Store
 
 FIRST_DELAY = 30.0  # seconds from a failed look to the next, at most; doubles each time
 LONGEST_DELAY = 3600.0  # seconds
+LOOK_SECONDS = 540.0  # that a look may take, with everything that it fetches and checks
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +37,7 @@ def take_hints(store: Store, settings: Settings, listings: Listings) -> None:
     """Look at every repo that a due hint names. A look that fails is had again later; one entry's failure does not keep the others from theirs."""
     watch = entries(store, settings)
     for hint in store.hints(due=True):
+        pulse.beat("intake", "look")
         failures = [failure for entry in following(watch, hint.repo) if (failure := _look(store, settings, listings, entry, hint)) is not None]
         if not failures:
             store.settle_hint(hint)
@@ -55,20 +59,26 @@ def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, 
     if (wrong := fault(entry.recipe)) is not None:
         return ConfigurationError(wrong)
     try:
-        listed = listings.of_repo(hint.repo, entry.revision)
-        if (reason := refusal(entry, listed)) is not None:
-            log.info("repo passed over", repo=hint.repo, reason=reason)
-            return None
-        if (wait := cooling(entry, listed)) > 0 and not hint.rebuild:
-            age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
-            return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
-        wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild)
-        run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
-        store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(run.recipe_digest, settings.namespace)), listed.sha)
+        with within(LOOK_SECONDS, lambda: HubUnavailable(f"The look at {hint.repo} took longer than {LOOK_SECONDS:.0f} seconds.")):
+            return _queued(store, settings, listings, entry, hint)
     except Exception as error:  # whatever it is, the other entries and repos go on
         if not isinstance(error, SluiceError):
             log.exception("look failed", repo=hint.repo)
         return error
+
+
+def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> TooFresh | None:
+    """As `_look`, but whatever fails is raised."""
+    listed = listings.of_repo(hint.repo, entry.revision)
+    if (reason := refusal(entry, listed)) is not None:
+        log.info("repo passed over", repo=hint.repo, reason=reason)
+        return None
+    if (wait := cooling(entry, listed)) > 0 and not hint.rebuild:
+        age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
+        return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
+    wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild)
+    run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
+    store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(run.recipe_digest, settings.namespace)), listed.sha)
     if queued:
         log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source)
     return None

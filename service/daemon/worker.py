@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config.errors import HubUnavailable, SluiceError
 from service.logs import redact
+from service.pulse import pulse
 from service.store import RunRecord, Store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
 
@@ -60,6 +61,7 @@ class Worker:
             log.info("stopped")
 
     def _work_once(self) -> None:
+        pulse.beat("worker")
         run = self._store.lease(self._name, seconds=self._seconds)
         if run is None:
             self._rest(IDLE_SECONDS)

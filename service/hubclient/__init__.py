@@ -11,6 +11,8 @@ from service.hubclient.allowance import patient, within
 from service.hubclient.lines import Limits, ending
 from service.hubclient.retrying import Client
 
+CHUNK = 2**20  # bytes of a download that are lost when it breaks off, at most
+
 __all__ = ["connect", "ending", "patient", "within"]
 
 
@@ -24,6 +26,7 @@ def connect(settings: Settings) -> HfApi:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if settings.hub_endpoint != PUBLIC_HUB:
         constants.HF_HUB_DISABLE_XET = True
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK
     _bound(Limits(silence=settings.hub_timeout, rate=settings.hub_rate))
     return HfApi(endpoint=settings.hub_endpoint, token=settings.token or False, library_name="sluice")
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 import httpcore2
@@ -20,6 +19,7 @@ from service.hubclient.allowance import allowance
 PIECE = 16_384  # bytes written at once
 CONNECT = 10.0  # seconds for a connection to be made
 _SHORTEST = 0.001  # seconds; a timeout of 0 would mean not to wait at all
+_LOOK = 0.2  # seconds between two looks whether the program ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +34,25 @@ class Ending:
     """Told once when the program is to end: whatever waits for a Hub then waits no longer."""
 
     def __init__(self) -> None:
-        self.begun = Event()
+        self.begun = False
         self._lines: dict[int, Line] = {}
 
     def begin(self) -> None:
-        """Break off all that is under way; may be called by a signal handler."""
-        self.begun.set()
+        """Break off all that is under way. May be called by a signal handler, so it takes no lock."""
+        self.begun = True
         for line in list(self._lines.values()):
             line.break_off()
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until it begins."""
+        until = time.monotonic() + seconds
+        while not self.begun and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK))
 
     def add(self, line: "Line") -> None:
         """Break this one off as well, when it comes to that."""
         self._lines[id(line)] = line
-        if self.begun.is_set():
+        if self.begun:
             line.break_off()
 
     def remove(self, line: "Line") -> None:

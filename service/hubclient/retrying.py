@@ -54,7 +54,7 @@ class Retrying(httpx2.BaseTransport):
         request.extensions["timeout"] = self._timeouts(request.extensions.get("timeout") or {})
         began, tries = time.monotonic(), 0
         while True:
-            if ending.begun.is_set():
+            if ending.begun:
                 raise HubUnavailable(f"{_origin(request)} is asked no more: the program ends.")
             allowance().check()
             found = self._once(request)
@@ -69,7 +69,7 @@ class Retrying(httpx2.BaseTransport):
             allowance().told(f"{found.sentence}. It is tried again in {seconds:.0f} s.")
             if found.response is not None:
                 found.response.close()
-            ending.begun.wait(seconds)
+            ending.wait(seconds)
             tries += 1
 
     def close(self) -> None:

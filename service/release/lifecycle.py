@@ -11,6 +11,7 @@ from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Event, Listener
 from service.hubclient import connect, patient
+from service.pulse import pulse
 from service.release import datasets
 from service.release.checks.room import exceeded, room
 from service.release.executor import carry_out
@@ -37,11 +38,12 @@ def execute(
     A run whose Hub is not available for longer than the settings' patience is put back, to be tried again later; that is raised as HubUnavailable.
     """
 
-    def remark(said: str) -> None:
-        listener(Event(stage="hub", state="remark", message=said))
+    def heard(event: Event) -> None:
+        pulse.beat("worker", event.stage)
+        listener(event)
 
-    with patient(settings.hub_patience, remark):
-        _execute(store, run, settings, listener, expected)
+    with patient(settings.hub_patience, lambda said: heard(Event(stage="hub", state="remark", message=said))):
+        _execute(store, run, settings, heard, expected)
 
 
 def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listener, expected: Expected) -> None:

@@ -7,7 +7,7 @@ import hashlib
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, CursorResult, and_, not_, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, func, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -117,6 +117,13 @@ class Queue(Database):
             close_stages(session, run)
             note(session, row.trigger, f"run/{run}", "deferred", {"error": error, "until": row.due.isoformat()})
             return row.due
+
+    def waiting(self) -> tuple[int, datetime | None]:
+        """How many runs could be carried out now and are not, and since when the oldest of them waits."""
+        free = select(func.count(), func.min(RunRow.queued)).where(RunRow.state == "queued", or_(RunRow.due.is_(None), RunRow.due <= now()))
+        with self.read() as session:
+            runs, since = session.execute(free).one()
+            return runs, since
 
     def hasten(self) -> None:
         """Let no run wait any longer: whatever they wait for, a restart may have cured."""

@@ -128,7 +128,7 @@ def test_a_token_that_is_no_longer_accepted_is_waited_for(away: Away) -> None:
 def test_the_command_says_so_too_and_a_download_goes_on_where_it_broke(away: Away) -> None:
     weights = 0
     wanted = ReleaseRequest(repo="upstream/model", revision="main", recipe=away.settings.watch[0].recipe, trigger="command")
-    away.proxy.rule = always(Fault(cut=1_000_000), method="GET", path="/model.safetensors")
+    away.proxy.rule = always(Fault(cut=3_500_000), method="GET", path="/model.safetensors")
     broken = away.proxy.rule
 
     def once_then_away(request: object) -> Fault | None:
@@ -146,7 +146,7 @@ def test_the_command_says_so_too_and_a_download_goes_on_where_it_broke(away: Awa
     (fetched,) = [
         request for request in away.proxy.seen if request.method == "GET" and request.path.endswith("/model.safetensors") and "/resolve/" in request.path
     ]
-    assert int(fetched.headers["range"].removeprefix("bytes=").removesuffix("-")) > 500_000
+    assert int(fetched.headers["range"].removeprefix("bytes=").removesuffix("-")) > 1_000_000
     assert list((Path(away.settings.home) / "working").iterdir()) == []
 
 

@@ -47,7 +47,7 @@ def test_a_hub_that_stays_away_is_given_up(far: Far) -> None:
 
 def test_the_hub_says_how_long_to_wait(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(retrying.ending.begun, "wait", waited.append)
+    monkeypatch.setattr(retrying.ending, "wait", waited.append)
     far.proxy.rule = faults(Fault(answer=429, headers={"Retry-After": "17"}), Fault(answer=503, headers={"Retry-After": "3"}))
     with patient(60):
         far.connect().model_info("acme/model")
