@@ -1,6 +1,7 @@
 """The service's memory, in SQLite or PostgreSQL: runs and all that comes of them, what they wait for, tokens, audit trail."""
 
 from service.store.approvals import ApprovalRefused, Approvals
+from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.follow_ups import FollowUps
 from service.store.ledger import Ledger
@@ -71,7 +72,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, FollowUps, Watching, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, FollowUps, Watching, Counting, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 
