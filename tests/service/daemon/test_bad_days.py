@@ -25,7 +25,7 @@ from service.release.intake import ReleaseRequest, queue_release
 from service.release.lifecycle import execute
 from service.runs.summary import summary
 from service.store import RunRecord, Store
-from tests.faulty import Fault, Proxy, always, faulty
+from tests.faulty import Fault, Proxy, Request, always, faulty
 from tests.service.conftest import Upstream
 from tests.service.helpers import eventually
 
@@ -126,18 +126,15 @@ def test_a_token_that_is_no_longer_accepted_is_waited_for(away: Away) -> None:
 
 
 def test_the_command_says_so_too_and_a_download_goes_on_where_it_broke(away: Away) -> None:
-    weights = 0
     wanted = ReleaseRequest(repo="upstream/model", revision="main", recipe=away.settings.watch[0].recipe, trigger="command")
-    away.proxy.rule = always(Fault(cut=3_500_000), method="GET", path="/model.safetensors")
-    broken = away.proxy.rule
+    broken = iter([Fault(cut=3_500_000)])
 
-    def once_then_away(request: object) -> Fault | None:
-        nonlocal weights
-        fault = broken(request)
-        weights += fault is not None
-        return Fault(cut=0) if fault is not None and weights > 1 else fault
+    def breaks_off(request: Request) -> Fault | None:
+        if request.method != "GET" or not request.path.endswith("/model.safetensors") or request.headers.get("range", "").startswith("bytes=0-"):
+            return None  # nor when only the header is looked at
+        return next(broken, Fault(cut=0))
 
-    away.proxy.rule = once_then_away
+    away.proxy.rule = breaks_off
     waiting = foreground.run(away.settings, wanted, listener)
     assert (waiting["state"], waiting["again"]["by_itself"]) == ("queued", True)
     away.proxy.seen.clear()

@@ -40,9 +40,9 @@ def test_a_question_is_not_asked_again_without_patience(far: Far) -> None:
 
 def test_a_hub_that_stays_away_is_given_up(far: Far) -> None:
     far.proxy.rule = always(Fault(answer=500))
-    with pytest.raises(HubUnavailable), patient(0.3):
+    with pytest.raises(HubUnavailable), patient(2):
         far.connect().model_info("acme/model")
-    assert len(far.proxy.seen) > 2
+    assert len(far.proxy.seen) > 1
 
 
 def test_the_hub_says_how_long_to_wait(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
