@@ -11,6 +11,7 @@ from config.errors import SluiceError, in_words
 from config.settings import Settings
 from config.watch import Watched
 from service.daemon.listing import Listings
+from service.hubclient import patient
 from service.logs import redact
 from service.release.datasets import recipe_for
 from service.release.watchlist import MAIN, Listed, asked, cooling, entries, refusal
@@ -18,6 +19,7 @@ from service.runs.again import ATTEMPTS
 from service.store import LookKey, Store
 
 AT_ONCE = 4  # calls to the Hub
+PATIENCE = 10.0  # seconds that one call waits for a fault of the moment to pass
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +67,8 @@ def _wanted(watch: Iterable[Watched]) -> dict[str, str | None]:
 def _listed(listings: Listings, owner: str, repo: str | None) -> list[Listed] | str:
     """The owner's repos, or why they cannot be listed."""
     try:
-        return listings.of_owner(owner) if repo is None else [listings.of_repo(repo)]
+        with patient(PATIENCE):
+            return listings.of_owner(owner) if repo is None else [listings.of_repo(repo)]
     except SluiceError as error:
         log.warning("owner not listed", owner=owner, error=str(error))
         return redact(str(error))
