@@ -99,6 +99,7 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         "/api/v1/runs/{id}/approve",
         "/api/v1/publications/{id}",
         "/api/v1/publications/{id}/republish",
+        "/metrics",
         "/api/v1/watch",
         "/api/v1/watch/{id}",
         "/webhooks/huggingface",
