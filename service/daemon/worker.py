@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from config.errors import HubUnavailable, SluiceError
 from service.logs import redact
 from service.pulse import pulse
-from service.store import RunRecord, Store, worker_name
+from service.store import LeaseLost, RunRecord, Store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
 
 IDLE_SECONDS = 1.0  # between two looks into an empty queue
@@ -79,6 +79,9 @@ class Worker:
         except Stopped:
             self._store.release(run.id, self._name)
             raise
+        except LeaseLost:
+            log.warning("run left to another worker, which has its lease", run=run.id)
+            return
         except HubUnavailable as fault:  # and the run is put back already
             error = str(fault)
             log.info("run waits for the Hub", run=run.id, error=error)
@@ -88,7 +91,7 @@ class Worker:
         except Exception as unexpected:
             error = f"{type(unexpected).__name__}: {unexpected}"
             log.exception("run failed", run=run.id)
-        self._store.finish(run.id, state="failed", error=redact(error), worker=self._name)  # changes nothing when the run was finished, as it should be
+        self._store.finish(run.id, state="failed", error=redact(error), lease=run.lease)  # changes nothing when the run was finished, as it should be
 
     def _rest(self, seconds: float) -> None:
         with self._interrupted_by_stop():

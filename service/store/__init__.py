@@ -5,9 +5,10 @@ from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.follow_ups import FollowUps
 from service.store.ledger import Ledger
+from service.store.openings import Openings
 from service.store.owner import worker_name
 from service.store.pull_requests import PullRequests
-from service.store.queue import Queue, UnknownRun
+from service.store.queue import LeaseLost, Queue, UnknownRun
 from service.store.records import (
     Approval,
     Artifact,
@@ -24,6 +25,7 @@ from service.store.records import (
     RunOrder,
     RunRecord,
     RunState,
+    Sighting,
     StageRecord,
     StageState,
     TokenRecord,
@@ -33,6 +35,7 @@ from service.store.records import (
     order_of,
 )
 from service.store.results import Results, UnknownPublication
+from service.store.sightings import Sightings
 from service.store.waivers import WaiverRefused, Waivers
 from service.store.watching import Replayed, UnknownEntry, Watching
 
@@ -45,6 +48,7 @@ __all__ = [
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "LeaseLost",
     "ListingRecord",
     "LookKey",
     "PublicationRecord",
@@ -54,6 +58,7 @@ __all__ = [
     "RunOrder",
     "RunRecord",
     "RunState",
+    "Sighting",
     "StageRecord",
     "StageState",
     "Store",
@@ -72,7 +77,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, FollowUps, Watching, Counting, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, FollowUps, Watching, Counting, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

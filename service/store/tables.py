@@ -19,7 +19,6 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
     false,
-    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -77,7 +76,7 @@ class RunRow(Base):
     __table_args__ = (
         UniqueConstraint("release_id", "recipe_digest", "namespace"),
         Index(None, "state", "queued"),
-        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'held', 'failed')", name="state"),
+        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'held', 'superseded', 'failed')", name="state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -102,8 +101,11 @@ class RunRow(Base):
     folder: Mapped[str | None] = mapped_column(Text)  # that the release is taken from
     target: Mapped[str | None] = mapped_column(Text)  # the folder that repos are left in
     quick: Mapped[bool | None]  # on small samples
+    rollback: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # a config.words.Rollback
+    lease: Mapped[int] = mapped_column(server_default="0")  # how often the run was leased: what a worker shows to prove that it still has it
+    crashes: Mapped[int] = mapped_column(server_default="0")  # workers in a row that ended without a word before they ended a stage
     due: Mapped[datetime | None]  # of a queued one: not taken before
-    waits: Mapped[int] = mapped_column(server_default=text("0"))  # times in a row that it was put back because of the Hub
+    waits: Mapped[int] = mapped_column(server_default="0")  # times in a row that it was put back because of the Hub
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -312,6 +314,22 @@ class TokenRow(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     created: Mapped[datetime]
     revoked: Mapped[datetime | None]
+
+
+class SightingRow(Base):
+    """What a watched revision named when it was last looked at."""
+
+    __tablename__ = "sightings"
+    __table_args__ = (UniqueConstraint("repo", "revision", "recipe"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    repo: Mapped[str] = mapped_column(String(200))
+    revision: Mapped[str] = mapped_column(Text)
+    recipe: Mapped[str] = mapped_column(Text)
+    sha: Mapped[str] = mapped_column(String(64))
+    newest: Mapped[str] = mapped_column(String(64))
+    place: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    at: Mapped[datetime]
 
 
 class HintRow(Base):

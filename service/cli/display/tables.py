@@ -121,7 +121,7 @@ def show_run(console: Console, summary: Summary) -> None:
     for remark in summary.get("remarks", ()):
         console.print(escape(remark), soft_wrap=True)
     if summary.get("error"):
-        word = "[yellow]waits:[/]" if summary["state"] == "queued" else "[red]failed:[/]"
+        word = {"superseded": "[yellow]superseded:[/]", "queued": "[yellow]waits:[/]"}.get(summary["state"], "[red]failed:[/]")
         console.print(f"{word} {escape(summary['error'])}{said_of_another_try(summary)}", soft_wrap=True)
     for line in standing(summary):
         console.print(line, markup=False, soft_wrap=True)

@@ -2,15 +2,16 @@
 
 from datetime import UTC, datetime
 
-from service.store import Store
+import pytest
+
+from service.store import LeaseLost, Store
 from tests.service.helpers import queue_run
 
 
 def test_a_run_that_waits_is_taken_when_it_is_due_and_costs_no_attempt(store: Store) -> None:
     run = queue_run(store)
     for waits in (1, 2, 3, 4, 5):
-        assert store.lease("worker", seconds=60).id == run.id
-        due = store.defer(run.id, "worker", error="The Hub is down.", seconds=600)
+        due = store.defer(run.id, store.lease("worker", seconds=60).lease, error="The Hub is down.", seconds=600)
         waiting = store.run(run.id)
         assert (waiting.state, waiting.error, waiting.attempt, waiting.waits, waiting.worker) == ("queued", "The Hub is down.", 1, waits, None)
         assert waiting.due == due
@@ -25,15 +26,13 @@ def test_a_run_that_waits_is_taken_when_it_is_due_and_costs_no_attempt(store: St
 
 def test_a_waiting_run_holds_up_no_other(store: Store) -> None:
     first, second = queue_run(store, "upstream/a"), queue_run(store, "upstream/b")
-    store.lease("worker", seconds=60)
-    store.defer(first.id, "worker", error="The Hub is down.", seconds=600)
+    store.defer(first.id, store.lease("worker", seconds=60).lease, error="The Hub is down.", seconds=600)
     assert store.lease("worker", seconds=60).id == second.id
 
 
 def test_hints_leave_a_waiting_run_alone_and_a_person_does_not(store: Store) -> None:
     run = queue_run(store)
-    store.lease("worker", seconds=60)
-    store.defer(run.id, "worker", error="The Hub is down.", seconds=600)
+    store.defer(run.id, store.lease("worker", seconds=60).lease, error="The Hub is down.", seconds=600)
     assert queue_run(store, attempts=3, trigger="poll").due is not None
     assert store.lease("other", seconds=60) is None
     assert queue_run(store, trigger="api").due is None
@@ -42,16 +41,16 @@ def test_hints_leave_a_waiting_run_alone_and_a_person_does_not(store: Store) -> 
 
 def test_a_waiting_run_is_carried_out_by_whoever_wants_this_one(store: Store) -> None:
     run = queue_run(store)
-    store.lease("worker", seconds=60)
-    store.defer(run.id, "worker", error="The Hub is down.", seconds=600)
+    store.defer(run.id, store.lease("worker", seconds=60).lease, error="The Hub is down.", seconds=600)
     assert store.lease("command", seconds=60, run=run.id).id == run.id
 
 
 def test_nobody_defers_what_is_no_longer_theirs(store: Store) -> None:
     run = queue_run(store)
-    store.lease("slow", seconds=0)
+    slow = store.lease("slow", seconds=0)
     store.lease("quick", seconds=60)
-    assert store.defer(run.id, "slow", error="late", seconds=1) is None
+    with pytest.raises(LeaseLost):
+        store.defer(run.id, slow.lease, error="late", seconds=1)
     assert store.run(run.id).state == "running"
 
 

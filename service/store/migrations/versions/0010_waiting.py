@@ -4,13 +4,13 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 
 
 def upgrade() -> None:
     """Add the columns and the table."""
     op.add_column("runs", sa.Column("due", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("runs", sa.Column("waits", sa.Integer(), nullable=False, server_default=sa.text("0")))
+    op.add_column("runs", sa.Column("waits", sa.Integer(), nullable=False, server_default="0"))
     op.create_table(
         "follow_ups",
         sa.Column("id", sa.Integer(), primary_key=True),
