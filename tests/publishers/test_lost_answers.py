@@ -6,6 +6,7 @@ from huggingface_hub import HfApi
 from config.errors import HubError, HubUnavailable
 from publishers import hub
 from publishers.hub import publish
+from publishers.staging import PREFIX as STAGING
 from tests.faulty import Fault, Proxy, always, faults, faulty
 from tests.publishers.conftest import REPO, MakePlan, commits
 
@@ -27,23 +28,25 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub.time, "sleep", lambda seconds: None)
 
 
-def test_a_commit_whose_answer_is_lost_is_found_and_counts_as_made(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
+@pytest.mark.parametrize("branch", ["main", STAGING])
+def test_a_commit_whose_answer_is_lost_is_found_and_counts_as_made(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan, branch: str) -> None:
     publish(api, make_plan(content=b"GGUF older"))
     before = commits(api)
-    proxy.rule = faults(Fault(lose=True), path="/commit/")
+    proxy.rule = faults(Fault(lose=True), path=f"/commit/{branch}")
     done = publish(far, make_plan())
     assert done.changed
     assert commits(api) == [done.revision, *before]
-    assert proxy.count("POST", "/commit/") == 1
+    assert proxy.count("POST", "/commit/main") == 1
+    assert not [ref for ref in api.list_repo_refs(REPO).branches if ref.name != "main"]
 
 
 @pytest.mark.parametrize("fault", [Fault(answer=500), Fault(answer=504), Fault(cut=0)])
 def test_a_commit_that_was_not_made_is_sent_again(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan, fault: Fault) -> None:
-    proxy.rule = faults(fault, fault, path="/commit/")
+    proxy.rule = faults(fault, fault, path="/commit/main")
     done = publish(far, make_plan())
     assert done.changed
     assert commits(api)[0] == done.revision
-    assert proxy.count("POST", "/commit/") == 3
+    assert proxy.count("POST", "/commit/main") == 3
 
 
 def test_a_commit_that_is_never_made_is_a_fault_of_the_moment_and_leaves_nothing(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
