@@ -17,6 +17,7 @@ from service.api.listening import listening
 from service.daemon.clock import JITTER, start_clock
 from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
+from service.daemon.notifying import notify
 from service.daemon.polling import poll
 from service.daemon.stopping import stopped_by_signals
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
@@ -41,7 +42,8 @@ def serve(settings: Settings, execute: Execute) -> None:
     Must be called in the main thread. Raises ConfigurationError when the database or the address cannot be used.
     """
     given = (settings.webhook_secret, settings.rebuild_secret)
-    secrets = (settings.token, *(secret.get_secret_value() if secret else None for secret in given))
+    told = [secret for place in settings.notify for secret in (place.address(), place.key())]
+    secrets = (settings.token, *(secret.get_secret_value() if secret else None for secret in given), *told)
     configure_logs(secrets=secrets)
     with closing(open_store(settings.database)) as store:
         store.hasten()  # an operator who starts it again may have cured what runs wait for
@@ -61,9 +63,12 @@ def _tell_broken(store: Store, settings: Settings) -> None:
 
 @contextmanager
 def front(store: Store, settings: Settings) -> Iterator[str]:
-    """Everything by which work comes in, running until the block ends: the API at the yielded URL, the clock, and the intake of hints."""
+    """Everything by which work comes in and word goes out, running until the block ends; the API at the yielded URL."""
     listings = Listings(connect(settings))
-    with _api(store, settings) as url, _intake(store, settings, listings), _following_up(store, settings), _polling(store, settings, listings):
+    with ExitStack() as stack:
+        url = stack.enter_context(_api(store, settings))
+        for part in (_intake(store, settings, listings), _following_up(store, settings), _notifying(store, settings), _polling(store, settings, listings)):
+            stack.enter_context(part)
         yield url
 
 
@@ -120,4 +125,21 @@ def _following_up(store: Store, settings: Settings) -> Iterator[None]:
         return True
 
     with pulse.part("follow-ups", limit=SILENCE), repeated(follow_up, seconds=FOLLOW_UP_SECONDS, name="follow-ups"):
+        yield
+
+
+@contextmanager
+def _notifying(store: Store, settings: Settings) -> Iterator[None]:
+    def tell() -> bool:
+        try:
+            notify(store, settings.notify)
+        except DBAPIError as error:
+            log.warning("notifications not looked after", error=str(error.orig))
+        pulse.beat("notify")
+        return True
+
+    if not settings.notify:
+        yield
+        return
+    with pulse.part("notify", limit=SILENCE), repeated(tell, seconds=IDLE_SECONDS, name="notify"):
         yield

@@ -3,6 +3,7 @@
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
+from service.store.deliveries import Deliveries
 from service.store.follow_ups import FollowUps
 from service.store.ledger import Ledger
 from service.store.openings import Openings
@@ -13,12 +14,14 @@ from service.store.records import (
     Approval,
     Artifact,
     AuditRecord,
+    DeliveryRecord,
     FollowUpRecord,
     Foretold,
     HintRecord,
     HoldRecord,
     ListingRecord,
     LookKey,
+    Message,
     PublicationRecord,
     Published,
     PullRequestRecord,
@@ -44,6 +47,7 @@ __all__ = [
     "ApprovalRefused",
     "Artifact",
     "AuditRecord",
+    "DeliveryRecord",
     "FollowUpRecord",
     "Foretold",
     "HintRecord",
@@ -51,6 +55,7 @@ __all__ = [
     "LeaseLost",
     "ListingRecord",
     "LookKey",
+    "Message",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
@@ -77,7 +82,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, FollowUps, Watching, Counting, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, FollowUps, Watching, Counting, Deliveries, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

@@ -395,6 +395,39 @@ class UsedRow(Base):
     at: Mapped[datetime] = mapped_column(index=True)
 
 
+class PlaceRow(Base):
+    """A place of `notify`, and the last audit event that it was, or needed not be, told."""
+
+    __tablename__ = "told_places"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40), unique=True)
+    event: Mapped[int]
+
+
+class DeliveryRow(Base):
+    """A message to a place, and how sending it went."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("place", "event"),
+        Index(None, "state", "due"),
+        CheckConstraint("state IN ('pending', 'delivered', 'given_up')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[str] = mapped_column(String(40))
+    event: Mapped[int]  # of the audit trail
+    subject: Mapped[str] = mapped_column(String(250))
+    ending: Mapped[str] = mapped_column(String(16))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    error: Mapped[str | None] = mapped_column(Text)
+    created: Mapped[datetime]
+    due: Mapped[datetime]
+
+
 APPEND_ONLY = {
     "sqlite": (
         "CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END",
