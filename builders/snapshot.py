@@ -129,7 +129,8 @@ def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:
     """
     wanted = _wanted(api, release)
     total = sum(file.size for file in wanted.values())
-    asking.require_room(out, total, f"{release.repo} needs {total / 1e9:.2f} GB to download")
+    there = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())  # of a download that broke off
+    asking.require_room(out, total - there, f"{release.repo} needs {total / 1e9:.2f} GB to download")
     asking.download(out, api=api, repo=release.repo, revision=release.sha, sizes={path: wanted[path].size for path in sorted(wanted)})
     files, read = [], Tally(total, "bytes")
     for path, file in sorted(wanted.items()):

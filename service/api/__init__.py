@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from service.api import errors, metrics, rebuilding, runs, watch, webhook
+from service.api import errors, live, metrics, rebuilding, runs, watch, webhook
 from service.api.guard import Guard
 from service.api.hinting import Hinting
 from service.store import Store
@@ -28,6 +28,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.hinting = Hinting(store, settings)
     app.include_router(runs.public, prefix=API)
+    app.include_router(live.router, prefix=API)
     app.include_router(runs.protected, prefix=API)
     app.include_router(watch.router, prefix=API)
     app.include_router(metrics.protected)
@@ -44,6 +45,7 @@ def create_health_app(store: Store, settings: Settings) -> FastAPI:
     app.state.store = store
     app.state.settings = settings
     app.include_router(runs.public, prefix=API)
+    app.include_router(live.router, prefix=API)
     app.include_router(metrics.open_to_all)
     app.add_middleware(Guard)
     errors.install(app)

@@ -13,12 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from config.settings import REPO_ID, Settings, Watched
 from service.api.access import Caller, Number, TheSettings, TheStore, caller
 from service.api.errors import ApiError
+from service.api.live import Part, Waiting, parts, waiting
+from service.api.outward import asking_the_hub
 from service.hubclient import connect
 from service.release import rollback
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.watchlist import entries, following
 from service.runs import holds
+from service.runs.again import Again, again
 from service.runs.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
 from service.store import RunRecord, RunState, order_of
@@ -48,6 +51,10 @@ class Health(BaseModel):
     database: bool
     watch: list[BrokenWatch]
     """What is wrong with recipes of the watch list; empty when nothing is."""
+    parts: list[Part]
+    """What the parts of the service are at, and which are stuck."""
+    queue: Waiting | None
+    """Runs that wait for a worker; null when the database does not answer."""
     version: str
 
 
@@ -61,6 +68,8 @@ class RunHead(BaseModel):
     trigger: str
     attempt: int
     error: str | None
+    again: Again | None
+    """Whether a run that failed, or that waits for the Hub, is tried again by itself, and when."""
     created: datetime
     started: datetime | None
     finished: datetime | None
@@ -107,15 +116,17 @@ class RollbackRequest(BaseModel):
 
 @public.get("/health", summary="Whether the service can work")
 def health(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Health:
-    """Answers without a token, with 503 when the database does not answer or a watched recipe cannot be used any more."""
+    """Answers without a token, with 503 when the database does not answer, a watched recipe cannot be used any more, or a part of the service is stuck."""
     database = store.healthy()
     # without a token nobody learns in which folders the data lie
     watched = broken(entries(store, settings) if database else settings.watch)
     watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in watched]
-    sound = database and not watch
+    alive = parts()
+    sound = database and not watch and not any(part.stuck for part in alive)
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Health(status="ok" if sound else "failing", database=database, watch=watch, version=request.app.version)
+    queue = waiting(store) if database else None
+    return Health(status="ok" if sound else "failing", database=database, watch=watch, parts=alive, queue=queue, version=request.app.version)
 
 
 @protected.get("/runs", summary="The runs, newest first")
@@ -131,13 +142,14 @@ def start_run(wanted: RunRequest, response: Response, store: TheStore, settings:
     """Asks the Hub for the commit at once and queues its run, or answers with the run that the same release already has (a failed one is tried again).
 
     404: the Hub does not know the repo or revision. 409: the release cannot be used as it is. 422: no such recipe. 502: the Hub is down or refuses our token.
+    503: too many such requests wait for the Hub already.
     """
     watched = next(iter(following(entries(store, settings), wanted.repo)), Watched(repo=wanted.repo))
     recipe = wanted.recipe or watched.recipe
     _refuse_paths(recipe, settings)
-    run, queued = queue_release(
-        store, settings, connect(settings), ReleaseRequest(repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api")
-    )
+    request = ReleaseRequest(repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api")
+    with asking_the_hub():
+        run, queued = queue_release(store, settings, connect(settings), request)
     if queued:
         store.audit("api", f"run/{run.id}", "requested", {"token": token.name})
     return _accepted(response, run, summarize(store, run.id))
@@ -212,6 +224,7 @@ def _head(run: RunRecord) -> RunHead:
         trigger=run.trigger,
         attempt=run.attempt,
         error=run.error,
+        again=again(run),
         created=run.created,
         started=run.started,
         finished=run.finished,

@@ -96,17 +96,32 @@ def _list(terminal: Terminal, store: "Store") -> None:
     from rich.markup import escape
 
     from service.cli.display import runs_table
+    from service.runs.again import again, of_follow_up
 
     runs = store.runs(limit=20)
     if terminal.as_json:
         terminal.json(
-            [{"run": item.id, "release": {"repo": item.release.repo, "sha": item.release.sha}, "recipe": item.recipe, "state": item.state} for item in runs]
+            [
+                {
+                    "run": item.id,
+                    "release": {"repo": item.release.repo, "sha": item.release.sha},
+                    "recipe": item.recipe,
+                    "state": item.state,
+                    "again": None if (found := again(item)) is None else found.model_dump(mode="json"),
+                }
+                for item in runs
+            ]
         )
         return
     if runs:
         terminal.out.print(runs_table(runs))
     else:
         terminal.out.print("no runs yet; start one with [bold]sluice run OWNER/NAME[/]")
+    for run in runs:
+        if run.due is not None and (next_try := again(run)) is not None:
+            terminal.out.print(f"[yellow]waits[/] run {run.id}: {escape(run.error or '')} {escape(next_try.said)}", soft_wrap=True)
+    for item in store.follow_ups():
+        terminal.out.print(f"[yellow]still to do[/] for run {item.run}: {escape(of_follow_up(item))}", soft_wrap=True)
     for hint in store.hints():
         if hint.error:
             terminal.out.print(

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from config.errors import SluiceError
+from config.errors import HubUnavailable, SluiceError
 from service.logs import redact
+from service.pulse import pulse
 from service.store import LeaseLost, RunRecord, Store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
 
@@ -60,6 +61,7 @@ class Worker:
             log.info("stopped")
 
     def _work_once(self) -> None:
+        pulse.beat("worker")
         run = self._store.lease(self._name, seconds=self._seconds)
         if run is None:
             self._rest(IDLE_SECONDS)
@@ -80,6 +82,9 @@ class Worker:
         except LeaseLost:
             log.warning("run left to another worker, which has its lease", run=run.id)
             return
+        except HubUnavailable as fault:  # and the run is put back already
+            error = str(fault)
+            log.info("run waits for the Hub", run=run.id, error=error)
         except SluiceError as expected:
             error = str(expected)
             log.warning("run failed", run=run.id, error=error)

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from config.digests import content_digest, file_sha256
-from config.errors import StageError
+from config.errors import HubUnavailable, StageError
 from engines import gguf_numbers, toolchain
+
+RESUMES = "resumes"  # in a working folder whose files are worth having, however its work ends
+PARTIAL = ".partial"  # what they are kept under until the same work goes on
+PARTIAL_SECONDS = 14 * 86_400  # after which nobody is expected to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,16 +146,26 @@ class StageStore:
         shutil.rmtree(away, ignore_errors=True)
 
     @contextmanager
-    def workspace(self, key: str) -> Iterator[Path]:
-        """A folder to work in, with empty `files/` and `tmp/`; whatever is left of it is removed at the end."""
+    def workspace(self, key: str, *, resumes: bool = False) -> Iterator[Path]:
+        """A folder to work in, with empty `files/` and `tmp/`; whatever is left of it is removed at the end.
+
+        Where the work `resumes`, `files/` holds what it had when a fault of the moment, or the death of the process, broke it off the last time.
+        """
         folder = self.working / f"{key[:16]}-{uuid.uuid4().hex[:8]}"
         lock = folder.with_suffix(".lock")
         with lock.open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             try:
-                for part in ("files", "tmp"):
-                    (folder / part).mkdir(parents=True)
+                (folder / "tmp").mkdir(parents=True)
+                if resumes:
+                    (folder / RESUMES).write_text(key, encoding="utf-8")
+                    with suppress(OSError):  # there is none, or another process was first
+                        self._partial(key).rename(folder / "files")
+                (folder / "files").mkdir(exist_ok=True)
                 yield folder
+            except HubUnavailable:
+                self._set_aside(folder)
+                raise
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.unlink(missing_ok=True)
@@ -163,6 +178,7 @@ class StageStore:
             if path.is_file()
         )
         shutil.rmtree(workspace / "tmp")
+        (workspace / RESUMES).unlink(missing_ok=True)
         result = json.loads(json.dumps(result, sort_keys=True))  # as it will be read again: what is written from it must not change with the order of its keys
         record = {**description, "key": key, "result": result, "files": [asdict(file) for file in files], "seconds": round(seconds, 3)}
         with (workspace / "stage.json").open("w", encoding="utf-8") as file:
@@ -185,8 +201,21 @@ class StageStore:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue  # its owner is alive
+                self._set_aside(lock.with_suffix(""))
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
+        for partial in self.working.glob(f"*{PARTIAL}"):
+            with suppress(FileNotFoundError):
+                if time.time() - partial.stat().st_mtime > PARTIAL_SECONDS:
+                    shutil.rmtree(partial, ignore_errors=True)
+
+    def _set_aside(self, folder: Path) -> None:
+        """Keep the files of a working folder whose work goes on where it broke off."""
+        with suppress(OSError):  # it is none of these, or there is such a folder already
+            (folder / "files").rename(self._partial((folder / RESUMES).read_text(encoding="utf-8")))
+
+    def _partial(self, key: str) -> Path:
+        return self.working / f"{key}{PARTIAL}"
 
 
 def _numbers(path: Path) -> str | None:

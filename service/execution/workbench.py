@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from config.errors import in_words
+from config.errors import StageError, in_words
 from config.progress import Progress, heard_by
 from config.settings import Settings
 from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
 from service.execution.process import Limits, now, run_apart, run_here
 from service.execution.progress import paced
+from service.hubclient import within
 
 Ending = Literal["done", "reused", "failed"]
 
@@ -89,8 +90,24 @@ class Workbench:
 
     def here(self, name: str, function: Callable[..., dict[str, Any]], params: Mapping[str, Any], /, **arguments: Any) -> Output:
         """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""
-        work = functools.partial(run_here, function, arguments=arguments, log=self._log(name))
-        return self._once(name, f"{function.__module__}:{function.__name__}", {}, params, work)
+        plain = functools.partial(run_here, function, arguments=arguments, log=self._log(name))
+
+        def work(workspace: Path) -> dict[str, Any]:
+            with self.limited(name):
+                return plain(workspace)
+
+        return self._once(name, f"{function.__module__}:{function.__name__}", {}, params, work, resumes="api" in arguments)
+
+    @contextmanager
+    def limited(self, name: str) -> Iterator[None]:
+        """Around work in this process that asks the Hub: its calls end when it has lasted as long as a stage may. Raises StageError then."""
+        minutes = self.settings.stage_minutes
+
+        def over() -> StageError:
+            return StageError(f"{name} was stopped after {minutes:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
+
+        with within(minutes * 60, over):
+            yield
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name.replace(' ', '-')}.log"
@@ -125,7 +142,7 @@ class Workbench:
         started, how = now(), Noted()
         number = self.begun(name, key)
         try:
-            with self._told(number, name, started):
+            with self._told(number, name, started), self.limited(name):
                 yield how
         except Exception as error:
             self.ended(number, name, "failed", now() - started, message=in_words(error))
@@ -143,7 +160,9 @@ class Workbench:
         with paced(lambda progress: self.progressed(number, name, now() - started, progress)) as listener, heard_by(listener):
             yield
 
-    def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
+    def _once(
+        self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, resumes: bool = False
+    ) -> Output:
         key = stage_key(function, inputs, params)
         started = now()
         if key not in self.redone and (name in self.redo or self.within in self.redo):
@@ -154,7 +173,7 @@ class Workbench:
             return kept
         number = self.begun(name, key)
         try:
-            with self.stages.workspace(key) as workspace, self.watching(workspace), self._told(number, name, started):
+            with self.stages.workspace(key, resumes=resumes) as workspace, self.watching(workspace), self._told(number, name, started):
                 result = work(workspace)
                 seconds = now() - started
                 output = self.stages.keep(key, workspace, {"stage": name, "function": function, "params": dict(params)}, result, seconds)

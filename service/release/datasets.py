@@ -23,7 +23,7 @@ from builders import datasets, tables
 from builders.datasets import DataFile, Dataset
 from config.data import Local, Reference
 from config.digests import content_digest
-from config.errors import ConfigurationError, HubError
+from config.errors import ConfigurationError, HubError, HubUnavailable
 from config.recipe import Recipe, load_recipe, named_data
 from config.settings import Settings
 from service.execution.workbench import Listener, told
@@ -72,10 +72,11 @@ def place(settings: Settings, api: HfApi, data: Reference | Local, listener: Lis
     try:
         return fetch(settings, api, data, listener).located
     except HubError as error:
-        raise HubError(
+        message = (
             f"{data} is not on this machine, and it cannot be fetched: {error} `sluice data fetch` prepares a machine that is without a network later, and "
             "its folder `data` under the settings' `home` can be copied; or use a recipe that names no data on the Hub, such as `default`."
-        ) from error
+        )
+        raise (HubUnavailable(message, wait=error.wait) if isinstance(error, HubUnavailable) else HubError(message)) from error
 
 
 def find(settings: Settings, reference: Reference) -> Kept | None:

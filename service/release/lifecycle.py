@@ -6,13 +6,14 @@ from typing import Literal
 
 from huggingface_hub import HfApi
 
-from config.errors import ConfigurationError, Damaged, SluiceError, Superseded, UpstreamError, in_words
+from config.errors import ConfigurationError, Damaged, HubUnavailable, SluiceError, Superseded, UpstreamError, in_words
 from config.near import hint
 from config.recipe import Recipe
 from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Event, Listener
-from service.hubclient import connect
+from service.hubclient import connect, patient
+from service.pulse import pulse
 from service.release import datasets
 from service.release.checks.room import exceeded, room
 from service.release.executor import carry_out
@@ -23,6 +24,7 @@ from service.release.outlook import outlook
 from service.release.prospect import Prospect, foresee
 from service.release.way import way
 from service.release.work import Held, Work
+from service.runs.again import at, wait
 from service.store import RunRecord, Store
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,19 @@ def execute(
 ) -> None:
     """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held, superseded or failed; the stages `redo` are done anew.
 
+    A run whose Hub is not available for longer than the settings' patience is put back, to be tried again later; that is raised as HubUnavailable.
     Raises what made it fail, and LeaseLost, with nothing written, when another process has the run by now.
     """
+
+    def heard(event: Event) -> None:
+        pulse.beat("worker", event.stage)
+        listener(event)
+
+    with patient(settings.hub_patience, lambda said: heard(Event(stage="hub", state="remark", message=said))):
+        _execute(store, run, settings, heard, expected, redo)
+
+
+def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listener, expected: Expected, redo: Collection[str]) -> None:
     job: Job | None = None
 
     def finish(state: Ended, error: str | None = None) -> None:
@@ -63,6 +76,11 @@ def execute(
     except Superseded as newer:  # somebody published a newer release meanwhile: that is nobody's failure
         finish("superseded", str(newer))
         listener(Event(stage="publish", state="remark", message=str(newer)))
+    except HubUnavailable as fault:
+        due = store.defer(run.id, run.lease, error=str(fault), seconds=wait(run.waits, fault.wait))
+        log.info("run %d waits: %s", run.id, fault, extra={"action": "defer"})
+        listener(Event(stage="hub", state="remark", message=f"The run waits for the Hub, and is tried again by itself {at(due)}."))
+        raise
     except Exception as error:
         finish("failed", in_words(error))
         raise
@@ -111,6 +129,8 @@ def _expect(work: Work, heard: Expected) -> None:
         upstream = work.route.resolve(work.release.repo, work.release.sha)
         ahead = foresee(job.store, job.settings, work.route, work.recipe, upstream)
         expected = outlook(job.store, ahead)
+    except HubUnavailable:
+        raise
     except SluiceError as error:  # the stages say better what is wrong, or do without
         log.info("no estimate of run %d: %s", job.run.id, error, extra={"action": "forecast"})
         return

@@ -11,6 +11,7 @@ from config.words import Measurement
 from qa import mmlu
 from service.pace import pace
 from service.runs import own_account
+from service.runs.again import Again, again, of_follow_up
 from service.runs.ahead import ahead
 from service.runs.holds import HoldSummary, PatchSummary, hold_summary, patch_summary
 from service.store import PublicationRecord, RunState, StageRecord, StageState, Store, VariantRecord
@@ -170,6 +171,8 @@ class RunSummary(BaseModel):
     """The folder that repos are left in; null when they go to the Hub."""
     state: RunState
     error: str | None
+    again: Again | None
+    """Whether a run that failed, or that waits for the Hub, is tried again by itself, and when."""
     rollback: RollbackSummary | None
     """What it may take the place of although that is newer; null for most."""
     disk_high_water: int | None
@@ -186,7 +189,7 @@ class RunSummary(BaseModel):
     pull_request: PullRequestSummary | None
     """Null where the fixes were not offered."""
     remarks: list[str]
-    """What was not published because the upstream is one's own, and what became of the pull request."""
+    """What was not published because the upstream is one's own, what became of the pull request, and what is still to do for a run that is done."""
 
 
 def summary(store: Store, run_id: int) -> dict[str, Any]:
@@ -207,6 +210,7 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         target=run.target,
         state=run.state,
         error=run.error,
+        again=again(run),
         rollback=None if run.rollback is None else RollbackSummary(sha=run.rollback.sha, by=run.rollback.by, comment=run.rollback.comment),
         disk_high_water=run.disk_high_water,
         left=None if going is None else going.left(steps, now),
@@ -217,7 +221,7 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         variants=[_variant(variant) for variant in variants],
         publications=[publication_summary(item) for item in store.publications(run_id)],
         pull_request=None if request is None else PullRequestSummary(**vars(request)),
-        remarks=own_account.remarks(run, variants, request, patched=bool(patches)),
+        remarks=[*own_account.remarks(run, variants, request, patched=bool(patches)), *map(of_follow_up, store.follow_ups(run_id))],
     )
 
 

@@ -4,6 +4,7 @@ from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.deliveries import Deliveries
+from service.store.follow_ups import FollowUps
 from service.store.ledger import Ledger
 from service.store.openings import Openings
 from service.store.owner import worker_name
@@ -14,6 +15,7 @@ from service.store.records import (
     Artifact,
     AuditRecord,
     DeliveryRecord,
+    FollowUpRecord,
     Foretold,
     HintRecord,
     HoldRecord,
@@ -46,6 +48,7 @@ __all__ = [
     "Artifact",
     "AuditRecord",
     "DeliveryRecord",
+    "FollowUpRecord",
     "Foretold",
     "HintRecord",
     "HoldRecord",
@@ -79,7 +82,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, Watching, Counting, Deliveries, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, FollowUps, Watching, Counting, Deliveries, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

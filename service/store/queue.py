@@ -6,10 +6,10 @@ Leases compare the clocks of the machines that share a database: these must agre
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, CursorResult, and_, not_, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, func, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -41,7 +41,8 @@ class Queue(Database):
         """The one run of the order's release, recipe and namespace, and whether this call put it into the queue.
 
         A failed run is queued again, unless it was already tried `attempts` times. A run that is done, blocked, held or superseded is queued again only with
-        `again`. One that is queued or running is left as it is, except that it becomes private, offers its fixes or may roll back when the order says so.
+        `again`. One that is queued or running is left as it is, except that it becomes private, offers its fixes or may roll back when the order says so. One
+        that waits for the Hub waits no longer when a person asks, who names no `attempts`.
         """
         with self.write() as session:
             run, created = _run_row(session, _release_row(session, order.release), order)
@@ -49,7 +50,9 @@ class Queue(Database):
             repeated = run.state in FINISHED and again
             if retried or repeated:
                 run.state, run.trigger, run.recipe, run.attempt = "queued", order.trigger, order.recipe, run.attempt + 1
-                run.queued, run.started, run.finished, run.error = now(), None, None, None
+                run.queued, run.started, run.finished, run.error, run.waits = now(), None, None, None, 0
+            if attempts is None:
+                run.due = None
             if again:
                 run.crashes = 0  # whoever asks for it may have repaired what they came of
             queued = created or retried or repeated
@@ -91,23 +94,24 @@ class Queue(Database):
             return None if row is None else _record(row)
 
     def lease(self, worker: str, *, seconds: float, run: int | None = None) -> RunRecord | None:
-        """Take the run that waits longest (or run number `run`) for `seconds`; None when there is none to take.
+        """Take the run that waits longest (or run number `run`, even if it waits for the Hub) for `seconds`; None when there is none to take.
 
         To take are queued runs, and running ones whose lease has run out or whose worker was a process of this host that has ended. That is an attempt that
         failed: a run of which several in a row come to nothing is given up, and the next one taken.
         """
         wanted: list[ColumnElement[bool]] = [] if run is None else [RunRow.id == run]
         with self.write() as session:
+            due = [] if run is not None else [or_(RunRow.due.is_(None), RunRow.due <= now())]
             while True:
                 stale = and_(RunRow.state == "running", _left(session, *wanted))
-                free = select(RunRow).where(or_(RunRow.state == "queued", stale), *wanted).order_by(RunRow.queued, RunRow.id).limit(1)
+                free = select(RunRow).where(or_(and_(RunRow.state == "queued", *due), stale), *wanted).order_by(RunRow.queued, RunRow.id).limit(1)
                 row = session.scalars(free.with_for_update(of=RunRow, skip_locked=True)).first()  # SQLite knows no row locks, but its writers exclude others
                 if row is None:
                     return None
                 if row.state == "queued" or not _crashed(session, row):
                     break
             row.state, row.worker, row.lease_until, row.lease = "running", worker, now() + timedelta(seconds=seconds), row.lease + 1
-            row.started = row.started or now()
+            row.started, row.error, row.due = row.started or now(), None, None
             close_stages(session, row.id)
             return _record(row)
 
@@ -131,6 +135,31 @@ class Queue(Database):
         """Put a leased run back at its place in the queue, unfinished; False when `worker` no longer has it."""
         return self._change_held(run, worker, {"state": "queued", "worker": None, "lease_until": None})
 
+    def defer(self, run: int, lease: int, *, error: str, seconds: float) -> datetime:
+        """Put a run that is carried out under the lease of that number back, to be taken again after so many seconds; when that is. It costs no attempt.
+
+        Raises LeaseLost.
+        """
+        with self.write() as session:
+            row = leased(session, run, lease)
+            row.state, row.error, row.worker, row.lease_until, row.crashes = "queued", error, None, None, 0
+            row.due, row.waits = now() + timedelta(seconds=seconds), row.waits + 1
+            close_stages(session, run)
+            note(session, row.trigger, f"run/{run}", "deferred", {"error": error, "until": row.due.isoformat()})
+            return row.due
+
+    def waiting(self) -> tuple[int, datetime | None]:
+        """How many runs could be carried out now and are not, and since when the oldest of them waits."""
+        free = select(func.count(), func.min(RunRow.queued)).where(RunRow.state == "queued", or_(RunRow.due.is_(None), RunRow.due <= now()))
+        with self.read() as session:
+            runs, since = session.execute(free).one()
+            return runs, since
+
+    def hasten(self) -> None:
+        """Let no run wait any longer: whatever they wait for, a restart may have cured."""
+        with self.write() as session:
+            session.execute(update(RunRow).where(RunRow.state == "queued", RunRow.due.is_not(None)).values(due=None))
+
     def finish(
         self,
         run: int,
@@ -147,7 +176,7 @@ class Queue(Database):
                 return False
             row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, now()
             row.worker = row.lease_until = None
-            row.crashes = 0
+            row.waits = row.crashes = 0
             close_stages(session, run)
             note(session, row.trigger, f"run/{run}", state, {} if error is None else {"error": error})
             return True
@@ -246,7 +275,7 @@ def _run_row(session: Session, release: ReleaseRow, order: RunOrder) -> tuple[Ru
     row = RunRow(release=release, recipe=order.recipe, recipe_digest=order.recipe_digest, namespace=place_of(order), trigger=order.trigger, private=False)
     row.folder, row.target, row.quick = order.folder, order.target, order.quick or None
     row.state, row.attempt, row.created, row.queued = "queued", 1, now(), now()
-    row.fixes_as_pr = False
+    row.fixes_as_pr, row.waits = False, 0
     session.add(row)
     session.flush()
     return row, True
@@ -274,6 +303,8 @@ def _record(row: RunRow) -> RunRecord:
         folder=row.folder,
         target=row.target,
         quick=bool(row.quick),
+        due=row.due if row.state == "queued" else None,
+        waits=row.waits,
         rollback=None if row.rollback is None else Rollback(**{**row.rollback, "place": place_in(row.rollback)}),
     )
 

@@ -39,13 +39,15 @@ class RunRecord(RunOrder):
     # held: waits for a person's decision; superseded: a newer release was published meanwhile, which stays; failed: an error stopped it
     state: RunState
     attempt: int  # 1 for the first time, one more each time it is queued again or taken over from a worker that is gone
-    error: str | None  # of a failed run: what is wrong and what to do; of a superseded one: what is published instead
+    error: str | None  # of a failed run, or of one that waits: what is wrong and what to do; of a superseded one: what is published instead
     lease: int  # number of the latest lease, by which a worker proves that it still has the run
     worker: str | None  # who holds the lease of a running run, or held that of an interrupted one
     created: datetime
     started: datetime | None  # of this attempt
     finished: datetime | None  # of this attempt
     disk_high_water: int | None  # bytes
+    due: datetime | None = None  # of a queued run that waits for the Hub: it is taken up again then, by itself
+    waits: int = 0  # times in a row that it was put back for that
 
 
 def order_of(run: RunRecord, *, trigger: str) -> RunOrder:
@@ -174,6 +176,18 @@ class PullRequestRecord:
     url: str
     state: Literal["opened", "open", "merged", "closed"]  # `opened` by this run, the others as they were found
     files: tuple[str, ...]  # that it changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowUpRecord:
+    """Something that is still to do for a run that is done: it is tried again by itself."""
+
+    run: int
+    kind: str  # "collection"
+    details: dict[str, Any]  # all that is needed to do it
+    attempts: int
+    error: str  # of the last try
+    due: datetime  # not tried before
 
 
 @dataclass(frozen=True, kw_only=True)

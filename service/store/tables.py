@@ -104,6 +104,8 @@ class RunRow(Base):
     rollback: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # a config.words.Rollback
     lease: Mapped[int] = mapped_column(server_default="0")  # how often the run was leased: what a worker shows to prove that it still has it
     crashes: Mapped[int] = mapped_column(server_default="0")  # workers in a row that ended without a word before they ended a stage
+    due: Mapped[datetime | None]  # of a queued one: not taken before
+    waits: Mapped[int] = mapped_column(server_default="0")  # times in a row that it was put back because of the Hub
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -272,6 +274,21 @@ class PullRequestRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     files: Mapped[list[str]]
     at: Mapped[datetime]
+
+
+class FollowUpRow(Base):
+    """Something that is still to do for a run that is done, and failed when it was tried."""
+
+    __tablename__ = "follow_ups"
+    __table_args__ = (UniqueConstraint("run_id", "kind"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    kind: Mapped[str] = mapped_column(String(32))
+    details: Mapped[dict[str, Any]]
+    attempts: Mapped[int]
+    error: Mapped[str] = mapped_column(Text)
+    due: Mapped[datetime]
 
 
 class AuditRow(Base):
