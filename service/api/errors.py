@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from config.errors import ConfigurationError, HubError, SluiceError, Superseded, UpstreamError
 from service.logs import redact
 from service.release.rollback import RollbackRefused
+from service.runs.recipe import NoRecipe
 from service.runs.report import NoReport
 from service.store import ApprovalRefused, UnknownEntry, UnknownPublication, UnknownRun
 
@@ -58,7 +59,7 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
     """
     unknown = isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError)) and not isinstance(error.__cause__, GatedRepoError)
     match error:
-        case UnknownRun() | UnknownPublication() | UnknownEntry() | NoReport():
+        case UnknownRun() | UnknownPublication() | UnknownEntry() | NoReport() | NoRecipe():
             return HTTPStatus.NOT_FOUND, "not_found"
         case ApprovalRefused():
             return HTTPStatus.CONFLICT, "not_held"

@@ -15,13 +15,15 @@ from service.api.access import Caller, Number, TheSettings, TheStore, caller
 from service.api.errors import ApiError
 from service.api.live import Part, Waiting, parts, waiting
 from service.api.outward import asking_the_hub
+from service.disk.space import space
 from service.hubclient import connect
-from service.release import rollback
+from service.release import recipes, rollback
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.watchlist import entries, following
 from service.runs import holds
 from service.runs.again import Again, again
+from service.runs.recipe import RunRecipe, recipe_of
 from service.runs.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
 from service.store import RunRecord, RunState, order_of
@@ -44,6 +46,15 @@ class BrokenWatch(BaseModel):
     error: str
 
 
+class Disk(BaseModel):
+    """The disk that outputs lie on."""
+
+    free: int
+    """Bytes."""
+    paused: bool
+    """No run is begun, because fewer bytes are free than the setting `keep.pause`."""
+
+
 class Health(BaseModel):
     """Whether the service can work."""
 
@@ -55,6 +66,7 @@ class Health(BaseModel):
     """What the parts of the service are at, and which are stuck."""
     queue: Waiting | None
     """Runs that wait for a worker; null when the database does not answer."""
+    disk: Disk
     version: str
 
 
@@ -116,17 +128,26 @@ class RollbackRequest(BaseModel):
 
 @public.get("/health", summary="Whether the service can work")
 def health(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Health:
-    """Answers without a token, with 503 when the database does not answer, a watched recipe cannot be used any more, or a part of the service is stuck."""
+    """Answers without a token, with 503 when the database does not answer, a watched recipe cannot be used any more, a part of the service is stuck, or the
+    disk is too full to begin a run.
+    """
     database = store.healthy()
     # without a token nobody learns in which folders the data lie
     watched = broken(entries(store, settings) if database else settings.watch)
     watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in watched]
-    alive = parts()
-    sound = database and not watch and not any(part.stuck for part in alive)
+    alive, there = parts(), space(settings)
+    sound = database and not watch and not there.paused and not any(part.stuck for part in alive)
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    queue = waiting(store) if database else None
-    return Health(status="ok" if sound else "failing", database=database, watch=watch, parts=alive, queue=queue, version=request.app.version)
+    return Health(
+        status="ok" if sound else "failing",
+        database=database,
+        watch=watch,
+        parts=alive,
+        queue=waiting(store) if database else None,
+        disk=Disk(free=there.free, paused=there.paused),
+        version=request.app.version,
+    )
 
 
 @protected.get("/runs", summary="The runs, newest first")
@@ -167,6 +188,12 @@ def get_report(id: Number, store: TheStore, settings: TheSettings) -> FileRespon
     return FileResponse(find(store, settings, id), media_type="text/html; charset=utf-8")
 
 
+@protected.get("/runs/{id}/recipe", summary="The recipe that a run was queued with")
+def get_recipe(id: Number, store: TheStore) -> RunRecipe:
+    """All that it said then and what its data held, whatever has become of its file. 404: an older version queued the run, which kept none."""
+    return recipe_of(store, id)
+
+
 @protected.post("/runs/{id}/approve", status_code=HTTPStatus.ACCEPTED, summary="Let a held release go on")
 def approve(id: Number, said: ApprovalRequest, response: Response, store: TheStore, token: Caller) -> RunSummary:
     """Records who decided it and why, and queues the run again once nothing is undecided. 409: the run is not held, or not for that."""
@@ -181,13 +208,15 @@ def get_publication(id: Number, store: TheStore) -> PublicationSummary:
 
 
 @protected.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, tags=["publications"], summary="Publish again")
-def republish(id: Number, response: Response, store: TheStore, token: Caller) -> RunSummary:
+def republish(id: Number, response: Response, store: TheStore, settings: TheSettings, token: Caller) -> RunSummary:
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit.
 
     Where a newer release is published by then, that one stays, and the run ends as superseded; `rollback` is what takes its place.
     """
     publication = store.publication(id)
     run = store.run(publication.run)
+    if store.recipe(run.recipe_digest) is None:  # of an older version: a run that is done stays so where it could not be carried out again
+        recipes.of_run(store, run, settings, connect(settings))
     order = replace(order_of(run, trigger="republish"), rollback=None)  # that is an action of its own
     run, _ = store.enqueue(order, again=True)
     store.audit("api", f"publication/{id}", "republish", {"token": token.name, "run": run.id})

@@ -16,6 +16,7 @@ from service.api import API, create_app, create_health_app
 from service.api.listening import listening
 from service.daemon.clock import JITTER, start_clock
 from service.daemon.hints import take_hints
+from service.daemon.housekeeping import Housekeeping, tidied
 from service.daemon.listing import Listings
 from service.daemon.notifying import notify
 from service.daemon.polling import poll
@@ -48,8 +49,10 @@ def serve(settings: Settings, execute: Execute) -> None:
     with closing(open_store(settings.database)) as store:
         store.hasten()  # an operator who starts it again may have cured what runs wait for
         _tell_broken(store, settings)
-        worker = Worker(store, execute)
-        with stopped_by_signals(worker.interrupt), front(store, settings) as url, pulse.part("worker", limit=settings.stuck_minutes * 60):
+        housekeeping = Housekeeping(store, settings)
+        worker = Worker(store, execute, may_begin=housekeeping.may_begin)
+        limit = settings.stuck_minutes * 60
+        with stopped_by_signals(worker.interrupt), front(store, settings) as url, tidied(housekeeping), pulse.part("worker", limit=limit):
             sys.stdout.write(f"Sluice listens on {url}\n")
             sys.stdout.flush()
             worker.work()

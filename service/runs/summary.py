@@ -221,7 +221,10 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         variants=[_variant(variant) for variant in variants],
         publications=[publication_summary(item) for item in store.publications(run_id)],
         pull_request=None if request is None else PullRequestSummary(**vars(request)),
-        remarks=[*own_account.remarks(run, variants, request, patched=bool(patches)), *map(of_follow_up, store.follow_ups(run_id))],
+        remarks=[
+            *own_account.remarks(run, store.recipe(run.recipe_digest), variants, request, patched=bool(patches)),
+            *map(of_follow_up, store.follow_ups(run_id)),
+        ],
     )
 
 

@@ -10,6 +10,7 @@ from service.store.openings import Openings
 from service.store.owner import worker_name
 from service.store.pull_requests import PullRequests
 from service.store.queue import LeaseLost, Queue, UnknownRun
+from service.store.recipes import Recipes
 from service.store.records import (
     Approval,
     Artifact,
@@ -19,12 +20,14 @@ from service.store.records import (
     Foretold,
     HintRecord,
     HoldRecord,
+    KeptRecipe,
     ListingRecord,
     LookKey,
     Message,
     PublicationRecord,
     Published,
     PullRequestRecord,
+    Referrer,
     RunOrder,
     RunRecord,
     RunState,
@@ -37,6 +40,7 @@ from service.store.records import (
     WatchRecord,
     order_of,
 )
+from service.store.references import References
 from service.store.results import Results, UnknownPublication
 from service.store.sightings import Sightings
 from service.store.waivers import WaiverRefused, Waivers
@@ -52,6 +56,7 @@ __all__ = [
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "KeptRecipe",
     "LeaseLost",
     "ListingRecord",
     "LookKey",
@@ -59,6 +64,7 @@ __all__ = [
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
+    "Referrer",
     "Replayed",
     "RunOrder",
     "RunRecord",
@@ -82,7 +88,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, FollowUps, Watching, Counting, Deliveries, Ledger):
+class Store(Queue, Recipes, References, Results, PullRequests, Waivers, Approvals, Sightings, Openings, FollowUps, Watching, Counting, Deliveries, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

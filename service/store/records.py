@@ -1,5 +1,6 @@
 """What the store is given and hands out: frozen records, never objects that are tied to a database session. All times are UTC."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -11,6 +12,15 @@ from service.pace import Phase
 
 RunState = Literal["queued", "running", "interrupted", "done", "blocked", "held", "superseded", "failed"]
 StageState = Literal["running", "interrupted", "done", "failed", "reused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptRecipe:
+    """A recipe as runs were queued with it. Of its data it knows name and digest, and of those on the Hub the commit; their bytes lie elsewhere."""
+
+    digest: str  # as `Recipe.digest` found it then
+    content: Mapping[str, Any]  # all that it says, as JSON; data by absolute path, or by reference at a commit
+    sources: tuple[Mapping[str, Any], ...]  # each text and the questions, as `service.release.datasets.sources` describes them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +63,19 @@ class RunRecord(RunOrder):
 def order_of(run: RunRecord, *, trigger: str) -> RunOrder:
     """The order by which the run is carried out again."""
     return RunOrder(**{item.name: getattr(run, item.name) for item in fields(RunOrder) if item.name != "trigger"}, trigger=trigger)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Referrer:
+    """A run as far as it decides what becomes of the outputs that it refers to."""
+
+    run: int
+    repo: str
+    sha: str
+    like: tuple[str, str, str]  # upstream repo, recipe, namespace: runs of which a newer one takes the place of an older
+    state: RunState
+    last: datetime  # when it ended, or else when it was begun, or queued
+    published: tuple[str, ...]  # repos on the Hub that hold its publication, and no newer one
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,17 @@ class ReleaseRow(Base):
     created: Mapped[datetime]
 
 
+class RecipeRow(Base):
+    """A recipe that runs were queued with, by the digest that these name."""
+
+    __tablename__ = "recipes"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    content: Mapped[dict[str, Any]]
+    sources: Mapped[list[dict[str, Any]]]  # its texts and questions with their digests, as `service.release.datasets.sources` describes them
+    at: Mapped[datetime]
+
+
 class RunRow(Base):
     """One recipe applied to one release, and who is working on it until when."""
 
@@ -119,7 +130,7 @@ class StageRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
-    key: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str] = mapped_column(String(64), index=True)
     state: Mapped[str] = mapped_column(String(16))
     started: Mapped[datetime]
     seconds: Mapped[float | None]

@@ -16,7 +16,7 @@ from service.api import create_app
 from service.api.errors import status_of
 from service.api.guard import MAX_BODY
 from service.api.tokens import create_token, revoke_token
-from service.store import Published, Store
+from service.store import KeptRecipe, Published, Store
 from tests.service.helpers import SHA, queue_run
 
 SECRET = "the Hub's secrét"
@@ -61,8 +61,9 @@ def code(response: Any) -> str:
 def test_health_needs_no_token(client: TestClient) -> None:
     response = client.get("/api/v1/health")
     assert response.status_code == 200
-    sound = {"status": "ok", "database": True, "watch": [], "parts": [], "queue": {"runs": 0, "since": None}, "version": ""}
-    assert response.json() | {"version": ""} == sound
+    sound = {"status": "ok", "database": True, "watch": [], "parts": [], "queue": {"runs": 0, "since": None}, "disk": None, "version": ""}
+    assert response.json() | {"version": "", "disk": None} == sound
+    assert response.json()["disk"]["paused"] is False
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
 
@@ -96,6 +97,7 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         "/api/v1/runs",
         "/api/v1/runs/{id}",
         "/api/v1/runs/{id}/report",
+        "/api/v1/runs/{id}/recipe",
         "/api/v1/runs/{id}/approve",
         "/api/v1/publications/{id}",
         "/api/v1/publications/{id}/republish",
@@ -119,6 +121,7 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         ("POST", "/runs"),
         ("GET", "/runs/1"),
         ("GET", "/runs/1/report"),
+        ("GET", "/runs/1/recipe"),
         ("POST", "/runs/1/approve"),
         ("GET", "/publications/1"),
         ("POST", "/publications/1/republish"),
@@ -171,6 +174,7 @@ def test_a_run_is_told_as_its_summary(client: TestClient, file_store: Store, bea
 
 def test_a_publication_can_be_made_again(client: TestClient, file_store: Store, bearer: dict[str, str]) -> None:
     run = queue_run(file_store)
+    file_store.keep_recipe(KeptRecipe(digest=run.recipe_digest, content={}, sources=()))
     file_store.lease("worker", seconds=60)
     number = file_store.record_publication(
         run.id, Published(repo="ours/m", revision="1" * 40, url="http://hub", files=("README.md",), manifest_digest="m", changed=True)
