@@ -19,6 +19,7 @@ from service.release.job import Job
 from service.release.outlook import outlook
 from service.release.prospect import Prospect, foresee
 from service.release.way import way
+from service.release.withdrawing import Withdrawn, withdrawable
 from service.release.work import Held, Work
 from service.store import RunRecord, Store
 
@@ -31,7 +32,7 @@ Expected = Callable[[Prospect, Forecast], None]
 def execute(
     store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None, expected: Expected = lambda ahead, forecast: None
 ) -> None:
-    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held or failed. Raises what made it fail."""
+    """Carry out `run`, whose lease the caller holds, and finish it in the store as it ended, or as a person wants it. Raises what made it fail."""
     job = None
     try:
         api = connect(settings)
@@ -39,7 +40,12 @@ def execute(
         job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener)
         work = Work(job=job, api=api, graph=way(recipe))
         _expect(work, expected)
-        state = carry_out(work)
+        with withdrawable(store, run.id):
+            state = carry_out(work)
+    except Withdrawn as withdrawn:
+        store.finish(run.id, state=withdrawn.state, worker=run.worker)
+        listener(Event(stage="run", state="remark", message=f"The run was {withdrawn.state} by a person's wish."))
+        return
     except Held as held:
         store.finish(run.id, state="held", worker=run.worker)
         listener(Event(stage="approval", state="remark", message=f"The release is held. {held}"))

@@ -1,5 +1,7 @@
 """The service's memory, in SQLite or PostgreSQL: runs and all that comes of them, what they wait for, tokens, audit trail."""
 
+from service.store.access import Access
+from service.store.answers import Answer, Answers
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.database import StoreError, connect
 from service.store.ledger import Ledger
@@ -9,6 +11,7 @@ from service.store.queue import Queue, UnknownRun
 from service.store.records import (
     Approval,
     Artifact,
+    AuditFilter,
     AuditRecord,
     Foretold,
     HintRecord,
@@ -16,23 +19,30 @@ from service.store.records import (
     PublicationRecord,
     Published,
     PullRequestRecord,
+    RunFilter,
     RunOrder,
     RunRecord,
     RunState,
+    Scope,
     StageRecord,
     StageState,
     TokenRecord,
+    Unpublished,
     VariantRecord,
     WaiverRecord,
     order_of,
 )
 from service.store.results import Results, UnknownPublication
+from service.store.steering import PRIORITIES, Steering, SteeringRefused
 from service.store.waivers import WaiverRefused, Waivers
 
 __all__ = [
+    "PRIORITIES",
+    "Answer",
     "Approval",
     "ApprovalRefused",
     "Artifact",
+    "AuditFilter",
     "AuditRecord",
     "Foretold",
     "HintRecord",
@@ -40,16 +50,20 @@ __all__ = [
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
+    "RunFilter",
     "RunOrder",
     "RunRecord",
     "RunState",
+    "Scope",
     "StageRecord",
     "StageState",
+    "SteeringRefused",
     "Store",
     "StoreError",
     "TokenRecord",
     "UnknownPublication",
     "UnknownRun",
+    "Unpublished",
     "VariantRecord",
     "WaiverRecord",
     "WaiverRefused",
@@ -59,7 +73,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Ledger):
+class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

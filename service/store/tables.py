@@ -76,7 +76,7 @@ class RunRow(Base):
     __table_args__ = (
         UniqueConstraint("release_id", "recipe_digest", "namespace"),
         Index(None, "state", "queued"),
-        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'held', 'failed')", name="state"),
+        CheckConstraint("state IN ('queued', 'running', 'paused', 'done', 'blocked', 'held', 'failed', 'cancelled')", name="state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -101,6 +101,8 @@ class RunRow(Base):
     folder: Mapped[str | None] = mapped_column(Text)  # that the release is taken from
     target: Mapped[str | None] = mapped_column(Text)  # the folder that repos are left in
     quick: Mapped[bool | None]  # on small samples
+    priority: Mapped[int] = mapped_column(server_default="0")  # the highest is carried out first
+    wanted: Mapped[str | None] = mapped_column(String(16))  # what a person asked of the run while it was carried out: "cancel" or "pause"
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -253,6 +255,7 @@ class PublicationRow(Base):
     manifest_digest: Mapped[str] = mapped_column(String(64))
     changed: Mapped[bool]
     at: Mapped[datetime]
+    unpublished: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # who made the repo private again, when and why
 
 
 class PullRequestRow(Base):
@@ -294,6 +297,38 @@ class TokenRow(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     created: Mapped[datetime]
     revoked: Mapped[datetime | None]
+    scopes: Mapped[list[str]] = mapped_column(server_default='["admin"]')
+    namespaces: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))  # whose runs it may see; null: of all
+    expires: Mapped[datetime | None]
+    used: Mapped[datetime | None]
+
+
+class SessionRow(Base):
+    """A person who signed in with a token, as the sha256 of what the browser keeps."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    token_id: Mapped[int] = mapped_column(ForeignKey("api_tokens.id"))
+    created: Mapped[datetime]
+    expires: Mapped[datetime]
+
+
+class AnswerRow(Base):
+    """The answer to a request that carried an idempotency key, so that the same request is answered alike and done once."""
+
+    __tablename__ = "answers"
+    __table_args__ = (UniqueConstraint("caller", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    caller: Mapped[str] = mapped_column(String(64))  # sha256 of the token
+    key: Mapped[str] = mapped_column(String(255))
+    request: Mapped[str] = mapped_column(String(64))  # sha256 of method, path and body
+    begun: Mapped[datetime]
+    status: Mapped[int | None]  # null while the request is at work
+    location: Mapped[str | None] = mapped_column(Text)
+    body: Mapped[str | None] = mapped_column(Text)
 
 
 class HintRow(Base):

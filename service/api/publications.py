@@ -1,0 +1,80 @@
+"""Endpoints for what was published: which repos there are, publishing one again, taking one back."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.access import Caller, Name, Number, Publisher, Reason, ThePublication, TheSettings, TheStore, Words, actor, caller
+from service.api.errors import problems
+from service.api.once import Once, idempotency_key
+from service.api.runs import accepted
+from service.hubclient import connect
+from service.release.unpublishing import unpublish as take_back
+from service.runs.summary import PublicationSummary, RunSummary, publication_summary, summarize
+from service.store import order_of
+
+protected = APIRouter(tags=["publications"], dependencies=[Depends(caller)], responses=problems(401, 422, 429))
+acting = APIRouter(
+    tags=["publications"], route_class=Once, dependencies=[Depends(idempotency_key)], responses=problems(400, 401, 403, 404, 408, 409, 413, 422, 429)
+)
+
+
+class PublicationPage(BaseModel):
+    """Some publications, the newest first."""
+
+    publications: list[PublicationSummary]
+    next: int | None
+    """Give it as `before` to get the page after this one; null on the last page."""
+
+
+class Wanted(BaseModel):
+    """Which publications to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    repo: Words | None = Field(default=None, description="Only those in this repo.")
+    limit: int = Field(default=50, ge=1, le=200)
+    before: Number | None = Field(default=None, description="Only those with a smaller number: the `next` of the page before.")
+
+
+class UnpublishRequest(BaseModel):
+    """Who takes a publication back, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: Name = Field(description="The person who decides it.", examples=["Ada"])
+    reason: Reason = Field(description="Why.", examples=["The licence changed."])
+
+
+@protected.get("/publications", summary="The publications, newest first")
+def list_publications(store: TheStore, token: Caller, wanted: Annotated[Wanted, Query()]) -> PublicationPage:
+    """One page of those that the token may see."""
+    found = store.all_publications(limit=wanted.limit + 1, repo=wanted.repo, before=wanted.before)
+    page = found[: wanted.limit]
+    seen = [item for item in page if token.sees(store.run(item.run).namespace)]
+    return PublicationPage(publications=[publication_summary(item) for item in seen], next=page[-1].id if len(found) > wanted.limit else None)
+
+
+@protected.get("/publications/{id}", summary="A repo that was published", responses=problems(404))
+def get_publication(publication: ThePublication) -> PublicationSummary:
+    """The publication of that number."""
+    return publication_summary(publication)
+
+
+@acting.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, summary="Publish again")
+def republish(publication: ThePublication, response: Response, store: TheStore, token: Publisher) -> RunSummary:
+    """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
+    run, _ = store.enqueue(order_of(store.run(publication.run), trigger="republish"), again=True)
+    store.audit("api", f"publication/{publication.id}", "republish", {"token": token.name, "run": run.id})
+    return accepted(response, run, summarize(store, run.id))
+
+
+@acting.post("/publications/{id}/unpublish", summary="Take a publication back", responses=problems(502))
+def unpublish(publication: ThePublication, said: UnpublishRequest, store: TheStore, settings: TheSettings, token: Publisher) -> PublicationSummary:
+    """Makes the repo private on the Hub, with name and reason on record. It keeps its files, and stays private until a person makes it public there.
+
+    409: the publication is a folder. 502: the Hub is down or refuses our token.
+    """
+    return publication_summary(take_back(store, connect(settings), publication.id, by=said.by, reason=said.reason, actor=actor(token)))
