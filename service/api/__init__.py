@@ -5,9 +5,10 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from service.api import describing, errors, findings, publications, reference, runs, steering, streams, trail, webhook
+from service.api import describing, errors, findings, publications, rebuilding, reference, runs, steering, streams, trail, watch, webhook
 from service.api.attempts import Attempts
 from service.api.guard import Guard
+from service.api.hinting import Hinting
 from service.store import Store
 
 API = "/api/v1"
@@ -26,13 +27,26 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.state.store = store
     app.state.settings = settings
     app.state.attempts = Attempts()
+    app.state.hinting = Hinting(store, settings)
     for room in (runs.public, runs.protected, runs.acting, steering.acting, findings.protected, streams.protected):
         app.include_router(room, prefix=API)
-    for room in (publications.protected, publications.acting, trail.protected):
+    for room in (publications.protected, publications.acting, watch.router, trail.protected):
         app.include_router(room, prefix=API)
     app.include_router(webhook.router)
+    app.include_router(rebuilding.router)
     app.include_router(reference.router, prefix=API)
     describing.install(app)
+    app.add_middleware(Guard)
+    errors.install(app)
+    return app
+
+
+def create_health_app(store: Store, settings: Settings) -> FastAPI:
+    """What needs no token and nothing else, for a listener that no load on the API can reach."""
+    app = FastAPI(title="Sluice", version=_version(), openapi_url=None)
+    app.state.store = store
+    app.state.settings = settings
+    app.include_router(runs.public, prefix=API)
     app.add_middleware(Guard)
     errors.install(app)
     return app

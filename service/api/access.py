@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from config.settings import Settings
 from service.api.attempts import Attempts
 from service.api.errors import ApiError
+from service.api.hinting import Hinting
 from service.api.tokens import check_token
 from service.runs.steering import Actor
 from service.store import PublicationRecord, RunRecord, Scope, Store, TokenRecord, UnknownPublication, UnknownRun
@@ -32,8 +33,13 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("no such day") from error
 
 
+def _hinting(request: Request) -> Hinting:
+    return cast("Hinting", request.app.state.hinting)
+
+
 TheStore = Annotated[Store, Depends(_store)]
 TheSettings = Annotated[Settings, Depends(_settings)]
+TheHinting = Annotated[Hinting, Depends(_hinting)]
 
 Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A number that the database can hold, as those of runs and publications are."""

@@ -15,7 +15,7 @@ from config.errors import ConfigurationError, HubError, PublishConflict, SluiceE
 from service.logs import redact
 from service.runs.logs import NoLog
 from service.runs.report import NoReport
-from service.store import ApprovalRefused, SteeringRefused, UnknownPublication, UnknownRun, WaiverRefused
+from service.store import ApprovalRefused, SteeringRefused, UnknownEntry, UnknownPublication, UnknownRun, WaiverRefused
 
 MEDIA_TYPE = "application/problem+json"
 KINDS = "urn:sluice:problem:"
@@ -82,7 +82,7 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
     """
     unknown = isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError)) and not isinstance(error.__cause__, GatedRepoError)
     match error:
-        case UnknownRun() | UnknownPublication() | NoReport() | NoLog():
+        case UnknownRun() | UnknownPublication() | UnknownEntry() | NoReport() | NoLog():
             return HTTPStatus.NOT_FOUND, "not_found"
         case ApprovalRefused():
             return HTTPStatus.CONFLICT, "not_held"

@@ -17,6 +17,7 @@ from service.hubclient import connect
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.route import Route
+from service.release.watchlist import entries, following
 from service.runs.report import find
 from service.runs.summary import ReleaseSummary, RunSummary, summarize
 from service.store import RunFilter, RunRecord, RunState
@@ -94,7 +95,8 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
     """Answers without a token, with 503 when the database does not answer or a watched recipe cannot be used any more."""
     database = store.healthy()
     # without a token nobody learns in which folders the data lie
-    watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in broken(settings.watch)]
+    watched = broken(entries(store, settings) if database else settings.watch)
+    watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in watched]
     sound = database and not watch
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
@@ -136,7 +138,7 @@ def start_run(wanted: RunRequest, response: Response, store: TheStore, settings:
 
     404: the Hub does not know the repo or revision. 409: the release cannot be used as it is. 422: no such recipe. 502: the Hub is down or refuses our token.
     """
-    watched = next((item for item in settings.watch if item.repo == wanted.repo), Watched(repo=wanted.repo))
+    watched = next(iter(following(entries(store, settings), wanted.repo)), Watched(repo=wanted.repo))
     recipe = wanted.recipe or watched.recipe
     _refuse_paths(recipe, settings)
     api = connect(settings)

@@ -16,6 +16,8 @@ from service.store.records import (
     Foretold,
     HintRecord,
     HoldRecord,
+    ListingRecord,
+    LookKey,
     PublicationRecord,
     Published,
     PullRequestRecord,
@@ -30,11 +32,13 @@ from service.store.records import (
     Unpublished,
     VariantRecord,
     WaiverRecord,
+    WatchRecord,
     order_of,
 )
 from service.store.results import Results, UnknownPublication
 from service.store.steering import PRIORITIES, Steering, SteeringRefused
 from service.store.waivers import WaiverRefused, Waivers
+from service.store.watching import Replayed, UnknownEntry, Watching
 
 __all__ = [
     "PRIORITIES",
@@ -47,9 +51,12 @@ __all__ = [
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "ListingRecord",
+    "LookKey",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
+    "Replayed",
     "RunFilter",
     "RunOrder",
     "RunRecord",
@@ -61,19 +68,21 @@ __all__ = [
     "Store",
     "StoreError",
     "TokenRecord",
+    "UnknownEntry",
     "UnknownPublication",
     "UnknownRun",
     "Unpublished",
     "VariantRecord",
     "WaiverRecord",
     "WaiverRefused",
+    "WatchRecord",
     "open_store",
     "order_of",
     "worker_name",
 ]
 
 
-class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Ledger):
+class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Watching, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0013"
-down_revision = "0008"
+down_revision = "0012"
 
 _BEFORE = "state IN ('queued', 'running', 'done', 'blocked', 'held', 'failed')"
 _AFTER = "state IN ('queued', 'running', 'paused', 'done', 'blocked', 'held', 'failed', 'cancelled')"
