@@ -88,7 +88,8 @@ def log_changes(store: Store, settings: Settings, run: int, stage: str, tail: in
 
 def stream(request: Request, events: Iterator[Event | None]) -> EventStream:
     """What `events` yields, one look a second, until it or the service ends or the client is gone."""
-    ending: Callable[[], bool] = getattr(request.app.state, "ending", lambda: False)
+    outermost = getattr(request.app.state, "outside", request.app)
+    ending: Callable[[], bool] = getattr(outermost.state, "ending", lambda: False)
     return EventStream(_sent(events, ending), headers={"X-Accel-Buffering": "no"})
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from threading import Event
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -78,7 +79,11 @@ def _api(store: Store, settings: Settings) -> Iterator[str]:
         if settings.health_port is not None:
             where = stack.enter_context(listening(create_health_app(store, settings), settings.api_host, settings.health_port, name="health", per_client=most))
             log.info("health", url=f"{where}{API}/health")
-        yield stack.enter_context(listening(create_app(store, settings), settings.api_host, settings.api_port, per_client=most))
+        app, over = create_app(store, settings), Event()
+        app.state.ending = over.is_set
+        url = stack.enter_context(listening(app, settings.api_host, settings.api_port, per_client=most))
+        stack.callback(over.set)  # before the listener ends, which waits for streams that would go on
+        yield url
 
 
 @contextmanager
