@@ -287,50 +287,6 @@ class AuditRow(Base):
     details: Mapped[dict[str, Any]]
 
 
-class TokenRow(Base):
-    """An API token, as the sha256 of its secret."""
-
-    __tablename__ = "api_tokens"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(100), unique=True)
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
-    created: Mapped[datetime]
-    revoked: Mapped[datetime | None]
-    scopes: Mapped[list[str]] = mapped_column(server_default='["admin"]')
-    namespaces: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))  # whose runs it may see; null: of all
-    expires: Mapped[datetime | None]
-    used: Mapped[datetime | None]
-
-
-class SessionRow(Base):
-    """A person who signed in with a token, as the sha256 of what the browser keeps."""
-
-    __tablename__ = "sessions"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
-    token_id: Mapped[int] = mapped_column(ForeignKey("api_tokens.id"))
-    created: Mapped[datetime]
-    expires: Mapped[datetime]
-
-
-class AnswerRow(Base):
-    """The answer to a request that carried an idempotency key, so that the same request is answered alike and done once."""
-
-    __tablename__ = "answers"
-    __table_args__ = (UniqueConstraint("caller", "key"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    caller: Mapped[str] = mapped_column(String(64))  # sha256 of the token
-    key: Mapped[str] = mapped_column(String(255))
-    request: Mapped[str] = mapped_column(String(64))  # sha256 of method, path and body
-    begun: Mapped[datetime]
-    status: Mapped[int | None]  # null while the request is at work
-    location: Mapped[str | None] = mapped_column(Text)
-    body: Mapped[str | None] = mapped_column(Text)
-
-
 class HintRow(Base):
     """Word that a watched repo may have changed, until somebody has looked."""
 
