@@ -10,12 +10,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import structlog
 from huggingface_hub import HfApi
+from sqlalchemy import delete, insert
 
 from config.settings import Settings, Watched
 from hub.core import opened
@@ -23,8 +25,10 @@ from hub.repos import MAIN
 from hub.server import running
 from service.daemon.listing import Listings
 from service.daemon.polling import Polled, poll
+from service.release.datasets import recipe_for
 from service.release.watchlist import asked
-from service.store import LookKey, Store, open_store
+from service.store import Store, open_store
+from service.store.tables import HintRow, LookRow
 
 CHANGED = 20  # repos that change before the third poll
 SINGLE = 300  # repos by name
@@ -104,15 +108,12 @@ def store(folder: Path) -> Iterator[Store]:
 
 def looked(kept: Store, settings: Settings, listings: Listings) -> None:
     """As if every repo had been looked at."""
-    from service.release.datasets import recipe_for
-
     digest = asked(recipe_for(settings, "default", listings.api).digest(), settings.namespace)
-    with hasty():
-        for owner in settings.watch[0].owners:
-            for item in listings.of_owner(owner):
-                kept.record_look(LookKey(repo=item.repo, revision="main", asked=digest), item.sha)
-        for hint in kept.hints():
-            kept.settle_hint(hint)
+    found = [item for owner in settings.watch[0].owners for item in listings.of_owner(owner)]
+    moment = datetime.now(UTC)
+    with kept.write() as session:
+        session.execute(insert(LookRow), [{"repo": item.repo, "revision": "main", "asked": digest, "sha": item.sha, "at": moment} for item in found])
+        session.execute(delete(HintRow))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from service.api import describing, errors, findings, publications, rebuilding, reference, runs, steering, streams, trail, watch, webhook
+from service.api import describing, errors, findings, metrics, publications, rebuilding, reference, runs, steering, streams, trail, watch, webhook
 from service.api.attempts import Attempts
 from service.api.guard import Guard
 from service.api.hinting import Hinting
@@ -32,6 +32,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         app.include_router(room, prefix=API)
     for room in (publications.protected, publications.acting, watch.router, trail.protected):
         app.include_router(room, prefix=API)
+    app.include_router(metrics.protected)
     app.include_router(webhook.router)
     app.include_router(rebuilding.router)
     app.include_router(reference.router, prefix=API)
@@ -47,6 +48,7 @@ def create_health_app(store: Store, settings: Settings) -> FastAPI:
     app.state.store = store
     app.state.settings = settings
     app.include_router(runs.public, prefix=API)
+    app.include_router(metrics.open_to_all)
     app.add_middleware(Guard)
     errors.install(app)
     return app

@@ -3,6 +3,7 @@
 from service.store.access import Access
 from service.store.answers import Answer, Answers
 from service.store.approvals import ApprovalRefused, Approvals
+from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.ledger import Ledger
 from service.store.owner import worker_name
@@ -82,7 +83,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Watching, Ledger):
+class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Watching, Counting, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

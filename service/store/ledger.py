@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, delete, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -45,15 +46,20 @@ class Ledger(Database):
 
     def put_hints(self, sources: Mapping[str, str], *, rebuild: bool = False) -> None:
         """Note of many repos at once that they may have changed, each with who says so; `rebuild`: they are to be released though they did not."""
+        moment = now()
+        common = {"count": 1, "attempts": 0, "created": moment, "due": moment, "rebuild": rebuild}
+        rows = [{"repo": repo, "source": source, **common} for repo, source in sorted(sources.items())]  # in one order, or two services could block one another
+        if not rows:
+            return
         with self.write() as session:
-            for repo, source in sorted(sources.items()):  # in one order, or two services could wait for one another
-                if _say_again(session, repo, source, rebuild):
-                    continue
-                try:
-                    with session.begin_nested():
-                        session.add(HintRow(repo=repo, source=source, count=1, attempts=0, created=now(), due=now(), rebuild=rebuild))
-                except IntegrityError:  # another process was first
-                    _say_again(session, repo, source, rebuild)
+            new = (postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert)(HintRow)
+            again = {
+                "source": new.excluded.source,
+                "count": HintRow.count + 1,
+                "due": new.excluded.due,
+                "rebuild": or_(HintRow.rebuild, new.excluded.rebuild),
+            }
+            session.execute(new.on_conflict_do_update(index_elements=[HintRow.repo], set_=again), rows)
 
     def hints(self, *, due: bool = False) -> tuple[HintRecord, ...]:
         """The pending hints, oldest first; with `due` only those to be looked at now."""
@@ -92,9 +98,3 @@ def _matching(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
 def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:
     """The hint as it was when it was read: not given again, nor settled and given anew."""
     return HintRow.repo == hint.repo, HintRow.created == hint.created, HintRow.count == hint.count
-
-
-def _say_again(session: Session, repo: str, source: str, rebuild: bool) -> bool:
-    values = {"source": source, "count": HintRow.count + 1, "due": now()} | ({"rebuild": True} if rebuild else {})
-    again = update(HintRow).where(HintRow.repo == repo).values(values)
-    return cast("CursorResult[Any]", session.execute(again)).rowcount == 1
