@@ -4,6 +4,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
+from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import positive_data_acceptance
@@ -27,7 +28,7 @@ def described(file_store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyP
     run = queue_run(file_store).id
     file_store.stage_finished(file_store.stage_started(run, "convert", "k"), state="done", seconds=1.0)
     file_store.record_publication(run, Published(repo="ours/m", revision="1" * 40, url="http://hub", files=("README.md",), manifest_digest="m", changed=True))
-    app = create_app(file_store, upstream.settings)
+    app = create_app(file_store, upstream.settings.with_(rebuild_secret=SecretStr("secret-of-rebuilds")))
     app.state.ending = lambda: True
     found = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)
     found.config.update(headers={"Authorization": f"Bearer {create_token(file_store, 'fuzz')}"})
