@@ -21,6 +21,7 @@ from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
 from service.daemon.polling import poll
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
+from service.dashboard import add_dashboard
 from service.hubclient import connect
 from service.logs import configure_logs
 from service.release.checks.watch import broken
@@ -81,6 +82,7 @@ def _api(store: Store, settings: Settings) -> Iterator[str]:
             log.info("health", url=f"{where}{API}/health")
         app, over = create_app(store, settings), Event()
         app.state.ending = over.is_set
+        add_dashboard(app, store, settings)
         url = stack.enter_context(listening(app, settings.api_host, settings.api_port, per_client=most))
         stack.callback(over.set)  # before the listener ends, which waits for streams that would go on
         yield url
