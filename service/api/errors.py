@@ -11,8 +11,9 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from config.errors import ConfigurationError, HubError, PublishConflict, SluiceError, UpstreamError
+from config.errors import ConfigurationError, HubError, PublishConflict, SluiceError, Superseded, UpstreamError
 from service.logs import redact
+from service.release.rollback import RollbackRefused
 from service.runs.logs import NoLog
 from service.runs.report import NoReport
 from service.store import ApprovalRefused, SteeringRefused, UnknownEntry, UnknownPublication, UnknownRun, WaiverRefused
@@ -90,6 +91,10 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
             return HTTPStatus.CONFLICT, "not_waivable"
         case SteeringRefused():
             return HTTPStatus.CONFLICT, "not_now"
+        case RollbackRefused():
+            return HTTPStatus.CONFLICT, "not_rolled_back"
+        case Superseded():
+            return HTTPStatus.CONFLICT, "superseded"
         case UpstreamError() if unknown:
             return HTTPStatus.NOT_FOUND, "unknown_upstream"
         case UpstreamError():

@@ -1,5 +1,6 @@
 """Endpoints for what was published: which repos there are, publishing one again, taking one back."""
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from service.api.errors import problems
 from service.api.once import Once, idempotency_key
 from service.api.runs import accepted
 from service.hubclient import connect
+from service.release import rollback
 from service.release.unpublishing import unpublish as take_back
 from service.runs.summary import PublicationSummary, RunSummary, publication_summary, summarize
 from service.store import order_of
@@ -39,6 +41,15 @@ class Wanted(BaseModel):
     before: Number | None = Field(default=None, description="Only those with a smaller number: the `next` of the page before.")
 
 
+class RollbackRequest(BaseModel):
+    """Who lets an older release take the place of a newer one, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: Name = Field(description="The person who decides it; it stands in the manifest.", examples=["Ada"])
+    comment: Reason = Field(description="Why; it stands in the manifest.", examples=["The new weights were uploaded by mistake."])
+
+
 class UnpublishRequest(BaseModel):
     """Who takes a publication back, and why."""
 
@@ -65,9 +76,24 @@ def get_publication(publication: ThePublication) -> PublicationSummary:
 
 @acting.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, summary="Publish again")
 def republish(publication: ThePublication, response: Response, store: TheStore, token: Publisher) -> RunSummary:
-    """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
-    run, _ = store.enqueue(order_of(store.run(publication.run), trigger="republish"), again=True)
+    """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit.
+
+    Where a newer release is published by then, that one stays, and the run ends as superseded; `rollback` is what takes its place.
+    """
+    order = replace(order_of(store.run(publication.run), trigger="republish"), rollback=None)  # that is an action of its own
+    run, _ = store.enqueue(order, again=True)
     store.audit("api", f"publication/{publication.id}", "republish", {"token": token.name, "run": run.id})
+    return accepted(response, run, summarize(store, run.id))
+
+
+@acting.post("/publications/{id}/rollback", status_code=HTTPStatus.ACCEPTED, summary="Roll back to this publication", responses=problems(502))
+def roll_back(publication: ThePublication, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
+    """Queues the publication's run again and lets it take the place of the newer release that is published now, and of nothing newer still.
+
+    Who decided it and why stands in the manifest and in the audit trail. 409: nothing newer is published, or the run is not over. 502: the Hub is down.
+    """
+    decision = rollback.Decision(by=said.by, comment=said.comment, source="api", details={"token": token.name, "publication": publication.id})
+    run = rollback.roll_back(store, connect(settings), publication.run, decision)
     return accepted(response, run, summarize(store, run.id))
 
 

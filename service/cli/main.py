@@ -54,6 +54,10 @@ COMMANDS = {
         "service.cli.audit:audit",
         "Show the audit trail, the newest event last: what happened, by which way, and who did it. Times are UTC.",
     ),
+    "rollback": (
+        "service.cli.rollback:rollback",
+        "Publish the release of an earlier run again, in the place of the newer one that is published now.",
+    ),
     "adopt": (
         "service.cli.adopt:adopt",
         "Take over a repo that somebody else's tool filled: show what a publication would keep, replace and remove there, and ask.",
@@ -97,7 +101,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="""Watches model releases, repairs them, builds quantized variants, measures each against the 16-bit model, and publishes only what passes its gates.
 
-Exit codes: [bold]0[/] done, [bold]1[/] failed, [bold]2[/] wrong usage or settings,
+Exit codes: [bold]0[/] done, [bold]1[/] failed or superseded, [bold]2[/] wrong usage or settings,
 [bold]3[/] done, and something was blocked by a gate or a check found failures, [bold]4[/] held until a person approves it.
 
 Start with [bold]sluice demo[/]: it needs no account and no network.""",

@@ -11,6 +11,7 @@ from service.api.access import Number, TheSettings, TheStore
 from service.api.errors import ApiError
 from service.dashboard.signing import Form, TheVisitor, Visitor, doing
 from service.hubclient import connect
+from service.release import rollback
 from service.release.unpublishing import unpublish as take_back
 from service.runs import gates, holds, steering
 from service.runs.steering import Actor
@@ -91,9 +92,19 @@ def publish(id: Number, request: Request, form: Form, visitor: TheVisitor, store
     """Publish again."""
     doing(visitor, form, "publish")
     run = seen(store, visitor, _publication_run(store, id))
-    store.enqueue(order_of(run, trigger="republish"), again=True)
+    store.enqueue(replace(order_of(run, trigger="republish"), rollback=None), again=True)
     store.audit("dashboard", f"publication/{id}", "republish", {"run": run.id, **actor(visitor).details})
     return back(request, run.id, "publish")
+
+
+@router.post("/publications/{id}/rollback")
+def roll_back(id: Number, request: Request, form: Form, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> Response:
+    """Publish an older release in the place of the newer one."""
+    doing(visitor, form, "publish")
+    run = seen(store, visitor, _publication_run(store, id))
+    said = rollback.Decision(by=form.get("by", ""), comment=form.get("comment", ""), source="dashboard", details={"publication": id, **actor(visitor).details})
+    rollback.roll_back(store, connect(settings), run.id, said)
+    return back(request, run.id, "rollback")
 
 
 @router.post("/publications/{id}/unpublish")

@@ -31,6 +31,7 @@ SAID = {
     "withdrawn": "The waiver is withdrawn. That counts when the run is carried out again.",
     "publish": "The run is queued again, to publish what it published before.",
     "unpublish": "The repo is private now.",
+    "rollback": "The run is queued again, to take the place of the newer release.",
 }
 
 router = APIRouter()

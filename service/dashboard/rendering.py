@@ -27,6 +27,7 @@ _TONES = {
     "held": "ask",
     "interrupted": "ask",
     "paused": "ask",
+    "superseded": "off",
     "cancelled": "off",
     "queued": "off",
 }

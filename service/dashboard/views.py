@@ -106,9 +106,7 @@ def board(store: Store, visitor: Visitor) -> Board:
         waiting=[run for run in store.waiting() if visitor.token.sees(run.namespace)][:50],
         asking=in_state("held", "paused"),
         hints=[hint for hint in store.hints() if hint.error] if namespaces is None else [],
-        latest=[run for run in store.runs(limit=3 * LATEST, wanted=RunFilter(namespaces=namespaces)) if run.finished is not None and run.state != "held"][
-            :LATEST
-        ],
+        latest=[run for run in store.runs(limit=3 * LATEST, wanted=RunFilter(namespaces=namespaces)) if run.finished and run.state != "held"][:LATEST],
         published=published[:LATEST],
     )
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from service.store import AuditFilter, Store
 
-_ENDINGS = ("done", "blocked", "held", "failed", "cancelled", "paused")
+_ENDINGS = ("done", "blocked", "held", "superseded", "failed", "cancelled", "paused")
 _EVENTS = 1000  # of a run that are read, the latest
 
 
@@ -20,7 +20,7 @@ class Attempt(BaseModel):
     ended: datetime | None
     """Null while it waits or works, and where nobody wrote down how it ended."""
     outcome: str | None
-    """`done`, `blocked`, `held`, `failed`, `cancelled`."""
+    """`done`, `blocked`, `held`, `superseded`, `failed`, `cancelled`."""
     error: str | None
 
 

@@ -6,9 +6,10 @@ from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.ledger import Ledger
+from service.store.openings import Openings
 from service.store.owner import worker_name
 from service.store.pull_requests import PullRequests
-from service.store.queue import Queue, UnknownRun
+from service.store.queue import LeaseLost, Queue, UnknownRun
 from service.store.records import (
     Approval,
     Artifact,
@@ -27,6 +28,7 @@ from service.store.records import (
     RunRecord,
     RunState,
     Scope,
+    Sighting,
     StageRecord,
     StageState,
     TokenRecord,
@@ -37,6 +39,7 @@ from service.store.records import (
     order_of,
 )
 from service.store.results import Results, UnknownPublication
+from service.store.sightings import Sightings
 from service.store.steering import PRIORITIES, Steering, SteeringRefused
 from service.store.waivers import WaiverRefused, Waivers
 from service.store.watching import Replayed, UnknownEntry, Watching
@@ -52,6 +55,7 @@ __all__ = [
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "LeaseLost",
     "ListingRecord",
     "LookKey",
     "PublicationRecord",
@@ -63,6 +67,7 @@ __all__ = [
     "RunRecord",
     "RunState",
     "Scope",
+    "Sighting",
     "StageRecord",
     "StageState",
     "SteeringRefused",
@@ -83,7 +88,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Watching, Counting, Ledger):
+class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Sightings, Openings, Watching, Counting, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from config.progress import Progress
 from config.watch import Watched
-from config.words import Hold, Measurement, Release, Sample, Variant, Verdict, Waiver
+from config.words import Hold, Measurement, Place, Release, Rollback, Sample, Variant, Verdict, Waiver
 from service.pace import Phase
 
-RunState = Literal["queued", "running", "interrupted", "paused", "done", "blocked", "held", "failed", "cancelled"]
+RunState = Literal["queued", "running", "interrupted", "paused", "done", "blocked", "held", "superseded", "failed", "cancelled"]
 Scope = Literal["read", "operate", "publish", "admin"]
 StageState = Literal["running", "interrupted", "done", "failed", "reused"]
 
@@ -28,6 +28,7 @@ class RunOrder:
     folder: str | None = None  # that the release is taken from; None: the Hub
     target: str | None = None  # the folder that repos are left in; None: the Hub
     quick: bool = False  # the recipe is one for small samples
+    rollback: Rollback | None = None  # what it may take the place of although that is newer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,12 @@ class RunRecord(RunOrder):
 
     id: int
     # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked;
-    # held: waits for a person's decision; failed: an error stopped it; paused, cancelled: a person did, for a while or for good
+    # held: waits for a person's decision; superseded: a newer release was published meanwhile, which stays; failed: an error stopped it
+    # paused, cancelled: a person did not want it to go on, for a while or for good
     state: RunState
-    attempt: int  # 1 for the first time, one more each time it is queued again
-    error: str | None  # of a failed run: what is wrong and what to do
+    attempt: int  # 1 for the first time, one more each time it is queued again or taken over from a worker that is gone
+    error: str | None  # of a failed run: what is wrong and what to do; of a superseded one: what is published instead
+    lease: int  # number of the latest lease, by which a worker proves that it still has the run
     worker: str | None  # who holds the lease of a running run, or held that of an interrupted one
     created: datetime
     started: datetime | None  # of this attempt
@@ -250,6 +253,18 @@ class AuditFilter:
     since: datetime | None = None
     until: datetime | None = None
     before: int | None = None  # with a number below that
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """What a watched revision named when it was last looked at for a recipe."""
+
+    repo: str
+    revision: str  # branch or tag
+    recipe: str  # as on the watch list
+    sha: str  # the commit
+    newest: str  # the newest commit that it ever named, which is another one when it moved back
+    place: Place | None  # of that one
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class RunRow(Base):
     __table_args__ = (
         UniqueConstraint("release_id", "recipe_digest", "namespace"),
         Index(None, "state", "queued"),
-        CheckConstraint("state IN ('queued', 'running', 'paused', 'done', 'blocked', 'held', 'failed', 'cancelled')", name="state"),
+        CheckConstraint("state IN ('queued', 'running', 'paused', 'done', 'blocked', 'held', 'superseded', 'failed', 'cancelled')", name="state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -101,6 +101,9 @@ class RunRow(Base):
     folder: Mapped[str | None] = mapped_column(Text)  # that the release is taken from
     target: Mapped[str | None] = mapped_column(Text)  # the folder that repos are left in
     quick: Mapped[bool | None]  # on small samples
+    rollback: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # a config.words.Rollback
+    lease: Mapped[int] = mapped_column(server_default="0")  # how often the run was leased: what a worker shows to prove that it still has it
+    crashes: Mapped[int] = mapped_column(server_default="0")  # workers in a row that ended without a word before they ended a stage
     priority: Mapped[int] = mapped_column(server_default="0")  # the highest is carried out first
     wanted: Mapped[str | None] = mapped_column(String(16))  # what a person asked of the run while it was carried out: "cancel" or "pause"
 
@@ -285,6 +288,22 @@ class AuditRow(Base):
     subject: Mapped[str] = mapped_column(String(250), index=True)
     action: Mapped[str] = mapped_column(String(64))
     details: Mapped[dict[str, Any]]
+
+
+class SightingRow(Base):
+    """What a watched revision named when it was last looked at."""
+
+    __tablename__ = "sightings"
+    __table_args__ = (UniqueConstraint("repo", "revision", "recipe"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    repo: Mapped[str] = mapped_column(String(200))
+    revision: Mapped[str] = mapped_column(Text)
+    recipe: Mapped[str] = mapped_column(Text)
+    sha: Mapped[str] = mapped_column(String(64))
+    newest: Mapped[str] = mapped_column(String(64))
+    place: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    at: Mapped[datetime]
 
 
 class HintRow(Base):

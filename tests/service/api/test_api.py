@@ -118,6 +118,7 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         ("POST", "/runs/1/approve"),
         ("GET", "/publications/1"),
         ("POST", "/publications/1/republish"),
+        ("POST", "/publications/1/rollback"),
         ("GET", "/watch"),
         ("POST", "/watch"),
         ("PUT", "/watch/1"),

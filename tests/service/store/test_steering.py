@@ -33,7 +33,7 @@ def test_a_run_at_work_is_only_asked(store: Store) -> None:
     store.resume(run.id, **ASKED)
     assert store.wanted(run.id) is None
     store.cancel(run.id, **ASKED)
-    assert store.finish(run.id, state="cancelled", worker="worker")
+    assert store.finish(run.id, state="cancelled")
     ended = store.run(run.id)
     assert (ended.state, ended.wanted, ended.worker) == ("cancelled", None, None)
     with pytest.raises(SteeringRefused, match="is cancelled already"):

@@ -9,8 +9,8 @@ from alembic import op
 revision = "0013"
 down_revision = "0012"
 
-_BEFORE = "state IN ('queued', 'running', 'done', 'blocked', 'held', 'failed')"
-_AFTER = "state IN ('queued', 'running', 'paused', 'done', 'blocked', 'held', 'failed', 'cancelled')"
+_BEFORE = "state IN ('queued', 'running', 'done', 'blocked', 'held', 'superseded', 'failed')"
+_AFTER = "state IN ('queued', 'running', 'paused', 'done', 'blocked', 'held', 'superseded', 'failed', 'cancelled')"
 _EVERYTHING = '["admin"]'  # what tokens could do before they had scopes
 
 
