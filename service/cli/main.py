@@ -90,6 +90,7 @@ COMMANDS = {
     "family": ("service.cli.family:app", "Families of models: whether what a file says about one is true."),
     "data": ("service.cli.data:app", "The texts and questions that a recipe names: what they are, and fetching those that are on the Hub."),
     "hub": ("service.cli.hub:app", "The embedded Hub: a model hub on a folder of this machine that the stock Hugging Face client can use."),
+    "notify": ("service.cli.notify:app", "The places that are told how runs end: trying one, and what was sent."),
     "token": ("service.cli.tokens:app", "Bearer tokens of the API. There are none until you create one, and the API answers nobody without."),
 }
 

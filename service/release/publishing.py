@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from builders.names import is_legal
 from builders.snapshot import Upstream
 from builders.trained import trained_for
+from config import readers as misread
 from config.prompt import Part
-from engines import kv_cache
+from engines import kv_cache, text_part
 from publishers import card, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
 from publishers.order import Line
@@ -206,6 +207,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         offered=None if request is None else request.url,
         quick=work.recipe.quick,
         base=chat.result["base"],
+        readers=readers(work, repo, rows),
         remarks=remarks(work),
         unforced=chat.result["unforced"] is not None,
         ollama_template=repo.kind.form.ollama and work.output(functions.OLLAMA).result["template"] is not None,
@@ -223,6 +225,13 @@ def describe(work: Work, repo: Repo) -> card.Card:
         header=settings.card_header,
         footer=settings.card_footer,
     )
+
+
+def readers(work: Work, repo: Repo, rows: Sequence[card.Row]) -> tuple[str, ...]:
+    """What is known of programs that read such a repo otherwise than it was measured."""
+    form: Literal["gguf", "safetensors"] = "gguf" if repo.kind.form.library == "gguf" else "safetensors"
+    parts = any(row.files > 1 for row in rows)
+    return tuple(entry.line for entry in misread.known(misread.Repo(form=form, config=text_part.of(configuration(work)), parts=parts)))
 
 
 def _proof(chosen: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from service.store.answers import Answer, Answers
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
+from service.store.deliveries import Deliveries
 from service.store.ledger import Ledger
 from service.store.openings import Openings
 from service.store.owner import worker_name
@@ -15,11 +16,13 @@ from service.store.records import (
     Artifact,
     AuditFilter,
     AuditRecord,
+    DeliveryRecord,
     Foretold,
     HintRecord,
     HoldRecord,
     ListingRecord,
     LookKey,
+    Message,
     PublicationRecord,
     Published,
     PullRequestRecord,
@@ -52,12 +55,14 @@ __all__ = [
     "Artifact",
     "AuditFilter",
     "AuditRecord",
+    "DeliveryRecord",
     "Foretold",
     "HintRecord",
     "HoldRecord",
     "LeaseLost",
     "ListingRecord",
     "LookKey",
+    "Message",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
@@ -88,7 +93,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Sightings, Openings, Watching, Counting, Ledger):
+class Store(Queue, Steering, Results, PullRequests, Waivers, Approvals, Access, Answers, Sightings, Openings, Watching, Counting, Deliveries, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

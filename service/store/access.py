@@ -7,9 +7,9 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from service.store.callers import SessionRow, TokenRow
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
+from service.store.outside import SessionRow, TokenRow
 from service.store.records import Scope, TokenRecord
 
 USED_SECONDS = 60.0  # between two notes that a token is in use

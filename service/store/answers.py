@@ -6,8 +6,8 @@ from datetime import timedelta
 from sqlalchemy import Select, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from service.store.callers import AnswerRow
 from service.store.database import Database, now
+from service.store.outside import AnswerRow
 
 KEPT_HOURS = 24.0  # that a key is remembered
 WORK_SECONDS = 300.0  # after which a request without an answer is taken for broken off

@@ -308,3 +308,26 @@ class ListingRecord:
     repos: int  # the last time that it worked
     at: datetime
     error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """What a place of `notify` is to be told."""
+
+    event: int  # of the audit trail
+    subject: str
+    ending: str
+    body: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryRecord(Message):
+    """A message, and how sending it went."""
+
+    id: int
+    place: str
+    state: str  # pending, delivered, given_up
+    attempts: int
+    error: str | None  # of the last attempt
+    created: datetime
+    due: datetime  # the next attempt, while it is pending

@@ -1,15 +1,18 @@
 """Polls of a real Hub: how many calls they take, and which repos they find."""
 
+from datetime import timedelta
+
 import httpx
 import pytest
 from huggingface_hub import HfApi
 
 from config.settings import Settings, Watched
 from hub.routes import repos as routes
+from service.daemon import polling
 from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
 from service.daemon.polling import poll
-from service.store import Published, Store
+from service.store import LookKey, Published, Store
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
 
@@ -90,6 +93,21 @@ def test_a_repo_is_looked_at_again_when_the_recipe_changed_or_its_run_failed(fil
     assert poll(file_store, settings, listings).hints == 1
 
 
+def test_what_nobody_asks_for_any_more_is_forgotten(file_store: Store, upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = watching(upstream, owners=["upstream"])
+    poll(file_store, settings, listings)
+    take_hints(file_store, settings, listings)
+    (known,) = file_store.looks()
+    file_store.record_look(LookKey(repo="upstream/model", revision="main", asked="0" * 64), "1" * 40)
+    poll(file_store, settings, listings)
+    assert len(file_store.looks()) == 2
+    monkeypatch.setattr(polling, "FORGOTTEN", timedelta())
+    poll(file_store, settings.with_(watch=(*settings.watch, Watched(repo="a/b", recipe="nonesuch"))), listings)
+    assert len(file_store.looks()) == 2
+    poll(file_store, settings, listings)
+    assert list(file_store.looks()) == [known]
+
+
 def test_what_we_published_ourselves_is_no_upstream(file_store: Store, upstream: Upstream, listings: Listings) -> None:
     run = queue_run(file_store)
     file_store.record_publication(run.id, Published(repo="upstream/Model", revision="1" * 40, url="u", files=(), manifest_digest="m", changed=True))
@@ -124,6 +142,20 @@ def test_an_owner_that_cannot_be_listed_is_told_and_does_not_stop_the_others(fil
     failed, listed = file_store.listings()
     assert (failed.owner, listed.owner, listed.repos, listed.error) == ("nobody", "upstream", 1, None)
     assert "nobody/there" in (failed.error or "")
+
+
+def test_a_named_repo_that_is_not_there_is_told(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, repos=["upstream/model", "upstream/gone"])
+    assert poll(file_store, settings, listings).hints == 2
+    take_hints(file_store, settings, listings)
+    assert [(hint.repo, "does not exist" in (hint.error or "")) for hint in file_store.hints()] == [("upstream/gone", True)]
+
+
+def test_a_repo_that_moved_is_followed_under_its_old_name(upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Listings._asked
+    found = asked(listings, f"{listings.api.endpoint}/api/models/upstream/model?expand=sha", "upstream/model")
+    monkeypatch.setattr(Listings, "_asked", lambda *_: found)
+    assert listings.of_repo("upstream/older").repo == "upstream/older"
 
 
 def test_an_entry_with_a_broken_recipe_does_not_stop_the_others(file_store: Store, upstream: Upstream, listings: Listings) -> None:

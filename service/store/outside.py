@@ -1,8 +1,8 @@
-"""The tables of those who ask: tokens, sessions of people who signed in with one, and answers that were given. As with `tables`, a change needs a migration."""
+"""The tables of whom the service deals with: tokens, sessions, answers that were given, places that are told. As with `tables`, a change needs a migration."""
 
 from datetime import datetime
 
-from sqlalchemy import JSON, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.tables import Base
@@ -50,3 +50,36 @@ class AnswerRow(Base):
     status: Mapped[int | None]  # null while the request is at work
     location: Mapped[str | None] = mapped_column(Text)
     body: Mapped[str | None] = mapped_column(Text)
+
+
+class PlaceRow(Base):
+    """A place of `notify`, and the last audit event that it was, or needed not be, told."""
+
+    __tablename__ = "told_places"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40), unique=True)
+    event: Mapped[int]
+
+
+class DeliveryRow(Base):
+    """A message to a place, and how sending it went."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("place", "event"),
+        Index(None, "state", "due"),
+        CheckConstraint("state IN ('pending', 'delivered', 'given_up')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[str] = mapped_column(String(40))
+    event: Mapped[int]  # of the audit trail
+    subject: Mapped[str] = mapped_column(String(250))
+    ending: Mapped[str] = mapped_column(String(16))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    error: Mapped[str | None] = mapped_column(Text)
+    created: Mapped[datetime]
+    due: Mapped[datetime]
