@@ -42,6 +42,9 @@ TOKENIZER = frozenset(
 TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
 """Those that hold nothing but a chat template."""
 
+DESCRIBING = frozenset({"README.md", "generation_config.json"})
+"""Those that say what a model is and how it is best let write; nothing of them changes what it predicts."""
+
 _LEGAL = re.compile(r"(LICEN[CS]E|NOTICE|USE_POLICY)([._-][A-Za-z0-9._-]{1,40})?", re.IGNORECASE)
 _UNQUANTIZED = re.compile(r"(?i)(?<![a-z0-9])(?:bf16|f16|fp16|f32|fp32)(?![a-z0-9])")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
@@ -50,6 +53,26 @@ _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 def is_legal(name: str) -> bool:
     """Whether a file at the repo's top holds the terms under which it may be passed on."""
     return _LEGAL.fullmatch(name) is not None and not name.endswith((".py", ".bin", ".pt", ".pkl"))
+
+
+def tokenizes(path: str) -> bool:
+    """Whether a file of a model decides how text becomes tokens."""
+    return path in TOKENIZER or path == "config.json"
+
+
+def speaks(path: str) -> bool:
+    """Whether it decides how conversations become tokens."""
+    return tokenizes(path) or path in TEMPLATES
+
+
+def predicts(path: str) -> bool:
+    """Whether it decides what the model predicts for a text."""
+    return path not in DESCRIBING and path not in TEMPLATES and not is_legal(path)
+
+
+def converses(path: str) -> bool:
+    """Whether it decides what the model predicts for a conversation."""
+    return predicts(path) or path in TEMPLATES
 
 
 def is_adapter(listed: Collection[str]) -> bool:

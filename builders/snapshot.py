@@ -82,6 +82,14 @@ def facts(card: Mapping[str, Any], *, known: bool) -> Facts:
     )
 
 
+def contents(api: HfApi, release: Release) -> dict[str, str]:
+    """Git's id of every file that a release may consist of, by path; its README, which only describes it, is none of them. Raises UpstreamError, HubError."""
+    with in_words(api, release.repo, release.sha):
+        listed = [item for item in api.list_repo_tree(release.repo, revision=release.sha) if isinstance(item, RepoFile)]
+    own = CONFIGURATION | {INDEX, ADAPTER}
+    return {item.path: item.blob_id for item in listed if item.path in own or is_legal(item.path) or item.path.endswith(".safetensors")}
+
+
 def sizes(api: HfApi, release: Release) -> dict[str, int]:
     """Bytes of every file that `fetch` would download, by path. Raises as `fetch` does."""
     return {path: file.size for path, file in _wanted(api, release).items()}

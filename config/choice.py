@@ -21,7 +21,7 @@ OTHER_NAMES = {"16-bit": SIXTEEN_BIT, "nf4": PLAIN_NF4, "bnb": PLAIN_NF4}  # wha
 
 # what `quick` leaves of the samples: tokens, questions of a subject, prompts to answer
 CALIBRATION, DIVERGENCE, MOST_DIVERGENCE = 60_000, 10_000, 40_000
-WRITTEN, WRITTEN_TOO = 20_000, 20_000  # by the model itself, to calibrate and to measure on
+WRITTEN, WRITTEN_TOO = 15_000, 15_000  # by the model itself, to calibrate and to measure on
 QUESTIONS, MOST_QUESTIONS = 5, 20
 PROMPTS = 3
 

@@ -6,34 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, YamlConfigSettingsSource
 
 from config.errors import ConfigurationError
 from config.files import dotted, explain, read_yaml
 from config.near import meant
 from config.plans import Bytes
+from config.watch import REPO_ID, Watched
 
-REPO_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
+__all__ = ["PUBLIC_HUB", "REPO_ID", "Settings", "Watched", "load_settings"]
+
 PUBLIC_HUB = "https://huggingface.co"
 PREFIX = "SLUICE_"
 _LOCAL = re.compile(r"https?://(?:localhost|127\.|\[::1\])")  # Hubs without a lasting address
 ELSEWHERE = ("CONFIG", "CACHE", "LLAMA_CPP", "CUDA", "PORTABLE", "TEST_POSTGRES")  # variables with the prefix that are no settings
 ALIKE = 0.8  # of two names: what is less so may be a variable of somebody else, as a cluster's SLUICE_SERVICE_HOST is
+SECRETS = {"hub_token", "webhook_secret", "rebuild_secret"}
 CARD_TEXT = 20_000  # characters of a card's header or footer
-
-
-class Watched(BaseModel):
-    """One upstream repo on the watch list."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    repo: str = Field(pattern=REPO_ID)
-    """`owner/name` on the Hub; URLs are refused."""
-    revision: str = "main"
-    """Branch to follow."""
-    recipe: str = "default"
-    """Recipe name or path."""
 
 
 class Settings(BaseSettings):
@@ -62,15 +52,22 @@ class Settings(BaseSettings):
     card_footer: str = Field(default="", max_length=CARD_TEXT)
     """Markdown at the end of every card."""
     watch: tuple[Watched, ...] = ()
-    """Upstream repos to follow."""
+    """Upstream repos to follow; entries can be added over the API as well."""
     poll_minutes: float = Field(default=10.0, gt=0)
-    """Minutes between two looks at the watch list."""
+    """Minutes between two looks at the watch list, a tenth more or less. A poll takes one call for each owner, and one for each further page of repos."""
     webhook_secret: SecretStr | None = None
     """Secret that the Hub sends in X-Webhook-Secret. Environment only; without it webhooks are refused."""
+    rebuild_secret: SecretStr | None = None
+    """Secret with which requests to `/webhooks/rebuild` are signed. Environment only; without it they are refused."""
     api_host: str = "127.0.0.1"
     """Address on which `sluice serve` listens."""
     api_port: int = Field(default=8080, ge=0, le=65535)
     """Port on which `sluice serve` listens; 0 picks a free one."""
+    api_connections_per_client: int = Field(default=64, ge=1)
+    """Connections that one address may have at once; the one that waits longest for its client gives way to a new one. A reverse proxy counts as one
+    client: give it a few hundred. There are 512 of all clients together."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of a second listener that answers `/api/v1/health` and nothing else, for a supervisor that is to be answered whatever the API has to do."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """CPU threads for one stage."""
     stage_minutes: float = Field(default=24 * 60.0, gt=0)
@@ -141,7 +138,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         content = read_yaml(file)
         if content is not None and not isinstance(content, dict):
             raise ConfigurationError(f"{file} must hold a mapping (key: value lines), not {type(content).__name__}.")
-        if secrets := sorted({"hub_token", "webhook_secret"} & set(content or {})):
+        if secrets := sorted(SECRETS & set(content or {})):
             raise ConfigurationError(
                 f"{file} holds {' and '.join(secrets)}. Secrets come from the environment only: set SLUICE_{secrets[0].upper()} and remove the line."
             )

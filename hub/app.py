@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import functools
+import hashlib
 import inspect
 import logging
 import secrets
@@ -80,9 +81,19 @@ def _endpoint(hub: Hub, answer: Callable[[Call], Any] | Callable[[Call], Awaitab
             return refused(NoSpace("The disk that this Hub keeps its files on is full. Nothing was changed; make room and try again."))
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
-        return result if isinstance(result, Response) else JSONResponse(result)
+        response = result if isinstance(result, Response) else JSONResponse(result)
+        return _conditional(request, response) if request.method == "GET" and isinstance(response, JSONResponse) else response
 
     return functools.wraps(answer)(endpoint)
+
+
+def _conditional(request: Request, response: JSONResponse) -> Response:
+    """The same answer with a digest of it, as the Hub gives, or in a word that it is what the caller knows already."""
+    etag = f'W/"{hashlib.sha1(response.body, usedforsecurity=False).hexdigest()}"'
+    if etag in request.headers.get("if-none-match", "").split(", "):
+        return Response(status_code=304, headers={"ETag": etag})
+    response.headers["ETag"] = etag
+    return response
 
 
 def refused(refusal: Refusal) -> Response:

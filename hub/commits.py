@@ -101,7 +101,7 @@ def save(root: Root, folder: Path, *, parent: str | None, title: str, message: s
     return load(folder, identity)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)  # a listing reads the newest commit of every repo it shows
 def load(folder: Path, identity: str) -> Commit:
     """Read a commit. Raises FileNotFoundError when the repo has none of that id."""
     record = json.loads((folder / f"{identity}.json").read_bytes())

@@ -23,7 +23,7 @@ ALWAYS: Final = ("_id", "id", "modelId", "private")
 def repo_info(hub: Hub, repo: Repo, commit: Commit, *, blobs: bool = False, expand: Sequence[str] = ()) -> dict[str, Any]:
     """All that is known of a repo at a commit; with `expand`, only those properties."""
     card = card_data(hub, commit)
-    config = _config(hub, commit)
+    config = _config(hub, commit) if not expand or "config" in expand else {}  # read anew each time
     tags = [*cards.tags(card), *(["gguf"] if any(path.endswith(".gguf") for path in commit.tree) else []), "region:us"]
     info = {
         "_id": repo.uid,

@@ -5,6 +5,7 @@ Not covered: history. A folder of ours is replaced, and only when it holds nothi
 """
 
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
@@ -16,10 +17,11 @@ from config.copying import copy, hashed
 from config.errors import PublishConflict, StageError
 from config.progress import Tally
 from publishers import manifest as manifests
-from publishers import naming
-from publishers.hub import Plan, Publication, PublishFile
+from publishers import naming, sections
+from publishers.card import OWNED
+from publishers.hub import CARD_BYTES, Plan, Publication, PublishFile
 from publishers.manifest import Manifest
-from publishers.naming import MANIFEST
+from publishers.naming import CARD, MANIFEST
 from publishers.target import named
 
 log = logging.getLogger(__name__)
@@ -30,10 +32,11 @@ NEW, OLD = "sluice-new", "sluice-old"  # ends of the names of folders that are b
 def publish(folder: Path, plan: Plan) -> Publication:
     """Make the folder NAME of `plan.repo` in `folder`, which is made when it is not there, hold exactly the plan's files and the manifest.
 
+    What people wrote into a card of ours outside of our sections stays there.
     Killed or failing at any point, what was there before is there or nothing is. Files are copies that share their blocks with ours where the file system can.
     Raises PublishConflict when something is there that is not ours or that somebody changed, StageError when it cannot be written.
     """
-    wanted = (*plan.files, PublishFile.from_bytes(MANIFEST, plan.manifest.to_bytes()))
+    remark = None
     target = Path(naming.place(plan.repo, str(folder)))
     with _in_words(target):
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,9 +44,12 @@ def publish(folder: Path, plan: Plan) -> Publication:
             _recover(target)
             sizes = _listed(target)
             before = _ours(target, sizes, upstream=plan.manifest.upstream.repo)
+            card = next(file for file in plan.files if file.path == CARD)
             if before is not None:
                 _refuse_changed(target, before, sizes)
-            changed = before != plan.manifest or not plan.manifest.files.keys() <= sizes.keys()
+                card, remark = _merged_card(card, target, before, sizes)
+            wanted = (card, *(file for file in plan.files if file.path != CARD), PublishFile.from_bytes(MANIFEST, plan.manifest.to_bytes()))
+            changed = before != plan.manifest or not {file.path for file in wanted} <= sizes.keys() or not _same_card(card, target)
             if changed:
                 _write(target, wanted, over=before is not None)
                 log.info("left %s: %d files", target, len(wanted), extra={"action": "publish"})
@@ -54,6 +60,7 @@ def publish(folder: Path, plan: Plan) -> Publication:
         files=tuple(sorted(file.path for file in wanted)),
         manifest_digest=plan.manifest.digest(),
         changed=changed,
+        remark=remark,
     )
 
 
@@ -148,10 +155,33 @@ def _refuse_foreign(target: Path, manifest: Manifest, sizes: Mapping[str, int]) 
         )
 
 
+def _merged_card(card: PublishFile, target: Path, before: Manifest, sizes: Mapping[str, int]) -> tuple[PublishFile, str | None]:
+    """The card with what people wrote into the one that is there, and what was wrong with that one's markers. Raises PublishConflict when it is too large."""
+    if CARD not in sizes:
+        return card, None
+    if sizes[CARD] > CARD_BYTES:
+        raise PublishConflict(
+            f"{target / CARD} has {sizes[CARD]} bytes, more than a card that people wrote into. Nothing was overwritten. Shorten it, or delete it."
+        )
+    there = (target / CARD).read_bytes()
+    if hashlib.sha256(there).hexdigest() == before.files[CARD].sha256:
+        return card, None  # nobody wrote into it
+    new = card.source if isinstance(card.source, bytes) else card.source.read_bytes()
+    merged = sections.merge(new.decode(), there.decode(errors="replace"), owned=OWNED)
+    return PublishFile.from_bytes(CARD, merged.text.encode()), merged.damage and f"{merged.damage} What was written beside them stands at its end."
+
+
+def _same_card(card: PublishFile, target: Path) -> bool:
+    return hashed(target / CARD) == card.sha256
+
+
 def _refuse_changed(target: Path, manifest: Manifest, sizes: Mapping[str, int]) -> None:
-    """Raise PublishConflict when a file is there that we did not leave so: unlike a repo, a folder has no history to find it in again."""
+    """Raise PublishConflict when a file is there that we did not leave so: unlike a repo, a folder has no history to find it in again.
+
+    A card is ours but for what people write into it.
+    """
     _refuse_foreign(target, manifest, sizes)
-    there = {path: entry for path, entry in manifest.files.items() if path in sizes}
+    there = {path: entry for path, entry in manifest.files.items() if path in sizes and path != CARD}
     tally = Tally(sum(entry.bytes for entry in there.values()), "bytes")
     if edited := [path for path, entry in there.items() if sizes[path] != entry.bytes or hashed(target / path, tally.add) != entry.sha256]:
         raise PublishConflict(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ MAY_DIFFER = ("general.", "quantize.", "split.")  # metadata that quantizing wri
 SHOWN = 60  # characters of a value that a sentence quotes
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 
-CHUNK = 2**24  # values of a tensor that are compared at a time
+CHUNK = 2**22  # values of a tensor that a thread compares at a time
 
 # |quantized - original| / |original| over a tensor, the largest of llama.cpp's stock mixes of the bundled model with its importance matrix, by type. It is much
 # the same for any weights: blocks are scaled to their own largest value.
@@ -77,7 +78,7 @@ def _failures(details: list[str]) -> Measurement:
     return Measurement(name="file.failures", value=len(details), unit="count", details=tuple(details))
 
 
-def weights(variant: Path, reference: Path) -> Measurement:
+def weights(variant: Path, reference: Path, *, threads: int = 1) -> Measurement:
     """weights.failures of a GGUF file: tensors that are missing, not finite, all zero, or further from the 16-bit file's than their type explains.
 
     Both files are read by themselves, without llama.cpp. Rows are compared as well as whole tensors, so that two exchanged rows of an embedding are found.
@@ -88,26 +89,25 @@ def weights(variant: Path, reference: Path) -> Measurement:
         found = {tensor.name: tensor for tensor in _tensors(variant)}
         details = [f"{name} is missing" for name in expected if name not in found]
         details += [f"{name} is not in the 16-bit file" for name in found if name not in expected]
-        details += [f"{name} {fault}" for name in counted(expected, "tensors") if name in found and (fault := _fault(found[name], expected[name]))]
+        details += [f"{name} {fault}" for name in counted(expected, "tensors") if name in found and (fault := _fault(found[name], expected[name], threads))]
     except MeasurementError as error:
         details = [str(error)]
     return Measurement(name="weights.failures", value=len(details), unit="count", n=len(expected), details=tuple(details))
 
 
-def _fault(found: ReaderTensor, expected: ReaderTensor) -> str | None:
+def _fault(found: ReaderTensor, expected: ReaderTensor, threads: int) -> str | None:
     """What is wrong with a tensor, in words that follow its name."""
     if _shape(found) != _shape(expected):
         return f"has the shape {_shape(found)}, and in the 16-bit file {_shape(expected)}"
     usual = USUAL_ERROR.get(found.tensor_type)
     bound = EXACT.get(found.tensor_type, UNRELATED) if usual is None else min(UNRELATED, FAR_BEYOND * usual)
-    errors, lengths, sizes = _rows(found, expected)
+    errors, lengths, sizes = _rows(found, expected, threads)
     if not np.isfinite(sizes).all():
         return "holds values that are not finite"
     if not np.isfinite(lengths).all():
         return "is finite, and in the 16-bit file it is not"
     if not sizes.any() and (lengths.any() or (len(lengths) > 1 and not found.name.endswith(".bias"))):  # experts' biases make a matrix, and may be zero
         return "holds only zeros"
-    # in float64, squares of 32-bit floats neither overflow nor vanish
     error = float(np.sqrt(errors.sum() / lengths.sum())) if lengths.any() else float("inf") if sizes.any() else 0.0
     if error > bound:
         return f"differs from the 16-bit file's by {error:.2g} of its length, {bound:.2g} is possible in {found.tensor_type.name}: it holds other weights"
@@ -126,20 +126,25 @@ def _shape(tensor: ReaderTensor) -> list[int]:
     return sizes
 
 
-def _rows(found: ReaderTensor, expected: ReaderTensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rows(found: ReaderTensor, expected: ReaderTensor, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each row, the sums of squares of its difference from the expected row, of the expected row, and of the row itself, each float64 (rows)."""
     columns = int(found.shape[0])
     raw = [tensor.data.reshape(-1, tensor.data.shape[-1]) for tensor in (found, expected)]
     step = max(1, CHUNK // columns)
-    parts = []
-    for start in range(0, len(raw[0]), step):
+
+    def part(start: int) -> np.ndarray:
         with np.errstate(all="ignore"):  # scales that are not finite are what is looked for
-            value, original = (
-                dequantize(rows[start : start + step], tensor.tensor_type).astype(np.float64) for rows, tensor in zip(raw, (found, expected), strict=True)
-            )
-            parts.append(np.stack([(array**2).sum(axis=1) for array in (value - original, original, value)]))
-    errors, lengths, sizes = np.concatenate(parts, axis=1)
+            value, original = (dequantize(rows[start : start + step], tensor.tensor_type) for rows, tensor in zip(raw, (found, expected), strict=True))
+            return np.stack([_squares(value - original), _squares(original), _squares(value)])
+
+    with ThreadPoolExecutor(threads) as pool:
+        errors, lengths, sizes = np.concatenate(list(pool.map(part, range(0, len(raw[0]), step))), axis=1)
     return errors, lengths, sizes
+
+
+def _squares(values: np.ndarray) -> np.ndarray:
+    """Of each row, the sum of its squares. In float64, squares of 32-bit floats neither overflow nor vanish."""
+    return np.asarray(np.einsum("rc,rc->r", values, values, dtype=np.float64))
 
 
 def open_gguf(file: Path) -> GGUFReader:

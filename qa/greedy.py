@@ -38,7 +38,7 @@ def check(out: Path, *, reference: Path, variant: Path, prompts: Sequence[str], 
     if variant.is_dir():
         files = [file_checks.folder(variant, reference)]
     else:
-        files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference)]
+        files = [file_checks.gguf(variant, reference, threads=threads), file_checks.weights(variant, reference, threads=threads)]
     given = [] if original is None else [Answer(**answer) for answer in json.loads(original.read_text(encoding="utf-8"))]
     excused = generation.excusable(given)
     if not has_template(reference):  # what a variant lost of it is a fault of its file

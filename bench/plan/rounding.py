@@ -4,8 +4,9 @@ For each matrix of R rows and C columns, experts' rows together where they have 
 
 - a Hessian takes 4 C² bytes on disk and, while it is summed up, in memory, so the windows run through G groups that fit beside the model;
 - operations: passes as for sensitivities, (3 G + 2) A T W, streamed G A T W more; every window adds a product, 2 R C² W;
-- rounding one file, on a CPU: factors, 4 C³ (an inverse and a Cholesky decomposition, in float64); errors handed on, R C²; the gradient and its changes,
-  4 R C²; both errors at the end, 4 R C²; and choosing codes, whose rate is measured here with the little that a narrow matrix has of the rest.
+- rounding one file, on a CPU: factors, 2/3 C³ (a Cholesky decomposition and its inverse, in float64, at a quarter of the rate of large products in
+  float32); errors handed on, R C²; the gradient and its changes, 4 R C²; both errors at the end, 4 R C²; and choosing codes, whose rate is measured here
+  with the little that a narrow matrix has of the rest.
 
 Every tensor is taken to be rounded, in a type of the rate stated; a GPU does the passes, its machine's cores the rounding.
 """
@@ -27,10 +28,12 @@ from builders.rounding.compensate import Metric, compensate
 from builders.sensitivity import room
 from builders.sensitivity.table import Tensor
 from config.errors import UnsupportedModel
-from service.release.costs.build import PER_CORE
+from service.machine.speed import Speed
+from service.release.costs.build import FACTORED
 
 TYPES = ("Q4_K", "IQ3_S", "IQ2_XXS")
-SAMPLE = (512, 512)  # rows and columns on which choosing codes is timed
+SAMPLE = (1024, 512)  # rows and columns on which choosing codes is timed
+PER_CORE = FACTORED * Speed(threads=1).wide  # operations a second of a core in large matrix products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,7 @@ def estimate(model: Model, tensors: Sequence[Tensor], machine: Machine, rate: fl
         groups=groups,
         streamed=way.streamed,
         collecting=max(collecting / machine.operations, moved),
-        file=(values / rate + (9 * wide + 2 * factors) / PER_CORE) / machine.cores,
+        file=(values / rate + (9 * wide + 2 / 3 * factors) / PER_CORE) / machine.cores,
     )
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from scipy.linalg import lapack
 
-from builders.rounding import codes
+from builders.rounding import codes, sizes
 from builders.rounding.codes import Codebook, Layout, Scalar
 from config.errors import MeasurementError
 from engines import ggml
@@ -21,7 +22,7 @@ from engines.ggml import Bytes
 from engines.model import Doubles, Floats
 
 SPAN = 32  # columns that are worked on together; the rest of the block, then of the matrix, hears of them afterwards
-ROWS = 1024  # that are worked on together: the result must not depend on the number of threads
+TOGETHER = 256  # rows for which all entries of a codebook are compared at once: more than that are no longer in the processor's cache
 DAMPING = 0.3  # of the mean diagonal, added to it: with less, other text than calibration gains less or loses
 
 
@@ -40,7 +41,9 @@ class Metric:
         if not np.isfinite(damped).all() or mean <= 0:
             raise MeasurementError("A Hessian of calibration text is zero or not finite. Delete the folder of statistics, so that it is measured again.")
         damped = damped / mean + np.eye(len(damped)) * damping
-        return cls(hessian=damped, upper=np.linalg.cholesky(np.linalg.inv(damped)).T)
+        # the inverse of H's own factor, which begins with its last column: a third of the time of inverting H and factoring that
+        last_first = np.linalg.cholesky(damped[::-1, ::-1])
+        return cls(hessian=damped, upper=lapack.dtrtri(last_first[::-1, ::-1], lower=0)[0])
 
 
 def compensate(values: Floats, type: str, *, metric: Metric, plain: Bytes, threads: int = 1) -> Bytes:
@@ -53,14 +56,13 @@ def compensate(values: Floats, type: str, *, metric: Metric, plain: Bytes, threa
         return plain
     out = plain.copy()
 
-    def part(first: int) -> None:
-        here = slice(first, first + ROWS)
+    def part(here: slice) -> None:
         data = _refined(_passed_on(values[here], type, kind, metric), values[here], type, kind, metric.hessian)
         better = _errors(data, type, values[here], metric.hessian) < _errors(plain[here], type, values[here], metric.hessian)
         out[here][better] = data[better]
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, range(0, len(values), ROWS)))
+        list(pool.map(part, sizes.parts(len(values))))
     return out
 
 
@@ -71,6 +73,12 @@ def _errors(data: Bytes, type: str, values: Floats, hessian: Doubles) -> Floats:
 
 def _step(kind: Layout) -> int:
     return 1 if isinstance(kind, Scalar) else 8
+
+
+def _diagonal(matrix: Doubles, step: int) -> Doubles:
+    """The blocks on the diagonal of a square matrix, (columns / step, step, step)."""
+    blocks = matrix.reshape(len(matrix) // step, step, len(matrix) // step, step)
+    return np.asarray(blocks.diagonal(axis1=0, axis2=2).transpose(2, 0, 1))
 
 
 def _each(kind: Layout) -> int:
@@ -98,6 +106,8 @@ def _passed_on(values: Floats, type: str, kind: Layout, metric: Metric) -> Bytes
     work = np.ascontiguousarray(values.T)
     parts = []
     block, step = max(GGML_QUANT_SIZES[GGMLQuantizationType[type]][0], SPAN), _step(kind)
+    factors = _diagonal(metric.upper, step).transpose(0, 2, 1)
+    distances, solved = np.linalg.inv(factors @ factors.transpose(0, 2, 1)), np.linalg.inv(factors).astype(np.float32)
     for first in range(0, columns, block):
         end = min(first + block, columns)
         part = ggml.quantize(np.ascontiguousarray(work[first:end].T), type, importances=importances[first:end])
@@ -108,10 +118,8 @@ def _passed_on(values: Floats, type: str, kind: Layout, metric: Metric) -> Bytes
             stop = min(start + SPAN, end)
             for at in range(start, stop, step):
                 here, inside = slice(at, at + step), slice(at - first, at - first + step)
-                factor = metric.upper[here, here]
-                inverse: Doubles = np.asarray(np.linalg.inv(factor.T @ factor), dtype=np.float64)
-                rounded = _choose(kind, work[here], scale[inside], offset[inside], inverse, chosen, at - first)
-                error = np.linalg.inv(factor.T).astype(np.float32) @ (rounded - work[here])
+                rounded = _choose(kind, work[here], scale[inside], offset[inside], distances[at // step], chosen, at - first)
+                error = solved[at // step] @ (rounded - work[here])
                 errors[inside] = error
                 work[at + step : stop] += single[here, at + step : stop].T @ error
             work[stop:end] += single[start:stop, stop:end].T @ errors[start - first : stop - first]
@@ -129,15 +137,16 @@ def _refined(data: Bytes, values: Floats, type: str, kind: Layout, hessian: Doub
     single = hessian.astype(np.float32)
     gradient = single @ (now - values.T)
     step = _step(kind)
+    own = _diagonal(hessian, step)
+    solved = np.linalg.inv(own).astype(np.float32)
     for start in range(0, columns, SPAN):
         stop = min(start + SPAN, columns)
         changes = np.zeros((stop - start, rows), dtype=np.float32)
         for at in range(start, stop, step):
             here = slice(at, at + step)
-            metric = hessian[here, here]
             old = now[here]
-            target = old - np.linalg.inv(metric).astype(np.float32) @ gradient[here]
-            change = _choose(kind, target, scale[here], offset[here], metric, chosen, at, old=old) - old
+            target = old - solved[at // step] @ gradient[here]
+            change = _choose(kind, target, scale[here], offset[here], own[at // step], chosen, at, old=old) - old
             changes[at - start : at - start + step] = change
             now[here] = old + change
             gradient[start:stop] += single[start:stop, here] @ change
@@ -155,10 +164,11 @@ def _read(kind: Layout, now: Floats, scale: Floats, offset: Floats) -> _Codes:
             chosen.indices[column] = _nearest(kind.grid, now[column], scale[column], offset[column])
         return chosen
     each = _each(kind)
-    ratio = np.abs(now / np.where(scale > 0, scale, 1)).reshape(-1, each, rows)
-    for group in range(len(ratio)):
-        chosen.indices[group] = (np.square(kind.grid).sum(1)[:, None] - 2 * kind.grid @ ratio[group]).argmin(0)
     chosen.negative[:] = now < 0
+    ratio = (now / np.where(scale > 0, scale, 1)).reshape(-1, each, rows)
+    single = np.eye(each, dtype=np.float32)
+    for group, negative in enumerate(chosen.negative.reshape(-1, each, rows)):
+        chosen.indices[group] = _least(kind.grid, single, negative, np.abs(ratio[group]))
     return chosen
 
 
@@ -203,7 +213,6 @@ def _codewords(kind: Codebook, target: Floats, scale: Floats, metric: Doubles) -
     sign = np.where(negative, -1, 1).astype(np.float32)
     pull = sign * (single @ ratio)
     words = np.zeros((8 // each, target.shape[1]), dtype=np.uint16)
-    pairs = kind.grid[:, :, None] * kind.grid[:, None, :]
     for part in range(8 // each):
         here = slice(part * each, (part + 1) * each)
         if part == 0 and each < 8:  # the four that follow are taken as if they came out exactly
@@ -212,7 +221,24 @@ def _codewords(kind: Codebook, target: Floats, scale: Floats, metric: Doubles) -
             goal = pull[here] - sign[here] * (single[here, :each] @ (sign[:each] * kind.grid[words[0]].T))
         else:
             goal = pull[here]
-        square = single[here, here][:, :, None] * sign[here][:, None] * sign[here][None, :]
-        scores = pairs.reshape(len(pairs), -1) @ square.reshape(each * each, -1) - 2 * kind.grid @ goal
-        words[part] = scores.argmin(0)
+        words[part] = _least(kind.grid, single[here, here], negative[here], goal)
     return words, negative
+
+
+def _least(grid: Floats, metric: Floats, negative: npt.NDArray[np.bool_], goal: Floats) -> npt.NDArray[np.uint16]:
+    """The entry g of `grid` (entries, each) with the least (s g) metric (s g)ᵀ - 2 g goal, for each column's signs s and `goal` (each, rows).
+
+    The first part depends on the entry and the signs alone, and is the same for opposite signs: it is found once for all rows that share them.
+    """
+    each = len(metric)
+    bits = np.arange(2 ** (each - 1))[:, None] >> np.arange(each) & 1
+    signs = np.where(bits, -1, 1).astype(np.float32)
+    signed = (signs[:, :, None] * signs[:, None, :] * metric).reshape(-1, each * each)
+    squares = signed @ (grid[:, :, None] * grid[:, None, :]).reshape(-1, each * each).T  # (signs, entries)
+    shared = np.where(negative[-1], ~negative, negative)  # the last one's sign is taken for plus
+    word = (shared << np.arange(each)[:, None]).sum(0)
+    found = np.empty(len(word), dtype=np.uint16)
+    for first in range(0, len(word), TOGETHER):
+        here = slice(first, first + TOGETHER)
+        found[here] = (squares[word[here]] - 2 * goal[:, here].T @ grid.T).argmin(1)
+    return found

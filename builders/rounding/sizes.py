@@ -7,9 +7,20 @@ from collections.abc import Mapping, Sequence
 from builders.sensitivity.table import Tensor
 
 OWN = 2**33  # bytes of one tensor's H up to which each expert has one of its own
+MOST_ROWS, FEW_ROWS = 1024, 256  # of a matrix that are worked on together
+BEGUN = 120  # rows that take as long as what is done once for all rows of a part
 WIDEST = 2  # columns over rows of an expert up to which it has: on disk these are at most four times the tensor's 16-bit bytes
 
 _EXPERT = re.compile(r"\.experts\.\d+\.")
+
+
+def parts(rows: int) -> list[slice]:
+    """The rows of a matrix that are worked on together: about as many in each, and two parts where that is worth a second thread.
+
+    The result must not depend on the number of threads, and neither may this.
+    """
+    count = max(-(-rows // MOST_ROWS), min(2, rows // FEW_ROWS), 1)
+    return [slice(rows * part // count, rows * (part + 1) // count) for part in range(count)]
 
 
 def count(tensor: Tensor, memory: int) -> int:

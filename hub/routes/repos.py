@@ -107,14 +107,8 @@ def index(call: Call) -> Response:
     """GET /api/models, /api/datasets, /api/spaces: paged by a cursor, so that a page stays right while repos come and go."""
     type = KINDS[call.request.path_params["kind"]]
     by = {"createdAt": lambda repo: repo.created_at}.get(call.query.get("sort", ""), lambda repo: wire.modified(call.hub, repo))
-    repos = sorted((repo for repo in call.hub.repos.all() if repo.type == type and call.can_read(repo)), key=_order(by), reverse=True)
-    expand, filters = _listed(call, "expand"), _listed(call, "filter")
-    if (author := call.query.get("author")) is not None:
-        repos = [repo for repo in repos if repo.namespace.lower() == author.lower()]
-    if search := call.query.get("search", "").lower():
-        repos = [repo for repo in repos if search in repo.id.lower()]
-    if call.query.get("gated"):
-        repos = [repo for repo in repos if bool(repo.gated) is call.flag("gated")]
+    expand, filters = _listed(call, "expand"), [*_listed(call, "filter"), *_listed(call, "pipeline_tag")]
+    repos = sorted(_named(call, type), key=_order(by), reverse=True)
     if cursor := call.query.get("cursor"):
         after = _decode(cursor)
         repos = [repo for repo in repos if _order(by)(repo) < after]
@@ -124,7 +118,7 @@ def index(call: Call) -> Response:
     last = ("", "")
     for repo in repos:
         head = call.hub.repos.head(repo, MAIN)
-        if not _tagged(wire.repo_info(call.hub, repo, head), [*filters, *_listed(call, "pipeline_tag")]):
+        if filters and not _tagged(wire.repo_info(call.hub, repo, head, expand=("tags", "pipeline_tag", "library_name")), filters):
             continue
         if len(shown) == size:
             return page(call, shown, cursor=_encode(last))
@@ -133,6 +127,21 @@ def index(call: Call) -> Response:
         shown.append({key: value for key, value in item.items() if key not in hidden})
         last = _order(by)(repo)
     return JSONResponse(shown)
+
+
+def _named(call: Call, type: RepoType) -> list[Repo]:
+    """The repos that the caller may see and whose owner, name and gate are as the query asks: all that is known without reading a file."""
+    author, search = call.query.get("author"), call.query.get("search", "").lower()
+    gated = call.flag("gated") if call.query.get("gated") else None
+    return [
+        repo
+        for repo in call.hub.repos.all()
+        if repo.type == type
+        and (author is None or repo.namespace.lower() == author.lower())
+        and search in repo.id.lower()
+        and (gated is None or bool(repo.gated) is gated)
+        and call.can_read(repo)
+    ]
 
 
 def own(call: Call) -> Any:

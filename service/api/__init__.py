@@ -5,8 +5,9 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from service.api import errors, runs, webhook
+from service.api import errors, metrics, rebuilding, runs, watch, webhook
 from service.api.guard import Guard
+from service.api.hinting import Hinting
 from service.store import Store
 
 API = "/api/v1"
@@ -25,9 +26,25 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     )
     app.state.store = store
     app.state.settings = settings
+    app.state.hinting = Hinting(store, settings)
     app.include_router(runs.public, prefix=API)
     app.include_router(runs.protected, prefix=API)
+    app.include_router(watch.router, prefix=API)
+    app.include_router(metrics.protected)
     app.include_router(webhook.router)
+    app.include_router(rebuilding.router)
+    app.add_middleware(Guard)
+    errors.install(app)
+    return app
+
+
+def create_health_app(store: Store, settings: Settings) -> FastAPI:
+    """What needs no token and nothing else, for a listener that no load on the API can reach."""
+    app = FastAPI(title="Sluice", version=_version(), openapi_url=None)
+    app.state.store = store
+    app.state.settings = settings
+    app.include_router(runs.public, prefix=API)
+    app.include_router(metrics.open_to_all)
     app.add_middleware(Guard)
     errors.install(app)
     return app

@@ -5,9 +5,11 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import Field
 
 from config.settings import Settings
 from service.api.errors import ApiError
+from service.api.hinting import Hinting
 from service.api.tokens import check_token
 from service.store import Store, TokenRecord
 
@@ -20,8 +22,16 @@ def _settings(request: Request) -> Settings:
     return cast("Settings", request.app.state.settings)
 
 
+def _hinting(request: Request) -> Hinting:
+    return cast("Hinting", request.app.state.hinting)
+
+
 TheStore = Annotated[Store, Depends(_store)]
 TheSettings = Annotated[Settings, Depends(_settings)]
+TheHinting = Annotated[Hinting, Depends(_hinting)]
+
+Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""A number that the database can hold, as those of runs and publications are."""
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token from `sluice token create NAME`.")
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from config.errors import ConfigurationError, HubError, SluiceError, UpstreamError
 from service.logs import redact
 from service.runs.report import NoReport
-from service.store import ApprovalRefused, UnknownPublication, UnknownRun
+from service.store import ApprovalRefused, UnknownEntry, UnknownPublication, UnknownRun
 
 
 class ErrorDetail(BaseModel):
@@ -57,7 +57,7 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
     """
     unknown = isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError)) and not isinstance(error.__cause__, GatedRepoError)
     match error:
-        case UnknownRun() | UnknownPublication() | NoReport():
+        case UnknownRun() | UnknownPublication() | UnknownEntry() | NoReport():
             return HTTPStatus.NOT_FOUND, "not_found"
         case ApprovalRefused():
             return HTTPStatus.CONFLICT, "not_held"

@@ -10,11 +10,12 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from config.settings import REPO_ID, Settings, Watched
-from service.api.access import Caller, TheSettings, TheStore, caller
+from service.api.access import Caller, Number, TheSettings, TheStore, caller
 from service.api.errors import ApiError
 from service.hubclient import connect
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
+from service.release.watchlist import entries, following
 from service.runs import holds
 from service.runs.report import find
 from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
@@ -98,7 +99,8 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
     """Answers without a token, with 503 when the database does not answer or a watched recipe cannot be used any more."""
     database = store.healthy()
     # without a token nobody learns in which folders the data lie
-    watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in broken(settings.watch)]
+    watched = broken(entries(store, settings) if database else settings.watch)
+    watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in watched]
     sound = database and not watch
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
@@ -106,7 +108,7 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
 
 
 @protected.get("/runs", summary="The runs, newest first")
-def list_runs(store: TheStore, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: int | None = None, state: RunState | None = None) -> RunPage:
+def list_runs(store: TheStore, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: Number | None = None, state: RunState | None = None) -> RunPage:
     """One page of runs."""
     found = store.runs(limit=limit + 1, state=state, before=before)
     page = found[:limit]
@@ -119,7 +121,7 @@ def start_run(wanted: RunRequest, response: Response, store: TheStore, settings:
 
     404: the Hub does not know the repo or revision. 409: the release cannot be used as it is. 422: no such recipe. 502: the Hub is down or refuses our token.
     """
-    watched = next((item for item in settings.watch if item.repo == wanted.repo), Watched(repo=wanted.repo))
+    watched = next(iter(following(entries(store, settings), wanted.repo)), Watched(repo=wanted.repo))
     recipe = wanted.recipe or watched.recipe
     _refuse_paths(recipe, settings)
     run, queued = queue_release(
@@ -131,32 +133,32 @@ def start_run(wanted: RunRequest, response: Response, store: TheStore, settings:
 
 
 @protected.get("/runs/{id}", summary="A run with everything that came of it so far")
-def get_run(id: int, store: TheStore) -> RunSummary:
+def get_run(id: Number, store: TheStore) -> RunSummary:
     """The same JSON that `sluice status RUN --json` prints."""
     return summarize(store, id)
 
 
 @protected.get("/runs/{id}/report", summary="The run's report, an HTML page", response_class=FileResponse)
-def get_report(id: int, store: TheStore, settings: TheSettings) -> FileResponse:
+def get_report(id: Number, store: TheStore, settings: TheSettings) -> FileResponse:
     """The page with every gate, the figures behind it, and plots. 404 while the run has none."""
     return FileResponse(find(store, settings, id), media_type="text/html; charset=utf-8")
 
 
 @protected.post("/runs/{id}/approve", status_code=HTTPStatus.ACCEPTED, summary="Let a held release go on")
-def approve(id: int, said: ApprovalRequest, response: Response, store: TheStore, token: Caller) -> RunSummary:
+def approve(id: Number, said: ApprovalRequest, response: Response, store: TheStore, token: Caller) -> RunSummary:
     """Records who decided it and why, and queues the run again once nothing is undecided. 409: the run is not held, or not for that."""
     decision = holds.Decision(by=said.by, comment=said.comment, subject=said.subject, source="api", details={"token": token.name})
     return _accepted(response, holds.approve(store, id, decision), summarize(store, id))
 
 
 @protected.get("/publications/{id}", tags=["publications"], summary="A repo that was published")
-def get_publication(id: int, store: TheStore) -> PublicationSummary:
+def get_publication(id: Number, store: TheStore) -> PublicationSummary:
     """The publication of that number."""
     return publication_summary(store.publication(id))
 
 
 @protected.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, tags=["publications"], summary="Publish again")
-def republish(id: int, response: Response, store: TheStore, token: Caller) -> RunSummary:
+def republish(id: Number, response: Response, store: TheStore, token: Caller) -> RunSummary:
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
     publication = store.publication(id)
     run = store.run(publication.run)

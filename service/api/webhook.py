@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import structlog
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
 from config.settings import Settings
-from service.api.access import TheSettings, TheStore
+from service.api.access import TheHinting, TheSettings
 from service.api.errors import ApiError
 
 router = APIRouter(tags=["webhooks"])
@@ -28,17 +27,16 @@ class Receipt(BaseModel):
 
 
 @router.post("/webhooks/huggingface", status_code=HTTPStatus.ACCEPTED, summary="The Hub says that a repo changed")
-async def huggingface(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Receipt:
+async def huggingface(request: Request, response: Response, hinting: TheHinting, settings: TheSettings) -> Receipt:
     """Notes that a watched repo's content changed (202) and answers at once; anything else that the Hub may say is ignored (200).
 
     The X-Webhook-Secret header must hold the configured secret: 401 when it does not, 503 when none is configured.
     """
     _check_secret(request, settings)
     repo = _changed_repo(await request.body())
-    if repo not in {watched.repo for watched in settings.watch}:
+    if repo is None or not await hinting.put(repo):
         response.status_code = HTTPStatus.OK
         return Receipt(status="ignored")
-    await run_in_threadpool(store.put_hint, repo, "webhook")
     log.info("webhook accepted", repo=repo)
     return Receipt(status="accepted")
 

@@ -61,6 +61,10 @@ COMMANDS = {
         "service.cli.doctor:doctor",
         "Report versions, tools, disk, memory, GPU and Hub login. Exit code 1 when something that Sluice needs is missing.",
     ),
+    "backup": (
+        "service.cli.backup:backup",
+        "Copy the database of runs, verdicts, waivers, approvals and publications to one file, also while a service works.",
+    ),
     "measure": ("service.cli.measure:app", "Measure models of your own: nothing is built, kept or published."),
     "family": ("service.cli.family:app", "Families of models: whether what a file says about one is true."),
     "data": ("service.cli.data:app", "The texts and questions that a recipe names: what they are, and fetching those that are on the Hub."),

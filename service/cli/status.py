@@ -9,6 +9,7 @@ from service.cli.context import Terminal, explained, settings_of, verdict_code
 from service.cli.options import AsJson
 
 if TYPE_CHECKING:
+    from config.settings import Settings
     from service.store import Store
 
 
@@ -46,6 +47,8 @@ def status(
             _follow(terminal, store, run_id, settings.progress_seconds)
         if run_id is None:
             _list(terminal, store)
+            if not as_json:
+                _watched(terminal, store, settings)
             return
         result = summary(store, run_id)
         if as_json and not follow:
@@ -71,6 +74,22 @@ def _follow(terminal: Terminal, store: "Store", run_id: int, line_seconds: float
         state = store.run(run_id).state
         terminal.err.print(f"no longer following; run {run_id} {'goes on' if state == 'running' else f'is {state}'}")
         raise typer.Exit(verdict_code(summary(store, run_id))) from interrupt
+
+
+def _watched(terminal: Terminal, store: "Store", settings: "Settings") -> None:
+    if not (settings.watch or store.watch_entries()):
+        return  # and nothing needs to be imported
+    from rich.markup import escape
+
+    from service.release.checks.watch import broken
+    from service.release.watchlist import entries
+
+    for listing in store.listings():
+        if listing.error:
+            when = f"{listing.at:%Y-%m-%d %H:%M} UTC"
+            terminal.out.print(f"[yellow]not listed[/] [bold]{escape(listing.owner)}[/] at {when}: {escape(listing.error)}", soft_wrap=True)
+    for item in broken(entries(store, settings)):
+        terminal.out.print(f"[red]cannot be released[/] [bold]{escape(item.repo)}[/] (recipe {escape(item.recipe)}): {escape(item.error)}", soft_wrap=True)
 
 
 def _list(terminal: Terminal, store: "Store") -> None:

@@ -1,20 +1,16 @@
-"""The clock: says at every poll that each repo of the watch list may have changed. Looking is the work of intake."""
+"""The clock: polls the watch list again and again. Looking at what changed is the work of intake."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from config.settings import Settings
-from service.store import Store
+
+JITTER = 0.1  # of the time between two polls: services that were started together do not ask the Hub together
 
 
-def poll(store: Store, settings: Settings) -> None:
-    """Leave a hint for every watched repo."""
-    for repo in sorted({watched.repo for watched in settings.watch}):
-        store.put_hint(repo, "poll")
-
-
-def start_clock(store: Store, settings: Settings) -> BackgroundScheduler:
+def start_clock(settings: Settings, poll: Callable[[], object]) -> BackgroundScheduler:
     """Poll now and every `poll_minutes` from now on, in a thread, until the returned scheduler is shut down.
 
     Several services may tick on one database: a hint that is pending already is not made again.
@@ -23,8 +19,8 @@ def start_clock(store: Store, settings: Settings) -> BackgroundScheduler:
     clock.add_job(
         poll,
         "interval",
-        args=(store, settings),
         minutes=settings.poll_minutes,
+        jitter=settings.poll_minutes * 60 * JITTER,
         next_run_time=datetime.now(UTC),
         coalesce=True,  # after a suspended machine wakes up, one poll is enough
         max_instances=1,

@@ -1,13 +1,16 @@
 """From a hint to a queued run: looks at each watched repo that may have changed, and again later when the look failed."""
 
 import structlog
-from huggingface_hub import HfApi
 
-from config.errors import SluiceError, in_words
-from config.settings import Settings, Watched
+from config.errors import ConfigurationError, SluiceError, in_words
+from config.settings import Settings
+from config.watch import Watched
+from service.daemon.listing import Listings
 from service.logs import redact
+from service.release.checks.watch import fault
 from service.release.intake import ReleaseRequest, queue_release
-from service.store import HintRecord, Store
+from service.release.watchlist import asked, cooling, entries, following, refusal
+from service.store import HintRecord, LookKey, Store
 
 ATTEMPTS = 3  # times that a run is tried when nobody asks for it but hints
 FIRST_DELAY = 30.0  # seconds from a failed look to the next; doubles each time
@@ -16,24 +19,52 @@ LONGEST_DELAY = 3600.0  # seconds
 log = structlog.get_logger(__name__)
 
 
-def take_hints(store: Store, settings: Settings, api: HfApi) -> None:
-    """Look at every repo that a due hint names. A look that fails is had again later."""
+class TooFresh(SluiceError):
+    """The repo was committed to a moment ago, and the watch list asks to wait."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+def take_hints(store: Store, settings: Settings, listings: Listings) -> None:
+    """Look at every repo that a due hint names. A look that fails is had again later; one entry's failure does not keep the others from theirs."""
+    watch = entries(store, settings)
     for hint in store.hints(due=True):
-        try:
-            for watched in settings.watch:
-                if watched.repo == hint.repo:
-                    _look(store, settings, api, watched, hint)
-        except Exception as error:
-            expected = isinstance(error, SluiceError)
-            delay = min(FIRST_DELAY * 2 ** min(hint.attempts, 20), LONGEST_DELAY)
-            log.warning("look failed", repo=hint.repo, error=str(error), next_in_seconds=delay, exc_info=not expected)
-            store.defer_hint(hint, error=redact(in_words(error)), seconds=delay)
-        else:
+        failures = [failure for entry in following(watch, hint.repo) if (failure := _look(store, settings, listings, entry, hint)) is not None]
+        if not failures:
             store.settle_hint(hint)
+            continue
+        fresh = [failure.seconds for failure in failures if isinstance(failure, TooFresh)]
+        delay = min([*fresh, *([_delay(hint)] if len(fresh) < len(failures) else [])])
+        words = " ".join(dict.fromkeys(redact(in_words(failure)) for failure in failures))
+        log.warning("look failed", repo=hint.repo, error=words, next_in_seconds=delay)
+        store.defer_hint(hint, error=words, seconds=delay)
 
 
-def _look(store: Store, settings: Settings, api: HfApi, watched: Watched, hint: HintRecord) -> None:
-    wanted = ReleaseRequest(repo=watched.repo, revision=watched.revision, recipe=watched.recipe, trigger=hint.source)
-    run, queued = queue_release(store, settings, api, wanted, attempts=ATTEMPTS)
+def _delay(hint: HintRecord) -> float:
+    return min(FIRST_DELAY * 2.0 ** min(hint.attempts, 20), LONGEST_DELAY)
+
+
+def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> Exception | None:
+    """Queue what the entry asks for of the repo, if that is due; why it failed, None when all is done."""
+    if (wrong := fault(entry.recipe)) is not None:
+        return ConfigurationError(wrong)
+    try:
+        listed = listings.of_repo(hint.repo, entry.revision)
+        if (reason := refusal(entry, listed)) is not None:
+            log.info("repo passed over", repo=hint.repo, reason=reason)
+            return None
+        if (wait := cooling(entry, listed)) > 0 and not hint.rebuild:
+            age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
+            return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
+        wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild)
+        run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
+        store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(run.recipe_digest, settings.namespace)), listed.sha)
+    except Exception as error:  # whatever it is, the other entries and repos go on
+        if not isinstance(error, SluiceError):
+            log.exception("look failed", repo=hint.repo)
+        return error
     if queued:
         log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source)
+    return None

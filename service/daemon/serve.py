@@ -5,26 +5,25 @@ A daemon that is killed leaves its lease behind; it runs out, or is seen to belo
 """
 
 import signal
-import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import structlog
-import uvicorn
 from sqlalchemy.exc import DBAPIError
 
-from config.errors import ConfigurationError, SluiceError
 from config.settings import Settings
-from service.api import create_app
+from service.api import API, create_app, create_health_app
+from service.api.listening import listening
 from service.daemon.clock import start_clock
 from service.daemon.hints import take_hints
+from service.daemon.listing import Listings
+from service.daemon.polling import poll
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
 from service.hubclient import connect
 from service.logs import configure_logs
 from service.release.checks.watch import broken
+from service.release.watchlist import entries
 from service.repeating import repeated
 from service.store import Store, open_store
 
@@ -34,12 +33,13 @@ log = structlog.get_logger(__name__)
 def serve(settings: Settings, execute: Execute) -> None:
     """Serve until SIGTERM or SIGINT, which put the run at hand back into the queue. Prints the service's URL once it answers there.
 
-    Must be called in the main thread. Raises ConfigurationError when a recipe of the watch list, the database or the address cannot be used.
+    Must be called in the main thread. Raises ConfigurationError when the database or the address cannot be used.
     """
-    _refuse_broken(settings)
-    secrets = (settings.token, settings.webhook_secret.get_secret_value() if settings.webhook_secret else None)
+    given = (settings.webhook_secret, settings.rebuild_secret)
+    secrets = (settings.token, *(secret.get_secret_value() if secret else None for secret in given))
     configure_logs(secrets=secrets)
     with closing(open_store(settings.database)) as store:
+        _tell_broken(store, settings)
         worker = Worker(store, execute)
         before = {number: signal.signal(number, worker.interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -52,18 +52,18 @@ def serve(settings: Settings, execute: Execute) -> None:
                 signal.signal(number, handler)
 
 
-def _refuse_broken(settings: Settings) -> None:
-    """A daemon that watches with a recipe that does not work would look sound and never release anything."""
-    if found := broken(settings.watch):
-        told = " ".join(f"{item.repo} (recipe {item.recipe}): {item.error}" for item in found)
-        raise ConfigurationError(f"The watch list has entries that cannot be released. {told} Correct these recipes, or take the entries off the list.")
+def _tell_broken(store: Store, settings: Settings) -> None:
+    """Say which entries of the watch list cannot be released; health fails while there are any, and all others are served."""
+    for item in broken(entries(store, settings)):
+        log.error("watch entry broken", repo=item.repo, recipe=item.recipe, error=item.error)
 
 
 @contextmanager
 def front(store: Store, settings: Settings) -> Iterator[str]:
     """Everything by which work comes in, running until the block ends: the API at the yielded URL, the clock, and the intake of hints."""
-    with _api(store, settings) as url, _intake(store, settings):
-        clock = start_clock(store, settings)
+    listings = Listings(connect(settings))
+    with _api(store, settings) as url, _intake(store, settings, listings):
+        clock = start_clock(settings, lambda: poll(store, settings, listings))
         try:
             yield url
         finally:
@@ -72,52 +72,20 @@ def front(store: Store, settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def _api(store: Store, settings: Settings) -> Iterator[str]:
-    listener = _listen(settings.api_host, settings.api_port)
-    config = uvicorn.Config(
-        create_app(store, settings),
-        log_config=None,  # its loggers hand on to ours
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        lifespan="off",
-        limit_concurrency=200,
-        timeout_graceful_shutdown=10,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api", daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            if not thread.is_alive():
-                raise SluiceError("The API did not start; the log above tells why.")
-            time.sleep(0.01)
-        host, port = listener.getsockname()[:2]
-        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for the client to acknowledge its head
-        return listener
-    except OSError as error:
-        raise ConfigurationError(
-            f"The API cannot listen on {host}, port {port}: {error.strerror or error}. Change `api_host` or `api_port`, or stop what uses it."
-        ) from error
+    """The API at the yielded URL, and health on a listener of its own where the settings say so."""
+    most = settings.api_connections_per_client
+    with ExitStack() as stack:
+        if settings.health_port is not None:
+            where = stack.enter_context(listening(create_health_app(store, settings), settings.api_host, settings.health_port, name="health", per_client=most))
+            log.info("health", url=f"{where}{API}/health")
+        yield stack.enter_context(listening(create_app(store, settings), settings.api_host, settings.api_port, per_client=most))
 
 
 @contextmanager
-def _intake(store: Store, settings: Settings) -> Iterator[None]:
-    api = connect(settings)
-
+def _intake(store: Store, settings: Settings, listings: Listings) -> Iterator[None]:
     def take() -> bool:
         try:
-            take_hints(store, settings, api)
+            take_hints(store, settings, listings)
         except DBAPIError as error:
             log.warning("hints not read", error=str(error.orig))
         return True

@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import os
 import select
 import signal
 import socket
@@ -20,6 +21,7 @@ from service.execution import words
 from service.execution.forkserver import STARTED, STATUS
 
 REASON = 1000  # characters of a reason that are told
+NICE = 10  # how much nicer stages are than the service, which is to be answering whatever they compute: without it, that takes it seconds
 NONE = "no process could be started for a stage"
 
 
@@ -89,6 +91,8 @@ class _Running:
         command = [sys.executable, "-m", "service.execution.forkserver"]
         with theirs:
             process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=said, stderr=said, env=dict(environment), cwd="/", start_new_session=True)
+        with suppress(OSError):  # it has ended, which whoever asks it will be told
+            os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICE)  # the kernel knows the highest
         running = cls(process, control, said)
         Thread(target=process.wait, name="fork server", daemon=True).start()  # it ends by itself, and must not stay as a zombie
         atexit.register(running.ended)

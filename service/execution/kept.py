@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ from typing import Any
 
 from config.digests import content_digest, file_sha256
 from config.errors import StageError
-from engines import toolchain
+from engines import gguf_numbers, toolchain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ class File:
     path: str  # relative to the stage's folder
     sha256: str
     bytes: int
+    numbers: str | None = None  # of a GGUF file: the digest of what it computes with, see `engines.gguf_numbers`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +60,18 @@ class Output:
     @property
     def whole(self) -> Input:
         """The folder of all output files."""
-        lines = "".join(f"{file.sha256}  {file.path}\n" for file in self.files)
+        return self.part(lambda path: True)
+
+    def part(self, chosen: Callable[[str], bool]) -> Input:
+        """The folder, for a stage that reads none but the chosen files of it: only these decide its key."""
+        lines = "".join(f"{file.sha256}  {file.path}\n" for file in self.files if chosen(file.path))
         return Input(path=self.folder / "files", digest=hashlib.sha256(lines.encode()).hexdigest())
 
-    def file(self, path: str | None = None) -> Input:
-        """One output file; without a name the one that the result calls `file`."""
+    def file(self, path: str | None = None, *, numbers: bool = False) -> Input:
+        """One output file; without a name the one that the result calls `file`. `numbers`: for a stage that reads nothing of its header that only describes."""
         name = path or str(self.result["file"])
         found = next(file for file in self.files if file.path == name)
-        return Input(path=self.folder / "files" / name, digest=found.sha256)
+        return Input(path=self.folder / "files" / name, digest=(found.numbers if numbers else None) or found.sha256)
 
 
 Inputs = Mapping[str, Input | Sequence[Input]]
@@ -126,7 +131,7 @@ class StageStore:
     def keep(self, key: str, workspace: Path, description: Mapping[str, Any], result: dict[str, Any], seconds: float) -> Output:
         """Move the workspace's `files/` into the store, durably and all at once."""
         files = tuple(
-            File(path=path.relative_to(workspace / "files").as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size)
+            File(path=path.relative_to(workspace / "files").as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size, numbers=_numbers(path))
             for path in sorted((workspace / "files").rglob("*"))
             if path.is_file()
         )
@@ -155,6 +160,15 @@ class StageStore:
                     continue  # its owner is alive
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
+
+
+def _numbers(path: Path) -> str | None:
+    if path.suffix != ".gguf":
+        return None
+    try:
+        return gguf_numbers.digest(path)
+    except ValueError:
+        return None  # whoever reads it will say what is wrong with it
 
 
 def stage_key(function: str, inputs: Inputs, params: Mapping[str, Any]) -> str:

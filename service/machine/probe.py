@@ -185,11 +185,15 @@ def write_model(path: Path, hidden: int, type: str) -> int:
 
 
 def quantizers() -> Found:
-    """`quantizing`: values a second to each type and back; `tables`: seconds of the slowest type's tables; `rounding`: values a second that get new codes."""
+    """`quantizing`: values a second to each type and back; `tables`: seconds of the slowest type's tables; `rounding`: values a second that get new codes.
+
+    Each part of a matrix takes as long as if it had BEGUN rows more.
+    """
     import numpy as np
 
     from builders import matrices
     from builders.rounding.compensate import Metric, compensate
+    from builders.rounding.sizes import BEGUN, MOST_ROWS
     from builders.sensitivity.table import TYPES
     from engines import ggml
 
@@ -206,12 +210,11 @@ def quantizers() -> Found:
         started = time.process_time()
         ggml.dequantize(ggml.quantize(few, type, importances=weights), type, COLUMNS)
         rates[type] = few.size / (time.process_time() - started)
-    small = np.ascontiguousarray(values[:, :256])
+    tall = np.resize(values, (MOST_ROWS, 256))
     metric = Metric.of(np.eye(256, dtype=np.float32))
-    plain = matrices.quantized(small, "Q4_K", experts=1, importances=weights[:256])
-    started = time.process_time()
-    compensate(small, "Q4_K", metric=metric, plain=plain)
-    return {"quantizing": rates, "tables": tables, "rounding": small.size / (time.process_time() - started)}
+    plain = matrices.quantized(tall, "Q4_K", experts=1, importances=weights[:256])
+    taken = shortest(lambda: compensate(tall, "Q4_K", metric=metric, plain=plain), 0.2)
+    return {"quantizing": rates, "tables": tables, "rounding": (len(tall) + BEGUN) * tall.shape[1] / taken}
 
 
 def header(folder: Path) -> Found:

@@ -24,7 +24,7 @@ from engines import toolchain
 FILE = "machine.json"
 KEPT = 24 * 3600.0  # seconds
 PATIENCE = 600.0  # seconds that measuring may take on a machine that is busy with other things
-PROBE = 1  # raise when what is measured changes
+PROBE = 2  # raise when what is measured changes
 LIBRARIES = ("torch", "transformers", "numpy", "gguf", "bitsandbytes")
 PASSED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SLUICE_LLAMA_CPP")
 LAST = 400  # characters of the last line that a failed probe said
@@ -62,7 +62,7 @@ class Speed:
     quantized: float = 1.5  # times those rates, in 4 bits
     quantizing: Mapping[str, float] = field(default_factory=lambda: dict(QUANTIZING))  # values a second to a type and back
     tables: float = 0.6  # seconds that the tables of a type with a codebook take
-    rounding: float = 9e5  # values a second whose codes are chosen anew
+    rounding: float = 2.5e6  # values a second whose codes are chosen anew, see `probe.quantizers`
     entry: float = 2.3e-5  # seconds that gguf's reader takes for an entry of a vocabulary: the pace of plain Python
     disk: float = 5e8  # bytes a second
     gpu: Gpu | None = None

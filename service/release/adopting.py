@@ -107,10 +107,10 @@ def propose(store: Store, settings: Settings, api: HfApi, wish: Wish) -> Proposa
 
 def _source(settings: Settings, api: HfApi, wish: Wish) -> Source:
     """What is to be published there: as it was said, as the watch list says, or as the repo's own card does."""
-    watched = [item for item in settings.watch if _watched(item.repo, item.recipe, wish)]
+    watched = [(repo, item) for item in settings.watch for repo in item.named if _watched(repo, item.recipe, wish)]
     if len(watched) == 1:
-        item = watched[0]
-        return Source(upstream=item.repo, revision=item.revision, recipe=wish.recipe or item.recipe, found="the watch list")
+        ((repo, item),) = watched
+        return Source(upstream=repo, revision=item.revision, recipe=wish.recipe or item.recipe, found="the watch list")
     recipe = wish.recipe or "default"
     if wish.upstream is not None:
         return Source(upstream=wish.upstream, revision="main", recipe=recipe, found="--upstream")

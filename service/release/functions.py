@@ -5,13 +5,14 @@ A change of inputs or parameters makes another key, so that what was made before
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from builders.names import converses, predicts, speaks, tokenizes
 from config.plans import Budget, Profile, Rules
 from config.prompt import OPENINGS, PROMPTS, Part
 from config.rules import FAMILIES, FIXES
-from config.texts import Generation, Text
+from config.texts import EvaluationText, Generation, Text
 from engines import go_template
 from service.execution.kept import Output
 from service.release.graph import Call, Data, FileOf, OfHub, OfRelease, Result, Source, Whole
@@ -92,9 +93,32 @@ def convert(*, name: str | OfRelease, repo: str | OfRelease | None, mtp: bool = 
     return Call(function="builders.convert:convert", inputs={"model": MODEL}, params=params, threaded=False)
 
 
+def _numbers(gguf: Source) -> Source:
+    """A GGUF file for a stage that only computes with it: another template, licence or advice in its header is no reason to do that again."""
+    return replace(gguf, numbers=True) if isinstance(gguf, FileOf) else gguf
+
+
+def _voice(model: Source, chat: Sequence[Source]) -> Source:
+    """What of the model's folder decides how text, and conversations if there are any, become tokens; of a GGUF file all."""
+    return replace(model, chosen=speaks if chat else tokenizes) if isinstance(model, Whole) else model
+
+
+def _network(model: Source, chat: Sequence[Source]) -> Source:
+    """What of the model's folder decides what it predicts for these; of a GGUF file all."""
+    return replace(model, chosen=converses if chat else predicts) if isinstance(model, Whole) else model
+
+
+def windows(text: EvaluationText, *, context: int) -> Call:
+    """The evaluation text, cut into windows of so many tokens."""
+    files = texts(text, "evaluation")
+    sizes = {"context": context, "tokens": text.tokens, "most_tokens": text.most}
+    return Call(function="qa.texts:prepare", inputs={"model": _voice(MODEL, files["chat"]), **files}, params=sizes, threaded=False)
+
+
 def imatrix(model: Source, gguf: Source, text: Calibration) -> Call:
     """The importance matrix of the 16-bit GGUF file; `model` has template and tokenizer."""
-    return Call(function="builders.calibrate:imatrix", inputs={"model": model, "gguf": gguf, **text.files}, params=text.sizes)
+    inputs = {"model": _voice(model, text.chat), "gguf": _numbers(gguf), **text.files}
+    return Call(function="builders.calibrate:imatrix", inputs=inputs, params=text.sizes)
 
 
 def sensitivity(model: Source, gguf: Source, text: Calibration, *, probed: bool = False) -> Call:
@@ -102,20 +126,20 @@ def sensitivity(model: Source, gguf: Source, text: Calibration, *, probed: bool 
 
     `model` is the folder in the transformers form; the GGUF file where there is none, and then only probes can tell.
     """
-    inputs = {"model": model, "gguf": gguf, "imatrix": FileOf(stage="imatrix"), **text.files}
+    inputs = {"model": _network(model, text.chat), "gguf": _numbers(gguf), "imatrix": FileOf(stage="imatrix"), **text.files}
     return Call(function="builders.sensitivity.measure:measure", inputs=inputs, params={**text.sizes, "probed": probed})
 
 
 def plan(gguf: Source, budget: Budget, profile: Profile, rules: Rules) -> Call:
     """The best mix within a budget; `MIX` holds each tensor's type."""
-    inputs = {"sensitivity": Whole(stage="sensitivity"), "gguf": gguf, "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES)}
+    inputs = {"sensitivity": Whole(stage="sensitivity"), "gguf": _numbers(gguf), "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES)}
     params = {"budget": budget.model_dump(mode="json", exclude_none=True), "profile": profile, "rules": rules.model_dump(mode="json")}
     return Call(function="builders.plan.stage:plan", inputs=inputs, params=params)
 
 
 def hessians(gguf: Source, text: Calibration) -> Call:
     """How errors of columns count together: what rounding needs, once for all mixes. Raises UnsupportedModel where transformers cannot run the model."""
-    inputs = {"model": MODEL, "gguf": gguf, "imatrix": FileOf(stage="imatrix"), **text.files}
+    inputs = {"model": _network(MODEL, text.chat), "gguf": _numbers(gguf), "imatrix": FileOf(stage="imatrix"), **text.files}
     return Call(function="builders.rounding.collect:collect", inputs=inputs, params=text.sizes)
 
 

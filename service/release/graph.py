@@ -32,9 +32,10 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """All files of a stage's output, as a folder."""
+    """All files of a stage's output, as a folder; or those chosen by their paths, where the stage that takes them reads no others."""
 
     stage: str
+    chosen: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class FileOf:
 
     stage: str
     path: str | None = None
+    numbers: bool = False  # of a GGUF file: the stage that takes it reads nothing of its header that only describes the model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,9 +123,9 @@ def resolve(bench: Workbench, source: Source, outputs: Outputs) -> Input:
     """The file or folder that a source speaks of."""
     match source:
         case Whole():
-            return outputs(source.stage).whole
+            return outputs(source.stage).whole if source.chosen is None else outputs(source.stage).part(source.chosen)
         case FileOf():
-            return outputs(source.stage).file(source.path)
+            return outputs(source.stage).file(source.path, numbers=source.numbers)
         case Data():
             return bench.data(source.path)
         case Input():

@@ -1,6 +1,7 @@
 """The service's memory, in SQLite or PostgreSQL: runs and all that comes of them, what they wait for, tokens, audit trail."""
 
 from service.store.approvals import ApprovalRefused, Approvals
+from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.ledger import Ledger
 from service.store.owner import worker_name
@@ -13,6 +14,8 @@ from service.store.records import (
     Foretold,
     HintRecord,
     HoldRecord,
+    ListingRecord,
+    LookKey,
     PublicationRecord,
     Published,
     PullRequestRecord,
@@ -24,10 +27,12 @@ from service.store.records import (
     TokenRecord,
     VariantRecord,
     WaiverRecord,
+    WatchRecord,
     order_of,
 )
 from service.store.results import Results, UnknownPublication
 from service.store.waivers import WaiverRefused, Waivers
+from service.store.watching import Replayed, UnknownEntry, Watching
 
 __all__ = [
     "Approval",
@@ -37,9 +42,12 @@ __all__ = [
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "ListingRecord",
+    "LookKey",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
+    "Replayed",
     "RunOrder",
     "RunRecord",
     "RunState",
@@ -48,18 +56,20 @@ __all__ = [
     "Store",
     "StoreError",
     "TokenRecord",
+    "UnknownEntry",
     "UnknownPublication",
     "UnknownRun",
     "VariantRecord",
     "WaiverRecord",
     "WaiverRefused",
+    "WatchRecord",
     "open_store",
     "order_of",
     "worker_name",
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Watching, Counting, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

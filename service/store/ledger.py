@@ -1,9 +1,12 @@
 """What comes in and what is remembered: hints that a repo may have changed, API tokens, and the audit trail that only grows."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, delete, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -36,16 +39,26 @@ class Ledger(Database):
                 for row in session.scalars(query)
             )
 
-    def put_hint(self, repo: str, source: str) -> None:
+    def put_hint(self, repo: str, source: str, *, rebuild: bool = False) -> None:
         """Note that `repo` may have changed, to be looked at now. Said again while the look is pending, it is still one look."""
+        self.put_hints({repo: source}, rebuild=rebuild)
+
+    def put_hints(self, sources: Mapping[str, str], *, rebuild: bool = False) -> None:
+        """Note of many repos at once that they may have changed, each with who says so; `rebuild`: they are to be released though they did not."""
+        moment = now()
+        common = {"count": 1, "attempts": 0, "created": moment, "due": moment, "rebuild": rebuild}
+        rows = [{"repo": repo, "source": source, **common} for repo, source in sorted(sources.items())]  # in one order, or two services could block one another
+        if not rows:
+            return
         with self.write() as session:
-            if _say_again(session, repo, source):
-                return
-            try:
-                with session.begin_nested():
-                    session.add(HintRow(repo=repo, source=source, count=1, attempts=0, created=now(), due=now()))
-            except IntegrityError:  # another process was first
-                _say_again(session, repo, source)
+            new = (postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert)(HintRow)
+            again = {
+                "source": new.excluded.source,
+                "count": HintRow.count + 1,
+                "due": new.excluded.due,
+                "rebuild": or_(HintRow.rebuild, new.excluded.rebuild),
+            }
+            session.execute(new.on_conflict_do_update(index_elements=[HintRow.repo], set_=again), rows)
 
     def hints(self, *, due: bool = False) -> tuple[HintRecord, ...]:
         """The pending hints, oldest first; with `due` only those to be looked at now."""
@@ -53,10 +66,7 @@ class Ledger(Database):
         if due:
             query = query.where(HintRow.due <= now())
         with self.read() as session:
-            return tuple(
-                HintRecord(repo=row.repo, source=row.source, count=row.count, attempts=row.attempts, error=row.error, created=row.created, due=row.due)
-                for row in session.scalars(query)
-            )
+            return tuple(HintRecord(**{item.name: getattr(row, item.name) for item in fields(HintRecord)}) for row in session.scalars(query))
 
     def settle_hint(self, hint: HintRecord) -> None:
         """The look that `hint` asked for was had. A hint that was given again meanwhile stays: what it tells may be newer than the look."""
@@ -98,8 +108,3 @@ class Ledger(Database):
 def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:
     """The hint as it was when it was read: not given again, nor settled and given anew."""
     return HintRow.repo == hint.repo, HintRow.created == hint.created, HintRow.count == hint.count
-
-
-def _say_again(session: Session, repo: str, source: str) -> bool:
-    again = update(HintRow).where(HintRow.repo == repo).values(source=source, count=HintRow.count + 1, due=now())
-    return cast("CursorResult[Any]", session.execute(again)).rowcount == 1

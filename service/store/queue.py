@@ -64,6 +64,19 @@ class Queue(Database):
             row = session.scalars(query).first()
             return None if row is None else _record(row)
 
+    def newest(self, order: RunOrder) -> RunRecord | None:
+        """The run of the order's repo, recipe and namespace that was begun last, whichever release it is of; None when there is none."""
+        query = (
+            select(RunRow)
+            .join(ReleaseRow, ReleaseRow.id == RunRow.release_id)
+            .where(ReleaseRow.repo == order.release.repo, RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == place_of(order))
+            .order_by(RunRow.queued.desc(), RunRow.id.desc())
+            .limit(1)
+        )
+        with self.read() as session:
+            row = session.scalars(query).first()
+            return None if row is None else _record(row)
+
     def lease(self, worker: str, *, seconds: float, run: int | None = None) -> RunRecord | None:
         """Take the run that waits longest (or run number `run`) for `seconds`; None when there is none to take.
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from config.progress import Progress
+from config.watch import Watched
 from config.words import Hold, Measurement, Release, Sample, Variant, Verdict, Waiver
 from service.pace import Phase
 
@@ -207,3 +208,33 @@ class HintRecord:
     error: str | None  # of the last failed look
     created: datetime
     due: datetime  # not looked at before
+    rebuild: bool = False  # the newest commit is to be released though it was
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchRecord:
+    """An entry of the watch list that was added over the network."""
+
+    id: int
+    entry: Watched
+    by: str  # name of the token
+    created: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookKey:
+    """What is looked at: a branch of a repo, and what is asked of it."""
+
+    repo: str
+    revision: str
+    asked: str  # digest of recipe and namespace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListingRecord:
+    """How an owner's repos were listed the last time."""
+
+    owner: str
+    repos: int  # the last time that it worked
+    at: datetime
+    error: str | None

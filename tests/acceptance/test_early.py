@@ -2,7 +2,10 @@
 
 import json
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -118,35 +121,46 @@ def watching(folder: Path, hub: Hub, **recipes: str | Path) -> Path:
     return path
 
 
-def test_the_daemon_does_not_start_with_broken_recipes(hub: Hub, tmp_path: Path) -> None:
-    recipe = mistyped(tmp_path)
-    config = watching(tmp_path, hub, mistyped=recipe, unknown="nonesuch", gone=tmp_path / "gone.yaml", sound=RECIPE)
-    words = (f"upstream/mistyped (recipe {recipe}): Gate divergence is on kld.meen", "upstream/unknown", "nonesuch", "upstream/gone", "gone.yaml")
-    refused(tmp_path / "home", "--config", config, "serve", words=words, SLUICE_HUB_TOKEN=hub.publisher_token, SLUICE_NAMESPACE=NAMESPACE)
-    done = sluice("--config", config, "serve", timeout=SECONDS)
-    assert done.returncode == 2
-    assert "upstream/sound" not in done.stderr
+@contextmanager
+def serving(config: Path, **extra: str) -> Iterator[str]:
+    """`sluice serve`, and where it tells its health."""
+    with subprocess.Popen([PROGRAMS / "sluice", "--config", config, "serve"], env=environment(**extra), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = next(line for line in process.stdout if line.startswith("Sluice listens"))
+            threading.Thread(target=process.stdout.read, daemon=True).start()  # else the log would fill the pipe
+            yield f"{said.split()[-1]}/api/v1/health"
+        finally:
+            process.kill()  # a stage may be at work
+
+
+def test_broken_recipes_are_told_and_do_not_keep_the_daemon_from_the_others(hub: Hub, tmp_path: Path) -> None:
+    config = watching(tmp_path, hub, mistyped=mistyped(tmp_path), unknown="nonesuch", gone=tmp_path / "gone.yaml", **{"tiny-chat": RECIPE})
+    extra = {"SLUICE_HUB_TOKEN": hub.publisher_token, "SLUICE_NAMESPACE": NAMESPACE}
+    told = {"upstream/mistyped": "kld.meen", "upstream/unknown": "nonesuch", "upstream/gone": "gone.yaml"}
+    with serving(config, **extra) as url:
+        health = httpx.get(url)
+        assert (health.status_code, health.json()["status"]) == (503, "failing")
+        assert {item["repo"]: told[item["repo"]] in item["error"] for item in health.json()["watch"]} == dict.fromkeys(told, True)
+        wait_until(lambda: json.loads(sluice("--config", config, "status", "--json").stdout), seconds=SECONDS, what="the run of the sound entry")
+    said = sluice("--config", config, "status").stdout
+    assert said.count("cannot be released") == len(told)
+    assert all(repo in said and error in said for repo, error in told.items())
 
 
 def test_the_health_tells_that_a_watched_recipe_broke(hub: Hub, tmp_path: Path) -> None:
     recipe = saved(tmp_path, small())
     config = watching(tmp_path, hub, nothing=recipe)
-    with subprocess.Popen([PROGRAMS / "sluice", "--config", config, "serve"], env=environment(), stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            url = f"{line.split()[-1]}/api/v1/health"
-            assert httpx.get(url).json()["watch"] == []
-            mistyped(tmp_path)
-            found = wait_until(lambda: (answer := httpx.get(url)).status_code == 503 and answer.json(), seconds=10, what="a failing health")
-            assert found["status"] == "failing"
-            (entry,) = found["watch"]
-            assert (entry["repo"], entry["recipe"]) == ("upstream/nothing", str(recipe))
-            assert "kld.meen" in entry["error"]
-            saved(tmp_path, small())
-            wait_until(lambda: httpx.get(url).status_code == 200, seconds=10, what="a sound health")
-        finally:
-            process.terminate()
+    with serving(config) as url:
+        assert httpx.get(url).json()["watch"] == []
+        mistyped(tmp_path)
+        found = wait_until(lambda: (answer := httpx.get(url)).status_code == 503 and answer.json(), seconds=10, what="a failing health")
+        assert found["status"] == "failing"
+        (entry,) = found["watch"]
+        assert (entry["repo"], entry["recipe"]) == ("upstream/nothing", str(recipe))
+        assert "kld.meen" in entry["error"]
+        saved(tmp_path, small())
+        wait_until(lambda: httpx.get(url).status_code == 200, seconds=10, what="a sound health")
 
 
 def test_a_sound_run_is_planned_without_a_word(hub: Hub, tmp_path: Path) -> None:

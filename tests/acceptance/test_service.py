@@ -1,5 +1,6 @@
 """The running service: a poll that finds a new commit, a webhook that the Hub delivers, a republish by REST."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,10 +57,10 @@ def finished(client: httpx.Client, sha: str) -> dict[str, Any] | None:
     return None
 
 
-def changed_card(hub: Hub) -> str:
-    """A new upstream commit that changes no weights."""
-    card = (ROOT / "demo/model/README.md").read_text() + "\nNow with a better card.\n"
-    return hub.upstream.upload_file(repo_id=UPSTREAM, path_in_repo="README.md", path_or_fileobj=card.encode()).oid
+def changed_sampling(hub: Hub) -> str:
+    """A new upstream commit that changes no weights: one that changes only the README would be no release."""
+    settings = json.loads((ROOT / "demo/model/generation_config.json").read_text()) | {"temperature": 0.7, "do_sample": True}
+    return hub.upstream.upload_file(repo_id=UPSTREAM, path_in_repo="generation_config.json", path_or_fileobj=json.dumps(settings).encode()).oid
 
 
 def test_a_poll_finds_the_release_and_a_webhook_the_next_one_and_rest_republishes(hub: Hub, tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_webhook_that_the_hub_delivers_starts_a_run(hub: Hub, tmp_path: Path) 
         hub.upstream.create_webhook(
             url=f"{client.base_url}/webhooks/huggingface", watched=[{"type": "model", "name": UPSTREAM}], domains=["repo"], secret=SECRET
         )
-        sha = changed_card(hub)
+        sha = changed_sampling(hub)
         run = wait_until(lambda: finished(client, sha), seconds=400, what="the run of the webhook")
         assert run["state"] == "done", run["error"]
         assert run["release"] == {"repo": UPSTREAM, "sha": sha}

@@ -11,7 +11,7 @@ import pytest
 
 from config.errors import PublishConflict, StageError
 from config.words import Release
-from publishers import folder
+from publishers import folder, sections
 from publishers.hub import Plan, PublishFile, inventory
 from publishers.naming import MANIFEST
 from tests.heard import hearing, whole
@@ -95,7 +95,7 @@ def test_a_stage_s_file_that_was_damaged_is_not_left(make_plan: MakePlan, tmp_pa
     [
         ("notes.txt", b"mine", "did not leave there: notes.txt"),
         ("sub/notes.txt", b"mine", "did not leave there: sub/notes.txt"),
-        ("README.md", b"my own words", "changed since Sluice left them there: README.md"),
+        ("README.md", b"x" * (2**20 + 1), "README.md has 1048577 bytes, more than a card"),
         ("tiny-chat-Q4_K_M.gguf", b"x" * (4 + 256 * 64), "changed since Sluice left them there: tiny-chat-Q4_K_M.gguf"),
         (MANIFEST, b"{}", "not a manifest"),
     ],
@@ -109,6 +109,26 @@ def test_what_a_person_put_or_changed_there_is_not_lost(make_plan: MakePlan, tmp
     for plan in (make_plan(), make_plan(content=b"GGUF, another one")):
         with pytest.raises(PublishConflict, match=words):
             folder.publish(tmp_path, plan)
+    assert times(tmp_path / NAME) == before
+
+
+def with_sections(plan: Plan) -> Plan:
+    card = PublishFile.from_bytes("README.md", f"---\nlicense: apache-2.0\n---\n\n{sections.section('files', 'one file')}".encode())
+    files = tuple(card if file.path == "README.md" else file for file in plan.files)
+    return replace(plan, files=files, manifest=plan.manifest.model_copy(update={"files": inventory(files)}))
+
+
+def test_what_people_write_into_a_card_outlives_the_next_publication(make_plan: MakePlan, tmp_path: Path) -> None:
+    folder.publish(tmp_path, with_sections(make_plan()))
+    card = tmp_path / NAME / "README.md"
+    card.write_bytes(card.read_bytes() + b"\nTried on my own questions: good.\n")
+    assert not folder.publish(tmp_path, with_sections(make_plan())).changed, "nothing of ours is to be changed"
+    plan = with_sections(make_plan(content=b"GGUF, another one", release=Release(repo=UPSTREAM, sha="b" * 40)))
+    assert folder.publish(tmp_path, plan).changed
+    assert "Tried on my own questions: good." in card.read_text()
+    assert held(tmp_path / NAME) == expected(plan) | {"README.md": card.read_bytes()}
+    before = times(tmp_path / NAME)
+    assert not folder.publish(tmp_path, plan).changed
     assert times(tmp_path / NAME) == before
 
 
@@ -160,7 +180,7 @@ def test_a_folder_that_may_not_be_written_is_told_beforehand(tmp_path: Path) -> 
 KILLED = """
 import hashlib, os, pickle, signal, sys
 from pathlib import Path
-from publishers import folder
+from publishers import folder, sections
 
 out, before, after = Path(sys.argv[1]), *(pickle.loads(Path(path).read_bytes()) for path in sys.argv[2:4])
 

@@ -25,6 +25,10 @@ def environment(out: Path) -> dict[str, Any]:
     return {"environment": dict(os.environ)}
 
 
+def niceness(out: Path) -> dict[str, Any]:
+    return {"nice": os.nice(0)}
+
+
 def what_is_imported(out: Path) -> dict[str, Any]:
     import torch  # there already, when the process was forked
 

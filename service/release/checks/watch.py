@@ -9,7 +9,7 @@ from pathlib import Path
 from config.data import as_written, on_hub
 from config.errors import SluiceError
 from config.recipe import Recipe, load_recipe, recipe_path
-from config.settings import Watched
+from config.watch import Watched
 from service.release.checks import gates
 from service.release.checks.problem import Remark
 from service.release.way import way
@@ -22,14 +22,14 @@ Stamp = tuple[int, ...]
 class Broken:
     """An entry of the watch list whose runs cannot be queued."""
 
-    repo: str
+    repo: str  # or what else the entry follows
     recipe: str  # as on the watch list
     error: str
 
 
 def broken(watch: Iterable[Watched]) -> tuple[Broken, ...]:
     """The entries whose recipe cannot be used as it is now, with everything that is wrong with each."""
-    return tuple(Broken(repo=item.repo, recipe=item.recipe, error=error) for item in watch if (error := fault(item.recipe)) is not None)
+    return tuple(Broken(repo=item.label, recipe=item.recipe, error=error) for item in watch if (error := fault(item.recipe)) is not None)
 
 
 def fault(recipe: str) -> str | None:

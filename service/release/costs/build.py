@@ -28,11 +28,10 @@ WATCHED = 2.7  # passes forward that one of the latter takes
 FOUND = 8e-9  # seconds for a value whose place in the network is found
 SQUARED = 4e-9  # seconds for a value whose error is squared, in each type
 PRODUCTS = 2.0  # times the rate of a whole pass at which large matrix products run
-PER_CORE = 3e10  # operations a second of a core in large matrix products, float32; half of that in float64
+FACTORED = 0.9  # times the rate of a wide model's products at which errors are passed on, and Hessians factored
 PROBES, PROBED = 20, 32  # files and windows where sensitivities are found by probes
 NF4_PACKED = 3e-8  # seconds for a value that becomes NF4
-SCALAR, CODEBOOK = 2.2, 0.45  # times the measured rate of choosing codes: in tall matrices value by value, and in types with a codebook
-TALL = 1024  # rows that are worked on together
+SCALAR, CODEBOOK = 1.3, 0.37  # times the measured rate of choosing codes: in most types value by value, and in types with a codebook
 
 BOOKS = tuple(type for type in TYPES if type.startswith(("IQ1", "IQ2", "IQ3")))
 _MIXED: Mapping[str, str] = {"Q8": "Q8_0", "Q6": "Q6_K", "Q5": "Q5_K", "Q4": "Q4_K", "Q3": "Q3_K", "Q2": "Q2_K"}  # of K mixes, by how they begin
@@ -302,9 +301,9 @@ def rounded(variant: Variant) -> Cost:
         taken = 0.0
         for tensor in at.model.tensors:
             counted = hessian_sizes.count(tensor, way.free)
-            parts = counted * max(1, tensor.rows // tensor.experts // TALL)  # that can be worked on at the same time
-            products = (9 * tensor.parameters * tensor.columns + 8 * counted * tensor.columns**3) / PER_CORE
-            taken += (tensor.parameters * each + products) / min(speed.threads, parts)
+            parts = counted * len(hessian_sizes.parts(tensor.rows // counted))  # that can be worked on at the same time
+            products = (9 * tensor.parameters * tensor.columns + 2.7 * counted * tensor.columns**3) / (FACTORED * speed.wide)
+            taken += ((tensor.rows + parts * hessian_sizes.BEGUN) * tensor.columns * each + products) / min(speed.threads, parts)
         written = gguf_bytes(at.model, bits)
         widest = max((tensor.columns for tensor in at.model.tensors), default=0)
         memory = TORCH_MEMORY + 8 * at.model.shape.largest + 28 * widest**2 + written

@@ -19,7 +19,7 @@ from service.release.measuring.groups import MOST, WORKING_BYTES, memory_for_mod
 from service.release.prospect import Prospect
 
 UNDECIDED = 1 / 3  # of the variants, whose sample is doubled once where it may grow
-COMPARED = 6.5e-8  # seconds for a value that is read from both files and compared, by gguf's own Python
+COMPARED = 1.8e-8  # seconds for a value that is read from both files and compared, by gguf's own Python
 ANSWERED = 2e-3  # seconds for a question, beside the model
 PLOT, FIGURE = 2.0, 0.12  # seconds for a report, and for each variant in it
 COMMIT = 0.5  # seconds for the calls that publish a repo
@@ -143,9 +143,9 @@ def measure(variant: Variant) -> Cost:
             seconds = at.torch + again * (at.load + kind.slower * at.talk(prompts, most)) + FINITE * parameters + at.python(5e-6 * at.model.entries)
             return Needs(seconds=seconds, memory=at.whole)
         generated = again * (at.server + 2 * at.vocabulary + at.talk(prompts, most, sizes.bits(prospect, variant)))
-        checked = 2 * at.header + at.python(COMPARED * parameters) + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
+        checked = 2 * at.header + at.python(COMPARED * parameters) / speed.threads + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
         values = min(CHUNK, at.model.shape.largest)
-        memory = PYTHON_MEMORY + sizes.weight(prospect, variant) + 30 * values
+        memory = PYTHON_MEMORY + sizes.weight(prospect, variant) + 30 * values * speed.threads
         return Needs(seconds=at.start + generated + checked, memory=memory)
 
     return cost

@@ -6,11 +6,12 @@ A new kind is a file here that calls its record `KIND`: every module of this fol
 import importlib
 import pkgutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from builders.ggufs import Stored
+from builders.names import predicts
 from config.errors import ConfigurationError
 from config.recipe import Recipe
 from config.words import Variant
@@ -42,6 +43,15 @@ class Engine:
     def model(self, output: Output) -> Input:
         """A variant's files in the form that the engine runs."""
         return output.file() if isinstance(self.original, FileOf) else output.whole
+
+    @property
+    def reference(self) -> FileOf | Whole:
+        """The 16-bit model for a stage that compares predictions."""
+        return replace(self.original, numbers=True) if isinstance(self.original, FileOf) else replace(self.original, chosen=predicts)
+
+    def compared_with(self, output: Output) -> Input:
+        """A variant's files for such a stage."""
+        return output.file(numbers=True) if isinstance(self.original, FileOf) else output.part(predicts)
 
 
 LLAMA_CPP = Engine(

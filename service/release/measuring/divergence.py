@@ -92,8 +92,8 @@ def _together(work: Work, name: str, batch: Sequence[_Progress], part: tuple[int
     """Measure some variants on the windows from the first number to before the second. Raises the stage's error."""
     start, end = part
     engine = kind_of(batch[0].made.variant).engine
-    variants = [engine.model(item.made.output) for item in batch]
-    inputs = {"reference": engine.original, "windows": Whole(stage=WINDOWS)}
+    variants = [engine.compared_with(item.made.output) for item in batch]
+    inputs = {"reference": engine.reference, "windows": Whole(stage=WINDOWS)}
     function, given = ("qa.group:measure", {"variants": variants}) if engine is LLAMA_CPP else ("qa.group:measure_transformers", {"variant": variants[0]})
     params = {"context": work.recipe.evaluation.context, "start": start, "end": end}
     output = work.call(name + since(start, end, "windows"), Call(function=function, inputs={**inputs, **given}, params=params))

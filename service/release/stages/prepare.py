@@ -7,7 +7,6 @@ from config.recipe import Recipe
 from config.texts import Mmlu
 from service.execution.kept import Output
 from service.release import costs, functions, kinds
-from service.release.functions import MODEL
 from service.release.graph import Call, Data, Phase, Stage
 from service.release.kinds import Engine
 from service.release.measuring.divergence import WINDOWS
@@ -19,12 +18,11 @@ from service.release.work import Work
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """Text and questions, and for each engine that variants are measured with the answers to the first of these."""
     evaluation, text = recipe.evaluation, recipe.evaluation.divergence
-    sizes = {"context": evaluation.context, "tokens": text.tokens, "most_tokens": text.most}
     yield Stage(
         name=WINDOWS,
         phase=Phase.PREPARE,
         does="cut the evaluation text into windows",
-        work=Call(function="qa.texts:prepare", inputs={"model": MODEL, **functions.texts(text, "evaluation")}, params=sizes, threaded=False),
+        work=functions.windows(text, context=evaluation.context),
         cost=costs.evaluation_text,
     )
     if evaluation.mmlu is not None:

@@ -97,7 +97,11 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         "/api/v1/runs/{id}/approve",
         "/api/v1/publications/{id}",
         "/api/v1/publications/{id}/republish",
+        "/metrics",
+        "/api/v1/watch",
+        "/api/v1/watch/{id}",
         "/webhooks/huggingface",
+        "/webhooks/rebuild",
     }
     assert "security" not in described["paths"]["/api/v1/health"]["get"]
     assert described["paths"]["/api/v1/runs/{id}"]["get"]["security"] == [{"token": []}]
@@ -115,6 +119,10 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         ("POST", "/runs/1/approve"),
         ("GET", "/publications/1"),
         ("POST", "/publications/1/republish"),
+        ("GET", "/watch"),
+        ("POST", "/watch"),
+        ("PUT", "/watch/1"),
+        ("DELETE", "/watch/1"),
     ],
 )
 def test_everything_else_needs_a_token_that_works(client: TestClient, file_store: Store, bearer: dict[str, str], method: str, path: str) -> None:
@@ -310,3 +318,19 @@ def test_what_a_webhook_says_about_anything_else_is_ignored(client: TestClient, 
 def test_unknown_parts_of_the_content_are_content(client: TestClient, file_store: Store) -> None:
     assert hook(client, {**CONTENT, "event": {"action": "new", "scope": "repo.content.future"}, "updatedRefs": "?"}).status_code == 202
     assert len(file_store.hints()) == 1
+
+
+@pytest.mark.parametrize("path", ["/runs/{}", "/runs?before={}", "/runs/{}/report", "/publications/{}"])
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**40])
+def test_a_number_that_no_database_holds_is_refused(client: TestClient, bearer: dict[str, str], path: str, number: int) -> None:
+    response = client.get(f"/api/v1{path.format(number)}", headers=bearer)
+    assert (response.status_code, code(response)) == (422, "invalid")
+    assert client.get(f"/api/v1{path.format(2**63 - 1)}", headers=bearer).status_code in {200, 404}
+
+
+def test_every_number_in_an_address_is_bounded(client: TestClient) -> None:
+    paths = client.get("/api/v1/openapi.json").json()["paths"]
+    given = [item for path in paths.values() for call in path.values() for item in call.get("parameters", ())]
+    numbers = [form for item in given for form in (item["schema"], *item["schema"].get("anyOf", ())) if form.get("type") == "integer"]
+    assert numbers
+    assert all(form["maximum"] <= 2**63 - 1 for form in numbers)

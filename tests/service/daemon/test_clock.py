@@ -1,27 +1,27 @@
+import threading
 import time
 
-from config.settings import Settings, Watched
-from service.daemon.clock import poll, start_clock
-from service.store import Store
+from config.settings import Settings
+from service.daemon.clock import start_clock
 from tests.service.helpers import eventually
 
 
-def test_a_poll_hints_at_each_watched_repo_once(file_store: Store) -> None:
-    poll(file_store, Settings(watch=(Watched(repo="a/b"), Watched(repo="c/d"), Watched(repo="a/b", revision="dev"))))
-    assert [(hint.repo, hint.source, hint.count) for hint in file_store.hints()] == [("a/b", "poll", 1), ("c/d", "poll", 1)]
-
-
-def test_the_clock_polls_at_once_and_again(file_store: Store) -> None:
-    clock = start_clock(file_store, Settings(watch=(Watched(repo="a/b"),), poll_minutes=0.2 / 60))
+def test_the_clock_polls_at_once_and_again() -> None:
+    polls: list[str] = []
+    clock = start_clock(Settings(poll_minutes=0.2 / 60), lambda: polls.append(threading.current_thread().name))
     try:
-        eventually(lambda: bool(file_store.hints()) and file_store.hints()[0].count >= 3)
+        eventually(lambda: len(polls) >= 3)
     finally:
         clock.shutdown()
-    count = file_store.hints()[0].count
+    count = len(polls)
     time.sleep(0.5)
-    assert file_store.hints()[0].count == count
+    assert len(polls) == count
+    assert "MainThread" not in polls
 
 
-def test_nothing_watched_is_nothing_hinted(file_store: Store) -> None:
-    poll(file_store, Settings())
-    assert file_store.hints() == ()
+def test_services_that_start_together_do_not_poll_together() -> None:
+    clock = start_clock(Settings(poll_minutes=10), lambda: None)
+    try:
+        assert clock.get_jobs()[0].trigger.jitter == 60
+    finally:
+        clock.shutdown()

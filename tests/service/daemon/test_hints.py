@@ -6,6 +6,7 @@ from config.errors import ConfigurationError, HubError, UpstreamError
 from config.settings import Settings, Watched
 from service.daemon import hints
 from service.daemon.hints import ATTEMPTS, take_hints
+from service.daemon.listing import Listings
 from service.hubclient import connect
 from service.release.intake import ReleaseRequest, queue_release
 from service.store import Store
@@ -15,7 +16,7 @@ from tests.service.conftest import Upstream
 def hinted(store: Store, settings: Settings, repo: str = "upstream/model", source: str = "poll") -> None:
     """Give a hint and have it looked at."""
     store.put_hint(repo, source)
-    take_hints(store, settings, connect(settings))
+    take_hints(store, settings, Listings(connect(settings)))
 
 
 def test_a_hint_queues_the_commit_that_the_hub_names(file_store: Store, upstream: Upstream) -> None:
@@ -80,7 +81,7 @@ def test_a_hub_that_is_down_is_asked_again_later(file_store: Store, upstream: Up
     assert "cannot be reached" in hint.error
     assert 0 < (hint.due - hint.created).total_seconds() <= hints.FIRST_DELAY + 5
     assert [event.action for event in file_store.audit_events(subject="repo/upstream/model")] == ["deferred"]
-    take_hints(file_store, upstream.settings, connect(upstream.settings))
+    take_hints(file_store, upstream.settings, Listings(connect(upstream.settings)))
     assert file_store.runs() == ()  # not yet
     hinted(file_store, upstream.settings)
     assert len(file_store.runs()) == 1
@@ -105,7 +106,7 @@ def test_one_repo_in_trouble_does_not_hold_up_the_others(file_store: Store, upst
     )
     for repo in ("upstream/nowhere", "upstream/badly-cooked", "upstream/model"):
         file_store.put_hint(repo, "poll")
-    take_hints(file_store, settings, connect(settings))
+    take_hints(file_store, settings, Listings(connect(settings)))
     assert len(file_store.runs()) == 1
     errors = {hint.repo: hint.error for hint in file_store.hints()}
     assert "does not exist" in errors["upstream/nowhere"]

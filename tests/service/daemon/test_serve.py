@@ -15,7 +15,7 @@ import pytest
 from config.errors import ConfigurationError, SluiceError
 from config.settings import Settings, Watched
 from service.api.tokens import create_token
-from service.daemon.serve import Worker, front, serve
+from service.daemon.serve import Worker, front
 from service.store import Published, RunRecord, Store, open_store
 from service.store.lease import kept_lease
 from tests.service.conftest import Upstream
@@ -207,16 +207,18 @@ def test_a_killed_daemon_goes_on_when_it_is_started_again(tmp_path: Path) -> Non
     store.close()
 
 
-def test_a_watch_list_with_broken_recipes_is_refused(upstream: Upstream, tmp_path: Path) -> None:
+def test_an_entry_with_a_broken_recipe_is_told_and_the_others_go_on(file_store: Store, upstream: Upstream, tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text((tmp_path / "small.yaml").read_text().replace("kld.mean", "kld.meen"))
-    watch = (*upstream.settings.watch, Watched(repo="upstream/a", recipe=str(broken)), Watched(repo="upstream/b", recipe="nonesuch"))
-    with pytest.raises(ConfigurationError) as refused:
-        serve(upstream.settings.with_(watch=watch), Executor())
-    said = str(refused.value)
-    assert f"upstream/a (recipe {broken}): Gate close is on kld.meen" in said
-    assert "upstream/b (recipe nonesuch): There is no recipe named 'nonesuch'" in said
-    assert "upstream/model" not in said
+    watch = (Watched(repo="upstream/a", recipe=str(broken)), Watched(repo="upstream/b", recipe="nonesuch"), *upstream.settings.watch)
+    with front(file_store, upstream.settings.with_(watch=watch)) as url:
+        eventually(lambda: [run.release.repo for run in file_store.runs()] == ["upstream/model"])
+        health = httpx.get(f"{url}/api/v1/health")
+    assert health.status_code == 503
+    assert [(item["repo"], item["error"][:40]) for item in health.json()["watch"]] == [
+        ("upstream/a", "Gate close is on kld.meen, which nothing"),
+        ("upstream/b", "There is no recipe named 'nonesuch'. Kno"),
+    ]
 
 
 def test_an_address_in_use_is_explained(file_store: Store) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.execution.forking import ForkServer, Stage
+from service.execution.forking import NICE, ForkServer, Stage
 from tests.service.helpers import alive, eventually
 
 FUNCTIONS = "tests.service.stage_functions"
@@ -55,6 +55,12 @@ def told(folder: Path) -> dict[str, object]:
 def program(server: ForkServer) -> psutil.Process:
     assert server._running is not None
     return psutil.Process(server._running.process.pid)
+
+
+def test_stages_give_way_to_the_service(server: ForkServer, tmp_path: Path) -> None:
+    with started(server, tmp_path, "niceness") as stage:
+        assert stage.wait(60)
+    assert told(tmp_path)["result"] == {"nice": min(19, os.nice(0) + NICE)}
 
 
 def test_stages_begin_at_once_and_share_one_import(server: ForkServer, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from config.errors import StageError, UpstreamError
 from service.execution import kept as kept_outputs
-from service.execution.kept import Input, Inputs, StageStore, blocks, declared_version, stage_key
+from service.execution.kept import Input, Inputs, Output, StageStore, blocks, declared_version, stage_key
 from service.execution.process import Limits, run_apart, run_here
+from tests.service.helpers import output
 
 ROOT = Path(__file__).parents[3]
 FUNCTIONS = "tests.service.stage_functions"
@@ -234,3 +235,18 @@ def test_what_is_left_of_a_damaged_stage_is_thrown_away_and_made_again(store: St
 def test_who_only_reads_makes_no_folder(tmp_path: Path) -> None:
     assert StageStore(tmp_path / "nowhere", reading=True).look_up("k" * 64) is None
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_only_the_chosen_files_of_a_folder_decide_what_is_taken(tmp_path: Path) -> None:
+    def made(key: str, **texts: str) -> Output:
+        folder = tmp_path / key
+        (folder / "files").mkdir(parents=True)
+        for name, text in texts.items():
+            (folder / "files" / f"{name}.json").write_text(text)
+        return output(folder, {})
+
+    first, second = made("first", config="a", readme="x"), made("second", config="a", readme="y")
+    chosen = [item.part(lambda path: path == "config.json") for item in (first, second)]
+    assert chosen[0].digest == chosen[1].digest
+    assert chosen[1].path == second.folder / "files"
+    assert first.whole.digest != second.whole.digest

@@ -1,0 +1,103 @@
+"""Where somebody asks, by a signed request, that the newest commit of a watched repo is released again: after new tools, data or doubts."""
+
+import hashlib
+import hmac
+import re
+import time
+from datetime import timedelta
+from http import HTTPStatus
+
+import structlog
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from config.files import explain
+from config.settings import REPO_ID, Settings
+from service.api.access import TheSettings, TheStore
+from service.api.errors import ApiError
+from service.release.watchlist import entries, following
+from service.store import Replayed, Store
+
+router = APIRouter(tags=["webhooks"])
+
+WINDOW = 300  # seconds that a timestamp may differ from the service's clock
+TIMESTAMP, SIGNATURE = "X-Sluice-Timestamp", "X-Sluice-Signature"
+
+log = structlog.get_logger(__name__)
+
+
+class Rebuild(BaseModel):
+    """What is to be released again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    repo: str = Field(pattern=REPO_ID)
+    """`owner/name` of a watched repo."""
+
+
+class RebuildReceipt(BaseModel):
+    """The request was taken."""
+
+    status: str = "accepted"
+    repo: str
+
+
+def sign(secret: str, timestamp: int, body: bytes) -> str:
+    """The signature of a request: HMAC-SHA256 over the timestamp, a dot and the body."""
+    return "sha256=" + hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+
+
+@router.post(
+    "/webhooks/rebuild",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="Release a watched repo again",
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": Rebuild.model_json_schema()}}}},
+)
+async def rebuild(request: Request, store: TheStore, settings: TheSettings) -> RebuildReceipt:
+    """Notes that the newest commit of a watched repo is to be released again (202): what tools, recipe and data did not change is reused.
+
+    `X-Sluice-Timestamp` is the time in whole seconds since 1970, `X-Sluice-Signature` is `sha256=` and the hexadecimal HMAC-SHA256 of the timestamp, a dot and
+    the body under SLUICE_REBUILD_SECRET. 401: wrong signature, or a timestamp more than 300 seconds off. 404: not watched. 409: this request came before.
+    """
+    body = await request.body()
+    signature = _checked(request, settings, body)
+    try:
+        wanted = Rebuild.model_validate_json(body)
+    except ValidationError as error:
+        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", f"The body is not valid: {explain(error, Rebuild)}.") from error
+    await run_in_threadpool(_keep, store, settings, wanted.repo, signature)
+    log.info("rebuild accepted", repo=wanted.repo)
+    return RebuildReceipt(repo=wanted.repo)
+
+
+def _checked(request: Request, settings: Settings, body: bytes) -> str:
+    """The request's signature, which is good. Raises the 401 or 503 answer."""
+    secret = settings.rebuild_secret.get_secret_value() if settings.rebuild_secret else ""
+    if not secret:
+        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "webhooks_off", "This service takes no rebuild requests: its operator set no SLUICE_REBUILD_SECRET.")
+    timestamp, given = request.headers.get(TIMESTAMP, ""), request.headers.get(SIGNATURE, "")
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp):
+        raise _refused(f"{TIMESTAMP} must be the time in whole seconds since 1970.")
+    if not hmac.compare_digest(given.encode("latin-1"), sign(secret, int(timestamp), body).encode()):
+        raise _refused(f"{SIGNATURE} is not `sha256=` and the HMAC-SHA256 of the timestamp, a dot and the body under the secret of this service.")
+    if abs(off := int(timestamp) - int(time.time())) > WINDOW:
+        raise _refused(f"{TIMESTAMP} is {abs(off)} seconds {'ahead of' if off > 0 else 'behind'} this service's clock, and {WINDOW} are allowed. Sign it anew.")
+    return given
+
+
+def _refused(message: str) -> ApiError:
+    return ApiError(HTTPStatus.UNAUTHORIZED, "unauthorized", message, {"WWW-Authenticate": SIGNATURE})
+
+
+def _keep(store: Store, settings: Settings, repo: str, signature: str) -> None:
+    """Leave the hint, once for each signature. Raises the 404 and 409 answers."""
+    if not following(entries(store, settings), repo):
+        message = f"{repo} is not on the watch list. Add it, or release it by POST /api/v1/runs."
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_watched", message)
+    try:
+        store.use_once(hashlib.sha256(signature.encode()).hexdigest(), keep=timedelta(seconds=2 * WINDOW))
+    except Replayed as error:
+        raise ApiError(HTTPStatus.CONFLICT, "replayed", str(error)) from error
+    store.put_hint(repo, "rebuild", rebuild=True)
+    store.audit("rebuild", f"repo/{repo}", "requested", {})

@@ -1,0 +1,109 @@
+"""A poll: lists each watched owner by one call and leaves hints of the repos that are not as they were at the last look."""
+
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from config.errors import SluiceError, in_words
+from config.settings import Settings
+from config.watch import Watched
+from service.daemon.hints import ATTEMPTS
+from service.daemon.listing import Listings
+from service.logs import redact
+from service.release.datasets import recipe_for
+from service.release.watchlist import MAIN, Listed, asked, cooling, entries, refusal
+from service.store import LookKey, Store
+
+AT_ONCE = 4  # calls to the Hub
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polled:
+    """What a poll came to."""
+
+    owners: int
+    repos: int  # that were listed
+    calls: int  # to the Hub
+    hints: int
+    seconds: float
+
+
+def poll(store: Store, settings: Settings, listings: Listings) -> Polled:
+    """List every watched owner and leave a hint for each repo that is to be looked at. An owner that cannot be listed is told, and does not stop the others."""
+    began, before = time.monotonic(), listings.calls
+    watch = entries(store, settings)
+    wanted = _wanted(watch)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="poll") as pool:
+        found = dict(zip(wanted, pool.map(lambda item: _listed(listings, *item), wanted.items()), strict=True))
+    store.record_listings({owner: said if isinstance(said, str) else len(said) for owner, said in found.items()})
+    listed = {owner: said for owner, said in found.items() if not isinstance(said, str)}
+    changed = _changed(store, settings, listings, watch, listed)
+    store.put_hints(dict.fromkeys(changed, "poll"))
+    repos, calls, seconds = sum(map(len, listed.values())), listings.calls - before, time.monotonic() - began
+    told = Polled(owners=len(wanted), repos=repos, calls=calls, hints=len(changed), seconds=round(seconds, 3))
+    log.info("polled", **vars(told))
+    return told
+
+
+def _wanted(watch: Iterable[Watched]) -> dict[str, str | None]:
+    """The owners to list, in lower case; of one of whom nothing but a single repo is followed, that repo."""
+    named: dict[str, set[str]] = {}
+    whole: set[str] = set()
+    for entry in watch:
+        whole |= {owner.lower() for owner in entry.owners}
+        for repo in entry.named:
+            named.setdefault(repo.partition("/")[0].lower(), set()).add(repo)
+    single = {owner: next(iter(repos)) for owner, repos in named.items() if owner not in whole and len({repo.lower() for repo in repos}) == 1}
+    return {owner: single.get(owner) for owner in sorted(whole | named.keys())}
+
+
+def _listed(listings: Listings, owner: str, repo: str | None) -> list[Listed] | str:
+    """The owner's repos, or why they cannot be listed."""
+    try:
+        return listings.of_owner(owner) if repo is None else [listings.of_repo(repo)]
+    except SluiceError as error:
+        log.warning("owner not listed", owner=owner, error=str(error))
+        return redact(str(error))
+    except Exception as error:  # what one Hub answers for one owner must not stop the others
+        log.exception("owner not listed", owner=owner)
+        return redact(in_words(error))
+
+
+def _changed(store: Store, settings: Settings, listings: Listings, watch: Iterable[Watched], listed: Mapping[str, list[Listed]]) -> set[str]:
+    """The repos that some entry has to look at: changed, or asked for otherwise, since the last look, or with a run that failed and may be tried again."""
+    looks, failed, ours = store.looks(), store.failed_releases(ATTEMPTS), store.published_repos()
+    found: set[str] = set()
+    for entry, digest in _sound(settings, listings, watch).items():
+        for item in (item for owner in entry.concerns for item in listed.get(owner, ())):
+            if not entry.follows(item.repo) or (item.repo.lower() in ours and not entry.names_repo(item.repo)):
+                continue
+            if refusal(entry, item) is not None or cooling(entry, item) > 0:
+                continue
+            sha = item.sha if entry.revision == MAIN else _branch(listings, item.repo, entry.revision)
+            if sha is None or looks.get(LookKey(repo=item.repo, revision=entry.revision, asked=digest)) != sha or (item.repo, sha) in failed:
+                found.add(item.repo)
+    return found
+
+
+def _sound(settings: Settings, listings: Listings, watch: Iterable[Watched]) -> Mapping[Watched, str]:
+    """What each entry asks for, as a digest; without those whose recipe cannot be used, of which health and `sluice status` tell."""
+    digests: dict[str, str] = {}
+    for recipe in {entry.recipe for entry in watch}:
+        try:
+            digests[recipe] = asked(recipe_for(settings, recipe, listings.api).digest(), settings.namespace)
+        except SluiceError as error:
+            log.warning("recipe not usable", recipe=recipe, error=str(error))
+    return {entry: digests[entry.recipe] for entry in watch if entry.recipe in digests}
+
+
+def _branch(listings: Listings, repo: str, revision: str) -> str | None:
+    """The commit of another branch than main; None where the look shall say what is wrong."""
+    try:
+        return listings.of_repo(repo, revision).sha
+    except SluiceError:
+        return None

@@ -1,0 +1,71 @@
+"""The watch list over the network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from config.settings import Settings, Watched
+from service.api import create_app
+from service.api.tokens import create_token
+from service.store import Store
+
+ENTRY = {"owners": ["Qwen"], "names": ["Qwen3-*"], "exclude": ["*-GGUF"], "minimum_downloads": 1000, "licenses": ["apache-2.0"], "cool_down_minutes": 60}
+
+
+@pytest.fixture
+def client(file_store: Store, tmp_path: Path) -> Iterator[TestClient]:
+    settings = Settings(home=tmp_path, watch=(Watched(repo="upstream/model", recipe="gone"),))
+    bearer = {"Authorization": f"Bearer {create_token(file_store, 'ci')}"}
+    with TestClient(create_app(file_store, settings), headers=bearer) as opened:
+        yield opened
+
+
+def test_entries_are_added_changed_and_removed(client: TestClient) -> None:
+    added = client.post("/api/v1/watch", json=ENTRY)
+    assert added.status_code == 201
+    where = added.headers["Location"]
+    assert client.get(where).json() == added.json()
+    said = client.get("/api/v1/watch").json()
+    assert [(item["id"], item["source"], item["by"]) for item in said["entries"]] == [(None, "settings", None), (added.json()["id"], "api", "ci")]
+    assert "no recipe named 'gone'" in said["entries"][0]["error"]
+    assert {key: said["entries"][1]["entry"][key] for key in ENTRY} == ENTRY
+    assert said["entries"][1]["error"] is None
+    changed = client.put(where, json={"repo": "a/b"})
+    assert (changed.status_code, changed.json()["entry"]["repo"], changed.json()["entry"]["owners"]) == (200, "a/b", [])
+    assert client.delete(where).status_code == 204
+    for answer in (client.get(where), client.put(where, json=ENTRY), client.delete(where)):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "it follows nothing"),
+        ({"owners": ["a"], "recipe": "/etc/passwd.yaml"}, "not a path"),
+        ({"owners": ["a"], "recipe": "nosuch"}, "There is no recipe named 'nosuch'"),
+        ({"owners": ["https://huggingface.co/a"]}, "owners"),
+        ({"owners": ["a"], "minimum_downloads": 2**64}, "minimum_downloads"),
+    ],
+)
+def test_an_entry_that_cannot_be_released_is_not_added(client: TestClient, body: dict[str, object], words: str) -> None:
+    answer = client.post("/api/v1/watch", json=body)
+    assert answer.status_code == 422
+    assert words in answer.json()["error"]["message"]
+    assert len(client.get("/api/v1/watch").json()["entries"]) == 1
+
+
+def test_health_looks_at_them_too(client: TestClient, file_store: Store) -> None:
+    file_store.add_watch(Watched(owners=("a",), recipe="lost"), by="ci")
+    assert [item["repo"] for item in client.get("/api/v1/health").json()["watch"]] == ["upstream/model", "a/*"]
+
+
+def test_a_webhook_about_an_owners_repo_is_taken(client: TestClient, file_store: Store) -> None:
+    settings = Settings(webhook_secret="s")
+    payload = {"event": {"scope": "repo.content"}, "repo": {"type": "model", "name": "qwen/Qwen3-8B"}}
+    with TestClient(create_app(file_store, settings), headers={"X-Webhook-Secret": "s"}) as hub:
+        assert hub.post("/webhooks/huggingface", json=payload).json() == {"status": "ignored"}
+        client.post("/api/v1/watch", json=ENTRY)
+        assert hub.post("/webhooks/huggingface", json=payload).json() == {"status": "accepted"}
+    assert [hint.repo for hint in file_store.hints()] == ["qwen/Qwen3-8B"]

@@ -1,0 +1,170 @@
+"""Polls of a real Hub: how many calls they take, and which repos they find."""
+
+import httpx
+import pytest
+from huggingface_hub import HfApi
+
+from config.settings import Settings, Watched
+from hub.routes import repos as routes
+from service.daemon.hints import take_hints
+from service.daemon.listing import Listings
+from service.daemon.polling import poll
+from service.store import Published, Store
+from tests.service.conftest import Upstream
+from tests.service.helpers import queue_run
+
+
+@pytest.fixture
+def listings(upstream: Upstream) -> Listings:
+    return Listings(HfApi(endpoint=upstream.settings.hub_endpoint, token=upstream.settings.token))
+
+
+def watching(upstream: Upstream, **entry: object) -> Settings:
+    """The settings with one entry in the place of the list."""
+    return upstream.settings.with_(watch=(Watched.model_validate({"recipe": upstream.settings.watch[0].recipe, **entry}),))
+
+
+def hinted(store: Store) -> list[str]:
+    return sorted(hint.repo for hint in store.hints())
+
+
+def test_an_owner_takes_one_call_however_many_repos_he_has(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    for name in ("one", "two", "Three"):
+        upstream.author.create_repo(f"upstream/{name}")
+    told = poll(file_store, watching(upstream, owners=["Upstream"], exclude=["tw*"]), listings)
+    assert (told.owners, told.repos, told.calls, told.hints) == (1, 4, 1, 3)
+    assert hinted(file_store) == ["upstream/Three", "upstream/model", "upstream/one"]
+    several = watching(upstream, repos=["upstream/one", "upstream/two", "upstream/model"])
+    assert poll(file_store, several, listings).calls == 1
+    assert poll(file_store, watching(upstream, repo="upstream/model"), listings).calls == 1
+
+
+def test_pages_are_followed(file_store: Store, upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "PAGE", 2)
+    for name in "abcd":
+        upstream.author.create_repo(f"upstream/{name}")
+    settings = watching(upstream, owners=["upstream"])
+    assert [(told.repos, told.calls) for told in (poll(file_store, settings, listings) for _ in range(2))] == [(5, 3), (5, 3)]
+    upstream.author.create_repo("upstream/e")
+    assert poll(file_store, settings, listings).repos == 6
+
+
+def test_what_did_not_change_is_answered_in_a_word(upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered: list[int] = []
+    session = httpx.Client()
+    monkeypatch.setattr("service.daemon.listing.get_session", lambda: session)
+    session.event_hooks["response"] = [lambda response: answered.append(response.status_code)]
+    first = listings.of_owner("upstream")
+    assert listings.of_owner("upstream") == first
+    upstream.release()
+    assert listings.of_owner("upstream") != first
+    assert answered == [200, 304, 200]
+    session.close()
+
+
+def test_a_repo_is_looked_at_when_it_changed_and_once(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, owners=["upstream"])
+    counts = []
+    for _ in range(2):
+        counts.append(poll(file_store, settings, listings).hints)
+        take_hints(file_store, settings, listings)
+        counts.append(poll(file_store, settings, Listings(listings.api)).hints)  # as after a restart
+        upstream.release()
+    assert counts == [1, 0, 1, 0]
+    assert [run.trigger for run in file_store.runs()] == ["poll", "poll"]
+
+
+def test_a_repo_is_looked_at_again_when_the_recipe_changed_or_its_run_failed(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, owners=["upstream"])
+    poll(file_store, settings, listings)
+    take_hints(file_store, settings, listings)
+    run = file_store.lease("worker", seconds=60)
+    assert run is not None
+    assert poll(file_store, settings, listings).hints == 0
+    file_store.finish(run.id, state="failed", error="the machine was switched off")
+    assert poll(file_store, settings, listings).hints == 1
+    take_hints(file_store, settings, listings)
+    assert (file_store.run(run.id).state, file_store.run(run.id).attempt) == ("queued", 2)
+    recipe = upstream.settings.folder.parent / "small.yaml"
+    recipe.write_text(recipe.read_text().replace("Q4_0", "Q8_0"))
+    assert poll(file_store, settings, listings).hints == 1
+
+
+def test_what_we_published_ourselves_is_no_upstream(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    run = queue_run(file_store)
+    file_store.record_publication(run.id, Published(repo="upstream/Model", revision="1" * 40, url="u", files=(), manifest_digest="m", changed=True))
+    assert poll(file_store, watching(upstream, owners=["upstream"]), listings).hints == 0
+    assert poll(file_store, watching(upstream, repo="upstream/model"), listings).hints == 1
+
+
+def test_another_branch_is_asked_for(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    upstream.author.create_branch("upstream/model", branch="stable")
+    settings = watching(upstream, owners=["upstream"], revision="stable")
+    told = [poll(file_store, settings, listings)]
+    take_hints(file_store, settings, listings)
+    upstream.release()
+    told.append(poll(file_store, settings, listings))
+    assert [(item.calls, item.hints) for item in told] == [(2, 1), (2, 0)]
+
+
+def test_what_cools_down_is_left_alone_by_polls_and_webhooks(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, owners=["upstream"], cool_down_minutes=60)
+    assert poll(file_store, settings, listings).hints == 0
+    file_store.put_hint("upstream/model", "webhook")
+    take_hints(file_store, settings, listings)
+    (hint,) = file_store.hints()
+    assert "`cool_down_minutes`" in (hint.error or "")
+    assert 3500 < (hint.due - hint.created).total_seconds() <= 3601
+    assert file_store.runs() == ()
+
+
+def test_an_owner_that_cannot_be_listed_is_told_and_does_not_stop_the_others(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, repos=["nobody/there"], owners=["upstream"])
+    assert poll(file_store, settings, listings).hints == 1
+    failed, listed = file_store.listings()
+    assert (failed.owner, listed.owner, listed.repos, listed.error) == ("nobody", "upstream", 1, None)
+    assert "nobody/there" in (failed.error or "")
+
+
+def test_an_entry_with_a_broken_recipe_does_not_stop_the_others(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    broken = Watched(owners=("upstream",), recipe="nonesuch")
+    settings = watching(upstream, owners=["upstream"])
+    assert poll(file_store, settings.with_(watch=(broken, *settings.watch)), listings).hints == 1
+    take_hints(file_store, settings.with_(watch=(broken, *settings.watch)), listings)
+    assert len(file_store.runs()) == 1
+    assert "nonesuch" in (file_store.hints()[0].error or "")
+
+
+def test_a_new_readme_is_no_new_release(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, owners=["upstream"])
+
+    def looked() -> int:
+        poll(file_store, settings, listings)
+        take_hints(file_store, settings, listings)
+        return len(file_store.runs())
+
+    assert looked() == 1
+    upstream.author.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\n# Better words\n", path_in_repo="README.md", repo_id="upstream/model")
+    upstream.author.upload_file(path_or_fileobj=b"a picture", path_in_repo="logo.svg", repo_id="upstream/model")
+    assert looked() == 1
+    assert poll(file_store, settings, listings).hints == 0
+    upstream.author.upload_file(path_or_fileobj=b"{{ messages }}", path_in_repo="chat_template.jinja", repo_id="upstream/model")
+    assert looked() == 2
+    file_store.lease("worker", seconds=60)
+    run = file_store.runs()[0]
+    file_store.lease("worker", seconds=60)
+    file_store.finish(run.id, state="failed", error="e")
+    upstream.author.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\n# Other words\n", path_in_repo="README.md", repo_id="upstream/model")
+    assert looked() == 3
+
+
+def test_a_rebuild_is_carried_out_though_nothing_changed(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, owners=["upstream"], cool_down_minutes=60)
+    for attempt in (1, 2):
+        file_store.put_hint("upstream/model", "rebuild", rebuild=True)
+        take_hints(file_store, settings, listings)
+        (run,) = file_store.runs()
+        assert (run.state, run.trigger, run.attempt) == ("queued", "rebuild", attempt)
+        file_store.lease("worker", seconds=60)
+        file_store.finish(run.id, state="done")
+    assert file_store.hints() == ()
