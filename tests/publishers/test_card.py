@@ -636,7 +636,7 @@ def test_projectors_are_listed_with_what_they_make_of_images(make_card: MakeCard
         return Row(tag=f"mmproj-{type}", file=f"mmproj-{type}.gguf", bytes=850_000_000, bpw=16.0, measurements=measured, verdict=verdict, **fields)
 
     text = render(make_card(projectors=(projector("BF16", 0.004, 0.3), projector("Q8_0", 0.021, 0.31))))
-    assert "| [mmproj-BF16](mmproj-BF16.gguf) | 850.00 | 0.40&nbsp;% | 0.9991 |" in text
+    assert "| [mmproj-BF16](mmproj-BF16.gguf) | 850.0 | 0.40&nbsp;% | 0.9991 |" in text
     assert "**Images of other shapes come out differently**: llama.cpp scales them otherwise than transformers does (off by 30&nbsp;% " in text
     assert "## Images" not in render(make_card())
     assert "come out differently" not in render(make_card(projectors=(projector("BF16", 0.004, 0.006),)))
