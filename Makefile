@@ -7,7 +7,7 @@ LIBRARIES := $(VENV)/.libraries-are-complete
 PACKAGE := $(VENV)/.package-is-linked
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast lint format bench bench-plan docs lock clean
+.PHONY: help setup demo test test-fast lint format bench bench-plan readers docs lock clean
 
 help:
 	@echo "make setup      virtual environment, pinned libraries, llama.cpp (first time: about ten minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test       all tests;  make test-fast: without the slow ones"
 	@echo "make lint       ruff, mypy, import-linter;  make format: what ruff can correct"
 	@echo "make bench      measurements;  make bench-plan: planned mixes against other ways to choose types (an hour or two on two cores)"
+	@echo "make readers    what other programs make of released files: fetches them in pinned versions, and prints a table"
 	@echo "make docs       write docs/{recipe,settings,fixes}.md and docs/way.svg anew"
 	@echo "make lock       write requirements.lock anew after a change of pyproject.toml's dependencies"
 	@echo "make clean      remove the virtual environment; the llama.cpp in the user's cache stays"
@@ -66,6 +67,10 @@ bench: setup
 # OTHER names a text of another kind than the calibration's, to be measured on as well: make bench-plan OTHER=wiki.test.raw
 bench-plan: setup
 	$(BIN)/python -m bench.plan $(if $(OTHER),--other $(OTHER))
+
+# FOLDER names repos that `sluice release … --to FOLDER` has left; otherwise the bundled model and SmolLM2-135M-Instruct are released for it first.
+readers: setup
+	$(BIN)/python -m bench.readers $(FOLDER)
 
 # What docs/ says of recipes, settings and rules comes from their schemas, the picture of a release's way from its graph.
 docs: setup

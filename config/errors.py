@@ -1,5 +1,7 @@
 """Errors that a person can act on: what is wrong, where, and what to do."""
 
+from pathlib import Path
+
 
 class SluiceError(Exception):
     """Base of every expected failure. Its message is one paragraph for a person: what is wrong, where, what to do."""
@@ -37,8 +39,20 @@ class PublishConflict(HubError):
     """The target repo holds something that this publication must not overwrite, or changed while it was being written."""
 
 
+class Superseded(PublishConflict):
+    """The target repo holds the publication of a newer commit of the same upstream, which stays."""
+
+
 class StageError(SluiceError):
     """A stage of a run ended unexpectedly: a bug, a killed process, a time or memory limit."""
+
+
+class Damaged(StageError):
+    """A file that a stage made has other bytes than when it was made."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path  # None when the error was only told of
 
 
 def in_words(error: BaseException) -> str:

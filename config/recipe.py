@@ -288,6 +288,10 @@ class Recipe(Strict):
     """What must hold. Left out: the usual ones of `config/defaults.yaml`, on what the recipe measures."""
     card: CardRules = CardRules()
     """Which file cards recommend."""
+    on_rollback: Literal["follow", "hold"] = "hold"
+    """What happens when the watched revision moves back to an older commit than it named before: `hold` leaves the newer release published until a person
+    approves the older one by `sluice approve`; `follow` publishes the older one over it at once. It decides nothing of what is built, so that a change of it
+    makes no new run."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -343,8 +347,8 @@ class Recipe(Strict):
         return f"{self.name} (quick: small samples)" if self.quick else self.name
 
     def digest(self) -> str:
-        """sha256 over everything the recipe says; data files count by their content, so that it is the same on every machine."""
-        said = self.model_dump(exclude=set() if self.quick else {"quick"})  # which older versions did not know
+        """sha256 over everything the recipe says of what is built; data files count by their content, so that it is the same on every machine."""
+        said = self.model_dump(exclude={"on_rollback"} if self.quick else {"on_rollback", "quick"})  # which older versions did not know
         return hashlib.sha256(json.dumps(_by_content(said), sort_keys=True).encode()).hexdigest()
 
 

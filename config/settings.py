@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from config.errors import ConfigurationError
 from config.files import dotted, explain, read_yaml
 from config.near import meant
+from config.notify import PREFIX as PLACES
+from config.notify import Notified
 from config.plans import Bytes
 from config.watch import REPO_ID, Watched
 
@@ -53,6 +55,8 @@ class Settings(BaseSettings):
     """Markdown at the end of every card."""
     watch: tuple[Watched, ...] = ()
     """Upstream repos to follow; entries can be added over the API as well."""
+    notify: tuple[Notified, ...] = ()
+    """Channels and programs that `sluice serve` tells how runs end."""
     poll_minutes: float = Field(default=10.0, gt=0)
     """Minutes between two looks at the watch list, a tenth more or less. A poll takes one call for each owner, and one for each further page of repos."""
     webhook_secret: SecretStr | None = None
@@ -172,5 +176,7 @@ def _refuse_misspelt(environment: Mapping[str, str]) -> None:
     known = [*(name.upper() for name in Settings.model_fields), *ELSEWHERE]
     for name in sorted(environment):
         written = name.upper().removeprefix(PREFIX)
+        if name.upper().startswith(PLACES):
+            continue
         if name.upper().startswith(PREFIX) and written.partition("__")[0] not in known and (near := meant(written, known, cutoff=ALIKE)):
             raise ConfigurationError(f"There is no setting {name}. Did you mean {PREFIX}{near}? Correct the variable, or unset it.")

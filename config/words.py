@@ -32,6 +32,24 @@ class Release:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a commit stands in the history of its repo, as the Hub tells it."""
+
+    position: int  # how many commits lead up to it, itself included
+    date: str  # when it was made, ISO 8601 in UTC
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """That a release may take the place of newer ones up to this commit of its upstream, and who says so."""
+
+    sha: str  # the newest commit that gives way: 40 hex digits
+    place: Place | None
+    by: str | None  # a person; None: the watched revision itself moved back
+    comment: str  # why, or how it moved
+
+
+@dataclass(frozen=True, kw_only=True)
 class Patch:
     """One recorded change that a fix made to one file of the release."""
 

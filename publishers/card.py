@@ -169,6 +169,7 @@ class Card:
     offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream
     quick: bool = False  # measured on small samples
     base: bool = False  # a base model, without a chat template
+    readers: tuple[str, ...] = ()  # sentences about programs that read the repo otherwise, see `config.readers`
     remarks: tuple[str, ...] = ()  # what is no fault, but good to know of the model
     hub: str | None = PUBLIC  # address of the Hub that it lies on; None where it has no lasting one
     context: int | None = None  # tokens that the model was made for
@@ -208,6 +209,7 @@ def _context(card: Card) -> dict[str, Any]:
     return {
         "card": card,
         "note": Markdown(NOTE),
+        "readers": [Markdown(line) for line in card.readers],  # of our own table
         "header": Markdown(card.header.strip()),
         "footer": Markdown(card.footer.strip()),
         "upstream": _linked(card.release, card),

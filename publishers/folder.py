@@ -14,14 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from config.copying import copy, hashed
-from config.errors import PublishConflict, StageError
+from config.errors import Damaged, PublishConflict, StageError
 from config.progress import Tally
 from publishers import manifest as manifests
-from publishers import naming, sections
+from publishers import naming, order, sections
 from publishers.card import OWNED
-from publishers.hub import CARD_BYTES, Plan, Publication, PublishFile
+from publishers.hub import CARD_BYTES, Plan, Prospective, Publication, PublishFile
 from publishers.manifest import Manifest
 from publishers.naming import CARD, MANIFEST
+from publishers.order import Line, Point
 from publishers.target import named
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,17 @@ log = logging.getLogger(__name__)
 NEW, OLD = "sluice-new", "sluice-old"  # ends of the names of folders that are being written, and that are about to be removed
 
 
-def publish(folder: Path, plan: Plan) -> Publication:
+def publish(folder: Path, plan: Plan, line: Line | None = None) -> Publication:
     """Make the folder NAME of `plan.repo` in `folder`, which is made when it is not there, hold exactly the plan's files and the manifest.
 
     What people wrote into a card of ours outside of our sections stays there.
     Killed or failing at any point, what was there before is there or nothing is. Files are copies that share their blocks with ours where the file system can.
-    Raises PublishConflict when something is there that is not ours or that somebody changed, StageError when it cannot be written.
+    `line` is the history of the upstream, where it can be read.
+
+    Raises Superseded when a newer commit of it is there, PublishConflict when something is there that is not ours or that somebody changed, StageError when it
+    cannot be written, HubError when the history cannot be read.
     """
-    remark = None
+    remark, line = None, line or Line(None, plan.manifest.upstream.repo)
     target = Path(naming.place(plan.repo, str(folder)))
     with _in_words(target):
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,26 +52,28 @@ def publish(folder: Path, plan: Plan) -> Publication:
             if before is not None:
                 _refuse_changed(target, before, sizes)
                 card, remark = _merged_card(card, target, before, sizes)
-            wanted = (card, *(file for file in plan.files if file.path != CARD), PublishFile.from_bytes(MANIFEST, plan.manifest.to_bytes()))
-            changed = before != plan.manifest or not {file.path for file in wanted} <= sizes.keys() or not _same_card(card, target)
+            rollback = order.settled(line, order.point_of(plan.manifest), plan.rollback, before, where=str(target))
+            manifest = plan.manifest.model_copy(update={"rollback": rollback})
+            wanted = (card, *(file for file in plan.files if file.path != CARD), PublishFile.from_bytes(MANIFEST, manifest.to_bytes()))
+            changed = before != manifest or not {file.path for file in wanted} <= sizes.keys() or not _same_card(card, target)
             if changed:
                 _write(target, wanted, over=before is not None)
                 log.info("left %s: %d files", target, len(wanted), extra={"action": "publish"})
     return Publication(
         repo=str(target),
-        revision=plan.manifest.digest()[:40],
+        revision=manifest.digest()[:40],
         url=target.as_uri(),
         files=tuple(sorted(file.path for file in wanted)),
-        manifest_digest=plan.manifest.digest(),
+        manifest_digest=manifest.digest(),
         changed=changed,
         remark=remark,
     )
 
 
-def check_target(folder: Path, repo: str, *, upstream: str) -> None:
+def check_target(folder: Path, repo: str, wanted: Prospective, line: Line | None = None) -> None:
     """Raise what `publish` would about a folder as it is now, before anything is there to be left; nothing is written, and no large file is read.
 
-    Raises PublishConflict, StageError.
+    Raises Superseded, PublishConflict, StageError, HubError.
     """
     target = Path(naming.place(repo, str(folder)))
     with _in_words(target):
@@ -77,8 +83,9 @@ def check_target(folder: Path, repo: str, *, upstream: str) -> None:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise PublishConflict(f"{nearest} may not be written by this account, so nothing can be left in {folder}. Name another folder.")
         sizes = _listed(target)
-        if (before := _ours(target, sizes, upstream=upstream)) is not None:
+        if (before := _ours(target, sizes, upstream=wanted.upstream)) is not None:
             _refuse_foreign(target, before, sizes)
+    order.settled(line or Line(None, wanted.upstream), Point(sha=wanted.sha), wanted.rollback, before, where=str(target))
 
 
 def _write(target: Path, wanted: Iterable[PublishFile], *, over: bool) -> None:
@@ -106,7 +113,7 @@ def _put(file: PublishFile, path: Path, tally: Tally) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(file.source, Path):
         if copy(file.source, path, tally.add) != file.sha256:
-            raise StageError(f"{file.source} has changed since it was recorded, so it is not left as {file.path}. Run the stage that makes it again.")
+            raise Damaged(f"{file.source} has other bytes than were recorded of it, so it is not left as {file.path}. It has to be made again.", file.source)
         return
     with path.open("xb") as stream:
         stream.write(file.source)

@@ -1,33 +1,36 @@
 """Publish a set of files as one commit that either holds exactly that set or does not exist, and never twice.
 
-Covered: compare-and-swap on the head, no-op for the same manifest, repair of drift, strangers' repos, adopted ones, visibility, text that people wrote
-into the card.
+Covered: compare-and-swap on the head, no-op for the same manifest, no older commit of the upstream over a newer one, repair of drift, strangers' repos,
+adopted ones, visibility, text that people wrote into the card.
 Not covered: history. A commit replaces what the repo held before; earlier publications stay reachable by their commit.
 """
 
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import RepoFile
 
 from config.digests import file_sha256
-from config.errors import HubError, PublishConflict
-from publishers import sections, sending, target
+from config.errors import Damaged, HubError, PublishConflict
+from config.words import Rollback
+from publishers import opening, order, sections, sending, staging, target
 from publishers.card import OWNED
 from publishers.manifest import FileEntry, Manifest
 from publishers.naming import CARD, MANIFEST, checked_path
+from publishers.opening import Forgetful, Openings
+from publishers.order import Line, Point
+from publishers.sending import Operation
 from publishers.target import ATTRIBUTES, Head
 from publishers.wire import hub_errors
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 2  # commits tried when the head moves while we upload
+ATTEMPTS = 3  # commits tried when the head moves while we upload
 CARD_BYTES = 2**20  # a README above this size was not written by people into a card of ours
 REGULAR_BYTES = 10 * 2**20  # the Hub keeps files above this size in LFS, by their sha256
 
@@ -66,6 +69,7 @@ class Plan:
     files: tuple[PublishFile, ...]
     manifest: Manifest
     message: str  # commit message
+    rollback: Rollback | None = None  # what it may take the place of although that is newer
 
     def __post_init__(self) -> None:
         if len({file.path for file in self.files}) != len(self.files) or inventory(self.files) != self.manifest.files:
@@ -95,37 +99,51 @@ class _Settled:
     manifest: Manifest
     kept: tuple[str, ...]  # files of others that stay
 
-    def operations(self, tree: Mapping[str, RepoFile]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    def operations(self, tree: Mapping[str, RepoFile]) -> list[Operation]:
         """What turns `tree` into exactly this."""
         return _operations(self.wanted, tree, kept=self.kept)
 
 
-def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publication:
-    """Make `plan.repo` hold exactly the plan's files, the manifest and, once adopted, the files that are kept in it, in at most one commit.
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of a repo beforehand, and what has to hold when something is changed there."""
+
+    previously: str | None = None  # the commit of our last publication, which proves that the repo is ours when someone deleted the manifest
+    line: Line | None = None  # the history of the upstream, if it was read before
+    openings: Openings = field(default_factory=Forgetful)  # which repos are to be made public
+    fence: Callable[[], None] = lambda: None  # raises when whoever publishes may not any more; asked right before the commit
+
+
+def publish(api: HfApi, plan: Plan, known: Known | None = None) -> Publication:
+    """Make `plan.repo` hold exactly the plan's files, the manifest and, once adopted, the files that are kept in it, in at most one commit on main.
 
     What people wrote into a card of ours outside of our sections stays there.
-    `previously` is the commit of our last publication there: it proves that the repo is ours when someone deleted the manifest.
-    Killed or failing at any point, nothing new is visible. Raises PublishConflict when the repo holds something that is not ours
-    or keeps changing, HubError when the Hub refuses or cannot be reached.
+    A repo that is not there is made private and opened with the publication in it.
+    Killed or failing at any point, nothing new is visible. Raises Superseded when a newer commit of the upstream is published there, PublishConflict when the
+    repo holds something that is not ours or keeps changing, HubError when the Hub refuses or cannot be reached.
     """
-    _ensure_repo(api, plan)
-    head = target.read_head(api, plan.repo, previously=previously)
+    known = known or Known()
+    line = known.line or Line(api, plan.manifest.upstream.repo)
+    opening.ensure(api, plan.repo, known.openings, private=plan.private)
+    head = target.read_head(api, plan.repo, previously=known.previously)
     for attempt in range(1, ATTEMPTS + 1):
         target.check_visibility(plan.repo, head, private=plan.private)
         target.check_ours(api, plan.repo, head, upstream=plan.manifest.upstream.repo)
-        card, damage = _merged_card(api, plan, head, previously=previously)
-        settled = _settled(plan, head, card)
+        card, damage = _merged_card(api, plan, head, previously=known.previously)
+        settled = _settled(plan, head, card, line)
         operations = settled.operations(head.tree)
         if not operations and head.commit is not None:
-            return _publication(api, plan, settled, head.commit, changed=False)
-        commit = _commit(api, plan, operations, head)
+            _completed(api, plan, known)
+            return _publication(api, plan, settled, head.commit)
+        commit = _commit(api, plan, settled, operations, head, known.fence)
         if commit is not None:
             _check_result(api, plan, settled, commit)
+            _completed(api, plan, known)
             log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
-            return replace(_publication(api, plan, settled, commit, changed=True), remark=damage)
+            return replace(_publication(api, plan, settled, commit), changed=True, remark=damage)
         log.warning("%s moved on from %s while its files were uploaded (attempt %d)", plan.repo, head.commit, attempt, extra={"action": "publish_stale"})
-        before, head = head, target.read_head(api, plan.repo, previously=previously)
-        if head.manifest != before.manifest and _without_adoption(head.manifest) != plan.manifest:
+        before, head = head, target.read_head(api, plan.repo, previously=known.previously)
+        if head.manifest != before.manifest and _contradicts(head.manifest, plan.manifest):
             break
     raise PublishConflict(
         f"{plan.repo} changed while it was being published (now at {head.commit}). Nothing was overwritten. "
@@ -133,11 +151,21 @@ def publish(api: HfApi, plan: Plan, *, previously: str | None = None) -> Publica
     )
 
 
-def _settled(plan: Plan, head: Head, card: PublishFile) -> _Settled:
-    """The plan with this card, and with what an adoption of the repo adds to its manifest. Raises PublishConflict when that does not allow it."""
+def _completed(api: HfApi, plan: Plan, known: Known) -> None:
+    """What is left to do when the repo holds the publication, also by another process that was killed before it did."""
+    staging.sweep(api, plan.repo)
+    opening.complete(api, plan.repo, known.openings, private=plan.private)
+
+
+def _settled(plan: Plan, head: Head, card: PublishFile, line: Line) -> _Settled:
+    """The plan with this card, and with what an adoption of the repo, or a roll-back, adds to its manifest.
+
+    Raises PublishConflict when that does not allow it, Superseded when something newer is there, HubError.
+    """
+    rollback = order.settled(line, order.point_of(plan.manifest), plan.rollback, head.manifest, where=plan.repo)
     same = {file.path for file in plan.files if file.path in head.tree and same_bytes(file, head.tree[file.path])}
     adoption = target.settled(plan.repo, head, plan.manifest.files, same)
-    manifest = plan.manifest if adoption is None else plan.manifest.model_copy(update={"adoption": adoption})
+    manifest = plan.manifest.model_copy(update={"adoption": adoption, "rollback": rollback})
     wanted = (card, *(file for file in plan.files if file.path != CARD), PublishFile.from_bytes(MANIFEST, manifest.to_bytes()))
     return _Settled(wanted=wanted, manifest=manifest, kept=() if adoption is None else adoption.kept)
 
@@ -175,34 +203,40 @@ def _published_card(api: HfApi, repo: str, commit: str) -> str | None:
     return target.download(api, repo, commit, CARD).decode(errors="replace")
 
 
-def _without_adoption(manifest: Manifest | None) -> Manifest | None:
-    return None if manifest is None else manifest.model_copy(update={"adoption": None})
+def _contradicts(there: Manifest | None, planned: Manifest) -> bool:
+    """Whether somebody published the same commit of the upstream otherwise: neither of the two is newer."""
+    if there is None or there.upstream.sha != planned.upstream.sha:
+        return False
+    return there.model_copy(update={"adoption": None, "rollback": None}) != planned
 
 
-def check_target(
-    api: HfApi, repo: str, *, upstream: str, private: bool, previously: str | None = None, planned: Callable[[str], bool] = lambda path: False
-) -> None:
-    """Raise what `publish` would about a repo as it is now, before anything is there to publish; nothing is written. A repo that is missing is fine.
+@dataclass(frozen=True, kw_only=True)
+class Prospective:
+    """What is known of a publication before anything is there to publish."""
 
-    `upstream` is the repo that the publication is made from, `previously` as in `publish`; `planned` says of a path whether it may be published.
-    Raises PublishConflict, HubError.
+    upstream: str  # the repo that it is made from
+    sha: str  # at this commit
+    private: bool
+    previously: str | None = None  # as in `publish`
+    rollback: Rollback | None = None  # as in `Plan`
+    planned: Callable[[str], bool] = lambda path: False  # whether a path may be published
+
+
+def check_target(api: HfApi, repo: str, wanted: Prospective, *, line: Line | None = None) -> None:
+    """Raise what `publish` would about a repo as it is now; nothing is written. A repo that is missing is fine.
+
+    Raises Superseded, PublishConflict, HubError.
     """
     if not target.exists(api, repo):  # or invisible to this token: only creating it would tell
         return
-    head = target.read_head(api, repo, previously=previously)
-    target.check_visibility(repo, head, private=private)
-    target.check_ours(api, repo, head, upstream=upstream)
-    target.refuse_unagreed(repo, head, filter(planned, head.foreign))
+    head = target.read_head(api, repo, previously=wanted.previously)
+    target.check_visibility(repo, head, private=wanted.private)
+    target.check_ours(api, repo, head, upstream=wanted.upstream)
+    target.refuse_unagreed(repo, head, filter(wanted.planned, head.foreign))
+    order.settled(line or Line(api, wanted.upstream), Point(sha=wanted.sha), wanted.rollback, head.manifest, where=repo)
 
 
-def _ensure_repo(api: HfApi, plan: Plan) -> None:
-    """Create the repo unless it is there. An existing repo keeps its visibility: that is its owner's decision."""
-    if not target.exists(api, plan.repo):  # missing, or invisible to this token: then creating it says so
-        with hub_errors(api, f"create {plan.repo}"):
-            api.create_repo(plan.repo, private=plan.private, exist_ok=True)
-
-
-def _operations(wanted: Iterable[PublishFile], tree: Mapping[str, RepoFile], *, kept: Collection[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
+def _operations(wanted: Iterable[PublishFile], tree: Mapping[str, RepoFile], *, kept: Collection[str]) -> list[Operation]:
     """What turns `tree` into exactly the wanted files and those kept: additions of what is missing or different, deletions of the rest."""
     files = {file.path: file for file in wanted}
     additions = [addition(file) for path, file in sorted(files.items()) if path not in tree or not same_bytes(file, tree[path])]
@@ -210,16 +244,16 @@ def _operations(wanted: Iterable[PublishFile], tree: Mapping[str, RepoFile], *, 
     return [*additions, *deletions]
 
 
-def addition(file: PublishFile) -> CommitOperationAdd:
-    """The upload of exactly the bytes that the plan names. Raises HubError when a small file has other bytes by now."""
+def addition(file: PublishFile) -> sending.Addition:
+    """The upload of exactly the bytes that the plan names. Raises Damaged when the file has other bytes by now."""
     source = file.source
-    if isinstance(source, Path) and file.size <= REGULAR_BYTES:  # may go into the commit itself, where nobody compares its sha256
-        content = source.read_bytes()
-        if hashlib.sha256(content).hexdigest() != file.sha256:
-            raise HubError(f"{source} has changed since it was recorded, so it is not published as {file.path}. Run the stage that makes it again.")
-        source = content
+    if isinstance(source, Path):
+        content = source.read_bytes() if file.size <= REGULAR_BYTES else None  # may go into the commit itself, where nobody compares its sha256
+        if (file_sha256(source) if content is None else hashlib.sha256(content).hexdigest()) != file.sha256:
+            raise Damaged(f"{source} has other bytes than were recorded of it, so it is not published as {file.path}. It has to be made again.", source)
+        source = source if content is None else content
     operation = sending.Addition(path_in_repo=file.path, path_or_fileobj=source)
-    operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # spares hashing a large file again, and the Hub refuses other bytes
+    operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # spares hashing a large file a second time
     return operation
 
 
@@ -244,15 +278,16 @@ def _git_blob_id(file: PublishFile) -> str:
     return digest.hexdigest()
 
 
-def _commit(api: HfApi, plan: Plan, operations: list[CommitOperationAdd | CommitOperationDelete], head: Head) -> str | None:
-    """Upload and commit on top of `head`; the new commit, or None when the head has moved on meanwhile."""
-    with hub_errors(api, f"publish {plan.repo}"):
-        try:
-            return sending.commit(api, plan.repo, operations, message=plan.message, parent=head.commit)
-        except HfHubHTTPError as error:
-            if error.response.status_code == 412:
-                return None
-            raise
+def _commit(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operation], head: Head, fence: Callable[[], None]) -> str | None:
+    """Upload, stage, read back and commit on top of `head`; the new commit, or None when the head has moved on meanwhile. Raises what `fence` does."""
+
+    def check(commit: str) -> None:
+        _check_result(api, plan, settled, commit)
+
+    try:
+        return staging.commit(api, plan.repo, operations, staging.Step(message=plan.message, parent=head.commit, check=check, fence=fence))
+    except staging.Moved:
+        return None
 
 
 def _check_result(api: HfApi, plan: Plan, settled: _Settled, commit: str) -> None:
@@ -264,18 +299,19 @@ def _check_result(api: HfApi, plan: Plan, settled: _Settled, commit: str) -> Non
     if wrong := [operation.path_in_repo for operation in settled.operations(target.read_tree(api, plan.repo, commit))]:
         raise HubError(
             f"The Hub accepted commit {commit} of {plan.repo}, but it does not hold what was sent: {target.named(wrong)} differ. "
-            "Look at that commit (a .gitignore there hides files), then run it again: the next publication puts it right."
+            "Look at the repo (a .gitignore there hides files), then run it again."
         )
 
 
-def _publication(api: HfApi, plan: Plan, settled: _Settled, commit: str, *, changed: bool) -> Publication:
+def _publication(api: HfApi, plan: Plan, settled: _Settled, commit: str) -> Publication:
+    """What the repo holds at a commit, as nothing changed there."""
     return Publication(
         repo=plan.repo,
         revision=commit,
         url=f"{api.endpoint}/{plan.repo}",
         files=tuple(sorted(file.path for file in settled.wanted)),
         manifest_digest=settled.manifest.digest(),
-        changed=changed,
+        changed=False,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from config import words
 from config.errors import PublishConflict
 from config.files import explain
 from config.words import Measurement, Outcome, Patch, Release, Verdict
@@ -28,6 +29,15 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Place(Part):
+    """Where the upstream's commit stands in the history of its repo: by this and by that history itself the newer of two publications is told."""
+
+    position: int = Field(ge=1)
+    """How many commits lead up to it, itself included."""
+    date: str
+    """When it was made, ISO 8601 in UTC."""
+
+
 class Upstream(Part):
     """The release that everything in the repo was built from."""
 
@@ -35,6 +45,8 @@ class Upstream(Part):
     """`owner/name` on the Hub, or `local folder NAME`."""
     sha: CommitSha
     """The commit; of a folder the first 40 digits of the sha256 over its files."""
+    place: Place | None = None
+    """None of a folder, which has no history, and in what older versions published."""
     base: "Base | None" = None
     """Of an adapter."""
 
@@ -44,6 +56,17 @@ class Base(Part):
 
     repo: str
     sha: CommitSha
+
+
+class Rollback(Part):
+    """That this publication took the place of newer ones on purpose. Until a newer commit than `newest` is published, only another roll-back replaces it."""
+
+    newest: CommitSha
+    """The newest commit that gave way."""
+    place: Place | None = None
+    by: str | None = None
+    """Who decided it; None: the watched revision itself moved back."""
+    comment: str
 
 
 class RecipeId(Part):
@@ -166,6 +189,8 @@ class Manifest(Part):
     """What the release was held for, until a person let it go on."""
     adoption: Adoption | None = None
     """Of a repo that others had filled."""
+    rollback: Rollback | None = None
+    """Of a publication that a newer one gave way to."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -178,9 +203,8 @@ class Manifest(Part):
     def to_bytes(self) -> bytes:
         """The manifest as UTF-8 JSON: sorted keys, two spaces, one newline at the end; equal manifests give equal bytes."""
         # left out where there is none, so that repos which were never held or adopted, or hold no adapter's model, keep the bytes that they have
-        document = self.model_dump(mode="json", exclude={name for name in ("adoption", "approvals") if not getattr(self, name)})
-        if self.upstream.base is None:
-            del document["upstream"]["base"]
+        document = self.model_dump(mode="json", exclude={name for name in ("adoption", "approvals", "rollback") if not getattr(self, name)})
+        document["upstream"] = {name: value for name, value in document["upstream"].items() if name not in {"base", "place"} or value is not None}
         return _written(document)
 
     def digest(self) -> str:
@@ -204,10 +228,16 @@ def build(
     data: tuple[DataEntry, ...] = (),
     approvals: tuple[Approval, ...] = (),
     base: Release | None = None,
+    place: words.Place | None = None,
 ) -> Manifest:
     """The manifest of a publication, from the records the other rooms hand over; `base` is what the release, an adapter, was merged into."""
     return Manifest(
-        upstream=Upstream(repo=release.origin, sha=release.sha, base=None if base is None else Base(repo=base.origin, sha=base.sha)),
+        upstream=Upstream(
+            repo=release.origin,
+            sha=release.sha,
+            place=None if place is None else Place(**vars(place)),
+            base=None if base is None else Base(repo=base.origin, sha=base.sha),
+        ),
         recipe=RecipeId(name=recipe_name, digest=recipe_digest),
         tools=tools,
         patches=tuple(PatchEntry(**vars(patch)) for patch in patches),

@@ -1,4 +1,4 @@
-"""Tells how much of a commit has been sent to the Hub: bytes as they go out over LFS, and whole files over Xet, whose client tells nobody in between."""
+"""Tells how much has been sent to the Hub: bytes as they go out over LFS, and whole files over Xet, whose client tells nobody in between."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,8 +39,11 @@ def _count(file: BinaryIO, tally: Tally) -> None:
     file.read = read  # type: ignore[method-assign] # as the client itself does it
 
 
-def commit(api: HfApi, repo: str, operations: Sequence[Operation], *, message: str, parent: str | None) -> str:
-    """Upload what the operations add and commit them on top of `parent`; the new commit. Reports bytes. Raises what the client raises."""
+def upload(api: HfApi, repo: str, operations: Sequence[Operation]) -> None:
+    """Upload what the operations add and the Hub keeps in LFS, for a commit that comes after it. Raises what the client raises.
+
+    Reports bytes, those of small files as well, which go with the commit itself.
+    """
     additions = [operation for operation in operations if isinstance(operation, Addition)]
     total = sum(addition.upload_info.size for addition in additions)
     tally = Tally(total, "bytes")
@@ -48,9 +51,8 @@ def commit(api: HfApi, repo: str, operations: Sequence[Operation], *, message: s
         for addition in additions:
             api.preupload_lfs_files(repo, [addition], free_memory=False)
             tally.add(addition.upload_info.size)
-    else:
+    elif additions:
         for addition in additions:
             addition.tally = tally
-    made = api.create_commit(repo, operations, commit_message=message, parent_commit=parent).oid
-    report(total, total, "bytes")  # small files went with the commit itself, and others were there already
-    return made
+        api.preupload_lfs_files(repo, additions, free_memory=False)
+    report(total, total, "bytes")  # others were there already

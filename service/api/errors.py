@@ -10,8 +10,9 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from config.errors import ConfigurationError, HubError, SluiceError, UpstreamError
+from config.errors import ConfigurationError, HubError, SluiceError, Superseded, UpstreamError
 from service.logs import redact
+from service.release.rollback import RollbackRefused
 from service.runs.report import NoReport
 from service.store import ApprovalRefused, UnknownEntry, UnknownPublication, UnknownRun
 
@@ -61,6 +62,10 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
             return HTTPStatus.NOT_FOUND, "not_found"
         case ApprovalRefused():
             return HTTPStatus.CONFLICT, "not_held"
+        case RollbackRefused():
+            return HTTPStatus.CONFLICT, "not_rolled_back"
+        case Superseded():
+            return HTTPStatus.CONFLICT, "superseded"
         case UpstreamError() if unknown:
             return HTTPStatus.NOT_FOUND, "unknown_upstream"
         case UpstreamError():

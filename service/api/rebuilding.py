@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from config.files import explain
 from config.settings import REPO_ID, Settings
+from config.signing import SIGNATURE, TIMESTAMP, sign
 from service.api.access import TheSettings, TheStore
 from service.api.errors import ApiError
 from service.release.watchlist import entries, following
@@ -22,7 +23,6 @@ from service.store import Replayed, Store
 router = APIRouter(tags=["webhooks"])
 
 WINDOW = 300  # seconds that a timestamp may differ from the service's clock
-TIMESTAMP, SIGNATURE = "X-Sluice-Timestamp", "X-Sluice-Signature"
 
 log = structlog.get_logger(__name__)
 
@@ -41,11 +41,6 @@ class RebuildReceipt(BaseModel):
 
     status: str = "accepted"
     repo: str
-
-
-def sign(secret: str, timestamp: int, body: bytes) -> str:
-    """The signature of a request: HMAC-SHA256 over the timestamp, a dot and the body."""
-    return "sha256=" + hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
 
 
 @router.post(

@@ -1,6 +1,7 @@
 """Endpoints for runs and publications."""
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from config.settings import REPO_ID, Settings, Watched
 from service.api.access import Caller, Number, TheSettings, TheStore, caller
 from service.api.errors import ApiError
 from service.hubclient import connect
+from service.release import rollback
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.watchlist import entries, following
@@ -94,6 +96,15 @@ class ApprovalRequest(BaseModel):
     subject: str | None = Field(default=None, max_length=200, description="Only this of what the run is held for; default: all.")
 
 
+class RollbackRequest(BaseModel):
+    """Who lets an older release take the place of a newer one, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str = Field(min_length=1, max_length=200, description="The person who decides it; it stands in the manifest.")
+    comment: str = Field(min_length=1, max_length=2000, description="Why; it stands in the manifest.")
+
+
 @public.get("/health", summary="Whether the service can work")
 def health(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Health:
     """Answers without a token, with 503 when the database does not answer or a watched recipe cannot be used any more."""
@@ -159,12 +170,26 @@ def get_publication(id: Number, store: TheStore) -> PublicationSummary:
 
 @protected.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, tags=["publications"], summary="Publish again")
 def republish(id: Number, response: Response, store: TheStore, token: Caller) -> RunSummary:
-    """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit."""
+    """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit.
+
+    Where a newer release is published by then, that one stays, and the run ends as superseded; `rollback` is what takes its place.
+    """
     publication = store.publication(id)
     run = store.run(publication.run)
-    order = order_of(run, trigger="republish")
+    order = replace(order_of(run, trigger="republish"), rollback=None)  # that is an action of its own
     run, _ = store.enqueue(order, again=True)
     store.audit("api", f"publication/{id}", "republish", {"token": token.name, "run": run.id})
+    return _accepted(response, run, summarize(store, run.id))
+
+
+@protected.post("/publications/{id}/rollback", status_code=HTTPStatus.ACCEPTED, tags=["publications"], summary="Roll back to this publication")
+def roll_back(id: Number, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Caller) -> RunSummary:
+    """Queues the publication's run again and lets it take the place of the newer release that is published now, and of nothing newer still.
+
+    Who decided it and why stands in the manifest and in the audit trail. 409: nothing newer is published, or the run is not over. 502: the Hub is down.
+    """
+    decision = rollback.Decision(by=said.by, comment=said.comment, source="api", details={"token": token.name, "publication": id})
+    run = rollback.roll_back(store, connect(settings), store.publication(id).run, decision)
     return _accepted(response, run, summarize(store, run.id))
 
 

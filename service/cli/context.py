@@ -142,7 +142,7 @@ def settings_of(context: typer.Context) -> "Settings":
 
 def verdict_code(summary: dict[str, Any]) -> Exit:
     """The exit code that tells how a run ended; of one that has not, that nothing is wrong."""
-    if summary["state"] in {"failed", "interrupted"}:
+    if summary["state"] in {"failed", "interrupted", "superseded"}:
         return Exit.FAILED
     if summary["state"] in {"queued", "running"}:
         return Exit.DONE

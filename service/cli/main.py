@@ -37,6 +37,10 @@ COMMANDS = {
         "service.cli.approve:approve",
         "Let a held release go on: what `sluice status RUN` shows as proposed is done, and the run is queued again.",
     ),
+    "rollback": (
+        "service.cli.rollback:rollback",
+        "Publish the release of an earlier run again, in the place of the newer one that is published now.",
+    ),
     "adopt": (
         "service.cli.adopt:adopt",
         "Take over a repo that somebody else's tool filled: show what a publication would keep, replace and remove there, and ask.",
@@ -69,6 +73,7 @@ COMMANDS = {
     "family": ("service.cli.family:app", "Families of models: whether what a file says about one is true."),
     "data": ("service.cli.data:app", "The texts and questions that a recipe names: what they are, and fetching those that are on the Hub."),
     "hub": ("service.cli.hub:app", "The embedded Hub: a model hub on a folder of this machine that the stock Hugging Face client can use."),
+    "notify": ("service.cli.notify:app", "The places that are told how runs end: trying one, and what was sent."),
     "token": ("service.cli.tokens:app", "Bearer tokens of the API. There are none until you create one, and the API answers nobody without."),
 }
 
@@ -80,7 +85,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="""Watches model releases, repairs them, builds quantized variants, measures each against the 16-bit model, and publishes only what passes its gates.
 
-Exit codes: [bold]0[/] done, [bold]1[/] failed, [bold]2[/] wrong usage or settings,
+Exit codes: [bold]0[/] done, [bold]1[/] failed or superseded, [bold]2[/] wrong usage or settings,
 [bold]3[/] done, and something was blocked by a gate or a check found failures, [bold]4[/] held until a person approves it.
 
 Start with [bold]sluice demo[/]: it needs no account and no network.""",

@@ -1,6 +1,7 @@
 """`sluice release`, and `sluice run`, which is the same: one release, now."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,9 @@ class How:
         bool, typer.Option("--dry-run", help="Say what would be built and published, what it needs, and what would refuse it; build nothing.")
     ] = False
     fixes_as_pr: Annotated[bool, typer.Option("--fixes-as-pr", help="Offer the fixes to the upstream as a pull request, whoever's it is.")] = False
+    redo: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Do this stage again although what it made is kept, as `sluice stages` names it; repeatable.")
+    ] = None
 
 
 @spread
@@ -77,7 +81,8 @@ def release(
             terminal.json(planned.as_json()) if as_json else show(terminal.out, planned)
             return
         with progress(terminal.progress, line_seconds=settings.progress_seconds) as listener:
-            result = foreground.run(settings, wanted, listener, lambda ahead, expected: outset(terminal.progress, ahead, expected))
+            tell = partial(outset, terminal.progress)
+            result = foreground.run(settings, wanted, listener, tell, redo=how.redo or ())
     if as_json:
         terminal.json(result)
     else:

@@ -58,7 +58,7 @@ def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, 
         if (wait := cooling(entry, listed)) > 0 and not hint.rebuild:
             age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
             return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
-        wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild)
+        wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild, followed=True)
         run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
         store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(run.recipe_digest, settings.namespace)), listed.sha)
     except Exception as error:  # whatever it is, the other entries and repos go on
@@ -66,5 +66,6 @@ def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, 
             log.exception("look failed", repo=hint.repo)
         return error
     if queued:
-        log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source)
+        moved = {} if run.rollback is None else {"rollback": run.rollback.comment}
+        log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source, **moved)
     return None

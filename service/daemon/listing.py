@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
 from typing import Any
@@ -62,7 +62,8 @@ class Listings:
         page = self._asked(f"{self.api.endpoint}/api/models/{repo}{branch}?{query}", repo, revision)
         if not page.found:
             raise HubError(f"{self.api.endpoint} did not say which commit {revision!r} of {repo} is. Try again later.")
-        return page.found[0]
+        (found,) = page.found
+        return found if found.repo.lower() == repo.lower() else replace(found, repo=repo)  # it has moved, and is followed under the name that was given
 
     def _asked(self, address: str, whom: str, revision: str = "main") -> _Page:
         with self._lock:

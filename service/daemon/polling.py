@@ -79,6 +79,7 @@ def _changed(store: Store, settings: Settings, listings: Listings, watch: Iterab
     looks, failed, ours = store.looks(), store.failed_releases(ATTEMPTS), store.published_repos()
     found: set[str] = set()
     for entry, digest in _sound(settings, listings, watch).items():
+        found |= _missing(entry, listed)
         for item in (item for owner in entry.concerns for item in listed.get(owner, ())):
             if not entry.follows(item.repo) or (item.repo.lower() in ours and not entry.names_repo(item.repo)):
                 continue
@@ -88,6 +89,12 @@ def _changed(store: Store, settings: Settings, listings: Listings, watch: Iterab
             if sha is None or looks.get(LookKey(repo=item.repo, revision=entry.revision, asked=digest)) != sha or (item.repo, sha) in failed:
                 found.add(item.repo)
     return found
+
+
+def _missing(entry: Watched, listed: Mapping[str, list[Listed]]) -> set[str]:
+    """The repos that are followed by name and that their owner, who was listed, does not have: the look says what is wrong."""
+    there = {item.repo.lower() for owner in entry.concerns for item in listed.get(owner, ())}
+    return {repo for repo in entry.named if repo.partition("/")[0].lower() in listed and repo.lower() not in there and entry.follows(repo)}
 
 
 def _sound(settings: Settings, listings: Listings, watch: Iterable[Watched]) -> Mapping[Watched, str]:

@@ -18,6 +18,7 @@ from service.api.listening import listening
 from service.daemon.clock import start_clock
 from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
+from service.daemon.notifying import notify
 from service.daemon.polling import poll
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
 from service.hubclient import connect
@@ -36,7 +37,8 @@ def serve(settings: Settings, execute: Execute) -> None:
     Must be called in the main thread. Raises ConfigurationError when the database or the address cannot be used.
     """
     given = (settings.webhook_secret, settings.rebuild_secret)
-    secrets = (settings.token, *(secret.get_secret_value() if secret else None for secret in given))
+    told = [secret for place in settings.notify for secret in (place.address(), place.key())]
+    secrets = (settings.token, *(secret.get_secret_value() if secret else None for secret in given), *told)
     configure_logs(secrets=secrets)
     with closing(open_store(settings.database)) as store:
         _tell_broken(store, settings)
@@ -60,9 +62,9 @@ def _tell_broken(store: Store, settings: Settings) -> None:
 
 @contextmanager
 def front(store: Store, settings: Settings) -> Iterator[str]:
-    """Everything by which work comes in, running until the block ends: the API at the yielded URL, the clock, and the intake of hints."""
+    """Everything by which work comes in, running until the block ends: x"""
     listings = Listings(connect(settings))
-    with _api(store, settings) as url, _intake(store, settings, listings):
+    with _api(store, settings) as url, _intake(store, settings, listings), _notifying(store, settings):
         clock = start_clock(settings, lambda: poll(store, settings, listings))
         try:
             yield url
@@ -91,4 +93,20 @@ def _intake(store: Store, settings: Settings, listings: Listings) -> Iterator[No
         return True
 
     with repeated(take, seconds=IDLE_SECONDS, name="intake"):
+        yield
+
+
+@contextmanager
+def _notifying(store: Store, settings: Settings) -> Iterator[None]:
+    def tell() -> bool:
+        try:
+            notify(store, settings.notify)
+        except DBAPIError as error:
+            log.warning("notifications not looked after", error=str(error.orig))
+        return True
+
+    if not settings.notify:
+        yield
+        return
+    with repeated(tell, seconds=IDLE_SECONDS, name="notify"):
         yield

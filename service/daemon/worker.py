@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config.errors import SluiceError
 from service.logs import redact
-from service.store import RunRecord, Store, worker_name
+from service.store import LeaseLost, RunRecord, Store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
 
 IDLE_SECONDS = 1.0  # between two looks into an empty queue
@@ -77,13 +77,16 @@ class Worker:
         except Stopped:
             self._store.release(run.id, self._name)
             raise
+        except LeaseLost:
+            log.warning("run left to another worker, which has its lease", run=run.id)
+            return
         except SluiceError as expected:
             error = str(expected)
             log.warning("run failed", run=run.id, error=error)
         except Exception as unexpected:
             error = f"{type(unexpected).__name__}: {unexpected}"
             log.exception("run failed", run=run.id)
-        self._store.finish(run.id, state="failed", error=redact(error), worker=self._name)  # changes nothing when the run was finished, as it should be
+        self._store.finish(run.id, state="failed", error=redact(error), lease=run.lease)  # changes nothing when the run was finished, as it should be
 
     def _rest(self, seconds: float) -> None:
         with self._interrupted_by_stop():

@@ -86,6 +86,7 @@ class StageStore:
         self.working = home / "working"
         self.logs = home / "logs"
         self._reading = reading
+        self._compared: set[tuple[str, int, int]] = set()  # files whose bytes were compared, as they were then
         if not reading:
             for folder in (self.finished, self.working, self.logs):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -98,13 +99,39 @@ class StageStore:
             record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
             files = tuple(File(**file) for file in record["files"])
             output = Output(key=key, folder=folder, result=record["result"], files=files, seconds=record["seconds"])
-            if all((folder / "files" / file.path).stat().st_size == file.bytes for file in files):
+            if self._sound(folder, files):
                 return output
         except (OSError, ValueError, KeyError, TypeError):
             pass  # what is missing or damaged is made again
         if folder.exists() and not self._reading:
             self._discard(folder)
         return None
+
+    def _sound(self, folder: Path, files: Sequence[File]) -> bool:
+        """Whether the files are as they were when the stage ended: small ones by their bytes, large ones unless somebody wrote to them since."""
+        ended = (folder / "stage.json").stat().st_mtime_ns
+        for file in files:
+            path = folder / "files" / file.path
+            status = path.stat()
+            if status.st_size != file.bytes:
+                return False
+            doubtful = file.bytes <= AFFORDABLE or status.st_mtime_ns > ended
+            if doubtful and (file.path, status.st_ino, status.st_mtime_ns) not in self._compared:
+                if file_sha256(path) != file.sha256:
+                    return False
+                self._compared.add((file.path, status.st_ino, status.st_mtime_ns))
+        return True
+
+    def throw_away(self, key: str) -> bool:
+        """Remove what is kept under a key, so that it is made again; whether there was anything."""
+        folder = self.finished / key
+        there = folder.exists()
+        self._discard(folder)
+        return there
+
+    def key_of(self, path: Path) -> str | None:
+        """The key under which a file is kept; None when it is no output of a stage."""
+        return path.relative_to(self.finished).parts[0] if path.is_relative_to(self.finished) else None
 
     def _discard(self, folder: Path) -> None:
         """Remove a folder that must not be found again, not even half."""
@@ -189,6 +216,8 @@ def declared_version(function: str) -> int:
             return int(ast.literal_eval(node.value))
     raise StageError(f"{spec.origin} states no VERSION, so its outputs could not be kept")
 
+
+AFFORDABLE = 64 * 2**20  # bytes of a file that is compared whenever it is found again: a tenth of a second
 
 FileId = tuple[int, int]
 """Device and inode: what a file is, whatever its names are."""

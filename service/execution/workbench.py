@@ -1,7 +1,7 @@
 """Where stages are carried out: each once, under the settings' limits, told to a listener; with or without a run in the database."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,8 @@ class Workbench:
     estimates: Mapping[str, float] = field(default_factory=dict)  # seconds that stages are expected to take, by name
     within: str = ""  # the stage of a release whose steps these are
     digests: dict[Path, Input] = field(default_factory=dict)  # of the operator's data, read once
+    redo: Container[str] = ()  # stages that are done again although what they made is there
+    redone: set[str] = field(default_factory=set)  # keys of those that were
 
     @property
     def logs(self) -> Path:
@@ -144,6 +146,9 @@ class Workbench:
     def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
         key = stage_key(function, inputs, params)
         started = now()
+        if key not in self.redone and (name in self.redo or self.within in self.redo):
+            self.redone.add(key)
+            self.stages.throw_away(key)
         if (kept := self.stages.look_up(key)) is not None:
             self.found(name, kept, now() - started)
             return kept

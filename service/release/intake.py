@@ -1,17 +1,21 @@
 """From a request to a queued run: ask the Hub for the commit, look for whatever would make the run fail, put it into the queue once."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from huggingface_hub import HfApi
 
 from builders import snapshot
 from config.errors import SluiceError
 from config.settings import Settings
-from service.release import checks, datasets, prospect
+from config.words import Rollback
+from publishers.order import Line
+from service.release import checks, datasets, prospect, rollback
 from service.release.route import Route
 from service.release.way import way
-from service.store import RunOrder, RunRecord, Store
+from service.store import RunOrder, RunRecord, Sighting, Store
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,7 @@ class ReleaseRequest:
     folder: str | None = None  # that the release is taken from, called `repo`; None: the Hub
     target: str | None = None  # the folder that repos are left in; None: the Hub
     changed_only: bool = False  # not when the newest run of the repo is of the same files: a new README makes no new release
+    followed: bool = False  # the revision is watched, so that its moving back is an event
 
     def route(self, api: HfApi) -> Route:
         """Where the release comes from and goes to."""
@@ -38,19 +43,21 @@ def queue_release(
 ) -> tuple[RunRecord, bool]:
     """The run of the commit that the wanted revision names now, and whether it was put into the queue; `again` and `attempts` as in `Store.enqueue`.
 
-    A run that is new or failed before is queued only when every check of its stages finds nothing wrong. Raises UpstreamError when the release cannot be
-    used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is wrong, PublishConflict when a target repo is somebody else's.
+    A run that is new or failed before is queued only when every check of its stages finds nothing wrong; that of a commit which a watched revision came back
+    to is queued again. Raises UpstreamError when the release cannot be used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is
+    wrong, PublishConflict when a target repo is somebody else's, Superseded when it holds a newer release.
     """
     recipe, route = datasets.recipe_for(settings, wanted.recipe, api), wanted.route(api)
     upstream = route.resolve(wanted.repo, wanted.revision)
 
-    def refuse_wrong() -> None:
-        checks.refuse(checks.problems(way(recipe), prospect.foresee(store, settings, route, recipe, upstream)))
+    def refuse_wrong(back: Rollback | None) -> None:
+        ahead = prospect.foresee(store, settings, route, recipe, upstream)
+        checks.refuse(checks.problems(way(recipe), replace(ahead, rollback=back)))
 
     try:
         namespace = route.namespace(settings.namespace)
     except SluiceError:
-        refuse_wrong()  # tells this with everything else that is wrong
+        refuse_wrong(None)  # tells this with everything else that is wrong
         raise
     order = RunOrder(
         release=upstream.release,
@@ -65,11 +72,29 @@ def queue_release(
         quick=recipe.quick,
     )
     before = store.ordered(order)
-    if before is None and wanted.changed_only and (same := _unchanged(store, api, order)) is not None:
-        return same, False
-    if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):
-        refuse_wrong()
-    return store.enqueue(order, again=again, attempts=attempts)
+    with _followed(store, api, wanted, order, known=before is not None) as back:
+        if before is None and wanted.changed_only and back is None and (same := _unchanged(store, api, order)) is not None:
+            return same, False
+        if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):
+            refuse_wrong(back or (before.rollback if before else None))
+        return store.enqueue(replace(order, rollback=back), again=again or back is not None, attempts=attempts)
+
+
+@contextmanager
+def _followed(store: Store, api: HfApi, wanted: ReleaseRequest, order: RunOrder, *, known: bool) -> Iterator[Rollback | None]:
+    """What the release may take the place of because the watched revision moved back; that it named this commit is kept once the block has succeeded.
+
+    So a look that fails finds again that the revision moved. `known` as in `rollback.moved`.
+    """
+    if not wanted.followed:
+        yield None
+        return
+    before = store.sighting(wanted.repo, wanted.revision, wanted.recipe)
+    first = Sighting(repo=wanted.repo, revision=wanted.revision, recipe=wanted.recipe, sha="", newest="", place=None)
+    seen = rollback.seen(Line(api, order.release.origin), before or first, order.release)
+    yield rollback.moved(before, seen, known=known)
+    if seen != before:
+        store.sight(seen)
 
 
 def _unchanged(store: Store, api: HfApi, order: RunOrder) -> RunRecord | None:

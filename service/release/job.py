@@ -23,6 +23,7 @@ DISK_SAMPLE = 0.5  # seconds between two looks at the disk
 log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 1.0  # between two reports of progress in the database
+COMMIT_SECONDS = 180.0  # that a run stays with the process that is about to publish, whatever keeps that from renewing its lease
 
 
 @dataclass(kw_only=True)
@@ -66,30 +67,44 @@ class Job(Workbench):
         waived = [f"The gate {item.gate} is waived by {item.by}." for item in verdict.waivers]
         self.listener(Event(stage=f"gates {variant.tag}", state=state, message=" ".join([*verdict.reasons, *waived])))
 
+    def fence(self) -> None:
+        """Raise LeaseLost unless this process still has the run; hold it until what is published next is surely there or refused."""
+        if self.run.worker is not None:
+            self.store.prove_lease(self.run.id, self.run.lease, seconds=COMMIT_SECONDS)
+
+    def _checkpoint(self) -> None:
+        """Raise LeaseLost when another process has the run by now, so that this one leaves off."""
+        if self.run.worker is not None:
+            self.store.prove_lease(self.run.id, self.run.lease)
+
     def begun(self, name: str, key: str) -> int:
-        """Note that a stage of the run was begun."""
+        """Note that a stage of the run was begun. Raises LeaseLost."""
+        self._checkpoint()
         record = self.store.stage_started(self.run.id, name, key, estimate=self.estimates.get(name), stage=self.within)
         super().begun(name, key)
         return record
 
     def found(self, name: str, output: Output, seconds: float) -> None:
-        """Note that a stage of the run needs not be done."""
+        """Note that a stage of the run needs not be done. Raises LeaseLost."""
+        self._checkpoint()
         self.store.stage_reused(self.run.id, name, output.key, stage=self.within, seconds=seconds, artifacts=_artifacts(output))
         self._use(output)
         super().found(name, output, seconds)
 
     def progressed(self, number: int, name: str, seconds: float, progress: Progress) -> None:
-        """Note how far a stage of the run has come; in the database once a second at most, and how it ends."""
+        """Note how far a stage of the run has come; in the database once a second at most, and how it ends. Raises LeaseLost."""
         if progress.done == progress.total or now() - self.written.get(number, 0.0) >= WRITE_SECONDS:
             self.written[number] = now()
             try:
+                self._checkpoint()
                 self.store.stage_progressed(number, progress)
             except SQLAlchemyError as error:  # nobody's work is to end because a figure could not be written
                 log.warning("progress of %s in run %d not written: %s", name, self.run.id, error, extra={"action": "progress"})
         super().progressed(number, name, seconds, progress)
 
     def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:
-        """Note how a stage of the run ended."""
+        """Note how a stage of the run ended. Raises LeaseLost: what it made stays in the store of stages, where it is found again."""
+        self._checkpoint()
         error = message if state == "failed" else None
         self.store.stage_finished(number, state=state, seconds=seconds, error=error, artifacts=() if output is None else _artifacts(output))
         if output is not None:

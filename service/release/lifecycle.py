@@ -1,11 +1,13 @@
 """Carry out one leased run: read its recipe, say what to expect, go the release's way, write down how it ended."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Literal
 
 from huggingface_hub import HfApi
 
-from config.errors import ConfigurationError, SluiceError, UpstreamError, in_words
+from config.errors import ConfigurationError, Damaged, SluiceError, Superseded, UpstreamError, in_words
+from config.near import hint
 from config.recipe import Recipe
 from config.settings import Settings
 from service.execution.kept import StageStore
@@ -15,6 +17,7 @@ from service.release import datasets
 from service.release.checks.room import exceeded, room
 from service.release.executor import carry_out
 from service.release.forecast import Forecast
+from service.release.graph import Graph
 from service.release.job import Job
 from service.release.outlook import outlook
 from service.release.prospect import Prospect, foresee
@@ -24,31 +27,68 @@ from service.store import RunRecord, Store
 
 log = logging.getLogger(__name__)
 
+Ended = Literal["done", "blocked", "held", "superseded", "failed"]
+
 Expected = Callable[[Prospect, Forecast], None]
 """Hears what lies ahead of a run, once that is known."""
 
 
 def execute(
-    store: Store, run: RunRecord, settings: Settings, listener: Listener = lambda event: None, expected: Expected = lambda ahead, forecast: None
+    store: Store,
+    run: RunRecord,
+    settings: Settings,
+    listener: Listener = lambda event: None,
+    expected: Expected = lambda ahead, forecast: None,
+    redo: Collection[str] = (),
 ) -> None:
-    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held or failed. Raises what made it fail."""
-    job = None
+    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held, superseded or failed; the stages `redo` are done anew.
+
+    Raises what made it fail, and LeaseLost, with nothing written, when another process has the run by now.
+    """
+    job: Job | None = None
+
+    def finish(state: Ended, error: str | None = None) -> None:
+        store.finish(run.id, state=state, error=error, disk_high_water=job.disk_high_water if job else None, lease=run.lease)
+
     try:
         api = connect(settings)
         recipe = recipe_of(run, settings, api)
-        job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener)
-        work = Work(job=job, api=api, graph=way(recipe))
-        _expect(work, expected)
-        state = carry_out(work)
+        graph = way(recipe)
+        job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener, redo=named(graph, redo))
+        _expect(Work(job=job, api=api, graph=graph), expected)
+        state = _gone(job, lambda: Work(job=job, api=api, graph=graph))
     except Held as held:
-        store.finish(run.id, state="held", worker=run.worker)
+        finish("held")
         listener(Event(stage="approval", state="remark", message=f"The release is held. {held}"))
-        return
+    except Superseded as newer:  # somebody published a newer release meanwhile: that is nobody's failure
+        finish("superseded", str(newer))
+        listener(Event(stage="publish", state="remark", message=str(newer)))
     except Exception as error:
-        reason = in_words(error)
-        store.finish(run.id, state="failed", error=reason, disk_high_water=job.disk_high_water if job else None, worker=run.worker)
+        finish("failed", in_words(error))
         raise
-    store.finish(run.id, state=state, disk_high_water=job.disk_high_water, worker=run.worker)
+    else:
+        finish(state)
+
+
+def _gone(job: Job, begin: Callable[[], Work]) -> Literal["done", "blocked"]:
+    """Go the way; where the file of a stage turns out to be damaged, throw that stage's output away and go once more, which makes it again."""
+    try:
+        return carry_out(begin())
+    except Damaged as damage:
+        key = None if damage.path is None else job.stages.key_of(damage.path)
+        if key is None or not job.stages.throw_away(key):
+            raise
+        log.warning("%s; it was thrown away", damage, extra={"action": "redo"})
+        job.listener(Event(stage="", state="remark", message=f"{damage} It was thrown away, and is made now."))
+    return carry_out(begin())
+
+
+def named(graph: Graph, wanted: Collection[str]) -> frozenset[str]:
+    """The stages of these names, or families of names, to be done again. Raises ConfigurationError for a name of none."""
+    known = [stage.name for stage in graph.stages]
+    if unknown := next((name for name in wanted if not any(name in {stage.name, stage.family} for stage in graph.stages)), None):
+        raise ConfigurationError(f"The recipe has no stage {unknown!r}.{hint(unknown, known)} `sluice stages --recipe RECIPE` lists those that it has.")
+    return frozenset(stage.name for stage in graph.stages if {stage.name, stage.family} & set(wanted))
 
 
 def recipe_of(run: RunRecord, settings: Settings, api: HfApi) -> Recipe:

@@ -15,7 +15,7 @@ from builders.weights import Tensor
 from config.errors import SluiceError
 from config.recipe import Recipe
 from config.settings import Settings
-from config.words import Variant
+from config.words import Rollback, Variant
 from publishers import naming
 from service.release.kinds import by_repo
 from service.release.route import Route
@@ -41,6 +41,7 @@ class Prospect:
     published: Callable[[str], str | None] = _never  # the commit of our last publication in a repo, where a database knows of one
     folder: str | None = None  # that the release is taken from; None: the Hub
     target: str | None = None  # the folder that repos are left in; None: the Hub
+    rollback: Rollback | None = None  # what it may take the place of although that is newer
     template: bool = True  # whether the release has a chat template; without one it is asked nothing
     stored: Mapping[str, Tensor] = field(default_factory=dict)  # every tensor as the release has it, by name; none where only shapes are known
 

@@ -3,19 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from builders import modalities
 from builders.names import is_legal
 from builders.snapshot import Upstream
 from builders.trained import trained_for
+from config import readers as misread
 from config.prompt import Part
 from config.words import Kind
-from engines import kv_cache
+from engines import kv_cache, text_part
 from publishers import card, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
+from publishers.order import Line
 from service.execution.kept import Output
-from service.release import functions
+from service.release import functions, rollback
 from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
@@ -67,21 +69,22 @@ def publish(work: Work) -> list[str]:
 
     The fixes are offered to the upstream before, where they are to be: cards say where. Raises HubError, PublishConflict, StageError.
     """
-    job, hindrance = work.job, offer(work)
+    job, hindrance, line = work.job, offer(work), Line(work.api, work.release.origin)
     upstream = work.of("upstream", Upstream)
     private = job.run.private or upstream.private  # upstream may have been made private since the run was queued
     published = []
     for repo in repos(work):
         if not repo.passed:
             continue
-        planned = plan(work, repo, private=private)
+        planned = plan(work, repo, private=private, line=line)
         with job.noted(f"publish {repo.name}" if job.run.target is None else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
-            result = _publish(work, planned)
+            result = _publish(work, planned, line)
             noted.message = result.remark or ""
             if not result.changed:
                 noted.state, noted.message = "reused", "already holds exactly this"
         record = {name: value for name, value in asdict(result).items() if name != "remark"}
-        job.store.record_publication(job.run.id, Published(**record))
+        lease = None if job.run.worker is None else job.run.lease
+        job.store.record_publication(job.run.id, Published(**record), rollback=planned.rollback, lease=lease)
         published.append(repo.name)
     if published and job.run.target is None:
         hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)
@@ -101,12 +104,14 @@ def parts(work: Work) -> dict[str, Output]:
     return found
 
 
-def _publish(work: Work, planned: hub.Plan) -> hub.Publication:
+def _publish(work: Work, planned: hub.Plan, line: Line) -> hub.Publication:
     """Publish one repo, or leave it in the run's folder."""
     if (target := work.job.run.target) is not None:
-        return folder.publish(Path(target), planned)
-    before = work.job.store.last_publication(planned.repo)
-    return hub.publish(work.api, planned, previously=before.revision if before else None)
+        return folder.publish(Path(target), planned, line)
+    store = work.job.store
+    before = store.last_publication(planned.repo)
+    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=work.job.fence)
+    return hub.publish(work.api, planned, known)
 
 
 def repos(work: Work) -> list[Repo]:
@@ -120,7 +125,7 @@ def repos(work: Work) -> list[Repo]:
     return [Repo(name=name, variants=variants) for name, variants in found.items()]
 
 
-def plan(work: Work, repo: Repo, *, private: bool) -> hub.Plan:
+def plan(work: Work, repo: Repo, *, private: bool, line: Line) -> hub.Plan:
     """What the repo is to hold, whole."""
     page = work.output(REPORT)
     told = describe(work, repo)
@@ -131,7 +136,8 @@ def plan(work: Work, repo: Repo, *, private: bool) -> hub.Plan:
         repo=repo.name,
         private=private,
         files=tuple(files),
-        manifest=account(work, repo, files),
+        manifest=account(work, repo, files, line),
+        rollback=rollback.allowed(work),
         message=f"Publish {work.release.repo} at {work.release.sha[:12]} by recipe {work.recipe.label}",
     )
 
@@ -146,7 +152,7 @@ def content(work: Work, repo: Repo) -> list[PublishFile]:
     return [*files, *(file for file in repo.kind.content(work, repo.passed) if file.path not in licences), *others]
 
 
-def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Manifest:
+def account(work: Work, repo: Repo, files: Sequence[PublishFile], line: Line) -> manifest.Manifest:
     """The manifest: where each file came from and what was measured."""
     inventory = hub.inventory(files)
     return manifest.build(
@@ -170,6 +176,7 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile]) -> manifest.Ma
         data=tuple(manifest.data_entry(item) for item in sources(work)),
         approvals=approvals(work),
         base=None if (base := work.of("upstream", Upstream).base) is None else base.release,
+        place=line.point(work.release.sha).place,
     )
 
 
@@ -222,6 +229,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         offered=None if request is None else request.url,
         quick=work.recipe.quick,
         base=chat.result["base"],
+        readers=readers(repo, [row for _, row in rows], config),
         remarks=(*remarks(work), *unread(work, config)),
         unforced=chat.result["unforced"] is not None,
         ollama_template=repo.kind.form.ollama and work.output(functions.OLLAMA).result["template"] is not None,
@@ -239,6 +247,13 @@ def describe(work: Work, repo: Repo) -> card.Card:
         header=settings.card_header,
         footer=settings.card_footer,
     )
+
+
+def readers(repo: Repo, rows: Sequence[card.Row], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is known of programs that read such a repo otherwise than it was measured."""
+    form: Literal["gguf", "safetensors"] = "gguf" if repo.kind.form.library == "gguf" else "safetensors"
+    parts = any(row.files > 1 for row in rows)
+    return tuple(entry.line for entry in misread.known(misread.Repo(form=form, config=text_part.of(config), parts=parts)))
 
 
 def _proof(chosen: Mapping[str, Any]) -> str:

@@ -49,5 +49,5 @@ def run_of(store: Store, ahead: Prospect) -> RunRecord:
         target=ahead.target,
     )
     return store.ordered(order) or RunRecord(
-        **vars(order), id=0, state="queued", attempt=1, error=None, worker=None, created=now, started=None, finished=None, disk_high_water=None
+        **vars(order), id=0, state="queued", attempt=1, error=None, lease=0, worker=None, created=now, started=None, finished=None, disk_high_water=None
     )

@@ -148,6 +148,16 @@ class StageSummary(BaseModel):
     """Null of a stage that has reported nothing."""
 
 
+class RollbackSummary(BaseModel):
+    """That a run may take the place of a newer release."""
+
+    sha: str
+    """The newest commit of the upstream that gives way."""
+    by: str | None
+    """Null: the watched revision itself moved back."""
+    comment: str
+
+
 class RunSummary(BaseModel):
     """A run with everything that came of it so far."""
 
@@ -160,6 +170,8 @@ class RunSummary(BaseModel):
     """The folder that repos are left in; null when they go to the Hub."""
     state: RunState
     error: str | None
+    rollback: RollbackSummary | None
+    """What it may take the place of although that is newer; null for most."""
     disk_high_water: int | None
     left: float | None
     """Seconds to the end of a run that is being carried out; null where nobody can know."""
@@ -195,6 +207,7 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         target=run.target,
         state=run.state,
         error=run.error,
+        rollback=None if run.rollback is None else RollbackSummary(sha=run.rollback.sha, by=run.rollback.by, comment=run.rollback.comment),
         disk_high_water=run.disk_high_water,
         left=None if going is None else going.left(steps, now),
         coming=[] if going is None else list(going.coming),

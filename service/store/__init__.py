@@ -3,25 +3,30 @@
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
+from service.store.deliveries import Deliveries
 from service.store.ledger import Ledger
+from service.store.openings import Openings
 from service.store.owner import worker_name
 from service.store.pull_requests import PullRequests
-from service.store.queue import Queue, UnknownRun
+from service.store.queue import LeaseLost, Queue, UnknownRun
 from service.store.records import (
     Approval,
     Artifact,
     AuditRecord,
+    DeliveryRecord,
     Foretold,
     HintRecord,
     HoldRecord,
     ListingRecord,
     LookKey,
+    Message,
     PublicationRecord,
     Published,
     PullRequestRecord,
     RunOrder,
     RunRecord,
     RunState,
+    Sighting,
     StageRecord,
     StageState,
     TokenRecord,
@@ -31,6 +36,7 @@ from service.store.records import (
     order_of,
 )
 from service.store.results import Results, UnknownPublication
+from service.store.sightings import Sightings
 from service.store.waivers import WaiverRefused, Waivers
 from service.store.watching import Replayed, UnknownEntry, Watching
 
@@ -39,11 +45,14 @@ __all__ = [
     "ApprovalRefused",
     "Artifact",
     "AuditRecord",
+    "DeliveryRecord",
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "LeaseLost",
     "ListingRecord",
     "LookKey",
+    "Message",
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
@@ -51,6 +60,7 @@ __all__ = [
     "RunOrder",
     "RunRecord",
     "RunState",
+    "Sighting",
     "StageRecord",
     "StageState",
     "Store",
@@ -69,7 +79,7 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Watching, Counting, Ledger):
+class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, Watching, Counting, Deliveries, Ledger):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

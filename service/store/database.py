@@ -36,6 +36,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = engine.execution_options(sluice_write=True)
+        self._hasty = engine.execution_options(sluice_write=True, sluice_hasty=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -44,9 +45,14 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A transaction that is committed at the end, or rolled back on an exception; on SQLite there is one at a time."""
-        with Session(self._writer) as session, session.begin():
+    def write(self, *, hasty: bool = False) -> Iterator[Session]:
+        """A transaction that is committed at the end, or rolled back on an exception; on SQLite there is one at a time.
+
+        A `hasty` one does not wait for the disk, which takes long while a stage writes much: a power cut may undo it, the end of this process never.
+        """
+        with Session(self._hasty if hasty else self._writer) as session, session.begin():
+            if hasty and session.get_bind().dialect.name == "postgresql":
+                session.execute(text("SET LOCAL synchronous_commit = off"))
             yield session
 
     def healthy(self) -> bool:
@@ -146,8 +152,11 @@ def _prepare_sqlite(engine: Engine, file: Path) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options.get("sluice_write"):
+            connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if options.get('sluice_hasty') else 'FULL'}")
         # A writer locks at once: a lock taken at its first write would fail, without waiting, when another wrote since its first read.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("sluice_write") else "BEGIN")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("sluice_write") else "BEGIN")
 
     driver = engine.raw_connection()
     try:

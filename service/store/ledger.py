@@ -44,13 +44,16 @@ class Ledger(Database):
         self.put_hints({repo: source}, rebuild=rebuild)
 
     def put_hints(self, sources: Mapping[str, str], *, rebuild: bool = False) -> None:
-        """Note of many repos at once that they may have changed, each with who says so; `rebuild`: they are to be released though they did not."""
+        """Note of many repos at once that they may have changed, each with who says so; `rebuild`: they are to be released though they did not.
+
+        What a power cut undoes of this the next poll finds again, but no wish to rebuild.
+        """
         moment = now()
         common = {"count": 1, "attempts": 0, "created": moment, "due": moment, "rebuild": rebuild}
         rows = [{"repo": repo, "source": source, **common} for repo, source in sorted(sources.items())]  # in one order, or two services could block one another
         if not rows:
             return
-        with self.write() as session:
+        with self.write(hasty=not rebuild) as session:
             new = (postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert)(HintRow)
             again = {
                 "source": new.excluded.source,

@@ -4,6 +4,8 @@ Leases compare the clocks of the machines that share a database: these must agre
 """
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Literal, cast
 
@@ -12,15 +14,20 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
-from config.words import Release
+from config.words import Place, Release, Rollback
 from service.store.database import Database, now
 from service.store.ledger import note
 from service.store.owner import is_gone, is_held
 from service.store.records import RunOrder, RunRecord, RunState
 from service.store.tables import ReleaseRow, RunRow, StageRow
 
-FINISHED = ("done", "blocked", "held", "failed")
+CRASHES = 3  # workers in a row that end without a word before they have ended a stage, until a run is given up
+FINISHED = ("done", "blocked", "held", "superseded", "failed")
 IN_FOLDER = " in folder "  # no namespace holds a space
+
+
+class LeaseLost(BaseException):
+    """Another worker has the run by now, or nobody has. Not an Exception: a stage must not take it for its own failure, and nothing is to be written of it."""
 
 
 class UnknownRun(SluiceError):
@@ -33,8 +40,8 @@ class Queue(Database):
     def enqueue(self, order: RunOrder, *, again: bool = False, attempts: int | None = None) -> tuple[RunRecord, bool]:
         """The one run of the order's release, recipe and namespace, and whether this call put it into the queue.
 
-        A failed run is queued again, unless it was already tried `attempts` times. A run that is done, blocked or held is queued again only with `again`.
-        One that is queued or running is left as it is, except that it becomes private, or offers its fixes, when the order says so.
+        A failed run is queued again, unless it was already tried `attempts` times. A run that is done, blocked, held or superseded is queued again only with
+        `again`. One that is queued or running is left as it is, except that it becomes private, offers its fixes or may roll back when the order says so.
         """
         with self.write() as session:
             run, created = _run_row(session, _release_row(session, order.release), order)
@@ -43,12 +50,18 @@ class Queue(Database):
             if retried or repeated:
                 run.state, run.trigger, run.recipe, run.attempt = "queued", order.trigger, order.recipe, run.attempt + 1
                 run.queued, run.started, run.finished, run.error = now(), None, None, None
+            if again:
+                run.crashes = 0  # whoever asks for it may have repaired what they came of
             queued = created or retried or repeated
             run.folder = order.folder  # wherever it lies now, it holds the same
             run.private = order.private or (run.private and not queued)
             run.fixes_as_pr = order.fixes_as_pr or (run.fixes_as_pr and not queued)
+            if order.rollback is not None or (queued and not retried):  # what was allowed to a run is not allowed to it for ever
+                run.rollback = None if order.rollback is None else asdict(order.rollback)
             if queued:
                 details = {"repo": order.release.repo, "sha": order.release.sha, "recipe": order.recipe, "attempt": run.attempt}
+                if run.rollback is not None:
+                    details["rollback"] = run.rollback["comment"]
                 note(session, order.trigger, f"run/{run.id}", "queued", details)
             return _record(run), queued
 
@@ -80,23 +93,39 @@ class Queue(Database):
     def lease(self, worker: str, *, seconds: float, run: int | None = None) -> RunRecord | None:
         """Take the run that waits longest (or run number `run`) for `seconds`; None when there is none to take.
 
-        To take are queued runs, and running ones whose lease has run out or whose worker was a process of this host that has ended.
+        To take are queued runs, and running ones whose lease has run out or whose worker was a process of this host that has ended. That is an attempt that
+        failed: a run of which several in a row come to nothing is given up, and the next one taken.
         """
         wanted: list[ColumnElement[bool]] = [] if run is None else [RunRow.id == run]
         with self.write() as session:
-            stale = and_(RunRow.state == "running", _left(session, *wanted))
-            free = select(RunRow).where(or_(RunRow.state == "queued", stale), *wanted).order_by(RunRow.queued, RunRow.id).limit(1)
-            row = session.scalars(free.with_for_update(of=RunRow, skip_locked=True)).first()  # SQLite knows no row locks, but its writers exclude one another
-            if row is None:
-                return None
-            row.state, row.worker, row.lease_until = "running", worker, now() + timedelta(seconds=seconds)
+            while True:
+                stale = and_(RunRow.state == "running", _left(session, *wanted))
+                free = select(RunRow).where(or_(RunRow.state == "queued", stale), *wanted).order_by(RunRow.queued, RunRow.id).limit(1)
+                row = session.scalars(free.with_for_update(of=RunRow, skip_locked=True)).first()  # SQLite knows no row locks, but its writers exclude others
+                if row is None:
+                    return None
+                if row.state == "queued" or not _crashed(session, row):
+                    break
+            row.state, row.worker, row.lease_until, row.lease = "running", worker, now() + timedelta(seconds=seconds), row.lease + 1
             row.started = row.started or now()
             close_stages(session, row.id)
             return _record(row)
 
+    def prove_lease(self, run: int, lease: int, *, seconds: float = 0.0) -> None:
+        """Raise LeaseLost unless the run is still carried out under the lease of that number; hold it for `seconds` at least."""
+        with self.write() as session:
+            row = leased(session, run, lease)
+            if row.lease_until is not None:
+                row.lease_until = max(row.lease_until, now() + timedelta(seconds=seconds))
+
     def renew(self, run: int, worker: str, seconds: float) -> bool:
-        """Hold the lease for `seconds` from now; False when `worker` no longer has it."""
-        return self._change_held(run, worker, {"lease_until": now() + timedelta(seconds=seconds)})
+        """Hold the lease for `seconds` from now at least; False when `worker` no longer has it."""
+        until = now() + timedelta(seconds=seconds)
+        with self.write() as session:
+            row = session.scalars(select(RunRow).where(RunRow.id == run, RunRow.state == "running", RunRow.worker == worker).with_for_update(of=RunRow)).first()
+            if row is not None:
+                row.lease_until = max(until, row.lease_until or until)
+            return row is not None
 
     def release(self, run: int, worker: str) -> bool:
         """Put a leased run back at its place in the queue, unfinished; False when `worker` no longer has it."""
@@ -106,18 +135,19 @@ class Queue(Database):
         self,
         run: int,
         *,
-        state: Literal["done", "blocked", "held", "failed"],
+        state: Literal["done", "blocked", "held", "superseded", "failed"],
         error: str | None = None,
         disk_high_water: int | None = None,
-        worker: str | None = None,
+        lease: int | None = None,
     ) -> bool:
-        """Write down how a running run ended; False, and nothing written, when it is not running, or `worker` is given and no longer has it."""
+        """Write down how a running run ended; False, and nothing written, when it is not running, or `lease` is given and is another one by now."""
         with self.write() as session:
             row = session.scalars(select(RunRow).where(RunRow.id == run, RunRow.state == "running").with_for_update(of=RunRow)).first()
-            if row is None or (worker is not None and row.worker != worker):
+            if row is None or (lease is not None and row.lease != lease):
                 return False
             row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, now()
             row.worker = row.lease_until = None
+            row.crashes = 0
             close_stages(session, run)
             note(session, row.trigger, f"run/{run}", state, {} if error is None else {"error": error})
             return True
@@ -153,6 +183,32 @@ def _left(session: Session, *wanted: ColumnElement[bool]) -> ColumnElement[bool]
     """Of a running run: its lease has run out, or its worker was a process of this host that has ended."""
     workers = session.scalars(select(RunRow.worker).where(RunRow.state == "running", *wanted)).all()
     return or_(RunRow.lease_until <= now(), RunRow.worker.in_([name for name in workers if name is not None and is_gone(name)]))
+
+
+def leased(session: Session, run: int, lease: int) -> RunRow:
+    """The run's row, locked, if it is carried out under the lease of that number. Raises LeaseLost."""
+    row = session.scalars(select(RunRow).where(RunRow.id == run, RunRow.state == "running", RunRow.lease == lease).with_for_update(of=RunRow)).first()
+    if row is None:
+        raise LeaseLost(f"run {run} is not carried out under lease {lease} any more")
+    return row
+
+
+def _crashed(session: Session, row: RunRow) -> bool:
+    """Count an attempt whose worker ended without a word; whether that was one too many, so that the run is given up."""
+    at = session.scalars(select(StageRow.name).where(StageRow.run_id == row.id, StageRow.state == "running").order_by(StageRow.id)).all()
+    row.attempt, row.crashes = row.attempt + 1, row.crashes + 1
+    note(session, row.trigger, f"run/{row.id}", "abandoned", {"worker": row.worker, "at": list(at), "in a row": row.crashes})
+    if row.crashes < CRASHES:
+        return False
+    row.state, row.finished, row.worker, row.lease_until, row.crashes = "failed", now(), None, None, 0
+    where = f", the last time at {', '.join(at)}" if at else ""
+    row.error = (
+        f"The process that carried it out ended without a word {CRASHES} times in a row{where}: it was killed, ran out of memory, or the machine went down. "
+        "The logs of the service and of the kernel may tell which. Once that is repaired, start the run again."
+    )
+    close_stages(session, row.id)
+    note(session, row.trigger, f"run/{row.id}", "failed", {"error": row.error})
+    return True
 
 
 def close_stages(session: Session, run: int) -> None:
@@ -208,6 +264,7 @@ def _record(row: RunRow) -> RunRecord:
         trigger=row.trigger,
         attempt=row.attempt,
         error=row.error,
+        lease=row.lease,
         worker=row.worker,
         created=row.created,
         started=row.started,
@@ -217,4 +274,10 @@ def _record(row: RunRow) -> RunRecord:
         folder=row.folder,
         target=row.target,
         quick=bool(row.quick),
+        rollback=None if row.rollback is None else Rollback(**{**row.rollback, "place": place_in(row.rollback)}),
     )
+
+
+def place_in(kept: Mapping[str, Any]) -> Place | None:
+    """The place that stands under `place` of what was kept."""
+    return None if kept["place"] is None else Place(**kept["place"])

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from config.progress import Progress
 from config.watch import Watched
-from config.words import Hold, Measurement, Release, Sample, Variant, Verdict, Waiver
+from config.words import Hold, Measurement, Place, Release, Rollback, Sample, Variant, Verdict, Waiver
 from service.pace import Phase
 
-RunState = Literal["queued", "running", "interrupted", "done", "blocked", "held", "failed"]
+RunState = Literal["queued", "running", "interrupted", "done", "blocked", "held", "superseded", "failed"]
 StageState = Literal["running", "interrupted", "done", "failed", "reused"]
 
 
@@ -27,6 +27,7 @@ class RunOrder:
     folder: str | None = None  # that the release is taken from; None: the Hub
     target: str | None = None  # the folder that repos are left in; None: the Hub
     quick: bool = False  # the recipe is one for small samples
+    rollback: Rollback | None = None  # what it may take the place of although that is newer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,11 @@ class RunRecord(RunOrder):
 
     id: int
     # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked;
-    # held: waits for a person's decision; failed: an error stopped it
+    # held: waits for a person's decision; superseded: a newer release was published meanwhile, which stays; failed: an error stopped it
     state: RunState
-    attempt: int  # 1 for the first time, one more each time it is queued again
-    error: str | None  # of a failed run: what is wrong and what to do
+    attempt: int  # 1 for the first time, one more each time it is queued again or taken over from a worker that is gone
+    error: str | None  # of a failed run: what is wrong and what to do; of a superseded one: what is published instead
+    lease: int  # number of the latest lease, by which a worker proves that it still has the run
     worker: str | None  # who holds the lease of a running run, or held that of an interrupted one
     created: datetime
     started: datetime | None  # of this attempt
@@ -198,6 +200,18 @@ class TokenRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """What a watched revision named when it was last looked at for a recipe."""
+
+    repo: str
+    revision: str  # branch or tag
+    recipe: str  # as on the watch list
+    sha: str  # the commit
+    newest: str  # the newest commit that it ever named, which is another one when it moved back
+    place: Place | None  # of that one
+
+
+@dataclass(frozen=True, kw_only=True)
 class HintRecord:
     """Word that a watched repo may have changed. At most one is pending for each repo."""
 
@@ -238,3 +252,26 @@ class ListingRecord:
     repos: int  # the last time that it worked
     at: datetime
     error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """What a place of `notify` is to be told."""
+
+    event: int  # of the audit trail
+    subject: str
+    ending: str
+    body: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryRecord(Message):
+    """A message, and how sending it went."""
+
+    id: int
+    place: str
+    state: str  # pending, delivered, given_up
+    attempts: int
+    error: str | None  # of the last attempt
+    created: datetime
+    due: datetime  # the next attempt, while it is pending

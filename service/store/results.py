@@ -6,16 +6,16 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
 from config.progress import Progress
-from config.words import GateResult, Measurement, Outcome, Patch, Sample, Variant, Verdict, Waiver
+from config.words import GateResult, Measurement, Outcome, Patch, Rollback, Sample, Variant, Verdict, Waiver
 from service.pace import Phase, heard
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
-from service.store.queue import state_of
+from service.store.queue import leased, state_of
 from service.store.records import Artifact, Foretold, PublicationRecord, Published, StageRecord, StageState, VariantRecord
 from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, ReleaseRow, RunRow, StageRow, VerdictRow
 
@@ -54,6 +54,8 @@ class Results(Database):
             row = _stage_row(session, id)
             row.state, row.seconds, row.error = state, seconds, error
             row.artifacts = [ArtifactRow(name=item.name, sha256=item.sha256, bytes=item.bytes) for item in artifacts]
+            if state == "done":  # the run comes forward, whatever became of the workers before
+                session.execute(update(RunRow).where(RunRow.id == row.run_id, RunRow.crashes > 0).values(crashes=0))
 
     def stage_reused(self, run: int, name: str, key: str, *, stage: str = "", seconds: float, artifacts: Sequence[Artifact]) -> None:
         """Note that a stage of the run needed not be done: its outputs were there, and found in so many seconds."""
@@ -127,10 +129,15 @@ class Results(Database):
         with self.read() as session:
             return tuple(_variant(row) for row in session.scalars(select(VerdictRow).where(VerdictRow.run_id == run).order_by(VerdictRow.position)))
 
-    def record_publication(self, run: int, published: Published) -> int:
-        """Keep that the run's repo holds exactly these files at this commit; the publication's number, the same for the same run and repo."""
+    def record_publication(self, run: int, published: Published, *, rollback: Rollback | None = None, lease: int | None = None) -> int:
+        """Keep that the run's repo holds exactly these files at this commit; the publication's number, the same for the same run and repo.
+
+        `rollback` is what it was allowed to take the place of. Raises LeaseLost when `lease` is given and is not that of the run any more.
+        """
         repo, revision, digest = published.repo, published.revision, published.manifest_digest
         with self.write() as session:
+            if lease is not None:
+                leased(session, run, lease)
             row = session.scalars(select(PublicationRow).where(PublicationRow.run_id == run, PublicationRow.repo == repo)).first()
             if row is None:
                 session.add(row := PublicationRow(run_id=run, repo=repo))
@@ -138,6 +145,8 @@ class Results(Database):
             row.changed, row.at = published.changed, now()
             session.flush()
             details = {"run": run, "repo": repo, "revision": revision, "manifest_digest": digest}
+            if rollback is not None:
+                details["rollback"] = {"from": rollback.sha, "by": rollback.by, "comment": rollback.comment}
             note(session, _trigger(session, run), f"publication/{row.id}", "published" if published.changed else "unchanged", details)
             return row.id
 

@@ -76,7 +76,7 @@ class RunRow(Base):
     __table_args__ = (
         UniqueConstraint("release_id", "recipe_digest", "namespace"),
         Index(None, "state", "queued"),
-        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'held', 'failed')", name="state"),
+        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'held', 'superseded', 'failed')", name="state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -101,6 +101,9 @@ class RunRow(Base):
     folder: Mapped[str | None] = mapped_column(Text)  # that the release is taken from
     target: Mapped[str | None] = mapped_column(Text)  # the folder that repos are left in
     quick: Mapped[bool | None]  # on small samples
+    rollback: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # a config.words.Rollback
+    lease: Mapped[int] = mapped_column(server_default="0")  # how often the run was leased: what a worker shows to prove that it still has it
+    crashes: Mapped[int] = mapped_column(server_default="0")  # workers in a row that ended without a word before they ended a stage
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -296,6 +299,22 @@ class TokenRow(Base):
     revoked: Mapped[datetime | None]
 
 
+class SightingRow(Base):
+    """What a watched revision named when it was last looked at."""
+
+    __tablename__ = "sightings"
+    __table_args__ = (UniqueConstraint("repo", "revision", "recipe"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    repo: Mapped[str] = mapped_column(String(200))
+    revision: Mapped[str] = mapped_column(Text)
+    recipe: Mapped[str] = mapped_column(Text)
+    sha: Mapped[str] = mapped_column(String(64))
+    newest: Mapped[str] = mapped_column(String(64))
+    place: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    at: Mapped[datetime]
+
+
 class HintRow(Base):
     """Word that a watched repo may have changed, until somebody has looked."""
 
@@ -357,6 +376,39 @@ class UsedRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     at: Mapped[datetime] = mapped_column(index=True)
+
+
+class PlaceRow(Base):
+    """A place of `notify`, and the last audit event that it was, or needed not be, told."""
+
+    __tablename__ = "told_places"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40), unique=True)
+    event: Mapped[int]
+
+
+class DeliveryRow(Base):
+    """A message to a place, and how sending it went."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("place", "event"),
+        Index(None, "state", "due"),
+        CheckConstraint("state IN ('pending', 'delivered', 'given_up')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[str] = mapped_column(String(40))
+    event: Mapped[int]  # of the audit trail
+    subject: Mapped[str] = mapped_column(String(250))
+    ending: Mapped[str] = mapped_column(String(16))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    error: Mapped[str | None] = mapped_column(Text)
+    created: Mapped[datetime]
+    due: Mapped[datetime]
 
 
 APPEND_ONLY = {

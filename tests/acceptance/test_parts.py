@@ -57,6 +57,11 @@ def test_a_file_above_the_limit_is_published_in_parts_that_llama_cpp_finds_by_it
 
     card = Path(hub.publisher.hf_hub_download(TARGET, "README.md", local_dir=tmp_path / "read")).read_text()
     assert f"[Q8_0]({parts[0]}) (3 parts)" in card
+    assert (
+        "- transformers' `gguf_file` (5.23.0) reads the first part of a file in parts and makes up the rest, without an error: use a repo of safetensors.\n"
+        in card
+    )
+    assert "RoPE factors" not in card
     cache = tmp_path / "cache"
     cache.mkdir()
     for tag in ("Q8_0", "Q4_K_M"):

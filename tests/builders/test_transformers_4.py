@@ -21,15 +21,14 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
 from builders import bnb, fixes
 from builders.fixes import transformers_4
-from engines import toolchain
+from config.errors import ToolError
+from engines import environments
 from tests import releases
 from tests.builders import reading
 from tests.releases import edit, read
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-LIBRARIES = (f"transformers=={transformers_4.VERSION}", "huggingface_hub==0.36.2", "tokenizers==0.22.2")
-FETCHING = 300  # seconds that fetching 20 MB may take
 BASE = {
     "vocab_size": 320, "hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
     "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
@@ -64,17 +63,11 @@ Read = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="session")
 def library() -> Path:
     """The folder with transformers 4.57; skips when the Python index cannot be asked for it."""
-    folder = toolchain.cache_root() / "readers" / f"transformers-{transformers_4.VERSION}"
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", f"{fresh}/site", *LIBRARIES]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCHING, check=False)
-        if done.returncode:
-            pytest.skip(f"transformers {transformers_4.VERSION} could not be fetched from the Python index: {done.stderr.strip()[-300:]}")
-        Path(f"{fresh}/site").rename(folder)
-    return folder
+    assert environments.TRANSFORMERS_4.version == transformers_4.VERSION
+    try:
+        return environments.install(environments.TRANSFORMERS_4)
+    except ToolError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -179,6 +179,18 @@ def test_listing_filters_sorts_and_pages(place: Place, ann: HfApi, monkeypatch: 
     assert place.raw("GET", "/api/models?cursor=nonsense")[0] == 400
 
 
+def test_what_a_caller_knows_already_is_answered_in_a_word(place: Place, ann: HfApi) -> None:
+    ann.create_repo("ann/thing")
+    for path in ("/api/models?author=ann&expand=sha", "/api/models/ann/thing"):
+        status, headers, body = place.raw("GET", path)
+        assert status == 200
+        again = place.raw("GET", path, headers={"If-None-Match": headers["etag"]})
+        assert (again[0], again[1]["etag"], again[2]) == (304, headers["etag"], b"")
+        ann.upload_file(path_or_fileobj=path.encode(), path_in_repo="x", repo_id="ann/thing")
+        changed = place.raw("GET", path, headers={"If-None-Match": headers["etag"]})
+        assert (changed[0], changed[2] != body) == (200, True)
+
+
 def test_info_describes_files_and_card(ann: HfApi) -> None:
     ann.create_repo("ann/thing")
     sha = ann.create_commit(

@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from config.errors import ConfigurationError, PublishConflict
 from config.words import Release
 from publishers import adoption, manifest, target
-from publishers.hub import Plan, PublishFile, check_target, inventory, publish
+from publishers.hub import Plan, Prospective, PublishFile, check_target, inventory, publish
 from publishers.manifest import Adopted, Manifest
 from publishers.naming import MANIFEST
 from tests.publishers.conftest import RELEASE, REPO, MakePlan, Wire, once
@@ -90,7 +90,7 @@ def test_the_next_publication_is_accepted_and_keeps_what_is_theirs(api: HfApi, f
     with pytest.raises(PublishConflict, match=f"see what `sluice adopt {REPO}` would keep"):
         publish(api, make_plan())
     adopt(api, remove=("*.dat",))
-    check_target(api, REPO, upstream=RELEASE.repo, private=False, planned=planned)
+    check_target(api, REPO, Prospective(upstream=RELEASE.repo, sha=RELEASE.sha, private=False, planned=planned))
     plan = make_plan()
     done = publish(api, plan)
     kept = {path: THEIRS[path] for path in ("notes/how.txt", "tiny-chat-Q2_K.gguf")}
@@ -144,7 +144,7 @@ def test_a_file_that_changed_since_it_was_shown_is_not_replaced(api: HfApi, fill
     with pytest.raises(PublishConflict, match=r"tiny-chat-Q2_K\.gguf in acme/tiny-chat-GGUF came, or changed, after the repo was adopted"):
         publish(api, with_small(make_plan()))
     with pytest.raises(PublishConflict, match="came, or changed"):
-        check_target(api, REPO, upstream=RELEASE.repo, private=False, planned=planned)
+        check_target(api, REPO, Prospective(upstream=RELEASE.repo, sha=RELEASE.sha, private=False, planned=planned))
     assert held(api, tmp_path) == before
     adopt(api)
     assert publish(api, with_small(make_plan())).changed

@@ -144,12 +144,20 @@ def test_says_what_was_blocked_patched_and_not_shown(make_card: MakeCard) -> Non
     assert "b" * 64 in text
 
 
+@pytest.mark.parametrize("kind", list(Kind))
+def test_names_programs_that_read_the_repo_otherwise(make_card: MakeCard, kind: Kind) -> None:
+    assert "otherwise than they were measured" not in render(make_card(kind=kind))
+    text = render(make_card(kind=kind, readers=("Some `reader_file` (1.2) drops the RoPE factors: use another.", "Another (3) breaks.")))
+    told = "Programs that read "
+    assert text.count(told) == 1
+    assert "as far as is known:\n\n- Some `reader_file` (1.2) drops the RoPE factors: use another.\n- Another (3) breaks.\n" in text.partition(told)[2]
+
+
 def test_says_how_to_run_each_kind(make_card: MakeCard) -> None:
     text = render(make_card())
     for program in "llama-server", "llama-cli":
         assert f"{program} -hf acme/tiny-chat-GGUF:Q4_K_M \\\n  --temp 0.6 --top-k 20 --top-p 0.95 --min-p 0 --repeat-penalty 1\n" in text
     assert "lms get https://huggingface.co/acme/tiny-chat-GGUF\n" in text
-    assert "With transformers, take a repo of safetensors: its `gguf_file` (5.23) leaves out RoPE factors" in text
     assert "ollama run hf.co/acme/tiny-chat-GGUF:Q4_K_M\n" in text
     assert "hf download acme/tiny-chat-GGUF tiny-chat-Q4_K_M.gguf --local-dir .\n" in text
     assert "derives its template from the one inside the GGUF" in text

@@ -12,13 +12,17 @@ import pytest
 from config.errors import PublishConflict, StageError
 from config.words import Release
 from publishers import folder, sections
-from publishers.hub import Plan, PublishFile, inventory
+from publishers.hub import Plan, Prospective, PublishFile, inventory
 from publishers.naming import MANIFEST
 from tests.heard import hearing, whole
 from tests.publishers.conftest import MakePlan
 
 NAME = "tiny-chat-GGUF"
 UPSTREAM = "upstream/tiny-chat"
+
+
+def of(upstream: str) -> Prospective:
+    return Prospective(upstream=upstream, sha="a" * 40, private=False)
 
 
 def held(target: Path) -> dict[str, bytes]:
@@ -85,7 +89,7 @@ def test_a_stage_s_file_that_was_damaged_is_not_left(make_plan: MakePlan, tmp_pa
     stage.write_bytes(plan.files[0].source)
     from_stage = PublishFile.from_path("tiny-chat-Q4_K_M.gguf", stage)
     stage.write_bytes(b"another")
-    with pytest.raises(StageError, match="has changed since it was recorded"):
+    with pytest.raises(StageError, match="has other bytes than were recorded of it"):
         folder.publish(tmp_path / "out", replace(plan, files=(from_stage, *plan.files[1:])))
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -134,9 +138,9 @@ def test_what_people_write_into_a_card_outlives_the_next_publication(make_plan: 
 
 def test_a_stranger_s_folder_is_left_alone(make_plan: MakePlan, tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
-    folder.check_target(tmp_path, f"acme/{NAME}", upstream=UPSTREAM)
+    folder.check_target(tmp_path, f"acme/{NAME}", of(UPSTREAM))
     (tmp_path / NAME / "model.gguf").write_text("mine")
-    for refused in (lambda: folder.publish(tmp_path, make_plan()), lambda: folder.check_target(tmp_path, f"acme/{NAME}", upstream=UPSTREAM)):
+    for refused in (lambda: folder.publish(tmp_path, make_plan()), lambda: folder.check_target(tmp_path, f"acme/{NAME}", of(UPSTREAM))):
         with pytest.raises(PublishConflict, match="model.gguf"):
             refused()
     assert held(tmp_path / NAME) == {"model.gguf": b"mine"}
@@ -155,7 +159,7 @@ def test_a_link_or_a_file_in_its_place_is_refused(make_plan: MakePlan, tmp_path:
         folder.publish(tmp_path, make_plan())
     assert list((tmp_path / "elsewhere").iterdir()) == []
     (tmp_path / "file").write_text("x")
-    for refused in (lambda: folder.check_target(tmp_path / "file", f"acme/{NAME}", upstream=UPSTREAM), lambda: folder.publish(tmp_path / "file", make_plan())):
+    for refused in (lambda: folder.check_target(tmp_path / "file", f"acme/{NAME}", of(UPSTREAM)), lambda: folder.publish(tmp_path / "file", make_plan())):
         with pytest.raises((PublishConflict, StageError)):
             refused()
 
@@ -166,15 +170,15 @@ def test_the_publication_of_another_upstream_is_not_replaced(make_plan: MakePlan
     with pytest.raises(PublishConflict, match="already holds the publication of upstream/tiny-chat"):
         folder.publish(tmp_path, other)
     with pytest.raises(PublishConflict, match="already holds the publication of upstream/tiny-chat"):
-        folder.check_target(tmp_path, f"acme/{NAME}", upstream="other/tiny-chat")
-    folder.check_target(tmp_path, f"acme/{NAME}", upstream=UPSTREAM)
+        folder.check_target(tmp_path, f"acme/{NAME}", of("other/tiny-chat"))
+    folder.check_target(tmp_path, f"acme/{NAME}", of(UPSTREAM))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_is_told_beforehand(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(PublishConflict, match="may not be written"):
-        folder.check_target(tmp_path / "closed" / "out", f"acme/{NAME}", upstream=UPSTREAM)
+        folder.check_target(tmp_path / "closed" / "out", f"acme/{NAME}", of(UPSTREAM))
 
 
 KILLED = """

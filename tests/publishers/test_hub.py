@@ -11,12 +11,12 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from config.errors import HubError, PublishConflict
+from config.errors import Damaged, HubError, PublishConflict
 from config.words import Kind, Release
 from hub.tokens import create_token
 from publishers import manifest as manifests
 from publishers.card import render
-from publishers.hub import PublishFile, collection, inventory, publish
+from publishers.hub import Known, PublishFile, collection, inventory, publish
 from publishers.naming import MANIFEST
 from tests.publishers.conftest import REPO, MakeCard, MakePlan, Wire, commits, once
 
@@ -32,8 +32,8 @@ def test_publishes_the_whole_set_in_one_commit(api: HfApi, make_plan: MakePlan, 
     assert done.files == ("README.md", "params", "sluice-manifest.json", "tiny-chat-Q4_K_M.gguf")
     assert done.url == f"{api.endpoint}/{REPO}"
     assert done.revision == commits(api)[0]
-    assert wire.count("POST", "/commit/") == 1
-    assert wire.count("POST", "/api/validate-yaml") == 1
+    assert wire.count("POST", "/commit/main") == 1
+    assert wire.count("POST", "/api/validate-yaml") == 2, "for the commit beside main and the one on main"
     folder = Path(snapshot_download(REPO, endpoint=api.endpoint, token=False, cache_dir=tmp_path / "cache"))
     assert hashlib.sha256((folder / "tiny-chat-Q4_K_M.gguf").read_bytes()).hexdigest() == plan.manifest.files["tiny-chat-Q4_K_M.gguf"].sha256
     assert manifests.read((folder / MANIFEST).read_bytes(), where="here") == plan.manifest
@@ -43,7 +43,7 @@ def test_publishes_the_whole_set_in_one_commit(api: HfApi, make_plan: MakePlan, 
 def test_the_same_again_sends_nothing(api: HfApi, make_plan: MakePlan, wire: Wire) -> None:
     first = publish(api, make_plan())
     wire.sent.clear()
-    again = publish(api, make_plan(), previously=first.revision)
+    again = publish(api, make_plan(), Known(previously=first.revision))
     assert again == replace(first, changed=False)
     assert not [line for line in wire.sent if not line.startswith(("GET", "HEAD"))]
 
@@ -94,7 +94,7 @@ def test_a_deleted_manifest_is_restored_when_we_know_our_commit(api: HfApi, make
     api.create_commit(REPO, [CommitOperationDelete(MANIFEST)], commit_message="Remove")
     with pytest.raises(PublishConflict, match="has no sluice-manifest.json"):
         publish(api, make_plan())
-    assert publish(api, make_plan(), previously=first.revision).changed
+    assert publish(api, make_plan(), Known(previously=first.revision)).changed
     assert files(api) == set(first.files)
 
 
@@ -103,9 +103,9 @@ def test_a_deleted_manifest_and_new_content_are_someone_elses(api: HfApi, make_p
     operations = [CommitOperationDelete(MANIFEST), CommitOperationAdd("theirs.txt", b"theirs")]
     api.create_commit(REPO, operations, commit_message="Take over")
     with pytest.raises(PublishConflict):
-        publish(api, make_plan(), previously=first.revision)
+        publish(api, make_plan(), Known(previously=first.revision))
     with pytest.raises(PublishConflict):
-        publish(api, make_plan(), previously="0" * 40)
+        publish(api, make_plan(), Known(previously="0" * 40))
 
 
 def test_a_strangers_repo_is_left_alone(api: HfApi, make_plan: MakePlan, wire: Wire) -> None:
@@ -275,7 +275,7 @@ def test_bytes_that_changed_since_they_were_measured_are_not_published(api: HfAp
     plan = make_plan(content=measured.read_bytes())
     swapped = tuple(PublishFile.from_path(file.path, measured) if file.path.endswith(".gguf") else file for file in plan.files)
     measured.write_bytes(b"FUGG" * words)
-    with pytest.raises(HubError):
+    with pytest.raises(Damaged, match=r"measured\.gguf has other bytes than were recorded of it"):
         publish(api, replace(plan, files=swapped))
     assert not files(api)
 

@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from config.errors import PublishConflict
 from publishers import manifest as manifests
 from publishers.card import Facts, render
-from publishers.hub import CARD_BYTES, Plan, Publication, PublishFile, inventory, publish
+from publishers.hub import CARD_BYTES, Known, Plan, Publication, PublishFile, inventory, publish
 from publishers.naming import CARD, MANIFEST
 from tests.publishers.conftest import REPO, MakeCard, MakePlan, commits
 
@@ -47,7 +47,7 @@ def thanked(text: str) -> str:
 def test_a_person_s_text_alone_makes_no_commit(api: HfApi, planned: MakePlan) -> None:
     first = publish(api, planned())
     text, before = edit(api, thanked), commits(api)
-    again = publish(api, planned(), previously=first.revision)
+    again = publish(api, planned(), Known(previously=first.revision))
     assert (again.changed, again.remark, read(api), commits(api)) == (False, None, text, before)
 
 
@@ -55,7 +55,7 @@ def test_a_person_s_text_outlives_another_card(api: HfApi, planned: MakePlan) ->
     first = publish(api, planned())
     text = edit(api, lambda text: thanked(text).replace("license: apache-2.0", "license: apache-2.0\nthumbnail: https://acme.example/x.png"))
     plan = planned(quick=True, facts=Facts(license="mit"))
-    done = publish(api, plan, previously=first.revision)
+    done = publish(api, plan, Known(previously=first.revision))
     assert (done.changed, done.remark) == (True, None)
     now = read(api)
     assert "> **Quick measurements.**" in now
@@ -64,7 +64,7 @@ def test_a_person_s_text_outlives_another_card(api: HfApi, planned: MakePlan) ->
     assert "Quick" not in text
     data = ModelCard(now).data
     assert (data.license, data.thumbnail) == ("mit", "https://acme.example/x.png")
-    assert not publish(api, plan, previously=done.revision).changed
+    assert not publish(api, plan, Known(previously=done.revision)).changed
     manifest = manifests.read(read(api, MANIFEST).encode(), where="there")
     assert manifest.files[CARD].sha256 == next(file.sha256 for file in plan.files if file.path == CARD), "the manifest speaks of Sluice's part"
 
@@ -72,7 +72,7 @@ def test_a_person_s_text_outlives_another_card(api: HfApi, planned: MakePlan) ->
 def test_an_edit_within_a_section_is_taken_back(api: HfApi, planned: MakePlan) -> None:
     first = publish(api, planned())
     edit(api, lambda text: text.replace("0.00767", "0.00001"))
-    assert publish(api, planned(), previously=first.revision).changed
+    assert publish(api, planned(), Known(previously=first.revision)).changed
     assert read(api) == render_of(planned())
 
 
@@ -80,7 +80,7 @@ def test_damaged_markers_are_told_and_nothing_of_theirs_is_lost(api: HfApi, plan
     first = publish(api, planned())
     edit(api, lambda text: thanked(text).replace("<!-- sluice:end figures -->\n", ""))
     with caplog.at_level(logging.WARNING):
-        done = publish(api, planned(), previously=first.revision)
+        done = publish(api, planned(), Known(previously=first.revision))
     assert done.remark is not None
     assert done.remark.startswith("The markers of Sluice's sections in README.md were damaged: source begins within figures.")
     assert any("were damaged" in record.message for record in caplog.records)
@@ -88,13 +88,13 @@ def test_damaged_markers_are_told_and_nothing_of_theirs_is_lost(api: HfApi, plan
     assert "We like this one for *poems*." in text
     assert "Thanks to Ada." in text
     assert text.count("0.00767 ± 0.00020") == 1, "Sluice's own figures do not stand there twice"
-    again = publish(api, planned(), previously=done.revision)
+    again = publish(api, planned(), Known(previously=done.revision))
     assert (again.changed, again.remark) == (False, None)
 
 
 def test_a_card_that_an_older_version_wrote_is_replaced(api: HfApi, planned: MakePlan, make_plan: MakePlan) -> None:
     old = publish(api, make_plan())
-    done = publish(api, planned(), previously=old.revision)
+    done = publish(api, planned(), Known(previously=old.revision))
     assert (done.remark, read(api)) == (None, render_of(planned()))
 
 
@@ -109,7 +109,7 @@ def test_a_person_who_writes_while_files_are_uploaded_is_not_overwritten(api: Hf
         return commit(self, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(HfApi, "create_commit", meanwhile)
-    done: Publication = publish(api, planned(quick=True), previously=first.revision)
+    done: Publication = publish(api, planned(quick=True), Known(previously=first.revision))
     assert done.changed
     assert "Thanks to Ada." in read(api)
     assert "Quick" in read(api)
@@ -118,7 +118,7 @@ def test_a_person_who_writes_while_files_are_uploaded_is_not_overwritten(api: Hf
 def test_a_card_that_was_deleted_is_written_again(api: HfApi, planned: MakePlan) -> None:
     first = publish(api, planned())
     api.create_commit(REPO, [CommitOperationDelete(CARD)], commit_message="Delete the card")
-    assert publish(api, planned(), previously=first.revision).changed
+    assert publish(api, planned(), Known(previously=first.revision)).changed
     assert read(api) == render_of(planned())
 
 
@@ -126,7 +126,7 @@ def test_what_is_too_large_to_be_a_card_is_left_alone(api: HfApi, planned: MakeP
     first = publish(api, planned())
     edit(api, lambda text: text + "x" * CARD_BYTES)
     with pytest.raises(PublishConflict, match="more than a card that people wrote into. Nothing was overwritten"):
-        publish(api, planned(), previously=first.revision)
+        publish(api, planned(), Known(previously=first.revision))
 
 
 def render_of(plan: Plan) -> str:

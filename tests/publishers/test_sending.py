@@ -31,13 +31,14 @@ def test_bytes_are_told_up_to_the_last(tmp_path: Path, xet: bool, monkeypatch: p
         operations: list[sending.Operation] = [sending.Addition(path_in_repo=file.name, path_or_fileobj=file) for file in files]
         operations.append(sending.Addition(path_in_repo="notes.txt", path_or_fileobj=b"small"))
         with hearing() as found:
-            made = sending.commit(api, "acme/model", operations, message="both", parent=None)
+            sending.upload(api, "acme/model", operations)
+        made = api.create_commit("acme/model", operations, commit_message="both").oid
         assert whole(found, "bytes") == [2 * LARGE + len(b"small")]
         assert len({item.done for item in found}) > (3 if xet else 20), "more often than once a file unless only files are heard of"
         held = set(api.list_repo_files("acme/model", revision=made))
         assert {"0.gguf", "1.gguf", "notes.txt"} <= held
         with hearing() as found:  # the same bytes under another name are there already
-            sending.commit(api, "acme/model", [sending.Addition(path_in_repo="copy.gguf", path_or_fileobj=files[0])], message="again", parent=made)
+            sending.upload(api, "acme/model", [sending.Addition(path_in_repo="copy.gguf", path_or_fileobj=files[0])])
         assert whole(found, "bytes") == [LARGE]
 
 

@@ -121,7 +121,8 @@ def show_run(console: Console, summary: Summary) -> None:
     for remark in summary.get("remarks", ()):
         console.print(escape(remark), soft_wrap=True)
     if summary.get("error"):
-        console.print(f"[red]failed:[/] {escape(summary['error'])}", soft_wrap=True)
+        word = "[yellow]superseded:[/]" if summary["state"] == "superseded" else "[red]failed:[/]"
+        console.print(f"{word} {escape(summary['error'])}", soft_wrap=True)
     for line in standing(summary):
         console.print(line, markup=False, soft_wrap=True)
     disk = f", disk high-water mark {megabytes(summary['disk_high_water'])}" if summary.get("disk_high_water") else ""

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.errors import PublishConflict, StageError
+from config.errors import PublishConflict, StageError, Superseded
 from publishers import folder, hub
 from publishers.account import publishing_namespace
+from publishers.order import Line
 from service.machine.folders import existing
 from service.release.checks.problem import Remark
 from service.release.costs.sizes import weight
@@ -38,8 +39,10 @@ def taken(prospect: "Prospect") -> Iterable[str]:
     if prospect.target is not None:
         yield from _unfit(prospect, Path(prospect.target))
         return
-    if told := [sentence for repo in prospect.targets if (sentence := _fault(prospect, repo))]:
-        raise PublishConflict(" ".join(told))
+    line = Line(prospect.api, prospect.upstream.release.origin)
+    if faults := [fault for repo in prospect.targets if (fault := _fault(prospect, repo, line))]:
+        kind = Superseded if all(isinstance(fault, Superseded) for fault in faults) else PublishConflict
+        raise kind(" ".join(str(fault) for fault in faults))
     release = prospect.upstream.release
     if not prospect.targets and not prospect.offers:
         raise PublishConflict(
@@ -49,28 +52,33 @@ def taken(prospect: "Prospect") -> Iterable[str]:
     yield from map(Remark, beforehand(prospect.recipe, release, own=prospect.own, offers=prospect.offers))
 
 
-def _fault(prospect: "Prospect", repo: str) -> str | None:
+def _wanted(prospect: "Prospect", repo: str) -> hub.Prospective:
+    """What is to be published in a repo, as far as it is known beforehand."""
+    return hub.Prospective(
+        upstream=prospect.upstream.release.origin,
+        sha=prospect.upstream.release.sha,
+        private=prospect.settings.private or prospect.upstream.private,
+        previously=prospect.published(repo),
+        rollback=prospect.rollback,
+        planned=may_publish(prospect.targets[repo], prospect.upstream.release.name, prospect.sizes),
+    )
+
+
+def _fault(prospect: "Prospect", repo: str, line: Line) -> PublishConflict | None:
     """Why a repo will not take what is published."""
-    private = prospect.settings.private or prospect.upstream.private
     try:
-        hub.check_target(
-            prospect.api,
-            repo,
-            upstream=prospect.upstream.release.origin,
-            private=private,
-            previously=prospect.published(repo),
-            planned=may_publish(prospect.targets[repo], prospect.upstream.release.name, prospect.sizes),
-        )
+        hub.check_target(prospect.api, repo, _wanted(prospect, repo), line=line)
     except PublishConflict as error:
-        return str(error)
+        return error
     return None
 
 
 def _unfit(prospect: "Prospect", target: Path) -> Iterator[str]:
     """Why a folder will not take what is to be left there."""
+    line = Line(prospect.api, prospect.upstream.release.origin)
     for repo in prospect.targets:
         try:
-            folder.check_target(target, repo, upstream=prospect.upstream.release.origin)
+            folder.check_target(target, repo, _wanted(prospect, repo), line)
         except (PublishConflict, StageError) as error:
             yield str(error)
     wanted, free = sum(weight(prospect, variant) for variant in prospect.recipe.variants.listed()), shutil.disk_usage(existing(target)).free

@@ -14,7 +14,7 @@ from config.errors import UpstreamError
 from config.recipe import Recipe
 from config.words import Hold, Patch
 from service.execution.kept import Output
-from service.release import costs, functions, taking
+from service.release import costs, functions, rollback, taking
 from service.release.checks import gates, terms
 from service.release.functions import GGUF, MODEL
 from service.release.graph import Call, Data, FileOf, OfRelease, Phase, Source, Stage, Whole
@@ -225,7 +225,11 @@ def _approval(work: Work) -> None:
     """Raises Held."""
     fixed = _HOLDS.validate_python(work.output("fix").result["held"])
     paths = [file.path for file in work.output("snapshot").files]
-    found = [*fixed, *terms.unlicensed(work.of("upstream", Upstream), paths, strange=work.strange)]
+    found = [
+        *fixed,
+        *terms.unlicensed(work.of("upstream", Upstream), paths, strange=work.strange),
+        *rollback.held(work.job.run, work.recipe.on_rollback),
+    ]
     if undecided := work.job.hold(found):
         raise Held(undecided)
 

@@ -10,8 +10,9 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from config.settings import Settings, Watched
+from config.signing import sign
 from service.api import create_app
-from service.api.rebuilding import WINDOW, sign
+from service.api.rebuilding import WINDOW
 from service.store import Store
 
 SECRET = "correct horse"
@@ -72,7 +73,7 @@ def test_an_old_request_or_one_from_the_future_is_refused(client: TestClient, st
         {"signature": sign("another", int(time.time()), BODY)},
         {"timestamp": ""},
         {"timestamp": "now"},
-        {"timestamp": str(int(time.time()) + 1)},
+        {"timestamp": "1"},
         {"timestamp": "9" * 13},
     ],
 )

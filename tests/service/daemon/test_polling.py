@@ -126,6 +126,20 @@ def test_an_owner_that_cannot_be_listed_is_told_and_does_not_stop_the_others(fil
     assert "nobody/there" in (failed.error or "")
 
 
+def test_a_named_repo_that_is_not_there_is_told(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, repos=["upstream/model", "upstream/gone"])
+    assert poll(file_store, settings, listings).hints == 2
+    take_hints(file_store, settings, listings)
+    assert [(hint.repo, "does not exist" in (hint.error or "")) for hint in file_store.hints()] == [("upstream/gone", True)]
+
+
+def test_a_repo_that_moved_is_followed_under_its_old_name(upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Listings._asked
+    found = asked(listings, f"{listings.api.endpoint}/api/models/upstream/model?expand=sha", "upstream/model")
+    monkeypatch.setattr(Listings, "_asked", lambda *_: found)
+    assert listings.of_repo("upstream/older").repo == "upstream/older"
+
+
 def test_an_entry_with_a_broken_recipe_does_not_stop_the_others(file_store: Store, upstream: Upstream, listings: Listings) -> None:
     broken = Watched(owners=("upstream",), recipe="nonesuch")
     settings = watching(upstream, owners=["upstream"])

@@ -83,6 +83,26 @@ def test_a_stage_with_a_missing_file_is_not_reused(store: StageStore, tmp_path: 
     assert not kept.folder.exists()
 
 
+@pytest.mark.parametrize(("large", "hidden", "kept"), [(False, True, False), (True, False, False), (True, True, True)])
+def test_a_stage_with_other_bytes_is_not_reused_where_that_can_be_told_at_a_price(
+    store: StageStore, monkeypatch: pytest.MonkeyPatch, large: bool, hidden: bool, kept: bool
+) -> None:
+    """A small file is always compared; a large one when its time of change says that somebody wrote to it, which a failing disk does not."""
+    if large:
+        monkeypatch.setattr(kept_outputs, "AFFORDABLE", 1)
+    with store.workspace("k" * 64) as workspace:
+        (workspace / "files" / "weights").write_bytes(b"as they were made")
+        made = store.keep("k" * 64, workspace, {}, {"file": "weights"}, 0.1)
+    assert store.look_up("k" * 64) == made
+    path = made.file().path
+    times = path.stat()
+    path.write_bytes(b"as they were MADE")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns if hidden else times.st_mtime_ns + 10**10))
+    found = StageStore(store.finished.parent).look_up("k" * 64)
+    assert (found is not None) is kept
+    assert made.folder.exists() is kept
+
+
 def test_the_stage_s_own_error_arrives_and_nothing_half_written_stays(store: StageStore) -> None:
     with pytest.raises(UpstreamError, match="the model is broken; use another"):
         run(store, "refuse")

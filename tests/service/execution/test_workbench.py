@@ -45,3 +45,15 @@ def test_what_a_stage_remarks_on_is_told_each_time(bench: Workbench, told: list[
     for _ in range(2):
         bench.apart("remark", f"{FUNCTIONS}:remark", {}, threaded=False)
     assert [(event.state, event.message) for event in told if event.state != "started"] == [(state, "done in another way") for state in ("done", "reused")]
+
+
+@pytest.mark.parametrize(("redo", "within"), [("shout", "anything"), ("a stage", "a stage")])
+def test_a_stage_that_is_to_be_redone_is_done_once_more_and_no_more(bench: Workbench, told: list[Event], tmp_path: Path, redo: str, within: str) -> None:
+    (tmp_path / "text").write_text("ab")
+    inputs = {"text": bench.data(tmp_path / "text")}
+    bench.within = within
+    first = bench.apart("shout", f"{FUNCTIONS}:shout", inputs, threaded=False, times=2)
+    bench.redo = {redo}
+    again, found = (bench.apart("shout", f"{FUNCTIONS}:shout", inputs, threaded=False, times=2) for _ in range(2))
+    assert [event.state for event in told] == ["started", "done", "started", "done", "started", "reused"]
+    assert (again.key, again.files) == (first.key, first.files) == (found.key, found.files)

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from builders.snapshot import Upstream
+from builders.snapshot import Upstream as Described
 from builders.weights import read_header, weight_files
 from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Release
 from service.release.prospect import Prospect
+from service.store import Store
+from tests.service.conftest import Upstream
+from tests.service.release.short_way import ShortWay, short
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "demo" / "data"
@@ -45,7 +48,7 @@ def prospect(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Pro
             "settings": Settings(home=tmp_path),
             "api": HfApi(endpoint="http://127.0.0.1:1", token=False),
             "recipe": recipe(),
-            "upstream": Upstream(release=Release(repo="upstream/model", sha="1" * 40), private=False, gated=False, license="mit"),
+            "upstream": Described(release=Release(repo="upstream/model", sha="1" * 40), private=False, gated=False, license="mit"),
             "sizes": {path.name: path.stat().st_size for path in weight_files(folder)},
             "shapes": {tensor.name: tensor.shape for path in weight_files(folder) for tensor in read_header(path)},
             "stored": {tensor.name: tensor for path in weight_files(folder) for tensor in read_header(path)},
@@ -55,3 +58,17 @@ def prospect(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Pro
         return Prospect(**{**known, **changes})
 
     return make
+
+
+@pytest.fixture
+def short_way(upstream: Upstream, file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShortWay:
+    """A service whose runs take no time."""
+    short(monkeypatch, tmp_path / "built")
+    return ShortWay(upstream=upstream, store=file_store)
+
+
+@pytest.fixture
+def each_way(upstream: Upstream, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShortWay:
+    """The same on each kind of database in turn."""
+    short(monkeypatch, tmp_path / "built")
+    return ShortWay(upstream=upstream, store=store)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from config.errors import MeasurementError, SluiceError
+from config.errors import ConfigurationError, MeasurementError, SluiceError
 from config.recipe import load_recipe
 from config.settings import Settings
 from config.words import Measurement
@@ -15,6 +15,8 @@ from service.execution.kept import Output, StageStore
 from service.release.executor import carry_out
 from service.release.graph import Phase, Stage, graph_of
 from service.release.job import Job
+from service.release.lifecycle import named
+from service.release.way import way
 from service.release.work import Work
 from service.store import Store
 from tests.service.conftest import RECIPE
@@ -108,3 +110,11 @@ def test_a_gate_on_the_release_ends_the_way_but_for_what_is_always_done(job: Job
         assert variant.verdict is not None
         assert "overlap.share" in variant.verdict.reasons[0]
         assert variant.file is None
+
+
+def test_stages_to_be_done_again_are_named_alone_or_by_their_family(job: Job) -> None:
+    graph = way(job.recipe)
+    assert named(graph, ["build Q4_0"]) == named(graph, ["build"]) == {"build Q4_0"}
+    assert named(graph, []) == frozenset()
+    with pytest.raises(ConfigurationError, match=r"The recipe has no stage 'biuld Q4_0'\. Did you mean build Q4_0\? `sluice stages --recipe RECIPE` lists"):
+        named(graph, ["biuld Q4_0"])

@@ -34,6 +34,7 @@ def test_a_run_that_has_not_begun_has_nothing(file_store: Store) -> None:
         "left": None,
         "coming": [],
         "stages": [],
+        "rollback": None,
         "held": [],
         "patches": [],
         "variants": [],

@@ -93,12 +93,12 @@ def test_a_lease_that_ran_out_goes_to_another_worker(store: Store) -> None:
     store.lease("slow", seconds=0)
     assert store.run(run.id).state == "interrupted"
     taken = store.lease("quick", seconds=60)
-    assert (taken.id, taken.worker, taken.attempt) == (run.id, "quick", 1)
+    assert (taken.id, taken.worker, taken.attempt) == (run.id, "quick", 2)
     assert not store.renew(run.id, "slow", 60)
     assert not store.release(run.id, "slow")
-    assert not store.finish(run.id, state="done", worker="slow")
+    assert not store.finish(run.id, state="done", lease=1)
     assert store.renew(run.id, "quick", 60)
-    assert store.finish(run.id, state="done", worker="quick")
+    assert store.finish(run.id, state="done", lease=2)
     assert not store.finish(run.id, state="failed", error="too late")
     assert store.run(run.id).state == "done"
 

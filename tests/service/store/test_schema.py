@@ -206,3 +206,14 @@ def test_a_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     engine = create_engine(database_url)
     assert inspect(engine).get_table_names() == []
     engine.dispose()
+
+
+def test_what_may_be_lost_to_a_power_cut_does_not_wait_for_the_disk(database_url: str) -> None:
+    store = open_store(database_url)
+    query = text("PRAGMA synchronous" if database_url.startswith("sqlite") else "SHOW synchronous_commit")
+    modes = []
+    for hasty in (False, True, False):
+        with store.write(hasty=hasty) as session:
+            modes.append(session.execute(query).scalar())
+    store.close()
+    assert modes == ([2, 1, 2] if database_url.startswith("sqlite") else ["on", "off", "on"])

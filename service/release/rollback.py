@@ -1,0 +1,121 @@
+"""Releases that go back: a watched revision that names an older commit again, and a person who wants an older release published.
+
+Nothing else lets an older commit take the place of a newer one: every publication is compared with what its repo holds (`publishers.order`).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from config.errors import SluiceError
+from config.words import Hold, Release, Rollback
+from publishers import order, target
+from publishers.order import Line, Point
+from service.release.kinds import by_repo
+from service.release.work import Work
+from service.store import RunRecord, Sighting, Store, order_of
+
+SUBJECT = "rollback"  # of what a run is held for
+
+
+class RollbackRefused(SluiceError):
+    """There is nothing to roll back to, or nothing newer to roll back from."""
+
+
+# ---- a watched revision that moves -------------------------------------------------------------------------------------------------------------
+
+
+def seen(line: Line, before: Sighting, release: Release) -> Sighting:
+    """What a watched revision names now; `before` is what it named when it was last looked at, nothing at first. Raises HubError."""
+    if before.sha == release.sha:
+        return before
+    newest = point = line.point(release.sha)
+    if before.newest:
+        newest = line.newer(point, Point(sha=before.newest, place=before.place))
+    return replace(before, sha=release.sha, newest=newest.sha, place=newest.place)
+
+
+def moved(before: Sighting | None, now: Sighting, *, known: bool) -> Rollback | None:
+    """What the commit that a watched revision names now may take the place of, where the revision came back to it; `known` says that it was released before."""
+    if before is None or before.sha == now.sha or (now.newest == now.sha and not known):
+        return None
+    way = f"from {before.sha[:12]} {'on' if now.newest == now.sha else 'back'} to {now.sha[:12]}"
+    return Rollback(sha=now.newest, place=now.place, by=None, comment=f"The revision {now.revision!r} of {now.repo} moved {way}.")
+
+
+def held(run: RunRecord, wanted: str) -> Iterator[Hold]:
+    """What a person has to decide before the run may take the place of a newer release; `wanted` is the recipe's `on_rollback`."""
+    back = run.rollback
+    if wanted == "hold" and back is not None and back.by is None and back.sha != run.release.sha:
+        yield Hold(
+            subject=SUBJECT,
+            reason=f"{back.comment} Published is, or will be, what was made of {back.sha[:12]}, which is newer. "
+            f"Approved, the older {run.release.sha[:12]} takes its place; until then the newer one stays. `on_rollback: follow` in the recipe would not ask.",
+        )
+
+
+def allowed(work: Work) -> Rollback | None:
+    """What the run may take the place of, as it stands now: a watched revision may have moved while the run went on, which nobody has approved."""
+    run = work.job.store.run(work.job.run.id)
+    approved = {item.hold.digest for item in work.job.store.holds(run.id) if item.approval is not None}
+    return run.rollback if all(hold.digest in approved for hold in held(run, work.recipe.on_rollback)) else None
+
+
+# ---- a person who wants it ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A person's decision to publish an older release again."""
+
+    by: str
+    comment: str
+    source: str = "command"  # by which way it came
+    details: dict[str, Any] = field(default_factory=dict)  # for the audit trail
+
+
+def roll_back(store: Store, api: HfApi, run: int, decision: Decision) -> RunRecord:
+    """Queue the run again, and let it take the place of what is published by now of newer commits of its upstream, and of nothing that is newer still.
+
+    Raises UnknownRun, RollbackRefused, HubError, PublishConflict when a manifest cannot be read.
+    """
+    by, comment = " ".join(decision.by.split()), " ".join(decision.comment.split())
+    if not by or not comment:
+        raise RollbackRefused("A roll-back needs a name and a comment: say who decides this, and why.")
+    record = store.run(run)
+    repos = _repos(store, record)
+    line = Line(api, record.release.origin)
+    newest = own = line.point(record.release.sha)
+    for found in _published(store, api, repos):
+        newest = line.newer(newest, found)
+    if newest.sha == own.sha:
+        raise RollbackRefused(f"Nothing newer than {own.sha[:12]} is published in {', '.join(repos)}, so there is nothing to roll back.")
+    told = Rollback(sha=newest.sha, place=newest.place, by=by, comment=comment)
+    told_of = {"from": newest.sha, "to": own.sha, "repos": repos, "by": by, "comment": comment}
+    store.audit(decision.source, f"run/{run}", "rollback", {**told_of, **decision.details})
+    return store.enqueue(replace(order_of(record, trigger=SUBJECT), rollback=told), again=True)[0]
+
+
+def _repos(store: Store, run: RunRecord) -> list[str]:
+    """The repos that the run published, or would have. Raises RollbackRefused when there are none, or it is not over."""
+    if run.state in {"queued", "running", "interrupted", "held"}:
+        raise RollbackRefused(f"Run {run.id} is {run.state}. Wait for its end, or name another run of the commit that is to be published again.")
+    if run.target is not None:
+        raise RollbackRefused(f"Run {run.id} left its repos in a folder, where nothing has a history. Move what is there away, then run it again.")
+    passed = [item.variant for item in store.variants(run.id) if item.verdict is not None and item.verdict.outcome == "passed"]
+    repos = [*dict.fromkeys((*(item.repo for item in store.publications(run.id)), *by_repo(passed, run.namespace, run.release.name)))]
+    if not repos:
+        raise RollbackRefused(f"Run {run.id} has nothing to publish: no variant of it passed its gates. `sluice gates {run.id}` tells why.")
+    return repos
+
+
+def _published(store: Store, api: HfApi, repos: Iterable[str]) -> Iterator[Point]:
+    """The newest commit that each of these repos stands for."""
+    for repo in repos:
+        if target.exists(api, repo):
+            last = store.last_publication(repo)
+            head = target.read_head(api, repo, previously=last.revision if last else None)
+            if head.manifest is not None:
+                yield order.newest_of(head.manifest)

@@ -1,0 +1,184 @@
+"""The readers' table: programs that read published files, on the bundled model; those that `make readers` installs are skipped where it was not run."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import HfApi
+
+from engines import environments
+from hub.server import running
+from hub.tokens import create_token
+from qa.readers import (
+    compared,
+    ctranslate2,
+    gguf_py,
+    huggingface_gguf,
+    llama_cpp,
+    llama_cpp_python,
+    node_llama_cpp,
+    ollama_utils,
+    openvino_genai,
+    references,
+    table,
+    transformers,
+)
+from qa.readers import releases as folders
+from qa.readers import running as programs
+from qa.readers.words import BITS16, GGUF, Outcome, Reader, Reading, Reference, Refusal, Result, Variant
+from tests.qa.conftest import Quantize, Release
+from tests.releases import edit
+
+
+@pytest.fixture(scope="module")
+def folder(clean: Release, quantize: Quantize, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two repos, as a release leaves them: GGUF files and the 16-bit folder."""
+    out = tmp_path_factory.mktemp("released")
+    shutil.copytree(clean.model, out / "tiny-chat")
+    (out / "tiny-chat-GGUF").mkdir()
+    files = {"BF16": clean.gguf, "Q4_K_M": quantize("Q4_K_M")}
+    for tag, file in files.items():
+        shutil.copy(file, out / "tiny-chat-GGUF" / f"tiny-chat-{tag}.gguf")
+    _manifest(out / "tiny-chat", {"16bit": ["model.safetensors"]})
+    _manifest(out / "tiny-chat-GGUF", {tag: [f"tiny-chat-{tag}.gguf"] for tag in files})
+    return out
+
+
+def _manifest(repo: Path, variants: dict[str, list[str]]) -> None:
+    (repo / "sluice-manifest.json").write_text(json.dumps({"variants": [{"tag": tag, "files": files} for tag, files in variants.items()]}))
+
+
+@pytest.fixture(scope="module")
+def release(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Variant]]:
+    root = tmp_path_factory.mktemp("hub")
+    with running(root) as url:
+        api = HfApi(endpoint=url, token=create_token(root, user=folders.NAMESPACE))
+        for repo in folder.iterdir():
+            api.create_repo(f"{folders.NAMESPACE}/{repo.name}")
+            api.upload_folder(repo_id=f"{folders.NAMESPACE}/{repo.name}", folder_path=repo)
+        yield folders.found(folder, hub=url)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is remembered from another run."""
+    monkeypatch.setattr(table, "kept_in", lambda: tmp_path / "outcomes")
+
+
+def asked(reader: Reader, release: list[Variant], tag: str) -> Outcome:
+    if why := reader.missing():
+        pytest.skip(why)
+    variant = next(variant for variant in release if variant.tag == tag)
+    return table.outcome(reader, variant, references.of(variant, release))
+
+
+def test_the_variants_of_a_folder_are_those_of_its_manifests(release: list[Variant]) -> None:
+    assert [(variant.tag, variant.form, variant.path.name) for variant in release] == [
+        ("16bit", BITS16, "tiny-chat"),
+        ("BF16", GGUF, "tiny-chat-BF16.gguf"),
+        ("Q4_K_M", GGUF, "tiny-chat-Q4_K_M.gguf"),
+    ]
+
+
+@pytest.mark.parametrize("reader", [llama_cpp.READER, llama_cpp_python.READER, gguf_py.READER, huggingface_gguf.READER], ids=lambda reader: reader.name)
+def test_quantized_files_are_read_as_they_were_measured(reader: Reader, release: list[Variant]) -> None:
+    assert asked(reader, release, "Q4_K_M").result is Result.SAME
+
+
+def test_transformers_5_computes_what_llama_cpp_does(release: list[Variant]) -> None:
+    found = asked(transformers.READERS[0], release, "16bit")
+    assert found.result is Result.SAME, found.words
+
+
+@pytest.mark.slow
+def test_transformers_reads_a_gguf_file_as_something_else_and_says_nothing(release: list[Variant]) -> None:
+    """Its tokens: a space that the file says is put in front of a text, or is not."""
+    found = asked(transformers.READERS[1], release, "Q4_K_M")
+    assert found.result is Result.OTHER
+    assert "other tokens" in found.words
+    assert "the same KLD" in found.words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", [node_llama_cpp.READER, openvino_genai.READER, ctranslate2.READER, transformers.READERS[2]], ids=lambda reader: reader.name)
+def test_programs_that_were_installed_answer(reader: Reader, release: list[Variant]) -> None:
+    tag = "BF16" if GGUF in reader.forms else "16bit"
+    expected = {"OpenVINO GenAI": Result.REFUSED}.get(reader.name, Result.SAME)
+    found = asked(reader, release, tag)
+    assert found.result is expected, found.words
+
+
+def test_ollama_would_write_other_prompts_without_a_template_of_ours(release: list[Variant]) -> None:
+    found = asked(ollama_utils.READER, release, "Q4_K_M")
+    assert "no file in the repo" in found.words
+
+
+def test_a_model_with_another_rope_base_is_something_else(release: list[Variant], tmp_path: Path) -> None:
+    """A planted wrong reading: the same weights, of which positions are read otherwise."""
+    variant = next(variant for variant in release if variant.form == BITS16)
+    shutil.copytree(variant.path, tmp_path / "wrong")
+    edit(tmp_path / "wrong" / "config.json", rope_theta=500.0, rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    wrong = replace(variant, path=tmp_path / "wrong", folder=tmp_path / "wrong")
+    found = table.outcome(transformers.READERS[0], wrong, references.of(wrong, release))
+    assert found.result is Result.OTHER
+    assert "the same tokens" in found.words
+
+
+def test_a_damaged_file_is_refused_in_words(release: list[Variant], tmp_path: Path) -> None:
+    variant = next(variant for variant in release if variant.tag == "BF16")
+    damaged = tmp_path / "tiny-chat-BF16.gguf"
+    damaged.write_bytes(variant.path.read_bytes()[:100_000])
+    given = replace(variant, path=damaged, files=(damaged,))
+    found = table.outcome(llama_cpp_python.READER, given, references.of(variant, release))
+    assert found.result is Result.REFUSED
+    assert found.words
+    assert table.outcome(gguf_py.READER, given, references.of(variant, release)).result is Result.REFUSED
+
+
+def test_what_is_not_installed_is_said(release: list[Variant], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLUICE_CACHE", str(tmp_path))
+    absent = environments.Environment("nothing", ("nothing==1.0",))
+    assert absent.missing() == "nothing==1.0 is not installed: `make readers` does"
+    reader = replace(gguf_py.READER, missing=absent.missing)
+    assert table.outcome(reader, release[1], references.of(release[1], release)) == Outcome(result=Result.MISSING, words=absent.missing() or "")
+    assert table.outcome(llama_cpp.READER, replace(release[1], hub=None), references.of(release[1], release)).result is Result.MISSING
+
+
+def test_a_reader_is_asked_once_for_each_version_and_file(release: list[Variant]) -> None:
+    calls: list[str] = []
+
+    def ask(variant: Variant, reference: object) -> Outcome:
+        calls.append(variant.tag)
+        raise Refusal("no such type")
+
+    reader = Reader(name="someone's", version=lambda: "1", forms=frozenset({GGUF}), missing=lambda: None, ask=ask)
+    rows = [next(table.rows(release, [reader])) for _ in range(2)]
+    assert rows[0].outcomes == rows[1].outcomes
+    assert [outcome.words for _, outcome in rows[0].of(Result.REFUSED)] == ["no such type"] * 2
+    next(table.rows(release, [replace(reader, version=lambda: "2")]))
+    assert calls == ["BF16", "Q4_K_M"] * 2
+
+
+def test_a_program_that_hangs_or_dies_breaks(tmp_path: Path) -> None:
+    with pytest.raises(programs.Broken, match="did not answer in 0 seconds"):
+        programs.ask(["sh", "-c", "exec sleep 60"], {}, seconds=0.2)
+    with pytest.raises(programs.Broken, match="SIGKILL"):
+        programs.ask(["sh", "-c", "kill -9 $$"], {})
+
+
+def test_readings_are_judged_by_what_rounding_explains() -> None:
+    own = np.log(np.full((10, 4), 0.25, dtype=np.float32))
+    other = np.log(np.tile(np.array([0.4, 0.2, 0.2, 0.2], dtype=np.float32), (10, 1)))
+    reference = Reference(tokens=(1, 2), logprobs=own, answer=(0, 1), steps=other[:2], by="llama.cpp's reading")
+    assert compared.judge(reference, Reading(ids=(1, 2), logprobs=own, answer=(0, 1))).result is Result.SAME
+    found = compared.judge(reference, Reading(ids=(1, 3), logprobs=other, answer=(0, 1)))
+    assert found.result is Result.OTHER
+    assert found.words.startswith("other tokens from token 1 on: [2] where it reads [3]; KLD 0.05 from llama.cpp's reading")
+    noisy = replace(reference, noise=(0.02,) * 10)
+    assert compared.judge(noisy, Reading(logprobs=other)).result is Result.SAME
+    assert compared.departure(reference, (1,)) == pytest.approx(np.log(2), abs=1e-4)
+    assert compared.judge(reference, Reading(logprobs=np.full((10, 4), np.nan, dtype=np.float32))).result is Result.OTHER

@@ -1,0 +1,214 @@
+"""The newest release stays published, whoever asks for an older one; going back is an event of its own, or a person's decision."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from config.errors import Superseded
+from config.settings import Watched
+from service.api import create_app
+from service.api.tokens import create_token
+from service.cli.main import app
+from service.daemon.hints import take_hints
+from service.daemon.listing import Listings
+from service.execution.workbench import Event
+from service.release.rollback import Decision, RollbackRefused, roll_back
+from service.runs import holds
+from service.store import open_store
+from tests.service.release.short_way import REPO, ShortWay
+
+SAID = Decision(by="Ada", comment="The new weights are broken.")
+
+
+def tagged(way: ShortWay, sha: str) -> None:
+    """Let the watched tag name this commit."""
+    author = way.upstream.author
+    if any(tag.name == "stable" for tag in author.list_repo_refs("upstream/model").tags):
+        author.delete_tag("upstream/model", tag="stable")
+    author.create_tag("upstream/model", tag="stable", revision=sha)
+
+
+def looked(way: ShortWay, on_rollback: str = "hold") -> None:
+    """Look at the tag, as a service does that watches it."""
+    recipe = Path(way.settings.watch[0].recipe)
+    if "on_rollback" not in recipe.read_text():
+        recipe.write_text(recipe.read_text() + f"on_rollback: {on_rollback}\n")
+    watch = (Watched(repo="upstream/model", revision="stable", recipe=str(recipe)),)
+    way.store.put_hint("upstream/model", "poll")
+    take_hints(way.store, way.settings.with_(watch=watch), Listings(way.api))
+    assert way.store.hints() == (), way.store.hints()
+
+
+def worked(way: ShortWay) -> list[str]:
+    """Carry out what is queued; how each run ended."""
+    return [way.carried_out(run.id)["state"] for run in sorted(way.store.runs(state="queued"), key=lambda run: run.id)]
+
+
+def test_an_older_publication_that_is_asked_for_again_leaves_the_newer_one(each_way: ShortWay) -> None:
+    older = each_way.released()
+    each_way.upstream.release()
+    newer = each_way.released()
+    commits = each_way.commits()
+    with TestClient(create_app(each_way.store, each_way.settings)) as client:
+        client.headers["Authorization"] = f"Bearer {create_token(each_way.store, 'ci')}"
+        assert client.post(f"/api/v1/publications/{older['publications'][0]['id']}/republish").status_code == 202
+        remarks: list[Event] = []
+        ended = each_way.carried_out(older["run"], remarks.append)
+        assert ended["state"] == "superseded"
+        assert "which is newer" in ended["error"]
+        assert [event.message for event in remarks if event.state == "remark"] == [ended["error"]]
+        assert each_way.commits() == commits
+        assert each_way.manifest().upstream.sha == newer["release"]["sha"]
+
+        address = f"/api/v1/publications/{older['publications'][0]['id']}/rollback"
+        assert client.post(address, json={"by": "Ada"}).status_code == 422
+        asked = client.post(address, json={"by": "Ada", "comment": "The new weights are broken."})
+        assert (asked.status_code, asked.json()["rollback"]["sha"]) == (202, newer["release"]["sha"])
+        assert client.post(address, json={"by": "Ada", "comment": "Again."}).status_code == 409
+        assert client.get("/api/v1/runs", params={"state": "superseded"}).json()["runs"] == []
+    assert each_way.carried_out(older["run"])["state"] == "done"
+    told = each_way.manifest()
+    assert told.upstream.sha == older["release"]["sha"]
+    assert told.rollback is not None
+    assert (told.rollback.newest, told.rollback.by) == (newer["release"]["sha"], "Ada")
+    events = {event.action: event.details for event in reversed(each_way.store.audit_events())}
+    assert events["rollback"] | {"by": "Ada", "token": "ci", "from": newer["release"]["sha"], "repos": [REPO]} == events["rollback"]
+    assert events["published"]["rollback"]["by"] == "Ada"
+
+    each_way.queued(newer["release"]["sha"], again=True)
+    assert worked(each_way) == ["superseded"], "what was rolled back does not come back by itself"
+    each_way.upstream.release()
+    assert each_way.released()["state"] == "done"
+    assert each_way.manifest().rollback is None
+
+
+def test_a_run_that_took_long_ends_superseded_by_another_service(each_way: ShortWay, database_url: str) -> None:
+    slow = each_way.queued()
+    each_way.upstream.release()
+    other = open_store(database_url)
+
+    def meanwhile(event: Event) -> None:
+        if event.stage == f"publish {REPO}" and event.state == "started":
+            each_way.carried_out(replace(each_way, store=other).queued().id, store=other)
+
+    assert each_way.carried_out(slow.id, meanwhile)["state"] == "superseded"
+    newest = other.runs()[0]
+    assert (newest.state, each_way.manifest().upstream.sha) == ("done", newest.release.sha)
+    other.close()
+
+
+def test_a_new_run_of_an_older_commit_is_refused_before_anything_is_built(short_way: ShortWay) -> None:
+    older = short_way.upstream.author.model_info("upstream/model").sha
+    assert older is not None
+    short_way.upstream.release()
+    short_way.released()
+    with pytest.raises(Superseded, match="which is newer"):
+        short_way.queued(older)
+    assert len(short_way.store.runs()) == 1
+
+
+def test_a_tag_that_moves_back_is_followed_where_the_recipe_says_so(short_way: ShortWay) -> None:
+    first = short_way.upstream.author.model_info("upstream/model").sha
+    second = short_way.upstream.release()
+    assert first is not None
+    for sha in (first, second):
+        tagged(short_way, sha)
+        looked(short_way, "follow")
+        assert worked(short_way) == ["done"]
+        assert short_way.manifest().upstream.sha == sha
+    for sha, gave_way in ((first, second), (second, None), (first, second)):
+        tagged(short_way, sha)
+        looked(short_way)
+        looked(short_way)
+        assert worked(short_way) == ["done"]
+        told = short_way.manifest()
+        assert told.upstream.sha == sha
+        assert (told.rollback and told.rollback.newest) == gave_way
+        assert told.rollback is None or told.rollback.by is None
+        assert told.rollback is None or "The revision 'stable' of upstream/model moved" in told.rollback.comment
+    third = short_way.upstream.release()
+    tagged(short_way, third)
+    looked(short_way)
+    assert worked(short_way) == ["done"]
+    assert (short_way.manifest().upstream.sha, short_way.manifest().rollback) == (third, None)
+
+
+def test_a_tag_that_moves_back_is_held_for_a_person_otherwise(short_way: ShortWay) -> None:
+    first = short_way.upstream.author.model_info("upstream/model").sha
+    second = short_way.upstream.release()
+    assert first is not None
+    for sha in (first, second):
+        tagged(short_way, sha)
+        looked(short_way)
+        assert worked(short_way) == ["done"]
+    tagged(short_way, first)
+    looked(short_way)
+    assert worked(short_way) == ["held"]
+    looked(short_way)
+    assert worked(short_way) == [], "asking again is no decision"
+    (hold,) = short_way.store.holds(1)
+    assert hold.hold.subject == "rollback"
+    for words in (f"moved from {second[:12]} back to {first[:12]}", "until then the newer one stays", "on_rollback: follow"):
+        assert words in hold.hold.reason
+    assert short_way.manifest().upstream.sha == second
+
+    holds.approve(short_way.store, 1, holds.Decision(by="Ada", comment="They took it back."))
+    assert worked(short_way) == ["done"]
+    told = short_way.manifest()
+    assert told.upstream.sha == first
+    assert told.rollback is not None
+    assert told.rollback.newest == second
+    assert [(item.subject, item.by) for item in told.approvals] == [("rollback", "Ada")]
+
+
+def test_a_tag_that_moves_back_while_the_newer_one_is_still_being_built(short_way: ShortWay) -> None:
+    first = short_way.upstream.author.model_info("upstream/model").sha
+    second = short_way.upstream.release()
+    assert first is not None
+    tagged(short_way, first)
+    looked(short_way, "follow")
+    assert worked(short_way) == ["done"]
+    tagged(short_way, second)
+    looked(short_way)
+    tagged(short_way, first)
+    looked(short_way)
+    assert worked(short_way) == ["done", "superseded"]
+    assert short_way.manifest().upstream.sha == first
+
+
+def test_a_roll_back_needs_something_newer_and_a_run_that_is_over(short_way: ShortWay) -> None:
+    only = short_way.released()
+    with pytest.raises(RollbackRefused, match="Nothing newer than"):
+        roll_back(short_way.store, short_way.api, only["run"], SAID)
+    with pytest.raises(RollbackRefused, match="needs a name and a comment"):
+        roll_back(short_way.store, short_way.api, only["run"], replace(SAID, by=" "))
+    short_way.upstream.release()
+    waiting = short_way.queued()
+    with pytest.raises(RollbackRefused, match="is queued"):
+        roll_back(short_way.store, short_way.api, waiting.id, SAID)
+
+
+def test_the_command_says_what_happens_next(short_way: ShortWay) -> None:
+    older = short_way.released()
+    newer = short_way.upstream.release()
+    short_way.released()
+    token = short_way.settings.token
+    assert token is not None
+    environment = {
+        "SLUICE_HOME": str(short_way.settings.home),
+        "SLUICE_HUB_ENDPOINT": short_way.settings.hub_endpoint,
+        "SLUICE_HUB_TOKEN": token,
+        "COLUMNS": "200",
+    }
+    done = CliRunner().invoke(app, ["rollback", str(older["run"]), "--by", "Ada", "--comment", "Broken.", "--json"], env=environment)
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["state"], answer["from"], answer["to"]) == ("queued", newer, older["release"]["sha"])
+    assert answer["next"].startswith("sluice run upstream/model --revision")
+    refused = CliRunner().invoke(app, ["rollback", str(older["run"]), "--by", "Ada", "--comment", "Broken."], env=environment)
+    assert refused.exit_code == 1
+    assert "is queued" in refused.stderr
