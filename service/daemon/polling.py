@@ -1,9 +1,10 @@
 """A poll: lists each watched owner by one call and leaves hints of the repos that are not as they were at the last look."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
@@ -17,6 +18,7 @@ from service.release.datasets import recipe_for
 from service.release.watchlist import MAIN, Listed, asked, cooling, entries, refusal
 from service.store import LookKey, Store
 
+FORGOTTEN = timedelta(days=30)  # after which nobody will ask again for what another recipe asked for
 AT_ONCE = 4  # calls to the Hub
 
 log = structlog.get_logger(__name__)
@@ -74,11 +76,14 @@ def _listed(listings: Listings, owner: str, repo: str | None) -> list[Listed] | 
         return redact(in_words(error))
 
 
-def _changed(store: Store, settings: Settings, listings: Listings, watch: Iterable[Watched], listed: Mapping[str, list[Listed]]) -> set[str]:
+def _changed(store: Store, settings: Settings, listings: Listings, watch: Collection[Watched], listed: Mapping[str, list[Listed]]) -> set[str]:
     """The repos that some entry has to look at: changed, or asked for otherwise, since the last look, or with a run that failed and may be tried again."""
     looks, failed, ours = store.looks(), store.failed_releases(ATTEMPTS), store.published_repos()
     found: set[str] = set()
-    for entry, digest in _sound(settings, listings, watch).items():
+    sound = _sound(settings, listings, watch)
+    if len(sound) == len(set(watch)):  # what a broken recipe asks for is not known
+        store.forget_looks(asked=set(sound.values()), keep=FORGOTTEN)
+    for entry, digest in sound.items():
         found |= _missing(entry, listed)
         for item in (item for owner in entry.concerns for item in listed.get(owner, ())):
             if not entry.follows(item.repo) or (item.repo.lower() in ours and not entry.names_repo(item.repo)):

@@ -229,7 +229,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         offered=None if request is None else request.url,
         quick=work.recipe.quick,
         base=chat.result["base"],
-        readers=readers(repo, [row for _, row in rows], config),
+        readers=readers(work, repo, [row for _, row in rows], config),
         remarks=(*remarks(work), *unread(work, config)),
         unforced=chat.result["unforced"] is not None,
         ollama_template=repo.kind.form.ollama and work.output(functions.OLLAMA).result["template"] is not None,
@@ -249,11 +249,11 @@ def describe(work: Work, repo: Repo) -> card.Card:
     )
 
 
-def readers(repo: Repo, rows: Sequence[card.Row], config: Mapping[str, Any]) -> tuple[str, ...]:
+def readers(work: Work, repo: Repo, rows: Sequence[card.Row], config: Mapping[str, Any]) -> tuple[str, ...]:
     """What is known of programs that read such a repo otherwise than it was measured."""
     form: Literal["gguf", "safetensors"] = "gguf" if repo.kind.form.library == "gguf" else "safetensors"
-    parts = any(row.files > 1 for row in rows)
-    return tuple(entry.line for entry in misread.known(misread.Repo(form=form, config=text_part.of(config), parts=parts)))
+    about = misread.Repo(form=form, config=text_part.of(config), parts=any(row.files > 1 for row in rows), chat=not work.output(functions.CHAT).result["base"])
+    return tuple(entry.line for entry in misread.known(about))
 
 
 def _proof(chosen: Mapping[str, Any]) -> str:

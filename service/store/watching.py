@@ -1,6 +1,6 @@
 """What is watched beside the settings' list, what was found at the last look at each repo, and how the owners' listings went."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from sqlalchemy import delete, select
@@ -68,6 +68,11 @@ class Watching(Database):
             same = (LookRow.repo == key.repo, LookRow.revision == key.revision, LookRow.asked == key.asked)
             session.execute(delete(LookRow).where(*same))
             session.add(LookRow(repo=key.repo, revision=key.revision, asked=key.asked, sha=sha, at=now()))
+
+    def forget_looks(self, *, asked: Collection[str], keep: timedelta) -> None:
+        """Forget what was found for anything else than what is `asked` now, and longer ago than `keep`: another recipe, another namespace."""
+        with self.write() as session:
+            session.execute(delete(LookRow).where(LookRow.asked.not_in(asked), LookRow.at < now() - keep))
 
     def failed_releases(self, attempts: int) -> frozenset[tuple[str, str]]:
         """Repo and commit of releases of which a run failed and was tried fewer than `attempts` times."""

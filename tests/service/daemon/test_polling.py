@@ -1,15 +1,18 @@
 """Polls of a real Hub: how many calls they take, and which repos they find."""
 
+from datetime import timedelta
+
 import httpx
 import pytest
 from huggingface_hub import HfApi
 
 from config.settings import Settings, Watched
 from hub.routes import repos as routes
+from service.daemon import polling
 from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
 from service.daemon.polling import poll
-from service.store import Published, Store
+from service.store import LookKey, Published, Store
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
 
@@ -88,6 +91,21 @@ def test_a_repo_is_looked_at_again_when_the_recipe_changed_or_its_run_failed(fil
     recipe = upstream.settings.folder.parent / "small.yaml"
     recipe.write_text(recipe.read_text().replace("Q4_0", "Q8_0"))
     assert poll(file_store, settings, listings).hints == 1
+
+
+def test_what_nobody_asks_for_any_more_is_forgotten(file_store: Store, upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = watching(upstream, owners=["upstream"])
+    poll(file_store, settings, listings)
+    take_hints(file_store, settings, listings)
+    (known,) = file_store.looks()
+    file_store.record_look(LookKey(repo="upstream/model", revision="main", asked="0" * 64), "1" * 40)
+    poll(file_store, settings, listings)
+    assert len(file_store.looks()) == 2
+    monkeypatch.setattr(polling, "FORGOTTEN", timedelta())
+    poll(file_store, settings.with_(watch=(*settings.watch, Watched(repo="a/b", recipe="nonesuch"))), listings)
+    assert len(file_store.looks()) == 2
+    poll(file_store, settings, listings)
+    assert list(file_store.looks()) == [known]
 
 
 def test_what_we_published_ourselves_is_no_upstream(file_store: Store, upstream: Upstream, listings: Listings) -> None:
