@@ -92,7 +92,9 @@ def _followed(store: Store, api: HfApi, wanted: ReleaseRequest, order: RunOrder,
     before = store.sighting(wanted.repo, wanted.revision, wanted.recipe)
     first = Sighting(repo=wanted.repo, revision=wanted.revision, recipe=wanted.recipe, sha="", newest="", place=None)
     seen = rollback.seen(Line(api, order.release.origin), before or first, order.release)
-    yield rollback.moved(before, seen, known=known)
+    last = store.newest(order)
+    current = last is not None and last.release.sha == order.release.sha and last.state != "superseded"  # nothing newer was released before it moved back
+    yield None if current else rollback.moved(before, seen, known=known)
     if seen != before:
         store.sight(seen)
 

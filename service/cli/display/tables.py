@@ -120,13 +120,21 @@ def show_run(console: Console, summary: Summary) -> None:
         _show_publication(console, publication, left=bool(summary.get("target")))
     for remark in summary.get("remarks", ()):
         console.print(escape(remark), soft_wrap=True)
-    if summary.get("error"):
-        word = "[yellow]superseded:[/]" if summary["state"] == "superseded" else "[red]failed:[/]"
-        console.print(f"{word} {escape(summary['error'])}", soft_wrap=True)
+    _show_end(console, summary)
     for line in standing(summary):
         console.print(line, markup=False, soft_wrap=True)
     disk = f", disk high-water mark {megabytes(summary['disk_high_water'])}" if summary.get("disk_high_water") else ""
     console.print(f"run {summary['run']}: {summary['state']}{disk}")
+
+
+def _show_end(console: Console, summary: Summary) -> None:
+    """What it takes the place of where it goes back, and why it published nothing."""
+    if back := summary.get("rollback"):
+        who = f"by {back['by']}" if back["by"] else "the watched revision moved back"
+        console.print(f"[yellow]goes back[/] from {back['sha'][:12]}, {escape(who)}: {escape(back['comment'])}", soft_wrap=True)
+    if summary.get("error"):
+        word = "[yellow]superseded:[/]" if summary["state"] == "superseded" else "[red]failed:[/]"
+        console.print(f"{word} {escape(summary['error'])}", soft_wrap=True)
 
 
 def _show_publication(console: Console, publication: Mapping[str, Any], *, left: bool) -> None:
