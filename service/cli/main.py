@@ -38,6 +38,23 @@ COMMANDS = {
         "service.cli.approve:approve",
         "Let a held release go on: what `sluice status RUN` shows as proposed is done, and the run is queued again.",
     ),
+    "cancel": (
+        "service.cli.steering:cancel",
+        ("End a run. One that waits ends at once, one at work within seconds; what its finished stages made is kept, and found again when it is tried again."),
+    ),
+    "pause": (
+        "service.cli.steering:pause",
+        "Put a run aside. One at work is paused when its stage is done, so that nothing has to be done again.",
+    ),
+    "resume": ("service.cli.steering:resume", "Let a paused run go on: it gets back its place in the queue."),
+    "prioritize": (
+        "service.cli.steering:prioritize",
+        "Put a run before those with a lower priority. What is at work is not interrupted for it.",
+    ),
+    "audit": (
+        "service.cli.audit:audit",
+        "Show the audit trail, the newest event last: what happened, by which way, and who did it. Times are UTC.",
+    ),
     "rollback": (
         "service.cli.rollback:rollback",
         "Publish the release of an earlier run again, in the place of the newer one that is published now.",

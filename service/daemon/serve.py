@@ -7,6 +7,7 @@ A daemon that is killed leaves its lease behind; it runs out, or is seen to belo
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from threading import Event
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +23,7 @@ from service.daemon.notifying import notify
 from service.daemon.polling import poll
 from service.daemon.stopping import stopped_by_signals
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
+from service.dashboard import add_dashboard
 from service.hubclient import connect
 from service.logs import configure_logs
 from service.pulse import pulse
@@ -97,7 +99,12 @@ def _api(store: Store, settings: Settings) -> Iterator[str]:
         if settings.health_port is not None:
             where = stack.enter_context(listening(create_health_app(store, settings), settings.api_host, settings.health_port, name="health", per_client=most))
             log.info("health", url=f"{where}{API}/health")
-        yield stack.enter_context(listening(create_app(store, settings), settings.api_host, settings.api_port, per_client=most))
+        app, over = create_app(store, settings), Event()
+        app.state.ending = over.is_set
+        add_dashboard(app, store, settings)
+        url = stack.enter_context(listening(app, settings.api_host, settings.api_port, per_client=most))
+        stack.callback(over.set)  # before the listener ends, which waits for streams that would go on
+        yield url
 
 
 @contextmanager

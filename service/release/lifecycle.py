@@ -20,13 +20,14 @@ from service.release.job import Job
 from service.release.outlook import outlook
 from service.release.prospect import Prospect, foresee
 from service.release.way import way
+from service.release.withdrawing import Withdrawn, withdrawable
 from service.release.work import Held, Work
 from service.runs.again import at, wait
 from service.store import RunRecord, Store
 
 log = logging.getLogger(__name__)
 
-Ended = Literal["done", "blocked", "held", "superseded", "failed"]
+Ended = Literal["done", "blocked", "held", "superseded", "failed", "cancelled", "paused"]
 
 Expected = Callable[[Prospect, Forecast], None]
 """Hears what lies ahead of a run, once that is known."""
@@ -40,7 +41,7 @@ def execute(
     expected: Expected = lambda ahead, forecast: None,
     redo: Collection[str] = (),
 ) -> None:
-    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held, superseded or failed; the stages `redo` are done anew.
+    """Carry out `run`, whose lease the caller holds, and finish it in the store as it ended or as a person wants it; the stages `redo` are done anew.
 
     A run whose Hub is not available for longer than the settings' patience is put back, to be tried again later; that is raised as HubUnavailable.
     Raises what made it fail, and LeaseLost, with nothing written, when another process has the run by now.
@@ -76,7 +77,11 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
             redo=named(graph, redo),
         )
         _expect(Work(job=job, api=api, graph=graph), expected)
-        state = _gone(job, lambda: Work(job=job, api=api, graph=graph))
+        with withdrawable(store, run.id):
+            state = _gone(job, lambda: Work(job=job, api=api, graph=graph))
+    except Withdrawn as withdrawn:
+        finish(withdrawn.state)
+        listener(Event(stage="run", state="remark", message=f"The run was {withdrawn.state} by a person's wish."))
     except Held as held:
         finish("held")
         listener(Event(stage="approval", state="remark", message=f"The release is held. {held}"))

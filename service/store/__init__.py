@@ -1,5 +1,7 @@
 """The service's memory, in SQLite or PostgreSQL: runs and all that comes of them, what they wait for, tokens, audit trail."""
 
+from service.store.access import Access
+from service.store.answers import Answer, Answers
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
@@ -14,6 +16,7 @@ from service.store.recipes import Recipes
 from service.store.records import (
     Approval,
     Artifact,
+    AuditFilter,
     AuditRecord,
     DeliveryRecord,
     FollowUpRecord,
@@ -28,13 +31,16 @@ from service.store.records import (
     Published,
     PullRequestRecord,
     Referrer,
+    RunFilter,
     RunOrder,
     RunRecord,
     RunState,
+    Scope,
     Sighting,
     StageRecord,
     StageState,
     TokenRecord,
+    Unpublished,
     VariantRecord,
     WaiverRecord,
     WatchRecord,
@@ -43,13 +49,17 @@ from service.store.records import (
 from service.store.references import References
 from service.store.results import Results, UnknownPublication
 from service.store.sightings import Sightings
+from service.store.steering import PRIORITIES, Steering, SteeringRefused
 from service.store.waivers import WaiverRefused, Waivers
 from service.store.watching import Replayed, UnknownEntry, Watching
 
 __all__ = [
+    "PRIORITIES",
+    "Answer",
     "Approval",
     "ApprovalRefused",
     "Artifact",
+    "AuditFilter",
     "AuditRecord",
     "DeliveryRecord",
     "FollowUpRecord",
@@ -66,18 +76,22 @@ __all__ = [
     "PullRequestRecord",
     "Referrer",
     "Replayed",
+    "RunFilter",
     "RunOrder",
     "RunRecord",
     "RunState",
+    "Scope",
     "Sighting",
     "StageRecord",
     "StageState",
+    "SteeringRefused",
     "Store",
     "StoreError",
     "TokenRecord",
     "UnknownEntry",
     "UnknownPublication",
     "UnknownRun",
+    "Unpublished",
     "VariantRecord",
     "WaiverRecord",
     "WaiverRefused",
@@ -88,7 +102,25 @@ __all__ = [
 ]
 
 
-class Store(Queue, Recipes, References, Results, PullRequests, Waivers, Approvals, Sightings, Openings, FollowUps, Watching, Counting, Deliveries, Ledger):
+class Store(
+    Queue,
+    Steering,
+    Recipes,
+    References,
+    Results,
+    PullRequests,
+    Waivers,
+    Approvals,
+    Access,
+    Answers,
+    Sightings,
+    Openings,
+    FollowUps,
+    Watching,
+    Counting,
+    Deliveries,
+    Ledger,
+):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

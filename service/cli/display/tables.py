@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from config.progress import Progress
-from service.cli.display.words import duration, how_far, in_order
+from service.amounts import duration, how_far, in_order
 from service.cli.sheet import Column, Sheet, figures, names
 from service.pace import Pace
 
