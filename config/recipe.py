@@ -15,7 +15,7 @@ from config.digests import content_digest
 from config.errors import ConfigurationError
 from config.files import load_model
 from config.near import hint
-from config.plans import Budget, GgufType, Nf4Budget, Profile, Rules, StoredType
+from config.plans import Budget, GgufType, Nf4Budget, Profile, ProjectorType, Rules, StoredType
 from config.strict import Strict
 from config.texts import Evaluation, Text
 from config.words import Kind, Variant
@@ -140,6 +140,9 @@ class Variants(Strict):
     """Planned NF4 safetensors, each in a repo of its own beside the plain ones'."""
     sixteen_bit: bool = True
     """The fixed 16-bit safetensors."""
+    mmproj: tuple[ProjectorType, ...] = get_args(ProjectorType)
+    """Of models that read images: the projectors that go with GGUF files, as `mmproj-TYPE.gguf`. llama.cpp's `-hf` takes the one whose bits are nearest to
+    those of the model's file. F16 passes only where float16 can hold what enters its matrices. An empty list: none."""
     multi_token_prediction: bool = True
     """Keep layers for multi-token prediction (MTP, NextN) in GGUF files: llama.cpp runs them only to draft, and they are Q8_0. `false` leaves them out."""
     others: Mapping[str, tuple[Other, ...]] = {}
@@ -162,6 +165,10 @@ class Variants(Strict):
         four_bit = tuple(entry.variant for entry in self.dynamic_bnb_4bit)
         others = tuple(Variant(tag=entry.tag, kind=kind) for kind, entries in self.others.items() for entry in entries)
         return sixteen + stock + planned + bnb + four_bit + others
+
+    def projectors(self) -> tuple[Variant, ...]:
+        """The projectors of a model that reads images: parts of its GGUF files' repo, none without these."""
+        return tuple(Variant(tag=f"mmproj-{type}", kind=Kind.MMPROJ) for type in self.mmproj) if self.gguf or self.dynamic else ()
 
     def mix(self, tag: str) -> Dynamic | None:
         """What the recipe says of a planned mix; None of what is none."""
@@ -240,13 +247,15 @@ class Gate(Strict):
         return self.names(variant) and there
 
     def names(self, variant: Variant) -> bool:
-        """Whether the variant is among its kinds and tags."""
+        """Whether the variant is among its kinds and tags. What is said of all variants is said of models, and of no mere part of one."""
+        if variant.kind == Kind.MMPROJ and not self.kinds and not self.tags:
+            return False
         return (not self.kinds or variant.kind in self.kinds) and (not self.tags or variant.tag in self.tags)
 
 
 def _default_gates(given: dict[str, Any]) -> tuple[Gate, ...]:
     """The usual gates on what a recipe with these sections measures, for the variants that it builds."""
-    variants: tuple[Variant, ...] = given["variants"].listed()
+    variants: tuple[Variant, ...] = (*given["variants"].listed(), *given["variants"].projectors())
     measured = {"generated": given["calibration"].generated or given["evaluation"].divergence.generated}
     measured |= dict.fromkeys(ASKED, given["evaluation"].mmlu is not None)
     gates = (Gate.model_validate(gate) for gate in default("gates"))
@@ -306,7 +315,7 @@ class Recipe(Strict):
             if foreign := sorted(set(gate.kinds) - {*Kind, *self.variants.others}):
                 known = ", ".join([*Kind, *self.variants.others])
                 raise ValueError(f"gate {gate.name} is for variants of the kinds {', '.join(foreign)}, which do not exist; there are {known}")
-            if unknown := sorted(set(gate.tags) - tags):
+            if unknown := sorted(set(gate.tags) - tags - {part.tag for part in self.variants.projectors()}):
                 raise ValueError(f"gate {gate.name} names variants that this recipe does not build: {', '.join(unknown)}")
         return self
 
@@ -323,6 +332,14 @@ class Recipe(Strict):
                     f"gate {gate.name} is on {gate.measure}, which depends on how many questions are asked, and these may be extended: use flips.share or "
                     "mmlu.difference, or set `most_questions_per_subject` to `questions_per_subject`"
                 )
+
+    @property
+    def projector_gates(self) -> tuple[Gate, ...]:
+        """The gates on projectors: those that name them, or, since older recipes name none, the usual ones."""
+        parts = self.variants.projectors()
+        own = tuple(gate for gate in self.gates if any(gate.applies_to(part) for part in parts))
+        usual = (Gate.model_validate(gate) for gate in default("gates"))
+        return own or tuple(gate for gate in usual if Kind.MMPROJ in gate.kinds)
 
     @property
     def label(self) -> str:
