@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.store.database import Database, now
@@ -14,6 +13,9 @@ from service.store.records import AuditFilter, AuditRecord, HintRecord
 from service.store.tables import AuditRow, HintRow
 
 ALL = AuditFilter()
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 
 def note(session: Session, source: str, subject: str, action: str, details: dict[str, Any]) -> None:
@@ -54,7 +56,7 @@ class Ledger(Database):
         if not rows:
             return
         with self.write(hasty=not rebuild) as session:
-            new = (postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert)(HintRow)
+            new = _upserting(session)
             again = {
                 "source": new.excluded.source,
                 "count": HintRow.count + 1,
@@ -100,3 +102,14 @@ def _matching(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
 def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:
     """The hint as it was when it was read: not given again, nor settled and given anew."""
     return HintRow.repo == hint.repo, HintRow.created == hint.created, HintRow.count == hint.count
+
+
+def _upserting(session: Session) -> "sqlite.Insert | postgresql.Insert":
+    """An insertion of hints that can say what becomes of those that are there, as the session's database has it; the other dialect is not imported."""
+    if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as into_postgresql
+
+        return into_postgresql(HintRow)
+    from sqlalchemy.dialects.sqlite import insert as into_sqlite
+
+    return into_sqlite(HintRow)
