@@ -3,8 +3,8 @@
 import json
 import re
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,28 +48,35 @@ def convert(
     _require_all(model)
     type = precision.exact(model)
     target = out / f"{name}-{type}.gguf"
-    with tempfile.TemporaryDirectory(prefix="sluice-convert-") as folder:
-        named = Path(folder) / name  # the converter derives metadata from the folder's name
-        named.mkdir()
-        for path in model.resolve().iterdir():
-            (named / path.name).symlink_to(path)
-        card = named / front_matter.CARD
-        card.unlink(missing_ok=True)
-        card.write_text(header.card(_FACTS.validate_python(dict(facts)), repo=repo, hub=hub), encoding="utf-8")
+    with called(model, name, _FACTS.validate_python(dict(facts)), repo=repo, hub=hub) as named:
         options = ("--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", title(name, model))
         lost = _lost_mtp(model)
         try:
             try:
-                tools.convert(named, *options, *(() if mtp and not lost else ("--no-mtp",)), cwd=Path(folder))
+                tools.convert(named, *options, *(() if mtp and not lost else ("--no-mtp",)), cwd=named.parent)
             except ToolError as error:
                 if not lost or _NOT_LEFT_OUT.search(str(error)) is None:
                     raise
-                tools.convert(named, *options, cwd=Path(folder))
+                tools.convert(named, *options, cwd=named.parent)
         except ToolError as error:
             target.unlink(missing_ok=True)
             raise _in_words(error, name, model) from error
     weight = weigh(target)
     return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "type": type}
+
+
+@contextmanager
+def called(model: Path, name: str, facts: Facts, *, repo: str | None, hub: str | None) -> Iterator[Path]:
+    """The model's files in a folder of that name, from which the converter derives metadata, with a card that says for the header where it comes from."""
+    with tempfile.TemporaryDirectory(prefix="sluice-convert-") as folder:
+        named = Path(folder) / name
+        named.mkdir()
+        for path in model.resolve().iterdir():
+            (named / path.name).symlink_to(path)
+        card = named / front_matter.CARD
+        card.unlink(missing_ok=True)
+        card.write_text(header.card(facts, repo=repo, hub=hub), encoding="utf-8")
+        yield named
 
 
 def title(name: str, model: Path) -> str:

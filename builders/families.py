@@ -47,8 +47,9 @@ def _faults(family: Family, path: Path, others: Sequence[Family]) -> Iterator[st
     if path.stem != family.name:
         yield f"the file is called {path.name}, and its family {family.name}: call it {family.name}.yaml"
     yield from _unknown_types(family)
-    if family.ollama is not None and not (path.parent / "templates" / family.ollama).is_file():
-        yield f"`ollama`: there is no file {family.ollama} in {path.parent / 'templates'}"
+    for name in family.ollama:
+        if not (path.parent / "templates" / name).is_file():
+            yield f"`ollama`: there is no file {name} in {path.parent / 'templates'}"
     if not family.templates:
         yield "`templates` names none, so that nothing proves what the file says: put one into `templates/` beside it, or name one of llama.cpp's"
     for name in family.templates:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from config.data import on_hub, reference_at
+from config.data import referring
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import GgufType, StoredType
@@ -33,11 +33,16 @@ def only(recipe: Recipe, names: Iterable[str]) -> Recipe:
     Raises ConfigurationError that tells what is near an unknown name.
     """
     wanted = list(dict.fromkeys(_tag(recipe, name.strip()) for name in names if name.strip()))
+    held = recipe.variants
+    parts = {part.tag: type for part, type in zip(held.projectors(), held.mmproj, strict=False)}
+    seeing, wanted = [parts[tag] for tag in wanted if tag in parts], [tag for tag in wanted if tag not in parts]
+    if seeing and not wanted:
+        raise ConfigurationError("Projectors (mmproj) go beside GGUF files of the model: name one of these too, e.g. --variants Q4_K_M,mmproj-BF16.")
     if not wanted:
         raise ConfigurationError(
             "No variant is named. Give tags, e.g. --variants Q4_K_M,UD-Q4_K_XL; `sluice release WHAT --dry-run` lists those of the recipe."
         )
-    held, stock = recipe.variants, {*get_args(GgufType), *get_args(StoredType)}
+    stock = {*get_args(GgufType), *get_args(StoredType)}
     others = {kind: [entry for entry in entries if entry.tag in wanted] for kind, entries in held.others.items()}
     own = {entry.tag for entries in others.values() for entry in entries}
     rest = [tag for tag in wanted if tag not in stock | own | {SIXTEEN_BIT, PLAIN_NF4}]
@@ -48,11 +53,13 @@ def only(recipe: Recipe, names: Iterable[str]) -> Recipe:
         "bnb_4bit": PLAIN_NF4 in wanted,
         "dynamic_bnb_4bit": [_entry(held, tag) for tag in rest if tag.endswith(f"-{PLAIN_NF4}")],
         "sixteen_bit": SIXTEEN_BIT in wanted,
+        "mmproj": seeing or held.mmproj,
         "others": {kind: [entry.model_dump() for entry in entries] for kind, entries in others.items() if entries},
     }
     variants = held.model_dump() | chosen
-    listed = Variants.model_validate(variants).listed()
-    gates = [gate for gate in (_narrowed(gate, recipe.variants.listed(), listed) for gate in recipe.gates) if gate is not None]
+    left = Variants.model_validate(variants)
+    listed, before = left.listed(), (*held.listed(), *held.projectors())
+    gates = [gate for gate in (_narrowed(gate, before, (*listed, *left.projectors())) for gate in recipe.gates) if gate is not None]
     recommended = recipe.card.recommend
     card = {"recommend": None} if isinstance(recommended, str) and recommended not in {variant.tag for variant in listed} else recipe.card.model_dump()
     return _changed(recipe, variants=variants, gates=[gate.model_dump() for gate in gates], card=card)
@@ -76,7 +83,7 @@ def quick(recipe: Recipe) -> Recipe:
 
 def write(recipe: Recipe, folder: Path) -> Path:
     """The recipe in a file of that folder, named by what it says, whole or not at all; where it is. What is there already is as good."""
-    text = yaml.safe_dump(_referring(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(referring(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
     path = folder / f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,18 +96,9 @@ def write(recipe: Recipe, folder: Path) -> Path:
     return path
 
 
-def _referring(value: Any) -> Any:
-    """The same value, with data on the Hub written as a recipe refers to them."""
-    if isinstance(value, dict):
-        return {key: _referring(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_referring(item) for item in value]
-    return reference_at(Path(value)) if isinstance(value, str) and on_hub(Path(value)) else value
-
-
 def _tag(recipe: Recipe, name: str) -> str:
     """The tag that a name stands for."""
-    known = {variant.tag.lower(): variant.tag for variant in recipe.variants.listed()}
+    known = {variant.tag.lower(): variant.tag for variant in (*recipe.variants.listed(), *recipe.variants.projectors())}
     known |= {tag.lower(): tag for tag in (*get_args(GgufType), SIXTEEN_BIT, PLAIN_NF4, f"dynamic-{PLAIN_NF4}")}
     low = OTHER_NAMES.get(name.lower(), name.lower())
     if low in known:

@@ -15,6 +15,7 @@ GgufType = Literal[
 """llama.cpp's stock mixes: names of whole files, each a rule that gives every tensor a type."""
 
 StoredType = Literal["MXFP4"]
+ProjectorType = Literal["BF16", "F16", "Q8_0"]
 """What upstream may store weights in, and a GGUF file can hold bit for bit."""
 
 TensorType = Literal[

@@ -27,6 +27,8 @@ class Where(Strict):
     """Keys of config.json with these values."""
     parts: bool = False
     """Only where a variant is published in several files."""
+    chat: bool = False
+    """Only for models with a chat template."""
 
 
 class Known(Strict):
@@ -63,6 +65,7 @@ class Repo:
     form: Literal["gguf", "safetensors"]
     config: Mapping[str, Any]  # what config.json says of the language model
     parts: bool = False  # some variant is in several files
+    chat: bool = True  # it has a chat template
 
 
 @cache
@@ -83,6 +86,7 @@ def _matters(where: Where, repo: Repo) -> bool:
         and (not where.rope or bool(set(where.rope) & set(_ropes(repo.config))))
         and all(repo.config.get(key) == value for key, value in where.keys.items())
         and (repo.parts or not where.parts)
+        and (repo.chat or not where.chat)
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from config.errors import ConfigurationError
 from config.files import load_model
@@ -23,6 +23,10 @@ def _regex(pattern: str) -> str:
     except re.error as error:
         raise ValueError(f"not a regular expression: {error}") from error
     return pattern
+
+
+def _several(value: object) -> object:
+    return [value] if isinstance(value, str) else () if value is None else value
 
 
 class Strict(BaseModel):
@@ -119,8 +123,9 @@ class Family(Strict):
     """Advice for releases that give none themselves."""
     samplers: tuple[Sampler, ...] = ()
     """Order in which llama.cpp's samplers have to work, where it matters."""
-    ollama: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+[.]gotmpl$")
-    """Template for Ollama, in Go's language: a file under `templates/`. It is published with a model once Go has rendered by it what the model's own does."""
+    ollama: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+[.]gotmpl$")], ...], BeforeValidator(_several)] = ()
+    """Templates for Ollama, in Go's language: one file under `templates/`, or several where releases of the family differ. That is published with a model by
+    which Go renders what the model's own does. In it, `__DEFAULT_SYSTEM__` stands for the system prompt that the model's own writes where there is none."""
     templates: tuple[str, ...] = ()
     """Chat templates that prove all this: files beside this one under `templates/`, or of llama.cpp's own collection `models/templates`."""
     notes: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.errors import ConfigurationError
 from config.files import dotted, explain, read_yaml
+from config.keep import Keep
 from config.near import meant
 from config.notify import PREFIX as PLACES
 from config.notify import Notified
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
     """Markdown at the top of every card, e.g. who you are and where to reach you."""
     card_footer: str = Field(default="", max_length=CARD_TEXT)
     """Markdown at the end of every card."""
+    keep: Keep = Keep()
+    """What stays on the disk, and when the rest goes."""
     watch: tuple[Watched, ...] = ()
     """Upstream repos to follow; entries can be added over the API as well."""
     notify: tuple[Notified, ...] = ()

@@ -82,6 +82,7 @@ class Kind(StrEnum):
     GGUF = "gguf"  # one GGUF file, measured through llama.cpp
     SIXTEEN_BIT = "16bit"  # the fixed 16-bit safetensors
     BNB_4BIT = "bnb-4bit"  # bitsandbytes NF4 safetensors, measured through transformers
+    MMPROJ = "mmproj"  # a projector, the part of a model that reads images: beside its GGUF files, and measured by what it makes of images
 
 
 @dataclass(frozen=True, kw_only=True)

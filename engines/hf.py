@@ -58,7 +58,7 @@ def require_all(folder: Path) -> None:
 
 
 def _loaded(folder: Path, **options: Any) -> PreTrainedModel:
-    with _loading(folder):
+    with loading(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(  # its types know nothing of the second result
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
         )
@@ -83,7 +83,7 @@ def _widen(model: PreTrainedModel) -> None:
 
 def outline(folder: Path) -> PreTrainedModel:
     """The network in `folder` without its weights: parameters on the meta device, buffers in float32. Raises what `load_model` does."""
-    with _loading(folder):
+    with loading(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with init_empty_weights(include_buffers=False):
             network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call] # it has no types
@@ -94,7 +94,7 @@ def outline(folder: Path) -> PreTrainedModel:
 def stored_dtype(folder: Path) -> torch.dtype:
     """The dtype of 16 bits in which all weights in `folder` are stored, or float32 where they are not all in one such. Raises MeasurementError."""
     found = set()
-    with _loading(folder):
+    with loading(folder):
         for path in folder.glob("*.safetensors"):
             with safe_open(path, framework="pt") as file:
                 found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (it is no dict)
@@ -102,7 +102,7 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 
 @contextmanager
-def _loading(folder: Path) -> Iterator[None]:
+def loading(folder: Path) -> Iterator[None]:
     """Raises UnsupportedModel or MeasurementError for what transformers raises while the block loads the model in `folder`, and reports its progress."""
     try:
         with counting():

@@ -33,15 +33,15 @@ def _keep_errors(level: int, text: bytes, _user_data: object) -> None:
         _errors.append(text.decode("utf-8", errors="replace").strip())
 
 
-_callback = c.llama_log_callback(_keep_errors)  # llama.cpp keeps the pointer, so the object must live as long as the module
-c.llama_log_set(_callback, ctypes.c_void_p(0))
+heard = c.llama_log_callback(_keep_errors)  # llama.cpp keeps the pointer, so the object must live as long as the module
+c.llama_log_set(heard, ctypes.c_void_p(0))
 c.llama_backend_init()
 
 
 @contextmanager
 def open_vocabulary(path: Path) -> Iterator["Vocabulary"]:
     """Tokenizer and metadata of a GGUF file, without its weights. Raises ToolError when llama.cpp cannot read the file."""
-    with _loaded(path, vocab_only=True) as model:
+    with loaded(path, vocab_only=True) as model:
         yield Vocabulary(path=path, model=model)
 
 
@@ -66,7 +66,7 @@ def open_model(
     step of a computation, see `engines.graph`.
     Raises ToolError when llama.cpp cannot load the file.
     """
-    with _loaded(path, vocab_only=False, check_tensors=check_tensors) as model:
+    with loaded(path, vocab_only=False, check_tensors=check_tensors) as model:
         settings = c.llama_context_default_params()
         settings.n_ctx = context
         settings.n_batch = settings.n_ubatch = batch
@@ -78,7 +78,7 @@ def open_model(
         settings.kv_unified = not apart  # so that sequences share the cells of a common prefix
         pointer = c.llama_init_from_model(model, settings)
         if pointer is None:
-            raise ToolError(f"llama.cpp cannot evaluate {path} with a context of {context} tokens: {_reason()}. Is there enough memory?")
+            raise ToolError(f"llama.cpp cannot evaluate {path} with a context of {context} tokens: {reason()}. Is there enough memory?")
         try:
             yield LlamaModel(vocabulary=Vocabulary(path=path, model=model), context=context, sequences=sequences, pointer=pointer, batch=_Batch(batch))
         finally:
@@ -86,7 +86,8 @@ def open_model(
 
 
 @contextmanager
-def _loaded(path: Path, *, vocab_only: bool, check_tensors: bool = False) -> Iterator[int]:
+def loaded(path: Path, *, vocab_only: bool, check_tensors: bool = False) -> Iterator[int]:
+    """The `llama_model` of a file while the block runs. Raises ToolError when llama.cpp cannot read it."""
     settings = c.llama_model_default_params()
     settings.vocab_only = vocab_only
     settings.check_tensors = check_tensors
@@ -97,7 +98,7 @@ def _loaded(path: Path, *, vocab_only: bool, check_tensors: bool = False) -> Ite
     _errors.clear()
     model = c.llama_model_load_from_file(str(path).encode(), settings)
     if model is None:
-        raise ToolError(f"llama.cpp cannot load {path}: {_reason()}. The file is damaged, or of an architecture that this version does not know.")
+        raise ToolError(f"llama.cpp cannot load {path}: {reason()}. The file is damaged, or of an architecture that this version does not know.")
     try:
         yield model
     finally:
@@ -110,7 +111,8 @@ def _read(share: float, size: int) -> bool:
     return True
 
 
-def _reason() -> str:
+def reason() -> str:
+    """What llama.cpp said last of what it could not do."""
     return "; ".join(line for line in _errors if line) or "it gave no reason"
 
 
@@ -349,7 +351,7 @@ class LlamaModel:
             _errors.clear()
             status = c.llama_decode(self.pointer, self.batch.struct)
             if status != 0:
-                why = "its memory is full" if status == 1 else _reason()
+                why = "its memory is full" if status == 1 else reason()
                 raise MeasurementError(f"llama.cpp cannot evaluate {self.vocabulary.path} on {count} tokens: {why} (code {status}, room for {self.context}).")
             if wanted:
                 yield np.ctypeslib.as_array(c.llama_get_logits(self.pointer), (wanted, self.vocabulary.size))

@@ -34,6 +34,7 @@ _FLAGS = {"temperature": "--temp", "top_k": "--top-k", "top_p": "--top-p", "min_
 _PREFERRED = ("UD-Q4_K_XL", "Q4_K_M", "Q8_0")  # the best of its size, then what llama.cpp and Ollama take when asked for no tag
 _HUB = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._-]+)*")
 ABOUT = 0.75  # bits per weight by which variants may differ that are compared with what a model was trained for
+RESHAPED, NOISE = 5, 0.01  # times the error on images that are not scaled, of at least so much, and llama.cpp is said to scale otherwise
 _LONGEST_PROMPT = 2_000  # characters
 SECTIONS = ("about", "files", "use", "figures", "upstream", "source")  # templates of the same names, in the card's order
 PUBLIC = "https://huggingface.co"
@@ -152,13 +153,14 @@ class Card:
     release: Release
     facts: Facts
     rows: tuple[Row, ...]  # what the repo holds
-    blocked: tuple[Row, ...]  # what was built for it and not published
+    blocked: tuple[Row, ...]  # what was built for it and not published, projectors among them
     patches: tuple[Patch, ...]
     sampling: Mapping[str, Any]  # generation_config.json after the fixes
     method: Method
     tools: Mapping[str, str]  # name -> version
     recipe_name: str
     recipe_digest: str
+    projectors: tuple[Row, ...] = ()  # of a model that reads images
     approvals: tuple[Approval, ...] = ()  # what the release was held for
     samplers: tuple[str, ...] = ()  # the order in which llama.cpp's samplers have to work, where the family asks for one
     ollama_template: bool = False  # the repo holds a `template` file
@@ -186,7 +188,7 @@ class Card:
 def render(card: Card) -> str:
     """The README.md of `card.repo`: front matter, and sections of which Sluice owns each. Raises ConfigurationError when a file's name cannot be published."""
     environment = _environment()
-    for row in (*card.rows, *card.blocked):
+    for row in (*card.rows, *card.projectors, *card.blocked):
         checked_path(row.file)
     context = _context(card)
     head = f"---\n{yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True, width=10**6)}---\n"
@@ -231,7 +233,8 @@ def _context(card: Card) -> dict[str, Any]:
         "compared": [] if baseline is None else [row for row in rows if row.mix is not None and _as_many_bits(row, baseline)],
         "unpublished": [row.tag for row in card.blocked],
         "planned": [row for row in rows if row.mix is not None],
-        "waived": [(row, waiver) for row in rows for waiver in row.waivers],
+        "waived": [(row, waiver) for row in (*rows, *card.projectors) for waiver in row.waivers],
+        "reshaped": any(_otherwise(row) for row in card.projectors),
         "second_template": UNFORCED_TEMPLATE if card.unforced else None,
         "sixteen_bit": not card.form.quantized,
         "eight": any(patch.fix == "plain-weights" for patch in card.patches),
@@ -246,6 +249,12 @@ def _context(card: Card) -> dict[str, Any]:
         "plot": PLOT,
         "plot_svg": PLOT_SVG,
     }
+
+
+def _otherwise(row: Row) -> bool:
+    """Whether llama.cpp scales images otherwise than transformers: far more comes of one that has to be scaled than of others."""
+    found, exact = row.measurements.get("mmproj.reshaped"), row.measurements.get("mmproj.error")
+    return found is not None and exact is not None and (found.inapplicable is not None or found.value > RESHAPED * max(exact.value, NOISE))
 
 
 def _as_many_bits(row: Row, baseline: Row) -> bool:

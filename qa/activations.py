@@ -38,7 +38,7 @@ def check(out: Path, *, model: Path, texts: Sequence[Path], threads: int) -> dic
     Raises MeasurementError when there is no text or the model cannot be loaded.
     """
     largest: dict[str, float] = {}
-    with hf.open_model(model, threads=threads) as engine, _watched(engine.network, largest):
+    with hf.open_model(model, threads=threads) as engine, watched(engine.network, largest):
         begin = engine.tokenize("", add_special=True)
         size = min(CONTEXT, engine.context) - len(begin)
         windows: list[list[int]] = []
@@ -64,7 +64,7 @@ def check(out: Path, *, model: Path, texts: Sequence[Path], threads: int) -> dic
 
 
 @contextmanager
-def _watched(network: torch.nn.Module, largest: dict[str, float]) -> Iterator[None]:
+def watched(network: torch.nn.Module, largest: dict[str, float]) -> Iterator[None]:
     """Note the largest magnitude that each module takes or gives while the block runs; NaN counts as not finite."""
 
     def note(name: str, values: object) -> None:
@@ -91,10 +91,11 @@ def _watched(network: torch.nn.Module, largest: dict[str, float]) -> Iterator[No
 
 def _weights(folder: Path) -> list[str]:
     """What is wrong with the matrices in float16, in words. Raises MeasurementError when a file cannot be read."""
-    return [f"{name} {fault}" for _, name, values in hf.weights(folder) if values.ndim > 1 and (fault := _fault(values.float()))]
+    return [f"{name} {wrong}" for _, name, values in hf.weights(folder) if values.ndim > 1 and (wrong := fault(values.float()))]
 
 
-def _fault(values: torch.Tensor) -> str:
+def fault(values: torch.Tensor) -> str:
+    """What float16 makes of a matrix that it cannot hold, in words; the empty text where it can."""
     peak = float(values.abs().max())
     if not peak <= LARGEST:
         return f"holds the weight {peak:.4g}"

@@ -6,8 +6,10 @@ role, and spells JSON in its own way. So conversations with such neighbours are 
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from engines.hf import load_tokenizer, render_chat
 from engines.model import Message
 from qa.batteries import CONVERSATIONS, Arguments, Conversation
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 PLAIN, SPACES, THINKING, TOOLS = "plain conversations", "white space around texts", "thinking", "tools"
 ROLES = frozenset({"system", "user", "assistant", "tool"})
+DEFAULT = "__DEFAULT_SYSTEM__"  # in a family's template
+_DATES = re.compile(r"strftime_now\(\s*['\"]([^'\"]*)['\"]")  # in a chat template: the forms in which it writes the day
 SHOWN = 60  # characters around the first difference
 log = logging.getLogger(__name__)
 
@@ -43,15 +47,15 @@ class Proof:
         return self.of > 0 and self.same == self.of
 
 
-def choose(out: Path, *, model: Path, derived: str | None, family: str | None, go: str | None) -> dict[str, Any]:
-    """The template that renders all plain conversations as that of `model` does: of its `family`, which may know more, else the one `derived` from its own.
+def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str], go: str | None) -> dict[str, Any]:
+    """The template that renders all plain conversations as that of `model` does: of those of its `family`, which may know more, the one that renders most of
+    the others too, else the one `derived` from its own.
 
     Returns `template` (None where none does), `go` (the version it was proved by), `proved` (by part of the battery, `same` of `of` conversations) and
     `remark`. Without Go (`go` is None, or it does not work here) nothing is proved here, and what was derived is taken, which is exact by construction.
     """
     tokenizer = load_tokenizer(model)
-    candidates = [candidate for candidate in (family, derived) if candidate is not None]
-    if tokenizer.chat_template is None or not candidates:
+    if tokenizer.chat_template is None or (derived is None and not family):
         return _chosen(None, None, {}, "")
     if go is None:
         return _chosen(derived, None, {}, "not verified by Go, which is not installed here")
@@ -60,19 +64,49 @@ def choose(out: Path, *, model: Path, derived: str | None, family: str | None, g
         variables = {"enable_thinking": conversation.thinking}
         return render_chat(tokenizer, conversation.messages, tools=conversation.tools, add_generation_prompt=True, variables=variables)
 
+    source = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     try:
-        found = [(candidate, prove(candidate, own)) for candidate in candidates]
+        found = proved([*(with_default(candidate, own, source) for candidate in family), derived], own)
     except ToolError as error:
         log.warning("no template for Ollama is proved: %s", error)
         return _chosen(derived, None, {}, f"not verified by Go: {str(error).splitlines()[0]}")
-    best = next(((candidate, proof) for candidate, proof in found if proof[PLAIN].whole), None)
-    if best is None:
-        return _chosen(None, go, {}, f"no template for Ollama renders as the model's own does. {found[-1][1][PLAIN].first}")
-    return _chosen(best[0], go, best[1], "")
+    if not found:
+        return _chosen(None, go, {}, "no template for Ollama renders as the model's own does: its own system prompt cannot be put into one")
+    template, proofs = found[0]
+    if not proofs[PLAIN].whole:
+        return _chosen(None, go, {}, f"no template for Ollama renders as the model's own does. {proofs[PLAIN].first}")
+    return _chosen(template, go, proofs, "")
+
+
+def proved(candidates: Iterable[str | None], own: Render) -> list[tuple[str, dict[str, Proof]]]:
+    """Each template with how it does, the best first: one that renders all plain conversations alike, and then most of all. Raises ToolError."""
+    found = [(candidate, prove(candidate, own)) for candidate in candidates if candidate is not None]
+    return sorted(found, key=lambda item: (item[1][PLAIN].whole, sum(proof.same for proof in item[1].values())), reverse=True)
 
 
 def _chosen(template: str | None, go: str | None, proved: Mapping[str, Proof], remark: str) -> dict[str, Any]:
     return {"template": template, "go": go, "proved": {part: {"same": proof.same, "of": proof.of} for part, proof in proved.items()}, "remark": remark}
+
+
+def with_default(template: str, own: Render, source: str) -> str | None:
+    """A family's template with the system prompt that the model's own, of this `source`, writes where there is none; None where it writes none, or one that
+    names the day in a form that Ollama has no function for. Raises ToolError when Go does not work.
+    """
+    if DEFAULT not in template:
+        return template
+    question = {"role": "user", "content": "Hello!"}
+    try:
+        given = own(Conversation(messages=[{"role": "system", "content": DEFAULT}, question]))
+        without = own(Conversation(messages=[question]))
+    except MeasurementError:
+        return None
+    before, _, after = given.partition(DEFAULT)
+    dated = any(form != "%Y-%m-%d" for form in _DATES.findall(source))
+    if dated or not after or not without.startswith(before) or not without.endswith(after) or len(without) < len(before) + len(after):
+        return None
+    today = datetime.now().astimezone().date().isoformat()
+    said = without[len(before) : len(without) - len(after)].split(today)
+    return template.replace(DEFAULT, "{{ currentDate }}".join(f"{{{{ {json.dumps(part, ensure_ascii=False)} }}}}" for part in said))
 
 
 def prove(template: str, own: Render) -> dict[str, Proof]:

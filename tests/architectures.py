@@ -56,7 +56,8 @@ def _small(kind: str, *, name: str | None = None, spaced: bool = False, sizes: C
 
 def _seeing(out: Path) -> Path:
     """Gemma 3 with eyes, whose pictures are four tokens."""
-    eyes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    # llama.cpp takes matrices as wide as high for those of old files, and exchanges the two of each layer: no such model is known, and this one is none
+    eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
     text = _sizes(**_bundled(out, spaced=False), head_dim=32, query_pre_attn_scalar=32, sliding_window=512)
     ids = {"boi_token_index": 9, "eoi_token_index": 10, "image_token_index": 11, "eos_token_id": [4], "bos_token_id": 1, "pad_token_id": 5}
     made = _saved(
@@ -66,12 +67,19 @@ def _seeing(out: Path) -> Path:
         "Gemma3ForConditionalGeneration",
     )
     weights = load_file(made / "model.safetensors")  # transformers leaves a part of names out that its makers' releases have
-    named = {name.replace("vision_tower.", "vision_tower.vision_model."): value for name, value in weights.items()}
+    named = {name.replace("vision_tower.", "vision_tower.vision_model."): _scattered(name, value) for name, value in weights.items()}
     save_file(named, made / "model.safetensors", metadata={"format": "pt"})
     size, even = {"height": 56, "width": 56}, [0.5, 0.5, 0.5]
     described = {"image_processor_type": "Gemma3ImageProcessor", "image_seq_length": 4, "image_mean": even, "image_std": even, "size": size}
     (made / "preprocessor_config.json").write_text(json.dumps(described), encoding="utf-8")
     return made
+
+
+def _scattered(name: str, value: torch.Tensor) -> torch.Tensor:
+    """A weight of what reads pictures, where transformers begins with nothing but noughts and ones in biases, norms and projectors."""
+    if not any(part in name for part in ("vision", "visual", "multi_modal_projector", "connector")):
+        return value
+    return (value.float() + SPREAD * torch.randn(value.shape)).to(value.dtype)
 
 
 def _large(kind: str, *, sizes: Callable[..., dict[str, Any]] = _sizes, **others: Any) -> Make:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from builders import float8, front_matter, modalities, packed
+from builders import float8, front_matter, packed
 from builders.fixes import (
     architecture,
     breaking_branches,
@@ -50,7 +50,7 @@ from config.facts import vetted
 from config.rules import FAMILIES, FIXES, Family, Rule, families_of, load_families, load_rules
 from config.words import Hold, Patch
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "shard_index": shard_index.repair,
@@ -105,7 +105,7 @@ def repair(
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply. With `ask`, what a rule derives and no family vouches for is not done
     but proposed, unless its digest is among `approved`. `rules` and `families` are folders of YAML files.
     Returns `held` (each a Hold: what a person has to decide, or decided), `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend),
-    `family` (its name or None) with its `notes`, `stop` strings, order of `samplers` and template for `ollama`, the `facts` of the release's card (see
+    `family` (its name or None) with its `notes`, `stop` strings, order of `samplers` and templates for `ollama`, the `facts` of the release's card (see
     `config.facts`), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
     Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, ConfigurationError when a rule is wrong.
     """
@@ -132,10 +132,10 @@ def repair(
         "patches": [asdict(patch) for patch in patches],
         "unrepaired": list(broken(fixed)),
         "family": family.name if family else None,
-        "notes": [*(family.notes if family else ()), *filter(None, [modalities.remark(config)])],
+        "notes": list(family.notes) if family else [],
         "stop": list(family.stop) if family else [],
         "samplers": list(family.samplers) if family else [],
-        "ollama": (families / "templates" / family.ollama).read_text(encoding="utf-8") if family and family.ollama else None,
+        "ollama": [(families / "templates" / name).read_text(encoding="utf-8") for name in (family.ollama if family else ())],
         "facts": asdict(vetted(facts(front_matter.read(snapshot / front_matter.CARD), known="/" in repo))),
         "bytes": size,
         "parameters": count,

@@ -35,6 +35,7 @@ def _candidates(text: str, bos: str) -> Iterator[str]:
         yield tag.sub("", text, count=count)
         yield tag.sub(r"{#\1 \2#}", text, count=count)  # a comment keeps the tag's trimming of white space
         yield sum_.sub(r"\1", text, count=count)
+        yield sum_.sub(r"\1('' if loop.first else bos_token) + ", text, count=count)  # written before each question, the first among them
     start = len(text) - len(text.lstrip())
     if text.startswith(bos, start):
         yield text[:start] + text[start + len(bos) :]

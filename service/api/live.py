@@ -48,7 +48,7 @@ def parts() -> list[Part]:
 
 def waiting(store: Store) -> Waiting:
     """The queue, without runs that wait for the Hub."""
-    runs, since = store.waiting()
+    runs, since = store.backlog()
     return Waiting(runs=runs, since=since)
 
 

@@ -28,7 +28,10 @@ def status(
 
     Example: sluice status 12 --follow
     """
+    from rich.markup import escape
+
     from service.cli.display import show_run
+    from service.disk.space import space
     from service.runs.report import NoReport, find
     from service.runs.summary import summary
     from service.store import open_store
@@ -49,6 +52,8 @@ def status(
             _list(terminal, store)
             if not as_json:
                 _watched(terminal, store, settings)
+                if (there := space(settings)).paused:
+                    terminal.out.print(f"[yellow]paused[/] {escape(there.told)}", soft_wrap=True)
             return
         result = summary(store, run_id)
         if as_json and not follow:

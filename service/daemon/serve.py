@@ -7,6 +7,7 @@ A daemon that is killed leaves its lease behind; it runs out, or is seen to belo
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from threading import Event
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -16,11 +17,13 @@ from service.api import API, create_app, create_health_app
 from service.api.listening import listening
 from service.daemon.clock import JITTER, start_clock
 from service.daemon.hints import take_hints
+from service.daemon.housekeeping import Housekeeping, tidied
 from service.daemon.listing import Listings
 from service.daemon.notifying import notify
 from service.daemon.polling import poll
 from service.daemon.stopping import stopped_by_signals
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
+from service.dashboard import add_dashboard
 from service.hubclient import connect
 from service.logs import configure_logs
 from service.pulse import pulse
@@ -48,8 +51,10 @@ def serve(settings: Settings, execute: Execute) -> None:
     with closing(open_store(settings.database)) as store:
         store.hasten()  # an operator who starts it again may have cured what runs wait for
         _tell_broken(store, settings)
-        worker = Worker(store, execute)
-        with stopped_by_signals(worker.interrupt), front(store, settings) as url, pulse.part("worker", limit=settings.stuck_minutes * 60):
+        housekeeping = Housekeeping(store, settings)
+        worker = Worker(store, execute, may_begin=housekeeping.may_begin)
+        limit = settings.stuck_minutes * 60
+        with stopped_by_signals(worker.interrupt), front(store, settings) as url, tidied(housekeeping), pulse.part("worker", limit=limit):
             sys.stdout.write(f"Sluice listens on {url}\n")
             sys.stdout.flush()
             worker.work()
@@ -94,7 +99,12 @@ def _api(store: Store, settings: Settings) -> Iterator[str]:
         if settings.health_port is not None:
             where = stack.enter_context(listening(create_health_app(store, settings), settings.api_host, settings.health_port, name="health", per_client=most))
             log.info("health", url=f"{where}{API}/health")
-        yield stack.enter_context(listening(create_app(store, settings), settings.api_host, settings.api_port, per_client=most))
+        app, over = create_app(store, settings), Event()
+        app.state.ending = over.is_set
+        add_dashboard(app, store, settings)
+        url = stack.enter_context(listening(app, settings.api_host, settings.api_port, per_client=most))
+        stack.callback(over.set)  # before the listener ends, which waits for streams that would go on
+        yield url
 
 
 @contextmanager

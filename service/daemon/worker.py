@@ -29,9 +29,13 @@ class Stopped(BaseException):
 class Worker:
     """Leases runs and carries them out, one at a time, until it is stopped."""
 
-    def __init__(self, store: Store, execute: Execute, *, name: str | None = None, seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, store: Store, execute: Execute, *, name: str | None = None, seconds: float = LEASE_SECONDS, may_begin: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`may_begin` is asked before each run whether one may be begun now."""
         self._store = store
         self._execute = execute
+        self._may_begin = may_begin
         self._name = name or worker_name()
         self._seconds = seconds
         self._stopping = False
@@ -62,7 +66,7 @@ class Worker:
 
     def _work_once(self) -> None:
         pulse.beat("worker")
-        run = self._store.lease(self._name, seconds=self._seconds)
+        run = self._store.lease(self._name, seconds=self._seconds) if self._may_begin() else None
         if run is None:
             self._rest(IDLE_SECONDS)
             return

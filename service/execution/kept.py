@@ -22,7 +22,12 @@ from typing import Any
 
 from config.digests import content_digest, file_sha256
 from config.errors import HubUnavailable, StageError
+from config.sharing import share
 from engines import gguf_numbers, toolchain
+from service.execution import words
+from service.execution.pins import Pins, closed_gate
+
+_DISCARDED = "discarded-"  # begins the names of working folders that are being removed
 
 RESUMES = "resumes"  # in a working folder whose files are worth having, however its work ends
 PARTIAL = ".partial"  # what they are kept under until the same work goes on
@@ -90,27 +95,53 @@ class StageStore:
         self.finished = home / "stages"
         self.working = home / "working"
         self.logs = home / "logs"
+        self.blobs = home / "blobs"  # large files by their sha256: what is in several outputs is on the disk once
         self._reading = reading
+        self._pins = Pins(home / "pins")
         self._compared: set[tuple[str, int, int]] = set()  # files whose bytes were compared, as they were then
         if not reading:
-            for folder in (self.finished, self.working, self.logs):
+            for folder in (self.finished, self.working, self.logs, self.blobs):
                 folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
 
+    def close(self) -> None:
+        """Use no output any more; others may throw them away."""
+        self._pins.close()
+
     def look_up(self, key: str) -> Output | None:
-        """The finished stage of that key; None, and what is there of it thrown away, when its record or its files are missing or damaged."""
+        """The finished stage of that key; None, and what is there of it thrown away, when its record or its files are missing or damaged.
+
+        From then on nobody else throws it away, until `close`. Raises StageError when that cannot be written down, as on a full disk.
+        """
         folder = self.finished / key
+        if not self._reading:
+            try:
+                self._pins.add(key)
+            except OSError as error:
+                raise StageError(words.of_system(error)) from error
         try:
             record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
             files = tuple(File(**file) for file in record["files"])
             output = Output(key=key, folder=folder, result=record["result"], files=files, seconds=record["seconds"])
             if self._sound(folder, files):
+                self._note_use(folder)
                 return output
         except (OSError, ValueError, KeyError, TypeError):
             pass  # what is missing or damaged is made again
         if folder.exists() and not self._reading:
             self._discard(folder)
         return None
+
+    def _note_use(self, folder: Path) -> None:
+        """As the folder's time of change, which nothing else touches."""
+        if not self._reading:
+            with suppress(OSError):
+                os.utime(folder)
+
+    def set_aside(self, key: str) -> Path | None:
+        """Move an output that nobody uses to where it is to be removed; None when somebody uses it."""
+        with closed_gate(self._pins.folder) as used:
+            return None if key in used else self._aside(self.finished / key)
 
     def _sound(self, folder: Path, files: Sequence[File]) -> bool:
         """Whether the files are as they were when the stage ended: small ones by their bytes, large ones unless somebody wrote to them since."""
@@ -140,10 +171,14 @@ class StageStore:
 
     def _discard(self, folder: Path) -> None:
         """Remove a folder that must not be found again, not even half."""
-        away = self.working / f"discarded-{uuid.uuid4().hex[:8]}"
+        shutil.rmtree(self._aside(folder), ignore_errors=True)
+
+    def _aside(self, folder: Path) -> Path:
+        """Where a folder lies now that is to be removed: it goes at once, its files may take longer. If its process is killed, the next one sweeps it."""
+        away = self.working / f"{_DISCARDED}{uuid.uuid4().hex[:8]}"
         with suppress(FileNotFoundError):  # another process was first
             folder.rename(away)
-        shutil.rmtree(away, ignore_errors=True)
+        return away
 
     @contextmanager
     def workspace(self, key: str, *, resumes: bool = False) -> Iterator[Path]:
@@ -177,6 +212,8 @@ class StageStore:
             for path in sorted((workspace / "files").rglob("*"))
             if path.is_file()
         )
+        for item in files:
+            share(workspace / "files" / item.path, item.sha256, self.blobs)
         shutil.rmtree(workspace / "tmp")
         (workspace / RESUMES).unlink(missing_ok=True)
         result = json.loads(json.dumps(result, sort_keys=True))  # as it will be read again: what is written from it must not change with the order of its keys
@@ -195,6 +232,9 @@ class StageStore:
         return Output(key=key, folder=self.finished / key, result=result, files=files, seconds=record["seconds"])
 
     def _sweep(self) -> None:
+        """Remove what killed processes left behind."""
+        for folder in self.working.glob(f"{_DISCARDED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
         for lock in self.working.glob("*.lock"):
             with lock.open("w") as file:
                 try:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from config.errors import StageError, in_words
+from config.digests import content_digest
+from config.errors import ConfigurationError, StageError, in_words
 from config.progress import Progress, heard_by
 from config.settings import Settings
 from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
@@ -65,6 +66,7 @@ class Workbench:
     listener: Listener = lambda event: None
     estimates: Mapping[str, float] = field(default_factory=dict)  # seconds that stages are expected to take, by name
     within: str = ""  # the stage of a release whose steps these are
+    promised: Mapping[Path, str] = field(default_factory=dict)  # digests that the operator's data had when this work was ordered
     digests: dict[Path, Input] = field(default_factory=dict)  # of the operator's data, read once
     redo: Container[str] = ()  # stages that are done again although what they made is there
     redone: set[str] = field(default_factory=set)  # keys of those that were
@@ -86,7 +88,12 @@ class Workbench:
         )
         arguments = {**params, "threads": limits.threads} if threaded else params
         log = self._log(name)
-        return self._once(name, function, inputs, params, lambda workspace: run_apart(function, workspace, inputs, arguments, limits=limits, log=log))
+
+        def work(workspace: Path) -> dict[str, Any]:
+            self._keep_promises(name, inputs)
+            return run_apart(function, workspace, inputs, arguments, limits=limits, log=log)
+
+        return self._once(name, function, inputs, params, work)
 
     def here(self, name: str, function: Callable[..., dict[str, Any]], params: Mapping[str, Any], /, **arguments: Any) -> Output:
         """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""
@@ -113,10 +120,20 @@ class Workbench:
         return self.logs / f"{name.replace(' ', '-')}.log"
 
     def data(self, path: Path) -> Input:
-        """A file or folder of the operator as an input of stages."""
+        """A file or folder of the operator as an input of stages. What was promised of it is believed until a stage has to read it."""
         if path not in self.digests:
-            self.digests[path] = Input.of(path)
+            promised = self.promised.get(path)
+            self.digests[path] = Input.of(path) if promised is None else Input(path=path, digest=promised)
         return self.digests[path]
+
+    def _keep_promises(self, name: str, inputs: Inputs) -> None:
+        """Raise ConfigurationError where the operator's data are other ones than those that the stage's output will stand for."""
+        for item in (item for value in inputs.values() for item in ([value] if isinstance(value, Input) else value)):
+            if self.promised.get(item.path) == item.digest and not (item.path.exists() and content_digest(item.path) == item.digest):
+                raise ConfigurationError(
+                    f"{item.path} {'is another one' if item.path.exists() else 'is gone'} since this run was queued, and the stage {name} has to read it. "
+                    f"Put back what it held (sha256 {item.digest}), or start a new run with what it holds now."
+                )
 
     def begun(self, name: str, key: str) -> int:
         """Note that a stage was begun; the number to give to `ended`."""

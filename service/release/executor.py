@@ -3,6 +3,7 @@
 from typing import Literal
 
 from config.errors import HubUnavailable, SluiceError
+from service.execution.leaving import checkpoint
 from service.execution.workbench import Event
 from service.release.graph import Call, Stage
 from service.release.products import JUDGED, Judged
@@ -16,6 +17,7 @@ def carry_out(work: Work) -> Literal["done", "blocked"]:
     try:
         for stage in work.graph.stages:
             if not over or stage.always:
+                checkpoint(whole=True)
                 _expect(work, stage)
                 step(work, stage)
                 over = over or (stage.gated and blocked(work, stage))

@@ -3,6 +3,7 @@
 A change of inputs or parameters makes another key, so that what was made before is not found again.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from config.prompt import OPENINGS, PROMPTS, Part
 from config.rules import FAMILIES, FIXES
 from config.texts import EvaluationText, Generation, Text
 from engines import go_template
+from service.execution.kept import Output
 from service.release.graph import Call, Data, FileOf, OfHub, OfRelease, Result, Source, Whole
 
 IMPORTANCES = "importances.gguf"  # in the output of `sensitivity`: the importance matrix, completed
@@ -146,6 +148,12 @@ def stock(gguf: Source, *, name: str | OfRelease, tag: str) -> Call:
     return Call(function="builders.quantize:quantize", inputs={"gguf": gguf, "imatrix": FileOf(stage="imatrix")}, params={"type": tag, "name": name})
 
 
+def configuration(fixed: Output) -> dict[str, Any]:
+    """The fixed model's config.json."""
+    content = json.loads(fixed.file("config.json").path.read_bytes())
+    return content if isinstance(content, dict) else {}
+
+
 def stored(gguf: Source, *, name: str | OfRelease) -> Call:
     """The file NAME-MXFP4.gguf: what the release stores in MXFP4, in its own bits."""
     inputs = {"gguf": gguf, "model": MODEL, "snapshot": Whole(stage="snapshot")}
@@ -173,7 +181,7 @@ def chat(conversations: Mapping[str, object]) -> Call:
     return Call(function="builders.probes:render", inputs={"model": MODEL}, params={"conversations": conversations}, threaded=False)
 
 
-def ollama(derived: str | None, family: str | None) -> Call:
+def ollama(derived: str | None, family: Sequence[str]) -> Call:
     """Which of these templates for Ollama, derived from the model's own or its family's, renders as the model's own does."""
-    params = {"derived": derived, "family": family, "go": go_template.version()}
+    params = {"derived": derived, "family": list(family), "go": go_template.version()}
     return Call(function="qa.ollama:choose", inputs={"model": MODEL}, params=params, threaded=False)

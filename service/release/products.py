@@ -96,6 +96,30 @@ class Built:
         return self.verdict.outcome is Outcome.PASSED
 
 
+@dataclass(frozen=True, kw_only=True)
+class Projected:
+    """One projector (mmproj) of a model that reads images, with what was found about it and its verdict."""
+
+    variant: Variant
+    output: Output  # of the stage that made them all
+    file: File
+    parameters: int
+    measured: Measured
+    verdict: Verdict
+
+    @property
+    def bpw(self) -> float:
+        """Bits per weight."""
+        return 8 * self.file.bytes / self.parameters
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may be published."""
+        return self.verdict.outcome is Outcome.PASSED
+
+
+PROJECTORS = "mmproj"  # the stage that makes them
+COMPARED = "measure mmproj"  # the stage that compares them with the model
 DATA = "data"  # the stage that records which texts and questions are used
 CLAIMS = "claims"  # the stage that settles what planned variants are
 JUDGED = "judge"  # the stage that does it
@@ -107,6 +131,8 @@ class Judged:
     """The variants with their verdicts, in the recipe's order."""
 
     built: Sequence[Built]
+    projectors: Sequence[Projected] = ()  # of a model that reads images
+    blind: str | None = None  # of one without a projector that passed: why, in words
 
 
 def weights(output: Output) -> tuple[File, ...]:

@@ -1,16 +1,17 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from builders import modalities
 from builders.names import is_legal
 from builders.snapshot import Upstream
 from builders.trained import trained_for
 from config import readers as misread
 from config.prompt import Part
+from config.words import Kind
 from engines import kv_cache, text_part
 from publishers import card, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
@@ -21,7 +22,7 @@ from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
 from service.release.offering import offer
-from service.release.products import JUDGED, PARTS, Built, Judged, from_stage, weights
+from service.release.products import JUDGED, PARTS, Built, Judged, Projected, from_stage, weights
 from service.release.report import sources
 from service.release.stages.examine import patches
 from service.release.tools import tools
@@ -166,6 +167,11 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile], line: Line) ->
                 item.verdict, dict(item.measured), files={file.path: inventory[file.path] for file in weights(item.output)}, waivers=waivers(item)
             )
             for item in repo.passed
+        )
+        + tuple(
+            manifest.variant_entry(item.verdict, dict(item.measured), files={item.file.path: inventory[item.file.path]}, waivers=waivers(item))
+            for item in projectors(work, repo)
+            if item.passed
         ),
         files=inventory,
         data=tuple(manifest.data_entry(item) for item in sources(work)),
@@ -173,6 +179,18 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile], line: Line) ->
         base=None if (base := work.of("upstream", Upstream).base) is None else base.release,
         place=line.point(work.release.sha).place,
     )
+
+
+def projectors(work: Work, repo: Repo) -> Sequence[Projected]:
+    """The projectors that belong to the repo: to that of GGUF files."""
+    return work.of(JUDGED, Judged).projectors if repo.kind.kind == Kind.GGUF else ()
+
+
+def unread(work: Work, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the model reads beside text and GGUF files do not, in a sentence."""
+    judged = work.of(JUDGED, Judged)
+    said = modalities.remark(config, projected=any(item.passed for item in judged.projectors), why=judged.blind or "")
+    return () if said is None else (f"{said}.",)
 
 
 def approvals(work: Work) -> tuple[manifest.Approval, ...]:
@@ -185,8 +203,11 @@ def approvals(work: Work) -> tuple[manifest.Approval, ...]:
 
 def describe(work: Work, repo: Repo) -> card.Card:
     """Everything that the card of a repo with these variants says."""
-    settings, config, chat, request = work.job.settings, configuration(work), work.output(functions.CHAT), work.job.store.pull_request(work.job.run.id)
-    rows = [row(item) for item in repo.variants]
+    settings, chat, request = work.job.settings, work.output(functions.CHAT), work.job.store.pull_request(work.job.run.id)
+    config = functions.configuration(work.output("fix"))
+    parts = projectors(work, repo)
+    rows = [(item.passed, row(item)) for item in repo.variants]
+    seen = [(item.passed, seeing(item)) for item in parts]
     context = kv_cache.context_length(config)
     cached = min(CACHED, context or CACHED)
     return card.Card(
@@ -195,8 +216,9 @@ def describe(work: Work, repo: Repo) -> card.Card:
         namespace=work.job.run.namespace,
         release=work.release,
         facts=work.of("upstream", Upstream),
-        rows=tuple(row for item, row in zip(repo.variants, rows, strict=True) if item.passed),
-        blocked=tuple(row for item, row in zip(repo.variants, rows, strict=True) if not item.passed),
+        rows=tuple(row for passed, row in rows if passed),
+        blocked=tuple(row for passed, row in (*rows, *seen) if not passed),
+        projectors=tuple(row for passed, row in seen if passed),
         patches=tuple(patches(work)),
         approvals=approvals(work),
         sampling=chat.result["sampling"],
@@ -208,8 +230,8 @@ def describe(work: Work, repo: Repo) -> card.Card:
         offered=None if request is None else request.url,
         quick=work.recipe.quick,
         base=chat.result["base"],
-        readers=readers(work, repo, rows),
-        remarks=remarks(work),
+        readers=readers(work, repo, [row for _, row in rows], config),
+        remarks=(*remarks(work), *unread(work, config)),
         unforced=chat.result["unforced"] is not None,
         ollama_template=repo.kind.form.ollama and work.output(functions.OLLAMA).result["template"] is not None,
         ollama_proof=_proof(work.output(functions.OLLAMA).result),
@@ -228,11 +250,11 @@ def describe(work: Work, repo: Repo) -> card.Card:
     )
 
 
-def readers(work: Work, repo: Repo, rows: Sequence[card.Row]) -> tuple[str, ...]:
+def readers(work: Work, repo: Repo, rows: Sequence[card.Row], config: Mapping[str, Any]) -> tuple[str, ...]:
     """What is known of programs that read such a repo otherwise than it was measured."""
     form: Literal["gguf", "safetensors"] = "gguf" if repo.kind.form.library == "gguf" else "safetensors"
-    parts = any(row.files > 1 for row in rows)
-    return tuple(entry.line for entry in misread.known(misread.Repo(form=form, config=text_part.of(configuration(work)), parts=parts)))
+    about = misread.Repo(form=form, config=text_part.of(config), parts=any(row.files > 1 for row in rows), chat=not work.output(functions.CHAT).result["base"])
+    return tuple(entry.line for entry in misread.known(about))
 
 
 def _proof(chosen: Mapping[str, Any]) -> str:
@@ -257,12 +279,6 @@ def trained(work: Work) -> card.Trained | None:
         return card.Trained(type=type, because="the recipe")
     found = trained_for(work.of("upstream", Upstream), _upstream_card(work))
     return None if found is None or found.type is None else card.Trained(type=found.type, because=found.because)
-
-
-def configuration(work: Work) -> dict[str, Any]:
-    """The fixed model's config.json."""
-    content = json.loads(work.output("fix").file("config.json").path.read_bytes())
-    return content if isinstance(content, dict) else {}
 
 
 def quotation(work: Work) -> quoting.Quotation | None:
@@ -348,6 +364,19 @@ def row(item: Built) -> card.Row:
     )
 
 
-def waivers(item: Built) -> tuple[manifest.Waiver, ...]:
+def seeing(item: Projected) -> card.Row:
+    """A projector on the card."""
+    return card.Row(
+        tag=item.variant.tag,
+        file=item.file.path,
+        bytes=item.file.bytes,
+        bpw=item.bpw,
+        measurements=item.measured,
+        verdict=item.verdict,
+        waivers=waivers(item),
+    )
+
+
+def waivers(item: Built | Projected) -> tuple[manifest.Waiver, ...]:
     """The waivers that the variant is published under."""
     return tuple(manifest.Waiver(gate=waiver.gate, by=waiver.by, comment=waiver.comment) for waiver in item.verdict.waivers)

@@ -279,6 +279,9 @@ def test_a_bos_before_every_turn_loses_only_the_first() -> None:
     assert edit.after.count("bos_token") == 1
     inseparable = "{% for message in messages %}{{ bos_token }}{{ message.content }}<|im_end|>{% endfor %}"
     assert single_bos.repair(model(inseparable, add_bos_token=True), None) == []
+    of_llama_2 = "{% for message in messages %}{{ bos_token + '[INST] ' + message.content + '<|im_end|>' }}{% endfor %}"
+    (edit,) = single_bos.repair(model(of_llama_2, add_bos_token=True), None)
+    assert edit.after == of_llama_2.replace("bos_token", "('' if loop.first else bos_token)")
 
 
 def test_bos_stays_where_the_tokenizer_adds_none() -> None:

@@ -17,6 +17,7 @@ from builders import asking, snapshot
 from builders.weights import read_header
 from config.digests import file_sha256
 from config.errors import HubError, HubUnavailable, UpstreamError
+from config.sharing import share
 from config.words import Release
 from hub.server import running
 from hub.tokens import create_token
@@ -108,6 +109,37 @@ def test_fetching_takes_what_is_needed_and_nothing_else(served: Served, tmp_path
         assert not path.is_symlink()
     assert result["total"] == sum(record["bytes"] for record in result["files"])
     assert snapshot.sizes(served.api(), release) == {record["path"]: record["bytes"] for record in result["files"]}
+
+
+def test_weights_that_lie_here_are_neither_downloaded_nor_copied(served: Served, tmp_path: Path) -> None:
+    served.push(DEMO, "upstream/twice")
+    blobs = tmp_path / "blobs"
+    for folder in (blobs, tmp_path / "first", tmp_path / "second", tmp_path / "third"):
+        folder.mkdir()
+    first = snapshot.resolve(served.api(), "upstream/twice", "main").release
+    for record in snapshot.fetch(tmp_path / "first", api=served.api(), release=first, blobs=blobs)["files"]:
+        share(tmp_path / "first" / record["path"], record["sha256"], blobs)
+    served.owner.upload_file(repo_id="upstream/twice", path_in_repo="README.md", path_or_fileobj=b"---\nlicense: apache-2.0\n---\n# Better words\n")
+    second = snapshot.resolve(served.api(), "upstream/twice", "main").release
+    assert second != first
+    api, asked = served.api(), list[str]()
+
+    def download(repo: str, path: str, **options: Any) -> str:
+        asked.append(path)
+        return str(HfApi.hf_hub_download(api, repo, path, **options))
+
+    api.hf_hub_download = download  # type: ignore[method-assign, assignment]
+    result = snapshot.fetch(tmp_path / "second", api=api, release=second, blobs=blobs)
+    assert "README.md" in asked
+    assert not {"model.safetensors"} & {*asked}
+    assert (tmp_path / "second" / "model.safetensors").samefile(tmp_path / "first" / "model.safetensors")
+    assert result == snapshot.fetch(tmp_path / "third", api=served.api(), release=second), "no matter where the files come from"
+
+    (tmp_path / "fourth").mkdir()
+    with (tmp_path / "first" / "model.safetensors").open("r+b") as damaged:
+        damaged.write(b"damage")
+    assert snapshot.fetch(tmp_path / "fourth", api=api, release=second, blobs=blobs) == result
+    assert "model.safetensors" in asked, "what is damaged is not taken"
 
 
 def test_tensors_are_known_from_headers_alone(served: Served) -> None:

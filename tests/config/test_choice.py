@@ -155,3 +155,13 @@ def test_a_recommendation_of_a_variant_that_is_not_built_drops_out(demo: Recipe)
     assert choice.only(named, ["Q4_K_M"]).card.recommend is None
     assert choice.only(named, ["UD-Q4_K_XL"]).card.recommend == "UD-Q4_K_XL"
     assert choice.only(demo, ["Q4_K_M"]).card == demo.card
+
+
+def test_projectors_stay_with_gguf_files_unless_some_are_named(default: Recipe) -> None:
+    assert choice.only(default, ["Q4_K_M"]).variants.mmproj == ("BF16", "F16", "Q8_0")
+    found = choice.only(default, ["Q4_K_M", "MMPROJ-q8_0"])
+    assert (tags(found), found.variants.mmproj) == (["Q4_K_M"], ("Q8_0",))
+    assert "images" in {gate.name for gate in found.gates}
+    assert "images" not in {gate.name for gate in choice.only(default, ["16bit"]).gates}
+    with pytest.raises(ConfigurationError, match="go beside GGUF files"):
+        choice.only(default, ["mmproj-BF16"])

@@ -43,4 +43,8 @@ def test_what_matters_for_a_repo_is_told_and_nothing_else(config: dict[str, Any]
     found = " ".join(entry.line for entry in readers.known(Repo(form="gguf", config=config, parts=parts)))
     assert {word for word in words if word in found} == expected
     assert "rebuilds the tokenizer" in found
+    assert "system prompt of its own" in found
+    assert "system prompt of its own" not in " ".join(entry.line for entry in readers.known(Repo(form="gguf", config=config, chat=False)))
+    scaled = "llama3" in str(config)
+    assert any("CTranslate2" in entry.line for entry in readers.known(Repo(form="safetensors", config=config))) is scaled
     assert not any("gguf_file" in entry.line for entry in readers.known(Repo(form="safetensors", config=config, parts=parts)))

@@ -29,7 +29,7 @@ def changed(tmp_path: Path, **changes: object) -> Path:
 def test_the_demo_recipe_lists_each_kind_of_variant() -> None:
     recipe = load_recipe(str(DEMO))
     variants = recipe.variants.listed()
-    assert {variant.kind for variant in variants} == set(Kind)
+    assert {variant.kind for variant in variants} == set(Kind) - {Kind.MMPROJ}, "projectors are parts of models"
     assert {"Q2_K", "Q3_K_M", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16", "IQ1_S"} <= {variant.tag for variant in variants}
 
 
@@ -300,3 +300,16 @@ def test_what_the_upstream_was_trained_for_is_one_of_the_variants(tmp_path: Path
     assert (asked.qat, asked.gguf) == ("Q4_0", ("Q8_0", "Q4_0"))
     assert type(asked).model_validate(asked.model_dump()) == asked
     assert load_recipe(str(changed(tmp_path, variants={"gguf": ["Q4_0"], "qat": "Q4_0"}))).variants.gguf == ("Q4_0",)
+
+
+def test_projectors_have_gates_of_their_own_and_those_of_all_variants_are_not_for_them(tmp_path: Path) -> None:
+    plain = load_recipe(str(changed(tmp_path, gates=[{"name": "close", "measure": "kld.mean", "at_most": 0.1}])))
+    assert [part.tag for part in plain.variants.projectors()] == ["mmproj-BF16", "mmproj-F16", "mmproj-Q8_0"]
+    assert not any(gate.applies_to(part) for gate in plain.gates for part in plain.variants.projectors())
+    assert {gate.measure for gate in plain.projector_gates} == {"mmproj.error", "mmproj.float16"}, "the usual ones, where a recipe says nothing of them"
+    own = {"name": "images", "measure": "mmproj.error", "at_most": 0.01, "tags": ["mmproj-Q8_0"]}
+    stricter = load_recipe(str(changed(tmp_path, gates=[{"name": "close", "measure": "kld.mean", "at_most": 0.1}, own])))
+    assert [gate.at_most for gate in stricter.projector_gates] == [0.01]
+    assert {"images", "images in float16"} <= {gate.name for gate in load_recipe("default", data=False).gates}
+    alone = load_recipe(str(changed(tmp_path, variants={"sixteen_bit": True}, gates=[{"name": "close", "measure": "kld.mean", "at_most": 0.1}])))
+    assert alone.variants.projectors() == (), "they go beside GGUF files"

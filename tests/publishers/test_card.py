@@ -1,6 +1,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from publishers.manifest import Approval, DataEntry, Waiver
 from publishers.naming import NOBODY
 from publishers.quoting import quote
 from publishers.sections import merge
-from tests.publishers.conftest import MEASURED, PATCH, MakeCard
+from tests.publishers.conftest import MEASURED, PASSED, PATCH, MakeCard
 
 
 def metadata(text: str) -> dict[str, object]:
@@ -58,14 +59,14 @@ def test_front_matter_names_base_model_and_relation(make_card: MakeCard, kind: K
     assert ("gguf" in found["tags"]) == (kind is Kind.GGUF)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", [Kind.GGUF, Kind.SIXTEEN_BIT, Kind.BNB_4BIT])
 def test_the_client_parses_it(make_card: MakeCard, kind: Kind) -> None:
     card = ModelCard(render(make_card(kind=kind)))
     assert card.data.base_model == "upstream/tiny-chat"
     assert card.data.license == "apache-2.0"
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", [Kind.GGUF, Kind.SIXTEEN_BIT, Kind.BNB_4BIT])
 def test_is_deterministic_and_ends_lines_cleanly(make_card: MakeCard, kind: Kind) -> None:
     text = render(make_card(kind=kind))
     assert text == render(make_card(kind=kind))
@@ -143,7 +144,7 @@ def test_says_what_was_blocked_patched_and_not_shown(make_card: MakeCard) -> Non
     assert "b" * 64 in text
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", [Kind.GGUF, Kind.SIXTEEN_BIT, Kind.BNB_4BIT])
 def test_names_programs_that_read_the_repo_otherwise(make_card: MakeCard, kind: Kind) -> None:
     assert "otherwise than they were measured" not in render(make_card(kind=kind))
     text = render(make_card(kind=kind, readers=("Some `reader_file` (1.2) drops the RoPE factors: use another.", "Another (3) breaks.")))
@@ -430,7 +431,7 @@ def test_small_samples_are_marked_above_the_figures(make_card: MakeCard) -> None
     assert "Quick" not in render(make_card())
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", [Kind.GGUF, Kind.SIXTEEN_BIT, Kind.BNB_4BIT])
 def test_a_base_model_is_called_one_and_nothing_is_said_of_chats(make_card: MakeCard, kind: Kind) -> None:
     text = render(replace(make_card(kind=kind), base=True))
     assert "This is a **base model**" in text
@@ -633,3 +634,19 @@ def test_what_a_model_was_trained_for_stands_beside_the_planned_mix(make_card: M
     blocked = replace(made.blocked[0], tag="Q4_0", file="tiny-chat-Q4_0.gguf")
     assert "It is not here: a gate blocked it, see below." in render(replace(made, trained=trained, blocked=(blocked,)))
     assert "Trained for" not in render(made)
+
+
+def test_projectors_are_listed_with_what_they_make_of_images(make_card: MakeCard) -> None:
+    def projector(type: str, error: float, reshaped: float, **fields: Any) -> Row:
+        figures = {"mmproj.error": error, "mmproj.cosine": 0.9991, "mmproj.reshaped": reshaped}
+        measured = {name: Measurement(name=name, value=value, unit="share") for name, value in figures.items()}
+        verdict = replace(PASSED, tag=f"mmproj-{type}")
+        return Row(tag=f"mmproj-{type}", file=f"mmproj-{type}.gguf", bytes=850_000_000, bpw=16.0, measurements=measured, verdict=verdict, **fields)
+
+    text = render(make_card(projectors=(projector("BF16", 0.004, 0.3), projector("Q8_0", 0.021, 0.31))))
+    assert "| [mmproj-BF16](mmproj-BF16.gguf) | 850.0 | 0.40&nbsp;% | 0.9991 |" in text
+    assert "**Images of other shapes come out differently**: llama.cpp scales them otherwise than transformers does (off by 30&nbsp;% " in text
+    assert "## Images" not in render(make_card())
+    assert "come out differently" not in render(make_card(projectors=(projector("BF16", 0.004, 0.006),)))
+    waived = projector("F16", 0.004, 0.006, waivers=(Waiver(gate="images in float16", by="Ada", comment="for old cards"),))
+    assert "**mmproj-F16**, gate *images in float16*, waived by Ada" in render(make_card(projectors=(waived,)))

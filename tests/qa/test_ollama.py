@@ -8,7 +8,7 @@ import pytest
 
 from builders import families
 from config.errors import MeasurementError, ToolError
-from config.rules import FAMILIES, load_families
+from config.rules import FAMILIES, Family, load_families
 from engines import chat, go_template
 from publishers import ollama as derived
 from qa import ollama
@@ -17,10 +17,12 @@ from qa.ollama import PLAIN, SPACES, THINKING, TOOLS
 from tests import releases
 
 go = pytest.mark.skipif(go_template.version() is None, reason="Go (Debian: golang-go) is not installed, and only it renders as Ollama does")
-FAMILY_TEMPLATES = [(family.name, family.ollama, name) for family in load_families() if family.ollama for name in family.templates]
+FAMILY_TEMPLATES = [(family, name) for family in load_families() if family.ollama for name in family.templates]
 OTHERS = [(family.name, name) for family in load_families() if not family.ollama for name in family.templates]
+BOS = "<s>"
 DERIVED = {"phi3", "phi4", "smollm2", "tiny-chat"}  # families whose turns are all of one simple form
-OF_TODAY = {"meta-llama-Llama-3.2-3B-Instruct.jinja"}  # writes today's date in a form that Ollama's templates have no function for
+# write today's date in a form that Ollama's templates have no function for
+OF_TODAY = {"meta-llama-Llama-3.2-3B-Instruct.jinja", "ibm-granite-granite-3.3-2B-Instruct.jinja"}
 # conversations that come out otherwise: texts that are trimmed, reasoning in the text of an answer, which Ollama takes out before, tools that these models were
 # not made for, and `</think>`, which llama.cpp's copies of two templates write where thinking is off
 OTHERWISE: Mapping[str, Mapping[str, int]] = {
@@ -33,6 +35,12 @@ OTHERWISE: Mapping[str, Mapping[str, int]] = {
     "Qwen-QwQ-32B.jinja": {SPACES: 1, THINKING: 4, TOOLS: 1},
     "deepseek-ai-DeepSeek-R1-Distill-Llama-8B.jinja": {THINKING: 1, TOOLS: 8},
     "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja": {THINKING: 4, TOOLS: 9},
+    "llama2.jinja": {SPACES: 1},
+    "mistralai-Mistral-Nemo-Instruct-2407.jinja": {TOOLS: 11},  # it writes descriptions of tools without escaping what stands in them
+    "GLM-4.6.jinja": {SPACES: 1, THINKING: 1},
+    "GLM-4.7-Flash.jinja": {SPACES: 1, THINKING: 1},
+    "Qwen3.5-4B.jinja": {SPACES: 2, THINKING: 1},
+    "HuggingFaceTB-SmolLM3-3B.jinja": {SPACES: 2},
 }
 
 
@@ -42,13 +50,14 @@ def source(family: str, name: str) -> str:
     return found.read_text(encoding="utf-8")
 
 
-def own(template: str) -> ollama.Render:
+def own(template: str, eos: str | None = None) -> ollama.Render:
     """As the repaired model renders it, whose tokenizer writes the beginning of sequence."""
+    tokens = {"bos_token": BOS, "eos_token": eos or ""}
 
     def render(conversation: Conversation) -> str:
         variables = {"enable_thinking": conversation.thinking}
         messages, tools = conversation.messages, conversation.tools
-        return chat.render(template, messages, special_tokens={"bos_token": ""}, tools=tools, add_generation_prompt=True, variables=variables)
+        return chat.render(template, messages, special_tokens=tokens, tools=tools, add_generation_prompt=True, variables=variables).removeprefix(BOS)
 
     return render
 
@@ -64,17 +73,30 @@ def probes(template: str) -> Mapping[str, str]:
 
 
 @go
-@pytest.mark.parametrize(("family", "template", "name"), FAMILY_TEMPLATES)
-def test_a_family_s_template_renders_what_its_chat_templates_do(family: str, template: str, name: str) -> None:
-    text = (FAMILIES / "templates" / template).read_text(encoding="utf-8")
-    found = ollama.prove(text, own(source(family, name)))
+@pytest.mark.parametrize(("family", "name"), FAMILY_TEMPLATES, ids=[f"{family.name} {name}" for family, name in FAMILY_TEMPLATES])
+def test_a_family_s_template_renders_what_its_chat_templates_do(family: Family, name: str) -> None:
+    text = source(family.name, name)
+    render = own(text, family.end_of_turn)
+    files = [(FAMILIES / "templates" / file).read_text(encoding="utf-8") for file in family.ollama]
+    _, found = ollama.proved([ollama.with_default(file, render, text) for file in files], render)[0]
     if name in OF_TODAY:
-        assert found[PLAIN].same == 0
-        assert "Today Date" in found[PLAIN].first
+        assert not found[PLAIN].whole
         return
     assert found[PLAIN].whole, found[PLAIN].first
     missing = {part: proof.of - proof.same for part, proof in found.items() if proof.same < proof.of}
     assert missing == OTHERWISE.get(name, {}), {part: proof.first for part, proof in found.items()}
+
+
+def test_a_system_prompt_of_the_model_s_own_is_put_into_the_template_with_its_day() -> None:
+    words = "'It is ' + strftime_now('%Y-%m-%d') + '.\\nSay \"{{\"'"
+    dated = "[S]{{ messages[0].content if messages[0].role == 'system' else " + words + " }}[/S]{{ messages[-1].content }}"
+    filled = ollama.with_default(f"[S]{ollama.DEFAULT}[/S]", own(dated), dated)
+    assert filled == '[S]{{ "It is " }}{{ currentDate }}{{ ".\\nSay \\"{{\\"" }}[/S]'
+    other = dated.replace("%Y-%m-%d", "%d %b %Y")
+    assert ollama.with_default(f"[S]{ollama.DEFAULT}[/S]", own(other), other) is None, "tomorrow it would be wrong"
+    plain = "{{ messages[0].role }}: {{ messages[0].content }}"
+    assert ollama.with_default(f"[S]{ollama.DEFAULT}[/S]", own(plain), plain) is None
+    assert ollama.with_default("as it is", own(plain), plain) == "as it is"
 
 
 @go
@@ -129,19 +151,19 @@ def test_a_template_that_renders_otherwise_is_not_published(tmp_path: Path) -> N
     assert sound is not None
     wrong = sound.decode().replace("<|im_end|>\n", "<|im_end|>")
     version = go_template.version()
-    found = ollama.choose(tmp_path, model=model, derived=sound.decode(), family=wrong, go=version)
+    found = ollama.choose(tmp_path, model=model, derived=sound.decode(), family=[wrong], go=version)
     assert (found["template"], found["go"], found["remark"]) == (sound.decode(), version, "")
     assert found["proved"][PLAIN]["same"] == found["proved"][PLAIN]["of"] >= 10
-    found = ollama.choose(tmp_path, model=model, derived=wrong, family=None, go=version)
+    found = ollama.choose(tmp_path, model=model, derived=wrong, family=[], go=version)
     assert found["template"] is None
     assert "one question: the model's own template writes" in found["remark"]
 
 
 def test_without_go_what_was_derived_is_published_and_said_to_be_unverified(tmp_path: Path) -> None:
     model = releases.clean(tmp_path / "model")
-    found = ollama.choose(tmp_path, model=model, derived="derived", family="of the family", go=None)
+    found = ollama.choose(tmp_path, model=model, derived="derived", family=["of the family"], go=None)
     assert found == {"template": "derived", "go": None, "proved": {}, "remark": "not verified by Go, which is not installed here"}
-    assert ollama.choose(tmp_path, model=releases.base_model(tmp_path / "base"), derived=None, family=None, go=None)["template"] is None
+    assert ollama.choose(tmp_path, model=releases.base_model(tmp_path / "base"), derived=None, family=[], go=None)["template"] is None
 
 
 def test_without_go_the_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 import {answered, hexadecimal, load} from "./told.mjs";
 
 await answered(async ({uri, folder, text, tokens, most}) => {
-    const {getLlama, resolveModelFile, LlamaLogLevel} = await load("node-llama-cpp", "dist/index.js");
+    const {getLlama, resolveModelFile, LlamaChatSession, LlamaLogLevel} = await load("node-llama-cpp", "dist/index.js");
     const file = await resolveModelFile(uri, {directory: folder, cli: false});
     const llama = await getLlama({gpu: false, build: "never", skipDownload: true, maxThreads: 1, logLevel: LlamaLogLevel.disabled});
     const model = await llama.loadModel({modelPath: file});
@@ -20,6 +20,10 @@ await answered(async ({uri, folder, text, tokens, most}) => {
         answer.push(token);
         if (answer.length >= most) break;
     }
+    await sequence.clearHistory();
+    const session = new LlamaChatSession({contextSequence: sequence});
+    const chatHistory = [...session.getChatHistory(), {type: "user", text: "Hello!"}, {type: "model", response: [""]}];
+    const prompt = session.chatWrapper.generateContextState({chatHistory}).contextText.toString();
     const bos = model.tokens.shouldPrependBosToken && model.tokens.bos != null ? [model.tokens.bos] : [];
-    return {file, ids: [...bos, ...model.tokenize(text, true)], answer, rows: 1, logits: hexadecimal(probabilities)};
+    return {file, prompt, ids: [...bos, ...model.tokenize(text, true)], answer, rows: 1, logits: hexadecimal(probabilities)};
 });

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from config.progress import Progress
-from service.cli.display.words import duration, how_far, in_order
+from service.amounts import duration, how_far, in_order
 from service.cli.sheet import Column, Sheet, figures, names
 from service.pace import Pace
 
@@ -120,13 +120,21 @@ def show_run(console: Console, summary: Summary) -> None:
         _show_publication(console, publication, left=bool(summary.get("target")))
     for remark in summary.get("remarks", ()):
         console.print(escape(remark), soft_wrap=True)
-    if summary.get("error"):
-        word = {"superseded": "[yellow]superseded:[/]", "queued": "[yellow]waits:[/]"}.get(summary["state"], "[red]failed:[/]")
-        console.print(f"{word} {escape(summary['error'])}{said_of_another_try(summary)}", soft_wrap=True)
+    _show_end(console, summary)
     for line in standing(summary):
         console.print(line, markup=False, soft_wrap=True)
     disk = f", disk high-water mark {megabytes(summary['disk_high_water'])}" if summary.get("disk_high_water") else ""
     console.print(f"run {summary['run']}: {summary['state']}{disk}")
+
+
+def _show_end(console: Console, summary: Summary) -> None:
+    """What it takes the place of where it goes back, and why it published nothing."""
+    if back := summary.get("rollback"):
+        who = f"by {back['by']}" if back["by"] else "the watched revision moved back"
+        console.print(f"[yellow]goes back[/] from {back['sha'][:12]}, {escape(who)}: {escape(back['comment'])}", soft_wrap=True)
+    if summary.get("error"):
+        word = {"superseded": "[yellow]superseded:[/]", "queued": "[yellow]waits:[/]"}.get(summary["state"], "[red]failed:[/]")
+        console.print(f"{word} {escape(summary['error'])}{said_of_another_try(summary)}", soft_wrap=True)
 
 
 def said_of_another_try(summary: Summary) -> str:

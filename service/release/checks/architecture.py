@@ -27,7 +27,7 @@ def unknown(prospect: "Prospect") -> Iterable[str]:
         if derived is None:
             raise UpstreamError(architecture.unknown(repo, config.get("model_type")))
         names = [derived]
-    if isinstance(names, list) and (known := _known()) and str(names[0]) not in known:
+    if isinstance(names, list) and (known := listed(_TABLE)) and str(names[0]) not in known:
         raise UpstreamError(
             f"{repo} has the architecture {str(names[0])[:100]}, which the converter of llama.cpp ({toolchain.version()}) does not know. "
             "No GGUF can be made of it until llama.cpp supports it: wait for a version that does and raise the pinned one."
@@ -36,19 +36,22 @@ def unknown(prospect: "Prospect") -> Iterable[str]:
 
 
 @cache
-def _known() -> frozenset[str]:
-    """The architectures that the converter lists; none when it is not installed or lists them in another way. Reads its source, for running it takes torch."""
+def listed(table: str) -> frozenset[str]:
+    """The architectures that one of the converter's tables lists; none when it is not installed or lists them in another way.
+
+    Reads its source, for running it takes torch.
+    """
     try:
         source = (toolchain.converter().parent / "conversion" / "__init__.py").read_text(encoding="utf-8")
-        return frozenset(_table(ast.parse(source)))
+        return frozenset(_read(ast.parse(source), table))
     except (ToolError, OSError, ValueError, SyntaxError):
         return frozenset()
 
 
-def _table(module: ast.Module) -> Mapping[str, Any]:
+def _read(module: ast.Module, table: str) -> Mapping[str, Any]:
     for node in module.body:
         match node:
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if name == _TABLE:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if name == table:
                 found = ast.literal_eval(value)
                 return found if isinstance(found, dict) else {}
     return {}

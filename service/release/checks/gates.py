@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from config.near import meant
 from config.recipe import Gate, Recipe
-from config.words import Variant
+from config.words import Kind, Variant
 from service.release.checks.problem import Remark
 from service.release.graph import Check, Graph
 
@@ -26,6 +26,8 @@ class Measured:
 
     def of(self, measure: str, variant: Variant) -> bool:
         """Whether something that is measured of some variants is measured of this one."""
+        if variant.kind == Kind.MMPROJ or measure.startswith("mmproj."):
+            return variant.kind == Kind.MMPROJ and measure.startswith("mmproj.")
         if any(measure in names for names in self.own.values()):
             return measure in self.own.get(variant.tag, ())
         return measure not in {"plan.stock", "plan.replaced"} or variant.like is not None
@@ -40,7 +42,7 @@ def measured(graph: Graph) -> Measured:
 
 def wrong(recipe: Recipe, names: Measured) -> Iterator[str]:
     """A sentence for each gate that could not be judged, or would judge nothing, whatever the release; and for each variant that no gate is for."""
-    variants = recipe.variants.listed()
+    variants, parts = recipe.variants.listed(), recipe.variants.projectors()
     for gate in recipe.gates:
         if gate.measure not in {*names.once, *names.each}:
             yield _unmeasured(gate, names)
@@ -50,7 +52,7 @@ def wrong(recipe: Recipe, names: Measured) -> Iterator[str]:
                 "Leave out `scope: release`."
             )
         else:
-            yield from _misplaced(gate, variants, names)
+            yield from _misplaced(gate, (*variants, *parts), names)
     for variant in variants:
         if not any(gate.applies_to(variant) for gate in recipe.gates):
             yield f"No gate is for the variant {variant.tag}, and nothing unmeasured is published. Add a gate for it, or do not build it."

@@ -1,6 +1,7 @@
 """What each stage of the way will take, from counted operations and bytes and the rates of this machine: one function for each, named like its stage."""
 
 from service.release.costs.build import bnb, hessians, mix, mixed, nf4, nf4_mix, nf4_sensitivity, probed, rounded, sensitivity, stock
+from service.release.costs.images import compared, projectors
 from service.release.costs.measuring import chat, contents, divergence, judge, measure, parts, publish, questions, report
 from service.release.costs.prepare import (
     activations,
@@ -27,6 +28,7 @@ __all__ = [
     "activations",
     "bnb",
     "chat",
+    "compared",
     "contents",
     "conversations",
     "convert",
@@ -52,6 +54,7 @@ __all__ = [
     "parity",
     "parts",
     "probed",
+    "projectors",
     "publish",
     "questions",
     "reference",

@@ -9,7 +9,7 @@ from builders.contents import place
 from builders.ggufs import Stored
 from builders.split import PART
 from config.errors import UnsupportedModel
-from config.plans import StoredType
+from config.plans import ProjectorType, StoredType
 from config.recipe import Dynamic, Recipe
 from config.words import Kind, Variant
 from publishers import naming, ollama
@@ -22,7 +22,7 @@ from service.release.checks import budgets
 from service.release.costs import sizes
 from service.release.graph import Call, OfRelease, Phase, Stage
 from service.release.kinds import LLAMA_CPP, Planned, VariantKind, every_variant
-from service.release.products import Built, Made, from_stage
+from service.release.products import JUDGED, Built, Judged, Made, from_stage
 from service.release.work import Work
 
 if TYPE_CHECKING:
@@ -152,12 +152,12 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
     files += [PublishFile.from_bytes(naming.OLLAMA_PARAMS, ollama.params(chat.result["sampling"], [*chat.result["stops"], *work.output("fix").result["stop"]]))]
     if template := work.output(functions.OLLAMA).result["template"]:
         files += [PublishFile.from_bytes(naming.OLLAMA_TEMPLATE, template.encode())]
-    return files
+    return [*files, *(from_stage(item.output, item.file) for item in work.of(JUDGED, Judged).projectors if item.passed)]
 
 
 def holds(name: str, variants: Collection[Variant], upstream: Collection[str]) -> Callable[[str], bool]:
     """A file for each variant or its parts, the importance matrix, and Ollama's."""
-    beside = {naming.IMATRIX, naming.OLLAMA_PARAMS, naming.OLLAMA_TEMPLATE}
+    beside = {naming.IMATRIX, naming.OLLAMA_PARAMS, naming.OLLAMA_TEMPLATE, *(f"mmproj-{type}.gguf" for type in get_args(ProjectorType))}
     own = {f"{name}-{variant.tag}.gguf" for variant in variants}
     parts = {f"{variant.tag}/{name}-{variant.tag}.gguf" for variant in variants}
     return lambda path: path in beside or path in own or (PART.search(path) is not None and PART.sub(".gguf", path) in parts)

@@ -14,8 +14,9 @@ from service.release.graph import Phase, Stage
 from service.release.kinds import maker
 from service.release.measuring.among import AMONG, among
 from service.release.measuring.samples import PUBLISHED, references
-from service.release.products import CLAIMS, DATA, JUDGED, Built, Found, Judged, Made, Published, Settled, weights
+from service.release.products import CLAIMS, COMPARED, DATA, JUDGED, PROJECTORS, Built, Found, Judged, Made, Projected, Published, Settled, weights
 from service.release.report import report
+from service.release.stages import images
 from service.release.stages.measure import found, found_by, unmeasured
 from service.release.work import Work
 from service.runs.report import STAGE as REPORT
@@ -39,12 +40,13 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     """All verdicts in one stage, since gates compare variants; the report also of a run that a gate on the release ended."""
     listed = recipe.variants.listed()
     makers = dict.fromkeys(maker(recipe, variant) for variant in listed)
+    seeing = (PROJECTORS, COMPARED) if recipe.variants.projectors() else ()
     yield Stage(
         name=JUDGED,
         phase=Phase.JUDGE,
         does="apply the gates to every variant",
         work=judge,
-        also=(*found_by(recipe), PUBLISHED, "convert", *(f"measure {variant.tag}" for variant in listed), *makers),
+        also=(*found_by(recipe), PUBLISHED, "convert", *(f"measure {variant.tag}" for variant in listed), *makers, *seeing),
         cost=costs.judge,
         measures=AMONG,
         tolerant=True,
@@ -93,7 +95,10 @@ def judge(work: Work) -> Judged:
     for variant in work.recipe.variants.listed():
         if (error := _without_files(work, variant)) is not None:
             _unbuilt(work, variant, work.measured, gates.judge(variant, work.recipe.gates, work.measured, unmeasured(work, error)))
-    return Judged(built=built)
+    projectors = images.judged(work)
+    for part in projectors:
+        _record_part(work, part)
+    return Judged(built=built, projectors=projectors, blind=images.lacking(work, projectors))
 
 
 def _without_files(work: Work, variant: Variant) -> SluiceError | None:
@@ -153,7 +158,17 @@ def _record(work: Work, item: Built) -> None:
     _write(work, record)
 
 
+def _record_part(work: Work, part: Projected) -> None:
+    """Likewise a projector."""
+    measured = tuple(part.measured.values())
+    _write(
+        work,
+        VariantRecord(variant=part.variant, file=part.file.path, bytes=part.file.bytes, bpw=part.bpw, measurements=measured, verdict=part.verdict),
+    )
+
+
 def _write(work: Work, record: VariantRecord) -> None:
-    work.job.store.record_variant(work.job.run.id, record, position=work.recipe.variants.listed().index(record.variant))
+    places = (*work.recipe.variants.listed(), *work.recipe.variants.projectors())
+    work.job.store.record_variant(work.job.run.id, record, position=places.index(record.variant))
     if record.verdict is not None:
         work.job.verdict(record.variant, record.verdict)

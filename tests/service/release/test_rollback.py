@@ -165,6 +165,24 @@ def test_a_tag_that_moves_back_is_held_for_a_person_otherwise(short_way: ShortWa
     assert [(item.subject, item.by) for item in told.approvals] == [("rollback", "Ada")]
 
 
+def test_a_tag_that_moves_back_from_what_was_never_released_is_no_event(short_way: ShortWay) -> None:
+    first = short_way.upstream.author.model_info("upstream/model").sha
+    assert first is not None
+    tagged(short_way, first)
+    looked(short_way)
+    assert worked(short_way) == ["done"]
+    card = short_way.upstream.author.upload_file(
+        path_or_fileobj=b"---\nlicense: mit\n---\n# Another card\n", path_in_repo="README.md", repo_id="upstream/model"
+    ).oid
+    commits = short_way.commits()
+    for sha in (card, first):
+        tagged(short_way, sha)
+        looked(short_way)
+        assert worked(short_way) == []
+    assert short_way.commits() == commits
+    assert short_way.store.holds(1) == ()
+
+
 def test_a_tag_that_moves_back_while_the_newer_one_is_still_being_built(short_way: ShortWay) -> None:
     first = short_way.upstream.author.model_info("upstream/model").sha
     second = short_way.upstream.release()
@@ -209,6 +227,8 @@ def test_the_command_says_what_happens_next(short_way: ShortWay) -> None:
     answer = json.loads(done.stdout)
     assert (answer["state"], answer["from"], answer["to"]) == ("queued", newer, older["release"]["sha"])
     assert answer["next"].startswith("sluice run upstream/model --revision")
+    shown = CliRunner().invoke(app, ["status", str(older["run"])], env=environment).stdout
+    assert f"goes back from {newer[:12]}, by Ada: Broken." in shown
     refused = CliRunner().invoke(app, ["rollback", str(older["run"]), "--by", "Ada", "--comment", "Broken."], env=environment)
     assert refused.exit_code == 1
     assert "is queued" in refused.stderr

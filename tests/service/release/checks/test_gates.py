@@ -119,3 +119,12 @@ def test_a_graph_tells_what_is_measured_once() -> None:
         ]
     )
     assert gates.measured(graph) == gates.Measured(once={"sanity.failures"}, each={"kld.mean"}, own={})
+
+
+def test_what_images_become_is_measured_of_projectors_alone(recipe: MakeRecipe) -> None:
+    assert said(recipe(gates=[CLOSE, gate(measure="mmproj.error", kinds=["mmproj"])])) == []
+    assert said(recipe(gates=[CLOSE, gate(measure="mmproj.float16", tags=["mmproj-F16"])])) == []
+    (sentence,) = said(recipe(gates=[CLOSE, gate(measure="mmproj.error")]))
+    assert "which is not measured of" in sentence
+    (sentence,) = said(recipe(gates=[CLOSE, gate(measure="kld.mean", kinds=["mmproj"])]))
+    assert "not measured of mmproj-BF16, mmproj-F16, mmproj-Q8_0" in sentence
