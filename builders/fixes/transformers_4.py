@@ -6,7 +6,7 @@ Collected from its configuration classes; tests/builders/test_transformers_4.py 
 from collections.abc import Mapping
 from typing import Any
 
-VERSION = "4.57.3"
+VERSION = "4.57.6"
 
 THETAS: Mapping[str, float] = {
     model_type: theta
