@@ -1,13 +1,14 @@
 """Asking the Hub: what the client raises, in words, what arrives, as progress, and whether it is what was listed."""
 
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from httpx2 import HTTPError
-from huggingface_hub import HfApi
+from httpx2 import URL, HTTPError, TransportError
+from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -18,12 +19,18 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils._headers import build_hf_headers
 
 from config.digests import file_sha256
-from config.errors import HubError, UpstreamError
+from config.errors import HubError, HubUnavailable, UpstreamError
+from config.passing import passes, pause, wait_asked
 from config.progress import Tally
 
 RESERVE = 64_000_000  # bytes that a download leaves free
+PARTS = ".cache"  # in a folder that files are downloaded into: where those lie that are not whole yet
+BREATH = 1.0  # seconds before a download that broke off is gone on with, at most; doubled with each try that brought nothing
+FRUITLESS = 5  # such tries in a row
 
 
 def require_room(out: Path, size: int, needs: str) -> None:
@@ -37,12 +44,48 @@ def require_room(out: Path, size: int, needs: str) -> None:
 
 
 def download(out: Path, *, api: HfApi, repo: str, revision: str, sizes: Mapping[str, int], repo_type: str | None = None) -> None:
-    """Download these files into `out`, where they lie under their paths; `sizes` are their bytes. Raises UpstreamError, HubError."""
-    arriving = bar(Tally(sum(sizes.values()), "bytes"))
-    for path in sizes:
+    """Download these files into `out`, where they lie under their paths; `sizes` are their bytes. Raises UpstreamError, HubError.
+
+    Whatever an earlier download of the same files left in `out` is gone on with, but over Xet, whose client keeps no part of a file.
+    """
+    tally = Tally(sum(sizes.values()), "bytes")
+    for path, size in sizes.items():
         with in_words(api, repo, revision, path):
-            api.hf_hub_download(repo, path, revision=revision, repo_type=repo_type, local_dir=out, tqdm_class=arriving)
-    shutil.rmtree(out / ".cache", ignore_errors=True)
+            if constants.HF_HUB_DISABLE_XET:
+                url = hf_hub_url(repo, path, revision=revision, repo_type=repo_type, endpoint=api.endpoint)
+                _download(api, url, out / path, out / PARTS / path, size=size, tally=tally)
+            else:
+                api.hf_hub_download(repo, path, revision=revision, repo_type=repo_type, local_dir=out, tqdm_class=bar(tally))
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+
+
+def _download(api: HfApi, url: str, file: Path, part: Path, *, size: int, tally: Tally) -> None:
+    """Download one file, going on where the `part` of it ends, until several tries in a row bring nothing. Raises what the client raises."""
+    if file.is_file() and file.stat().st_size == size:
+        tally.add(size)
+        return
+    for folder in (file.parent, part.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    headers = build_hf_headers(token=api.token, library_name="sluice")
+    place = api.get_hf_file_metadata(url=url, token=api.token).location
+    if (URL(place).scheme, URL(place).netloc) != (URL(url).scheme, URL(url).netloc):
+        headers.pop("authorization", None)  # a signed address, which is not to be told our token
+    with part.open("ab") as stream:
+        if stream.tell() > size:
+            stream.truncate(0)
+        tally.add(stream.tell())
+        fruitless = 0
+        while True:
+            there = stream.tell()
+            try:
+                http_get(place, stream, resume_size=there, headers=headers, expected_size=size, tqdm_class=bar(tally, already=there))
+                break
+            except TransportError:
+                fruitless = 0 if stream.tell() > there else fruitless + 1
+                if fruitless == FRUITLESS:
+                    raise
+                time.sleep(pause(fruitless, first=BREATH))
+    part.replace(file)
 
 
 def verified(file: Path, name: str, *, size: int, sha256: str | None) -> str:
@@ -57,12 +100,15 @@ def verified(file: Path, name: str, *, size: int, sha256: str | None) -> str:
     return digest
 
 
-def bar(tally: Tally) -> type[Any]:
-    """A class that the client takes for its progress bar's: LFS and Xet tell an object of it what arrives, whether bars are shown or not."""
+def bar(tally: Tally, already: int = 0) -> type[Any]:
+    """A class that the client takes for its progress bar's: LFS and Xet tell an object of it what arrives, whether bars are shown or not.
+
+    Of what it begins with, so many bytes are in the tally `already`.
+    """
 
     class Bar:
         def __init__(self, *, initial: int = 0, **_: object) -> None:
-            tally.add(initial)
+            tally.add(initial - already)
 
         def update(self, count: int) -> None:
             tally.add(count)
@@ -86,7 +132,7 @@ def bar(tally: Tally) -> type[Any]:
 
 @contextmanager
 def in_words(api: HfApi, repo: str, revision: str, path: str | None = None) -> Iterator[None]:
-    """Turn what the client raises into UpstreamError (the repo is at fault) or HubError (the Hub, the network or the token is)."""
+    """Turn what the client raises into UpstreamError (the repo is at fault) or HubError (Hub, network or token are), of what passes HubUnavailable."""
     where = f"{repo} on {api.endpoint}"
     try:
         yield
@@ -104,13 +150,17 @@ def in_words(api: HfApi, repo: str, revision: str, path: str | None = None) -> I
     except HFValidationError as error:
         raise misnamed(repo) from error
     except LocalEntryNotFoundError as error:
-        raise HubError(f"{path or repo} could not be fetched from {api.endpoint}: {_reason(error)}. Check the connection and run again.") from error
+        message = f"{path or repo} could not be fetched from {api.endpoint}: {_reason(error)}. Check the connection and run again."
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise _refused(error.__cause__, api) from error
+        raise (HubUnavailable if isinstance(error.__cause__, HTTPError) else HubError)(message) from error
     except EntryNotFoundError as error:
         raise UpstreamError(f"{where} no longer holds {path} at {revision}. Run again; its history may have been rewritten.") from error
     except HfHubHTTPError as error:
         raise _refused(error, api) from error
     except (HTTPError, ConnectionError, TimeoutError) as error:
-        raise HubError(f"{api.endpoint} cannot be reached: {_reason(error)}. Check the address and the network, and run again when the Hub is up.") from error
+        advice = "Check the address and the network, and run again when the Hub is up."
+        raise HubUnavailable(f"{api.endpoint} cannot be reached: {_reason(error)}. {advice}") from error
     except OSError as error:
         raise HubError(f"{path or repo} could not be fetched from {api.endpoint}: {_reason(error)}. Check disk and network, and run again.") from error
 
@@ -124,10 +174,10 @@ def _refused(error: HfHubHTTPError, api: HfApi) -> HubError:
     status = error.response.status_code
     request = f" (request {error.request_id})" if error.request_id else ""
     if status in {401, 403}:
-        return HubError(
-            f"{api.endpoint} does not accept the token{request}: status {status}. Make a new one on the Hub's settings page and set SLUICE_HUB_TOKEN."
-        )
-    return HubError(f"{api.endpoint} answered with status {status}{request}: {error.server_message or 'no reason given'}. Run again later.")
+        kind = HubUnavailable if status == 401 else HubError  # a new token cures the one; the other is what the token's owner may do
+        return kind(f"{api.endpoint} does not accept the token{request}: status {status}. Make a new one on the Hub's settings page and set SLUICE_HUB_TOKEN.")
+    message = f"{api.endpoint} answered with status {status}{request}: {error.server_message or 'no reason given'}. Run again later."
+    return HubUnavailable(message, wait=wait_asked(error.response.headers)) if passes(status) else HubError(message)
 
 
 def _reason(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from config.errors import HubError, UpstreamError
 from config.facts import LICENSES, Facts
 from config.progress import Tally
 from config.settings import REPO_ID
+from config.sharing import take
 from config.words import Release
 
 VERSION = 1  # raise when outputs change
@@ -121,19 +122,25 @@ def download(api: HfApi, release: Release, path: str, folder: Path) -> Path:
         return Path(api.hf_hub_download(release.repo, path, revision=release.sha, local_dir=folder))
 
 
-def fetch(out: Path, *, api: HfApi, release: Release) -> dict[str, Any]:
+def fetch(out: Path, *, api: HfApi, release: Release, blobs: Path | None = None) -> dict[str, Any]:
     """Download the release into `out`: configuration, tokenizer, template, terms, README and safetensors, all from the top of the repo.
+
+    What lies in the folder `blobs` under the sha256 that the Hub lists is neither downloaded nor copied, but linked.
 
     Returns `files`, a list of `{path, bytes, sha256}`, and `total` in bytes. Raises UpstreamError when the repo or a file cannot be used or the disk is too
     small, HubError when the Hub cannot be reached or what arrives is not what it lists.
     """
     wanted = _wanted(api, release)
     total = sum(file.size for file in wanted.values())
-    asking.require_room(out, total, f"{release.repo} needs {total / 1e9:.2f} GB to download")
-    asking.download(out, api=api, repo=release.repo, revision=release.sha, sizes={path: wanted[path].size for path in sorted(wanted)})
+    there = {path: file.lfs.sha256 for path, file in wanted.items() if blobs and file.lfs and take(out / path, file.lfs.sha256, blobs)}
+    lacking = {path: wanted[path].size for path in sorted(wanted) if path not in there}
+    broken_off = (path for path in out.rglob("*") if path.is_file() and path.relative_to(out).as_posix() not in there)  # of a download
+    begun = sum(path.stat().st_size for path in broken_off)
+    asking.require_room(out, sum(lacking.values()) - begun, f"{release.repo} needs {sum(lacking.values()) / 1e9:.2f} GB to download")
+    asking.download(out, api=api, repo=release.repo, revision=release.sha, sizes=lacking)
     files, read = [], Tally(total, "bytes")
     for path, file in sorted(wanted.items()):
-        digest = asking.verified(out / path, path, size=file.size, sha256=None if file.lfs is None else file.lfs.sha256)
+        digest = there.get(path) or asking.verified(out / path, path, size=file.size, sha256=None if file.lfs is None else file.lfs.sha256)
         files.append({"path": path, "bytes": file.size, "sha256": digest})
         read.add(file.size)
     for path in sorted(wanted):

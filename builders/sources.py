@@ -20,9 +20,8 @@ class Source(Protocol):
     def fetch(self) -> Callable[..., dict[str, Any]]:
         """The function of the stage that takes a release in; its module and name are part of the key of what it makes."""
 
-    @property
-    def arguments(self) -> Mapping[str, Any]:
-        """What that function is to be given beside the release."""
+    def arguments(self, blobs: Path) -> Mapping[str, Any]:
+        """What that function is to be given beside the release; `blobs` are files of this machine by their sha256, which need not be fetched."""
 
     def resolve(self, repo: str, revision: str) -> Upstream:
         """The release that `revision` of `repo` names now. Raises UpstreamError, HubError."""
@@ -48,10 +47,9 @@ class HubSource:
         """See `Source`."""
         return snapshot.fetch
 
-    @property
-    def arguments(self) -> Mapping[str, Any]:
+    def arguments(self, blobs: Path) -> Mapping[str, Any]:
         """See `Source`."""
-        return {"api": self.api}
+        return {"api": self.api, "blobs": blobs}
 
     def resolve(self, repo: str, revision: str) -> Upstream:
         """See `snapshot.resolve`."""
@@ -81,10 +79,9 @@ class FolderSource:
         """See `Source`."""
         return folder.fetch
 
-    @property
-    def arguments(self) -> Mapping[str, Any]:
+    def arguments(self, blobs: Path) -> Mapping[str, Any]:
         """See `Source`."""
-        return {"folder": self.folder}
+        return {"folder": self.folder}  # whose files may change, so they are copied
 
     def resolve(self, repo: str, revision: str) -> Upstream:
         """See `folder.resolve`."""

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from config.data import on_hub, reference_at
+from config.data import referring
 from config.errors import ConfigurationError
 from config.files import explain
 from config.plans import GgufType, StoredType
@@ -83,7 +83,7 @@ def quick(recipe: Recipe) -> Recipe:
 
 def write(recipe: Recipe, folder: Path) -> Path:
     """The recipe in a file of that folder, named by what it says, whole or not at all; where it is. What is there already is as good."""
-    text = yaml.safe_dump(_referring(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(referring(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
     path = folder / f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,15 +94,6 @@ def write(recipe: Recipe, folder: Path) -> Path:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}. Set `home` in the settings to a folder of yours.") from error
     return path
-
-
-def _referring(value: Any) -> Any:
-    """The same value, with data on the Hub written as a recipe refers to them."""
-    if isinstance(value, dict):
-        return {key: _referring(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_referring(item) for item in value]
-    return reference_at(Path(value)) if isinstance(value, str) and on_hub(Path(value)) else value
 
 
 def _tag(recipe: Recipe, name: str) -> str:

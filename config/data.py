@@ -82,6 +82,15 @@ def reference_at(path: Path) -> str:
     return f"{SCHEME}{Path(*path.parts[1:])}"
 
 
+def referring(value: Any) -> Any:
+    """The same JSON value, with data on the Hub written as a recipe refers to them."""
+    if isinstance(value, dict):
+        return {key: referring(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [referring(item) for item in value]
+    return reference_at(Path(value)) if isinstance(value, str) and on_hub(Path(value)) else value
+
+
 def local_only(data: Reference | Local) -> Path:
     """The `Locate` of whoever asks no Hub: what a recipe names there is an error."""
     if isinstance(data, Local):

@@ -35,6 +35,14 @@ class HubError(SluiceError):
     """The Hub refused, is unreachable, or does not know the token."""
 
 
+class HubUnavailable(HubError):
+    """The Hub cannot be used at the moment: it is down, busy or out of reach, or takes our token no more. That is no failure: the same is tried again later."""
+
+    def __init__(self, message: str, *, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait  # seconds that the Hub asked for
+
+
 class PublishConflict(HubError):
     """The target repo holds something that this publication must not overwrite, or changed while it was being written."""
 

@@ -31,13 +31,23 @@ def read_yaml(path: Path) -> Any:
 
 def load_model(path: Path, model: type[Model], **context: Any) -> Model:
     """Validate the YAML file at `path` as `model`, whose validators see `context`. Raises ConfigurationError that names every wrong field."""
+    return validated(read_mapping(path), model, told=str(path), folder=path.parent.resolve(), **context)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The parsed content of `path`, which holds a mapping. Raises ConfigurationError."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path} must hold a mapping (key: value lines), not {type(data).__name__}.")
+    return data
+
+
+def validated(data: Mapping[str, Any], model: type[Model], /, *, told: str, **context: Any) -> Model:
+    """What was parsed as `model`, whose validators see `context`; an error calls it `told`. Raises ConfigurationError that names every wrong field."""
     try:
-        return model.model_validate(data, context={"folder": path.parent.resolve(), **context})
+        return model.model_validate(data, context=context)
     except ValidationError as error:
-        raise ConfigurationError(f"{path} is not a valid {model.__name__.lower()}: {explain(error, model)}.") from error
+        raise ConfigurationError(f"{told} is not a valid {model.__name__.lower()}: {explain(error, model)}.") from error
 
 
 def dotted(where: Sequence[int | str]) -> str:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -13,7 +14,7 @@ from config.data import Local, Locate, Reference, as_written, local_only
 from config.defaults import default
 from config.digests import content_digest
 from config.errors import ConfigurationError
-from config.files import load_model
+from config.files import read_mapping, validated
 from config.near import hint
 from config.plans import Budget, GgufType, Nf4Budget, Profile, ProjectorType, Rules, StoredType
 from config.strict import Strict
@@ -346,20 +347,20 @@ class Recipe(Strict):
         """The name as people read it, with the mark of small samples."""
         return f"{self.name} (quick: small samples)" if self.quick else self.name
 
-    def digest(self) -> str:
-        """sha256 over everything the recipe says of what is built; data files count by their content, so that it is the same on every machine."""
+    def digest(self, of: Callable[[Path], str] = content_digest) -> str:
+        """sha256 over everything the recipe says of what is built; data files count by their content, `of` them, so that it is the same on every machine."""
         said = self.model_dump(exclude={"on_rollback"} if self.quick else {"on_rollback", "quick"})  # which older versions did not know
-        return hashlib.sha256(json.dumps(_by_content(said), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(_by_content(said, of), sort_keys=True).encode()).hexdigest()
 
 
-def _by_content(value: object) -> object:
+def _by_content(value: object, of: Callable[[Path], str]) -> object:
     """The same value as JSON, with every path replaced by the digest of what it holds."""
     if isinstance(value, Path):
-        return content_digest(value)
+        return of(value)
     if isinstance(value, Mapping):
-        return {key: _by_content(item) for key, item in value.items()}
+        return {key: _by_content(item, of) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_by_content(item) for item in value]
+        return [_by_content(item, of) for item in value]
     return value
 
 
@@ -374,6 +375,35 @@ def load_recipe(name_or_path: str, *, data: bool = True, locate: Locate = local_
 
     `data` says whether the operator's files that it names must be there, `locate` where its data lie in the form that stages read: nothing is fetched here.
     """
+    return read_recipe(name_or_path).parsed(data=data, locate=locate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A recipe as it is written: whoever needs to understand it twice reads it once, so that both speak of the same."""
+
+    content: Mapping[str, Any]
+    told: str  # what errors call it
+    folder: Path  # that paths in it are relative to
+
+    def parsed(self, *, data: bool = True, locate: Locate = local_only) -> Recipe:
+        """The recipe, see `load_recipe`. Raises ConfigurationError."""
+        return validated(self.content, Recipe, told=self.told, folder=self.folder, data=data, locate=locate)
+
+    def named_data(self, *, there: bool = False) -> tuple[Reference | Local, ...]:
+        """All data that it names, each once, in its order; `there` says whether the operator's files among them must be. Raises ConfigurationError."""
+        found: dict[Reference | Local, None] = {}
+
+        def note(data: Reference | Local) -> Path:
+            found[data] = None
+            return as_written(data)
+
+        self.parsed(data=there, locate=note)
+        return tuple(found)
+
+
+def read_recipe(name_or_path: str) -> Written:
+    """The recipe of that name in `config/recipes/`, or at that path, as it is written there now. Raises ConfigurationError."""
     path = recipe_path(name_or_path)
     if Path(name_or_path).suffix not in {".yaml", ".yml"} and not path.exists():
         known = sorted(file.stem for file in RECIPES.glob("*.yaml"))
@@ -381,16 +411,9 @@ def load_recipe(name_or_path: str, *, data: bool = True, locate: Locate = local_
         raise ConfigurationError(
             f"There is no recipe named {name_or_path!r}.{hint(name_or_path, known)} Known names: {names}; or give the path of a .yaml file."
         )
-    return load_model(path, Recipe, data=data, locate=locate)
+    return Written(content=read_mapping(path), told=str(path), folder=path.parent.resolve())
 
 
 def named_data(name_or_path: str, *, there: bool = False) -> tuple[Reference | Local, ...]:
-    """All data that a recipe names, each once, in its order; `there` says whether the operator's files among them must be. Raises ConfigurationError."""
-    found: dict[Reference | Local, None] = {}
-
-    def note(data: Reference | Local) -> Path:
-        found[data] = None
-        return as_written(data)
-
-    load_recipe(name_or_path, data=there, locate=note)
-    return tuple(found)
+    """All data that a recipe names, see `Written.named_data`. Raises ConfigurationError."""
+    return read_recipe(name_or_path).named_data(there=there)

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from config.errors import ConfigurationError
 from config.files import dotted, explain, read_yaml
+from config.keep import Keep
 from config.near import meant
 from config.notify import PREFIX as PLACES
 from config.notify import Notified
@@ -41,6 +42,12 @@ class Settings(BaseSettings):
     """Base URL of the Hub to read from and publish to."""
     hub_token: SecretStr | None = None
     """Write token. Environment only (SLUICE_HUB_TOKEN, or HF_TOKEN, or the `hf auth login` file)."""
+    hub_timeout: float = Field(default=100.0, gt=0)
+    """A call to the Hub is given up, and made again, when nothing moves for so many seconds, or less than `hub_rate` does."""
+    hub_rate: float = Field(default=10_000.0, gt=0)
+    """Bytes a second that uploads and downloads must reach in the long run."""
+    hub_patience: float = Field(default=300.0, ge=0)
+    """Seconds that a run waits for a Hub that is busy or away, before it is put back into the queue and tried again later."""
     namespace: str | None = None
     """Account or organization to publish under; default: the account of the token."""
     private: bool = False
@@ -53,6 +60,8 @@ class Settings(BaseSettings):
     """Markdown at the top of every card, e.g. who you are and where to reach you."""
     card_footer: str = Field(default="", max_length=CARD_TEXT)
     """Markdown at the end of every card."""
+    keep: Keep = Keep()
+    """What stays on the disk, and when the rest goes."""
     watch: tuple[Watched, ...] = ()
     """Upstream repos to follow; entries can be added over the API as well."""
     notify: tuple[Notified, ...] = ()
@@ -76,6 +85,8 @@ class Settings(BaseSettings):
     """CPU threads for one stage."""
     stage_minutes: float = Field(default=24 * 60.0, gt=0)
     """A stage that runs longer is stopped and fails."""
+    stuck_minutes: float = Field(default=120.0, gt=0)
+    """A run whose stage shows no sign of life for so long is told as stuck by `/api/v1/health` and `/api/v1/live`."""
     progress_seconds: float = Field(default=30.0, gt=0)
     """Between two lines about a stage at work, where output is not a terminal."""
     memory_gib: float | None = Field(default=None, gt=0)

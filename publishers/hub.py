@@ -7,8 +7,10 @@ Not covered: history. A commit replaces what the repo held before; earlier publi
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +18,8 @@ from huggingface_hub import CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import RepoFile
 
 from config.digests import file_sha256
-from config.errors import Damaged, HubError, PublishConflict
+from config.errors import Damaged, HubError, HubUnavailable, PublishConflict
+from config.passing import pause
 from config.words import Rollback
 from publishers import opening, order, sections, sending, staging, target
 from publishers.card import OWNED
@@ -31,6 +34,7 @@ from publishers.wire import hub_errors
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # commits tried when the head moves while we upload
+ANSWERS = 3  # times that one commit is sent when no answer comes and it was not made either
 CARD_BYTES = 2**20  # a README above this size was not written by people into a card of ours
 REGULAR_BYTES = 10 * 2**20  # the Hub keeps files above this size in LFS, by their sha256
 
@@ -135,7 +139,7 @@ def publish(api: HfApi, plan: Plan, known: Known | None = None) -> Publication:
         if not operations and head.commit is not None:
             _completed(api, plan, known)
             return _publication(api, plan, settled, head.commit)
-        commit = _commit(api, plan, settled, operations, head, known.fence)
+        commit = _sent(api, plan, settled, operations, head, known)
         if commit is not None:
             _check_result(api, plan, settled, commit)
             _completed(api, plan, known)
@@ -288,6 +292,22 @@ def _commit(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operatio
         return staging.commit(api, plan.repo, operations, staging.Step(message=plan.message, parent=head.commit, check=check, fence=fence))
     except staging.Moved:
         return None
+
+
+def _sent(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operation], head: Head, known: Known) -> str | None:
+    """As `_commit`, but where no answer comes the repo is looked at: what was made is not made again. Raises HubUnavailable when that does not settle it."""
+    for tries in count(1):
+        try:
+            return _commit(api, plan, settled, operations, head, known.fence)
+        except HubUnavailable as fault:
+            found = target.read_head(api, plan.repo, previously=known.previously)
+            if found.commit != head.commit:
+                log.warning("the answer to a commit of %s was lost; its head is %s now", plan.repo, found.commit, extra={"action": "publish_lost"})
+                return None if settled.operations(found.tree) else found.commit
+            if fault.wait is not None or tries == ANSWERS:  # the client has waited already as long as the Hub asked for and there is patience
+                raise
+            time.sleep(pause(tries, first=0.5))
+    raise AssertionError  # the count never ends
 
 
 def _check_result(api: HfApi, plan: Plan, settled: _Settled, commit: str) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from huggingface_hub import HfApi
 
-from config.errors import HubError
+from config.errors import HubError, HubUnavailable
 from publishers import target
 from publishers.wire import hub_errors
 
@@ -50,8 +50,12 @@ def ensure(api: HfApi, repo: str, openings: Openings, *, private: bool) -> None:
         return
     if not private:
         openings.begin_opening(repo)  # before it is there, so that no kill can come between
-    with hub_errors(api, f"create {repo}"):
-        api.create_repo(repo, private=True, exist_ok=True)
+    try:
+        with hub_errors(api, f"create {repo}"):
+            api.create_repo(repo, private=True, exist_ok=True)
+    except HubUnavailable:  # which may have made it
+        if not target.exists(api, repo):
+            raise
 
 
 def complete(api: HfApi, repo: str, openings: Openings, *, private: bool) -> None:

@@ -8,6 +8,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 
 from config.progress import Tally, report
 
+ALONE = 1_000_000  # bytes of a file above which it is sent by itself
 Operation = CommitOperationAdd | CommitOperationDelete
 
 
@@ -47,12 +48,15 @@ def upload(api: HfApi, repo: str, operations: Sequence[Operation]) -> None:
     additions = [operation for operation in operations if isinstance(operation, Addition)]
     total = sum(addition.upload_info.size for addition in additions)
     tally = Tally(total, "bytes")
-    if not constants.HF_HUB_DISABLE_XET:
-        for addition in additions:
+    xet, small = not constants.HF_HUB_DISABLE_XET, []
+    for addition in additions:
+        addition.tally = None if xet else tally
+        if xet or addition.upload_info.size > ALONE:  # the client sends several in threads of its own, to which no time limit of ours applies
             api.preupload_lfs_files(repo, [addition], free_memory=False)
+        else:
+            small.append(addition)
+        if xet:
             tally.add(addition.upload_info.size)
-    elif additions:
-        for addition in additions:
-            addition.tally = tally
-        api.preupload_lfs_files(repo, additions, free_memory=False)
+    if small:
+        api.preupload_lfs_files(repo, small, free_memory=False)
     report(total, total, "bytes")  # others were there already

@@ -8,7 +8,8 @@ import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-from config.errors import HubError
+from config.errors import HubError, HubUnavailable
+from config.passing import passes, wait_asked
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{3,}")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")  # a signed upload address is a key to the object it names
@@ -38,12 +39,29 @@ def redact(text: str, token: str | None = None) -> str:
 def hub_errors(api: HfApi, doing: str) -> Iterator[None]:
     """Raise every failure of the client calls in the block as HubError; `doing` is what was tried, e.g. "publish ns/repo".
 
+    What passes by itself, or with a new token, is HubUnavailable.
+
     Keep other code out of the block: the client reports malformed answers and broken uploads as plain ValueError and RuntimeError.
     """
     try:
         yield
+    except HubUnavailable as error:
+        raise HubUnavailable(f"Could not {doing}: {error}", wait=error.wait) from error
     except (HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError) as error:
-        raise HubError(f"Could not {doing}: {_explain(api, error)}") from _without_secrets(api, error)
+        raise _refusal(error, f"Could not {doing}: {_explain(api, error)}") from _without_secrets(api, error)
+
+
+def _refusal(error: BaseException, message: str) -> HubError:
+    """The error of that message: one that passes, or one that does not."""
+    if type(error) is RuntimeError and error.__cause__ is not None:
+        return _refusal(error.__cause__, message)
+    if isinstance(error, HubUnavailable):
+        return HubUnavailable(message, wait=error.wait)
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        stale = status == 401 and not isinstance(error, RepositoryNotFoundError)  # the token
+        return HubUnavailable(message, wait=wait_asked(error.response.headers)) if passes(status) or stale else HubError(message)
+    return HubUnavailable(message) if isinstance(error, httpx2.TransportError) else HubError(message)
 
 
 def _explain(api: HfApi, error: BaseException) -> str:
@@ -51,6 +69,8 @@ def _explain(api: HfApi, error: BaseException) -> str:
     if type(error) is RuntimeError and error.__cause__ is not None:  # "Error while uploading …", the reason is its cause
         reason = _explain(api, error.__cause__)
         return f"{_redact(api, error)} {reason[0].upper()}{reason[1:]}"
+    if isinstance(error, HubUnavailable):
+        return str(error)
     where = f"the Hub at {redact(api.endpoint, _token(api))}"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code

@@ -5,7 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from service.api import errors, metrics, rebuilding, runs, watch, webhook
+from service.api import describing, errors, findings, live, metrics, publications, rebuilding, reference, runs, steering, streams, trail, watch, webhook
+from service.api.attempts import Attempts
 from service.api.guard import Guard
 from service.api.hinting import Hinting
 from service.store import Store
@@ -20,19 +21,22 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         version=_version(),
         description="Runs that repair, quantize, measure and publish model releases. Make a token with `sluice token create NAME`.",
         openapi_url=f"{API}/openapi.json",
-        docs_url=f"{API}/docs",
+        docs_url=None,  # its page would load a script from elsewhere
         redoc_url=None,
-        responses={"default": {"model": errors.ErrorBody, "description": "What went wrong, for every status from 400 on"}},
     )
     app.state.store = store
     app.state.settings = settings
+    app.state.attempts = Attempts()
     app.state.hinting = Hinting(store, settings)
-    app.include_router(runs.public, prefix=API)
-    app.include_router(runs.protected, prefix=API)
-    app.include_router(watch.router, prefix=API)
+    for room in (runs.public, live.router, runs.protected, runs.acting, steering.acting, findings.protected, streams.protected):
+        app.include_router(room, prefix=API)
+    for room in (publications.protected, publications.acting, watch.router, trail.protected):
+        app.include_router(room, prefix=API)
     app.include_router(metrics.protected)
     app.include_router(webhook.router)
     app.include_router(rebuilding.router)
+    app.include_router(reference.router, prefix=API)
+    describing.install(app)
     app.add_middleware(Guard)
     errors.install(app)
     return app
@@ -44,6 +48,7 @@ def create_health_app(store: Store, settings: Settings) -> FastAPI:
     app.state.store = store
     app.state.settings = settings
     app.include_router(runs.public, prefix=API)
+    app.include_router(live.router, prefix=API)
     app.include_router(metrics.open_to_all)
     app.add_middleware(Guard)
     errors.install(app)

@@ -1,17 +1,21 @@
-"""What endpoints are given: the store, the settings, and the assurance that the caller holds a token."""
+"""What endpoints are given: the store, the settings, and the assurance that the caller's token works and may do what is asked."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from config.settings import Settings
+from service.api.attempts import Attempts
 from service.api.errors import ApiError
 from service.api.hinting import Hinting
 from service.api.tokens import check_token
-from service.store import Store, TokenRecord
+from service.runs.steering import Actor
+from service.store import PublicationRecord, RunRecord, Scope, Store, TokenRecord, UnknownPublication, UnknownRun
 
 
 def _store(request: Request) -> Store:
@@ -20,6 +24,13 @@ def _store(request: Request) -> Store:
 
 def _settings(request: Request) -> Settings:
     return cast("Settings", request.app.state.settings)
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("no such day") from error
 
 
 def _hinting(request: Request) -> Hinting:
@@ -32,17 +43,83 @@ TheHinting = Annotated[Hinting, Depends(_hinting)]
 
 Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A number that the database can hold, as those of runs and publications are."""
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time with its zone."""
+Words = Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]
+"""What is looked for."""
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
+"""A person's name, or another that is not blank."""
+Reason = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
+"""Why, in a person's words."""
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token from `sluice token create NAME`.")
 
 
-def caller(store: TheStore, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> TokenRecord:
-    """The working token of the request. Raises the 401 answer when there is none."""
+def caller(request: Request, store: TheStore, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> TokenRecord:
+    """The working token of the request. Raises the 401 answer when there is none, the 429 answer when there were too many wrong ones."""
     token = check_token(store, credentials.credentials) if credentials else None
     if token is None:
+        if credentials is not None:
+            refuse_flood(request, store)
         message = "This needs a token that works: send `Authorization: Bearer …` with one from `sluice token create NAME`."
         raise ApiError(HTTPStatus.UNAUTHORIZED, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
+    store.token_used(token)
     return token
 
 
+def refuse_flood(request: Request, store: Store) -> None:
+    """Count a wrong token, and raise the 429 answer when there were too many."""
+    attempts = cast("Attempts", request.app.state.attempts)
+    if (wait := attempts.failed(store, request.client.host if request.client else "unknown", request.url.path)) is not None:
+        message = f"Too many wrong tokens came from this address. Look which client sends them; the next is looked at in {wait} s."
+        raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_failures", message, {"Retry-After": str(wait)})
+
+
 Caller = Annotated[TokenRecord, Depends(caller)]
+
+
+def needing(scope: Scope) -> Callable[[TokenRecord], TokenRecord]:
+    """A dependency: the caller's token, which has that scope."""
+
+    def check(token: Caller) -> TokenRecord:
+        refuse_lacking(token, scope)
+        return token
+
+    return check
+
+
+def refuse_lacking(token: TokenRecord, scope: Scope) -> None:
+    """Raise the 403 answer when the token may not do what needs that scope."""
+    if not token.may(scope):
+        message = f"The token {token.name} has the scopes {', '.join(token.scopes)}, and this needs `{scope}`. Use another, or make one with --scope {scope}."
+        raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", message)
+
+
+Operator = Annotated[TokenRecord, Depends(needing("operate"))]
+Publisher = Annotated[TokenRecord, Depends(needing("publish"))]
+Administrator = Annotated[TokenRecord, Depends(needing("admin"))]
+
+
+def visible_run(id: Number, store: TheStore, token: Caller) -> RunRecord:
+    """The run of that number, as far as the token may see it. Raises UnknownRun, of others' runs too."""
+    run = store.run(id)
+    if not token.sees(run.namespace):
+        raise UnknownRun(f"There is no run {id}. `sluice status` lists the runs there are.")
+    return run
+
+
+def visible_publication(id: Number, store: TheStore, token: Caller) -> PublicationRecord:
+    """The publication of that number, as far as the token may see it. Raises UnknownPublication."""
+    publication = store.publication(id)
+    if not token.sees(store.run(publication.run).namespace):
+        raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
+    return publication
+
+
+TheRun = Annotated[RunRecord, Depends(visible_run)]
+ThePublication = Annotated[PublicationRecord, Depends(visible_publication)]
+
+
+def actor(token: TokenRecord) -> Actor:
+    """Who asks by the API, for the audit trail."""
+    return Actor(source="api", details={"token": token.name})

@@ -1,37 +1,62 @@
-"""One error body for everything that can go wrong, from a wrong path to a Hub that is down."""
+"""One error body for everything that can go wrong, from a wrong path to a Hub that is down: a problem document as RFC 9457 has it."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from config.errors import ConfigurationError, HubError, SluiceError, Superseded, UpstreamError
+from config.errors import ConfigurationError, HubError, PublishConflict, SluiceError, Superseded, UpstreamError
 from service.logs import redact
 from service.release.rollback import RollbackRefused
+from service.runs.logs import NoLog
+from service.runs.recipe import NoRecipe
 from service.runs.report import NoReport
-from service.store import ApprovalRefused, UnknownEntry, UnknownPublication, UnknownRun
+from service.store import ApprovalRefused, SteeringRefused, UnknownEntry, UnknownPublication, UnknownRun, WaiverRefused
+
+MEDIA_TYPE = "application/problem+json"
+KINDS = "urn:sluice:problem:"
+
+_SAID = {
+    400: "The body is not what it has to be",
+    401: "No token that works came with the request",
+    403: "The token lacks a scope, or may not see that namespace",
+    404: "There is no such thing, or the token may not see it",
+    408: "The body took too long",
+    409: "As it is now, that cannot be done",
+    413: "The body is too large",
+    422: "The request is not valid",
+    429: "Too many wrong tokens came from this address; Retry-After tells when to try again",
+    502: "The Hub is down, or refuses the service's token",
+    503: "The service cannot do that at present",
+}
 
 
-class ErrorDetail(BaseModel):
-    """What went wrong."""
+class Problem(BaseModel):
+    """The body of every answer with a status from 400 on."""
 
-    code: str
-    """A word for programs, e.g. `not_found`."""
-    message: str
-    """A sentence for people."""
-    request_id: str
+    type: str = Field(examples=[f"{KINDS}not_found"])
+    """The kind of problem as a URI: `urn:sluice:problem:` and the code."""
+    title: str = Field(examples=["Not Found"])
+    """The status in words."""
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no run 12. `sluice status` lists the runs there are."])
+    """What is wrong, where, and what to do: a sentence for people."""
+    code: str = Field(examples=["not_found"])
+    """A word for programs."""
+    request_id: str = Field(examples=["4f0c9f1e2d3b4a5c8e7f6a5b4c3d2e1f"])
     """The same as in the X-Request-Id header and in the service's log."""
 
 
-class ErrorBody(BaseModel):
-    """The body of every answer with a status from 400 on."""
-
-    error: ErrorDetail
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These statuses as a route declares them."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _SAID[status], "content": content} for status in statuses}
 
 
 class ApiError(Exception):
@@ -45,9 +70,10 @@ class ApiError(Exception):
 
 
 def response(request_id: str, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The error body as a response."""
-    body = ErrorBody(error=ErrorDetail(code=code, message=redact(message), request_id=request_id))
-    return JSONResponse(body.model_dump(), status_code=status, headers=dict(headers or {}))
+    """The problem as a response."""
+    phrase = HTTPStatus(status).phrase
+    body = Problem(type=f"{KINDS}{code}", title=phrase, status=status, detail=redact(message), code=code, request_id=request_id)
+    return JSONResponse(body.model_dump(), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
 def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
@@ -58,10 +84,14 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
     """
     unknown = isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError)) and not isinstance(error.__cause__, GatedRepoError)
     match error:
-        case UnknownRun() | UnknownPublication() | UnknownEntry() | NoReport():
+        case UnknownRun() | UnknownPublication() | UnknownEntry() | NoReport() | NoRecipe() | NoLog():
             return HTTPStatus.NOT_FOUND, "not_found"
         case ApprovalRefused():
             return HTTPStatus.CONFLICT, "not_held"
+        case WaiverRefused():
+            return HTTPStatus.CONFLICT, "not_waivable"
+        case SteeringRefused():
+            return HTTPStatus.CONFLICT, "not_now"
         case RollbackRefused():
             return HTTPStatus.CONFLICT, "not_rolled_back"
         case Superseded():
@@ -70,6 +100,8 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
             return HTTPStatus.NOT_FOUND, "unknown_upstream"
         case UpstreamError():
             return HTTPStatus.CONFLICT, "unusable_upstream"
+        case PublishConflict():
+            return HTTPStatus.CONFLICT, "publish_conflict"
         case HubError():
             return HTTPStatus.BAD_GATEWAY, "hub_failed"
         case ConfigurationError():
@@ -91,8 +123,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
-        return response(request.state.request_id, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", f"The request is not valid: {problems}.")
+        found = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        return response(request.state.request_id, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", f"The request is not valid: {found}.")
 
     @app.exception_handler(HTTPException)
     def plain(request: Request, error: HTTPException) -> JSONResponse:

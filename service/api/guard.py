@@ -21,9 +21,12 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _CLOSED = "default-src 'none'; frame-ancestors 'none'"
-_DOCS = "default-src 'self' https: data: 'unsafe-inline'; frame-ancestors 'none'"  # the page of the API's documentation loads its script
-_REPORT = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # a report brings its style along
-_POLICIES = {"docs": _DOCS, "report": _REPORT}  # by the last part of a path
+_ALONE = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # a page that brings its style along
+_POLICIES = {"docs": _ALONE, "report": _ALONE}  # by the last part of a path
+_DASHBOARD = "/ui"  # where pages are that load style and script from here, and send forms here
+_PAGES = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +61,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                policy = _POLICIES.get(scope["path"].rpartition("/")[2], _CLOSED)
+                policy = _POLICIES.get(scope["path"].rpartition("/")[2], _PAGES if f"{scope['path']}/".startswith(f"{_DASHBOARD}/") else _CLOSED)
                 headers.update({**_HEADERS, "X-Request-Id": request_id, "Content-Security-Policy": policy})
             await send(message)
 

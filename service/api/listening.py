@@ -20,8 +20,11 @@ STALL_SECONDS = 30.0  # that a client may leave an answer unread
 CONNECTIONS = 512  # of all clients together
 END_SECONDS = 10  # that requests under way get at the end
 
-_FULL = b'{"error":{"code":"busy","message":"All connections that this address may have are at work. Try again.","request_id":""}}'
-_REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: %d\r\n\r\n%b"
+_FULL = (
+    b'{"type":"urn:sluice:problem:busy","title":"Service Unavailable","status":503,'
+    b'"detail":"All connections that this address may have are at work. Try again.","code":"busy","request_id":""}'
+)
+_REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: %d\r\n\r\n%b"
 
 
 class Connection(HttpToolsProtocol):

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from config.settings import Settings
 from service.api.access import TheSettings, TheStore, caller
+from service.api.errors import problems
 from service.machine.folders import existing
 from service.store import Store
 from service.store.counting import Counts
@@ -25,7 +26,7 @@ from service.store.database import now
 KEPT = 60.0  # seconds for which counts are not counted again: over thousands of runs that takes a second or two
 
 open_to_all = APIRouter(tags=["service"])
-protected = APIRouter(tags=["service"], dependencies=[Depends(caller)])
+protected = APIRouter(tags=["service"], dependencies=[Depends(caller)], responses=problems(401, 429))
 
 
 class Figures(Collector):

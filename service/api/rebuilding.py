@@ -16,7 +16,7 @@ from config.files import explain
 from config.settings import REPO_ID, Settings
 from config.signing import SIGNATURE, TIMESTAMP, sign
 from service.api.access import TheSettings, TheStore
-from service.api.errors import ApiError
+from service.api.errors import ApiError, problems
 from service.release.watchlist import entries, following
 from service.store import Replayed, Store
 
@@ -48,6 +48,7 @@ class RebuildReceipt(BaseModel):
     status_code=HTTPStatus.ACCEPTED,
     summary="Release a watched repo again",
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": Rebuild.model_json_schema()}}}},
+    responses=problems(401, 404, 408, 409, 413, 422, 503),
 )
 async def rebuild(request: Request, store: TheStore, settings: TheSettings) -> RebuildReceipt:
     """Notes that the newest commit of a watched repo is to be released again (202): what tools, recipe and data did not change is reused.

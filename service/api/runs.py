@@ -1,36 +1,44 @@
-"""Endpoints for runs and publications."""
+"""Endpoints for runs: which there are, asking for one, and all that is known of one; and whether the service can work."""
 
 import re
-from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from config.settings import REPO_ID, Settings, Watched
-from service.api.access import Caller, Number, TheSettings, TheStore, caller
-from service.api.errors import ApiError
+from service.api.access import Caller, Moment, Number, Operator, TheRun, TheSettings, TheStore, Words, caller
+from service.api.errors import ApiError, problems
+from service.api.live import Part, Waiting, parts, waiting
+from service.api.once import Once, idempotency_key
+from service.api.outward import asking_the_hub
+from service.disk.space import space
 from service.hubclient import connect
-from service.release import rollback
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
+from service.release.route import Route
 from service.release.watchlist import entries, following
-from service.runs import holds
+from service.runs.again import Again, again
+from service.runs.recipe import RunRecipe, recipe_of
 from service.runs.report import find
-from service.runs.summary import PublicationSummary, ReleaseSummary, RunSummary, publication_summary, summarize
-from service.store import RunRecord, RunState, order_of
+from service.runs.summary import ReleaseSummary, RunSummary, summarize
+from service.store import RunFilter, RunRecord, RunState
 
 public = APIRouter(tags=["service"])
-protected = APIRouter(tags=["runs"], dependencies=[Depends(caller)])
+protected = APIRouter(tags=["runs"], dependencies=[Depends(caller)], responses=problems(401, 422, 429))
+acting = APIRouter(tags=["runs"], route_class=Once, dependencies=[Depends(idempotency_key)], responses=problems(400, 401, 403, 404, 408, 409, 413, 422, 429))
 
 RECIPE_NAME = r"^[a-z0-9][a-z0-9_-]*$"
 """A recipe in `config/recipes/`. Paths are for the operator: over the network they would tell what files there are."""
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 _FOLDERS = re.compile(r"(?<![^\s'\"(])[~.]{0,2}(?:/[^/\s]+)*/(?=[^/\s])")
 """What stands before the last part of a path in a sentence."""
+
+
+_HTML: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}, "description": "The page"}}
 
 
 class BrokenWatch(BaseModel):
@@ -41,6 +49,15 @@ class BrokenWatch(BaseModel):
     error: str
 
 
+class Disk(BaseModel):
+    """The disk that outputs lie on."""
+
+    free: int
+    """Bytes."""
+    paused: bool
+    """No run is begun, because fewer bytes are free than the setting `keep.pause`."""
+
+
 class Health(BaseModel):
     """Whether the service can work."""
 
@@ -48,6 +65,11 @@ class Health(BaseModel):
     database: bool
     watch: list[BrokenWatch]
     """What is wrong with recipes of the watch list; empty when nothing is."""
+    parts: list[Part]
+    """What the parts of the service are at, and which are stuck."""
+    queue: Waiting | None
+    """Runs that wait for a worker; null when the database does not answer."""
+    disk: Disk
     version: str
 
 
@@ -60,7 +82,10 @@ class RunHead(BaseModel):
     state: RunState
     trigger: str
     attempt: int
+    priority: int
     error: str | None
+    again: Again | None
+    """Whether a run that failed, or that waits for the Hub, is tried again by itself, and when."""
     created: datetime
     started: datetime | None
     finished: datetime | None
@@ -83,117 +108,103 @@ class RunRequest(BaseModel):
     revision: str | None = Field(
         default=None, pattern=REVISION, max_length=200, description="Branch, tag or commit; default: as on the watch list, else `main`."
     )
-    recipe: str | None = Field(default=None, max_length=200, description="Name of a recipe; default: as on the watch list, else `default`.")
+    recipe: Words | None = Field(default=None, description="Name of a recipe; default: as on the watch list, else `default`.")
 
 
-class ApprovalRequest(BaseModel):
-    """Who lets a held release go on, and why."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    by: str = Field(min_length=1, max_length=200, description="The person who decides it; it stands on the card.")
-    comment: str = Field(min_length=1, max_length=2000, description="Why; it stands on the card.")
-    subject: str | None = Field(default=None, max_length=200, description="Only this of what the run is held for; default: all.")
-
-
-class RollbackRequest(BaseModel):
-    """Who lets an older release take the place of a newer one, and why."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    by: str = Field(min_length=1, max_length=200, description="The person who decides it; it stands in the manifest.")
-    comment: str = Field(min_length=1, max_length=2000, description="Why; it stands in the manifest.")
-
-
-@public.get("/health", summary="Whether the service can work")
+@public.get("/health", summary="Whether the service can work", responses={503: {"model": Health, "description": "It cannot; the body tells why"}})
 def health(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Health:
-    """Answers without a token, with 503 when the database does not answer or a watched recipe cannot be used any more."""
+    """Answers without a token, with 503 when the database does not answer, a watched recipe cannot be used any more, a part of the service is stuck, or the
+    disk is too full to begin a run.
+    """
     database = store.healthy()
     # without a token nobody learns in which folders the data lie
     watched = broken(entries(store, settings) if database else settings.watch)
     watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in watched]
-    sound = database and not watch
+    alive, there = parts(), space(settings)
+    sound = database and not watch and not there.paused and not any(part.stuck for part in alive)
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Health(status="ok" if sound else "failing", database=database, watch=watch, version=request.app.version)
+    return Health(
+        status="ok" if sound else "failing",
+        database=database,
+        watch=watch,
+        parts=alive,
+        queue=waiting(store) if database else None,
+        disk=Disk(free=there.free, paused=there.paused),
+        version=request.app.version,
+    )
+
+
+class Wanted(BaseModel):
+    """Which runs to list; all that is given must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    repo: Words | None = Field(default=None, description="`owner/name` of the upstream; `*` stands for anything: `Qwen/*`.")
+    state: RunState | None = None
+    recipe: Words | None = Field(default=None, description="As the run was asked for with.")
+    since: Moment | None = Field(default=None, description="Created then or later.")
+    until: Moment | None = Field(default=None, description="Created before.")
+    limit: int = Field(default=50, ge=1, le=200)
+    before: Number | None = Field(default=None, description="Only runs with a smaller number: the `next` of the page before.")
 
 
 @protected.get("/runs", summary="The runs, newest first")
-def list_runs(store: TheStore, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: Number | None = None, state: RunState | None = None) -> RunPage:
-    """One page of runs."""
-    found = store.runs(limit=limit + 1, state=state, before=before)
-    page = found[:limit]
-    return RunPage(runs=[_head(run) for run in page], next=page[-1].id if len(found) > limit else None)
+def list_runs(store: TheStore, token: Caller, wanted: Annotated[Wanted, Query()]) -> RunPage:
+    """One page of the runs that the token may see."""
+    fields = wanted.model_dump(exclude={"limit"})
+    found = store.runs(limit=wanted.limit + 1, wanted=RunFilter(**fields, namespaces=token.namespaces))
+    page = found[: wanted.limit]
+    return RunPage(runs=[run_head(run) for run in page], next=page[-1].id if len(found) > wanted.limit else None)
 
 
-@protected.post("/runs", status_code=HTTPStatus.ACCEPTED, summary="Release a repo")
-def start_run(wanted: RunRequest, response: Response, store: TheStore, settings: TheSettings, token: Caller) -> RunSummary:
+@protected.get("/queue", summary="The runs that wait, in the order in which they will be taken")
+def list_queue(store: TheStore, token: Caller) -> list[RunHead]:
+    """The highest priority first, then who waits longest."""
+    return [run_head(run) for run in store.waiting() if token.sees(run.namespace)]
+
+
+@acting.post("/runs", status_code=HTTPStatus.ACCEPTED, summary="Release a repo", responses=problems(502))
+def start_run(wanted: RunRequest, response: Response, store: TheStore, settings: TheSettings, token: Operator) -> RunSummary:
     """Asks the Hub for the commit at once and queues its run, or answers with the run that the same release already has (a failed one is tried again).
 
     404: the Hub does not know the repo or revision. 409: the release cannot be used as it is. 422: no such recipe. 502: the Hub is down or refuses our token.
+    503: too many such requests wait for the Hub already.
     """
     watched = next(iter(following(entries(store, settings), wanted.repo)), Watched(repo=wanted.repo))
     recipe = wanted.recipe or watched.recipe
     _refuse_paths(recipe, settings)
-    run, queued = queue_release(
-        store, settings, connect(settings), ReleaseRequest(repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api")
-    )
+    api = connect(settings)
+    request = ReleaseRequest(repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api")
+    with asking_the_hub():
+        if token.namespaces is not None and not token.sees(namespace := Route(api=api).namespace(settings.namespace)):
+            raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", f"The token {token.name} may not publish under {namespace}, as this service does.")
+        run, queued = queue_release(store, settings, api, request)
     if queued:
         store.audit("api", f"run/{run.id}", "requested", {"token": token.name})
-    return _accepted(response, run, summarize(store, run.id))
+    return accepted(response, run, summarize(store, run.id))
 
 
-@protected.get("/runs/{id}", summary="A run with everything that came of it so far")
-def get_run(id: Number, store: TheStore) -> RunSummary:
+@protected.get("/runs/{id}", summary="A run with everything that came of it so far", responses=problems(404))
+def get_run(run: TheRun, store: TheStore) -> RunSummary:
     """The same JSON that `sluice status RUN --json` prints."""
-    return summarize(store, id)
+    return summarize(store, run.id)
 
 
-@protected.get("/runs/{id}/report", summary="The run's report, an HTML page", response_class=FileResponse)
-def get_report(id: Number, store: TheStore, settings: TheSettings) -> FileResponse:
+@protected.get("/runs/{id}/report", summary="The run's report, an HTML page", response_class=FileResponse, responses=_HTML | problems(404))
+def get_report(run: TheRun, store: TheStore, settings: TheSettings) -> FileResponse:
     """The page with every gate, the figures behind it, and plots. 404 while the run has none."""
-    return FileResponse(find(store, settings, id), media_type="text/html; charset=utf-8")
+    return FileResponse(find(store, settings, run.id), media_type="text/html; charset=utf-8")
 
 
-@protected.post("/runs/{id}/approve", status_code=HTTPStatus.ACCEPTED, summary="Let a held release go on")
-def approve(id: Number, said: ApprovalRequest, response: Response, store: TheStore, token: Caller) -> RunSummary:
-    """Records who decided it and why, and queues the run again once nothing is undecided. 409: the run is not held, or not for that."""
-    decision = holds.Decision(by=said.by, comment=said.comment, subject=said.subject, source="api", details={"token": token.name})
-    return _accepted(response, holds.approve(store, id, decision), summarize(store, id))
+@protected.get("/runs/{id}/recipe", summary="The recipe that a run was queued with", responses=problems(404))
+def get_recipe(run: TheRun, store: TheStore) -> RunRecipe:
+    """All that it said then and what its data held, whatever has become of its file. 404: an older version queued the run, which kept none."""
+    return recipe_of(store, run.id)
 
 
-@protected.get("/publications/{id}", tags=["publications"], summary="A repo that was published")
-def get_publication(id: Number, store: TheStore) -> PublicationSummary:
-    """The publication of that number."""
-    return publication_summary(store.publication(id))
-
-
-@protected.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, tags=["publications"], summary="Publish again")
-def republish(id: Number, response: Response, store: TheStore, token: Caller) -> RunSummary:
-    """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit.
-
-    Where a newer release is published by then, that one stays, and the run ends as superseded; `rollback` is what takes its place.
-    """
-    publication = store.publication(id)
-    run = store.run(publication.run)
-    order = replace(order_of(run, trigger="republish"), rollback=None)  # that is an action of its own
-    run, _ = store.enqueue(order, again=True)
-    store.audit("api", f"publication/{id}", "republish", {"token": token.name, "run": run.id})
-    return _accepted(response, run, summarize(store, run.id))
-
-
-@protected.post("/publications/{id}/rollback", status_code=HTTPStatus.ACCEPTED, tags=["publications"], summary="Roll back to this publication")
-def roll_back(id: Number, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Caller) -> RunSummary:
-    """Queues the publication's run again and lets it take the place of the newer release that is published now, and of nothing newer still.
-
-    Who decided it and why stands in the manifest and in the audit trail. 409: nothing newer is published, or the run is not over. 502: the Hub is down.
-    """
-    decision = rollback.Decision(by=said.by, comment=said.comment, source="api", details={"token": token.name, "publication": id})
-    run = rollback.roll_back(store, connect(settings), store.publication(id).run, decision)
-    return _accepted(response, run, summarize(store, run.id))
-
-
-def _accepted(response: Response, run: RunRecord, summary: RunSummary) -> RunSummary:
+def accepted(response: Response, run: RunRecord, summary: RunSummary) -> RunSummary:
+    """The answer that tells where the run is found that was asked for."""
     response.headers["Location"] = f"/api/v1/runs/{run.id}"
     return summary
 
@@ -203,7 +214,8 @@ def _refuse_paths(recipe: str, settings: Settings) -> None:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "`recipe` must be the name of a recipe, not a path.")
 
 
-def _head(run: RunRecord) -> RunHead:
+def run_head(run: RunRecord) -> RunHead:
+    """A run as lists show it."""
     return RunHead(
         run=run.id,
         release=ReleaseSummary(repo=run.release.repo, sha=run.release.sha),
@@ -211,7 +223,9 @@ def _head(run: RunRecord) -> RunHead:
         state=run.state,
         trigger=run.trigger,
         attempt=run.attempt,
+        priority=run.priority,
         error=run.error,
+        again=again(run),
         created=run.created,
         started=run.started,
         finished=run.finished,

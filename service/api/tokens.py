@@ -4,16 +4,18 @@ import hashlib
 import hmac
 import re
 import secrets
+from datetime import UTC, datetime
 
 from config.errors import ConfigurationError
 from service.store import Store, TokenRecord
+from service.store.access import EVERYTHING, Grant
 
 PREFIX = "sluice_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def create_token(store: Store, name: str) -> str:
-    """A new token that works until it is revoked; this is the only time it can be read.
+def create_token(store: Store, name: str, grant: Grant = EVERYTHING) -> str:
+    """A new token that works until it is revoked or expires; this is the only time it can be read.
 
     Raises ConfigurationError for a name that is not plain, StoreError for one that was used before.
     """
@@ -22,7 +24,7 @@ def create_token(store: Store, name: str) -> str:
             f"{name!r} is not a token name. Use up to 100 letters, digits, dots, dashes and underscores, beginning with a letter or digit."
         )
     token = PREFIX + secrets.token_urlsafe(32)
-    store.add_token(name, _digest(token))
+    store.add_token(name, digest_of(token), grant)
     return token
 
 
@@ -41,13 +43,14 @@ def check_token(store: Store, token: str) -> TokenRecord | None:
 
     A plain hash is enough: 256 random bits cannot be guessed, so there is nothing for a slow hash to slow down.
     """
-    digest = _digest(token)
+    digest, at = digest_of(token), datetime.now(UTC)
     found = None
     for record in store.tokens():
-        if hmac.compare_digest(record.digest, digest) and record.revoked is None:
+        if hmac.compare_digest(record.digest, digest) and record.works(at):
             found = record
     return found
 
 
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+def digest_of(secret: str) -> str:
+    """What is kept of a token, or of a session."""
+    return hashlib.sha256(secret.encode()).hexdigest()

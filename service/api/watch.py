@@ -9,13 +9,16 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
 from config.settings import Settings, Watched
-from service.api.access import Caller, Number, TheSettings, TheStore, caller
-from service.api.errors import ApiError
+from service.api.access import Administrator, Number, TheSettings, TheStore, caller
+from service.api.errors import ApiError, problems
 from service.api.runs import RECIPE_NAME
 from service.release.checks.watch import fault
 from service.store import WatchRecord
 
-router = APIRouter(tags=["watch list"], dependencies=[Depends(caller)])
+router = APIRouter(tags=["watch list"], dependencies=[Depends(caller)], responses=problems(401, 422, 429))
+
+_CHANGES = problems(400, 403, 404, 408, 409, 413)
+_ENTRY = problems(404)
 
 
 class WatchEntry(BaseModel):
@@ -56,31 +59,31 @@ def get_watch(store: TheStore, settings: TheSettings) -> WatchList:
     return WatchList(entries=[*own, *added], listings=[Listing(**vars(item)) for item in store.listings()])
 
 
-@router.post("/watch", status_code=HTTPStatus.CREATED, summary="Watch more")
-def add_watch(entry: Watched, response: Response, store: TheStore, settings: TheSettings, token: Caller) -> WatchEntry:
-    """Adds an entry, which counts from the next poll on. 422: it follows nothing, or its recipe is none that the service knows by name."""
+@router.post("/watch", status_code=HTTPStatus.CREATED, summary="Watch more", responses=_CHANGES)
+def add_watch(entry: Watched, response: Response, store: TheStore, settings: TheSettings, token: Administrator) -> WatchEntry:
+    """Adds an entry, which counts from the next poll on. 422: it follows nothing, or no recipe has that name. Needs the scope `admin`."""
     _refuse_unusable(entry, settings)
     record = store.add_watch(entry, by=token.name)
     response.headers["Location"] = f"/api/v1/watch/{record.id}"
     return _told(record)
 
 
-@router.get("/watch/{id}", summary="An entry that was added over the network")
+@router.get("/watch/{id}", summary="An entry that was added over the network", responses=_ENTRY)
 def get_watch_entry(id: Number, store: TheStore) -> WatchEntry:
     """The entry of that number."""
     return _told(store.watch_entry(id))
 
 
-@router.put("/watch/{id}", summary="Change an entry that was added over the network")
-def change_watch(id: Number, entry: Watched, store: TheStore, settings: TheSettings, token: Caller) -> WatchEntry:
-    """Replaces the whole entry."""
+@router.put("/watch/{id}", summary="Change an entry that was added over the network", responses=_CHANGES)
+def change_watch(id: Number, entry: Watched, store: TheStore, settings: TheSettings, token: Administrator) -> WatchEntry:
+    """Replaces the whole entry. Needs the scope `admin`."""
     _refuse_unusable(entry, settings)
     return _told(store.change_watch(id, entry, by=token.name))
 
 
-@router.delete("/watch/{id}", status_code=HTTPStatus.NO_CONTENT, summary="Watch no more what was added over the network")
-def remove_watch(id: Number, store: TheStore, token: Caller) -> None:
-    """Takes the entry off the list; runs that it led to stay."""
+@router.delete("/watch/{id}", status_code=HTTPStatus.NO_CONTENT, summary="Watch no more what was added over the network", responses=_CHANGES)
+def remove_watch(id: Number, store: TheStore, token: Administrator) -> None:
+    """Takes the entry off the list; runs that it led to stay. Needs the scope `admin`."""
     store.remove_watch(id, by=token.name)
 
 

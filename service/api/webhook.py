@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from config.settings import Settings
 from service.api.access import TheHinting, TheSettings
-from service.api.errors import ApiError
+from service.api.errors import ApiError, problems
 
 router = APIRouter(tags=["webhooks"])
 
@@ -26,7 +26,12 @@ class Receipt(BaseModel):
     status: Literal["accepted", "ignored"]
 
 
-@router.post("/webhooks/huggingface", status_code=HTTPStatus.ACCEPTED, summary="The Hub says that a repo changed")
+@router.post(
+    "/webhooks/huggingface",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="The Hub says that a repo changed",
+    responses={200: {"model": Receipt, "description": "It says nothing that matters here"}, **problems(400, 401, 408, 413, 503)},
+)
 async def huggingface(request: Request, response: Response, hinting: TheHinting, settings: TheSettings) -> Receipt:
     """Notes that a watched repo's content changed (202) and answers at once; anything else that the Hub may say is ignored (200).
 

@@ -93,7 +93,7 @@ def _agree(terminal: Terminal, proposal: "Proposal", options: AdoptOptions) -> N
 
 def show(console: Console, proposal: "Proposal") -> None:
     """The files with their sizes and what becomes of them, and what else one should know."""
-    from service.cli.display.words import byte_count
+    from service.amounts import byte_count
 
     source = proposal.source
     console.print(

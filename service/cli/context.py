@@ -141,10 +141,10 @@ def settings_of(context: typer.Context) -> "Settings":
 
 
 def verdict_code(summary: dict[str, Any]) -> Exit:
-    """The exit code that tells how a run ended; of one that has not, that nothing is wrong."""
-    if summary["state"] in {"failed", "interrupted", "superseded"}:
+    """The exit code that tells how a run ended; of one that has not, that nothing is wrong, unless it waits for the Hub."""
+    if summary["state"] in {"failed", "interrupted", "cancelled", "superseded"} or (summary["state"] == "queued" and summary["error"]):
         return Exit.FAILED
-    if summary["state"] in {"queued", "running"}:
+    if summary["state"] in {"queued", "running", "paused"}:
         return Exit.DONE
     if summary["state"] == "held":
         return Exit.HELD

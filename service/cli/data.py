@@ -144,6 +144,6 @@ def _facts(row: Row) -> Iterator[str]:
 
 
 def _size(count: int | None) -> str:
-    from service.cli.display.words import byte_count
+    from service.amounts import byte_count
 
     return "" if count is None else byte_count(count)

@@ -1,6 +1,5 @@
 """`sluice status --follow`: shows a run that some process carries out, from what that process writes down."""
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,11 +12,11 @@ from service.cli.display.live import LINE_SECONDS
 from service.cli.display.watch import Board, Work
 from service.execution.workbench import Event
 from service.runs.ahead import ahead
+from service.runs.changing import GOING_ON, substance
 from service.runs.summary import summary
 from service.store import RunRecord, StageRecord, Store
 
 LOOK_SECONDS = 1.0  # between two looks into the database
-GOING_ON = ("queued", "running")
 
 
 def newest_running(store: Store) -> int | None:
@@ -63,20 +62,9 @@ def changes(store: Store, run: int, *, seconds: float = LOOK_SECONDS) -> Iterato
     told = None
     while True:
         document = summary(store, run)
-        if (substance := _without_clock(document)) != told:
-            told = substance
+        if (found := substance(document)) != told:
+            told = found
             yield document
         if document["state"] not in GOING_ON:
             return
         time.sleep(seconds)
-
-
-def _without_clock(document: dict[str, Any]) -> dict[str, Any]:
-    """The summary without figures that change by themselves."""
-    substance = copy.deepcopy(document) | {"left": None}
-    for stage in substance["stages"]:
-        if stage["state"] == "running":
-            stage["seconds"] = None
-            if stage["progress"]:
-                stage["progress"] |= {"rate": None, "left": None}
-    return substance

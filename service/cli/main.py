@@ -25,6 +25,7 @@ COMMANDS = {
         "Show the stages that a recipe asks for, and what each does. Nothing is run and no Hub is asked.",
     ),
     "report": ("service.cli.report:report", "Say where the report of a run is: one HTML file with every gate, the figures behind it, and plots."),
+    "recipe": ("service.cli.recipe:recipe", "Print the recipe that a run was queued with, whatever has become of its file; it can be used again."),
     "gates": (
         "service.cli.verdicts:gates",
         "Show every gate of a run: condition, value with its error, outcome, reason and waiver. The exit code tells how the run ended.",
@@ -36,6 +37,23 @@ COMMANDS = {
     "approve": (
         "service.cli.approve:approve",
         "Let a held release go on: what `sluice status RUN` shows as proposed is done, and the run is queued again.",
+    ),
+    "cancel": (
+        "service.cli.steering:cancel",
+        ("End a run. One that waits ends at once, one at work within seconds; what its finished stages made is kept, and found again when it is tried again."),
+    ),
+    "pause": (
+        "service.cli.steering:pause",
+        "Put a run aside. One at work is paused when its stage is done, so that nothing has to be done again.",
+    ),
+    "resume": ("service.cli.steering:resume", "Let a paused run go on: it gets back its place in the queue."),
+    "prioritize": (
+        "service.cli.steering:prioritize",
+        "Put a run before those with a lower priority. What is at work is not interrupted for it.",
+    ),
+    "audit": (
+        "service.cli.audit:audit",
+        "Show the audit trail, the newest event last: what happened, by which way, and who did it. Times are UTC.",
     ),
     "rollback": (
         "service.cli.rollback:rollback",
@@ -61,6 +79,10 @@ COMMANDS = {
         "Repair a model's config, tokenizer and chat template, and write it whole to a folder of its own. Nothing else is made of it.",
     ),
     "serve": ("service.cli.serve:serve", "Run day and night: poll the watch list, take webhooks, serve the API, and carry out queued runs."),
+    "prune": (
+        "service.cli.prune:prune",
+        "Throw away outputs of stages that nobody needs any more, as the settings under `keep` say, and tell why each of the others stays.",
+    ),
     "doctor": (
         "service.cli.doctor:doctor",
         "Report versions, tools, disk, memory, GPU and Hub login. Exit code 1 when something that Sluice needs is missing.",

@@ -169,7 +169,7 @@ def quantize(
 
 def say(console: Console, outset: "Outset", target: Path | None = None) -> None:
     """What will be made, and what that takes, before it begins."""
-    from service.cli.display.words import byte_count, duration
+    from service.amounts import byte_count, duration
 
     expected = outset.expected
     goal = "" if target is None else f" → {target}"
@@ -188,7 +188,7 @@ def say(console: Console, outset: "Outset", target: Path | None = None) -> None:
 
 def tag_of(wanted: "Wanted") -> str:
     """What a file of that mix is called, as a recipe calls it where it has a word for it."""
-    from service.cli.display.words import byte_count
+    from service.amounts import byte_count
 
     budget = wanted.budget
     if not wanted.planned:

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from publishers.naming import NOBODY
-from service.cli.display.words import byte_count, duration
+from service.amounts import byte_count, duration
 from service.cli.sheet import Column, Sheet, figures, names
 from service.release.dry_run import Plan, PlannedStage
 from service.release.forecast import Forecast

@@ -28,7 +28,10 @@ def status(
 
     Example: sluice status 12 --follow
     """
+    from rich.markup import escape
+
     from service.cli.display import show_run
+    from service.disk.space import space
     from service.runs.report import NoReport, find
     from service.runs.summary import summary
     from service.store import open_store
@@ -49,6 +52,8 @@ def status(
             _list(terminal, store)
             if not as_json:
                 _watched(terminal, store, settings)
+                if (there := space(settings)).paused:
+                    terminal.out.print(f"[yellow]paused[/] {escape(there.told)}", soft_wrap=True)
             return
         result = summary(store, run_id)
         if as_json and not follow:
@@ -96,17 +101,32 @@ def _list(terminal: Terminal, store: "Store") -> None:
     from rich.markup import escape
 
     from service.cli.display import runs_table
+    from service.runs.again import again, of_follow_up
 
     runs = store.runs(limit=20)
     if terminal.as_json:
         terminal.json(
-            [{"run": item.id, "release": {"repo": item.release.repo, "sha": item.release.sha}, "recipe": item.recipe, "state": item.state} for item in runs]
+            [
+                {
+                    "run": item.id,
+                    "release": {"repo": item.release.repo, "sha": item.release.sha},
+                    "recipe": item.recipe,
+                    "state": item.state,
+                    "again": None if (found := again(item)) is None else found.model_dump(mode="json"),
+                }
+                for item in runs
+            ]
         )
         return
     if runs:
         terminal.out.print(runs_table(runs))
     else:
         terminal.out.print("no runs yet; start one with [bold]sluice run OWNER/NAME[/]")
+    for run in runs:
+        if run.due is not None and (next_try := again(run)) is not None:
+            terminal.out.print(f"[yellow]waits[/] run {run.id}: {escape(run.error or '')} {escape(next_try.said)}", soft_wrap=True)
+    for item in store.follow_ups():
+        terminal.out.print(f"[yellow]still to do[/] for run {item.run}: {escape(of_follow_up(item))}", soft_wrap=True)
     for hint in store.hints():
         if hint.error:
             terminal.out.print(

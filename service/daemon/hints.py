@@ -1,20 +1,26 @@
 """From a hint to a queued run: looks at each watched repo that may have changed, and again later when the look failed."""
 
+from collections.abc import Sequence
+
 import structlog
 
-from config.errors import ConfigurationError, SluiceError, in_words
+from config.errors import ConfigurationError, HubUnavailable, SluiceError, in_words
+from config.passing import pause
 from config.settings import Settings
 from config.watch import Watched
 from service.daemon.listing import Listings
+from service.hubclient import within
 from service.logs import redact
+from service.pulse import pulse
 from service.release.checks.watch import fault
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.watchlist import asked, cooling, entries, following, refusal
+from service.runs.again import ATTEMPTS
 from service.store import HintRecord, LookKey, Store
 
-ATTEMPTS = 3  # times that a run is tried when nobody asks for it but hints
-FIRST_DELAY = 30.0  # seconds from a failed look to the next; doubles each time
+FIRST_DELAY = 30.0  # seconds from a failed look to the next, at most; doubles each time
 LONGEST_DELAY = 3600.0  # seconds
+LOOK_SECONDS = 540.0  # that a look may take, with everything that it fetches and checks
 
 log = structlog.get_logger(__name__)
 
@@ -31,19 +37,21 @@ def take_hints(store: Store, settings: Settings, listings: Listings) -> None:
     """Look at every repo that a due hint names. A look that fails is had again later; one entry's failure does not keep the others from theirs."""
     watch = entries(store, settings)
     for hint in store.hints(due=True):
+        pulse.beat("intake", "look")
         failures = [failure for entry in following(watch, hint.repo) if (failure := _look(store, settings, listings, entry, hint)) is not None]
         if not failures:
             store.settle_hint(hint)
             continue
         fresh = [failure.seconds for failure in failures if isinstance(failure, TooFresh)]
-        delay = min([*fresh, *([_delay(hint)] if len(fresh) < len(failures) else [])])
+        delay = min([*fresh, *([_delay(hint, failures)] if len(fresh) < len(failures) else [])])
         words = " ".join(dict.fromkeys(redact(in_words(failure)) for failure in failures))
         log.warning("look failed", repo=hint.repo, error=words, next_in_seconds=delay)
         store.defer_hint(hint, error=words, seconds=delay)
 
 
-def _delay(hint: HintRecord) -> float:
-    return min(FIRST_DELAY * 2.0 ** min(hint.attempts, 20), LONGEST_DELAY)
+def _delay(hint: HintRecord, failures: Sequence[Exception]) -> float:
+    asked = max((failure.wait or 0.0 for failure in failures if isinstance(failure, HubUnavailable)), default=0.0)
+    return pause(hint.attempts, first=FIRST_DELAY, longest=LONGEST_DELAY, asked=asked)
 
 
 def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> Exception | None:
@@ -51,20 +59,26 @@ def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, 
     if (wrong := fault(entry.recipe)) is not None:
         return ConfigurationError(wrong)
     try:
-        listed = listings.of_repo(hint.repo, entry.revision)
-        if (reason := refusal(entry, listed)) is not None:
-            log.info("repo passed over", repo=hint.repo, reason=reason)
-            return None
-        if (wait := cooling(entry, listed)) > 0 and not hint.rebuild:
-            age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
-            return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
-        wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild, followed=True)
-        run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
-        store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(run.recipe_digest, settings.namespace)), listed.sha)
+        with within(LOOK_SECONDS, lambda: HubUnavailable(f"The look at {hint.repo} took longer than {LOOK_SECONDS:.0f} seconds.")):
+            return _queued(store, settings, listings, entry, hint)
     except Exception as error:  # whatever it is, the other entries and repos go on
         if not isinstance(error, SluiceError):
             log.exception("look failed", repo=hint.repo)
         return error
+
+
+def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> TooFresh | None:
+    """As `_look`, but whatever fails is raised."""
+    listed = listings.of_repo(hint.repo, entry.revision)
+    if (reason := refusal(entry, listed)) is not None:
+        log.info("repo passed over", repo=hint.repo, reason=reason)
+        return None
+    if (wait := cooling(entry, listed)) > 0 and not hint.rebuild:
+        age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
+        return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
+    wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild, followed=True)
+    run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
+    store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(run.recipe_digest, settings.namespace)), listed.sha)
     if queued:
         moved = {} if run.rollback is None else {"rollback": run.rollback.comment}
         log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source, **moved)

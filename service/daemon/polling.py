@@ -11,15 +11,17 @@ import structlog
 from config.errors import SluiceError, in_words
 from config.settings import Settings
 from config.watch import Watched
-from service.daemon.hints import ATTEMPTS
 from service.daemon.listing import Listings
+from service.hubclient import patient
 from service.logs import redact
 from service.release.datasets import recipe_for
 from service.release.watchlist import MAIN, Listed, asked, cooling, entries, refusal
+from service.runs.again import ATTEMPTS
 from service.store import LookKey, Store
 
 FORGOTTEN = timedelta(days=30)  # after which nobody will ask again for what another recipe asked for
 AT_ONCE = 4  # calls to the Hub
+PATIENCE = 10.0  # seconds that one call waits for a fault of the moment to pass
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +69,8 @@ def _wanted(watch: Iterable[Watched]) -> dict[str, str | None]:
 def _listed(listings: Listings, owner: str, repo: str | None) -> list[Listed] | str:
     """The owner's repos, or why they cannot be listed."""
     try:
-        return listings.of_owner(owner) if repo is None else [listings.of_repo(repo)]
+        with patient(PATIENCE):
+            return listings.of_owner(owner) if repo is None else [listings.of_repo(repo)]
     except SluiceError as error:
         log.warning("owner not listed", owner=owner, error=str(error))
         return redact(str(error))

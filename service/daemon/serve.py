@@ -4,10 +4,10 @@ Several daemons may share one PostgreSQL: a run is leased by one worker at a tim
 A daemon that is killed leaves its lease behind; it runs out, or is seen to belong to a dead process, and the run is taken up where it was.
 """
 
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from threading import Event
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -15,18 +15,26 @@ from sqlalchemy.exc import DBAPIError
 from config.settings import Settings
 from service.api import API, create_app, create_health_app
 from service.api.listening import listening
-from service.daemon.clock import start_clock
+from service.daemon.clock import JITTER, start_clock
 from service.daemon.hints import take_hints
+from service.daemon.housekeeping import Housekeeping, tidied
 from service.daemon.listing import Listings
 from service.daemon.notifying import notify
 from service.daemon.polling import poll
+from service.daemon.stopping import stopped_by_signals
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
+from service.dashboard import add_dashboard
 from service.hubclient import connect
 from service.logs import configure_logs
+from service.pulse import pulse
 from service.release.checks.watch import broken
+from service.release.gathering import take_up
 from service.release.watchlist import entries
 from service.repeating import repeated
 from service.store import Store, open_store
+
+SILENCE = 600.0  # seconds without a sign of life after which a part that asks the Hub something is stuck: a look may take nearly as long
+FOLLOW_UP_SECONDS = 5.0  # between two looks for what is still to do for runs that are done
 
 log = structlog.get_logger(__name__)
 
@@ -41,17 +49,15 @@ def serve(settings: Settings, execute: Execute) -> None:
     secrets = (settings.token, *(secret.get_secret_value() if secret else None for secret in given), *told)
     configure_logs(secrets=secrets)
     with closing(open_store(settings.database)) as store:
+        store.hasten()  # an operator who starts it again may have cured what runs wait for
         _tell_broken(store, settings)
-        worker = Worker(store, execute)
-        before = {number: signal.signal(number, worker.interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            with front(store, settings) as url:
-                sys.stdout.write(f"Sluice listens on {url}\n")
-                sys.stdout.flush()
-                worker.work()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        housekeeping = Housekeeping(store, settings)
+        worker = Worker(store, execute, may_begin=housekeeping.may_begin)
+        limit = settings.stuck_minutes * 60
+        with stopped_by_signals(worker.interrupt), front(store, settings) as url, tidied(housekeeping), pulse.part("worker", limit=limit):
+            sys.stdout.write(f"Sluice listens on {url}\n")
+            sys.stdout.flush()
+            worker.work()
 
 
 def _tell_broken(store: Store, settings: Settings) -> None:
@@ -62,12 +68,25 @@ def _tell_broken(store: Store, settings: Settings) -> None:
 
 @contextmanager
 def front(store: Store, settings: Settings) -> Iterator[str]:
-    """Everything by which work comes in, running until the block ends: x"""
+    """Everything by which work comes in and word goes out, running until the block ends; the API at the yielded URL."""
     listings = Listings(connect(settings))
-    with _api(store, settings) as url, _intake(store, settings, listings), _notifying(store, settings):
-        clock = start_clock(settings, lambda: poll(store, settings, listings))
+    with ExitStack() as stack:
+        url = stack.enter_context(_api(store, settings))
+        for part in (_intake(store, settings, listings), _following_up(store, settings), _notifying(store, settings), _polling(store, settings, listings)):
+            stack.enter_context(part)
+        yield url
+
+
+@contextmanager
+def _polling(store: Store, settings: Settings, listings: Listings) -> Iterator[None]:
+    def polled() -> None:
+        poll(store, settings, listings)
+        pulse.beat("poll")
+
+    with pulse.part("poll", limit=settings.poll_minutes * 60 * (1 + JITTER) + SILENCE):
+        clock = start_clock(settings, polled)
         try:
-            yield url
+            yield
         finally:
             clock.shutdown()
 
@@ -80,7 +99,12 @@ def _api(store: Store, settings: Settings) -> Iterator[str]:
         if settings.health_port is not None:
             where = stack.enter_context(listening(create_health_app(store, settings), settings.api_host, settings.health_port, name="health", per_client=most))
             log.info("health", url=f"{where}{API}/health")
-        yield stack.enter_context(listening(create_app(store, settings), settings.api_host, settings.api_port, per_client=most))
+        app, over = create_app(store, settings), Event()
+        app.state.ending = over.is_set
+        add_dashboard(app, store, settings)
+        url = stack.enter_context(listening(app, settings.api_host, settings.api_port, per_client=most))
+        stack.callback(over.set)  # before the listener ends, which waits for streams that would go on
+        yield url
 
 
 @contextmanager
@@ -90,9 +114,27 @@ def _intake(store: Store, settings: Settings, listings: Listings) -> Iterator[No
             take_hints(store, settings, listings)
         except DBAPIError as error:
             log.warning("hints not read", error=str(error.orig))
+        pulse.beat("intake")
         return True
 
-    with repeated(take, seconds=IDLE_SECONDS, name="intake"):
+    with pulse.part("intake", limit=SILENCE), repeated(take, seconds=IDLE_SECONDS, name="intake"):
+        yield
+
+
+@contextmanager
+def _following_up(store: Store, settings: Settings) -> Iterator[None]:
+    """What is still to do for runs that are done is tried again, in a thread of its own: nothing else waits for it."""
+
+    def follow_up() -> bool:
+        try:
+            while take_up(store, connect(settings)):
+                pulse.beat("follow-ups", "collection")
+        except DBAPIError as error:
+            log.warning("follow-ups not read", error=str(error.orig))
+        pulse.beat("follow-ups")
+        return True
+
+    with pulse.part("follow-ups", limit=SILENCE), repeated(follow_up, seconds=FOLLOW_UP_SECONDS, name="follow-ups"):
         yield
 
 
@@ -103,10 +145,11 @@ def _notifying(store: Store, settings: Settings) -> Iterator[None]:
             notify(store, settings.notify)
         except DBAPIError as error:
             log.warning("notifications not looked after", error=str(error.orig))
+        pulse.beat("notify")
         return True
 
     if not settings.notify:
         yield
         return
-    with repeated(tell, seconds=IDLE_SECONDS, name="notify"):
+    with pulse.part("notify", limit=SILENCE), repeated(tell, seconds=IDLE_SECONDS, name="notify"):
         yield

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from config.errors import SluiceError
+from config.errors import HubUnavailable, SluiceError
 from service.logs import redact
+from service.pulse import pulse
 from service.store import LeaseLost, RunRecord, Store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
 
@@ -28,9 +29,13 @@ class Stopped(BaseException):
 class Worker:
     """Leases runs and carries them out, one at a time, until it is stopped."""
 
-    def __init__(self, store: Store, execute: Execute, *, name: str | None = None, seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, store: Store, execute: Execute, *, name: str | None = None, seconds: float = LEASE_SECONDS, may_begin: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`may_begin` is asked before each run whether one may be begun now."""
         self._store = store
         self._execute = execute
+        self._may_begin = may_begin
         self._name = name or worker_name()
         self._seconds = seconds
         self._stopping = False
@@ -60,7 +65,8 @@ class Worker:
             log.info("stopped")
 
     def _work_once(self) -> None:
-        run = self._store.lease(self._name, seconds=self._seconds)
+        pulse.beat("worker")
+        run = self._store.lease(self._name, seconds=self._seconds) if self._may_begin() else None
         if run is None:
             self._rest(IDLE_SECONDS)
             return
@@ -80,6 +86,9 @@ class Worker:
         except LeaseLost:
             log.warning("run left to another worker, which has its lease", run=run.id)
             return
+        except HubUnavailable as fault:  # and the run is put back already
+            error = str(fault)
+            log.info("run waits for the Hub", run=run.id, error=error)
         except SluiceError as expected:
             error = str(expected)
             log.warning("run failed", run=run.id, error=error)

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from config.digests import content_digest, file_sha256
-from config.errors import StageError
+from config.errors import HubUnavailable, StageError
+from config.sharing import share
 from engines import gguf_numbers, toolchain
+from service.execution import words
+from service.execution.pins import Pins, closed_gate
+
+_DISCARDED = "discarded-"  # begins the names of working folders that are being removed
+
+RESUMES = "resumes"  # in a working folder whose files are worth having, however its work ends
+PARTIAL = ".partial"  # what they are kept under until the same work goes on
+PARTIAL_SECONDS = 14 * 86_400  # after which nobody is expected to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,27 +95,53 @@ class StageStore:
         self.finished = home / "stages"
         self.working = home / "working"
         self.logs = home / "logs"
+        self.blobs = home / "blobs"  # large files by their sha256: what is in several outputs is on the disk once
         self._reading = reading
+        self._pins = Pins(home / "pins")
         self._compared: set[tuple[str, int, int]] = set()  # files whose bytes were compared, as they were then
         if not reading:
-            for folder in (self.finished, self.working, self.logs):
+            for folder in (self.finished, self.working, self.logs, self.blobs):
                 folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
 
+    def close(self) -> None:
+        """Use no output any more; others may throw them away."""
+        self._pins.close()
+
     def look_up(self, key: str) -> Output | None:
-        """The finished stage of that key; None, and what is there of it thrown away, when its record or its files are missing or damaged."""
+        """The finished stage of that key; None, and what is there of it thrown away, when its record or its files are missing or damaged.
+
+        From then on nobody else throws it away, until `close`. Raises StageError when that cannot be written down, as on a full disk.
+        """
         folder = self.finished / key
+        if not self._reading:
+            try:
+                self._pins.add(key)
+            except OSError as error:
+                raise StageError(words.of_system(error)) from error
         try:
             record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
             files = tuple(File(**file) for file in record["files"])
             output = Output(key=key, folder=folder, result=record["result"], files=files, seconds=record["seconds"])
             if self._sound(folder, files):
+                self._note_use(folder)
                 return output
         except (OSError, ValueError, KeyError, TypeError):
             pass  # what is missing or damaged is made again
         if folder.exists() and not self._reading:
             self._discard(folder)
         return None
+
+    def _note_use(self, folder: Path) -> None:
+        """As the folder's time of change, which nothing else touches."""
+        if not self._reading:
+            with suppress(OSError):
+                os.utime(folder)
+
+    def set_aside(self, key: str) -> Path | None:
+        """Move an output that nobody uses to where it is to be removed; None when somebody uses it."""
+        with closed_gate(self._pins.folder) as used:
+            return None if key in used else self._aside(self.finished / key)
 
     def _sound(self, folder: Path, files: Sequence[File]) -> bool:
         """Whether the files are as they were when the stage ended: small ones by their bytes, large ones unless somebody wrote to them since."""
@@ -135,22 +171,36 @@ class StageStore:
 
     def _discard(self, folder: Path) -> None:
         """Remove a folder that must not be found again, not even half."""
-        away = self.working / f"discarded-{uuid.uuid4().hex[:8]}"
+        shutil.rmtree(self._aside(folder), ignore_errors=True)
+
+    def _aside(self, folder: Path) -> Path:
+        """Where a folder lies now that is to be removed: it goes at once, its files may take longer. If its process is killed, the next one sweeps it."""
+        away = self.working / f"{_DISCARDED}{uuid.uuid4().hex[:8]}"
         with suppress(FileNotFoundError):  # another process was first
             folder.rename(away)
-        shutil.rmtree(away, ignore_errors=True)
+        return away
 
     @contextmanager
-    def workspace(self, key: str) -> Iterator[Path]:
-        """A folder to work in, with empty `files/` and `tmp/`; whatever is left of it is removed at the end."""
+    def workspace(self, key: str, *, resumes: bool = False) -> Iterator[Path]:
+        """A folder to work in, with empty `files/` and `tmp/`; whatever is left of it is removed at the end.
+
+        Where the work `resumes`, `files/` holds what it had when a fault of the moment, or the death of the process, broke it off the last time.
+        """
         folder = self.working / f"{key[:16]}-{uuid.uuid4().hex[:8]}"
         lock = folder.with_suffix(".lock")
         with lock.open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             try:
-                for part in ("files", "tmp"):
-                    (folder / part).mkdir(parents=True)
+                (folder / "tmp").mkdir(parents=True)
+                if resumes:
+                    (folder / RESUMES).write_text(key, encoding="utf-8")
+                    with suppress(OSError):  # there is none, or another process was first
+                        self._partial(key).rename(folder / "files")
+                (folder / "files").mkdir(exist_ok=True)
                 yield folder
+            except HubUnavailable:
+                self._set_aside(folder)
+                raise
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.unlink(missing_ok=True)
@@ -162,7 +212,10 @@ class StageStore:
             for path in sorted((workspace / "files").rglob("*"))
             if path.is_file()
         )
+        for item in files:
+            share(workspace / "files" / item.path, item.sha256, self.blobs)
         shutil.rmtree(workspace / "tmp")
+        (workspace / RESUMES).unlink(missing_ok=True)
         result = json.loads(json.dumps(result, sort_keys=True))  # as it will be read again: what is written from it must not change with the order of its keys
         record = {**description, "key": key, "result": result, "files": [asdict(file) for file in files], "seconds": round(seconds, 3)}
         with (workspace / "stage.json").open("w", encoding="utf-8") as file:
@@ -179,14 +232,30 @@ class StageStore:
         return Output(key=key, folder=self.finished / key, result=result, files=files, seconds=record["seconds"])
 
     def _sweep(self) -> None:
+        """Remove what killed processes left behind."""
+        for folder in self.working.glob(f"{_DISCARDED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
         for lock in self.working.glob("*.lock"):
             with lock.open("w") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue  # its owner is alive
+                self._set_aside(lock.with_suffix(""))
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
+        for partial in self.working.glob(f"*{PARTIAL}"):
+            with suppress(FileNotFoundError):
+                if time.time() - partial.stat().st_mtime > PARTIAL_SECONDS:
+                    shutil.rmtree(partial, ignore_errors=True)
+
+    def _set_aside(self, folder: Path) -> None:
+        """Keep the files of a working folder whose work goes on where it broke off."""
+        with suppress(OSError):  # it is none of these, or there is such a folder already
+            (folder / "files").rename(self._partial((folder / RESUMES).read_text(encoding="utf-8")))
+
+    def _partial(self, key: str) -> Path:
+        return self.working / f"{key}{PARTIAL}"
 
 
 def _numbers(path: Path) -> str | None:

@@ -19,7 +19,9 @@ class Looking(Workbench):
 
     found_outputs: int = 0
 
-    def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
+    def _once(
+        self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, resumes: bool = False
+    ) -> Output:
         if (kept := self.stages.look_up(stage_key(function, inputs, params))) is None:
             raise NotKept(name)
         self.found_outputs += 1

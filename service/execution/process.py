@@ -19,6 +19,7 @@ from engines import toolchain
 from service.execution import progress, words
 from service.execution.forking import ForkServer, Stage
 from service.execution.kept import Input, Inputs
+from service.execution.leaving import checkpoint
 from service.logs import redact
 
 NOWHERE = Path("/nonexistent")  # the home of the process that starts stages: it keeps nothing, and finds nothing of anybody
@@ -109,6 +110,7 @@ def _followed(stage: Stage, latest: Path, seconds: float) -> bool:
             told = found
         if ended or now() >= deadline:
             return ended
+        checkpoint()
 
 
 def _ending(code: int) -> str:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from config.errors import in_words
+from config.digests import content_digest
+from config.errors import ConfigurationError, StageError, in_words
 from config.progress import Progress, heard_by
 from config.settings import Settings
 from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
 from service.execution.process import Limits, now, run_apart, run_here
 from service.execution.progress import paced
+from service.hubclient import within
 
 Ending = Literal["done", "reused", "failed"]
 
@@ -64,6 +66,7 @@ class Workbench:
     listener: Listener = lambda event: None
     estimates: Mapping[str, float] = field(default_factory=dict)  # seconds that stages are expected to take, by name
     within: str = ""  # the stage of a release whose steps these are
+    promised: Mapping[Path, str] = field(default_factory=dict)  # digests that the operator's data had when this work was ordered
     digests: dict[Path, Input] = field(default_factory=dict)  # of the operator's data, read once
     redo: Container[str] = ()  # stages that are done again although what they made is there
     redone: set[str] = field(default_factory=set)  # keys of those that were
@@ -85,21 +88,52 @@ class Workbench:
         )
         arguments = {**params, "threads": limits.threads} if threaded else params
         log = self._log(name)
-        return self._once(name, function, inputs, params, lambda workspace: run_apart(function, workspace, inputs, arguments, limits=limits, log=log))
+
+        def work(workspace: Path) -> dict[str, Any]:
+            self._keep_promises(name, inputs)
+            return run_apart(function, workspace, inputs, arguments, limits=limits, log=log)
+
+        return self._once(name, function, inputs, params, work)
 
     def here(self, name: str, function: Callable[..., dict[str, Any]], params: Mapping[str, Any], /, **arguments: Any) -> Output:
         """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""
-        work = functools.partial(run_here, function, arguments=arguments, log=self._log(name))
-        return self._once(name, f"{function.__module__}:{function.__name__}", {}, params, work)
+        plain = functools.partial(run_here, function, arguments=arguments, log=self._log(name))
+
+        def work(workspace: Path) -> dict[str, Any]:
+            with self.limited(name):
+                return plain(workspace)
+
+        return self._once(name, f"{function.__module__}:{function.__name__}", {}, params, work, resumes="api" in arguments)
+
+    @contextmanager
+    def limited(self, name: str) -> Iterator[None]:
+        """Around work in this process that asks the Hub: its calls end when it has lasted as long as a stage may. Raises StageError then."""
+        minutes = self.settings.stage_minutes
+
+        def over() -> StageError:
+            return StageError(f"{name} was stopped after {minutes:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
+
+        with within(minutes * 60, over):
+            yield
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name.replace(' ', '-')}.log"
 
     def data(self, path: Path) -> Input:
-        """A file or folder of the operator as an input of stages."""
+        """A file or folder of the operator as an input of stages. What was promised of it is believed until a stage has to read it."""
         if path not in self.digests:
-            self.digests[path] = Input.of(path)
+            promised = self.promised.get(path)
+            self.digests[path] = Input.of(path) if promised is None else Input(path=path, digest=promised)
         return self.digests[path]
+
+    def _keep_promises(self, name: str, inputs: Inputs) -> None:
+        """Raise ConfigurationError where the operator's data are other ones than those that the stage's output will stand for."""
+        for item in (item for value in inputs.values() for item in ([value] if isinstance(value, Input) else value)):
+            if self.promised.get(item.path) == item.digest and not (item.path.exists() and content_digest(item.path) == item.digest):
+                raise ConfigurationError(
+                    f"{item.path} {'is another one' if item.path.exists() else 'is gone'} since this run was queued, and the stage {name} has to read it. "
+                    f"Put back what it held (sha256 {item.digest}), or start a new run with what it holds now."
+                )
 
     def begun(self, name: str, key: str) -> int:
         """Note that a stage was begun; the number to give to `ended`."""
@@ -125,7 +159,7 @@ class Workbench:
         started, how = now(), Noted()
         number = self.begun(name, key)
         try:
-            with self._told(number, name, started):
+            with self._told(number, name, started), self.limited(name):
                 yield how
         except Exception as error:
             self.ended(number, name, "failed", now() - started, message=in_words(error))
@@ -143,7 +177,9 @@ class Workbench:
         with paced(lambda progress: self.progressed(number, name, now() - started, progress)) as listener, heard_by(listener):
             yield
 
-    def _once(self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]) -> Output:
+    def _once(
+        self, name: str, function: str, inputs: Inputs, params: Mapping[str, Any], work: Callable[[Path], dict[str, Any]], *, resumes: bool = False
+    ) -> Output:
         key = stage_key(function, inputs, params)
         started = now()
         if key not in self.redone and (name in self.redo or self.within in self.redo):
@@ -154,7 +190,7 @@ class Workbench:
             return kept
         number = self.begun(name, key)
         try:
-            with self.stages.workspace(key) as workspace, self.watching(workspace), self._told(number, name, started):
+            with self.stages.workspace(key, resumes=resumes) as workspace, self.watching(workspace), self._told(number, name, started):
                 result = work(workspace)
                 seconds = now() - started
                 output = self.stages.keep(key, workspace, {"stage": name, "function": function, "params": dict(params)}, result, seconds)

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from config.errors import ToolError
 from config.settings import Settings
-from engines import toolchain
+from engines import orphans, toolchain
 
 FILE = "machine.json"
 KEPT = 24 * 3600.0  # seconds
@@ -92,7 +92,16 @@ def measure(threads: int, *, seconds: float = 5.0, folder: Path | None = None) -
     environment |= {"OMP_NUM_THREADS": "1", "HOME": str(where), "TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "SLUICE_CACHE": str(toolchain.cache_root())}
     command = [sys.executable, "-m", "service.machine.probe", str(where), str(seconds)]
     try:
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            preexec_fn=orphans.prevented(),
+        )
     except subprocess.TimeoutExpired as error:
         raise ToolError(f"This machine was so busy that its speed could not be measured in {PATIENCE / 60:.0f} minutes. Try again later.") from error
     if done.returncode != 0:

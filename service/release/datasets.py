@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from builders import datasets, tables
 from builders.datasets import DataFile, Dataset
 from config.data import Local, Reference
 from config.digests import content_digest
-from config.errors import ConfigurationError, HubError
-from config.recipe import Recipe, load_recipe, named_data
+from config.errors import ConfigurationError, HubError, HubUnavailable
+from config.recipe import Recipe, Written, read_recipe
 from config.settings import Settings
 from service.execution.workbench import Listener, told
 
@@ -59,8 +59,19 @@ def recipe_for(settings: Settings, name_or_path: str, api: HfApi, listener: List
     Raises ConfigurationError when recipe or data are not usable, UpstreamError when there is no such data set, HubError when it is neither here nor
     to be had.
     """
-    places = {data: place(settings, api, data, listener) for data in named_data(name_or_path, there=True)}  # what else is wrong is told before
-    return load_recipe(name_or_path, locate=places.__getitem__)
+    return ready(settings, read_recipe(name_or_path), api, listener)
+
+
+def ready(settings: Settings, written: Written, api: HfApi, listener: Listener = lambda event: None) -> Recipe:
+    """The recipe with its data in place. Raises as `recipe_for` does."""
+    places = {data: place(settings, api, data, listener) for data in written.named_data(there=True)}  # what else is wrong is told before
+    return written.parsed(locate=places.__getitem__)
+
+
+def pinned(settings: Settings, data: Reference | Local) -> Reference | Local:
+    """The data with the commit that a branch or tag was when they were fetched."""
+    kept = find(settings, data) if isinstance(data, Reference) else None
+    return data if kept is None or isinstance(data, Local) else replace(data, revision=kept.commit)
 
 
 def place(settings: Settings, api: HfApi, data: Reference | Local, listener: Listener = lambda event: None) -> Path:
@@ -72,10 +83,11 @@ def place(settings: Settings, api: HfApi, data: Reference | Local, listener: Lis
     try:
         return fetch(settings, api, data, listener).located
     except HubError as error:
-        raise HubError(
+        message = (
             f"{data} is not on this machine, and it cannot be fetched: {error} `sluice data fetch` prepares a machine that is without a network later, and "
             "its folder `data` under the settings' `home` can be copied; or use a recipe that names no data on the Hub, such as `default`."
-        ) from error
+        )
+        raise (HubUnavailable(message, wait=error.wait) if isinstance(error, HubUnavailable) else HubError(message)) from error
 
 
 def find(settings: Settings, reference: Reference) -> Kept | None:
@@ -111,15 +123,20 @@ def source_of(settings: Settings, path: Path) -> Kept | None:
 
 def sources(settings: Settings, recipe: Recipe, digest: Callable[[Path], str]) -> list[dict[str, Any]]:
     """What each text and the questions of a recipe are, as JSON: use, name, sha256, and of what is from the Hub commit, path and licence."""
+    return [_described(settings, use, path, digest(path)) for use, path in used(recipe)]
+
+
+def used(recipe: Recipe) -> list[tuple[str, Path]]:
+    """Each text and the questions of a recipe, with what they are used for, in the order of `sources`."""
     evaluation = recipe.evaluation
-    used = {
+    named = {
         "calibration.chat": recipe.calibration.chat,
         "calibration.plain": recipe.calibration.plain,
         "evaluation.chat": evaluation.divergence.chat,
         "evaluation.plain": evaluation.divergence.plain,
         "evaluation.mmlu": () if evaluation.mmlu is None else (evaluation.mmlu.data,),
     }
-    return [_described(settings, use, path, digest(path)) for use, paths in used.items() for path in paths]
+    return [(use, path) for use, paths in named.items() for path in paths]
 
 
 def _described(settings: Settings, use: str, path: Path, sha256: str) -> dict[str, Any]:

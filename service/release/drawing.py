@@ -62,18 +62,19 @@ def boxes(graph: Graph) -> list[Box]:
     ]
 
 
-def draw(graph: Graph) -> str:
-    """The picture, as a document of its own that needs no script."""
+def draw(graph: Graph, marks: Mapping[str, str] | None = None) -> str:
+    """The picture, as a document of its own that needs no script; with `marks`, the state of each box by its name, for a page that brings the style along."""
     found = boxes(graph)
     places, edge = _places(found)
     bottom = max(y for _, y in places.values()) + HEIGHT + MARGIN
     size = f'width="{edge}" height="{bottom}" viewBox="0 0 {edge} {bottom}"'
-    lines = [f'<svg class="way" xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="The stages of a release">', f"<style>{_STYLE}</style>"]
+    lines = [f'<svg class="way" xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="The stages of a release">']
+    lines += [f"<style>{_STYLE}</style>"] if marks is None else []
     columns = {phase: min(places[box.name][0] for box in found if box.stages[0].phase is phase) for phase in {box.stages[0].phase for box in found}}
     lines += [f'<text class="phase" x="{x}" y="{TOP - 18}">{phase.name.lower()}</text>' for phase, x in sorted(columns.items())]
     arrows = [_arrow(places[name], places[box.name]) for box in found for name in sorted(box.takes)]
     lines += sorted(arrows, key=lambda arrow: "far" not in arrow)
-    lines += [_box(box, *places[box.name]) for box in found]
+    lines += [_box(box, *places[box.name], mark=(marks or {}).get(box.name, "")) for box in found]
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
@@ -90,12 +91,13 @@ def _places(found: Sequence[Box]) -> tuple[Mapping[str, tuple[int, int]], int]:
     return places, x - LANE + MARGIN
 
 
-def _box(box: Box, x: int, y: int) -> str:
+def _box(box: Box, x: int, y: int, *, mark: str) -> str:
     first = box.stages[0]
     kind = "gated" if first.gated else "publish" if first.phase is Phase.PUBLISH else "plain"
     count = f' <tspan class="count">× {len(box.stages)}</tspan>' if len(box.stages) > 1 else ""
+    title = f"{box.title}: {mark}" if mark else box.title
     return (
-        f'<g class="{kind}" aria-label={quoteattr(box.title)}><title>{escape(box.title)}</title>'
+        f'<g class="{kind}{f" {mark}" if mark else ""}" aria-label={quoteattr(title)}><title>{escape(title)}</title>'
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>'
         f'<text x="{x + 10}" y="{y + HEIGHT // 2 + 4}">{escape(box.label)}{count}</text></g>'
     )

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from config.errors import SluiceError
+from config.errors import HubUnavailable, SluiceError
+from service.execution.leaving import checkpoint
 from service.execution.workbench import Event
 from service.release.graph import Call, Stage
 from service.release.products import JUDGED, Judged
@@ -16,6 +17,7 @@ def carry_out(work: Work) -> Literal["done", "blocked"]:
     try:
         for stage in work.graph.stages:
             if not over or stage.always:
+                checkpoint(whole=True)
                 _expect(work, stage)
                 step(work, stage)
                 over = over or (stage.gated and blocked(work, stage))
@@ -44,7 +46,7 @@ def step(work: Work, stage: Stage) -> None:
     try:
         work.products[stage.name] = work.call(stage.name, stage.work) if isinstance(stage.work, Call) else stage.work(work)
     except SluiceError as error:
-        if not stage.alone:
+        if not stage.alone or isinstance(error, HubUnavailable):  # what passes is no reason to go without a product
             raise
         work.failed[stage.name] = error
     finally:

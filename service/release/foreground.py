@@ -7,7 +7,7 @@ from typing import Any
 from config.errors import SluiceError
 from config.settings import Settings
 from service.execution.workbench import Event, Listener, told
-from service.hubclient import connect
+from service.hubclient import connect, patient
 from service.release import datasets
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.lifecycle import Expected, execute, named
@@ -18,6 +18,7 @@ from service.store import LeaseLost, open_store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
 
 READ = "read the folder"
+PATIENCE = 10.0  # seconds that each call waits for a fault of the moment to pass before there is a run, while somebody waits who may have named a wrong address
 
 
 def run(
@@ -35,10 +36,11 @@ def run(
     """
     store = open_store(settings.database)
     api = connect(settings)
-    chosen = datasets.recipe_for(settings, wanted.recipe, api, listener)  # who watches is told of what has to be fetched
-    named(way(chosen), redo)  # before anything is queued
-    with told(listener, READ, why=False) if wanted.folder is not None else nullcontext():  # whoever catches a failure says why
-        record, _ = queue_release(store, settings, api, wanted, again=True)
+    with patient(min(PATIENCE, settings.hub_patience), lambda said: listener(Event(stage="hub", state="remark", message=said))):
+        chosen = datasets.recipe_for(settings, wanted.recipe, api, listener)  # who watches is told of what has to be fetched
+        named(way(chosen), redo)  # before anything is queued
+        with told(listener, READ, why=False) if wanted.folder is not None else nullcontext():  # whoever catches a failure says why
+            record, _ = queue_release(store, settings, api, wanted, again=True)
     for sentence in own_account.of_run(chosen, record):
         listener(Event(stage="publish", state="remark", message=sentence))
     worker = worker_name()

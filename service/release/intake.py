@@ -12,7 +12,7 @@ from config.errors import SluiceError
 from config.settings import Settings
 from config.words import Rollback
 from publishers.order import Line
-from service.release import checks, datasets, prospect, rollback
+from service.release import checks, prospect, recipes, rollback
 from service.release.route import Route
 from service.release.way import way
 from service.store import RunOrder, RunRecord, Sighting, Store
@@ -47,7 +47,8 @@ def queue_release(
     to is queued again. Raises UpstreamError when the release cannot be used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is
     wrong, PublishConflict when a target repo is somebody else's, Superseded when it holds a newer release.
     """
-    recipe, route = datasets.recipe_for(settings, wanted.recipe, api), wanted.route(api)
+    chosen, route = recipes.choose(settings, wanted.recipe, api), wanted.route(api)
+    recipe = chosen.recipe
     upstream = route.resolve(wanted.repo, wanted.revision)
 
     def refuse_wrong(back: Rollback | None) -> None:
@@ -62,7 +63,7 @@ def queue_release(
     order = RunOrder(
         release=upstream.release,
         recipe=wanted.recipe,
-        recipe_digest=recipe.digest(),
+        recipe_digest=chosen.kept.digest,
         namespace=namespace,
         trigger=wanted.trigger,
         private=settings.private or upstream.private,
@@ -77,6 +78,7 @@ def queue_release(
             return same, False
         if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):
             refuse_wrong(back or (before.rollback if before else None))
+        store.keep_recipe(chosen.kept)  # before there is a run that needs it
         return store.enqueue(replace(order, rollback=back), again=again or back is not None, attempts=attempts)
 
 

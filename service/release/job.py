@@ -1,12 +1,12 @@
 """A run being carried out: does its stages once, records each in the database, tells a listener, and watches the disk."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -33,6 +33,7 @@ class Job(Workbench):
     store: Store
     run: RunRecord
     recipe: Recipe
+    sources: Sequence[Mapping[str, Any]] | None = None  # what texts and questions were when the run was queued
     used: dict[FileId, int] = field(default_factory=dict)  # bytes that the files of this run's stages take on disk
     written: dict[int, float] = field(default_factory=dict)  # when progress was last written to the database, by the stage's number
     disk_high_water: int = 0

@@ -4,16 +4,14 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from huggingface_hub import HfApi
-
-from config.errors import ConfigurationError, Damaged, SluiceError, Superseded, UpstreamError, in_words
+from config.errors import ConfigurationError, Damaged, HubUnavailable, SluiceError, Superseded, UpstreamError, in_words
 from config.near import hint
-from config.recipe import Recipe
 from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Event, Listener
-from service.hubclient import connect
-from service.release import datasets
+from service.hubclient import connect, patient
+from service.pulse import pulse
+from service.release import recipes
 from service.release.checks.room import exceeded, room
 from service.release.executor import carry_out
 from service.release.forecast import Forecast
@@ -22,12 +20,14 @@ from service.release.job import Job
 from service.release.outlook import outlook
 from service.release.prospect import Prospect, foresee
 from service.release.way import way
+from service.release.withdrawing import Withdrawn, withdrawable
 from service.release.work import Held, Work
+from service.runs.again import at, wait
 from service.store import RunRecord, Store
 
 log = logging.getLogger(__name__)
 
-Ended = Literal["done", "blocked", "held", "superseded", "failed"]
+Ended = Literal["done", "blocked", "held", "superseded", "failed", "cancelled", "paused"]
 
 Expected = Callable[[Prospect, Forecast], None]
 """Hears what lies ahead of a run, once that is known."""
@@ -41,10 +41,21 @@ def execute(
     expected: Expected = lambda ahead, forecast: None,
     redo: Collection[str] = (),
 ) -> None:
-    """Carry out `run`, whose lease the caller holds, and finish it in the store as done, blocked, held, superseded or failed; the stages `redo` are done anew.
+    """Carry out `run`, whose lease the caller holds, and finish it in the store as it ended or as a person wants it; the stages `redo` are done anew.
 
+    A run whose Hub is not available for longer than the settings' patience is put back, to be tried again later; that is raised as HubUnavailable.
     Raises what made it fail, and LeaseLost, with nothing written, when another process has the run by now.
     """
+
+    def heard(event: Event) -> None:
+        pulse.beat("worker", event.stage)
+        listener(event)
+
+    with patient(settings.hub_patience, lambda said: heard(Event(stage="hub", state="remark", message=said))):
+        _execute(store, run, settings, heard, expected, redo)
+
+
+def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listener, expected: Expected, redo: Collection[str]) -> None:
     job: Job | None = None
 
     def finish(state: Ended, error: str | None = None) -> None:
@@ -52,22 +63,44 @@ def execute(
 
     try:
         api = connect(settings)
-        recipe = recipe_of(run, settings, api)
-        graph = way(recipe)
-        job = Job(store=store, run=run, recipe=recipe, settings=settings, stages=StageStore(settings.folder), listener=listener, redo=named(graph, redo))
+        chosen = recipes.of_run(store, run, settings, api)
+        graph = way(chosen.recipe)
+        job = Job(
+            store=store,
+            run=run,
+            recipe=chosen.recipe,
+            promised=chosen.digests,
+            sources=chosen.sources,
+            settings=settings,
+            stages=StageStore(settings.folder),
+            listener=listener,
+            redo=named(graph, redo),
+        )
         _expect(Work(job=job, api=api, graph=graph), expected)
-        state = _gone(job, lambda: Work(job=job, api=api, graph=graph))
+        with withdrawable(store, run.id):
+            state = _gone(job, lambda: Work(job=job, api=api, graph=graph))
+    except Withdrawn as withdrawn:
+        finish(withdrawn.state)
+        listener(Event(stage="run", state="remark", message=f"The run was {withdrawn.state} by a person's wish."))
     except Held as held:
         finish("held")
         listener(Event(stage="approval", state="remark", message=f"The release is held. {held}"))
     except Superseded as newer:  # somebody published a newer release meanwhile: that is nobody's failure
         finish("superseded", str(newer))
         listener(Event(stage="publish", state="remark", message=str(newer)))
+    except HubUnavailable as fault:
+        due = store.defer(run.id, run.lease, error=str(fault), seconds=wait(run.waits, fault.wait))
+        log.info("run %d waits: %s", run.id, fault, extra={"action": "defer"})
+        listener(Event(stage="hub", state="remark", message=f"The run waits for the Hub, and is tried again by itself {at(due)}."))
+        raise
     except Exception as error:
         finish("failed", in_words(error))
         raise
     else:
         finish(state)
+    finally:
+        if job is not None:
+            job.stages.close()
 
 
 def _gone(job: Job, begin: Callable[[], Work]) -> Literal["done", "blocked"]:
@@ -91,14 +124,6 @@ def named(graph: Graph, wanted: Collection[str]) -> frozenset[str]:
     return frozenset(stage.name for stage in graph.stages if {stage.name, stage.family} & set(wanted))
 
 
-def recipe_of(run: RunRecord, settings: Settings, api: HfApi) -> Recipe:
-    """The recipe that the run was queued with. Raises ConfigurationError when it, or its data, is another one by now."""
-    recipe = datasets.recipe_for(settings, run.recipe, api)
-    if recipe.digest() != run.recipe_digest:
-        raise ConfigurationError(f"The recipe {run.recipe} or its data changed after run {run.id} was queued. Start a new run of {run.release.repo} with it.")
-    return recipe
-
-
 def _expect(work: Work, heard: Expected) -> None:
     """Reckon how long each stage will take, for whoever watches, and tell it; not of a run that published before, which has little to do.
 
@@ -111,6 +136,8 @@ def _expect(work: Work, heard: Expected) -> None:
         upstream = work.route.resolve(work.release.repo, work.release.sha)
         ahead = foresee(job.store, job.settings, work.route, work.recipe, upstream)
         expected = outlook(job.store, ahead)
+    except HubUnavailable:
+        raise
     except SluiceError as error:  # the stages say better what is wrong, or do without
         log.info("no estimate of run %d: %s", job.run.id, error, extra={"action": "forecast"})
         return

@@ -17,7 +17,7 @@ from publishers import card, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
 from publishers.order import Line
 from service.execution.kept import Output
-from service.release import functions, rollback
+from service.release import functions, gathering, rollback
 from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
@@ -67,7 +67,8 @@ class Repo:
 def publish(work: Work) -> list[str]:
     """Publish each repo of which a variant passed, with the run's report, and put them into one collection; or leave them in the run's folder. The repos.
 
-    The fixes are offered to the upstream before, where they are to be: cards say where. Raises HubError, PublishConflict, StageError.
+    What is published is done: a collection that cannot be made is tried again later. The fixes are offered to the upstream before, where they are to be: cards
+    say where. Raises HubError, PublishConflict, StageError.
     """
     job, hindrance, line = work.job, offer(work), Line(work.api, work.release.origin)
     upstream = work.of("upstream", Upstream)
@@ -87,7 +88,7 @@ def publish(work: Work) -> list[str]:
         job.store.record_publication(job.run.id, Published(**record), rollback=planned.rollback, lease=lease)
         published.append(repo.name)
     if published and job.run.target is None:
-        hub.collection(work.api, job.run.release.name, job.run.namespace, private, published)
+        gathering.gather(work, published, private=private)
     if hindrance is not None:
         raise hindrance
     return published

@@ -23,10 +23,10 @@ def resolved(bench: Workbench, route: Route, repo: str, revision: str) -> Upstre
 def taken(bench: Workbench, route: Route, upstream: Upstream) -> Output:
     """The files of the release, each stage kept: the base of several adapters is taken once. Raises UpstreamError, HubError."""
     source = route.source
-    own = bench.here("snapshot", source.fetch, asdict(upstream.release), **source.arguments, release=upstream.release)
+    own = bench.here("snapshot", source.fetch, asdict(upstream.release), **source.arguments(bench.stages.blobs), release=upstream.release)
     if upstream.base is None:
         return own
     there, release = bases.base_source(upstream, route.hub), upstream.base.release
-    base = bench.here("snapshot of the base", there.fetch, asdict(release), **there.arguments, release=release)
+    base = bench.here("snapshot of the base", there.fetch, asdict(release), **there.arguments(bench.stages.blobs), release=release)
     names = {"repo": upstream.release.repo, "below": release.repo}
     return bench.apart("merge", MERGE, {"adapter": own.whole, "base": base.whole}, threaded=False, **names)

@@ -1,7 +1,8 @@
 """How the gates of a run came out, one by one, and waiving one of them: what `sluice gates` and `sluice waive` do."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -120,6 +121,8 @@ class Decision:
     tag: str  # of the variant
     by: str  # who decides it
     comment: str  # why
+    source: str = "command"  # by which way it came
+    details: Mapping[str, Any] = field(default_factory=dict)  # for the audit trail
 
 
 def waive(store: Store, run: int, decision: Decision, *, unmeasured: bool) -> WaiverRecord:
@@ -134,14 +137,15 @@ def waive(store: Store, run: int, decision: Decision, *, unmeasured: bool) -> Wa
             f"The gate {decision.gate} of {decision.tag} in run {run} was not failed but could not be measured: {result.reason} Repair that and run it again; "
             "or, if the variant is to be published without this measurement, say so with --unmeasured."
         )
-    return store.waive(run, Waiver(tag=decision.tag, gate=decision.gate, by=by, comment=comment, outcome=result.outcome), source="command")
+    waiver = Waiver(tag=decision.tag, gate=decision.gate, by=by, comment=comment, outcome=result.outcome)
+    return store.waive(run, waiver, source=decision.source, details=decision.details)
 
 
 def withdraw(store: Store, run: int, decision: Decision) -> None:
     """Take a waiver back; it counts when the run is carried out again. Raises UnknownRun, WaiverRefused."""
     by, comment = _said(decision)
     store.run(run)
-    store.withdraw_waiver(run, decision.gate, decision.tag, by=by, comment=comment, source="command")
+    store.withdraw_waiver(run, decision.gate, decision.tag, source=decision.source, details={"by": by, "comment": comment, **decision.details})
 
 
 def _said(decision: Decision) -> tuple[str, str]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from config.data import as_written
 from config.errors import ConfigurationError
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe, Written, read_recipe
 from config.settings import Settings
 from config.words import Kind, Outcome, Release
 from publishers.naming import same_repo
-from service.store import PullRequestRecord, RunRecord, VariantRecord
+from service.store import KeptRecipe, PullRequestRecord, RunRecord, VariantRecord
 
 _STATES = {
     "opened": "The fixes are offered to {repo} as a pull request, which waits for its owner: {url}",
@@ -70,11 +71,11 @@ def not_offered(release: Release, *, patched: bool, passed: bool) -> str:
     return f"No pull request was opened in {release.repo}: it holds the fixed files by now."
 
 
-def remarks(run: RunRecord, variants: Sequence[VariantRecord], request: PullRequestRecord | None, *, patched: bool) -> list[str]:
-    """What a person should know of a run, with its variants and its pull request, besides its verdicts and publications."""
+def remarks(run: RunRecord, kept: KeptRecipe | None, variants: Sequence[VariantRecord], request: PullRequestRecord | None, *, patched: bool) -> list[str]:
+    """What a person should know of a run, with its recipe, its variants and its pull request, besides its verdicts and publications."""
     judged = [record for record in variants if record.verdict is not None]
     if not judged and run.state in {"queued", "running", "interrupted"}:
-        return _foretold(run)
+        return _foretold(run, kept)
     whole = [record for record in judged if record.variant.kind == Kind.SIXTEEN_BIT]
     said = [left_out(run.release, offered=run.fixes_as_pr)] if whole and _own(run) else []
     if request is not None:
@@ -85,10 +86,11 @@ def remarks(run: RunRecord, variants: Sequence[VariantRecord], request: PullRequ
     return said
 
 
-def _foretold(run: RunRecord) -> list[str]:
+def _foretold(run: RunRecord, kept: KeptRecipe | None) -> list[str]:
     """The same before anything is judged; nothing where the recipe cannot be read, which the run itself says better."""
     if not run.fixes_as_pr and not _own(run):
         return []
     with suppress(ConfigurationError):
-        return of_run(load_recipe(run.recipe, data=False, locate=as_written), run)
+        written = read_recipe(run.recipe) if kept is None else Written(content=kept.content, told=run.recipe, folder=Path.cwd())
+        return of_run(written.parsed(data=False, locate=as_written), run)
     return []

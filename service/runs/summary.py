@@ -11,6 +11,7 @@ from config.words import Measurement
 from qa import mmlu
 from service.pace import pace
 from service.runs import own_account
+from service.runs.again import Again, again, of_follow_up
 from service.runs.ahead import ahead
 from service.runs.holds import HoldSummary, PatchSummary, hold_summary, patch_summary
 from service.store import PublicationRecord, RunState, StageRecord, StageState, Store, VariantRecord
@@ -98,10 +99,19 @@ class VariantSummary(BaseModel):
     """Null for what is not planned."""
 
 
+class UnpublishedSummary(BaseModel):
+    """Who made a published repo private, and why. It stays so until a person makes it public on the Hub."""
+
+    by: str
+    reason: str
+    at: datetime
+
+
 class PublicationSummary(BaseModel):
     """One repo that was published, or left in a folder."""
 
     id: int
+    run: int
     repo: str
     """Or the folder's path."""
     revision: str
@@ -109,6 +119,10 @@ class PublicationSummary(BaseModel):
     url: str
     """Or the folder's, which begins with `file:`."""
     files: list[str]
+    at: datetime
+    """When it was published, or last found to be so."""
+    unpublished: UnpublishedSummary | None
+    """Null where nobody took it back."""
 
 
 class PullRequestSummary(BaseModel):
@@ -169,7 +183,24 @@ class RunSummary(BaseModel):
     target: str | None
     """The folder that repos are left in; null when they go to the Hub."""
     state: RunState
+    wanted: Literal["cancel", "pause"] | None
+    """What a person asked of a run that is being carried out, and that it has not come to yet."""
+    trigger: str
+    """What asked for it the last time: `poll`, `webhook`, `api`, `command`, `retry`, …"""
+    attempt: int
+    priority: int
+    """The highest is carried out first; 0 unless a person set it."""
+    namespace: str
+    """Under which it publishes."""
+    private: bool
+    created: datetime
+    queued: datetime | None
+    """The last time."""
+    started: datetime | None
+    finished: datetime | None
     error: str | None
+    again: Again | None
+    """Whether a run that failed, or that waits for the Hub, is tried again by itself, and when."""
     rollback: RollbackSummary | None
     """What it may take the place of although that is newer; null for most."""
     disk_high_water: int | None
@@ -186,7 +217,7 @@ class RunSummary(BaseModel):
     pull_request: PullRequestSummary | None
     """Null where the fixes were not offered."""
     remarks: list[str]
-    """What was not published because the upstream is one's own, and what became of the pull request."""
+    """What was not published because the upstream is one's own, what became of the pull request, and what is still to do for a run that is done."""
 
 
 def summary(store: Store, run_id: int) -> dict[str, Any]:
@@ -206,7 +237,18 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         quick=run.quick,
         target=run.target,
         state=run.state,
+        wanted=run.wanted,
+        trigger=run.trigger,
+        attempt=run.attempt,
+        priority=run.priority,
+        namespace=run.namespace,
+        private=run.private,
+        created=run.created,
+        queued=run.queued,
+        started=run.started,
+        finished=run.finished,
         error=run.error,
+        again=again(run),
         rollback=None if run.rollback is None else RollbackSummary(sha=run.rollback.sha, by=run.rollback.by, comment=run.rollback.comment),
         disk_high_water=run.disk_high_water,
         left=None if going is None else going.left(steps, now),
@@ -217,7 +259,10 @@ def summarize(store: Store, run_id: int) -> RunSummary:
         variants=[_variant(variant) for variant in variants],
         publications=[publication_summary(item) for item in store.publications(run_id)],
         pull_request=None if request is None else PullRequestSummary(**vars(request)),
-        remarks=own_account.remarks(run, variants, request, patched=bool(patches)),
+        remarks=[
+            *own_account.remarks(run, store.recipe(run.recipe_digest), variants, request, patched=bool(patches)),
+            *map(of_follow_up, store.follow_ups(run_id)),
+        ],
     )
 
 
@@ -234,7 +279,17 @@ def stage_summary(stage: StageRecord, now: datetime) -> StageSummary:
 
 def publication_summary(record: PublicationRecord) -> PublicationSummary:
     """A publication as JSON values."""
-    return PublicationSummary(id=record.id, repo=record.repo, revision=record.revision, url=record.url, files=list(record.files))
+    taken_back = None if record.unpublished is None else UnpublishedSummary(**vars(record.unpublished))
+    return PublicationSummary(
+        id=record.id,
+        run=record.run,
+        repo=record.repo,
+        revision=record.revision,
+        url=record.url,
+        files=list(record.files),
+        at=record.at,
+        unpublished=taken_back,
+    )
 
 
 def _variant(record: VariantRecord) -> VariantSummary:

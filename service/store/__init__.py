@@ -1,54 +1,72 @@
 """The service's memory, in SQLite or PostgreSQL: runs and all that comes of them, what they wait for, tokens, audit trail."""
 
+from service.store.access import Access
+from service.store.answers import Answer, Answers
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.deliveries import Deliveries
+from service.store.follow_ups import FollowUps
 from service.store.ledger import Ledger
 from service.store.openings import Openings
 from service.store.owner import worker_name
 from service.store.pull_requests import PullRequests
 from service.store.queue import LeaseLost, Queue, UnknownRun
+from service.store.recipes import Recipes
 from service.store.records import (
     Approval,
     Artifact,
+    AuditFilter,
     AuditRecord,
     DeliveryRecord,
+    FollowUpRecord,
     Foretold,
     HintRecord,
     HoldRecord,
+    KeptRecipe,
     ListingRecord,
     LookKey,
     Message,
     PublicationRecord,
     Published,
     PullRequestRecord,
+    Referrer,
+    RunFilter,
     RunOrder,
     RunRecord,
     RunState,
+    Scope,
     Sighting,
     StageRecord,
     StageState,
     TokenRecord,
+    Unpublished,
     VariantRecord,
     WaiverRecord,
     WatchRecord,
     order_of,
 )
+from service.store.references import References
 from service.store.results import Results, UnknownPublication
 from service.store.sightings import Sightings
+from service.store.steering import PRIORITIES, Steering, SteeringRefused
 from service.store.waivers import WaiverRefused, Waivers
 from service.store.watching import Replayed, UnknownEntry, Watching
 
 __all__ = [
+    "PRIORITIES",
+    "Answer",
     "Approval",
     "ApprovalRefused",
     "Artifact",
+    "AuditFilter",
     "AuditRecord",
     "DeliveryRecord",
+    "FollowUpRecord",
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "KeptRecipe",
     "LeaseLost",
     "ListingRecord",
     "LookKey",
@@ -56,19 +74,24 @@ __all__ = [
     "PublicationRecord",
     "Published",
     "PullRequestRecord",
+    "Referrer",
     "Replayed",
+    "RunFilter",
     "RunOrder",
     "RunRecord",
     "RunState",
+    "Scope",
     "Sighting",
     "StageRecord",
     "StageState",
+    "SteeringRefused",
     "Store",
     "StoreError",
     "TokenRecord",
     "UnknownEntry",
     "UnknownPublication",
     "UnknownRun",
+    "Unpublished",
     "VariantRecord",
     "WaiverRecord",
     "WaiverRefused",
@@ -79,7 +102,25 @@ __all__ = [
 ]
 
 
-class Store(Queue, Results, PullRequests, Waivers, Approvals, Sightings, Openings, Watching, Counting, Deliveries, Ledger):
+class Store(
+    Queue,
+    Steering,
+    Recipes,
+    References,
+    Results,
+    PullRequests,
+    Waivers,
+    Approvals,
+    Access,
+    Answers,
+    Sightings,
+    Openings,
+    FollowUps,
+    Watching,
+    Counting,
+    Deliveries,
+    Ledger,
+):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""
 
 

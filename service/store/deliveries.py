@@ -7,8 +7,9 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from service.store.database import Database, now
+from service.store.outside import DeliveryRow, PlaceRow
 from service.store.records import AuditRecord, DeliveryRecord, Message
-from service.store.tables import AuditRow, DeliveryRow, PlaceRow
+from service.store.tables import AuditRow
 
 ENDS = ("done", "blocked", "held", "failed")  # actions of audit events about runs
 SETTLED = 2.0  # seconds after which every event with a smaller number is there as well: PostgreSQL shows transactions in the order in which they end

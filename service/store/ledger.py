@@ -1,18 +1,21 @@
-"""What comes in and what is remembered: hints that a repo may have changed, API tokens, and the audit trail that only grows."""
+"""What comes in and what is remembered: hints that a repo may have changed, and the audit trail that only grows."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, CursorResult, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.store.database import Database, StoreError, now
-from service.store.records import AuditRecord, HintRecord, TokenRecord
-from service.store.tables import AuditRow, HintRow, TokenRow
+from service.store.database import Database, now
+from service.store.records import AuditFilter, AuditRecord, HintRecord
+from service.store.tables import AuditRow, HintRow
+
+ALL = AuditFilter()
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 
 def note(session: Session, source: str, subject: str, action: str, details: dict[str, Any]) -> None:
@@ -21,18 +24,17 @@ def note(session: Session, source: str, subject: str, action: str, details: dict
 
 
 class Ledger(Database):
-    """Hints, tokens and audit events."""
+    """Hints and audit events."""
 
     def audit(self, source: str, subject: str, action: str, details: dict[str, Any]) -> None:
         """Remember for ever that `source` did `action` to `subject`, e.g. "api", "publication/3", "republish"."""
         with self.write() as session:
             note(session, source, subject, action, details)
 
-    def audit_events(self, *, subject: str | None = None, limit: int = 100) -> tuple[AuditRecord, ...]:
-        """The newest events first, at most `limit`; only those about `subject`."""
-        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
-        if subject is not None:
-            query = query.where(AuditRow.subject == subject)
+    def audit_events(self, *, subject: str | None = None, limit: int = 100, wanted: AuditFilter = ALL) -> tuple[AuditRecord, ...]:
+        """The newest events first, at most `limit`, of those that are wanted; `subject` as in `AuditFilter`."""
+        wanted = replace(wanted, subject=subject or wanted.subject)
+        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit).where(*_matching(wanted))
         with self.read() as session:
             return tuple(
                 AuditRecord(id=row.id, at=row.at, source=row.source, subject=row.subject, action=row.action, details=row.details)
@@ -54,7 +56,7 @@ class Ledger(Database):
         if not rows:
             return
         with self.write(hasty=not rebuild) as session:
-            new = (postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert)(HintRow)
+            new = _upserting(session)
             again = {
                 "source": new.excluded.source,
                 "count": HintRow.count + 1,
@@ -84,30 +86,30 @@ class Ledger(Database):
             if error != hint.error:
                 note(session, hint.source, f"repo/{hint.repo}", "deferred", {"error": error})
 
-    def add_token(self, name: str, digest: str) -> None:
-        """Keep a new API token as its sha256. Raises StoreError when the name was ever used: the audit trail must stay unambiguous."""
-        try:
-            with self.write() as session:
-                session.add(TokenRow(name=name, digest=digest, created=now()))
-                note(session, "command", f"token/{name}", "created", {})
-        except IntegrityError as error:
-            raise StoreError(f"There is or was a token named {name!r}. Choose another name.") from error
 
-    def tokens(self) -> tuple[TokenRecord, ...]:
-        """Every token there is or was, oldest first."""
-        with self.read() as session:
-            rows = session.scalars(select(TokenRow).order_by(TokenRow.id))
-            return tuple(TokenRecord(id=row.id, name=row.name, digest=row.digest, created=row.created, revoked=row.revoked) for row in rows)
-
-    def revoke_token(self, name: str) -> None:
-        """Make the token stop working. Raises StoreError when no working token has that name."""
-        with self.write() as session:
-            live = update(TokenRow).where(TokenRow.name == name, TokenRow.revoked.is_(None)).values(revoked=now())
-            if cast("CursorResult[Any]", session.execute(live)).rowcount == 0:
-                raise StoreError(f"There is no working token named {name!r}. `sluice token list` shows those there are.")
-            note(session, "command", f"token/{name}", "revoked", {})
+def _matching(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
+    for name in ("subject", "source", "action"):
+        if (value := getattr(wanted, name)) is not None:
+            yield getattr(AuditRow, name) == value
+    if wanted.since is not None:
+        yield AuditRow.at >= wanted.since
+    if wanted.until is not None:
+        yield AuditRow.at < wanted.until
+    if wanted.before is not None:
+        yield AuditRow.id < wanted.before
 
 
 def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:
     """The hint as it was when it was read: not given again, nor settled and given anew."""
     return HintRow.repo == hint.repo, HintRow.created == hint.created, HintRow.count == hint.count
+
+
+def _upserting(session: Session) -> "sqlite.Insert | postgresql.Insert":
+    """An insertion of hints that can say what becomes of those that are there, as the session's database has it; the other dialect is not imported."""
+    if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as into_postgresql
+
+        return into_postgresql(HintRow)
+    from sqlalchemy.dialects.sqlite import insert as into_sqlite
+
+    return into_sqlite(HintRow)

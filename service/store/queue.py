@@ -4,12 +4,12 @@ Leases compare the clocks of the machines that share a database: these must agre
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, CursorResult, and_, not_, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, func, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -18,12 +18,13 @@ from config.words import Place, Release, Rollback
 from service.store.database import Database, now
 from service.store.ledger import note
 from service.store.owner import is_gone, is_held
-from service.store.records import RunOrder, RunRecord, RunState
+from service.store.records import RunFilter, RunOrder, RunRecord, RunState
 from service.store.tables import ReleaseRow, RunRow, StageRow
 
 CRASHES = 3  # workers in a row that end without a word before they have ended a stage, until a run is given up
-FINISHED = ("done", "blocked", "held", "superseded", "failed")
+FINISHED = ("done", "blocked", "held", "superseded", "failed", "cancelled", "paused")  # and not queued again by itself
 IN_FOLDER = " in folder "  # no namespace holds a space
+ALL = RunFilter()
 
 
 class LeaseLost(BaseException):
@@ -41,7 +42,8 @@ class Queue(Database):
         """The one run of the order's release, recipe and namespace, and whether this call put it into the queue.
 
         A failed run is queued again, unless it was already tried `attempts` times. A run that is done, blocked, held or superseded is queued again only with
-        `again`. One that is queued or running is left as it is, except that it becomes private, offers its fixes or may roll back when the order says so.
+        `again`. One that is queued or running is left as it is, except that it becomes private, offers its fixes or may roll back when the order says so. One
+        that waits for the Hub waits no longer when a person asks, who names no `attempts`.
         """
         with self.write() as session:
             run, created = _run_row(session, _release_row(session, order.release), order)
@@ -49,7 +51,9 @@ class Queue(Database):
             repeated = run.state in FINISHED and again
             if retried or repeated:
                 run.state, run.trigger, run.recipe, run.attempt = "queued", order.trigger, order.recipe, run.attempt + 1
-                run.queued, run.started, run.finished, run.error = now(), None, None, None
+                run.queued, run.started, run.finished, run.error, run.waits, run.wanted = now(), None, None, None, 0, None
+            if attempts is None:
+                run.due = None
             if again:
                 run.crashes = 0  # whoever asks for it may have repaired what they came of
             queued = created or retried or repeated
@@ -63,7 +67,7 @@ class Queue(Database):
                 if run.rollback is not None:
                     details["rollback"] = run.rollback["comment"]
                 note(session, order.trigger, f"run/{run.id}", "queued", details)
-            return _record(run), queued
+            return run_record(run), queued
 
     def ordered(self, order: RunOrder) -> RunRecord | None:
         """The run of the order's release, recipe and namespace; None when it was never queued."""
@@ -75,7 +79,7 @@ class Queue(Database):
         )
         with self.read() as session:
             row = session.scalars(query).first()
-            return None if row is None else _record(row)
+            return None if row is None else run_record(row)
 
     def newest(self, order: RunOrder) -> RunRecord | None:
         """The run of the order's repo, recipe and namespace that was begun last, whichever release it is of; None when there is none."""
@@ -88,28 +92,31 @@ class Queue(Database):
         )
         with self.read() as session:
             row = session.scalars(query).first()
-            return None if row is None else _record(row)
+            return None if row is None else run_record(row)
 
     def lease(self, worker: str, *, seconds: float, run: int | None = None) -> RunRecord | None:
-        """Take the run that waits longest (or run number `run`) for `seconds`; None when there is none to take.
+        """Take the run that waits longest of those with the highest priority (or run number `run`, even if it waits for the Hub); None when there is none.
 
         To take are queued runs, and running ones whose lease has run out or whose worker was a process of this host that has ended. That is an attempt that
         failed: a run of which several in a row come to nothing is given up, and the next one taken.
         """
         wanted: list[ColumnElement[bool]] = [] if run is None else [RunRow.id == run]
         with self.write() as session:
+            due = [] if run is not None else [or_(RunRow.due.is_(None), RunRow.due <= now())]
             while True:
                 stale = and_(RunRow.state == "running", _left(session, *wanted))
-                free = select(RunRow).where(or_(RunRow.state == "queued", stale), *wanted).order_by(RunRow.queued, RunRow.id).limit(1)
-                row = session.scalars(free.with_for_update(of=RunRow, skip_locked=True)).first()  # SQLite knows no row locks, but its writers exclude others
+                begun = or_(and_(RunRow.state == "queued", *due), stale)
+                free = select(RunRow).where(begun, *wanted).order_by(RunRow.priority.desc(), RunRow.queued, RunRow.id)
+                # SQLite knows no row locks, but its writers exclude others
+                row = session.scalars(free.limit(1).with_for_update(of=RunRow, skip_locked=True)).first()
                 if row is None:
                     return None
                 if row.state == "queued" or not _crashed(session, row):
                     break
             row.state, row.worker, row.lease_until, row.lease = "running", worker, now() + timedelta(seconds=seconds), row.lease + 1
-            row.started = row.started or now()
+            row.started, row.error, row.due = row.started or now(), None, None
             close_stages(session, row.id)
-            return _record(row)
+            return run_record(row)
 
     def prove_lease(self, run: int, lease: int, *, seconds: float = 0.0) -> None:
         """Raise LeaseLost unless the run is still carried out under the lease of that number; hold it for `seconds` at least."""
@@ -131,11 +138,36 @@ class Queue(Database):
         """Put a leased run back at its place in the queue, unfinished; False when `worker` no longer has it."""
         return self._change_held(run, worker, {"state": "queued", "worker": None, "lease_until": None})
 
+    def defer(self, run: int, lease: int, *, error: str, seconds: float) -> datetime:
+        """Put a run that is carried out under the lease of that number back, to be taken again after so many seconds; when that is. It costs no attempt.
+
+        Raises LeaseLost.
+        """
+        with self.write() as session:
+            row = leased(session, run, lease)
+            row.state, row.error, row.worker, row.lease_until, row.crashes = "queued", error, None, None, 0
+            row.due, row.waits = now() + timedelta(seconds=seconds), row.waits + 1
+            close_stages(session, run)
+            note(session, row.trigger, f"run/{run}", "deferred", {"error": error, "until": row.due.isoformat()})
+            return row.due
+
+    def backlog(self) -> tuple[int, datetime | None]:
+        """How many runs could be carried out now and are not, and since when the oldest of them waits."""
+        free = select(func.count(), func.min(RunRow.queued)).where(RunRow.state == "queued", or_(RunRow.due.is_(None), RunRow.due <= now()))
+        with self.read() as session:
+            runs, since = session.execute(free).one()
+            return runs, since
+
+    def hasten(self) -> None:
+        """Let no run wait any longer: whatever they wait for, a restart may have cured."""
+        with self.write() as session:
+            session.execute(update(RunRow).where(RunRow.state == "queued", RunRow.due.is_not(None)).values(due=None))
+
     def finish(
         self,
         run: int,
         *,
-        state: Literal["done", "blocked", "held", "superseded", "failed"],
+        state: Literal["done", "blocked", "held", "superseded", "failed", "cancelled", "paused"],
         error: str | None = None,
         disk_high_water: int | None = None,
         lease: int | None = None,
@@ -145,9 +177,9 @@ class Queue(Database):
             row = session.scalars(select(RunRow).where(RunRow.id == run, RunRow.state == "running").with_for_update(of=RunRow)).first()
             if row is None or (lease is not None and row.lease != lease):
                 return False
-            row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, now()
-            row.worker = row.lease_until = None
-            row.crashes = 0
+            row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, None if state == "paused" else now()
+            row.worker = row.lease_until = row.wanted = None
+            row.waits = row.crashes = 0
             close_stages(session, run)
             note(session, row.trigger, f"run/{run}", state, {} if error is None else {"error": error})
             return True
@@ -158,25 +190,52 @@ class Queue(Database):
             row = session.get(RunRow, id)
             if row is None:
                 raise UnknownRun(f"There is no run {id}. `sluice status` lists the runs there are.")
-            return _record(row)
+            return run_record(row)
 
-    def runs(self, limit: int = 50, state: RunState | None = None, before: int | None = None) -> tuple[RunRecord, ...]:
-        """The newest runs first, at most `limit`; only those in `state`, only those with a number below `before`."""
-        query = select(RunRow).order_by(RunRow.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(RunRow.id < before)
+    def runs(self, limit: int = 50, state: RunState | None = None, before: int | None = None, *, wanted: RunFilter = ALL) -> tuple[RunRecord, ...]:
+        """The newest runs first, at most `limit`, of those that are wanted; `state` and `before` as in `RunFilter`."""
+        wanted = replace(wanted, state=state or wanted.state, before=wanted.before if before is None else before)
         with self.read() as session:
-            if state in {"running", "interrupted"}:
-                left = _left(session)
-                query = query.where(RunRow.state == "running", left if state == "interrupted" else not_(left))
-            elif state is not None:
-                query = query.where(RunRow.state == state)
-            return tuple(_record(row) for row in session.scalars(query))
+            query = select(RunRow).join(ReleaseRow, ReleaseRow.id == RunRow.release_id).where(*_matching(session, wanted))
+            return tuple(run_record(row) for row in session.scalars(query.order_by(RunRow.id.desc()).limit(limit)))
+
+    def waiting(self) -> tuple[RunRecord, ...]:
+        """The queued runs in the order in which they will be taken."""
+        query = select(RunRow).where(RunRow.state == "queued").order_by(RunRow.priority.desc(), RunRow.queued, RunRow.id)
+        with self.read() as session:
+            return tuple(run_record(row) for row in session.scalars(query))
 
     def _change_held(self, run: int, worker: str, values: dict[str, Any]) -> bool:
         with self.write() as session:
             held = update(RunRow).where(RunRow.id == run, RunRow.state == "running", RunRow.worker == worker).values(values)
             return cast("CursorResult[Any]", session.execute(held)).rowcount == 1
+
+
+def _matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
+    if wanted.before is not None:
+        yield RunRow.id < wanted.before
+    if wanted.repo is not None:
+        parts = [_literal(part) for part in wanted.repo.split("*")]
+        yield ReleaseRow.repo == wanted.repo if len(parts) == 1 else ReleaseRow.repo.like("%".join(parts), escape="\\")
+    if wanted.recipe is not None:
+        yield RunRow.recipe == wanted.recipe
+    if wanted.since is not None:
+        yield RunRow.created >= wanted.since
+    if wanted.until is not None:
+        yield RunRow.created < wanted.until
+    if wanted.namespaces is not None:
+        folders = [_literal(name + IN_FOLDER) + "%" for name in wanted.namespaces]
+        yield or_(RunRow.namespace.in_(wanted.namespaces), *(RunRow.namespace.like(pattern, escape="\\") for pattern in folders))
+    if wanted.state in {"running", "interrupted"}:
+        left = _left(session)
+        yield and_(RunRow.state == "running", left if wanted.state == "interrupted" else not_(left))
+    elif wanted.state is not None:
+        yield RunRow.state == wanted.state
+
+
+def _literal(text: str) -> str:
+    """The text as a LIKE pattern that matches it alone."""
+    return "".join(f"\\{letter}" if letter in "\\%_" else letter for letter in text)
 
 
 def _left(session: Session, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -246,13 +305,14 @@ def _run_row(session: Session, release: ReleaseRow, order: RunOrder) -> tuple[Ru
     row = RunRow(release=release, recipe=order.recipe, recipe_digest=order.recipe_digest, namespace=place_of(order), trigger=order.trigger, private=False)
     row.folder, row.target, row.quick = order.folder, order.target, order.quick or None
     row.state, row.attempt, row.created, row.queued = "queued", 1, now(), now()
-    row.fixes_as_pr = False
+    row.fixes_as_pr, row.waits, row.priority = False, 0, 0
     session.add(row)
     session.flush()
     return row, True
 
 
-def _record(row: RunRow) -> RunRecord:
+def run_record(row: RunRow) -> RunRecord:
+    """A run's row as it is handed out."""
     return RunRecord(
         id=row.id,
         release=Release(repo=row.release.repo, sha=row.release.sha),
@@ -274,6 +334,11 @@ def _record(row: RunRow) -> RunRecord:
         folder=row.folder,
         target=row.target,
         quick=bool(row.quick),
+        due=row.due if row.state == "queued" else None,
+        waits=row.waits,
+        priority=row.priority,
+        queued=row.queued,
+        wanted=cast('Literal["cancel", "pause"] | None', row.wanted),
         rollback=None if row.rollback is None else Rollback(**{**row.rollback, "place": place_in(row.rollback)}),
     )
 

@@ -1,5 +1,6 @@
 """What the store is given and hands out: frozen records, never objects that are tied to a database session. All times are UTC."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -9,8 +10,18 @@ from config.watch import Watched
 from config.words import Hold, Measurement, Place, Release, Rollback, Sample, Variant, Verdict, Waiver
 from service.pace import Phase
 
-RunState = Literal["queued", "running", "interrupted", "done", "blocked", "held", "superseded", "failed"]
+RunState = Literal["queued", "running", "interrupted", "paused", "done", "blocked", "held", "superseded", "failed", "cancelled"]
+Scope = Literal["read", "operate", "publish", "admin"]
 StageState = Literal["running", "interrupted", "done", "failed", "reused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptRecipe:
+    """A recipe as runs were queued with it. Of its data it knows name and digest, and of those on the Hub the commit; their bytes lie elsewhere."""
+
+    digest: str  # as `Recipe.digest` found it then
+    content: Mapping[str, Any]  # all that it says, as JSON; data by absolute path, or by reference at a commit
+    sources: tuple[Mapping[str, Any], ...]  # each text and the questions, as `service.release.datasets.sources` describes them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +48,39 @@ class RunRecord(RunOrder):
     id: int
     # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked;
     # held: waits for a person's decision; superseded: a newer release was published meanwhile, which stays; failed: an error stopped it
+    # paused, cancelled: a person did not want it to go on, for a while or for good
     state: RunState
     attempt: int  # 1 for the first time, one more each time it is queued again or taken over from a worker that is gone
-    error: str | None  # of a failed run: what is wrong and what to do; of a superseded one: what is published instead
+    error: str | None  # of a failed run, or of one that waits: what is wrong and what to do; of a superseded one: what is published instead
     lease: int  # number of the latest lease, by which a worker proves that it still has the run
     worker: str | None  # who holds the lease of a running run, or held that of an interrupted one
     created: datetime
     started: datetime | None  # of this attempt
     finished: datetime | None  # of this attempt
     disk_high_water: int | None  # bytes
+    due: datetime | None = None  # of a queued run that waits for the Hub: it is taken up again then, by itself
+    waits: int = 0  # times in a row that it was put back for that
+    priority: int = 0  # the highest is carried out first
+    queued: datetime | None = None  # the last time
+    wanted: Literal["cancel", "pause"] | None = None  # what a person asked of it while it is carried out
 
 
 def order_of(run: RunRecord, *, trigger: str) -> RunOrder:
     """The order by which the run is carried out again."""
     return RunOrder(**{item.name: getattr(run, item.name) for item in fields(RunOrder) if item.name != "trigger"}, trigger=trigger)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Referrer:
+    """A run as far as it decides what becomes of the outputs that it refers to."""
+
+    run: int
+    repo: str
+    sha: str
+    like: tuple[str, str, str]  # upstream repo, recipe, namespace: runs of which a newer one takes the place of an older
+    state: RunState
+    last: datetime  # when it ended, or else when it was begun, or queued
+    published: tuple[str, ...]  # repos on the Hub that hold its publication, and no newer one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +193,16 @@ class PublicationRecord(Published):
     id: int
     run: int
     at: datetime  # when it was made, or last found to be so
+    unpublished: "Unpublished | None" = None  # None: nobody took it back
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpublished:
+    """Who made a published repo private, and why."""
+
+    by: str
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +214,18 @@ class PullRequestRecord:
     url: str
     state: Literal["opened", "open", "merged", "closed"]  # `opened` by this run, the others as they were found
     files: tuple[str, ...]  # that it changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowUpRecord:
+    """Something that is still to do for a run that is done: it is tried again by itself."""
+
+    run: int
+    kind: str  # "collection"
+    details: dict[str, Any]  # all that is needed to do it
+    attempts: int
+    error: str  # of the last try
+    due: datetime  # not tried before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +249,47 @@ class TokenRecord:
     digest: str  # sha256 of the token, hex
     created: datetime
     revoked: datetime | None
+    scopes: tuple[Scope, ...] = ("admin",)
+    namespaces: tuple[str, ...] | None = None  # whose runs it may see and steer; None: all
+    expires: datetime | None = None
+    used: datetime | None = None  # the last time, to the minute
+
+    def may(self, scope: Scope) -> bool:
+        """Whether it may do what needs that scope: every token may read, and one with `admin` may do everything."""
+        return scope == "read" or scope in self.scopes or "admin" in self.scopes
+
+    def sees(self, namespace: str) -> bool:
+        """Whether what is published under the namespace is any of its business."""
+        return self.namespaces is None or namespace in self.namespaces
+
+    def works(self, at: datetime) -> bool:
+        """Whether it is neither revoked nor expired then."""
+        return self.revoked is None and (self.expires is None or self.expires > at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFilter:
+    """Which runs are wanted; None: whichever."""
+
+    repo: str | None = None  # "owner/name"; `*` stands for anything
+    state: RunState | None = None
+    recipe: str | None = None
+    since: datetime | None = None  # created then or later
+    until: datetime | None = None  # created before
+    namespaces: tuple[str, ...] | None = None
+    before: int | None = None  # with a number below that
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFilter:
+    """Which audit events are wanted; None: whichever."""
+
+    subject: str | None = None
+    source: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None  # with a number below that
 
 
 @dataclass(frozen=True, kw_only=True)

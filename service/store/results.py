@@ -16,7 +16,7 @@ from service.pace import Phase, heard
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
 from service.store.queue import leased, state_of
-from service.store.records import Artifact, Foretold, PublicationRecord, Published, StageRecord, StageState, VariantRecord
+from service.store.records import Artifact, Foretold, PublicationRecord, Published, StageRecord, StageState, Unpublished, VariantRecord
 from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, ReleaseRow, RunRow, StageRow, VerdictRow
 
 
@@ -175,6 +175,26 @@ class Results(Database):
                 raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
             return _publication(row)
 
+    def all_publications(self, *, limit: int = 50, repo: str | None = None, before: int | None = None) -> tuple[PublicationRecord, ...]:
+        """The newest publications first, at most `limit`; only those in `repo`, only those with a number below `before`."""
+        query = select(PublicationRow).order_by(PublicationRow.id.desc()).limit(limit)
+        if repo is not None:
+            query = query.where(PublicationRow.repo == repo)
+        if before is not None:
+            query = query.where(PublicationRow.id < before)
+        with self.read() as session:
+            return tuple(_publication(row) for row in session.scalars(query))
+
+    def record_unpublished(self, id: int, *, by: str, reason: str, source: str, details: Mapping[str, Any]) -> PublicationRecord:
+        """Keep that a publication's repo was made private, by whom and why; `details` go into the audit trail. Raises UnknownPublication."""
+        with self.write() as session:
+            row = session.get(PublicationRow, id)
+            if row is None:
+                raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
+            row.unpublished = {"by": by, "reason": reason, "at": now().isoformat()}
+            note(session, source, f"publication/{id}", "unpublished", {"repo": row.repo, "by": by, "reason": reason, **details})
+            return _publication(row)
+
     def publications(self, run: int) -> tuple[PublicationRecord, ...]:
         """The run's publications in the order in which they were made."""
         with self.read() as session:
@@ -289,4 +309,10 @@ def _publication(row: PublicationRow) -> PublicationRecord:
         manifest_digest=row.manifest_digest,
         changed=row.changed,
         at=row.at,
+        unpublished=_unpublished(row),
     )
+
+
+def _unpublished(row: PublicationRow) -> Unpublished | None:
+    told = row.unpublished
+    return None if told is None else Unpublished(by=told["by"], reason=told["reason"], at=datetime.fromisoformat(told["at"]))

@@ -69,6 +69,17 @@ class ReleaseRow(Base):
     created: Mapped[datetime]
 
 
+class RecipeRow(Base):
+    """A recipe that runs were queued with, by the digest that these name."""
+
+    __tablename__ = "recipes"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    content: Mapped[dict[str, Any]]
+    sources: Mapped[list[dict[str, Any]]]  # its texts and questions with their digests, as `service.release.datasets.sources` describes them
+    at: Mapped[datetime]
+
+
 class RunRow(Base):
     """One recipe applied to one release, and who is working on it until when."""
 
@@ -76,7 +87,7 @@ class RunRow(Base):
     __table_args__ = (
         UniqueConstraint("release_id", "recipe_digest", "namespace"),
         Index(None, "state", "queued"),
-        CheckConstraint("state IN ('queued', 'running', 'done', 'blocked', 'held', 'superseded', 'failed')", name="state"),
+        CheckConstraint("state IN ('queued', 'running', 'paused', 'done', 'blocked', 'held', 'superseded', 'failed', 'cancelled')", name="state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -104,6 +115,10 @@ class RunRow(Base):
     rollback: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # a config.words.Rollback
     lease: Mapped[int] = mapped_column(server_default="0")  # how often the run was leased: what a worker shows to prove that it still has it
     crashes: Mapped[int] = mapped_column(server_default="0")  # workers in a row that ended without a word before they ended a stage
+    due: Mapped[datetime | None]  # of a queued one: not taken before
+    waits: Mapped[int] = mapped_column(server_default="0")  # times in a row that it was put back because of the Hub
+    priority: Mapped[int] = mapped_column(server_default="0")  # the highest is carried out first
+    wanted: Mapped[str | None] = mapped_column(String(16))  # what a person asked of the run while it was carried out: "cancel" or "pause"
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -117,7 +132,7 @@ class StageRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
-    key: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str] = mapped_column(String(64), index=True)
     state: Mapped[str] = mapped_column(String(16))
     started: Mapped[datetime]
     seconds: Mapped[float | None]
@@ -256,6 +271,7 @@ class PublicationRow(Base):
     manifest_digest: Mapped[str] = mapped_column(String(64))
     changed: Mapped[bool]
     at: Mapped[datetime]
+    unpublished: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # who made the repo private again, when and why
 
 
 class PullRequestRow(Base):
@@ -274,6 +290,21 @@ class PullRequestRow(Base):
     at: Mapped[datetime]
 
 
+class FollowUpRow(Base):
+    """Something that is still to do for a run that is done, and failed when it was tried."""
+
+    __tablename__ = "follow_ups"
+    __table_args__ = (UniqueConstraint("run_id", "kind"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    kind: Mapped[str] = mapped_column(String(32))
+    details: Mapped[dict[str, Any]]
+    attempts: Mapped[int]
+    error: Mapped[str] = mapped_column(Text)
+    due: Mapped[datetime]
+
+
 class AuditRow(Base):
     """Something that happened. Triggers refuse to change or delete a row."""
 
@@ -285,18 +316,6 @@ class AuditRow(Base):
     subject: Mapped[str] = mapped_column(String(250), index=True)
     action: Mapped[str] = mapped_column(String(64))
     details: Mapped[dict[str, Any]]
-
-
-class TokenRow(Base):
-    """An API token, as the sha256 of its secret."""
-
-    __tablename__ = "api_tokens"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(100), unique=True)
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
-    created: Mapped[datetime]
-    revoked: Mapped[datetime | None]
 
 
 class SightingRow(Base):
@@ -376,39 +395,6 @@ class UsedRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     at: Mapped[datetime] = mapped_column(index=True)
-
-
-class PlaceRow(Base):
-    """A place of `notify`, and the last audit event that it was, or needed not be, told."""
-
-    __tablename__ = "told_places"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(40), unique=True)
-    event: Mapped[int]
-
-
-class DeliveryRow(Base):
-    """A message to a place, and how sending it went."""
-
-    __tablename__ = "deliveries"
-    __table_args__ = (
-        UniqueConstraint("place", "event"),
-        Index(None, "state", "due"),
-        CheckConstraint("state IN ('pending', 'delivered', 'given_up')", name="state"),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    place: Mapped[str] = mapped_column(String(40))
-    event: Mapped[int]  # of the audit trail
-    subject: Mapped[str] = mapped_column(String(250))
-    ending: Mapped[str] = mapped_column(String(16))
-    body: Mapped[str] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(String(16))
-    attempts: Mapped[int]
-    error: Mapped[str | None] = mapped_column(Text)
-    created: Mapped[datetime]
-    due: Mapped[datetime]
 
 
 APPEND_ONLY = {

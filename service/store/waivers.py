@@ -1,5 +1,8 @@
 """Gates that a person set aside: recorded with name, comment and time, each change of them also in the audit trail."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import Select, delete, select
 from sqlalchemy.exc import IntegrityError
 
@@ -18,15 +21,15 @@ class WaiverRefused(SluiceError):
 class Waivers(Database):
     """The waivers of runs."""
 
-    def waive(self, run: int, waiver: Waiver, *, source: str) -> WaiverRecord:
-        """Record the waiver. Raises WaiverRefused when the gate is waived for the variant already."""
+    def waive(self, run: int, waiver: Waiver, *, source: str, details: Mapping[str, Any] | None = None) -> WaiverRecord:
+        """Record the waiver; `details` go into the audit trail. Raises WaiverRefused when the gate is waived for the variant already."""
         row = WaiverRow(run_id=run, tag=waiver.tag, gate=waiver.gate, outcome=waiver.outcome.value, by=waiver.by, comment=waiver.comment, at=now())
         try:
             with self.write() as session:
                 session.add(row)
                 session.flush()
-                details = {"gate": waiver.gate, "variant": waiver.tag, "outcome": waiver.outcome.value, "by": waiver.by, "comment": waiver.comment}
-                note(session, source, f"run/{run}", "waived", details)
+                told = {"gate": waiver.gate, "variant": waiver.tag, "outcome": waiver.outcome.value, "by": waiver.by, "comment": waiver.comment}
+                note(session, source, f"run/{run}", "waived", told | dict(details or {}))
                 return _record(row)
         except IntegrityError as error:
             raise WaiverRefused(
@@ -34,14 +37,14 @@ class Waivers(Database):
                 "Withdraw that waiver with --withdraw if another one is to stand."
             ) from error
 
-    def withdraw_waiver(self, run: int, gate: str, tag: str, *, by: str, comment: str, source: str) -> None:
-        """Remove the waiver; the audit trail keeps that it was there. Raises WaiverRefused when there is none."""
+    def withdraw_waiver(self, run: int, gate: str, tag: str, *, source: str, details: Mapping[str, Any]) -> None:
+        """Remove the waiver; the audit trail keeps that it was there, and in `details` who withdrew it. Raises WaiverRefused when there is none."""
         with self.write() as session:
             held = session.scalars(_of(run, tag, gate).with_for_update()).first()
             if held is None:
                 raise WaiverRefused(f"The gate {gate} of {tag} in run {run} is not waived. `sluice gates {run}` shows what is.")
             session.execute(delete(WaiverRow).where(WaiverRow.id == held.id))
-            note(session, source, f"run/{run}", "waiver withdrawn", {"gate": gate, "variant": tag, "by": by, "comment": comment})
+            note(session, source, f"run/{run}", "waiver withdrawn", {"gate": gate, "variant": tag, **details})
 
     def waivers(self, run: int) -> tuple[WaiverRecord, ...]:
         """The run's waivers in the order in which they were given."""

@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.segment import ControlType
 from rich.text import Text
 
+from service.amounts import in_order
 from service.cli.display.watch import Watch, Work, told
-from service.cli.display.words import in_order
 from service.repeating import repeated
 
 REFRESH = 0.2  # seconds between two pictures in a terminal

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from config.progress import Progress
-from service.cli.display.words import duration, how_far, in_order
+from service.amounts import duration, how_far, in_order
 from service.cli.sheet import Column, Sheet, figures, names
 from service.pace import Pace
 
@@ -133,8 +133,13 @@ def _show_end(console: Console, summary: Summary) -> None:
         who = f"by {back['by']}" if back["by"] else "the watched revision moved back"
         console.print(f"[yellow]goes back[/] from {back['sha'][:12]}, {escape(who)}: {escape(back['comment'])}", soft_wrap=True)
     if summary.get("error"):
-        word = "[yellow]superseded:[/]" if summary["state"] == "superseded" else "[red]failed:[/]"
-        console.print(f"{word} {escape(summary['error'])}", soft_wrap=True)
+        word = {"superseded": "[yellow]superseded:[/]", "queued": "[yellow]waits:[/]"}.get(summary["state"], "[red]failed:[/]")
+        console.print(f"{word} {escape(summary['error'])}{said_of_another_try(summary)}", soft_wrap=True)
+
+
+def said_of_another_try(summary: Summary) -> str:
+    """Whether and when it is tried again, after its error."""
+    return f" {escape(summary['again']['said'])}" if summary.get("again") else ""
 
 
 def _show_publication(console: Console, publication: Mapping[str, Any], *, left: bool) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from rich.markup import escape
 
-from service.cli.display.words import amount, duration, how_far, in_order
+from service.amounts import amount, duration, how_far, in_order
 from service.execution.workbench import Event
 from service.pace import Phase, heard, pace, run_left, stage_left
 

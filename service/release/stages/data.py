@@ -23,5 +23,6 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 
 
 def _record(work: Work) -> Output:
-    found = datasets.sources(work.job.settings, work.recipe, lambda path: work.job.data(path).digest)
-    return work.job.here(DATA, published.record, {"sources": found}, sources=found)
+    job = work.job
+    found = datasets.sources(job.settings, work.recipe, lambda path: job.data(path).digest) if job.sources is None else list(job.sources)
+    return job.here(DATA, published.record, {"sources": found}, sources=found)

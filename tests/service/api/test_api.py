@@ -16,7 +16,7 @@ from service.api import create_app
 from service.api.errors import status_of
 from service.api.guard import MAX_BODY
 from service.api.tokens import create_token, revoke_token
-from service.store import Published, Store
+from service.store import KeptRecipe, Published, Store
 from tests.service.helpers import SHA, queue_run
 
 SECRET = "the Hub's secrét"
@@ -52,16 +52,19 @@ def hook(client: TestClient, payload: object, secret: str | None = SECRET) -> An
 def code(response: Any) -> str:
     """The error's code, after a look at the rest of the body."""
     body = response.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"code", "message", "request_id"}
-    assert body["error"]["request_id"] == response.headers["X-Request-Id"]
-    return body["error"]["code"]
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert set(body) == {"type", "title", "status", "detail", "code", "request_id"}
+    assert (body["status"], body["type"]) == (response.status_code, f"urn:sluice:problem:{body['code']}")
+    assert body["request_id"] == response.headers["X-Request-Id"]
+    return body["code"]
 
 
 def test_health_needs_no_token(client: TestClient) -> None:
     response = client.get("/api/v1/health")
     assert response.status_code == 200
-    assert response.json() | {"version": ""} == {"status": "ok", "database": True, "watch": [], "version": ""}
+    sound = {"status": "ok", "database": True, "watch": [], "parts": [], "queue": {"runs": 0, "since": None}, "disk": None, "version": ""}
+    assert response.json() | {"version": "", "disk": None} == sound
+    assert response.json()["disk"]["paused"] is False
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
 
@@ -89,25 +92,22 @@ def test_health_fails_with_a_watched_recipe(file_store: Store, tmp_path: Path) -
 
 def test_the_api_documents_itself(client: TestClient) -> None:
     described = client.get("/api/v1/openapi.json").json()
-    assert set(described["paths"]) == {
-        "/api/v1/health",
-        "/api/v1/runs",
-        "/api/v1/runs/{id}",
-        "/api/v1/runs/{id}/report",
-        "/api/v1/runs/{id}/approve",
-        "/api/v1/publications/{id}",
-        "/api/v1/publications/{id}/republish",
-        "/api/v1/publications/{id}/rollback",
-        "/metrics",
-        "/api/v1/watch",
-        "/api/v1/watch/{id}",
-        "/webhooks/huggingface",
-        "/webhooks/rebuild",
-    }
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            assert "default" not in operation["responses"], "a status that may be anything tells nothing"
+            assert operation["summary"], (method, path)
+            if path.startswith("/api/v1/") and path not in {"/api/v1/health", "/api/v1/live"}:
+                assert operation["security"] == [{"token": []}], path
+                assert {"401", "422", "429"} <= set(operation["responses"]), path
+                assert method == "get" or {"403", "404", "409", "413"} <= set(operation["responses"]), path
     assert "security" not in described["paths"]["/api/v1/health"]["get"]
     assert described["paths"]["/api/v1/runs/{id}"]["get"]["security"] == [{"token": []}]
     assert "RunSummary" in described["components"]["schemas"]
-    assert client.get("/api/v1/docs").status_code == 200
+    page = client.get("/api/v1/docs")
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert all(path in page.text for path in described["paths"])
+    assert "<script" not in page.text
+    assert "src=" not in page.text, "it loads nothing from elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,7 @@ def test_the_api_documents_itself(client: TestClient) -> None:
         ("POST", "/runs"),
         ("GET", "/runs/1"),
         ("GET", "/runs/1/report"),
+        ("GET", "/runs/1/recipe"),
         ("POST", "/runs/1/approve"),
         ("GET", "/publications/1"),
         ("POST", "/publications/1/republish"),
@@ -169,6 +170,7 @@ def test_a_run_is_told_as_its_summary(client: TestClient, file_store: Store, bea
 
 def test_a_publication_can_be_made_again(client: TestClient, file_store: Store, bearer: dict[str, str]) -> None:
     run = queue_run(file_store)
+    file_store.keep_recipe(KeptRecipe(digest=run.recipe_digest, content={}, sources=()))
     file_store.lease("worker", seconds=60)
     number = file_store.record_publication(
         run.id, Published(repo="ours/m", revision="1" * 40, url="http://hub", files=("README.md",), manifest_digest="m", changed=True)

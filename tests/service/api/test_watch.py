@@ -36,7 +36,7 @@ def test_entries_are_added_changed_and_removed(client: TestClient) -> None:
     assert (changed.status_code, changed.json()["entry"]["repo"], changed.json()["entry"]["owners"]) == (200, "a/b", [])
     assert client.delete(where).status_code == 204
     for answer in (client.get(where), client.put(where, json=ENTRY), client.delete(where)):
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_entries_are_added_changed_and_removed(client: TestClient) -> None:
 def test_an_entry_that_cannot_be_released_is_not_added(client: TestClient, body: dict[str, object], words: str) -> None:
     answer = client.post("/api/v1/watch", json=body)
     assert answer.status_code == 422
-    assert words in answer.json()["error"]["message"]
+    assert words in answer.json()["detail"]
     assert len(client.get("/api/v1/watch").json()["entries"]) == 1
 
 

@@ -90,7 +90,7 @@ def test_a_run_without_a_report_says_so(file_store: Store, tmp_path: Path) -> No
     with TestClient(create_app(file_store, settings)) as client:
         for number in (run.id, run.id + 1):
             answer = client.get(f"/api/v1/runs/{number}/report", headers=bearer)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     with pytest.raises(UnknownRun):
         found.find(file_store, settings, run.id + 1)
 

@@ -31,8 +31,8 @@ def test_a_second_waiver_of_the_same_gate_is_refused_and_leaves_no_trace(store: 
 def test_a_waiver_is_withdrawn_and_the_audit_trail_keeps_both(store: Store) -> None:
     run = queue_run(store).id
     store.waive(run, WAIVER, source="command")
-    store.withdraw_waiver(run, "divergence", "IQ1_S", by="Bob", comment="A mistake.", source="command")
+    store.withdraw_waiver(run, "divergence", "IQ1_S", source="command", details={"by": "Bob", "comment": "A mistake."})
     assert store.waivers(run) == ()
     assert [event.action for event in store.audit_events(subject=f"run/{run}")][:2] == ["waiver withdrawn", "waived"]
     with pytest.raises(WaiverRefused, match="is not waived"):
-        store.withdraw_waiver(run, "divergence", "IQ1_S", by="Bob", comment="Again.", source="command")
+        store.withdraw_waiver(run, "divergence", "IQ1_S", source="command", details={"by": "Bob", "comment": "Again."})

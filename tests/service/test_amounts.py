@@ -1,7 +1,7 @@
 import pytest
 
 from config.progress import Progress
-from service.cli.display.words import amount, byte_count, duration, how_far, in_order, speed
+from service.amounts import amount, byte_count, duration, how_far, in_order, speed
 from service.pace import Pace
 
 

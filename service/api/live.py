@@ -1,0 +1,61 @@
+"""Whether the parts of the service are alive, and what each is at since when: what a supervisor asks before it starts the service again."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from service.pulse import pulse
+from service.store import Store
+
+router = APIRouter(tags=["service"])
+
+
+class Part(BaseModel):
+    """A part of the service: poll, intake, worker, …"""
+
+    name: str
+    doing: str
+    """What it was at when it was last heard of, e.g. a run's stage; empty when it waited for something to do."""
+    since: datetime
+    """When that was; UTC."""
+    limit: float
+    """Seconds that it may be silent."""
+    stuck: bool
+
+
+class Waiting(BaseModel):
+    """Runs that could be carried out now, and are not."""
+
+    runs: int
+    since: datetime | None
+    """Since when the oldest of them waits; null when there is none."""
+
+
+class Liveness(BaseModel):
+    """Whether every part of the service shows signs of life."""
+
+    status: Literal["ok", "stuck"]
+    parts: list[Part]
+
+
+def parts() -> list[Part]:
+    """Every part of this program, and whether it is stuck."""
+    return [Part(name=sign.part, doing=sign.doing, since=sign.since, limit=sign.limit, stuck=sign.stuck) for sign in pulse.signs()]
+
+
+def waiting(store: Store) -> Waiting:
+    """The queue, without runs that wait for the Hub."""
+    runs, since = store.backlog()
+    return Waiting(runs=runs, since=since)
+
+
+@router.get("/live", summary="Whether no part of the service is stuck")
+async def live(response: Response) -> Liveness:
+    """Answers without a token and without the database, with 503 when a part is stuck, which a restart cures; `/health` says whether the service can work."""
+    found = parts()
+    if stuck := any(part.stuck for part in found):
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Liveness(status="stuck" if stuck else "ok", parts=found)

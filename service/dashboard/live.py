@@ -1,0 +1,59 @@
+"""Parts of pages as they change: the browser gets them whole, and puts each in the place of the one before."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from service.api.access import Number, TheSettings, TheStore
+from service.api.streams import Event, EventStream, log_changes, stream
+from service.dashboard import views
+from service.dashboard.deeds import seen
+from service.dashboard.rendering import fragment
+from service.dashboard.signing import TheVisitor, Visitor
+from service.runs import logs
+from service.runs.changing import GOING_ON
+
+LOOKS = 600  # after which the browser asks anew, and it is seen whether its session still stands
+LOG_BYTES = 16 * 1024  # of a log that are sent first
+
+router = APIRouter()
+
+
+@router.get("/live")
+def overview(request: Request, visitor: TheVisitor, store: TheStore) -> EventStream:
+    """What is at work and what waits."""
+    return stream(request, _changes("board.html.j2", visitor, lambda: {"board": views.board(store, visitor)}, lambda values: True))
+
+
+@router.get("/runs/{id}/live")
+def run(id: Number, request: Request, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> EventStream:
+    """How far a run has come."""
+    seen(store, visitor, id)
+
+    def going_on(values: dict[str, Any]) -> bool:
+        return values["view"].summary.state in GOING_ON
+
+    return stream(request, _changes("progress.html.j2", visitor, lambda: {"view": views.progress(store, settings, id)}, going_on))
+
+
+@router.get("/runs/{id}/logs/{stage}/live")
+def log(id: Number, stage: str, request: Request, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> EventStream:
+    """A stage's log as it grows."""
+    seen(store, visitor, id)
+    logs.find(store, settings, id, stage)
+    return stream(request, log_changes(store, settings, id, stage, LOG_BYTES))
+
+
+def _changes(template: str, visitor: Visitor, values: Callable[[], dict[str, Any]], going_on: Callable[[dict[str, Any]], bool]) -> Iterator[Event | None]:
+    """The part at each change; `end` once it will not change any more."""
+    told = None
+    for _ in range(LOOKS):
+        found = values()
+        text = fragment(template, visitor, **found)
+        yield None if text == told else ("fragment", text)
+        told = text
+        if not going_on(found):
+            yield "end", "{}"
+            return
+        yield None

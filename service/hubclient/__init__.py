@@ -1,0 +1,41 @@
+"""The one place where a client of the Hub is made, whose every call ends: with an answer, or with an error after a time that is known."""
+
+import logging
+
+from huggingface_hub import HfApi, constants, get_session, set_client_factory
+from huggingface_hub.utils import _http
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from config.settings import PUBLIC_HUB, Settings
+from service.hubclient.allowance import patient, within
+from service.hubclient.lines import Limits, ending
+from service.hubclient.retrying import Client
+
+CHUNK = 2**20  # bytes of a download that are lost when it breaks off, at most
+
+__all__ = ["connect", "ending", "patient", "within"]
+
+
+def connect(settings: Settings) -> HfApi:
+    """A client for the configured Hub with the configured token, and with no other: a token on this machine is never sent to another Hub.
+
+    Only the public Hub speaks Xet; anywhere else the client is told to upload by LFS.
+    """
+    # the run's own display says what happens; the client's bars would be drawn across it
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if settings.hub_endpoint != PUBLIC_HUB:
+        constants.HF_HUB_DISABLE_XET = True
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else each process asks the public Hub for words to describe itself by, whichever Hub it works with
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK
+    _bound(Limits(silence=settings.hub_timeout, rate=settings.hub_rate))
+    return HfApi(endpoint=settings.hub_endpoint, token=settings.token or False, library_name="sluice")
+
+
+def _bound(limits: Limits) -> None:
+    """Have the library make every request through our client; all its calls share one, so nothing is done where it is ours already."""
+    present = get_session()
+    if isinstance(present, Client) and present.limits == limits:
+        return
+    hooks = {"request": [_http.hf_request_event_hook]}
+    set_client_factory(lambda: Client(limits, event_hooks=hooks, follow_redirects=True))

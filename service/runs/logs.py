@@ -1,0 +1,59 @@
+"""What the stages of a run said: their logs, without secrets."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from config.errors import SluiceError
+from config.settings import Settings
+from service.logs import redact
+from service.store import Store
+
+LONGEST_LINE = 100_000  # bytes that a line may have before it is cut
+
+
+class NoLog(SluiceError):
+    """The stage has no log, or it was removed."""
+
+
+def find(store: Store, settings: Settings, run: int, stage: str) -> Path:
+    """The log of a run's stage. Raises UnknownRun, NoLog."""
+    store.run(run)
+    if all(item.name != stage for item in store.stages(run)):
+        raise NoLog(f"Run {run} has begun no stage {stage!r}. `sluice status {run}` names those that it has.")
+    path = settings.folder / "logs" / f"run-{run}" / f"{stage.replace(' ', '-')}.log"
+    if not path.is_file():
+        raise NoLog(f"The stage {stage} of run {run} has no log on this machine: it wrote none, it ran elsewhere, or the log was removed.")
+    return path
+
+
+class Reader:
+    """Reads a log that may still grow, in whole lines, without secrets."""
+
+    def __init__(self, path: Path, settings: Settings, *, last: int) -> None:
+        """Begins with the `last` bytes."""
+        self._path = path
+        self._secrets = tuple(secret for secret in (settings.token, settings.webhook_secret and settings.webhook_secret.get_secret_value()) if secret)
+        self._place = max(0, path.stat().st_size - last)
+        self._cut = self._place > 0
+
+    def read(self, *, ended: bool) -> str:
+        """What came since the last time, up to the last whole line; all of it where the log has `ended`."""
+        try:
+            with self._path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._place:  # begun anew
+                    self._place, self._cut = 0, False
+                file.seek(self._place)
+                found = file.read()
+        except FileNotFoundError:
+            return ""
+        if not ended and (whole := found.rfind(b"\n") + 1) < len(found) and len(found) - whole < LONGEST_LINE:
+            found = found[:whole]
+        self._place += len(found)
+        if self._cut and found:
+            self._cut, found = False, found[found.find(b"\n") + 1 :]
+        return redact(found.decode("utf-8", errors="replace"), self._secrets)
+
+    def lines(self, *, ended: bool) -> Iterator[str]:
+        """The same, line by line."""
+        yield from self.read(ended=ended).splitlines()

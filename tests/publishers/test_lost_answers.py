@@ -1,0 +1,72 @@
+"""Commits whose answer is lost: what was made is found, and not made again."""
+
+import pytest
+from huggingface_hub import HfApi
+
+from config.errors import HubError, HubUnavailable
+from publishers import hub
+from publishers.hub import publish
+from publishers.staging import PREFIX as STAGING
+from tests.faulty import Fault, Proxy, always, faults, faulty
+from tests.publishers.conftest import REPO, MakePlan, commits
+
+
+@pytest.fixture
+def proxy(endpoint: str):
+    with faulty(endpoint) as found:
+        yield found
+
+
+@pytest.fixture
+def far(api: HfApi, proxy: Proxy) -> HfApi:
+    """The client of the Hub through the proxy."""
+    return HfApi(endpoint=proxy.url, token=api.token)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.parametrize("branch", ["main", STAGING])
+def test_a_commit_whose_answer_is_lost_is_found_and_counts_as_made(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan, branch: str) -> None:
+    publish(api, make_plan(content=b"GGUF older"))
+    before = commits(api)
+    proxy.rule = faults(Fault(lose=True), path=f"/commit/{branch}")
+    done = publish(far, make_plan())
+    assert done.changed
+    assert commits(api) == [done.revision, *before]
+    assert proxy.count("POST", "/commit/main") == 1
+    assert not [ref for ref in api.list_repo_refs(REPO).branches if ref.name != "main"]
+
+
+@pytest.mark.parametrize("fault", [Fault(answer=500), Fault(answer=504), Fault(cut=0)])
+def test_a_commit_that_was_not_made_is_sent_again(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan, fault: Fault) -> None:
+    proxy.rule = faults(fault, fault, path="/commit/main")
+    done = publish(far, make_plan())
+    assert done.changed
+    assert commits(api)[0] == done.revision
+    assert proxy.count("POST", "/commit/main") == 3
+
+
+def test_a_commit_that_is_never_made_is_a_fault_of_the_moment_and_leaves_nothing(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
+    proxy.rule = always(Fault(answer=503, headers={"Retry-After": "600"}), path="/commit/")
+    with pytest.raises(HubUnavailable) as caught:
+        publish(far, make_plan())
+    assert caught.value.wait == 600
+    assert set(api.list_repo_files(REPO)) <= {".gitattributes"}
+
+
+def test_a_repo_whose_creation_was_not_answered_is_there(far: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
+    proxy.rule = faults(Fault(lose=True), path="/repos/create")
+    assert publish(far, make_plan()).changed
+
+
+def test_a_token_that_is_not_accepted_is_cured_by_a_new_one_and_one_that_may_not_is_not(far: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
+    proxy.rule = always(Fault(answer=401, said="Invalid credentials in Authorization header"))
+    with pytest.raises(HubUnavailable, match="Set SLUICE_HUB_TOKEN"):
+        publish(far, make_plan())
+    proxy.rule = always(Fault(answer=403, said="Forbidden"))
+    with pytest.raises(HubError) as caught:
+        publish(far, make_plan())
+    assert not isinstance(caught.value, HubUnavailable)

@@ -1,0 +1,57 @@
+"""Made-up requests to every endpoint: none may be answered with a fault of the service, nor otherwise than OpenAPI tells."""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from pydantic import SecretStr
+from schemathesis import GenerationMode
+from schemathesis.core.failures import FailureGroup
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from service.api import create_app
+from service.api.tokens import create_token
+from service.store import Published, Store
+from tests.service.conftest import Upstream
+from tests.service.helpers import queue_run
+
+EXAMPLES = 4  # of each endpoint and way of making them up
+NOT_TOLD = [positive_data_acceptance]  # whether there is such a recipe, or an entry follows anything, no schema can tell
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def described(file_store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> schemathesis.BaseSchema:
+    """The API on a store that holds a little, beside a Hub; streams end at once."""
+    monkeypatch.setattr("service.api.attempts.FAILURES", 10**6)  # each endpoint is asked with wrong tokens, too
+    run = queue_run(file_store).id
+    file_store.stage_finished(file_store.stage_started(run, "convert", "k"), state="done", seconds=1.0)
+    file_store.record_publication(run, Published(repo="ours/m", revision="1" * 40, url="http://hub", files=("README.md",), manifest_digest="m", changed=True))
+    app = create_app(file_store, upstream.settings.with_(rebuild_secret=SecretStr("secret-of-rebuilds")))
+    app.state.ending = lambda: True
+    found = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)
+    found.config.update(headers={"Authorization": f"Bearer {create_token(file_store, 'fuzz')}"})
+    return found
+
+
+def test_no_request_finds_a_fault_or_an_answer_that_is_not_described(described: schemathesis.BaseSchema) -> None:
+    said, looked_at = [], set()
+    for found in described.get_all_operations():
+        operation = found.ok()
+        looked_at.add(operation.label)
+        for mode in GenerationMode:
+
+            @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def ask(case: schemathesis.Case) -> None:
+                case.call_and_validate(excluded_checks=NOT_TOLD)
+
+            try:
+                ask()
+            except Unsatisfiable:
+                assert mode is GenerationMode.NEGATIVE, "what has no parameters cannot be asked wrongly, but rightly"
+            except FailureGroup as failures:
+                said.append(f"{operation.label}, {mode}: {failures}")
+    assert said == [], "\n\n".join(said)
+    assert {"GET /api/v1/runs", "POST /api/v1/runs/{id}/cancel", "PUT /api/v1/watch/{id}", "POST /webhooks/rebuild"} <= looked_at

@@ -1,0 +1,199 @@
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from config.words import GateResult, Kind, Measurement, Outcome, Variant, Verdict
+from service.api.attempts import FAILURES
+from service.api.tokens import create_token
+from service.store import Artifact, Published, Store, VariantRecord
+from service.store.access import Grant
+from tests.service.helpers import queue_run
+
+Headers = dict[str, str]
+
+
+@pytest.fixture
+def judged(file_store: Store) -> int:
+    """A run that was blocked by one gate, and published one repo."""
+    run = queue_run(file_store).id
+    file_store.lease("worker", seconds=60)
+    stage = file_store.stage_started(run, "quantize IQ1_S", "k")
+    file_store.stage_finished(stage, state="done", seconds=2.5, artifacts=(Artifact(name="m.gguf", sha256="a" * 64, bytes=10),))
+    result = GateResult(
+        gate="divergence", measure="kld.mean", value=0.4, stderr=0.01, condition="at most 0.1", limit=0.1, outcome=Outcome.FAILED, reason="0.4 is above 0.1."
+    )
+    record = VariantRecord(
+        variant=Variant(tag="IQ1_S", kind=Kind.GGUF),
+        file="m.gguf",
+        bytes=10,
+        bpw=1.6,
+        measurements=(Measurement(name="kld.mean", value=0.4, unit="nats", stderr=0.01, n=4096),),
+        verdict=Verdict(tag="IQ1_S", outcome=Outcome.FAILED, reasons=("0.4 is above 0.1.",), results=(result,)),
+    )
+    file_store.record_variant(run, record, position=0)
+    published = Published(repo="ours/model-GGUF", revision="1" * 40, url="http://hub/ours/model-GGUF", files=("README.md",), manifest_digest="m", changed=True)
+    file_store.record_publication(run, published)
+    file_store.finish(run, state="blocked")
+    return run
+
+
+def test_a_run_is_steered_and_the_trail_tells_by_whom(api: TestClient, file_store: Store, token_for: Callable[..., Headers]) -> None:
+    run, bearer = queue_run(file_store).id, token_for("operate")
+
+    def ask(verb: str, body: object = None) -> Any:
+        return api.post(f"/runs/{run}/{verb}", headers=bearer, json=body)
+
+    answer = ask("priority", {"priority": 7})
+    assert (answer.status_code, answer.json()["priority"], answer.headers["Location"]) == (202, 7, f"/api/v1/runs/{run}")
+    assert ask("pause").json()["state"] == "paused"
+    assert api.get("/queue", headers=bearer).json() == []
+    assert ask("resume").json()["state"] == "queued"
+    assert [item["priority"] for item in api.get("/queue", headers=bearer).json()] == [7]
+    assert ask("retry").status_code == 409
+    assert ask("cancel").json()["state"] == "cancelled"
+    refused = ask("cancel")
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_now")
+    again = ask("retry").json()
+    assert (again["state"], again["attempt"], again["trigger"]) == ("queued", 2, "retry")
+    assert [(item["attempt"], item["outcome"]) for item in api.get(f"/runs/{run}/attempts", headers=bearer).json()] == [(1, "cancelled"), (2, None)]
+    events = api.get(f"/audit?subject=run/{run}&source=api", headers=token_for("admin")).json()["events"]
+    assert [event["action"] for event in events] == ["retried", "cancelled", "resumed", "paused", "prioritized"]
+    assert {event["details"]["token"] for event in events} == {"token-0"}
+
+
+def test_what_came_of_a_run_is_told_in_parts(api: TestClient, judged: int, token_for: Callable[..., Headers]) -> None:
+    bearer = token_for("read")
+
+    def told(part: str) -> Any:
+        return api.get(f"/runs/{judged}/{part}", headers=bearer).json()
+
+    assert told("measurements") == [
+        {"variant": "IQ1_S", "kind": "gguf", "name": "kld.mean", "value": 0.4, "unit": "nats", "stderr": 0.01, "n": 4096, "details": []}
+    ]
+    (gate,) = told("gates")["variants"][0]["gates"]
+    assert (gate["limit"], gate["outcome"], gate["value"]) == (0.1, "failed", 0.4)
+    (stage,) = told("stages")
+    assert (stage["name"], stage["seconds"], stage["key"]) == ("quantize IQ1_S", 2.5, "k")
+    assert told("artifacts") == stage["artifacts"] == [{"stage": "quantize IQ1_S", "name": "m.gguf", "sha256": "a" * 64, "bytes": 10}]
+    whole = api.get(f"/runs/{judged}", headers=bearer).json()
+    assert (whole["trigger"], whole["attempt"], whole["priority"], whole["namespace"]) == ("test", 1, 0, "ours")
+    assert datetime.fromisoformat(whole["finished"]) - datetime.now(UTC) < timedelta(0)
+
+
+def test_a_gate_is_waived_with_name_and_comment_and_the_waiver_withdrawn(
+    api: TestClient, file_store: Store, judged: int, token_for: Callable[..., Headers]
+) -> None:
+    bearer = token_for("publish")
+    said = {"gate": "divergence", "variant": "IQ1_S", "by": "Ada", "comment": "Asked for by its users."}
+    for blank in ({**said, "comment": "  "}, {**said, "by": ""}, {key: value for key, value in said.items() if key != "comment"}):
+        assert api.post(f"/runs/{judged}/waivers", json=blank, headers=bearer).status_code == 422
+    answer = api.post(f"/runs/{judged}/waivers", json=said, headers=bearer)
+    assert (answer.status_code, answer.json()["variants"][0]["gates"][0]["waiver"]["state"]) == (201, "pending")
+    (waiver,) = api.get(f"/runs/{judged}/waivers", headers=bearer).json()
+    assert (waiver["by"], waiver["outcome"]) == ("Ada", "failed")
+    assert api.post(f"/runs/{judged}/waivers", json=said, headers=bearer).json()["code"] == "not_waivable"
+    assert api.post(f"/runs/{judged}/waivers/withdraw", json=said, headers=bearer).status_code == 202
+    assert api.get(f"/runs/{judged}/waivers", headers=bearer).json() == []
+    withdrawn, given = file_store.audit_events(subject=f"run/{judged}")[:2]
+    assert (withdrawn.action, given.action, given.source, given.details["token"]) == ("waiver withdrawn", "waived", "api", "token-0")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("POST", "/runs", "operate"),
+        ("POST", "/runs/1/cancel", "operate"),
+        ("POST", "/runs/1/pause", "operate"),
+        ("POST", "/runs/1/resume", "operate"),
+        ("POST", "/runs/1/priority", "operate"),
+        ("POST", "/runs/1/retry", "operate"),
+        ("POST", "/runs/1/approve", "publish"),
+        ("POST", "/runs/1/waivers", "publish"),
+        ("POST", "/runs/1/waivers/withdraw", "publish"),
+        ("POST", "/publications/1/republish", "publish"),
+        ("POST", "/publications/1/unpublish", "publish"),
+        ("GET", "/audit", "admin"),
+        ("GET", "/tokens", "admin"),
+    ],
+)
+def test_each_deed_needs_its_scope(api: TestClient, judged: int, token_for: Callable[..., Headers], method: str, path: str, scope: str) -> None:
+    others = tuple(item for item in ("read", "operate", "publish") if item != scope)
+    answer = api.request(method, path.lstrip("/"), headers=token_for(*others), json=None)
+    assert (answer.status_code, answer.json().get("code")) in {(403, "forbidden"), (422, "invalid")}
+    if answer.status_code == 403:
+        assert f"`{scope}`" in answer.json()["detail"]
+    assert api.request(method, path.lstrip("/"), headers=token_for("admin")).status_code != 403
+
+
+def test_a_token_sees_the_runs_of_its_namespaces_and_no_others(api: TestClient, file_store: Store, judged: int, token_for: Callable[..., Headers]) -> None:
+    theirs = queue_run(file_store, "upstream/theirs", namespace="theirs").id
+    bearer = token_for("admin", namespaces=("theirs",))
+    assert [run["run"] for run in api.get("/runs", headers=bearer).json()["runs"]] == [theirs]
+    for path in (f"runs/{judged}", f"runs/{judged}/gates", "publications/1"):
+        answer = api.get(path, headers=bearer)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
+    assert api.post(f"runs/{judged}/retry", headers=bearer).status_code == 404
+    assert api.get("/publications", headers=bearer).json()["publications"] == []
+    assert api.post("/runs", json={"repo": "upstream/theirs"}, headers=bearer).json()["code"] in {"forbidden", "hub_failed"}
+
+
+def test_a_token_ends_and_its_last_use_is_known(api: TestClient, file_store: Store) -> None:
+    ended = create_token(file_store, "old", Grant(expires=datetime.now(UTC)))
+    assert api.get("/runs", headers={"Authorization": f"Bearer {ended}"}).status_code == 401
+    used = {"Authorization": f"Bearer {create_token(file_store, 'ada')}"}
+    told = {item["name"]: item for item in api.get("/tokens", headers=used).json()}
+    assert told["old"]["used"] is None
+    assert datetime.now(UTC) - datetime.fromisoformat(told["ada"]["used"]) < timedelta(minutes=2)
+    assert "digest" not in told["ada"]
+
+
+def test_wrong_tokens_are_limited_and_audited_and_lock_nobody_out(api: TestClient, file_store: Store, token_for: Callable[..., Headers]) -> None:
+    wrong = {"Authorization": "Bearer sluice_guess"}
+    answers = [api.get("/runs", headers=wrong) for _ in range(FAILURES + 2)]
+    assert [answer.status_code for answer in answers] == [401] * FAILURES + [429] * 2
+    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert api.get("/runs", headers=token_for("read")).status_code == 200
+    events = [event for event in file_store.audit_events() if event.subject.startswith("login/")]
+    assert [event.action for event in events] == ["limited", "refused"]
+
+
+def test_the_same_request_under_one_key_is_done_once(api: TestClient, file_store: Store, token_for: Callable[..., Headers]) -> None:
+    run, bearer = queue_run(file_store).id, token_for("operate")
+    keyed = {**bearer, "Idempotency-Key": "7f3c"}
+    first = api.post(f"/runs/{run}/priority", json={"priority": 3}, headers=keyed)
+    again = api.post(f"/runs/{run}/priority", json={"priority": 3}, headers=keyed)
+    assert (first.status_code, first.json()) == (again.status_code, again.json())
+    assert (again.headers["Idempotency-Replayed"], again.headers["Location"]) == ("true", first.headers["Location"])
+    assert "Idempotency-Replayed" not in first.headers
+    assert [event.action for event in file_store.audit_events(subject=f"run/{run}")].count("prioritized") == 1
+    other = api.post(f"/runs/{run}/priority", json={"priority": 4}, headers=keyed)
+    assert (other.status_code, other.json()["code"]) == (422, "key_used")
+    for _ in range(2):  # what was refused was not done, and may be asked again
+        assert api.post(f"/runs/{run}/resume", headers={**bearer, "Idempotency-Key": "k"}).status_code == 409
+    someone = api.post(f"/runs/{run}/priority", json={"priority": 5}, headers={**token_for("operate"), "Idempotency-Key": "7f3c"})
+    assert someone.json()["priority"] == 5, "a key is its caller's own"
+
+
+def test_a_log_is_read_without_secrets(api: TestClient, file_store: Store, judged: int, tmp_path: Path, token_for: Callable[..., Headers]) -> None:
+    bearer, path = token_for("read"), tmp_path / "home" / "logs" / f"run-{judged}" / "quantize-IQ1_S.log"
+    assert api.get(f"/runs/{judged}/stages/quantize IQ1_S/log", headers=bearer).json()["code"] == "not_found"
+    path.parent.mkdir(parents=True)
+    path.write_text("first line\nAuthorization: Bearer hf_" + "a" * 34 + "\nlast line\n", encoding="utf-8")
+    answer = api.get(f"/runs/{judged}/stages/quantize IQ1_S/log", headers=bearer)
+    assert answer.text == "first line\nAuthorization: Bearer hf_[hidden]\nlast line\n"
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert api.get(f"/runs/{judged}/stages/quantize IQ1_S/log?tail=14", headers=bearer).text == "last line\n"
+    followed = api.get(f"/runs/{judged}/stages/quantize IQ1_S/log/events", headers=bearer).text
+    assert followed == "event: log\ndata: first line\ndata: Authorization: Bearer hf_[hidden]\ndata: last line\ndata: \n\nevent: end\ndata: {}\n\n"
+    for name in ("../../sluice", "..%2F..%2Fsluice", "convert"):
+        assert api.get(f"/runs/{judged}/stages/{name}/log", headers=bearer).status_code == 404
+
+
+def test_a_run_is_followed_to_its_end(api: TestClient, judged: int, token_for: Callable[..., Headers]) -> None:
+    answer = api.get(f"/runs/{judged}/events", headers=token_for("read"))
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert [line for line in answer.text.splitlines() if line.startswith("event: ")] == ["event: run", "event: end"]

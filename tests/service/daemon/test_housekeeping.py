@@ -1,0 +1,83 @@
+"""What a service does about its disk by itself: it tidies, tidies more where space is short, and begins nothing where there is none."""
+
+import shutil
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from config.settings import Settings
+from service.api import create_app
+from service.cli.main import app
+from service.daemon.housekeeping import Housekeeping
+from service.daemon.worker import Worker
+from service.store import RunRecord, Store
+from tests.service.disk.conftest import Home
+from tests.service.helpers import eventually, queue_run
+
+
+@pytest.fixture
+def home(tmp_path: Path, file_store: Store) -> Home:
+    return Home(settings=Settings(home=tmp_path / "home", keep={"runs": 2, "free": 5_000_000_000, "pause": 1_000_000_000}), store=file_store)
+
+
+class DiskOf:
+    """A disk whose free space is said."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = 100_000_000_000
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=self.free))
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> DiskOf:
+    return DiskOf(monkeypatch)
+
+
+def test_a_service_tidies_once_in_a_while_and_at_once_when_space_is_short(home: Home, disk: DiskOf) -> None:
+    for number in (1, 2, 3):
+        home.run(number, {"convert": f"key-{number}"})
+    keeper = Housekeeping(home.store, home.settings)
+    keeper.look()
+    assert home.there == {"key-2", "key-3"}
+    home.run(4, {"convert": "key-4"})
+    keeper.look()
+    assert home.there == {"key-2", "key-3", "key-4"}, "not yet"
+    disk.free = 4_999_900_000
+    keeper.look()
+    assert home.there == {"key-3", "key-4"}, "what frees enough"
+    (event, _) = home.store.audit_events(subject="disk")
+    assert (event.source, event.action, event.details["things"], event.details["short_of"]) == ("housekeeping", "pruned", 1, 100_000)
+
+
+def test_no_run_is_begun_on_a_full_disk_and_everybody_is_told(home: Home, disk: DiskOf) -> None:
+    keeper, begun = Housekeeping(home.store, home.settings), threading.Event()
+
+    def execute(store: Store, run: RunRecord) -> None:
+        begun.set()
+        store.finish(run.id, state="done")
+
+    worker = Worker(home.store, execute, may_begin=keeper.may_begin)
+    disk.free = 999_999_999
+    run = queue_run(home.store)
+    thread = threading.Thread(target=worker.work)
+    thread.start()
+    try:
+        assert not begun.wait(1.5), "longer than a worker rests"
+        assert home.store.run(run.id).state == "queued"
+        with TestClient(create_app(home.store, home.settings)) as client:
+            answer = client.get("/api/v1/health")
+            assert (answer.status_code, answer.json()["disk"]) == (503, {"free": 999_999_999, "paused": True})
+            told = CliRunner().invoke(app, ["status"], env={"SLUICE_HOME": str(home.settings.home), "COLUMNS": "200"}).stdout
+            assert "paused Only 1.00 GB are free" in told
+            disk.free = 1_000_000_000
+            assert client.get("/api/v1/health").json()["disk"]["paused"] is False
+        assert begun.wait(30)
+        eventually(lambda: home.store.run(run.id).state == "done")
+    finally:
+        worker.stop()
+        thread.join(30)
+    assert "paused" not in CliRunner().invoke(app, ["status"], env={"SLUICE_HOME": str(home.settings.home), "COLUMNS": "200"}).stdout

@@ -1,0 +1,127 @@
+"""The main ways through the dashboard in Chromium, on wide and narrow screens."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from config.progress import Progress
+from config.settings import Settings
+from service.api.tokens import create_token
+from service.daemon.serve import front
+from service.store import Store
+from service.store.access import Grant
+from tests.service.dashboard.conftest import blocked_run, held_run, running_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PICTURES = os.environ.get("SLUICE_TEST_PICTURES")  # a folder for pictures of the pages, for who wants to look at them
+
+PATIENCE = 120_000  # milliseconds: other tests may be at work
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: install the package `chromium`")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page whose script and style find nothing to complain of."""
+    opened = browser.new_page(viewport={"width": 760, "height": 900})
+    opened.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    opened.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def url(file_store: Store, settings: Settings) -> Iterator[str]:
+    with front(file_store, settings.with_(api_port=0)) as served:
+        yield served
+
+
+def sign_in(page: Page, url: str, token: str) -> None:
+    page.goto(url)
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{url}/ui/")
+
+
+def look(page: Page, name: str) -> None:
+    """Nothing is wider than the screen, be it a wide or a narrow one; and a picture of both, light and dark, for who wants them."""
+    for width, scheme in ((760, "light"), (390, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
+        if PICTURES:
+            page.emulate_media(color_scheme=scheme)
+            page.screenshot(path=Path(PICTURES) / f"{name}-{width}.png", full_page=True)
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 760, "height": 900})
+
+
+def test_a_person_watches_waives_approves_and_cancels(page: Page, url: str, file_store: Store, settings: Settings) -> None:
+    blocked, held, running = blocked_run(file_store, settings.folder), held_run(file_store), running_run(file_store)
+    page.goto(url)
+    look(page, "sign-in")
+    sign_in(page, url, create_token(file_store, "ada", Grant(scopes=("operate", "publish"))))
+    expect(page.get_by_role("heading", name="Needs you")).to_be_visible()
+    look(page, "overview")
+
+    page.get_by_role("link", name="upstream/running").click()
+    expect(page.get_by_text("30 of 120 tensors")).to_be_visible()
+    stage = next(item.id for item in file_store.stages(running) if item.name == "convert")
+    file_store.stage_progressed(stage, Progress(done=90, total=120, unit="tensors"))
+    expect(page.get_by_text("90 of 120 tensors")).to_be_visible()  # without loading the page again
+    look(page, "running")
+    page.get_by_text("Cancel…").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("cancelled")
+    assert file_store.wanted(running) == "cancel"
+
+    page.goto(f"{url}/ui/runs/{blocked}")
+    look(page, "blocked")
+    page.get_by_text("Waive…").first.click()
+    page.get_by_role("button", name="Waive divergence for IQ1_S").click()  # without a comment: the browser asks for it
+    assert file_store.waivers(blocked) == ()
+    page.get_by_label("Why it may be set aside").fill("Asked for by its users.")
+    page.get_by_role("button", name="Waive divergence for IQ1_S").click()
+    expect(page.get_by_role("status")).to_contain_text("waiver is on record")
+    assert [item.waiver.by for item in file_store.waivers(blocked)] == ["ada"]
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("status")).to_contain_text("queued again")
+
+    page.goto(f"{url}/ui/runs/{held}")
+    look(page, "held")
+    page.get_by_label("Why it may be done").fill("I compared it with the maker's own.")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("status")).to_contain_text("approval is on record")
+    assert file_store.run(held).state == "queued"
+
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_a_log_grows_as_it_is_written(page: Page, url: str, file_store: Store, settings: Settings) -> None:
+    run = running_run(file_store)
+    log = settings.folder / "logs" / f"run-{run}" / "convert.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("first line\n", encoding="utf-8")
+    sign_in(page, url, create_token(file_store, "ada", Grant(scopes=("read",))))
+    page.goto(f"{url}/ui/runs/{run}/logs/convert")
+    expect(page.get_by_text("first line")).to_be_visible()
+    with log.open("a", encoding="utf-8") as written:
+        written.write("a line that came later, token hf_" + "a" * 34 + "\n")
+    expect(page.get_by_text("came later, token hf_[hidden]")).to_be_visible()
+    look(page, "log")

@@ -1,0 +1,146 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from config.settings import Settings
+from service.api.attempts import FAILURES
+from service.store import Store
+from tests.service.dashboard.conftest import HOSTILE, blocked_run, dashboard, held_run, running_run
+from tests.service.helpers import queue_run
+
+SignIn = Callable[..., TestClient]
+
+
+def csrf(browser: TestClient) -> str:
+    found = re.search(r'name="csrf" value="([0-9a-f]{64})"', browser.get("/").text)
+    assert found
+    return found[1]
+
+
+def test_nobody_sees_a_page_without_signing_in(file_store: Store, settings: Settings) -> None:
+    browser = dashboard(file_store, settings)
+    for path in ("/", "/runs", "/runs/1", "/runs/1/logs/fix", "/releases", "/audit", "/live", "/runs/1/live"):
+        answer = browser.get(path)
+        assert "Sign in" in answer.text, path
+        assert answer.url.path == "/ui/sign-in"
+    assert browser.post("/runs/1/cancel", data={"csrf": "x"}).url.path == "/ui/sign-in"
+    wrong = [browser.post("/sign-in", data={"token": "sluice_guess"}).status_code for _ in range(FAILURES + 1)]
+    assert wrong == [401] * FAILURES + [429]
+
+
+def test_a_session_is_a_cookie_that_no_script_reads_and_ends_with_signing_out(file_store: Store, signed_in: SignIn) -> None:
+    browser = signed_in("read")
+    cookie = next(iter(browser.cookies.jar))
+    assert (cookie.name, cookie.has_nonstandard_attr("HttpOnly"), cookie.get_nonstandard_attr("SameSite")) == ("sluice_session", True, "lax")
+    kept = cookie.value
+    assert browser.post("/sign-out", data={"csrf": csrf(browser)}).url.path == "/ui/sign-in"
+    browser.cookies.set("sluice_session", kept)
+    assert browser.get("/").url.path == "/ui/sign-in"
+    assert [event.action for event in file_store.audit_events(limit=1)] == ["signed in"]
+
+
+def test_after_signing_in_one_is_where_one_wanted_to_be_and_nowhere_else(file_store: Store, settings: Settings, signed_in: SignIn) -> None:
+    run = queue_run(file_store).id
+    asked = dashboard(file_store, settings).get(f"/runs/{run}")
+    assert f'name="next" value="/runs/{run}"' in asked.text
+    browser = signed_in("read")
+    token = {"token": "x"}
+    for away in ("https://example.com", "//example.com", "/\\example.com"):
+        assert 'name="next" value="/"' in browser.post("/sign-in", data={**token, "next": away}).text
+
+
+@pytest.mark.parametrize("make", [running_run, held_run, queue_run])
+def test_every_state_of_a_run_has_its_page(file_store: Store, signed_in: SignIn, make: Callable[[Store], object]) -> None:
+    make(file_store)
+    browser = signed_in("admin")
+    for path in ("/", "/runs", "/runs?state=running&repo=upstream", "/runs/1", "/releases", "/audit", "/live", "/runs/1/live"):
+        answer = browser.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        assert HOSTILE not in answer.text
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert not re.search(r'style="|<style|onclick|javascript:', answer.text), "the policy would refuse it"
+
+
+def test_a_page_shows_gates_plot_repairs_and_log(file_store: Store, settings: Settings, signed_in: SignIn) -> None:
+    run = blocked_run(file_store, settings.folder)
+    browser = signed_in("read")
+    text = browser.get(f"/runs/{run}").text
+    assert HOSTILE not in text
+    assert "hf_[hidden]" in text
+    assert text.count('class="point ') == 7
+    for told in ("0.41 ± 0.01 nats", "wanted: at most 0.1", "IQ1_S", "The template never ends a turn.", 'class="added"', 'class="way"'):
+        assert told in text, told
+    assert "<form" not in text.partition("<main>")[2], "who may only read is shown no buttons"
+    assert browser.get(f"/runs/{run}/logs/measure IQ1_S").status_code == 200
+    assert browser.get(f"/runs/{run}/logs/..%2F..%2Fsluice").status_code == 404
+    assert browser.get("/runs/99").status_code == 404
+    assert browser.get("/runs/99999999999999999999").status_code == 422
+    assert browser.get("/audit").status_code == 403
+
+
+def test_a_form_does_what_the_api_does_and_the_trail_tells_who(file_store: Store, settings: Settings, signed_in: SignIn) -> None:
+    blocked, held, waiting = blocked_run(file_store, settings.folder), held_run(file_store), queue_run(file_store, "upstream/waiting").id
+    browser = signed_in("operate", "publish")
+    form = {"csrf": csrf(browser)}
+
+    def send(path: str, **fields: str) -> str:
+        answer = browser.post(path, data=form | fields)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    assert "has its new place" in send(f"/runs/{waiting}/priority", priority="-3")
+    assert "is paused" in send(f"/runs/{waiting}/pause")
+    send(f"/runs/{waiting}/resume")
+    assert "is cancelled" in send(f"/runs/{waiting}/cancel")
+    send(f"/runs/{waiting}/retry")
+    waived = {"gate": "divergence", "variant": "IQ1_S", "by": "Ada"}
+    assert browser.post(f"/runs/{blocked}/waive", data=form | waived).status_code == 409, "a comment is wanted"
+    assert "The waiver is on record" in send(f"/runs/{blocked}/waive", comment="Asked for.", **waived)
+    assert "Waived by Ada" in browser.get(f"/runs/{blocked}").text
+    assert "Your approval" in send(f"/runs/{held}/approve", by="Ada", comment="Compared.", subject="chat-template")
+    assert file_store.run(held).state == "queued"
+    assert "queued again" in send("/publications/1/publish")
+    assert browser.post("/publications/1/unpublish", data=form | {"by": "Ada", "comment": "Wrong."}).status_code == 502, "there is no Hub here"
+    done = [(event.subject, event.action) for event in reversed(file_store.audit_events()) if event.source == "dashboard" and event.details.get("token")]
+    assert done == [
+        (f"run/{waiting}", "prioritized"),
+        (f"run/{waiting}", "paused"),
+        (f"run/{waiting}", "resumed"),
+        (f"run/{waiting}", "cancelled"),
+        (f"run/{waiting}", "retried"),
+        (f"run/{blocked}", "waived"),
+        (f"run/{held}", "approved"),
+        ("publication/1", "republish"),
+    ]
+
+
+def test_no_other_site_and_no_token_without_the_scope_does_anything(file_store: Store, settings: Settings, signed_in: SignIn) -> None:
+    run = queue_run(file_store).id
+    browser = signed_in("operate")
+    good = {"csrf": csrf(browser)}
+    for fields in ({}, {"csrf": ""}, {"csrf": csrf(signed_in("operate"))}):
+        assert browser.post(f"/runs/{run}/cancel", data=fields).status_code in {400, 403}
+    assert browser.post(f"/runs/{run}/cancel", data=good, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert browser.post(f"/runs/{run}/waive", data=good).status_code == 403
+    reader = signed_in("read")
+    assert reader.post(f"/runs/{run}/cancel", data={"csrf": csrf(reader)}).status_code == 403
+    other = signed_in("admin", namespaces=("theirs",))
+    assert other.get(f"/runs/{run}").status_code == 404
+    assert other.post(f"/runs/{run}/cancel", data={"csrf": csrf(other)}).status_code == 404
+    assert file_store.run(run).state == "queued"
+    assert "upstream/model" not in other.get("/").text + other.get("/runs").text
+
+
+def test_static_files_are_ours_alone(file_store: Store, settings: Settings) -> None:
+    browser = dashboard(file_store, settings)
+    assert browser.get("/static/dashboard.css").headers["Content-Type"].startswith("text/css")
+    assert browser.get("/static/dashboard.js").headers["Content-Type"].startswith("text/javascript")
+    for name in ("..%2Fpages.py", "nothing.css"):
+        assert browser.get(f"/static/{name}").status_code == 404
+    for file in (Path(__file__).parents[3] / "service" / "dashboard").rglob("*.*"):
+        if file.suffix in {".css", ".js", ".j2"}:
+            assert not re.search(r"https?://(?!www\.w3\.org)", file.read_text(encoding="utf-8")), file

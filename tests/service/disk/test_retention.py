@@ -1,0 +1,120 @@
+"""What stays and why: decided from runs, publications and settings."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from config.keep import Keep
+from config.words import Hold, Release
+from service.disk.retention import Standing, standings
+from service.store import Published, Referrer, Store
+from service.store.references import References
+from tests.service.helpers import order, queue_run
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+KEEP = Keep(runs=2, days=30)
+
+
+def referrer(number: int, *, days: float = 0, **changes: Any) -> Referrer:
+    given = {"repo": "upstream/a", "sha": "1" * 40, "like": ("upstream/a", "default", "ours"), "state": "done", "published": ()}
+    return Referrer(run=number, last=NOW - timedelta(days=days), **{**given, **changes})
+
+
+def stood(*runs: Referrer) -> dict[int, tuple[Standing, str]]:
+    return {run: (standing, why) for run, (standing, why, _) in standings(runs, KEEP, NOW).items()}
+
+
+def test_the_newest_of_each_repo_and_recipe_stay_and_older_ones_go() -> None:
+    other = {"like": ("upstream/a", "reference", "ours")}
+    found = stood(*(referrer(number, days=10 - number) for number in (1, 2, 3, 4)), referrer(5, days=29, **other))
+    assert {run: standing for run, (standing, _) in found.items()} == {1: 0, 2: 0, 3: 1, 4: 1, 5: 1}
+    assert found[1][1] == "run 1 of upstream/a@111111111111 has 2 newer ones"
+    assert found[4][1] == "run 4 of upstream/a@111111111111 is among the newest 2"
+
+
+def test_age_counts_too_and_neither_concerns_what_is_published_or_not_over() -> None:
+    found = stood(
+        referrer(1, days=400, published=("ours/a-GGUF",)),
+        referrer(2, days=31),
+        *(referrer(number, days=400, state=state) for number, state in enumerate(("queued", "running", "interrupted", "held"), start=3)),
+    )
+    assert found[1] == (Standing.PUBLISHED, "run 1 of upstream/a@111111111111 is published in ours/a-GGUF")
+    assert found[2] == (Standing.OVER, "run 2 of upstream/a@111111111111 ended 31 days ago")
+    assert [found[number] for number in (3, 6)] == [
+        (Standing.NEEDED, "run 3 of upstream/a@111111111111 is queued"),
+        (Standing.NEEDED, "run 6 of upstream/a@111111111111 is held"),
+    ]
+
+
+def test_failures_do_not_push_out_what_succeeded() -> None:
+    found = stood(*(referrer(number, days=9 - number, state="failed" if number > 2 else "done") for number in range(1, 7)))
+    assert {run: standing for run, (standing, _) in found.items()} == {1: 1, 2: 1, 3: 0, 4: 0, 5: 1, 6: 1}
+    assert found[3][1].endswith("failed, and so did 2 newer ones")
+
+
+# ---- the database -----------------------------------------------------------------------------------------------------------------------------
+
+
+def carried_out(store: Store, repo: str, *, key: str, publish: str | None = None, state: Any = "done", **changes: object) -> int:
+    run = queue_run(store, repo, **changes).id
+    store.lease("worker", seconds=60, run=run)
+    store.stage_finished(store.stage_started(run, "convert", key), state="done", seconds=1.0)
+    if publish is not None:
+        store.record_publication(run, Published(repo=publish, revision="1" * 40, url="", files=(), manifest_digest="m", changed=True))
+    if state == "held":
+        store.record_holds(run, [Hold(subject="licence", reason="There is none.")])
+    if state is not None:
+        store.finish(run, state=state)
+    return run
+
+
+def test_a_repo_on_the_hub_is_the_last_run_s_that_published_there(store: Store) -> None:
+    older = carried_out(store, "upstream/a", key="a", publish="ours/a-GGUF")
+    newer = carried_out(store, "upstream/a", key="b", publish="ours/a-GGUF", release=Release(repo="upstream/a", sha="2" * 40))
+    left = carried_out(store, "upstream/b", key="c", publish="/somewhere/b", target="/somewhere")
+    found = {item.run: item for item in store.referrers()}
+    assert (found[older].published, found[newer].published, found[left].published) == ((), ("ours/a-GGUF",), ())
+    assert found[older].like == found[newer].like
+    assert found[left].state == "done"
+
+
+def test_an_output_of_an_earlier_attempt_is_told_from_the_present_one(store: Store) -> None:
+    run = carried_out(store, "upstream/a", key="old")
+    store.stage_reused(run, "convert", "new", seconds=0, artifacts=())
+    other = carried_out(store, "upstream/b", key="new")
+    assert store.outputs_of_runs(["old", "new", "nobody's"]) == {"old": {run: False}, "new": {run: True, other: True}, "nobody's": {}}
+
+
+@pytest.mark.parametrize(("state", "unneeded"), [("done", True), ("failed", True), ("held", False), (None, False)])
+def test_what_a_run_needs_is_asked_again_just_before(store: Store, state: str | None, unneeded: bool) -> None:
+    carried_out(store, "upstream/a", key="k", state=state)
+    with store.unneeded("k", since=datetime.now(UTC)) as found:
+        assert found is unneeded
+    with store.unneeded("nobody's", since=datetime.now(UTC)) as found:
+        assert found
+
+
+def test_what_ended_since_one_looked_is_not_over(store: Store) -> None:
+    before = datetime.now(UTC)
+    carried_out(store, "upstream/a", key="k")
+    with store.unneeded("k", since=before) as found:
+        assert not found
+
+
+def test_no_run_is_queued_again_while_its_output_is_thrown_away(store: Store) -> None:
+    run = carried_out(store, "upstream/a", key="k")
+    queued = threading.Event()
+
+    def queue_again() -> None:
+        store.enqueue(order("upstream/a"), again=True)
+        queued.set()
+
+    with References.unneeded(store, "k", since=datetime.now(UTC)) as found:
+        assert found
+        thread = threading.Thread(target=queue_again)
+        thread.start()
+        assert not queued.wait(0.3)
+    thread.join(30)
+    assert store.run(run).state == "queued"

@@ -1,0 +1,92 @@
+"""Requests through faults of the moment, with the real client, the embedded Hub and a proxy between them."""
+
+import pytest
+from httpx2 import TransportError
+
+from config.errors import HubError, HubUnavailable
+from service.hubclient import patient, retrying
+from tests.faulty import Fault, always, faults
+from tests.service.hubclient.conftest import Far
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "FIRST", 0.02)
+
+
+@pytest.mark.parametrize("fault", [Fault(answer=500), Fault(answer=502), Fault(answer=503), Fault(answer=429), Fault(cut=0), Fault(cut=30), Fault(lose=True)])
+def test_a_question_is_asked_again_until_it_is_answered(far: Far, fault: Fault) -> None:
+    far.proxy.rule = faults(fault, fault, fault, path="/api/models")
+    heard: list[str] = []
+    with patient(20, heard.append):
+        assert far.connect().model_info("acme/model").sha
+    assert far.proxy.count("GET", "/api/models") == 4
+    assert len(heard) == 3
+    assert all("It is tried again in" in said for said in heard)
+
+
+def test_an_answer_that_breaks_off_is_none(far: Far) -> None:
+    far.proxy.rule = faults(Fault(cut=400), path="/api/models")  # the head came, and a part of the JSON
+    with patient(20):
+        assert far.connect().model_info("acme/model").sha
+
+
+def test_a_question_is_not_asked_again_without_patience(far: Far) -> None:
+    far.proxy.rule = always(Fault(answer=503, said="Down for maintenance, hf_secretsecret"))
+    with pytest.raises(HubUnavailable, match=r"The Hub at .* answered 503 and said: Down for maintenance, \[token\]\."):
+        far.connect().model_info("acme/model")
+    assert len(far.proxy.seen) == 1
+
+
+def test_a_hub_that_stays_away_is_given_up(far: Far) -> None:
+    far.proxy.rule = always(Fault(answer=500))
+    with pytest.raises(HubUnavailable), patient(2):
+        far.connect().model_info("acme/model")
+    assert len(far.proxy.seen) > 1
+
+
+def test_the_hub_says_how_long_to_wait(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(retrying.ending, "wait", waited.append)
+    far.proxy.rule = faults(Fault(answer=429, headers={"Retry-After": "17"}), Fault(answer=503, headers={"Retry-After": "3"}))
+    with patient(60):
+        far.connect().model_info("acme/model")
+    assert [round(seconds) for seconds in waited] == [17, 3]
+
+
+def test_a_wait_beyond_our_patience_is_handed_on(far: Far) -> None:
+    far.proxy.rule = always(Fault(answer=429, headers={"Retry-After": "3600"}))
+    with pytest.raises(HubUnavailable) as caught, patient(60):
+        far.connect().model_info("acme/model")
+    assert caught.value.wait == 3600
+    assert len(far.proxy.seen) == 1
+
+
+def test_what_is_surely_not_carried_out_may_be_sent_again(far: Far) -> None:
+    far.proxy.rule = faults(Fault(answer=429), Fault(answer=503, headers={"Retry-After": "0"}), method="POST", path="/repos/create")
+    with patient(20):
+        far.connect().create_repo("acme/new")
+    assert far.proxy.count("POST", "/repos/create") == 3
+
+
+@pytest.mark.parametrize("fault", [Fault(lose=True), Fault(cut=0), Fault(answer=500)])
+def test_what_may_have_been_carried_out_is_not_sent_again(far: Far, fault: Fault) -> None:
+    far.proxy.rule = always(fault, method="POST")
+    with pytest.raises(Exception) as caught, patient(20):  # noqa: PT011  the client's own
+        far.connect().create_repo("acme/new")
+    assert isinstance(caught.value, TransportError) or caught.value.response.status_code == 500
+    assert far.proxy.count("POST", "/repos/create") == 1
+
+
+def test_a_refusal_is_no_fault_of_the_moment(far: Far) -> None:
+    with pytest.raises(Exception, match="404"), patient(20):
+        far.connect().model_info("acme/nowhere")
+    assert len(far.proxy.seen) == 1
+    assert not issubclass(HubError, HubUnavailable)
+
+
+def test_uploads_go_on_after_faults(far: Far) -> None:
+    far.proxy.rule = faults(Fault(answer=503), None, Fault(cut=0), method="PUT")
+    with patient(20):
+        far.connect().upload_file(path_or_fileobj=bytes(2_000_000), path_in_repo="more.safetensors", repo_id="acme/model")
+    assert far.proxy.count("PUT", "") == 2
