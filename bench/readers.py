@@ -85,8 +85,8 @@ def show(console: Console, folder: Path) -> None:
     console.print(_printed(folder.name, variants, found))
     for row in found:
         for result in Result:
-            if result is not Result.SAME and (items := row.of(result)):
-                console.print(f"  {row.reader.name}, {result.value}: {_grouped(items)}", soft_wrap=True)
+            if said := _grouped(row.of(result), result):
+                console.print(f"  {row.reader.name}, {result.value}: {said}", soft_wrap=True)
 
 
 def _heard(line: str) -> None:
@@ -111,12 +111,18 @@ def _cell(row: table.Row, result: Result) -> str:
     return f"{len(tags)}" if len(tags) > SHOWN else ", ".join(tags)
 
 
-def _grouped(items: Sequence[tuple[Variant, Outcome]]) -> str:
-    """What was said, each once, with the variants of which it was."""
+def _grouped(items: Sequence[tuple[Variant, Outcome]], result: Result) -> str:
+    """What was said, each once, with the variants of which it was: what differs, and of what is the same only what is remarkable beside that."""
     words: dict[str, list[str]] = {}
     for variant, outcome in items:
-        words.setdefault(outcome.words, []).append(variant.tag)
-    return "; ".join(f"{', '.join(tags)}: {said}" for said, tags in words.items())
+        first, _, rest = outcome.words.partition("; ")
+        if said := rest if result is Result.SAME else first:
+            words.setdefault(said, []).append(variant.tag)
+    return "; ".join(f"{_listed(tags, items)}: {said}" for said, tags in words.items())
+
+
+def _listed(tags: Sequence[str], items: Sequence[tuple[Variant, Outcome]]) -> str:
+    return "all" if len(tags) == len(items) > 1 else ", ".join(tags)
 
 
 @contextmanager

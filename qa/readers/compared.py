@@ -31,7 +31,7 @@ def judge(reference: Reference, found: Reading) -> Outcome:
         kld = divergence(reference.logprobs, found.logprobs)
         most = bound(reference, len(found.logprobs))
         near = kld <= most  # which what is not a number is not
-        (right if near else wrong).append(f"KLD {kld:.1g}" if near else f"KLD {kld:.2g} from {reference.by}, where {most:.1g} can be explained")
+        (right if near else wrong).append(f"KLD {max(kld, 0.0):.1g}" if near else f"KLD {kld:.2g} from {reference.by}, where {most:.1g} can be explained")
     if found.answer is not None:
         near = (gap := departure(reference, found.answer)) <= MARGIN
         (right if near else wrong).append("greedy answer" if near else f"a token of its greedy answer is {gap:.2g} nats less likely in {reference.by}")

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 
 from engines import orphans, toolchain
+from engines.model import log_softmax
 from qa.readers import compared, running
 from qa.readers.words import GGUF, Broken, Outcome, Reader, Reading, Reference, Refusal, Result, Variant
 
@@ -52,7 +53,7 @@ def _reading(client: httpx.Client, known: Reference) -> Reading:
         if item["logprob"] is not None:
             row[0, item["id"]] = item["logprob"]
     answer = _post(client, "/completion", n_predict=running.MOST, **asked)["tokens"]
-    return Reading(ids=tuple(ids), logprobs=row, answer=tuple(answer))
+    return Reading(ids=tuple(ids), logprobs=log_softmax(row).astype(np.float32), answer=tuple(answer))
 
 
 def _chatted(variant: Variant, way: list[str], cache: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ PASSED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREAD
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "ignore", "OPENVINO_TELEMETRY_DISABLE": "1"}
 NOWHERE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")  # where nothing listens
 SHOWN = 200  # characters of what a program says at its end
+_SOURCE = re.compile(r"(?:Exception from|failed at|at)?\s*/\S+\.(?:cpp|cc|h|py):\d+:?\s*")  # where in its own sources, on the machine that it was built on
 TEXT = (
     'The ship\'s log, 12 March 1847: wind from the north-west, 3½ knots.\n\tif (x == 10) { return "naïve café"; }  // 100% sure?\n\n'
     "“Who is there?” she asked — nobody answered. 数学と物理 \U0001f642 x² + y² = z², and so they WENT on, 1234567 steps, to the old harbour where the boats "
@@ -60,7 +62,7 @@ def ask(
             raise Broken(f"it {_ending(done.returncode)}: {last(log)}")
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     if "refused" in found:
-        raise Refusal(" ".join(str(found["refused"]).split())[:SHOWN])
+        raise Refusal(_SOURCE.sub("", " ".join(str(found["refused"]).split()))[:SHOWN])
     return found
 
 

@@ -26,6 +26,7 @@ def connect(settings: Settings) -> HfApi:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if settings.hub_endpoint != PUBLIC_HUB:
         constants.HF_HUB_DISABLE_XET = True
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else each process asks the public Hub for words to describe itself by, whichever Hub it works with
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK
     _bound(Limits(silence=settings.hub_timeout, rate=settings.hub_rate))
     return HfApi(endpoint=settings.hub_endpoint, token=settings.token or False, library_name="sluice")
