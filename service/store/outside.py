@@ -1,6 +1,7 @@
-"""The tables of whom the service deals with: tokens, sessions, answers that were given, places that are told. As with `tables`, a change needs a migration."""
+"""The tables of whom the service deals with: tokens, sessions, requests, what they ask to watch, places that are told. A change needs a migration."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -83,3 +84,24 @@ class DeliveryRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
     created: Mapped[datetime]
     due: Mapped[datetime]
+
+
+class UsedRow(Base):
+    """A signed request that was carried out, kept as long as its signature is good."""
+
+    __tablename__ = "used_requests"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class WatchRow(Base):
+    """An entry of the watch list that was added over the network."""
+
+    __tablename__ = "watch_entries"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    entry: Mapped[dict[str, Any]]  # of config.watch.Watched
+    by: Mapped[str] = mapped_column(String(100))  # name of a token
+    created: Mapped[datetime]

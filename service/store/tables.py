@@ -350,17 +350,6 @@ class HintRow(Base):
     rebuild: Mapped[bool] = mapped_column(server_default=false())  # the newest commit is to be released though it was
 
 
-class WatchRow(Base):
-    """An entry of the watch list that was added over the network."""
-
-    __tablename__ = "watch_entries"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    entry: Mapped[dict[str, Any]]  # of config.watch.Watched
-    by: Mapped[str] = mapped_column(String(100))  # name of a token
-    created: Mapped[datetime]
-
-
 class LookRow(Base):
     """The commit that the last look at a watched branch found, and that needs no other look."""
 
@@ -385,16 +374,6 @@ class ListingRow(Base):
     repos: Mapped[int]
     at: Mapped[datetime]
     error: Mapped[str | None] = mapped_column(Text)
-
-
-class UsedRow(Base):
-    """A signed request that was carried out, kept as long as its signature is good."""
-
-    __tablename__ = "used_requests"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    digest: Mapped[str] = mapped_column(String(64), unique=True)
-    at: Mapped[datetime] = mapped_column(index=True)
 
 
 APPEND_ONLY = {

@@ -9,8 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from config.watch import Watched
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
+from service.store.outside import UsedRow, WatchRow
 from service.store.records import ListingRecord, LookKey, WatchRecord
-from service.store.tables import ListingRow, LookRow, PublicationRow, ReleaseRow, RunRow, UsedRow, WatchRow
+from service.store.tables import ListingRow, LookRow, PublicationRow, ReleaseRow, RunRow
 
 
 class UnknownEntry(StoreError):
