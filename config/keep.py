@@ -12,7 +12,8 @@ class Keep(Strict):
     """What stays on the disk of `home`. Outputs of runs that are queued, at work or held always stay, and so does the report of whatever is published."""
 
     runs: int = Field(default=3, ge=1)
-    """Outputs of the newest so many runs of an upstream repo by one recipe stay, and of the newest so many that failed; besides those of what is published."""
+    """Outputs of the newest so many runs of an upstream repo by one recipe stay, and of as many that failed or were cancelled; those of what is published stay
+    besides."""
     days: float = Field(default=60.0, gt=0)
     """Of these, outputs that are older go all the same. Logs stay as long, and so do outputs that belong to no run."""
     free: Bytes = 5_000_000_000

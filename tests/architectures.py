@@ -75,6 +75,20 @@ def _seeing(out: Path) -> Path:
     return made
 
 
+def seeing_in_tiles(out: Path) -> Path:
+    """Idefics 3, which cuts large pictures into tiles and shows them one by one, and the whole picture after them."""
+    eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    text = _sizes(**_bundled(out, spaced=False), model_type="llama")
+    described = {"text_config": text, "vision_config": eyes, "scale_factor": 2, "tie_word_embeddings": True, "image_token_id": 11, "pad_token_id": 5}
+    made = _saved("Idefics3", out, described, "Idefics3ForConditionalGeneration")
+    weights = load_file(made / "model.safetensors")
+    save_file({name: _scattered(name, value) for name, value in weights.items()}, made / "model.safetensors", metadata={"format": "pt"})
+    even, sizes = [0.5, 0.5, 0.5], {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
+    processor = {"image_processor_type": "Idefics3ImageProcessor", "do_image_splitting": True, "image_mean": even, "image_std": even, **sizes}
+    (made / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
+    return made
+
+
 def _scattered(name: str, value: torch.Tensor) -> torch.Tensor:
     """A weight of what reads pictures, where transformers begins with nothing but noughts and ones in biases, norms and projectors."""
     if not any(part in name for part in ("vision", "visual", "multi_modal_projector", "connector")):

@@ -14,6 +14,8 @@ from service.runs.report import STAGE as REPORT
 from service.store import Referrer, Store
 from service.store.references import ENDED
 
+CUT_SHORT = ("failed", "cancelled")  # states of runs that did not come to their end
+
 
 class Standing(IntEnum):
     """How much something is needed; what is needed least goes first when space is short, and what is needed most never."""
@@ -77,16 +79,16 @@ def _standing(run: Referrer, newer: dict[tuple[object, ...], int], keep: Keep, n
     told = f"run {run.run} of {run.repo}@{run.sha[:12]}"
     if run.state not in ENDED:
         return Standing.NEEDED, f"{told} is {run.state}"
-    well = run.state != "failed"
+    well = run.state not in CUT_SHORT
     newer[run.like, well] = newer.get((run.like, well), 0) + 1
     if run.published:
         return Standing.PUBLISHED, f"{told} is published in {', '.join(run.published)}"
     if newer[run.like, well] > keep.runs:
         newest = f"{keep.runs} newer one{'' if keep.runs == 1 else 's'}"
-        return Standing.OVER, f"{told} has {newest}" if well else f"{told} failed, and so did {newest}"
+        return Standing.OVER, f"{told} has {newest}" if well else f"{told} is {run.state}, as are {newest}"
     if now - run.last > timedelta(days=keep.days):
         return Standing.OVER, f"{told} ended {_ago(run.last, now)}"
-    return Standing.NEWEST, f"{told} is among the newest {keep.runs}" + ("" if well else " that failed")
+    return Standing.NEWEST, f"{told} is among the newest {keep.runs}" + ("" if well else " that did not come to their end")
 
 
 def _of_output(item: Item, referring: Mapping[int, bool], stood: Stood, keep: Keep, now: datetime) -> Fate:

@@ -12,7 +12,7 @@ from service.store.queue import state_of
 from service.store.records import Referrer
 from service.store.tables import PublicationRow, RunRow, StageRow
 
-ENDED = ("done", "blocked", "superseded", "failed")  # states of runs that nobody goes on with unless they are queued again
+ENDED = ("done", "blocked", "superseded", "failed", "cancelled")  # states of runs that nobody goes on with unless they are queued again
 _BATCH = 500  # keys in one query
 
 

@@ -50,7 +50,7 @@ def test_what_is_over_goes_and_the_rest_says_why_it_stays(home: Make) -> None:
         "shared": ("run 4", "is held"),
         "held": ("run 4", "is held"),
         "at work": ("run 5", "is running"),
-        "failed": ("run 6", "is among the newest 1 that failed"),
+        "failed": ("run 6", "is among the newest 1 that did not come to their end"),
     }
     assert why["nobody's"][0] == "it belongs to no run, and was last used today"
     assert at.there == {item.name for item in done.left}

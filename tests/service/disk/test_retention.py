@@ -38,7 +38,7 @@ def test_age_counts_too_and_neither_concerns_what_is_published_or_not_over() -> 
     found = stood(
         referrer(1, days=400, published=("ours/a-GGUF",)),
         referrer(2, days=31),
-        *(referrer(number, days=400, state=state) for number, state in enumerate(("queued", "running", "interrupted", "held"), start=3)),
+        *(referrer(number, days=400, state=state) for number, state in enumerate(("queued", "running", "interrupted", "held", "paused"), start=3)),
     )
     assert found[1] == (Standing.PUBLISHED, "run 1 of upstream/a@111111111111 is published in ours/a-GGUF")
     assert found[2] == (Standing.OVER, "run 2 of upstream/a@111111111111 ended 31 days ago")
@@ -49,9 +49,10 @@ def test_age_counts_too_and_neither_concerns_what_is_published_or_not_over() -> 
 
 
 def test_failures_do_not_push_out_what_succeeded() -> None:
-    found = stood(*(referrer(number, days=9 - number, state="failed" if number > 2 else "done") for number in range(1, 7)))
+    states = ("done", "superseded", "failed", "cancelled", "failed", "cancelled")
+    found = stood(*(referrer(number, days=9 - number, state=state) for number, state in enumerate(states, start=1)))
     assert {run: standing for run, (standing, _) in found.items()} == {1: 1, 2: 1, 3: 0, 4: 0, 5: 1, 6: 1}
-    assert found[3][1].endswith("failed, and so did 2 newer ones")
+    assert found[3][1].endswith("is failed, as are 2 newer ones")
 
 
 # ---- the database -----------------------------------------------------------------------------------------------------------------------------
