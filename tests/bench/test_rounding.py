@@ -25,8 +25,8 @@ def test_with_memory_for_all_hessians_the_windows_run_once() -> None:
     assert (found.groups, found.streamed) == (1, False)
     wide = 4e6 * 1000 + 4e6 * 4000 + 16e6 * 1000
     assert found.collecting == pytest.approx((5 * 1e7 * 100 * 100 + 2 * wide * 100) / 1e12)
-    factors = 4 * (1000**3 + 4000**3 + 8 * 1000**3)
-    assert found.file == pytest.approx((VALUES / 1e6 + (9 * wide + 2 * factors) / rounding.PER_CORE) / 10)
+    factors = 2 / 3 * (1000**3 + 4000**3 + 8 * 1000**3)
+    assert found.file == pytest.approx((VALUES / 1e6 + (9 * wide + 4 * factors) / rounding.PER_CORE) / 10)
     assert found.hours == (found.collecting / 3600, found.file / 3600)
 
 
