@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, HfFileMetadata
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from builders import asking, snapshot
@@ -124,11 +124,11 @@ def test_weights_that_lie_here_are_neither_downloaded_nor_copied(served: Served,
     assert second != first
     api, asked = served.api(), list[str]()
 
-    def download(repo: str, path: str, **options: Any) -> str:
-        asked.append(path)
-        return str(HfApi.hf_hub_download(api, repo, path, **options))
+    def metadata(url: str, **options: Any) -> HfFileMetadata:  # which is asked before each download
+        asked.append(url.rpartition("/")[2])
+        return HfApi.get_hf_file_metadata(api, url=url, **options)
 
-    api.hf_hub_download = download  # type: ignore[method-assign, assignment]
+    api.get_hf_file_metadata = metadata  # type: ignore[method-assign, assignment]
     result = snapshot.fetch(tmp_path / "second", api=api, release=second, blobs=blobs)
     assert "README.md" in asked
     assert not {"model.safetensors"} & {*asked}
