@@ -81,7 +81,7 @@ def test_without_text_there_is_no_answer(clean: Release, tmp_path: Path) -> None
 def test_no_hook_is_left_behind(clean: Release) -> None:
     network: Any = torch.nn.Sequential(torch.nn.Linear(2, 2))
     seen: dict[str, float] = {}
-    with activations._watched(network, seen):
+    with activations.watched(network, seen):
         network(torch.ones(1, 2))
     before = dict(seen)
     network(torch.full((1, 2), 1e9))
