@@ -222,9 +222,10 @@ def _hub(settings: "Settings") -> Iterator[Finding]:
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         answer = get_session().get(f"{endpoint}/api/whoami-v2", headers=headers, timeout=PATIENCE)
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:  # OSError: HF_HUB_OFFLINE is set
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, SluiceError) as error:  # OSError where HF_HUB_OFFLINE is set, SluiceError of a patient client
+        cause = error.__cause__ if isinstance(error, SluiceError) else error
         advice = "Check the network or `hub_endpoint`; `sluice demo` and `sluice hub serve` need no network."
-        yield Finding(name="Hub", value=f"{endpoint} does not answer ({type(error).__name__})", ok=None, advice=advice)
+        yield Finding(name="Hub", value=f"{endpoint} does not answer ({type(cause).__name__})", ok=None, advice=advice)
         yield Finding(name="Hub login", value="not tried" if token else "no token", ok=None)
         return
     hub = answer.status_code in {200, 401, 403}

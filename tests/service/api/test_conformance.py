@@ -27,7 +27,9 @@ def described(file_store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("service.api.attempts.FAILURES", 10**6)  # each endpoint is asked with wrong tokens, too
     run = queue_run(file_store).id
     file_store.stage_finished(file_store.stage_started(run, "convert", "k"), state="done", seconds=1.0)
-    file_store.record_publication(run, Published(repo="ours/m", revision="1" * 40, url="http://hub", files=("README.md",), manifest_digest="m", changed=True))
+    published = Published(repo="upstream/m", revision="1" * 40, url="http://hub", files=("README.md",), manifest_digest="m", changed=True)
+    file_store.record_publication(run, published)
+    upstream.release("upstream/m")
     app = create_app(file_store, upstream.settings.with_(rebuild_secret=SecretStr("secret-of-rebuilds")))
     app.state.ending = lambda: True
     found = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)

@@ -48,7 +48,7 @@ def test_an_upload_that_is_not_taken_is_given_up(far: Far, monkeypatch: pytest.M
     far.proxy.rule = always(Fault(choke=True), method="PUT")
     api = far.connect(**QUICK)
     with pytest.raises(HubUnavailable), hub_errors(api, "publish acme/model"):
-        sending.commit(api, "acme/model", [sending.Addition(path_in_repo="a.safetensors", path_or_fileobj=os.urandom(20_000_000))], message="m", parent=None)
+        sending.upload(api, "acme/model", [sending.Addition(path_in_repo="a.safetensors", path_or_fileobj=os.urandom(20_000_000))])
     assert far.proxy.count("POST", "/commit/") == 0
 
 

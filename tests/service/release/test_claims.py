@@ -282,7 +282,9 @@ def test_layers_outside_of_blocks_are_named_without_numbers() -> None:
     assert kept(names) == (Kept(module="mlp.experts.3.w1", layers=(2, 10)), Kept(module="model.projector", layers=()))
 
 
-@pytest.mark.parametrize(("variants", "tables"), [({"dynamic_bnb_4bit": ["dynamic-bnb-4bit", "b-bnb-4bit"]}, 1), ({"dynamic": ["UD-Q4_K_XL"]}, 1)])
+@pytest.mark.parametrize(
+    ("variants", "tables"), [({"dynamic_bnb_4bit": ["dynamic-bnb-4bit", "b-bnb-4bit"]}, 1), ({"dynamic": ["UD-Q4_K_XL"], "mmproj": []}, 1)]
+)
 def test_a_model_that_cannot_be_planned_is_told_of_each_planned_variant(job: Job, tmp_path: Path, variants: dict[str, list[str]], tables: int) -> None:
     base = made(tmp_path, "BF16", OURS).output
     (tmp_path / "empty" / "files").mkdir(parents=True)

@@ -130,7 +130,7 @@ def test_without_a_network_what_is_not_there_is_told_with_a_remedy(settings: Set
     with pytest.raises(HubError) as caught:
         ready(nobody(settings), recipe(tmp_path))
     said = str(caught.value)
-    assert said.startswith(f"{CHAT} is not on this machine, and it cannot be fetched: http://127.0.0.1:1 cannot be reached")
+    assert said.startswith(f"{CHAT} is not on this machine, and it cannot be fetched: The Hub at http://127.0.0.1:1 cannot be reached")
     assert "`sluice data fetch`" in said
     assert "`default`" in said
 
@@ -178,16 +178,9 @@ def test_sizes_are_bounded_before_anything_is_fetched(settings: Settings, monkey
     assert not list((settings.folder / "data").rglob("*.parquet"))
 
 
-def test_what_arrives_otherwise_than_listed_is_not_kept(settings: Settings) -> None:
+def test_what_arrives_otherwise_than_listed_is_not_kept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     api = connect(settings)
-    real = api.hf_hub_download
-
-    def damaged(*arguments: Any, **given: Any) -> str:
-        path = Path(real(*arguments, **given))
-        path.write_bytes(bytes(path.stat().st_size))
-        return str(path)
-
-    api.hf_hub_download = damaged
+    monkeypatch.setattr("builders.asking.http_get", lambda place, stream, **given: stream.write(bytes(given["expected_size"])))
     with pytest.raises(HubError, match=r"arrived with sha256 [0-9a-f]{64} and the Hub lists"):
         datasets.fetch(settings, api, reference(TEXT))
     assert datasets.find(settings, reference(TEXT)) is None

@@ -188,7 +188,7 @@ def test_a_done_run_of_an_older_version_whose_recipe_changed_stays_done(upstream
     with TestClient(create_app(store, upstream.settings)) as client:
         bearer = {"Authorization": f"Bearer {create_token(store, 'ci')}"}
         answer = client.post(f"/api/v1/publications/{number}/republish", headers=bearer)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "unusable_recipe")
+        assert (answer.status_code, answer.json()["code"]) == (422, "unusable_recipe")
         assert client.get(f"/api/v1/runs/{run.id}/recipe", headers=bearer).status_code == 404
     assert store.run(run.id).state == "done"
 

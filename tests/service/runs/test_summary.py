@@ -22,14 +22,25 @@ MEASURED = (
 
 def test_a_run_that_has_not_begun_has_nothing(file_store: Store) -> None:
     run = queue_run(file_store)
-    assert summary(file_store, run.id) == {
+    found = summary(file_store, run.id)
+    assert found.pop("created") <= found.pop("queued")
+    assert found == {
         "run": run.id,
         "release": {"repo": "upstream/model", "sha": SHA},
         "recipe": "default",
         "quick": False,
         "target": None,
         "state": "queued",
+        "wanted": None,
+        "trigger": "test",
+        "attempt": 1,
+        "priority": 0,
+        "namespace": "ours",
+        "private": False,
+        "started": None,
+        "finished": None,
         "error": None,
+        "again": None,
         "disk_high_water": None,
         "left": None,
         "coming": [],
@@ -91,7 +102,10 @@ def test_a_finished_run_is_told_whole(file_store: Store) -> None:
             "plan": None,
         }
     ]
-    assert told["publications"] == [{"id": number, "repo": "ours/m-GGUF", "revision": "f" * 40, "url": "http://hub", "files": ["README.md"]}]
+    (publication,) = told["publications"]
+    assert publication.pop("at") > told["started"]
+    about = {"id": number, "run": run, "unpublished": None}
+    assert publication == {**about, "repo": "ours/m-GGUF", "revision": "f" * 40, "url": "http://hub", "files": ["README.md"]}
 
 
 def test_what_was_not_measured_is_null(store: Store) -> None:
