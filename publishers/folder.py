@@ -5,7 +5,6 @@ Not covered: history. A folder of ours is replaced, and only when it holds nothi
 """
 
 import fcntl
-import hashlib
 import logging
 import os
 import shutil
@@ -17,9 +16,8 @@ from config.copying import copy, hashed
 from config.errors import Damaged, PublishConflict, StageError
 from config.progress import Tally
 from publishers import manifest as manifests
-from publishers import naming, order, sections
-from publishers.card import OWNED
-from publishers.hub import CARD_BYTES, Plan, Prospective, Publication, PublishFile
+from publishers import naming, order
+from publishers.hub import Plan, Prospective, Publication, PublishFile, refuse_large_card, with_their_words
 from publishers.manifest import Manifest
 from publishers.naming import CARD, MANIFEST
 from publishers.order import Line, Point
@@ -166,16 +164,8 @@ def _merged_card(card: PublishFile, target: Path, before: Manifest, sizes: Mappi
     """The card with what people wrote into the one that is there, and what was wrong with that one's markers. Raises PublishConflict when it is too large."""
     if CARD not in sizes:
         return card, None
-    if sizes[CARD] > CARD_BYTES:
-        raise PublishConflict(
-            f"{target / CARD} has {sizes[CARD]} bytes, more than a card that people wrote into. Nothing was overwritten. Shorten it, or delete it."
-        )
-    there = (target / CARD).read_bytes()
-    if hashlib.sha256(there).hexdigest() == before.files[CARD].sha256:
-        return card, None  # nobody wrote into it
-    new = card.source if isinstance(card.source, bytes) else card.source.read_bytes()
-    merged = sections.merge(new.decode(), there.decode(errors="replace"), owned=OWNED)
-    return PublishFile.from_bytes(CARD, merged.text.encode()), merged.damage and f"{merged.damage} What was written beside them stands at its end."
+    refuse_large_card(str(target / CARD), sizes[CARD])
+    return with_their_words(card, (target / CARD).read_bytes(), before)
 
 
 def _same_card(card: PublishFile, target: Path) -> bool:

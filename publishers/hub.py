@@ -184,18 +184,30 @@ def _merged_card(api: HfApi, plan: Plan, head: Head, *, previously: str | None) 
     entry = head.tree.get(CARD)
     if head.manifest is None or head.commit is None or entry is None or same_bytes(ours, entry):
         return ours, None
-    if entry.size > CARD_BYTES:
-        raise PublishConflict(
-            f"{CARD} of {plan.repo} has {entry.size} bytes, more than a card that people wrote into. Nothing was overwritten. Shorten it, or delete it."
-        )
+    refuse_large_card(f"{CARD} of {plan.repo}", entry.size)
     there = target.download(api, plan.repo, head.commit, CARD)
-    published = head.manifest.files.get(CARD)
+    merged, damage = with_their_words(ours, there, head.manifest, base=lambda: _published_card(api, plan.repo, previously) if previously else None)
+    if damage is not None:
+        log.warning("%s: %s", plan.repo, damage, extra={"action": "publish_card"})
+    return merged, damage
+
+
+def refuse_large_card(card: str, size: int) -> None:
+    """Raise PublishConflict when what is there is too large to be a card; `card` says which."""
+    if size > CARD_BYTES:
+        raise PublishConflict(f"{card} has {size} bytes, more than a card that people wrote into. Nothing was overwritten. Shorten it, or delete it.")
+
+
+def with_their_words(ours: PublishFile, there: bytes, before: Manifest, *, base: Callable[[], str | None] = lambda: None) -> tuple[PublishFile, str | None]:
+    """The card `ours` with what people wrote into the one that is `there`, and what was wrong with that one's markers.
+
+    `before` is the manifest of what is there, `base` gives the card as it was published, where that can be had.
+    """
+    published = before.files.get(CARD)
     if published is not None and published.sha256 == hashlib.sha256(there).hexdigest():
         return ours, None  # nobody wrote into it
     new = ours.source if isinstance(ours.source, bytes) else ours.source.read_bytes()
-    merged = sections.merge(new.decode(), there.decode(errors="replace"), owned=OWNED, base=_published_card(api, plan.repo, previously) if previously else None)
-    if merged.damage is not None:
-        log.warning("%s: %s", plan.repo, merged.damage, extra={"action": "publish_card"})
+    merged = sections.merge(new.decode(), there.decode(errors="replace"), owned=OWNED, base=base())
     return PublishFile.from_bytes(CARD, merged.text.encode()), merged.damage and f"{merged.damage} What was written beside them stands at its end."
 
 

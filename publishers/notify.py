@@ -10,12 +10,12 @@ import httpx
 
 from config.errors import SluiceError
 from config.notify import Ending, Notified
+from config.passing import passes, wait_asked
 from config.signing import SIGNATURE, TIMESTAMP, sign
 
 SECONDS = 10.0  # for one delivery
 LONGEST = 1900  # characters of a message: Discord takes 2000
 NAMED = 8  # files or variants that a message names
-PASSING = {408, 425, 429}  # statuses below 500 after which it is tried again
 
 _WORDS: Mapping[Ending, str] = {"published": "published", "blocked": "done, and gates kept something back", "failed": "failed", "held": "waits for a person"}
 
@@ -79,13 +79,12 @@ def send(place: Notified, content: bytes) -> None:
             httpx.Client(timeout=SECONDS, follow_redirects=False) as client,
             client.stream("POST", place.address(), content=content, headers=headers) as answer,
         ):
-            status, after = answer.status_code, answer.headers.get("retry-after", "")
+            status, after = answer.status_code, wait_asked(answer.headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NotDelivered(f"{place.name} could not be reached: {type(error).__name__}.", passing=not isinstance(error, httpx.InvalidURL)) from error
     if not 200 <= status < 300:
-        hint = "" if status >= 500 or status in PASSING else f" Look at {place.variable} and `form`."
-        passing = status >= 500 or status in PASSING
-        raise NotDelivered(f"{place.name} answered with status {status}.{hint}", passing=passing, after=float(after) if after.isdecimal() else None)
+        hint = "" if passes(status) else f" Look at {place.variable} and `form`."
+        raise NotDelivered(f"{place.name} answered with status {status}.{hint}", passing=passes(status), after=after)
 
 
 def _some(lines: list[str]) -> list[str]:

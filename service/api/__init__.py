@@ -26,6 +26,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     )
     app.state.store = store
     app.state.settings = settings
+    app.state.metrics = metrics.registry(store, settings)
     app.state.attempts = Attempts()
     app.state.hinting = Hinting(store, settings)
     for room in (runs.public, live.router, runs.protected, runs.acting, steering.acting, findings.protected, streams.protected):
@@ -47,6 +48,7 @@ def create_health_app(store: Store, settings: Settings) -> FastAPI:
     app = FastAPI(title="Sluice", version=_version(), openapi_url=None)
     app.state.store = store
     app.state.settings = settings
+    app.state.metrics = metrics.registry(store, settings)
     app.include_router(runs.public, prefix=API)
     app.include_router(live.router, prefix=API)
     app.include_router(metrics.open_to_all)

@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from config.settings import Settings
-from service.api.access import TheSettings, TheStore, caller
+from service.api.access import caller
 from service.api.errors import problems
 from service.machine.folders import existing
 from service.store import Store
@@ -81,10 +81,8 @@ def registry(store: Store, settings: Settings) -> CollectorRegistry:
 
 @open_to_all.get("/metrics", response_class=Response, summary="Figures for Prometheus", include_in_schema=False)
 @protected.get("/metrics", response_class=Response, summary="Figures for Prometheus", responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
-def metrics(request: Request, store: TheStore, settings: TheSettings) -> Response:
+def metrics(request: Request) -> Response:
     """Runs by state, the queue's age, seconds of stages, gates that blocked, publications, disk, and this process's own time and memory."""
-    if not hasattr(request.app.state, "metrics"):
-        request.app.state.metrics = registry(store, settings)
     return Response(generate_latest(request.app.state.metrics), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,6 +1,5 @@
 """Tells the places of `notify` how runs end: composed from the records, written down, sent, and tried again where that may help."""
 
-import random
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -9,6 +8,7 @@ import structlog
 
 from config.errors import SluiceError
 from config.notify import Notified
+from config.passing import pause
 from config.words import Outcome
 from publishers.notify import NotDelivered, Notice, body, send
 from service.store import AuditRecord, DeliveryRecord, Message, Store, UnknownRun
@@ -82,5 +82,4 @@ def _again(error: SluiceError, delivery: DeliveryRecord) -> float | None:
     """Seconds until it is tried again; None when that would not help, or would come too late."""
     if not isinstance(error, NotDelivered) or not error.passing or now() - delivery.created > PATIENCE:
         return None
-    wait = min(LONGEST, FIRST * 2.0 ** (delivery.attempts - 1))
-    return max(error.after or 0.0, wait * random.uniform(0.8, 1.2))  # noqa: S311 — no secret: services do not all come back at once
+    return pause(delivery.attempts - 1, first=FIRST, longest=LONGEST, asked=error.after)

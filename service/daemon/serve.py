@@ -5,8 +5,8 @@ A daemon that is killed leaves its lease behind; it runs out, or is seen to belo
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from threading import Event
 
 import structlog
@@ -107,49 +107,35 @@ def _api(store: Store, settings: Settings) -> Iterator[str]:
         yield url
 
 
-@contextmanager
-def _intake(store: Store, settings: Settings, listings: Listings) -> Iterator[None]:
-    def take() -> bool:
-        try:
-            take_hints(store, settings, listings)
-        except DBAPIError as error:
-            log.warning("hints not read", error=str(error.orig))
-        pulse.beat("intake")
-        return True
-
-    with pulse.part("intake", limit=SILENCE), repeated(take, seconds=IDLE_SECONDS, name="intake"):
-        yield
+def _intake(store: Store, settings: Settings, listings: Listings) -> AbstractContextManager[None]:
+    return _again_and_again("intake", lambda: take_hints(store, settings, listings), seconds=IDLE_SECONDS)
 
 
-@contextmanager
-def _following_up(store: Store, settings: Settings) -> Iterator[None]:
+def _following_up(store: Store, settings: Settings) -> AbstractContextManager[None]:
     """What is still to do for runs that are done is tried again, in a thread of its own: nothing else waits for it."""
 
-    def follow_up() -> bool:
-        try:
-            while take_up(store, connect(settings)):
-                pulse.beat("follow-ups", "collection")
-        except DBAPIError as error:
-            log.warning("follow-ups not read", error=str(error.orig))
-        pulse.beat("follow-ups")
-        return True
+    def follow_up() -> None:
+        while take_up(store, connect(settings)):
+            pulse.beat("follow-ups", "collection")
 
-    with pulse.part("follow-ups", limit=SILENCE), repeated(follow_up, seconds=FOLLOW_UP_SECONDS, name="follow-ups"):
-        yield
+    return _again_and_again("follow-ups", follow_up, seconds=FOLLOW_UP_SECONDS)
+
+
+def _notifying(store: Store, settings: Settings) -> AbstractContextManager[None]:
+    return _again_and_again("notify", lambda: notify(store, settings.notify), seconds=IDLE_SECONDS) if settings.notify else nullcontext()
 
 
 @contextmanager
-def _notifying(store: Store, settings: Settings) -> Iterator[None]:
-    def tell() -> bool:
+def _again_and_again(name: str, work: Callable[[], None], *, seconds: float) -> Iterator[None]:
+    """Do the work in a thread of that name, each time after so many seconds, while the block runs; that it is alive shows in health."""
+
+    def once() -> bool:
         try:
-            notify(store, settings.notify)
+            work()
         except DBAPIError as error:
-            log.warning("notifications not looked after", error=str(error.orig))
-        pulse.beat("notify")
+            log.warning("the database does not answer", part=name, error=str(error.orig))
+        pulse.beat(name)
         return True
 
-    if not settings.notify:
-        yield
-        return
-    with pulse.part("notify", limit=SILENCE), repeated(tell, seconds=IDLE_SECONDS, name="notify"):
+    with pulse.part(name, limit=SILENCE), repeated(once, seconds=seconds, name=name):
         yield
