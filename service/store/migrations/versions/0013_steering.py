@@ -1,10 +1,9 @@
 """Runs can be cancelled, paused and put before others; tokens have scopes and an end; people sign in; a publication can be taken back."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import sqlalchemy as sa
 from alembic import op
+
+from service.store import run_states
 
 revision = "0013"
 down_revision = "0012"
@@ -16,7 +15,7 @@ _EVERYTHING = '["admin"]'  # what tokens could do before they had scopes
 
 def upgrade() -> None:
     """Add states, columns and tables."""
-    _states(_AFTER)
+    run_states.allow(_AFTER)
     op.add_column("runs", sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("runs", sa.Column("wanted", sa.String(16), nullable=True))
     op.add_column("publications", sa.Column("unpublished", sa.JSON(), nullable=True))
@@ -59,41 +58,4 @@ def downgrade() -> None:
     op.drop_column("runs", "priority")
     op.execute("UPDATE runs SET state = 'queued' WHERE state = 'paused'")
     op.execute("UPDATE runs SET state = 'failed', error = 'The run was cancelled.' WHERE state = 'cancelled'")
-    _states(_BEFORE)
-
-
-def _states(condition: str) -> None:
-    with _aside(), op.batch_alter_table("runs") as batch:
-        batch.drop_constraint("state", type_="check")
-        batch.create_check_constraint("state", condition)
-
-
-@contextmanager
-def _aside() -> Iterator[None]:
-    """SQLite changes a constraint by copying the table and dropping the old one, which it refuses while other tables refer to it."""
-    if op.get_bind().dialect.name != "sqlite":
-        yield
-        return
-    referring = _referring("runs")
-    for table in referring:
-        op.execute(f"CREATE TEMPORARY TABLE {table}_aside AS SELECT * FROM {table}")  # noqa: S608
-        op.execute(f"DELETE FROM {table}")  # noqa: S608
-    yield
-    for table in reversed(referring):
-        op.execute(f"INSERT INTO {table} SELECT * FROM {table}_aside")  # noqa: S608
-        op.execute(f"DROP TABLE {table}_aside")
-
-
-def _referring(table: str) -> list[str]:
-    """The tables that refer to this one, directly or not, each before what it refers to."""
-    found = sa.inspect(op.get_bind())
-    refers = {name: {key["referred_table"] for key in found.get_foreign_keys(name)} for name in found.get_table_names()}
-    wanted, ordered = [table], list[str]()
-    while wanted:
-        parent = wanted.pop(0)
-        for name in sorted(name for name, parents in refers.items() if parent in parents and name != parent):
-            if name in ordered:
-                ordered.remove(name)
-            ordered.insert(0, name)
-            wanted.append(name)
-    return ordered
+    run_states.allow(_BEFORE)
