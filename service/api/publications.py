@@ -15,6 +15,7 @@ from service.api.runs import accepted
 from service.hubclient import connect
 from service.release import recipes, rollback
 from service.release.unpublishing import unpublish as take_back
+from service.runs.deciding import Decision
 from service.runs.summary import PublicationSummary, RunSummary, publication_summary, summarize
 from service.store import order_of
 
@@ -97,7 +98,7 @@ def roll_back(publication: ThePublication, said: RollbackRequest, response: Resp
 
     Who decided it and why stands in the manifest and in the audit trail. 409: nothing newer is published, or the run is not over. 502: the Hub is down.
     """
-    decision = rollback.Decision(by=said.by, comment=said.comment, source="api", details={"token": token.name, "publication": publication.id})
+    decision = Decision(by=said.by, comment=said.comment, source="api", details={"token": token.name, "publication": publication.id})
     with asking_the_hub():
         run = rollback.roll_back(store, connect(settings), publication.run, decision)
     return accepted(response, run, summarize(store, run.id))

@@ -29,7 +29,8 @@ def rollback(context: typer.Context, run_id: RunNumber, decided: Decided, as_jso
     """
     from service.cli.verdicts import command_again
     from service.hubclient import connect
-    from service.release.rollback import Decision, roll_back
+    from service.release.rollback import roll_back
+    from service.runs.deciding import Decision
     from service.store import open_store
 
     terminal = Terminal.open(as_json=as_json)

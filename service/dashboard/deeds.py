@@ -14,6 +14,7 @@ from service.hubclient import connect
 from service.release import rollback
 from service.release.unpublishing import unpublish as take_back
 from service.runs import gates, holds, steering
+from service.runs.deciding import Decision
 from service.runs.steering import Actor
 from service.store import RunRecord, Store, UnknownPublication, UnknownRun, order_of
 
@@ -102,7 +103,7 @@ def roll_back(id: Number, request: Request, form: Form, visitor: TheVisitor, sto
     """Publish an older release in the place of the newer one."""
     doing(visitor, form, "publish")
     run = seen(store, visitor, _publication_run(store, id))
-    said = rollback.Decision(by=form.get("by", ""), comment=form.get("comment", ""), source="dashboard", details={"publication": id, **actor(visitor).details})
+    said = Decision(by=form.get("by", ""), comment=form.get("comment", ""), source="dashboard", details={"publication": id, **actor(visitor).details})
     rollback.roll_back(store, connect(settings), run.id, said)
     return back(request, run.id, "rollback")
 

@@ -4,8 +4,7 @@ Nothing else lets an older commit take the place of a newer one: every publicati
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from huggingface_hub import HfApi
 
@@ -15,6 +14,7 @@ from publishers import order, target
 from publishers.order import Line, Point
 from service.release.kinds import by_repo
 from service.release.work import Work
+from service.runs.deciding import Decision
 from service.store import RunRecord, Sighting, Store, order_of
 
 SUBJECT = "rollback"  # of what a run is held for
@@ -66,24 +66,12 @@ def allowed(work: Work) -> Rollback | None:
 # ---- a person who wants it ---------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """A person's decision to publish an older release again."""
-
-    by: str
-    comment: str
-    source: str = "command"  # by which way it came
-    details: dict[str, Any] = field(default_factory=dict)  # for the audit trail
-
-
 def roll_back(store: Store, api: HfApi, run: int, decision: Decision) -> RunRecord:
     """Queue the run again, and let it take the place of what is published by now of newer commits of its upstream, and of nothing that is newer still.
 
     Raises UnknownRun, RollbackRefused, HubError, PublishConflict when a manifest cannot be read.
     """
-    by, comment = " ".join(decision.by.split()), " ".join(decision.comment.split())
-    if not by or not comment:
-        raise RollbackRefused("A roll-back needs a name and a comment: say who decides this, and why.")
+    by, comment = decision.said("A roll-back", RollbackRefused)
     record = store.run(run)
     repos = _repos(store, record)
     line = Line(api, record.release.origin)

@@ -1,13 +1,13 @@
 """How the gates of a run came out, one by one, and waiving one of them: what `sluice gates` and `sluice waive` do."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel
 
 from config.near import hint
 from config.words import GateResult, Measurement, Outcome, Waiver
+from service.runs import deciding
 from service.runs.summary import finite
 from service.store import Store, VariantRecord, WaiverRecord, WaiverRefused
 
@@ -114,15 +114,11 @@ def _gate(result: GateResult, measured: Measurement | None, recorded: WaiverReco
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(deciding.Decision):
     """A person's decision on one gate of one variant."""
 
     gate: str
     tag: str  # of the variant
-    by: str  # who decides it
-    comment: str  # why
-    source: str = "command"  # by which way it came
-    details: Mapping[str, Any] = field(default_factory=dict)  # for the audit trail
 
 
 def waive(store: Store, run: int, decision: Decision, *, unmeasured: bool) -> WaiverRecord:
@@ -130,7 +126,7 @@ def waive(store: Store, run: int, decision: Decision, *, unmeasured: bool) -> Wa
 
     A gate that could not be measured needs `unmeasured` said with it: nobody accepts by mistake what nobody has seen. Raises UnknownRun, WaiverRefused.
     """
-    by, comment = _said(decision)
+    by, comment = decision.said("A waiver", WaiverRefused)
     result = _blocking(store, run, decision.gate, decision.tag)
     if result.outcome is Outcome.ERROR and not unmeasured:
         raise WaiverRefused(
@@ -143,16 +139,9 @@ def waive(store: Store, run: int, decision: Decision, *, unmeasured: bool) -> Wa
 
 def withdraw(store: Store, run: int, decision: Decision) -> None:
     """Take a waiver back; it counts when the run is carried out again. Raises UnknownRun, WaiverRefused."""
-    by, comment = _said(decision)
+    by, comment = decision.said("A waiver", WaiverRefused)
     store.run(run)
     store.withdraw_waiver(run, decision.gate, decision.tag, source=decision.source, details={"by": by, "comment": comment, **decision.details})
-
-
-def _said(decision: Decision) -> tuple[str, str]:
-    by, comment = " ".join(decision.by.split()), " ".join(decision.comment.split())
-    if not by or not comment:
-        raise WaiverRefused("A waiver needs a name and a comment: say who decides this, and why.")
-    return by, comment
 
 
 def _blocking(store: Store, run: int, gate: str, tag: str) -> GateResult:

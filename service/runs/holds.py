@@ -1,6 +1,6 @@
 """What a run is held for, and letting it go on: what `sluice approve` and the API's endpoint do."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from config.near import hint
 from config.words import Patch
+from service.runs import deciding
 from service.store import ApprovalRefused, HoldRecord, RunRecord, Store, order_of
 
 
@@ -44,14 +45,10 @@ class HoldSummary(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(deciding.Decision):
     """A person's decision about what a run is held for."""
 
-    by: str  # who decides it
-    comment: str  # why
     subject: str | None = None  # None: everything that is undecided
-    source: str = "command"  # by which way it came
-    details: dict[str, Any] = field(default_factory=dict)  # for the audit trail
 
 
 def patch_summary(patch: Patch) -> PatchSummary:
@@ -69,7 +66,7 @@ def hold_summary(record: HoldRecord) -> HoldSummary:
 
 def approve(store: Store, run: int, decision: Decision) -> RunRecord:
     """Let what the run is held for be done as it was proposed; once nothing is undecided, the run is queued again. Raises UnknownRun, ApprovalRefused."""
-    by, comment = _said(decision)
+    by, comment = decision.said("An approval", ApprovalRefused)
     record = store.run(run)
     if record.state != "held":
         raise ApprovalRefused(f"Run {run} is not held, it is {record.state}. There is nothing to approve.")
@@ -86,7 +83,7 @@ def approve(store: Store, run: int, decision: Decision) -> RunRecord:
 
 def withdraw(store: Store, run: int, decision: Decision) -> RunRecord:
     """Take approvals back; that counts when the run is carried out again. Raises UnknownRun, ApprovalRefused."""
-    by, comment = _said(decision)
+    by, comment = decision.said("An approval", ApprovalRefused)
     record = store.run(run)
     approved = [item.hold.subject for item in store.holds(run) if item.approval is not None]
     for subject in [decision.subject] if decision.subject is not None else approved:
@@ -94,10 +91,3 @@ def withdraw(store: Store, run: int, decision: Decision) -> RunRecord:
     if not approved:
         raise ApprovalRefused(f"Nothing was approved in run {run}. `sluice status {run}` shows what it is held for.")
     return record
-
-
-def _said(decision: Decision) -> tuple[str, str]:
-    by, comment = " ".join(decision.by.split()), " ".join(decision.comment.split())
-    if not by or not comment:
-        raise ApprovalRefused("An approval needs a name and a comment: say who decides this, and why.")
-    return by, comment

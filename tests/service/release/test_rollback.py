@@ -16,8 +16,9 @@ from service.cli.main import app
 from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
 from service.execution.workbench import Event
-from service.release.rollback import Decision, RollbackRefused, roll_back
+from service.release.rollback import RollbackRefused, roll_back
 from service.runs import holds
+from service.runs.deciding import Decision
 from service.store import open_store
 from tests.service.release.short_way import REPO, ShortWay
 
