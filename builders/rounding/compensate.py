@@ -8,6 +8,7 @@ Then every value is chosen once more with all others fixed.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,11 @@ class Metric:
     hessian: Doubles  # (columns, columns)
     upper: Doubles  # U with UᵀU the inverse of hessian
 
+    @cached_property
+    def single(self) -> tuple[Floats, Floats]:
+        """Both in 32 bits, once for all parts of the rows."""
+        return self.hessian.astype(np.float32), self.upper.astype(np.float32)
+
     @classmethod
     def of(cls, hessian: Floats, damping: float = DAMPING) -> "Metric":
         """From H (columns, columns), symmetric and not all zero. Raises MeasurementError."""
@@ -55,10 +61,11 @@ def compensate(values: Floats, type: str, *, metric: Metric, plain: Bytes, threa
     if kind is None:
         return plain
     out = plain.copy()
+    hessian, _ = metric.single  # before threads ask for it
 
     def part(here: slice) -> None:
-        data = _refined(_passed_on(values[here], type, kind, metric), values[here], type, kind, metric.hessian)
-        better = _errors(data, type, values[here], metric.hessian) < _errors(plain[here], type, values[here], metric.hessian)
+        data = _refined(_passed_on(values[here], type, kind, metric), values[here], type, kind, metric)
+        better = _errors(data, type, values[here], hessian) < _errors(plain[here], type, values[here], hessian)
         out[here][better] = data[better]
 
     with ThreadPoolExecutor(threads) as pool:
@@ -66,9 +73,9 @@ def compensate(values: Floats, type: str, *, metric: Metric, plain: Bytes, threa
     return out
 
 
-def _errors(data: Bytes, type: str, values: Floats, hessian: Doubles) -> Floats:
+def _errors(data: Bytes, type: str, values: Floats, hessian: Floats) -> Floats:
     error = ggml.dequantize(data, type, values.shape[1]) - values
-    return np.asarray(np.einsum("rc,rc->r", error @ hessian.astype(np.float32), error))
+    return np.asarray(np.einsum("rc,rc->r", error @ hessian, error))
 
 
 def _step(kind: Layout) -> int:
@@ -101,7 +108,7 @@ class _Codes:
 def _passed_on(values: Floats, type: str, kind: Layout, metric: Metric) -> Bytes:
     """Rounds from left to right; what is rounded wrong is made up for by the columns to the right."""
     rows, columns = values.shape
-    single = metric.upper.astype(np.float32)
+    _, single = metric.single
     importances = np.diag(metric.hessian).astype(np.float32)
     work = np.ascontiguousarray(values.T)
     parts = []
@@ -128,16 +135,16 @@ def _passed_on(values: Floats, type: str, kind: Layout, metric: Metric) -> Bytes
     return np.concatenate(parts, axis=1)
 
 
-def _refined(data: Bytes, values: Floats, type: str, kind: Layout, hessian: Doubles) -> Bytes:
+def _refined(data: Bytes, values: Floats, type: str, kind: Layout, metric: Metric) -> Bytes:
     """Chooses each value, or each eight, anew with all others fixed; each change lowers e H eᵀ."""
     rows, columns = values.shape
     scale, offset = (np.ascontiguousarray(one.T) for one in codes.scales(data, type, columns))
     now = np.ascontiguousarray(ggml.dequantize(data, type, columns).T)
     chosen = _read(kind, now, scale, offset)
-    single = hessian.astype(np.float32)
+    single, _ = metric.single
     gradient = single @ (now - values.T)
     step = _step(kind)
-    own = _diagonal(hessian, step)
+    own = _diagonal(metric.hessian, step)
     solved = np.linalg.inv(own).astype(np.float32)
     for start in range(0, columns, SPAN):
         stop = min(start + SPAN, columns)
