@@ -166,7 +166,7 @@ class Adopted(Part):
 
     schema_version: Literal[1] = 1
     awaits: str
-    """The upstream repo whose publication may come here."""
+    """The upstream whose publication may come here, as `Upstream.repo` says it."""
     adoption: Adoption
 
     def to_bytes(self) -> bytes:

@@ -24,7 +24,10 @@ SHORTEST = 7  # digits of an abbreviated commit
 class AdoptOptions:
     """Whose publication is to come, and what is agreed to."""
 
-    upstream: Annotated[str | None, typer.Option(help="Repo whose publication is to come there; default: by the watch list, else by the repo's card.")] = None
+    upstream: Annotated[
+        str | None, typer.Option(help="Repo or folder whose publication is to come there; default: by the watch list, else by the repo's card.")
+    ] = None
+    name: Annotated[str | None, typer.Option(help="Name that a folder is published under; default: the folder's.")] = None
     recipe: Annotated[str | None, typer.Option(help="Recipe of that publication; default: as on the watch list, else `default`.")] = None
     remove: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Remove the files that match, as `*.bin` does; may be given several times. Nothing else goes.")
@@ -52,7 +55,7 @@ def adopt(
     from service.store import open_store
 
     terminal = Terminal.open(as_json=as_json)
-    wish = adopting.Wish(repo=repo, upstream=options.upstream, recipe=options.recipe, remove=tuple(options.remove or ()))
+    wish = adopting.Wish(repo=repo, upstream=options.upstream, name=options.name, recipe=options.recipe, remove=tuple(options.remove or ()))
     with explained(resume="nothing was changed"):
         settings = settings_of(context)
         api, store = connect(settings), open_store(settings.database)
@@ -97,7 +100,7 @@ def show(console: Console, proposal: "Proposal") -> None:
 
     source = proposal.source
     console.print(
-        f"[bold]{escape(proposal.repo)}[/] at {(proposal.head.commit or '')[:12]}, for the publication of [bold]{escape(source.upstream)}[/] "
+        f"[bold]{escape(proposal.repo)}[/] at {(proposal.head.commit or '')[:12]}, for the publication of [bold]{escape(proposal.origin)}[/] "
         f"(known by {escape(source.found)}) by recipe {escape(source.recipe)}",
         soft_wrap=True,
     )
@@ -121,7 +124,7 @@ def _tell(terminal: Terminal, proposal: "Proposal", commit: str | None) -> None:
         terminal.out.print(f"{escape(proposal.repo)} is adopted on these terms already, and nothing has changed since.", soft_wrap=True)
     else:
         terminal.out.print(
-            f"[green]adopted[/] [bold]{escape(proposal.repo)}[/] at {commit[:12]}: the next publication of {escape(proposal.source.upstream)} comes there.",
+            f"[green]adopted[/] [bold]{escape(proposal.repo)}[/] at {commit[:12]}: the next publication of {escape(proposal.origin)} comes there.",
             soft_wrap=True,
         )
 

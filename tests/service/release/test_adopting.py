@@ -1,6 +1,7 @@
 """What an adoption proposes, of repos on a real Hub."""
 
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from huggingface_hub import HfApi
@@ -9,11 +10,12 @@ from config.errors import ConfigurationError, HubError, PublishConflict
 from config.settings import Watched
 from config.words import Kind, Variant
 from hub.tokens import create_token
+from publishers.target import read_head
 from service.release import adopting
 from service.release.adopting import Proposal, Wish
 from service.release.paths import may_publish
 from service.store import Store
-from tests.service.conftest import Upstream
+from tests.service.conftest import DEMO, Upstream
 
 REPO = "ours/model-GGUF"
 CARD = b"---\nlicense: mit\nbase_model: upstream/model\n---\n# Quants by another tool\n"
@@ -39,7 +41,7 @@ def propose(store: Store, on: Upstream, api: HfApi, **wish: object) -> Proposal:
 
 def test_each_file_is_told_with_its_fate_and_what_may_be_mistaken(file_store: Store, upstream: Upstream, filled: HfApi) -> None:
     found = propose(file_store, upstream, filled)
-    assert (found.source.upstream, found.source.found) == ("upstream/model", "the watch list")
+    assert (found.origin, found.source.found) == ("upstream/model", "the watch list")
     assert {item.path: item.fate for item in found.files} == {
         "README.md": "replaced",
         "model-Q4_0.gguf": "replaced",
@@ -61,7 +63,7 @@ def test_whose_publication_comes_is_told_or_read_from_the_card(file_store: Store
     alone = upstream.settings.with_(watch=())
     recipe = upstream.settings.watch[0].recipe
     by_card = adopting.propose(file_store, alone, filled, Wish(repo=REPO, recipe=recipe))
-    assert (by_card.source.upstream, by_card.source.found) == ("upstream/model", f"`base_model` in the card of {REPO}")
+    assert (by_card.origin, by_card.source.found) == ("upstream/model", f"`base_model` in the card of {REPO}")
     filled.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\n", path_in_repo="README.md", repo_id=REPO)
     with pytest.raises(ConfigurationError, match="Name it by --upstream"):
         adopting.propose(file_store, alone, filled, Wish(repo=REPO, recipe=recipe))
@@ -69,6 +71,25 @@ def test_whose_publication_comes_is_told_or_read_from_the_card(file_store: Store
     assert named.source.found == "--upstream"
     broken = upstream.settings.with_(watch=(Watched(repo="upstream/model", recipe="/nowhere.yaml"), *upstream.settings.watch))
     assert adopting.propose(file_store, broken, filled, Wish(repo=REPO)).source.recipe == recipe
+
+
+def test_a_repo_is_adopted_for_what_a_folder_publishes(file_store: Store, upstream: Upstream, filled: HfApi, tmp_path: Path) -> None:
+    there = copytree(DEMO / "model", tmp_path / "my tune")
+    recipe = upstream.settings.watch[0].recipe
+    with pytest.raises(ConfigurationError, match=r"publishes local folder my-tune in ours/my-tune, ours/my-tune-GGUF, not in .* another name by --name"):
+        propose(file_store, upstream, filled, upstream=str(there), recipe=recipe)
+    found = propose(file_store, upstream, filled, upstream=str(there), name="model", recipe=recipe)
+    assert (found.origin, found.source.found) == ("local folder model", "--upstream")
+    assert {item.path for item in found.files if item.fate == "replaced"} == {"README.md", "model-Q4_0.gguf"}
+    assert adopting.adopt(file_store, filled, found) is not None
+    assert read_head(filled, REPO, previously=None).upstream == "local folder model"
+    with pytest.raises(PublishConflict, match="was adopted for local folder model, and upstream/model would take its place"):
+        propose(file_store, upstream, filled)
+
+
+def test_the_address_of_a_page_names_an_upstream(file_store: Store, upstream: Upstream, filled: HfApi) -> None:
+    found = propose(file_store, upstream, filled, upstream=f"{upstream.settings.hub_endpoint}/upstream/model")
+    assert (found.origin, found.source.found) == ("upstream/model", "the watch list")
 
 
 def test_an_adoption_is_written_once_and_audited(file_store: Store, upstream: Upstream, filled: HfApi) -> None:
@@ -103,6 +124,9 @@ def test_what_is_empty_or_a_stub_needs_no_adoption(file_store: Store, upstream: 
         ({"repo": "upstream/model", "upstream": "upstream/model"}, "is the upstream itself"),
         ({"repo": "ours/other-GGUF", "upstream": "upstream/model"}, "publishes upstream/model in ours/model, ours/model-GGUF, not in ours/other-GGUF"),
         ({"remove": ("*.bin",)}, "matches no file"),
+        ({"name": "model"}, "no folder is named. Give it by --upstream"),
+        ({"upstream": "upstream/model", "name": "model"}, "--name is for folders"),
+        ({"upstream": "./nowhere/at/all"}, "is neither the name of a repo"),
     ],
 )
 def test_what_cannot_be_meant(file_store: Store, upstream: Upstream, filled: HfApi, wish: dict[str, object], words: str) -> None:
