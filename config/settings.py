@@ -26,6 +26,7 @@ _LOCAL = re.compile(r"https?://(?:localhost|127\.|\[::1\])")  # Hubs without a l
 ELSEWHERE = ("CONFIG", "CACHE", "LLAMA_CPP", "CUDA", "PORTABLE", "TEST_POSTGRES")  # variables with the prefix that are no settings
 ALIKE = 0.8  # of two names: what is less so may be a variable of somebody else, as a cluster's SLUICE_SERVICE_HOST is
 SECRETS = {"hub_token", "webhook_secret", "rebuild_secret"}
+SLOWEST = 10_000  # bytes a second: with less, the smallest release takes hours
 CARD_TEXT = 20_000  # characters of a card's header or footer
 
 
@@ -46,6 +47,11 @@ class Settings(BaseSettings):
     """A call to the Hub is given up, and made again, when nothing moves for so many seconds, or less than `hub_rate` does."""
     hub_rate: float = Field(default=10_000.0, gt=0)
     """Bytes a second that uploads and downloads must reach in the long run."""
+    upload_limit: Bytes | None = Field(default=None, ge=SLOWEST)
+    """Bytes a second that are sent to the Hub at most, all uploads of this process together; "20MB". Where it or `download_limit` is set, files go by LFS and
+    not by Xet, whose own client knows no limit."""
+    download_limit: Bytes | None = Field(default=None, ge=SLOWEST)
+    """The same of what comes from the Hub."""
     hub_patience: float = Field(default=300.0, ge=0)
     """Seconds that a run waits for a Hub that is busy or away, before it is put back into the queue and tried again later."""
     namespace: str | None = None

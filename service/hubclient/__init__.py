@@ -19,16 +19,16 @@ __all__ = ["connect", "ending", "patient", "within"]
 def connect(settings: Settings) -> HfApi:
     """A client for the configured Hub with the configured token, and with no other: a token on this machine is never sent to another Hub.
 
-    Only the public Hub speaks Xet; anywhere else the client is told to upload by LFS.
+    Only the public Hub speaks Xet; anywhere else, and where a limit is set, of which Xet's own client knows nothing, files go by LFS.
     """
     # the run's own display says what happens; the client's bars would be drawn across it
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if settings.hub_endpoint != PUBLIC_HUB:
+    if settings.hub_endpoint != PUBLIC_HUB or settings.upload_limit is not None or settings.download_limit is not None:
         constants.HF_HUB_DISABLE_XET = True
     constants.HF_HUB_DISABLE_TELEMETRY = True  # else each process asks the public Hub for words to describe itself by, whichever Hub it works with
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK
-    _bound(Limits(silence=settings.hub_timeout, rate=settings.hub_rate))
+    _bound(Limits(silence=settings.hub_timeout, rate=settings.hub_rate, upload=settings.upload_limit, download=settings.download_limit))
     return HfApi(endpoint=settings.hub_endpoint, token=settings.token or False, library_name="sluice")
 
 

@@ -2,14 +2,16 @@
 
 A line has a purse of seconds: waiting for the other side takes from it, and bytes that move put back what they may take at the lowest rate that is allowed.
 So one rule bounds silence, the length of a small answer that comes byte by byte, and the rate of large files.
+Where the operator sets a limit, all lines together send, or receive, no more than that: what waits for its turn takes nothing from a purse.
 Covers: connecting, TLS, reading, writing, HTTP proxies. Does not cover: looking up a name, which the resolver bounds, and Xet, whose own client has its own.
 """
 
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import httpcore2
@@ -28,6 +30,8 @@ class Limits:
 
     silence: float = 100.0  # seconds
     rate: float = 10_000.0  # bytes a second
+    upload: int | None = None  # bytes a second that all lines together send at most; None: as many as they can
+    download: int | None = None  # and receive
 
 
 class Ending:
@@ -64,12 +68,41 @@ ending = Ending()
 """Of this program."""
 
 
+class Pace:
+    """Lets bytes by at a rate, whichever line they are on: each piece waits until those before it have had their time."""
+
+    def __init__(self, rate: int | None, *, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = ending.wait) -> None:
+        """`rate` in bytes a second; None lets everything by at once."""
+        self._rate, self._clock, self._wait = rate, clock, wait
+        self._lock = Lock()
+        self._free = 0.0  # when, by the clock, those that were let by have had their time
+
+    def let_by(self, count: int) -> None:
+        """Wait for the turn of so many bytes."""
+        if self._rate is None:
+            return
+        with self._lock:
+            now = self._clock()
+            turn = max(self._free, now)
+            self._free = turn + count / self._rate
+        if turn > now:
+            self._wait(turn - now)
+
+
+class Paces:
+    """Those of both directions."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.sent, self.received = Pace(limits.upload), Pace(limits.download)
+
+
 class Line(httpcore2.NetworkStream):
     """A connection with a purse."""
 
-    def __init__(self, stream: httpcore2.NetworkStream, limits: Limits) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, limits: Limits, paces: Paces) -> None:
         self._stream = stream
         self._limits = limits
+        self._paces = paces
         self._purse = limits.silence  # seconds
         self._answered = False
         ending.add(self)
@@ -80,6 +113,7 @@ class Line(httpcore2.NetworkStream):
         began = time.monotonic()
         content = self._stream.read(max_bytes, self._allowed(timeout, httpcore2.ReadTimeout))
         self._settle(time.monotonic() - began, len(content))
+        self._paces.received.let_by(len(content))
         return content
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -88,6 +122,7 @@ class Line(httpcore2.NetworkStream):
             self._answered, self._purse = False, self._limits.silence
         for start in range(0, len(buffer), PIECE):
             piece = buffer[start : start + PIECE]
+            self._paces.sent.let_by(len(piece))
             began = time.monotonic()
             self._stream.write(piece, self._allowed(timeout, httpcore2.WriteTimeout))
             self._settle(time.monotonic() - began, len(piece))
@@ -100,7 +135,7 @@ class Line(httpcore2.NetworkStream):
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> httpcore2.NetworkStream:
         """The same line, encrypted."""
         ending.remove(self)
-        return Line(self._stream.start_tls(ssl_context, server_hostname, self._allowed(timeout, httpcore2.ConnectTimeout)), self._limits)
+        return Line(self._stream.start_tls(ssl_context, server_hostname, self._allowed(timeout, httpcore2.ConnectTimeout)), self._limits, self._paces)
 
     def get_extra_info(self, info: str) -> Any:
         """What the client asks of a connection."""
@@ -129,8 +164,9 @@ class Line(httpcore2.NetworkStream):
 class Lines(httpcore2.NetworkBackend):
     """Makes lines."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, paces: Paces | None = None) -> None:
         self._limits = limits
+        self._paces = paces or Paces(limits)
         self._plain = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -144,8 +180,8 @@ class Lines(httpcore2.NetworkBackend):
         """A line to there."""
         left = allowance().left
         seconds = min(value for value in (timeout, CONNECT, self._limits.silence, left) if value is not None)
-        return Line(self._plain.connect_tcp(host, port, max(seconds, _SHORTEST), local_address, socket_options), self._limits)
+        return Line(self._plain.connect_tcp(host, port, max(seconds, _SHORTEST), local_address, socket_options), self._limits, self._paces)
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None) -> httpcore2.NetworkStream:
         """A line to a program of this machine."""
-        return Line(self._plain.connect_unix_socket(path, timeout, socket_options), self._limits)
+        return Line(self._plain.connect_unix_socket(path, timeout, socket_options), self._limits, self._paces)

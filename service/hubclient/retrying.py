@@ -15,7 +15,7 @@ from config.errors import HubUnavailable
 from config.passing import passes, pause, wait_asked
 from publishers.wire import redact
 from service.hubclient.allowance import allowance
-from service.hubclient.lines import CONNECT, Limits, Lines, ending
+from service.hubclient.lines import CONNECT, Limits, Lines, Paces, ending
 
 FIRST = 0.5  # seconds of the first pause, at most
 LONGEST = 30.0  # seconds of a pause within an attempt, unless the Hub asks for more
@@ -112,6 +112,7 @@ class Client(httpx2.Client):
 
     def __init__(self, limits: Limits, **options: Any) -> None:
         self.limits = limits
+        self._paces = Paces(limits)
         super().__init__(**options)
 
     def _init_transport(self, *args: Any, **options: Any) -> httpx2.BaseTransport:
@@ -121,7 +122,7 @@ class Client(httpx2.Client):
         return self._ours(super()._init_proxy_transport(*args, **options))
 
     def _ours(self, made: httpx2.BaseTransport) -> Retrying:
-        made._pool._network_backend = Lines(self.limits)  # type: ignore[attr-defined]
+        made._pool._network_backend = Lines(self.limits, self._paces)  # type: ignore[attr-defined]
         return Retrying(made, self.limits)
 
 
