@@ -1,6 +1,6 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
 from service.release.offering import offer
 from service.release.products import JUDGED, PARTS, Built, Judged, Projected, from_stage, weights
+from service.release.reading_back import read_back
 from service.release.report import sources
 from service.release.stages.examine import patches
 from service.release.tools import tools
@@ -79,7 +80,7 @@ def publish(work: Work) -> list[str]:
             continue
         planned = plan(work, repo, private=private, line=line)
         with job.noted(f"publish {repo.name}" if job.run.target is None else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
-            result = _publish(work, planned, line)
+            result = _publish(work, repo, planned, line)
             noted.message = result.remark or ""
             if not result.changed:
                 noted.state, noted.message = "reused", "already holds exactly this"
@@ -105,13 +106,17 @@ def parts(work: Work) -> dict[str, Output]:
     return found
 
 
-def _publish(work: Work, planned: hub.Plan, line: Line) -> hub.Publication:
+def _publish(work: Work, repo: Repo, planned: hub.Plan, line: Line) -> hub.Publication:
     """Publish one repo, or leave it in the run's folder."""
+
+    def used(commit: str, sent: Collection[str]) -> None:
+        read_back(work, repo.name, repo.passed, commit, sent)
+
     if (target := work.job.run.target) is not None:
         return folder.publish(Path(target), planned, line)
     store = work.job.store
     before = store.last_publication(planned.repo)
-    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=work.job.fence)
+    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=work.job.fence, used=used)
     return hub.publish(work.api, planned, known)
 
 
