@@ -13,11 +13,12 @@ from config import readers as misread
 from config.prompt import Part
 from config.words import Kind
 from engines import kv_cache, text_part
-from publishers import card, folder, hub, manifest, naming, ollama, quoting
+from publishers import card, evaluations, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
 from publishers.order import Line
 from service.execution.kept import Output
 from service.release import functions, gathering, rollback
+from service.release.evaluated import results
 from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
@@ -138,6 +139,7 @@ def plan(work: Work, repo: Repo, *, private: bool, line: Line) -> hub.Plan:
     files = content(work, repo)
     files += [PublishFile.from_bytes(naming.CARD, card.render(told).encode())]
     files += [from_stage(page, file) for file in page.files if told.plot or file.path not in PLOTS]
+    files += [PublishFile.from_bytes(naming.EVALUATIONS, found) for found in [evaluations.render(results(work, told))] if found]
     return hub.Plan(
         repo=repo.name,
         private=private,
