@@ -4,6 +4,7 @@ Proved are prompts for an answer. What Ollama itself does to a conversation befo
 role, and spells JSON in its own way. So conversations with such neighbours are left out, and JSON within them is compared by what it says.
 """
 
+import calendar
 import json
 import logging
 import re
@@ -20,10 +21,27 @@ from engines.hf import load_tokenizer, render_chat
 from engines.model import Message
 from qa.batteries import CONVERSATIONS, Arguments, Conversation
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 PLAIN, SPACES, THINKING, TOOLS = "plain conversations", "white space around texts", "thinking", "tools"
 ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+
+def _chosen_by_month(names: Sequence[str]) -> str:
+    """The month's name; `names` begins with an empty one."""
+    each = (f'if eq $month "{number:02}" }}}}{name}' for number, name in enumerate(names) if number)
+    return "{{ " + "{{ else ".join(each) + "{{ end }}"
+
+
+_MONTH = "{{ $month := slice currentDate 5 7 }}"
+# what writes a part of the day by Ollama's function for it, which writes 2006-01-02
+_PARTS: Mapping[str, str] = {
+    "%Y": "{{ slice currentDate 0 4 }}",
+    "%m": "{{ slice currentDate 5 7 }}",
+    "%d": "{{ slice currentDate 8 10 }}",
+    "%b": _MONTH + _chosen_by_month(list(calendar.month_abbr)),
+    "%B": _MONTH + _chosen_by_month(list(calendar.month_name)),
+}
 DEFAULT = "__DEFAULT_SYSTEM__"  # in a family's template
 _DATES = re.compile(r"strftime_now\(\s*['\"]([^'\"]*)['\"]")  # in a chat template: the forms in which it writes the day
 SHOWN = 60  # characters around the first difference
@@ -90,7 +108,7 @@ def _chosen(template: str | None, go: str | None, proved: Mapping[str, Proof], r
 
 def with_default(template: str, own: Render, source: str) -> str | None:
     """A family's template with the system prompt that the model's own, of this `source`, writes where there is none; None where it writes none, or one that
-    names the day in a form that Ollama has no function for. Raises ToolError when Go does not work.
+    names the day in a form that Ollama's function for it cannot make. Raises ToolError when Go does not work.
     """
     if DEFAULT not in template:
         return template
@@ -101,12 +119,27 @@ def with_default(template: str, own: Render, source: str) -> str | None:
     except MeasurementError:
         return None
     before, _, after = given.partition(DEFAULT)
-    dated = any(form != "%Y-%m-%d" for form in _DATES.findall(source))
-    if dated or not after or not without.startswith(before) or not without.endswith(after) or len(without) < len(before) + len(after):
+    forms = {form: day_in(form) for form in _DATES.findall(source)}
+    if None in forms.values() or not after or not without.startswith(before) or not without.endswith(after) or len(without) < len(before) + len(after):
         return None
-    today = datetime.now().astimezone().date().isoformat()
-    said = without[len(before) : len(without) - len(after)].split(today)
-    return template.replace(DEFAULT, "{{ currentDate }}".join(f"{{{{ {json.dumps(part, ensure_ascii=False)} }}}}" for part in said))
+    said, today = without[len(before) : len(without) - len(after)], datetime.now().astimezone()
+    days = {today.strftime(form): day for form, day in forms.items()}
+    parts = re.split(f"({'|'.join(map(re.escape, days))})", said) if days else [said]
+    return template.replace(DEFAULT, "".join(str(days[part]) if part in days else _quoted(part) for part in parts))
+
+
+def day_in(form: str) -> str | None:
+    """The day in a form of `strftime`, for a Go template: by Ollama's `currentDate`, which is 2006-01-02. None for parts beside year, month and day."""
+    if form == "%Y-%m-%d":
+        return "{{ currentDate }}"
+    *parts, last = re.split(r"(%.)", form)
+    if any(part not in _PARTS for part in parts[1::2]):
+        return None
+    return "".join(_PARTS.get(part, part) for part in (*parts, last))
+
+
+def _quoted(text: str) -> str:
+    return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
 
 
 def prove(template: str, own: Render) -> dict[str, Proof]:

@@ -1,6 +1,7 @@
 """Templates for Ollama against the chat templates that they stand for, rendered by Go itself where it is installed."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ FAMILY_TEMPLATES = [(family, name) for family in load_families() if family.ollam
 OTHERS = [(family.name, name) for family in load_families() if not family.ollama for name in family.templates]
 BOS = "<s>"
 DERIVED = {"phi3", "phi4", "smollm2", "tiny-chat"}  # families whose turns are all of one simple form
-# write today's date in a form that Ollama's templates have no function for
-OF_TODAY = {"meta-llama-Llama-3.2-3B-Instruct.jinja", "ibm-granite-granite-3.3-2B-Instruct.jinja"}
 # conversations that come out otherwise: texts that are trimmed, reasoning in the text of an answer, which Ollama takes out before, tools that these models were
 # not made for, and `</think>`, which llama.cpp's copies of two templates write where thinking is off
 OTHERWISE: Mapping[str, Mapping[str, int]] = {
@@ -41,6 +40,7 @@ OTHERWISE: Mapping[str, Mapping[str, int]] = {
     "GLM-4.7-Flash.jinja": {SPACES: 1, THINKING: 1},
     "Qwen3.5-4B.jinja": {SPACES: 2, THINKING: 1},
     "HuggingFaceTB-SmolLM3-3B.jinja": {SPACES: 2},
+    "meta-llama-Llama-3.2-3B-Instruct.jinja": {SPACES: 2},
 }
 
 
@@ -79,9 +79,6 @@ def test_a_family_s_template_renders_what_its_chat_templates_do(family: Family, 
     render = own(text, family.end_of_turn)
     files = [(FAMILIES / "templates" / file).read_text(encoding="utf-8") for file in family.ollama]
     _, found = ollama.proved([ollama.with_default(file, render, text) for file in files], render)[0]
-    if name in OF_TODAY:
-        assert not found[PLAIN].whole
-        return
     assert found[PLAIN].whole, found[PLAIN].first
     missing = {part: proof.of - proof.same for part, proof in found.items() if proof.same < proof.of}
     assert missing == OTHERWISE.get(name, {}), {part: proof.first for part, proof in found.items()}
@@ -92,11 +89,18 @@ def test_a_system_prompt_of_the_model_s_own_is_put_into_the_template_with_its_da
     dated = "[S]{{ messages[0].content if messages[0].role == 'system' else " + words + " }}[/S]{{ messages[-1].content }}"
     filled = ollama.with_default(f"[S]{ollama.DEFAULT}[/S]", own(dated), dated)
     assert filled == '[S]{{ "It is " }}{{ currentDate }}{{ ".\\nSay \\"{{\\"" }}[/S]'
-    other = dated.replace("%Y-%m-%d", "%d %b %Y")
-    assert ollama.with_default(f"[S]{ollama.DEFAULT}[/S]", own(other), other) is None, "tomorrow it would be wrong"
+    weekday = dated.replace("%Y-%m-%d", "%A")
+    assert ollama.with_default(f"[S]{ollama.DEFAULT}[/S]", own(weekday), weekday) is None, "tomorrow it would be wrong"
     plain = "{{ messages[0].role }}: {{ messages[0].content }}"
     assert ollama.with_default(f"[S]{ollama.DEFAULT}[/S]", own(plain), plain) is None
     assert ollama.with_default("as it is", own(plain), plain) == "as it is"
+
+
+@go
+@pytest.mark.parametrize("form", ["%d %b %Y", "%B %d, %Y", "%Y/%m"])
+def test_the_day_is_written_in_other_forms(form: str) -> None:
+    (day,) = go_template.render(f"{ollama.day_in(form)}{{{{ range .Messages }}}}{{{{ end }}}}", [{"messages": []}])
+    assert day == datetime.now().astimezone().strftime(form)
 
 
 @go
