@@ -28,11 +28,10 @@ from config.errors import ConfigurationError
 from config.progress import Tally
 from config.settings import Settings
 from config.words import Release
-from service.execution.kept import Input, StageStore
-from service.execution.process import Limits, run_apart
+from service.execution.kept import StageStore
 from service.execution.workbench import Listener, Workbench, told
 from service.hubclient import connect
-from service.release import taking
+from service.release import ruled, taking
 from service.release.route import Route
 from service.release.what import meant
 
@@ -100,11 +99,11 @@ def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator
             with told(listener, f"fetch what rules read of {source.name} and its base model"):
                 _together(settings, source.upstream, source.folder, before)
         elif source.folder is not None:
-            _taken(source.folder, before)
+            ruled.taken(source.folder, before)
         else:
             with told(listener, f"fetch what rules read of {source.name}"):
                 _fetched(*_remote(source), before)
-        result = _apart(settings, before, work, source.repo)
+        result = ruled.repaired(settings, before, work, source.repo)
         yield Repaired(
             source=source,
             family=result["family"],
@@ -125,19 +124,10 @@ def _together(settings: Settings, upstream: Upstream, folder: Path | None, into:
         for part, there, release in ((adapter, folder, upstream.release), (base, upstream.base_folder, upstream.base.release)):
             part.mkdir()
             if there is not None:
-                _taken(there, part)
+                ruled.taken(there, part)
             else:
                 _fetched(api, release, part)
         merge.merge(into, adapter=adapter, base=base, repo=upstream.release.repo, below=upstream.base.release.repo, headers=True)
-
-
-def _taken(folder: Path, into: Path) -> None:
-    """Copies of a folder's small files, through the links that a folder of the Hub's cache consists of, and the headers of its weights."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name in CONFIGURATION | {INDEX, ADAPTER}:
-            folders.copied(path.resolve(), into / path.name)
-        elif path.is_file() and path.suffix == ".safetensors":
-            hollow.of_file(path, into / path.name)
 
 
 def _fetched(api: HfApi, release: Release, into: Path) -> None:
@@ -158,15 +148,6 @@ def _remote(source: Source) -> tuple[HfApi, Release]:
     if source.api is None or source.release is None:
         raise ValueError(f"{source.name} is not on the Hub")
     return source.api, source.release
-
-
-def _apart(settings: Settings, before: Path, work: Path, repo: str) -> dict[str, Any]:
-    """The repair in a process of its own: templates are programs, and tokenizers are a stranger's."""
-    memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
-    limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=1)
-    inputs = {"snapshot": Input(path=before, digest="")}  # a digest is part of a stage's key, and nothing is kept here
-    log = settings.folder / "logs" / "fix" / "repair.log"
-    return run_apart("builders.fixes:repair", work, inputs, {"repo": repo, "fixes": True, "headers": True}, limits=limits, log=log)
 
 
 def difference(found: Repaired) -> str:

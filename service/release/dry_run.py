@@ -9,7 +9,7 @@ from config.settings import Settings
 from config.words import Release
 from qa.gates import condition
 from service.hubclient import connect
-from service.release import checks, datasets, prospect
+from service.release import checks, datasets, foreseen, prospect
 from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
 from service.release.graph import Graph
@@ -87,7 +87,7 @@ def plan(settings: Settings, wanted: ReleaseRequest) -> Plan:
         variants=tuple(size_of(variant, ahead, known) for variant in recipe.variants.listed()),
         stages=_stages(graph, expected),
         gates=_gates(recipe),
-        remarks=(*(problem.sentence for problem in found), *exceeded(expected, there)),
+        remarks=(*(problem.sentence for problem in found), *foreseen.held(store, ahead), *exceeded(expected, there)),
         seconds=expected.seconds,
         memory=expected.memory,
         memory_total=there.memory,

@@ -17,8 +17,13 @@ def outlook(store: Store, ahead: Prospect) -> Forecast:
     return forecast(graph, ahead, speed(ahead.settings), learned(store), _kept(store, ahead, graph))
 
 
-def _kept(store: Store, ahead: Prospect, graph: Graph) -> frozenset[str]:
-    """Names of the stages whose products are there already; looking changes nothing."""
+def looking(store: Store, ahead: Prospect, graph: Graph) -> tuple[Work, LookingJob]:
+    """A run's way, for looking at what is there already, which changes nothing."""
     stages = StageStore(ahead.settings.folder, reading=True)
     job = LookingJob(store=store, run=run_of(store, ahead), recipe=ahead.recipe, settings=ahead.settings, stages=stages)
-    return kept(Work(job=job, api=ahead.api, graph=graph, products={"upstream": ahead.upstream}), job)
+    return Work(job=job, api=ahead.api, graph=graph, products={"upstream": ahead.upstream}), job
+
+
+def _kept(store: Store, ahead: Prospect, graph: Graph) -> frozenset[str]:
+    """Names of the stages whose products are there already."""
+    return kept(*looking(store, ahead, graph))

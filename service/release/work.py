@@ -94,14 +94,9 @@ class Work:
         return resolve(self.job, source, self.output)
 
     @property
-    def passed_on(self) -> bool:
-        """Whether it is taken from a Hub and published on one, so that nobody who asked for it has the files in hands before others do."""
-        return self.job.run.target is None and not self.release.local
-
-    @property
     def strange(self) -> bool:
-        """Whether that is somebody else's model, whose terms decide whether it may be done."""
-        return self.passed_on and not self.route.own(self.job.run.namespace, self.release)
+        """Whether it is somebody else's model, taken from a Hub and published on one, which its terms have to allow."""
+        return self.job.run.target is None and not self.release.local and not self.route.own(self.job.run.namespace, self.release)
 
     @property
     def measured(self) -> dict[str, Measurement]:

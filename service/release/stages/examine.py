@@ -215,9 +215,9 @@ def _snapshot(work: Work) -> Output:
 
 
 def _fix(work: Work) -> Output:
-    """What is derived is done at once where the recipe says so, or where who asked for the release will look at what it leaves."""
+    """What is derived is done at once where the recipe says so."""
     wanted = work.recipe.fixes
-    approved = None if wanted == "auto" or not work.passed_on else work.job.approved
+    approved = None if wanted == "auto" else work.job.approved
     return work.call("fix", functions.fix(Whole(stage="snapshot"), repo=OfRelease(name="repo"), fixes=bool(wanted), approved=approved))
 
 

@@ -1,6 +1,7 @@
 """A release that a person has to decide about: held before anything is built, told with what is proposed, and going on once that is approved."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,41 @@ def test_a_release_of_no_known_family_is_held_until_its_end_of_turn_is_approved(
     store.close()
 
 
-@pytest.mark.parametrize(("fixes", "folder"), [("auto", False), ("true", True)])
-def test_nobody_is_asked_where_the_recipe_says_so_or_nothing_is_published(
-    released: Callable[..., dict[str, Any]], tmp_path: Path, fixes: str, folder: bool
-) -> None:
-    done = released(fixes=fixes, target=tmp_path / "out" if folder else None)
+@pytest.mark.parametrize("folder", [False, True])
+def test_nobody_is_asked_where_the_recipe_says_so(released: Callable[..., dict[str, Any]], tmp_path: Path, folder: bool) -> None:
+    done = released(fixes="auto", target=tmp_path / "out" if folder else None)
     assert (done["held"], done["error"]) == ([], "the model is let answer")
     assert "end-of-turn-eos" in {patch["fix"] for patch in done["patches"]}
+
+
+def test_a_release_into_a_folder_is_held_alike(released: Callable[..., dict[str, Any]], asked: Callable[..., Result], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    held = released(target=out)
+    assert ([hold["subject"] for hold in held["held"]], held["state"], held["error"]) == (["end-of-turn-eos"], "held", None)
+    assert not out.exists() or not any(out.iterdir())
+    assert asked("status", "1").exit_code == 4
+    told = asked("approve", "1", *SAID, "--json")
+    assert told.exit_code == 0, told.stderr
+    assert "--to" in json.loads(told.stdout)["next"]
+    assert released(target=out)["error"] == "the model is let answer"
+
+
+def test_a_release_of_a_folder_is_held_and_foreseen(asked: Callable[..., Result], upstream: Upstream, tmp_path: Path) -> None:
+    """Of a model of no known family, whose end of turn is no end of sequence."""
+    model, recipe = tmp_path / "unknown-chat", Path(upstream.settings.watch[0].recipe)
+    shutil.copytree(DEMO / "model", model)
+    recipe.write_text(RECIPE, encoding="utf-8")
+    arguments = (str(model), "--to", str(tmp_path / "out"), "--recipe", str(recipe))
+    foreseen = asked("run", *arguments, "--dry-run", "--json")
+    assert foreseen.exit_code == 0, foreseen.stderr
+    (remark,) = (said for said in json.loads(foreseen.stdout)["remarks"] if "will be held" in said)
+    assert "held for end-of-turn-eos until a person approves" in remark
+    done = asked("run", *arguments, "--json")
+    assert done.exit_code == 4, done.stderr
+    assert [hold["subject"] for hold in json.loads(done.stdout)["held"]] == ["end-of-turn-eos"]
+    assert asked("approve", "1", *SAID).exit_code == 0
+    again = json.loads(asked("run", *arguments, "--dry-run", "--json").stdout)
+    assert not [said for said in again["remarks"] if "will be held" in said], "that is decided"
 
 
 def test_without_a_licence_a_release_is_held_and_the_api_lets_it_go_on(

@@ -1,0 +1,46 @@
+"""What the rules make of a model's small files and the headers of its weights; nothing is kept: for `sluice fix`, and for what a dry run foresees."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from builders import folder as folders
+from builders import hollow
+from builders.names import ADAPTER, CONFIGURATION, INDEX
+from config.settings import Settings
+from config.words import Hold
+from service.execution.kept import Input
+from service.execution.process import Limits, run_apart
+
+_HOLDS = TypeAdapter(list[Hold])
+
+
+def taken(folder: Path, into: Path) -> None:
+    """Copies of a folder's small files, through the links that a folder of the Hub's cache consists of, and the headers of its weights."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name in CONFIGURATION | {INDEX, ADAPTER}:
+            folders.copied(path.resolve(), into / path.name)
+        elif path.is_file() and path.suffix == ".safetensors":
+            hollow.of_file(path, into / path.name)
+
+
+def repaired(settings: Settings, before: Path, work: Path, repo: str, *, ask: bool = False) -> dict[str, Any]:
+    """The repair in a process of its own: templates are programs, and tokenizers are a stranger's."""
+    memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
+    limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=1)
+    inputs = {"snapshot": Input(path=before, digest="")}  # a digest is part of a stage's key, and nothing is kept here
+    log = settings.folder / "logs" / "fix" / "repair.log"
+    return run_apart("builders.fixes:repair", work, inputs, {"repo": repo, "fixes": True, "headers": True, "ask": ask}, limits=limits, log=log)
+
+
+def held(settings: Settings, folder: Path, repo: str) -> list[Hold]:
+    """What the rules would change of a model's folder and a person has to decide first, as far as its headers tell. Raises UpstreamError, StageError."""
+    with tempfile.TemporaryDirectory(prefix="sluice-fix-") as made:
+        before, work = Path(made) / "before", Path(made) / "work"
+        before.mkdir()
+        for part in ("files", "tmp"):
+            (work / part).mkdir(parents=True)
+        taken(folder, before)
+        return _HOLDS.validate_python(repaired(settings, before, work, repo, ask=True)["held"])
