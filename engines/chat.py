@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from engines.model import Message
 CPU_SECONDS = 5.0  # for one rendering; real ones take milliseconds
 ROOM = 2**30  # bytes of address space that one rendering may add
 LONGEST = 2**24  # characters of a rendered conversation
+_MARK = "What was said"
 
 
 def render(
@@ -30,7 +32,7 @@ def render(
     tools: Sequence[Mapping[str, Any]] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """The text of a conversation.
+    """The text of a conversation; see `in_parts` for how a template gets it that knows contents in parts alone.
 
     `special_tokens` are the template's variables `bos_token`, `eos_token` and so on, `variables` any others that it may ask for;
     `continue_final_message` leaves the last message open, so that a model goes on with it.
@@ -40,26 +42,60 @@ def render(
     """
     try:
         with _limited():
-            rendered: Any = render_jinja_template(
-                conversations=[[{key: value for key, value in message.items() if value is not None} for message in messages]],
-                tools=None if tools is None else [dict(tool) for tool in tools],
-                chat_template=template,
+            said = [{key: value for key, value in message.items() if value is not None} for message in messages]
+            if in_parts(template, special_tokens):
+                said = [{key: _parts(value) if key == "content" else value for key, value in message.items()} for message in said]
+            text = _rendered(
+                template,
+                said,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
+                tools=None if tools is None else [dict(tool) for tool in tools],
                 **special_tokens,
                 **(variables or {}),
             )
     except Exception as error:  # a template is a program: it may raise anything that Jinja or Python can
         # transformers' raise_exception raises exactly this class, Jinja itself only its subclasses
         kind = TemplateRefusal if type(error) is TemplateError else MeasurementError
-        said = str(error) if not isinstance(error, MemoryError) else f"it needs more than {ROOM / 2**30:.0f} GiB of memory"
-        raise kind(f"The chat template cannot render a conversation of {len(messages)} messages: {said}. Correct the template.") from error
-    text = str(rendered[0][0])
+        reason = str(error) if not isinstance(error, MemoryError) else f"it needs more than {ROOM / 2**30:.0f} GiB of memory"
+        raise kind(f"The chat template cannot render a conversation of {len(messages)} messages: {reason}. Correct the template.") from error
     if len(text) > LONGEST:
         raise MeasurementError(
             f"The chat template makes {len(text)} characters of a conversation of {len(messages)} messages, {LONGEST} are allowed. Correct the template."
         )
     return text
+
+
+def in_parts(template: str, special_tokens: Mapping[str, Any]) -> bool:
+    """Whether a template reads a message's content as a list of parts, `{"type": "text", "text": …}`, and loses or refuses one that is a text, as those of
+    models that read images may; llama.cpp (0.3.36) tells them in this way too, and front ends give them parts. It runs without the limits of `render`.
+    """
+    return _in_parts(template, tuple((name, value) for name, value in special_tokens.items() if isinstance(value, str)))
+
+
+@lru_cache(maxsize=64)
+def _in_parts(template: str, special_tokens: tuple[tuple[str, str], ...]) -> bool:
+    alone, listed = (_tried(template, content, dict(special_tokens)) for content in (_MARK, _parts(_MARK)))
+    return not alone and listed
+
+
+def _tried(template: str, content: Any, special_tokens: Mapping[str, str]) -> bool:
+    """Whether what was said is in the text that the template makes of it."""
+    try:
+        return _MARK in _rendered(template, [{"role": "user", "content": content}], add_generation_prompt=True, **special_tokens)
+    except (TimeoutError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 (a template is a program: it may raise anything, and does so again where that matters)
+        return False
+
+
+def _parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _rendered(template: str, messages: list[dict[str, Any]], **options: Any) -> str:
+    rendered: Any = render_jinja_template(conversations=[messages], chat_template=template, **options)
+    return str(rendered[0][0])
 
 
 @contextmanager

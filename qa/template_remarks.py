@@ -1,10 +1,12 @@
 """What is worth knowing about a chat template and is no fault: what it leaves out, what llama.cpp rewrites, what a prompt cache loses, a forced `<think>`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from config.errors import MeasurementError
+from engines import chat
 from qa import batteries
 from qa.batteries import Conversation
 from qa.renderings import Agreement, Render, Rendering
@@ -22,6 +24,15 @@ def all_of(render: Render, compared: Sequence[Rendering]) -> Iterator[str]:
     yield from changed_history(render)
     yield from unknown_role(compared)
     yield from by_agreement(compared)
+
+
+def contents_in_parts(template: str, special_tokens: Mapping[str, Any]) -> Iterator[str]:
+    """What a message holds is read in parts alone, which is usual for models that read images."""
+    if chat.in_parts(template, special_tokens):
+        yield (
+            "the template reads what a message holds as a list of parts, [{'type': 'text', 'text': …}], and leaves out what is given as a text: "
+            "llama.cpp makes such a list by itself, and programs that use transformers have to"
+        )
 
 
 def forced_thinking(compared: Sequence[Rendering]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from qa.batteries import Conversation
 from qa.prompt_checks import SHOWN, share
 from qa.renderings import Rendering
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,8 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
         alike = [*prompt_checks.refusals(compared), *prompt_checks.same_text(compared, setup.bos)]
         findings = [*alike, *(finding for look in checks for finding in look(setup, prompts))]
         invented = tuple(own_system_prompt(setup))
-        remarks = (*invented, *template_remarks.all_of(render, compared), *ordinary_ends(tokenizer, vocabulary, setup.eos))
+        parts = template_remarks.contents_in_parts(tokenizer.get_chat_template(), tokenizer.special_tokens_map)
+        remarks = (*invented, *parts, *template_remarks.all_of(render, compared), *ordinary_ends(tokenizer, vocabulary, setup.eos))
         failures = Measurement(
             name="template.failures", value=len(findings), unit="count", n=len(compared) + (1 + len(checks)) * len(prompts), details=tuple(findings)
         )

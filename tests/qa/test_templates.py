@@ -68,6 +68,14 @@ def test_each_planted_defect_is_found_and_explained(broken: Release, tmp_path: P
     assert found["template.failures"]["value"] == 4
 
 
+def test_contents_in_parts_are_given_in_parts(variation) -> None:
+    """Both engines find out by themselves that such a template does not read a text."""
+    parts = "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% elif part.type == 'image' %}<image>{% endif %}{% endfor %}"
+    template = CHATML.replace("{{ m.content }}", parts)
+    assert variation(chat_template=template) == []
+    assert "as a list of parts" in variation(chat_template=template, measure="template.remarks")[0]
+
+
 def test_pad_must_not_be_eos(variation) -> None:
     [finding] = variation(pad_token="<|im_end|>", pad_token_id=4)
     assert finding.startswith("pad_token and eos_token are both <|im_end|> (4)")
