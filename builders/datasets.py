@@ -2,11 +2,13 @@
 
 import json
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
@@ -19,6 +21,9 @@ VERSION = 1  # raise when outputs change
 
 LARGEST = 2_000_000_000  # bytes of what one reference names; texts and questions for measuring have a few MB
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}")
+BENCHMARK = "eval.yaml"  # by which a data set says that it is a benchmark of the Hub, and which of its questions are which task
+BENCHMARK_BYTES = 2**18  # a larger one was written for something else
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9%._/-]{0,99}")
 _QUESTIONS = re.compile(r"(?:.*/)?(?:(?:dev|test)/[^/]+_(?:dev|test)\.csv|(?:dev|test)-[^/]+\.parquet)")  # what a folder of questions needs
 
 
@@ -87,6 +92,34 @@ def fetch(out: Path, *, api: HfApi, dataset: Dataset, files: Iterable[DataFile])
     return tuple(
         replace(file, sha256=verified(out / file.path, f"{file.path} of the data set {dataset.repo}", size=file.bytes, sha256=file.sha256)) for file in files
     )
+
+
+def task(api: HfApi, dataset: Dataset, reference: Reference) -> str | None:
+    """The task of a benchmark that the test questions of a folder are, by the data set's own `eval.yaml`; None where that names none.
+
+    The folder is the configuration, as in cais/mmlu. Raises UpstreamError, HubError.
+    """
+    with in_words(api, dataset.repo, dataset.commit, BENCHMARK):
+        there = api.get_paths_info(dataset.repo, [BENCHMARK], revision=dataset.commit, repo_type="dataset")
+    sizes = {item.path: item.size for item in there if isinstance(item, RepoFile) and item.size <= BENCHMARK_BYTES}
+    if not sizes:
+        return None
+    with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+        download(Path(folder), api=api, repo=dataset.repo, revision=dataset.commit, sizes=sizes, repo_type="dataset")
+        try:
+            said = yaml.safe_load((Path(folder) / BENCHMARK).read_bytes())
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return None  # a stranger's, which the Hub cannot read either
+    return _task_of(said, reference.path.rpartition("/")[2])
+
+
+def _task_of(said: Any, configuration: str) -> str | None:
+    tasks = said.get("tasks") if isinstance(said, dict) else None
+    for item in tasks if isinstance(tasks, list) else ():
+        if isinstance(item, dict) and item.get("config") == configuration and item.get("split", "test") == "test":
+            name = item.get("id")
+            return name if isinstance(name, str) and _TASK.fullmatch(name) else None
+    return None
 
 
 def record(out: Path, *, sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -293,6 +293,9 @@ class Recipe(Strict):
     """What happens when the watched revision moves back to an older commit than it named before: `hold` leaves the newer release published until a person
     approves the older one by `sluice approve`; `follow` publishes the older one over it at once. It decides nothing of what is built, so that a change of it
     makes no new run."""
+    read_back: Literal["smallest", "all", "none"] = "smallest"
+    """Which variants with new bytes are downloaded from the Hub, of each repo, before it shows them to anybody, and asked a question: the copy has to answer as
+    the measured file did. Like `on_rollback` it makes no new run."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -349,7 +352,7 @@ class Recipe(Strict):
 
     def digest(self, of: Callable[[Path], str] = content_digest) -> str:
         """sha256 over everything the recipe says of what is built; data files count by their content, `of` them, so that it is the same on every machine."""
-        said = self.model_dump(exclude={"on_rollback"} if self.quick else {"on_rollback", "quick"})  # which older versions did not know
+        said = self.model_dump(exclude={"on_rollback", "read_back"} | (set() if self.quick else {"quick"}))  # which older versions did not know
         return hashlib.sha256(json.dumps(_by_content(said, of), sort_keys=True).encode()).hexdigest()
 
 

@@ -116,6 +116,7 @@ class Known:
     line: Line | None = None  # the history of the upstream, if it was read before
     openings: Openings = field(default_factory=Forgetful)  # which repos are to be made public
     fence: Callable[[], None] = lambda: None  # raises when whoever publishes may not any more; asked right before the commit
+    used: Callable[[str, Collection[str]], None] = lambda commit, sent: None  # tries what is staged at a commit, which brings these files; raises to stop it
 
 
 def publish(api: HfApi, plan: Plan, known: Known | None = None) -> Publication:
@@ -294,14 +295,18 @@ def _git_blob_id(file: PublishFile) -> str:
     return digest.hexdigest()
 
 
-def _commit(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operation], head: Head, fence: Callable[[], None]) -> str | None:
-    """Upload, stage, read back and commit on top of `head`; the new commit, or None when the head has moved on meanwhile. Raises what `fence` does."""
+def _commit(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operation], head: Head, known: Known) -> str | None:
+    """Upload, stage, read back, use and commit on top of `head`; the new commit, or None when the head has moved on meanwhile.
+
+    Raises what `fence` and `used` do.
+    """
 
     def check(commit: str) -> None:
         _check_result(api, plan, settled, commit)
+        known.used(commit, {operation.path_in_repo for operation in operations if isinstance(operation, sending.Addition)})
 
     try:
-        return staging.commit(api, plan.repo, operations, staging.Step(message=plan.message, parent=head.commit, check=check, fence=fence))
+        return staging.commit(api, plan.repo, operations, staging.Step(message=plan.message, parent=head.commit, check=check, fence=known.fence))
     except staging.Moved:
         return None
 
@@ -310,7 +315,7 @@ def _sent(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operation]
     """As `_commit`, but where no answer comes the repo is looked at: what was made is not made again. Raises HubUnavailable when that does not settle it."""
     for tries in count(1):
         try:
-            return _commit(api, plan, settled, operations, head, known.fence)
+            return _commit(api, plan, settled, operations, head, known)
         except HubUnavailable as fault:
             found = target.read_head(api, plan.repo, previously=known.previously)
             if found.commit != head.commit:

@@ -81,19 +81,22 @@ class Workbench:
 
         `threaded`: the function takes a number of threads. It changes the speed, not the work, so it stays out of the key.
         """
+        arguments = {**params, "threads": self.settings.threads} if threaded else params
+
+        def work(workspace: Path) -> dict[str, Any]:
+            self._keep_promises(name, inputs)
+            return self.tried(name, function, workspace, inputs, **arguments)
+
+        return self._once(name, function, inputs, params, work)
+
+    def tried(self, name: str, function: str, workspace: Path, inputs: Inputs, /, **params: Any) -> dict[str, Any]:
+        """The result of a stage function run in a process of its own, in a workspace of which nothing is kept here. Raises the stage's error."""
         limits = Limits(
             seconds=self.settings.stage_minutes * 60,
             memory_bytes=None if self.settings.memory_gib is None else int(self.settings.memory_gib * 2**30),
             threads=self.settings.threads,
         )
-        arguments = {**params, "threads": limits.threads} if threaded else params
-        log = self._log(name)
-
-        def work(workspace: Path) -> dict[str, Any]:
-            self._keep_promises(name, inputs)
-            return run_apart(function, workspace, inputs, arguments, limits=limits, log=log)
-
-        return self._once(name, function, inputs, params, work)
+        return run_apart(function, workspace, inputs, params, limits=limits, log=self._log(name))
 
     def here(self, name: str, function: Callable[..., dict[str, Any]], params: Mapping[str, Any], /, **arguments: Any) -> Output:
         """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""

@@ -46,6 +46,7 @@ class Kept:
     license: tuple[str, ...]  # as the data set's card says; none when it says nothing
     files: tuple[DataFile, ...]
     located: Path  # the file or folder that stages read
+    task: str | None = None  # of a benchmark of the Hub, that questions are
 
     @property
     def bytes(self) -> int:
@@ -145,7 +146,8 @@ def _described(settings: Settings, use: str, path: Path, sha256: str) -> dict[st
         return own
     files = [{"path": file.path, "sha256": file.sha256} for file in kept.files]
     there = {"repo": kept.repo, "commit": kept.commit, "path": kept.path, "license": list(kept.license), "files": files}
-    return {**own, "name": f"{kept.repo}/{kept.path}", **there}
+    benchmark = {} if kept.task is None else {"task": kept.task}  # left out where there is none, so that what was recorded before stays as it is
+    return {**own, "name": f"{kept.repo}/{kept.path}", **there, **benchmark}
 
 
 # ---- the folder -------------------------------------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def _read(folder: Path) -> Kept | None:
         if damaged or not (folder / found["located"]).exists():
             return None
         whole = {name: found[name] for name in ("repo", "commit", "path")}
-        return Kept(**whole, license=tuple(found["license"]), files=files, located=folder / found["located"])
+        return Kept(**whole, license=tuple(found["license"]), files=files, located=folder / found["located"], task=found.get("task"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -197,9 +199,10 @@ def _fetched(settings: Settings, api: HfApi, reference: Reference, dataset: Data
     with _making(_root(settings)) as working:
         (working / "files").mkdir()
         files = datasets.fetch(working / "files", api=api, dataset=dataset, files=listed)
+        task = datasets.task(api, dataset, reference) if reference.form == "questions" else None
         located = _located(working, reference)
         about = {"repo": dataset.repo, "commit": dataset.commit, "path": reference.path, "form": reference.form, "license": list(dataset.license)}
-        record = {**about, "files": [asdict(file) for file in files], "located": located.relative_to(working).as_posix()}
+        record = {**about, "task": task, "files": [asdict(file) for file in files], "located": located.relative_to(working).as_posix()}
         _write(working / RECORD, json.dumps(record, indent=2))
         folder = _folder(settings, reference, dataset.commit)
         if folder.exists() and _read(folder) is None:

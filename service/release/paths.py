@@ -13,6 +13,7 @@ def may_publish(variants: Collection[Variant], name: str, upstream: Collection[s
 
     Nothing that is published is left out, but not all that this tells must be: a variant may not pass, and how many shards there will be is not known.
     """
-    always = {naming.CARD, naming.MANIFEST, naming.REPORT, naming.PLOT, naming.PLOT_SVG, naming.UNFORCED_TEMPLATE, *filter(is_legal, upstream)}
+    beside = {naming.CARD, naming.MANIFEST, naming.REPORT, naming.PLOT, naming.PLOT_SVG, naming.UNFORCED_TEMPLATE, naming.EVALUATIONS}
+    always = {*beside, *filter(is_legal, upstream)}
     own = kind_of(next(iter(variants))).holds(name, variants, upstream)
     return lambda path: path in always or own(path)

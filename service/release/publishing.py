@@ -1,6 +1,6 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +13,18 @@ from config import readers as misread
 from config.prompt import Part
 from config.words import Kind
 from engines import kv_cache, text_part
-from publishers import card, folder, hub, manifest, naming, ollama, quoting
+from publishers import card, evaluations, folder, hub, manifest, naming, ollama, quoting
 from publishers.hub import PublishFile
 from publishers.order import Line
 from service.execution.kept import Output
 from service.release import functions, gathering, rollback
+from service.release.evaluated import results
 from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
 from service.release.offering import offer
 from service.release.products import JUDGED, PARTS, Built, Judged, Projected, from_stage, weights
+from service.release.reading_back import read_back
 from service.release.report import sources
 from service.release.stages.examine import patches
 from service.release.tools import tools
@@ -79,7 +81,7 @@ def publish(work: Work) -> list[str]:
             continue
         planned = plan(work, repo, private=private, line=line)
         with job.noted(f"publish {repo.name}" if job.run.target is None else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
-            result = _publish(work, planned, line)
+            result = _publish(work, repo, planned, line)
             noted.message = result.remark or ""
             if not result.changed:
                 noted.state, noted.message = "reused", "already holds exactly this"
@@ -105,13 +107,17 @@ def parts(work: Work) -> dict[str, Output]:
     return found
 
 
-def _publish(work: Work, planned: hub.Plan, line: Line) -> hub.Publication:
+def _publish(work: Work, repo: Repo, planned: hub.Plan, line: Line) -> hub.Publication:
     """Publish one repo, or leave it in the run's folder."""
+
+    def used(commit: str, sent: Collection[str]) -> None:
+        read_back(work, repo.name, repo.passed, commit, sent)
+
     if (target := work.job.run.target) is not None:
         return folder.publish(Path(target), planned, line)
     store = work.job.store
     before = store.last_publication(planned.repo)
-    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=work.job.fence)
+    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=work.job.fence, used=used)
     return hub.publish(work.api, planned, known)
 
 
@@ -133,6 +139,7 @@ def plan(work: Work, repo: Repo, *, private: bool, line: Line) -> hub.Plan:
     files = content(work, repo)
     files += [PublishFile.from_bytes(naming.CARD, card.render(told).encode())]
     files += [from_stage(page, file) for file in page.files if told.plot or file.path not in PLOTS]
+    files += [PublishFile.from_bytes(naming.EVALUATIONS, found) for found in [evaluations.render(results(work, told))] if found]
     return hub.Plan(
         repo=repo.name,
         private=private,

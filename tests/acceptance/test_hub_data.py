@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import parse_eval_result_entries
 
+from publishers.naming import EVALUATIONS
 from tests.acceptance.conftest import NAMESPACE, UPSTREAM, Hub, sluice
 from tests.published import CHAT, DATA, MMLU, TEXT, conversations, owned, publish, wikitext
 
@@ -18,7 +20,7 @@ TARGET = f"{NAMESPACE}/tiny-chat-GGUF"
 def recipe(folder: Path, *, asks: bool) -> Path:
     evaluation: dict[str, Any] = {"divergence": {"plain": [TEXT], "tokens": 4000}, "generation": {"prompts": ["List 5 garments."], "max_tokens": 64}}
     if asks:
-        evaluation["mmlu"] = {"data": MMLU, "questions_per_subject": 50, "most_questions_per_subject": 50}
+        evaluation["mmlu"] = {"data": MMLU}
     path = folder / ("asks.yaml" if asks else "quiet.yaml")
     found = {
         "name": path.stem,
@@ -39,6 +41,7 @@ def released(done: Any) -> dict[str, Any]:
 def test_a_release_on_data_sets_of_the_hub_and_one_without_questions(hub: Hub, tmp_path: Path) -> None:
     owner = owned(hub.root, hub.url)
     commit = owner.dataset_info("owner/text").sha
+    asked = publish(owner, "owner/mmlu", {"eval.yaml": b"name: Tiny\ntasks: [{id: tiny, config: all}]\n"})
     settings = hub.environment(tmp_path / "home")
     asking = recipe(tmp_path, asks=True)
     plan = json.loads(sluice("run", UPSTREAM, "--recipe", asking, "--dry-run", "--json", **settings).stdout)
@@ -49,7 +52,7 @@ def test_a_release_on_data_sets_of_the_hub_and_one_without_questions(hub: Hub, t
     found = released(sluice("run", UPSTREAM, "--recipe", asking, "--json", **settings))
     (variant,) = found["variants"]
     assert variant["verdict"] == "passed", variant["reasons"]
-    assert variant["mmlu"]["n"] == 400
+    assert variant["mmlu"]["n"] == 800
     card = Path(hub.publisher.hf_hub_download(TARGET, "README.md", local_dir=tmp_path / "first")).read_text()
     assert f"`owner/text`, `raw/test-00000-of-00001.parquet`, at commit `{commit}`, licence: cc-by-sa-3.0, gfdl." in card
     manifest = json.loads(Path(hub.publisher.hf_hub_download(TARGET, "sluice-manifest.json", local_dir=tmp_path / "first")).read_bytes())
@@ -58,6 +61,11 @@ def test_a_release_on_data_sets_of_the_hub_and_one_without_questions(hub: Hub, t
     assert (used["evaluation.plain"]["repo"], used["evaluation.plain"]["commit"]) == ("owner/text", commit)
     report = Path(hub.publisher.hf_hub_download(TARGET, "sluice-report.html", local_dir=tmp_path / "first")).read_text()
     assert commit[:12] in report
+    results = yaml.safe_load(Path(hub.publisher.hf_hub_download(TARGET, EVALUATIONS, local_dir=tmp_path / "first")).read_bytes())
+    (entry,) = parse_eval_result_entries(results)
+    assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("owner/mmlu", "tiny", asked)
+    assert entry.value == round(100 * variant["mmlu"]["value"], 2)
+    assert EVALUATIONS in manifest["files"]
 
     quiet = sluice("run", UPSTREAM, "--recipe", recipe(tmp_path, asks=False), **settings)
     assert quiet.returncode == 0, quiet.stdout + quiet.stderr
@@ -67,6 +75,7 @@ def test_a_release_on_data_sets_of_the_hub_and_one_without_questions(hub: Hub, t
     second = Path(hub.publisher.hf_hub_download(TARGET, "README.md", local_dir=tmp_path / "second")).read_text()
     assert "MMLU" not in second
     assert "Q4_K_M" in second
+    assert EVALUATIONS not in hub.publisher.list_repo_files(TARGET), "nothing was asked"
 
 
 def test_data_that_are_neither_here_nor_to_be_had_are_told_at_once(hub: Hub, tmp_path: Path) -> None:

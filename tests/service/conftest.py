@@ -25,6 +25,7 @@ evaluation:
   mmlu: {data: MMLU}
   generation: {prompts: [Hello]}
 gates: [{name: close, measure: kld.mean, at_most: 0.1}]
+read_back: none
 """.replace("MMLU", str(DEMO / "data" / "tiny_mmlu"))
 
 

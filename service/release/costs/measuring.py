@@ -1,6 +1,6 @@
 """The costs of measuring variants, judging them, and of what is published."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from config.words import Variant
@@ -198,4 +198,18 @@ def publish(prospect: Prospect, speed: Speed) -> Needs:
         # in whichever file system the folder lies: on the same disk nothing else is left for them
         together = existing(Path(prospect.target)).stat().st_dev == existing(prospect.settings.folder).stat().st_dev
         return Needs(seconds=copied(speed, sum(files)), memory=PYTHON_MEMORY, disk=sum(files) if together else 0)
-    return Needs(seconds=COMMIT * repos + transferred(prospect, speed, sum(files)), memory=PYTHON_MEMORY)
+    used = list(_read_back(prospect, dict(zip(listed, files, strict=True))))
+    seconds = COMMIT * repos + transferred(prospect, speed, sum(files) + sum(size for _, size in used))
+    for variant, _ in used:
+        seconds += 2 * (at.torch + at.load if kind_of(variant).engine is not LLAMA_CPP else at.start + at.server + 2 * at.vocabulary)
+    return Needs(seconds=seconds, memory=PYTHON_MEMORY, disk=max((size for _, size in used), default=0))
+
+
+def _read_back(prospect: Prospect, files: Mapping[Variant, int]) -> Iterator[tuple[Variant, int]]:
+    """The variants that are used before they are published, with their bytes: of each repo those that the recipe wants."""
+    repos: dict[str, list[tuple[int, Variant]]] = {}
+    for variant, size in files.items():
+        repos.setdefault(kind_of(variant).repo(variant), []).append((size, variant))
+    for held in repos.values():
+        wanted = sorted(held, key=lambda item: item[0])
+        yield from ((variant, size) for size, variant in {"smallest": wanted[:1], "all": wanted, "none": []}[prospect.recipe.read_back])

@@ -79,15 +79,24 @@ class ShortWay:
         return [commit.commit_id for commit in self.api.list_repo_commits(REPO)]
 
 
-def short(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+Weights = Callable[[Work], dict[str, bytes]]
+"""By tag what a run publishes."""
+
+
+def nothing_to_run(work: Work) -> dict[str, bytes]:
+    """What no engine could read."""
+    return {VARIANT.tag: b"GGUF" + work.release.sha.encode() * 50}
+
+
+def short(monkeypatch: pytest.MonkeyPatch, folder: Path, weights: Weights = nothing_to_run) -> None:
     """Let every run go the short way."""
-    graph = graph_of(_stages(folder))
+    graph = graph_of(_stages(folder, weights))
     monkeypatch.setattr(lifecycle, "way", lambda recipe: graph)
     monkeypatch.setattr(lifecycle, "_expect", lambda work, heard: None)
     monkeypatch.setattr(publishing, "plan", _plan)
 
 
-def _stages(folder: Path) -> list[Stage]:
+def _stages(folder: Path, weights: Weights) -> list[Stage]:
     def stage(name: str, does: Callable[[Work], object], *also: str, phase: Phase = Phase.EXAMINE, **flags: Any) -> Stage:
         return Stage(name=name, phase=phase, does=name, work=does, also=also, **flags)
 
@@ -96,7 +105,7 @@ def _stages(folder: Path) -> list[Stage]:
         stage("snapshot", lambda work: _made({})),
         stage("fix", lambda work: _made({"held": []})),
         stage("approval", examine._approval, "upstream", "snapshot", "fix", records=True),
-        stage(JUDGED, lambda work: _judged(work, folder), phase=Phase.JUDGE),
+        stage(JUDGED, lambda work: Judged(built=[_built(folder / work.release.sha, *item) for item in weights(work).items()]), phase=Phase.JUDGE),
         stage(PARTS, lambda work: {}, phase=Phase.PUBLISH),
         stage("publish", publishing.publish, "upstream", JUDGED, PARTS, phase=Phase.PUBLISH, records=True),
     ]
@@ -106,14 +115,14 @@ def _made(result: dict[str, Any], *files: File, folder: Path = Path("nowhere")) 
     return Output(key="k" * 64, folder=folder, result=result, files=files, seconds=0)
 
 
-def _judged(work: Work, folder: Path) -> Judged:
-    path = folder / work.release.sha / "files" / "model-Q4_0.gguf"
+def _built(folder: Path, tag: str, content: bytes) -> Built:
+    path = folder / tag / "files" / f"model-{tag}.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"GGUF" + work.release.sha.encode() * 50)
+    path.write_bytes(content)
     file = File(path=path.name, sha256=file_sha256(path), bytes=path.stat().st_size)
     output = _made({"file": path.name}, file, folder=path.parents[1])
-    verdict = Verdict(tag=VARIANT.tag, outcome=Outcome.PASSED, reasons=(), results=())
-    return Judged(built=[Built(variant=VARIANT, output=output, bpw=4.5, measured={}, verdict=verdict)])
+    verdict = Verdict(tag=tag, outcome=Outcome.PASSED, reasons=(), results=())
+    return Built(variant=Variant(tag=tag, kind=Kind.GGUF), output=output, bpw=4.5, measured={}, verdict=verdict)
 
 
 def _plan(work: Work, repo: publishing.Repo, *, private: bool, line: Line) -> hub.Plan:

@@ -119,6 +119,47 @@ def test_what_was_used_is_said_with_commit_digest_and_licence(hub: HfApi, settin
     assert [item.keys() for item in own] == [{"use", "name", "sha256"}]
 
 
+TASKS = {"name": "MMLU", "tasks": [{"id": "law", "config": "law"}, {"id": "mmlu", "config": "all", "split": "test"}]}
+
+
+def benchmark(hub: HfApi, settings: Settings, content: object) -> datasets.Kept:
+    """What is fetched of the questions once their owner calls them a benchmark in these words."""
+    publish(hub, "owner/mmlu", {"eval.yaml": content if isinstance(content, bytes) else yaml.safe_dump(content).encode()})
+    return datasets.fetch(settings, connect(settings), reference(MMLU, "questions"))
+
+
+def test_of_a_benchmark_the_task_is_known_and_said(hub: HfApi, settings: Settings, tmp_path: Path) -> None:
+    assert benchmark(hub, settings, TASKS).task == "mmlu"
+    said = {item["use"]: item for item in datasets.sources(settings, ready(settings, recipe(tmp_path)), content_digest)}
+    assert said["evaluation.mmlu"]["task"] == "mmlu"
+    assert [use for use, item in said.items() if "task" in item] == ["evaluation.mmlu"]
+
+
+def test_that_questions_are_a_benchmark_leaves_their_digest_alone(hub: HfApi, settings: Settings, tmp_path: Path) -> None:
+    before = ready(settings, recipe(tmp_path)).digest()
+    kept = benchmark(hub, settings, TASKS)
+    assert {path.name for path in kept.located.rglob("*") if path.is_file()} == {"dev-00000-of-00001.parquet", "test-00000-of-00001.parquet"}
+    assert ready(settings, recipe(tmp_path)).digest() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param({"tasks": [{"id": "mmlu", "config": "law"}]}, id="other questions"),
+        pytest.param({"tasks": [{"id": "mmlu", "config": "all", "split": "validation"}]}, id="another split"),
+        pytest.param({"tasks": [{"id": "mmlu"}]}, id="it does not say which questions"),
+        pytest.param({"tasks": [{"id": "../up", "config": "all"}]}, id="no name of a task"),
+        pytest.param({"tasks": [{"id": 7, "config": "all"}, "all"]}, id="no text"),
+        pytest.param({"tasks": "all"}, id="no list"),
+        pytest.param(b"tasks: [", id="no YAML"),
+        pytest.param(b"\xff\xfe\x00", id="no text at all"),
+        pytest.param(b"#" * (datasets.datasets.BENCHMARK_BYTES + 1), id="too large"),
+    ],
+)
+def test_what_no_task_can_be_read_from_is_no_benchmark(hub: HfApi, settings: Settings, content: object) -> None:
+    assert benchmark(hub, settings, content).task is None
+
+
 def test_the_folder_can_be_carried_to_a_machine_without_a_network(settings: Settings, tmp_path: Path) -> None:
     found = ready(settings, recipe(tmp_path))
     shutil.copytree(settings.folder / "data", tmp_path / "away" / "data")
