@@ -1,8 +1,9 @@
 """What the parts of this program are at, and since when each was last heard of: one that is silent for longer than it may be is stuck, and health says so."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 
@@ -13,13 +14,15 @@ class Sign:
 
     part: str  # "poll", "intake", "worker", …
     doing: str  # what it was at; empty when it waited for something to do
-    since: datetime
     limit: float  # seconds that it may be silent
+    failing: bool  # whether its work failed for a reason that nobody foresaw, the last time
+    since: datetime
+    heard: float  # the same by a clock that nobody sets
 
     @property
     def stuck(self) -> bool:
         """Whether it has been silent for longer."""
-        return (datetime.now(UTC) - self.since).total_seconds() > self.limit
+        return time.monotonic() - self.heard > self.limit
 
 
 class Pulse:
@@ -33,23 +36,27 @@ class Pulse:
     def part(self, name: str, *, limit: float) -> Iterator[None]:
         """A part of that name, there for as long as the block lasts, which may be silent for so many seconds."""
         with self._lock:
-            self._signs[name] = Sign(part=name, doing="", since=datetime.now(UTC), limit=limit)
+            self._signs[name] = _sign(name, limit=limit)
         try:
             yield
         finally:
             with self._lock:
                 self._signs.pop(name, None)
 
-    def beat(self, name: str, doing: str = "") -> None:
+    def beat(self, name: str, doing: str = "", *, failing: bool = False) -> None:
         """A sign of life; of a part that is not there nothing."""
         with self._lock:
             if (sign := self._signs.get(name)) is not None:
-                self._signs[name] = replace(sign, doing=doing, since=datetime.now(UTC))
+                self._signs[name] = _sign(name, doing, limit=sign.limit, failing=failing)
 
     def signs(self) -> tuple[Sign, ...]:
         """The last of every part."""
         with self._lock:
             return tuple(self._signs.values())
+
+
+def _sign(part: str, doing: str = "", *, limit: float, failing: bool = False) -> Sign:
+    return Sign(part=part, doing=doing, limit=limit, failing=failing, since=datetime.now(UTC), heard=time.monotonic())
 
 
 pulse = Pulse()

@@ -24,6 +24,8 @@ class Part(BaseModel):
     limit: float
     """Seconds that it may be silent."""
     stuck: bool
+    failing: bool
+    """Whether its work failed for a reason that nobody foresaw, the last time: the log tells which. It is tried again."""
 
 
 class Waiting(BaseModel):
@@ -43,7 +45,7 @@ class Liveness(BaseModel):
 
 def parts() -> list[Part]:
     """Every part of this program, and whether it is stuck."""
-    return [Part(name=sign.part, doing=sign.doing, since=sign.since, limit=sign.limit, stuck=sign.stuck) for sign in pulse.signs()]
+    return [Part(name=sign.part, doing=sign.doing, since=sign.since, limit=sign.limit, stuck=sign.stuck, failing=sign.failing) for sign in pulse.signs()]
 
 
 def waiting(store: Store) -> Waiting:

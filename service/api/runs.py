@@ -113,15 +113,15 @@ class RunRequest(BaseModel):
 
 @public.get("/health", summary="Whether the service can work", responses={503: {"model": Health, "description": "It cannot; the body tells why"}})
 def health(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Health:
-    """Answers without a token, with 503 when the database does not answer, a watched recipe cannot be used any more, a part of the service is stuck, or the
-    disk is too full to begin a run.
+    """Answers without a token, with 503 when the database does not answer, a watched recipe cannot be used any more, a part of the service is stuck or
+    fails, or the disk is too full to begin a run.
     """
     database = store.healthy()
     # without a token nobody learns in which folders the data lie
     watched = broken(entries(store, settings) if database else settings.watch)
     watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in watched]
     alive, there = parts(), space(settings)
-    sound = database and not watch and not there.paused and not any(part.stuck for part in alive)
+    sound = database and not watch and not there.paused and not any(part.stuck or part.failing for part in alive)
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return Health(

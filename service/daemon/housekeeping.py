@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
-from config.errors import SluiceError
 from config.settings import Settings
 from service.disk.pruning import prune
 from service.disk.space import space
@@ -51,8 +49,8 @@ def tidied(housekeeping: Housekeeping) -> Iterator[None]:
     def look() -> bool:
         try:
             housekeeping.look()
-        except (SluiceError, SQLAlchemyError, OSError) as error:
-            log.warning("not pruned", error=str(error))
+        except Exception:  # whatever it is, the next look may find it gone, and nobody else keeps the disk from filling up
+            log.exception("not pruned")
         return True
 
     with repeated(look, seconds=LOOK_SECONDS, name="housekeeping"):

@@ -5,12 +5,13 @@ A daemon that is killed leaves its lease behind; it runs out, or is seen to belo
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from threading import Event
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import Settings
 from service.api import API, create_app, create_health_app
@@ -25,7 +26,7 @@ from service.daemon.stopping import stopped_by_signals
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
 from service.dashboard import add_dashboard
 from service.hubclient import connect
-from service.logs import configure_logs
+from service.logs import configure_logs, redact
 from service.pulse import pulse
 from service.release.checks.watch import broken
 from service.release.gathering import take_up
@@ -34,6 +35,7 @@ from service.repeating import repeated
 from service.store import Store, open_store
 
 SILENCE = 600.0  # seconds without a sign of life after which a part that asks the Hub something is stuck: a look may take nearly as long
+FAILING_SECONDS = 60.0  # between two tries of what failed for a reason that nobody foresaw
 FOLLOW_UP_SECONDS = 5.0  # between two looks for what is still to do for runs that are done
 
 log = structlog.get_logger(__name__)
@@ -80,8 +82,7 @@ def front(store: Store, settings: Settings) -> Iterator[str]:
 @contextmanager
 def _polling(store: Store, settings: Settings, listings: Listings) -> Iterator[None]:
     def polled() -> None:
-        poll(store, settings, listings)
-        pulse.beat("poll")
+        _tried("poll", lambda: poll(store, settings, listings))
 
     with pulse.part("poll", limit=settings.poll_minutes * 60 * (1 + JITTER) + SILENCE):
         clock = start_clock(settings, polled)
@@ -127,15 +128,31 @@ def _notifying(store: Store, settings: Settings) -> AbstractContextManager[None]
 
 @contextmanager
 def _again_and_again(name: str, work: Callable[[], None], *, seconds: float) -> Iterator[None]:
-    """Do the work in a thread of that name, each time after so many seconds, while the block runs; that it is alive shows in health."""
+    """Do the work in a thread of that name, each time after so many seconds, while the block runs; that it is alive, and whether it fails, shows in health."""
+    rests_until = 0.0
 
     def once() -> bool:
-        try:
-            work()
-        except DBAPIError as error:
-            log.warning("the database does not answer", part=name, error=str(error.orig))
-        pulse.beat(name)
+        nonlocal rests_until
+        if time.monotonic() < rests_until:
+            pulse.beat(name, failing=True)
+            return True
+        if not _tried(name, work):
+            rests_until = time.monotonic() + FAILING_SECONDS
         return True
 
     with pulse.part(name, limit=SILENCE), repeated(once, seconds=seconds, name=name):
         yield
+
+
+def _tried(part: str, work: Callable[[], object]) -> bool:
+    """Do the work of a part once; False when it failed for a reason that nobody foresaw, which must not end the part: nobody else does its work."""
+    try:
+        work()
+    except SQLAlchemyError as error:
+        log.warning("the database does not answer", part=part, error=redact(str(error)))
+    except Exception:
+        log.exception("failed, tried again", part=part)
+        pulse.beat(part, failing=True)
+        return False
+    pulse.beat(part)
+    return True

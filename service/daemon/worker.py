@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.errors import HubUnavailable, SluiceError
 from service.logs import redact
@@ -58,8 +58,8 @@ class Worker:
             while not self._stopping:
                 try:
                     self._work_once()
-                except DBAPIError as error:
-                    log.warning("the database does not answer", error=str(error.orig))
+                except SQLAlchemyError as error:
+                    log.warning("the database does not answer", error=redact(str(error)))
                     self._rest(TROUBLE_SECONDS)
         except Stopped:
             log.info("stopped")

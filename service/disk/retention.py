@@ -54,9 +54,9 @@ class Fate:
 
 def fates(store: Store, home: Path, keep: Keep, now: datetime) -> list[Fate]:
     """What becomes of each output and of each run's logs."""
-    stood = standings(store.referrers(), keep, now)
     outputs = list(_outputs(home / "stages"))
     referring = store.outputs_of_runs([item.name for item in outputs])
+    stood = standings(store.referrers(), keep, now)  # the last, so that every run that refers to one of them is among these
     found = [_of_output(item, referring[item.name], stood, keep, now) for item in outputs]
     return [*found, *(_of_logs(item, stood, keep, now) for item in _logs(home / "logs"))]
 

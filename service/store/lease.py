@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
+from service.logs import redact
 from service.repeating import repeated
 from service.store import RunRecord, Store
 
@@ -21,8 +22,8 @@ def kept_lease(store: Store, run: RunRecord, worker: str, *, seconds: float = LE
     def renew() -> bool:
         try:
             return store.renew(run.id, worker, seconds)  # False: finished, or taken over by another worker after a long pause of this machine
-        except DBAPIError as error:
-            log.warning("lease not renewed", run=run.id, error=str(error.orig))
+        except SQLAlchemyError as error:  # that all connections are in use at the moment is one as well
+            log.warning("lease not renewed", run=run.id, error=redact(str(error)))
             return True
 
     with repeated(renew, seconds=seconds / 3, name=f"lease of run {run.id}"):

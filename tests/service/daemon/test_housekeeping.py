@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from config.settings import Settings
 from service.api import create_app
 from service.cli.main import app
+from service.daemon import housekeeping
 from service.daemon.housekeeping import Housekeeping
 from service.daemon.worker import Worker
 from service.store import RunRecord, Store
@@ -81,3 +82,18 @@ def test_no_run_is_begun_on_a_full_disk_and_everybody_is_told(home: Home, disk: 
         worker.stop()
         thread.join(30)
     assert "paused" not in CliRunner().invoke(app, ["status"], env={"SLUICE_HOME": str(home.settings.home), "COLUMNS": "200"}).stdout
+
+
+def test_whatever_goes_wrong_at_a_look_there_is_another_one(home: Home, disk: DiskOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([KeyError(7), OSError("the disk is gone")])
+    keeper, looked = Housekeeping(home.store, home.settings), threading.Event()
+
+    def look() -> None:
+        if (error := next(looks, None)) is not None:
+            raise error
+        looked.set()
+
+    monkeypatch.setattr(keeper, "look", look)
+    monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.01)
+    with housekeeping.tidied(keeper):
+        assert looked.wait(10)

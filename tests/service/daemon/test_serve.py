@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy
 
 from config.errors import ConfigurationError, SluiceError
 from config.settings import Settings, Watched
 from service.api.tokens import create_token
+from service.daemon import serve
 from service.daemon.serve import Worker, front
 from service.store import Published, RunRecord, Store, open_store
 from service.store.lease import kept_lease
@@ -135,6 +138,48 @@ def test_a_lease_is_kept_for_as_long_as_the_block(file_store: Store) -> None:
         time.sleep(0.8)
         assert file_store.lease("thief", seconds=60) is None
     eventually(lambda: file_store.lease("thief", seconds=60) is not None)
+
+
+def test_a_lease_is_kept_where_all_connections_are_in_use_for_a_moment(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, renew, busy = queue_run(file_store), Store.renew, iter([True, True])
+    file_store.lease("worker", seconds=0.6)
+
+    def renewed(store: Store, *given: Any) -> bool:
+        if next(busy, False):
+            raise sqlalchemy.exc.TimeoutError("QueuePool limit of size 5 overflow 10 reached")
+        return renew(store, *given)
+
+    monkeypatch.setattr(Store, "renew", renewed)
+    with kept_lease(file_store, run, "worker", seconds=0.6):
+        time.sleep(1.2)
+        assert file_store.lease("thief", seconds=60) is None
+
+
+def test_a_part_whose_work_fails_goes_on_and_health_tells_it(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "FAILING_SECONDS", 0.2)
+    monkeypatch.setattr(serve, "IDLE_SECONDS", 0.05)
+    failing, taken = threading.Event(), serve.take_hints
+    failing.set()
+
+    def odd(*given: Any) -> None:
+        if failing.is_set():
+            raise KeyError("surprise")
+        taken(*given)
+
+    monkeypatch.setattr(serve, "take_hints", odd)
+    with front(file_store, Settings(home=tmp_path / "home", api_port=0)) as url:
+
+        def told(status: int) -> bool:
+            answer = httpx.get(f"{url}/api/v1/health", timeout=20)
+            return answer.status_code == status and [part["name"] for part in answer.json()["parts"] if part["failing"]] == (
+                ["intake"] if status == 503 else []
+            )
+
+        eventually(lambda: told(503))
+        assert httpx.get(f"{url}/api/v1/live", timeout=20).status_code == 200, "a restart cures no bug"
+        file_store.put_hint("upstream/unwatched", "webhook")
+        failing.clear()
+        eventually(lambda: told(200) and file_store.hints() == ())
 
 
 def test_a_poll_a_webhook_and_a_request_all_lead_to_a_run(file_store: Store, upstream: Upstream) -> None:

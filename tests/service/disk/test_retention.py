@@ -1,14 +1,16 @@
 """What stays and why: decided from runs, publications and settings."""
 
 import threading
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from config.keep import Keep
 from config.words import Hold, Release
-from service.disk.retention import Standing, standings
+from service.disk.retention import Standing, fates, standings
 from service.store import Published, Referrer, Store
 from service.store.references import References
 from tests.service.helpers import order, queue_run
@@ -95,6 +97,20 @@ def test_what_a_run_needs_is_asked_again_just_before(store: Store, state: str | 
         assert found is unneeded
     with store.unneeded("nobody's", since=datetime.now(UTC)) as found:
         assert found
+
+
+def test_a_run_that_begins_while_one_looks_is_known(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stages" / "k").mkdir(parents=True)
+    asked = References.outputs_of_runs
+
+    def meanwhile(store: Store, keys: Collection[str]) -> dict[str, dict[int, bool]]:
+        if not store.runs():
+            carried_out(store, "upstream/a", key="k", state=None)
+        return asked(store, keys)
+
+    monkeypatch.setattr(References, "outputs_of_runs", meanwhile)
+    (fate,) = fates(file_store, tmp_path, KEEP, datetime.now(UTC))
+    assert (fate.standing, fate.why) == (Standing.NEEDED, "run 1 of upstream/a@0123456789ab is running")
 
 
 def test_what_ended_since_one_looked_is_not_over(store: Store) -> None:
