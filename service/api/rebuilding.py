@@ -92,8 +92,6 @@ def _keep(store: Store, settings: Settings, repo: str, signature: str) -> None:
         message = f"{repo} is not on the watch list. Add it, or release it by POST /api/v1/runs."
         raise ApiError(HTTPStatus.NOT_FOUND, "not_watched", message)
     try:
-        store.use_once(hashlib.sha256(signature.encode()).hexdigest(), keep=timedelta(seconds=2 * WINDOW))
+        store.ask_to_rebuild(repo, hashlib.sha256(signature.encode()).hexdigest(), keep=timedelta(seconds=2 * WINDOW))
     except Replayed as error:
         raise ApiError(HTTPStatus.CONFLICT, "replayed", str(error)) from error
-    store.put_hint(repo, "rebuild", rebuild=True)
-    store.audit("rebuild", f"repo/{repo}", "requested", {})

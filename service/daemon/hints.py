@@ -13,6 +13,7 @@ from service.hubclient import within
 from service.logs import redact
 from service.pulse import pulse
 from service.release.checks.watch import fault
+from service.release.datasets import recipe_for
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.watchlist import asked, cooling, entries, following, refusal
 from service.runs.again import ATTEMPTS
@@ -20,6 +21,7 @@ from service.store import HintRecord, LookKey, Store
 
 FIRST_DELAY = 30.0  # seconds from a failed look to the next, at most; doubles each time
 LONGEST_DELAY = 3600.0  # seconds
+LONGEST_REFUSAL = 86_400.0  # seconds where the Hub answers, but what it answers cannot be released: polls find another commit before that
 LOOK_SECONDS = 540.0  # that a look may take, with everything that it fetches and checks
 
 log = structlog.get_logger(__name__)
@@ -50,8 +52,14 @@ def take_hints(store: Store, settings: Settings, listings: Listings) -> None:
 
 
 def _delay(hint: HintRecord, failures: Sequence[Exception]) -> float:
-    asked = max((failure.wait or 0.0 for failure in failures if isinstance(failure, HubUnavailable)), default=0.0)
-    return pause(hint.attempts, first=FIRST_DELAY, longest=LONGEST_DELAY, asked=asked)
+    passing = [failure for failure in failures if not _refuses(failure) and not isinstance(failure, TooFresh)]
+    asked = max((failure.wait or 0.0 for failure in passing if isinstance(failure, HubUnavailable)), default=0.0)
+    return pause(hint.attempts, first=FIRST_DELAY, longest=LONGEST_DELAY if passing else LONGEST_REFUSAL, asked=asked)
+
+
+def _refuses(failure: Exception) -> bool:
+    """Whether the look would come to the same again as long as neither the repo nor anything here changes."""
+    return isinstance(failure, SluiceError) and not isinstance(failure, HubUnavailable | TooFresh)
 
 
 def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> Exception | None:
@@ -77,8 +85,15 @@ def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched
         age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
         return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
     wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild, followed=True)
-    run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
-    store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(run.recipe_digest, settings.namespace)), listed.sha)
+    recipe = recipe_for(settings, entry.recipe, listings.api)
+    looked = LookKey(repo=listed.repo, revision=entry.revision, asked=asked(recipe.digest(), settings.namespace))
+    try:
+        run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
+    except SluiceError as error:
+        if _refuses(error):
+            store.record_look(looked, listed.sha)
+        raise
+    store.record_look(looked, listed.sha)
     if queued:
         moved = {} if run.rollback is None else {"rollback": run.rollback.comment}
         log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source, **moved)

@@ -1,7 +1,8 @@
 """What the Hub says of the repos of an owner: one conditional call a page, answered in a word when nothing changed, and as it was before then."""
 
 import re
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
@@ -18,6 +19,7 @@ from config.watch import REPO_ID
 from service.release.watchlist import Listed
 
 SECONDS = 30.0  # for one call
+KEPT = 20_000  # answers that are remembered, of branches and repos that are asked for one by one most
 PAGE = 1000  # repos of a page, at most: the Hub gives no more
 EXPANDED = ("sha", "lastModified", "private", "gated", "tags", "downloads")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -39,7 +41,8 @@ class Listings:
 
     api: HfApi
     calls: int = 0  # that were made so far
-    _known: dict[str, _Page] = field(default_factory=dict)
+    _known: OrderedDict[str, _Page] = field(default_factory=OrderedDict)  # by address, the one that was asked for last at its end
+    _pages: dict[str, set[str]] = field(default_factory=dict)  # addresses of the pages of an owner's listing
     _lock: Lock = field(default_factory=Lock)
 
     def of_owner(self, owner: str) -> list[Listed]:
@@ -53,6 +56,8 @@ class Listings:
             page = self._asked(address, owner)
             found |= {item.repo: item for item in page.found}
             address = page.next
+        self._forget(self._pages.get(owner.lower(), set()) - seen)  # a new repo moves the cursors of all pages after the first
+        self._pages[owner.lower()] = seen
         return [item for item in found.values() if item.repo.lower().startswith(f"{owner.lower()}/")]
 
     def of_repo(self, repo: str, revision: str = "main") -> Listed:
@@ -88,7 +93,15 @@ class Listings:
         page = _Page(etag=answer.headers.get("etag"), found=tuple(item for item in items if item is not None), next=following)
         with self._lock:
             self._known[address] = page
+            self._known.move_to_end(address)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
         return page
+
+    def _forget(self, addresses: Iterable[str]) -> None:
+        with self._lock:
+            for address in addresses:
+                self._known.pop(address, None)
 
 
 def listed(item: Any) -> Listed | None:

@@ -38,7 +38,10 @@ class Polled:
 
 
 def poll(store: Store, settings: Settings, listings: Listings) -> Polled:
-    """List every watched owner and leave a hint for each repo that is to be looked at. An owner that cannot be listed is told, and does not stop the others."""
+    """List every watched owner and leave a hint for each repo that is to be looked at. An owner that cannot be listed is told, and does not stop the others.
+
+    A look that waits for a fault of the moment to pass is not had any sooner for that.
+    """
     began, before = time.monotonic(), listings.calls
     watch = entries(store, settings)
     wanted = _wanted(watch)
@@ -82,19 +85,23 @@ def _listed(listings: Listings, owner: str, repo: str | None) -> list[Listed] | 
 def _changed(store: Store, settings: Settings, listings: Listings, watch: Collection[Watched], listed: Mapping[str, list[Listed]]) -> set[str]:
     """The repos that some entry has to look at: changed, or asked for otherwise, since the last look, or with a run that failed and may be tried again."""
     looks, failed, ours = store.looks(), store.failed_releases(ATTEMPTS), store.published_repos()
+    waiting = {hint.repo: hint.created for hint in store.hints() if hint.attempts}
     found: set[str] = set()
     sound = _sound(settings, listings, watch)
     if len(sound) == len(set(watch)):  # what a broken recipe asks for is not known
         store.forget_looks(asked=set(sound.values()), keep=FORGOTTEN)
     for entry, digest in sound.items():
-        found |= _missing(entry, listed)
+        found |= _missing(entry, listed) - waiting.keys()
         for item in (item for owner in entry.concerns for item in listed.get(owner, ())):
             if not entry.follows(item.repo) or (item.repo.lower() in ours and not entry.names_repo(item.repo)):
                 continue
             if refusal(entry, item) is not None or cooling(entry, item) > 0:
                 continue
             sha = item.sha if entry.revision == MAIN else _branch(listings, item.repo, entry.revision)
-            if sha is None or looks.get(LookKey(repo=item.repo, revision=entry.revision, asked=digest)) != sha or (item.repo, sha) in failed:
+            last = looks.get(LookKey(repo=item.repo, revision=entry.revision, asked=digest))
+            if item.repo in waiting and (last is None or last.at < waiting[item.repo]):
+                continue
+            if sha is None or last is None or last.sha != sha or (item.repo, sha) in failed:
                 found.add(item.repo)
     return found
 

@@ -15,6 +15,9 @@ from config.errors import ConfigurationError, SluiceError
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    from service.store.tables import Base
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30_000  # milliseconds that SQLite waits for another process's write
@@ -67,6 +70,17 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+def upserting(session: Session, table: type["Base"]) -> "sqlite.Insert | postgresql.Insert":
+    """An insertion that can say what becomes of rows that are there, as the session's database has it; the other dialect is not imported."""
+    if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as into_postgresql
+
+        return into_postgresql(table)
+    from sqlalchemy.dialects.sqlite import insert as into_sqlite
+
+    return into_sqlite(table)
 
 
 def connect(url: str) -> Engine:

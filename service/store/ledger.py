@@ -3,24 +3,36 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.store.database import Database, now
+from service.store.database import Database, now, upserting
 from service.store.records import AuditFilter, AuditRecord, HintRecord
 from service.store.tables import AuditRow, HintRow
 
 ALL = AuditFilter()
 
-if TYPE_CHECKING:
-    from sqlalchemy.dialects import postgresql, sqlite
-
 
 def note(session: Session, source: str, subject: str, action: str, details: dict[str, Any]) -> None:
     """Add an audit event to the transaction that does what the event tells."""
     session.add(AuditRow(at=now(), source=source, subject=subject, action=action, details=details))
+
+
+def put_hints(session: Session, sources: Mapping[str, str], *, rebuild: bool) -> None:
+    """Leave hints in the transaction; see `Ledger.put_hints`."""
+    moment = now()
+    common = {"count": 1, "attempts": 0, "created": moment, "due": moment, "rebuild": rebuild}
+    rows = [{"repo": repo, "source": source, **common} for repo, source in sorted(sources.items())]  # in one order, or two services could block one another
+    new = upserting(session, HintRow)
+    again = {
+        "source": new.excluded.source,
+        "count": HintRow.count + 1,
+        "due": new.excluded.due,
+        "rebuild": or_(HintRow.rebuild, new.excluded.rebuild),
+    }
+    session.execute(new.on_conflict_do_update(index_elements=[HintRow.repo], set_=again), rows)
 
 
 class Ledger(Database):
@@ -50,20 +62,9 @@ class Ledger(Database):
 
         What a power cut undoes of this the next poll finds again, but no wish to rebuild.
         """
-        moment = now()
-        common = {"count": 1, "attempts": 0, "created": moment, "due": moment, "rebuild": rebuild}
-        rows = [{"repo": repo, "source": source, **common} for repo, source in sorted(sources.items())]  # in one order, or two services could block one another
-        if not rows:
-            return
-        with self.write(hasty=not rebuild) as session:
-            new = _upserting(session)
-            again = {
-                "source": new.excluded.source,
-                "count": HintRow.count + 1,
-                "due": new.excluded.due,
-                "rebuild": or_(HintRow.rebuild, new.excluded.rebuild),
-            }
-            session.execute(new.on_conflict_do_update(index_elements=[HintRow.repo], set_=again), rows)
+        if sources:
+            with self.write(hasty=not rebuild) as session:
+                put_hints(session, sources, rebuild=rebuild)
 
     def hints(self, *, due: bool = False) -> tuple[HintRecord, ...]:
         """The pending hints, oldest first; with `due` only those to be looked at now."""
@@ -102,14 +103,3 @@ def _matching(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
 def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:
     """The hint as it was when it was read: not given again, nor settled and given anew."""
     return HintRow.repo == hint.repo, HintRow.created == hint.created, HintRow.count == hint.count
-
-
-def _upserting(session: Session) -> "sqlite.Insert | postgresql.Insert":
-    """An insertion of hints that can say what becomes of those that are there, as the session's database has it; the other dialect is not imported."""
-    if session.get_bind().dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as into_postgresql
-
-        return into_postgresql(HintRow)
-    from sqlalchemy.dialects.sqlite import insert as into_sqlite
-
-    return into_sqlite(HintRow)

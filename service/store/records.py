@@ -338,6 +338,14 @@ class LookKey:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """The last look at a branch that came to something: that it is to be released, or cannot be."""
+
+    sha: str  # that was found
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class ListingRecord:
     """How an owner's repos were listed the last time."""
 

@@ -7,10 +7,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from config.watch import Watched
-from service.store.database import Database, StoreError, now
-from service.store.ledger import note
+from service.store.database import Database, StoreError, now, upserting
+from service.store.ledger import note, put_hints
 from service.store.outside import UsedRow, WatchRow
-from service.store.records import ListingRecord, LookKey, WatchRecord
+from service.store.records import ListingRecord, Look, LookKey, WatchRecord
 from service.store.tables import ListingRow, LookRow, PublicationRow, ReleaseRow, RunRow
 
 
@@ -57,18 +57,18 @@ class Watching(Database):
             session.delete(_known(session.get(WatchRow, id), id))
             note(session, "api", f"watch/{id}", "removed", {"token": by})
 
-    def looks(self) -> dict[LookKey, str]:
-        """The commit that was found at the last look, by repo, branch and what was asked of it."""
+    def looks(self) -> dict[LookKey, Look]:
+        """The last look, by repo, branch and what was asked of it."""
         with self.read() as session:
-            rows = session.execute(select(LookRow.repo, LookRow.revision, LookRow.asked, LookRow.sha))
-            return {LookKey(repo=repo, revision=revision, asked=asked): sha for repo, revision, asked, sha in rows}
+            rows = session.execute(select(LookRow.repo, LookRow.revision, LookRow.asked, LookRow.sha, LookRow.at))
+            return {LookKey(repo=repo, revision=revision, asked=asked): Look(sha=sha, at=at) for repo, revision, asked, sha, at in rows}
 
     def record_look(self, key: LookKey, sha: str) -> None:
-        """A look at a repo found this commit, and nothing more is to be done about it."""
+        """A look at a repo found this commit, and polls need not ask for another one as long as it stays."""
         with self.write() as session:
-            same = (LookRow.repo == key.repo, LookRow.revision == key.revision, LookRow.asked == key.asked)
-            session.execute(delete(LookRow).where(*same))
-            session.add(LookRow(repo=key.repo, revision=key.revision, asked=key.asked, sha=sha, at=now()))
+            new = upserting(session, LookRow).values(**vars(key), sha=sha, at=now())
+            same = [LookRow.repo, LookRow.revision, LookRow.asked]
+            session.execute(new.on_conflict_do_update(index_elements=same, set_={"sha": new.excluded.sha, "at": new.excluded.at}))
 
     def forget_looks(self, *, asked: Collection[str], keep: timedelta) -> None:
         """Forget what was found for anything else than what is `asked` now, and longer ago than `keep`: another recipe, another namespace."""
@@ -96,22 +96,25 @@ class Watching(Database):
     def record_listings(self, found: Mapping[str, int | str]) -> None:
         """Keep of each owner how many repos were listed, or why that failed; what was kept of all other owners is forgotten."""
         with self.write() as session:
-            before = {row.owner: row for row in session.scalars(select(ListingRow))}
-            for owner, row in before.items():
-                if owner not in found:
-                    session.delete(row)
-            for owner, said in found.items():
-                row = before.get(owner) or ListingRow(owner=owner, repos=0)
-                session.add(row)
-                row.at, row.error = now(), said if isinstance(said, str) else None
-                row.repos = row.repos if isinstance(said, str) else said
+            session.execute(delete(ListingRow).where(ListingRow.owner.not_in(found)))
+            for owner, said in sorted(found.items()):  # in one order, or two services could block one another
+                error, repos = (said, 0) if isinstance(said, str) else (None, said)
+                new = upserting(session, ListingRow).values(owner=owner, repos=repos, at=now(), error=error)
+                told = {"at": new.excluded.at, "error": new.excluded.error} | ({} if error is not None else {"repos": new.excluded.repos})
+                session.execute(new.on_conflict_do_update(index_elements=[ListingRow.owner], set_=told))
 
-    def use_once(self, digest: str, *, keep: timedelta) -> None:
-        """Note that a signed request was carried out, and forget those that are older than `keep`. Raises Replayed when it was noted before."""
+    def ask_to_rebuild(self, repo: str, digest: str, *, keep: timedelta) -> None:
+        """Leave the hint that a signed request asks for, note that it was carried out, and forget those that are older than `keep`: all of it or nothing.
+
+        Raises Replayed when it was carried out before.
+        """
         try:
             with self.write() as session:
                 session.execute(delete(UsedRow).where(UsedRow.at < now() - keep))
                 session.add(UsedRow(digest=digest, at=now()))
+                session.flush()
+                put_hints(session, {repo: "rebuild"}, rebuild=True)
+                note(session, "rebuild", f"repo/{repo}", "requested", {})
         except IntegrityError as error:
             raise Replayed("This request was carried out already. Sign a new one, with the present time.") from error
 

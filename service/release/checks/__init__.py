@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 
-from config.errors import ConfigurationError, SluiceError
+from config.errors import ConfigurationError, HubUnavailable, SluiceError
 from service.release.checks.problem import Problem, Remark
 from service.release.graph import Check, Graph, Stage
 from service.release.prospect import Prospect
@@ -47,11 +47,14 @@ def problems(graph: Graph, prospect: Prospect) -> tuple[Problem, ...]:
 
 
 def refuse(found: Iterable[Problem]) -> None:
-    """Raise everything that is wrong as one error, ConfigurationError unless all of it is of another kind; remarks alone refuse nothing."""
+    """Raise everything that is wrong as one error: of its kind where all of it is of one, else ConfigurationError. Remarks alone refuse nothing.
+
+    Where the Hub could not be asked about some of it, that is what is raised: the rest may be otherwise when it can.
+    """
     fatal = [problem for problem in found if problem.fatal]
     if fatal:
         kinds = {problem.raised for problem in fatal}
-        kind = kinds.pop() if len(kinds) == 1 else ConfigurationError
+        kind = HubUnavailable if HubUnavailable in kinds else kinds.pop() if len(kinds) == 1 else ConfigurationError
         raise kind(" ".join(dict.fromkeys(problem.sentence for problem in fatal)))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
@@ -13,7 +14,7 @@ from config.settings import Settings, Watched
 from config.signing import sign
 from service.api import create_app
 from service.api.rebuilding import WINDOW
-from service.store import Store
+from service.store import Store, watching
 
 SECRET = "correct horse"
 BODY = json.dumps({"repo": "upstream/model"}).encode()
@@ -103,3 +104,17 @@ def test_what_is_not_watched_is_not_rebuilt(client: TestClient) -> None:
 def test_without_a_secret_nothing_is_rebuilt(store: Store) -> None:
     with TestClient(create_app(store, SETTINGS.with_(rebuild_secret=SecretStr("")))) as client:
         assert told(asked(client)) == (503, "webhooks_off")
+
+
+def test_a_request_that_could_not_be_kept_may_be_sent_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise sqlalchemy.exc.OperationalError("INSERT", None, OSError("disk full"))
+
+    now = time.time()
+    with TestClient(create_app(store, SETTINGS), raise_server_exceptions=False) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(watching, "note", full)
+            assert asked(client, at=now).status_code == 500
+        assert store.hints() == ()
+        assert asked(client, at=now).status_code == 202
+    assert store.hints()[0].rebuild

@@ -96,7 +96,7 @@ def test_the_waits_grow_up_to_a_limit(file_store: Store, upstream: Upstream) -> 
         (hint,) = file_store.hints()
         waits.append((hint.due - hint.created).total_seconds())
     for looks, seconds in enumerate(waits):
-        most = min(hints.FIRST_DELAY * 2**looks, hints.LONGEST_DELAY)
+        most = min(hints.FIRST_DELAY * 2**looks, hints.LONGEST_REFUSAL)
         assert most / 2 <= seconds <= most + 30
 
 

@@ -1,5 +1,7 @@
 """Polls of a real Hub: how many calls they take, and which repos they find."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import httpx
@@ -8,11 +10,13 @@ from huggingface_hub import HfApi
 
 from config.settings import Settings, Watched
 from hub.routes import repos as routes
-from service.daemon import polling
+from service.daemon import listing, polling
 from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
 from service.daemon.polling import poll
-from service.store import LookKey, Published, Store
+from service.hubclient import connect
+from service.store import LookKey, Published, Store, open_store
+from tests.faulty import Fault, faulty
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
 
@@ -50,6 +54,18 @@ def test_pages_are_followed(file_store: Store, upstream: Upstream, listings: Lis
     assert [(told.repos, told.calls) for told in (poll(file_store, settings, listings) for _ in range(2))] == [(5, 3), (5, 3)]
     upstream.author.create_repo("upstream/e")
     assert poll(file_store, settings, listings).repos == 6
+
+
+def test_what_is_remembered_of_an_owner_does_not_grow_with_the_years(upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "PAGE", 2)
+    for number in range(8):
+        upstream.author.create_repo(f"upstream/repo-{number}")
+        assert len(listings.of_owner("upstream")) == number + 2
+        assert len(listings._known) <= len(listings.of_owner("Upstream")) // 2 + 2
+    monkeypatch.setattr(listing, "KEPT", 3)
+    for number in range(8):
+        listings.of_repo(f"upstream/repo-{number}")
+    assert len(listings._known) == 3
 
 
 def test_what_did_not_change_is_answered_in_a_word(upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,3 +216,59 @@ def test_a_rebuild_is_carried_out_though_nothing_changed(file_store: Store, upst
         file_store.lease("worker", seconds=60)
         file_store.finish(run.id, state="done")
     assert file_store.hints() == ()
+
+
+def test_what_cannot_be_released_is_looked_at_less_and_less_until_it_changes(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, owners=["upstream"])
+    upstream.author.delete_file("config.json", repo_id="upstream/model")
+    assert poll(file_store, settings, listings).hints == 1
+    for looks in range(1, 4):
+        take_hints(file_store, settings, listings)
+        (refused,) = file_store.hints()
+        assert refused.attempts == looks
+        assert "has no config.json" in (refused.error or "")
+        assert poll(file_store, settings, listings).hints == 0
+        assert file_store.hints() == (refused,), "no poll has it looked at any sooner"
+        file_store.hasten()
+    upstream.release()
+    assert poll(file_store, settings, listings).hints == 1
+    take_hints(file_store, settings, listings)
+    assert (len(file_store.runs()), file_store.hints()) == (1, ())
+
+
+def test_polls_leave_a_hub_alone_for_as_long_as_it_asks(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    with faulty(upstream.settings.hub_endpoint) as proxy:
+        settings = watching(upstream, owners=["upstream"]).with_(hub_endpoint=proxy.url)
+        behind = Listings(connect(settings))
+        proxy.rule = lambda request: Fault(answer=429, headers={"Retry-After": "1800"}) if "/revision/" in request.path else None
+        assert poll(file_store, settings, behind).hints == 1
+        take_hints(file_store, settings, behind)
+        (waits,) = file_store.hints()
+        assert (waits.due - waits.created).total_seconds() > 1700
+        upstream.release()
+        assert poll(file_store, settings, behind).hints == 0
+        assert file_store.hints() == (waits,)
+        proxy.rule = lambda request: None
+        file_store.hasten()
+        take_hints(file_store, settings, behind)
+    assert (len(file_store.runs()), file_store.hints()) == (1, ())
+
+
+def test_services_that_look_at_once_do_not_get_into_one_another_s_way(store: Store, database_url: str) -> None:
+    stores = [store, *(open_store(database_url) for _ in range(3))]
+    key, start = LookKey(repo="upstream/model", revision="main", asked="0" * 64), threading.Barrier(len(stores))
+
+    def work(each: Store) -> None:
+        for number in range(10):
+            start.wait()
+            each.record_look(key, f"{number:040}")
+            each.record_listings({f"owner-{number}": number, "always": number})
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        list(pool.map(work, stores))
+    assert [look.sha for look in store.looks().values()] == [f"{9:040}"]
+    assert [(item.owner, item.repos) for item in store.listings()] == [("always", 9), ("owner-9", 9)]
+    store.record_listings({"always": "The Hub is down."})
+    assert [(item.owner, item.repos, item.error) for item in store.listings()] == [("always", 9, "The Hub is down.")]
+    for each in stores[1:]:
+        each.close()
