@@ -24,11 +24,12 @@ from huggingface_hub.utils._headers import build_hf_headers
 
 from config.digests import file_sha256
 from config.errors import HubError, HubUnavailable, UpstreamError
-from config.passing import passes, pause, wait_asked
+from config.passing import passes, pause, wait_asked, xet_passes
 from config.progress import Tally
 
 RESERVE = 64_000_000  # bytes that a download leaves free
 PARTS = ".cache"  # in a folder that files are downloaded into: where those lie that are not whole yet
+_ADVICE = "Check the address and the network, and run again when the Hub is up."
 BREATH = 1.0  # seconds before a download that broke off is gone on with, at most; doubled with each try that brought nothing
 FRUITLESS = 5  # such tries in a row
 
@@ -158,11 +159,17 @@ def in_words(api: HfApi, repo: str, revision: str, path: str | None = None) -> I
         raise UpstreamError(f"{where} no longer holds {path} at {revision}. Run again; its history may have been rewritten.") from error
     except HfHubHTTPError as error:
         raise _refused(error, api) from error
-    except (HTTPError, ConnectionError, TimeoutError) as error:
-        advice = "Check the address and the network, and run again when the Hub is up."
-        raise HubUnavailable(f"{api.endpoint} cannot be reached: {_reason(error)}. {advice}") from error
+    except HTTPError as error:
+        raise HubUnavailable(f"{api.endpoint} cannot be reached: {_reason(error)}. {_ADVICE}") from error
     except OSError as error:
-        raise HubError(f"{path or repo} could not be fetched from {api.endpoint}: {_reason(error)}. Check disk and network, and run again.") from error
+        raise _broken(error, api, path or repo) from error
+
+
+def _broken(error: OSError, api: HfApi, what: str) -> HubError:
+    """The error about a connection of Xet's client that broke, or about a file of this machine."""
+    if (passing := xet_passes(error)) is not None:
+        return (HubUnavailable if passing else HubError)(f"{api.endpoint} cannot be reached: {_reason(error)}. {_ADVICE}")
+    return HubError(f"{what} could not be fetched from {api.endpoint}: {_reason(error)}. Check disk and network, and run again.")
 
 
 def misnamed(repo: str) -> UpstreamError:

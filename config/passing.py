@@ -8,11 +8,29 @@ from email.utils import parsedate_to_datetime
 
 DAY = 86_400.0  # seconds; no pause is longer
 _REFUSED = re.compile(r'"\w+"\s*;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)')  # draft-ietf-httpapi-ratelimit-headers: nothing remains, and seconds until there is again
+_TOLD = re.compile(r"HTTP status (?:client|server) error \((\d{3}) ")  # as Rust's reqwest words it
 
 
 def passes(status: int) -> bool:
     """Whether an answer of this status may be another one for the same request later on."""
     return status in {408, 425, 429} or (500 <= status < 600 and status not in {501, 505})
+
+
+def xet_status(error: OSError) -> int | None:
+    """The status of which an error of Xet's client speaks; None of what is no answer."""
+    told = _TOLD.search(str(error))
+    return 401 if isinstance(error, PermissionError) else None if told is None else int(told[1])
+
+
+def xet_passes(error: OSError) -> bool | None:
+    """Whether what Xet's client raises may go better later on, or with a new token; None of what is about a file of this machine.
+
+    It raises ConnectionError for whatever becomes of a request, PermissionError where it has no token any more.
+    """
+    if not isinstance(error, (ConnectionError, TimeoutError)) and not (isinstance(error, PermissionError) and error.filename is None):
+        return None
+    status = xet_status(error)
+    return status is None or status == 401 or passes(status)
 
 
 def wait_asked(headers: Mapping[str, str]) -> float | None:
@@ -23,7 +41,7 @@ def wait_asked(headers: Mapping[str, str]) -> float | None:
     if after:
         try:
             at = parsedate_to_datetime(after)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         return min(max(0.0, (at - datetime.now(UTC)).total_seconds()), DAY)

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from config.errors import HubError, HubUnavailable
-from config.passing import passes, wait_asked
+from config.passing import passes, wait_asked, xet_passes, xet_status
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{3,}")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")  # a signed upload address is a key to the object it names
@@ -23,6 +23,7 @@ _ADVICE = {
     413: "That is too large for this Hub. Build fewer variants, or raise its limits.",
     429: "Those were too many requests. Wait a while, then run it again; what is uploaded is not uploaded twice.",
 }
+_OF_THE_CLIENT = (HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError)
 _LATER = "That is a fault of the Hub. Run it again later; what is uploaded is not uploaded twice."
 _CORRECT = "Correct what it complains about, then run it again."
 
@@ -47,7 +48,11 @@ def hub_errors(api: HfApi, doing: str) -> Iterator[None]:
         yield
     except HubUnavailable as error:
         raise HubUnavailable(f"Could not {doing}: {error}", wait=error.wait) from error
-    except (HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError) as error:
+    except OSError as error:
+        if not isinstance(error, _OF_THE_CLIENT) and xet_passes(error) is None:
+            raise
+        raise _refusal(error, f"Could not {doing}: {_explain(api, error)}") from _without_secrets(api, error)
+    except _OF_THE_CLIENT as error:
         raise _refusal(error, f"Could not {doing}: {_explain(api, error)}") from _without_secrets(api, error)
 
 
@@ -61,7 +66,10 @@ def _refusal(error: BaseException, message: str) -> HubError:
         status = error.response.status_code
         stale = status == 401 and not isinstance(error, RepositoryNotFoundError)  # the token
         return HubUnavailable(message, wait=wait_asked(error.response.headers)) if passes(status) or stale else HubError(message)
-    return HubUnavailable(message) if isinstance(error, httpx2.TransportError) else HubError(message)
+    passing = isinstance(error, httpx2.TransportError)
+    if isinstance(error, OSError) and not isinstance(error, OfflineModeIsEnabled):
+        passing = bool(xet_passes(error))
+    return HubUnavailable(message) if passing else HubError(message)
 
 
 def _explain(api: HfApi, error: BaseException) -> str:
@@ -83,7 +91,9 @@ def _explain(api: HfApi, error: BaseException) -> str:
         return "there is no token. Set SLUICE_HUB_TOKEN."
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it."
-    if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL)):
+    if isinstance(error, OSError) and (status := xet_status(error)) is not None:
+        return f"{where} answered {status} ({_redact(api, error)}). {_ADVICE.get(status, _LATER if status >= 500 else _CORRECT)}"
+    if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL, OSError)):
         advice = "Check the network and `hub_endpoint`, then run it again; what is uploaded is not uploaded twice."
         return f"{where} cannot be reached ({type(error).__name__}: {_redact(api, error)}). {advice}"
     return f"{where} refused or gave an answer that cannot be used: {_redact(api, error).rstrip('.')}. {_CORRECT}"

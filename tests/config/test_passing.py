@@ -24,6 +24,9 @@ def test_what_does_not(status: int) -> None:
         ({"retry-after": " 7 "}, 7.0),
         ({"retry-after": "999999999"}, DAY),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"}, None),
+        ({"retry-after": "Mon, 99999999999999999999999 Jan 2024 00:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999 00:00:00 GMT"}, None),
         ({"retry-after": "-1"}, None),
         ({"ratelimit": '"api";r=0;t=55'}, 55.0),
         ({"ratelimit": '"api";r=12;t=55'}, None),  # there is something left: that is not why

@@ -1,11 +1,17 @@
+import json
+import os
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
+from hf_xet import XetSession
 from huggingface_hub import HfApi
 
-from config.errors import HubError
+from builders.asking import in_words
+from config.errors import HubError, HubUnavailable
 from publishers.wire import hub_errors, redact
 
 TOKEN = "hf_" + "A1b2" * 8
@@ -77,3 +83,54 @@ def test_an_upload_that_broke_says_why() -> None:
 )
 def test_redact(text: str, shown: str) -> None:
     assert redact(text, "secret\n") == shown
+
+
+class Xet(BaseHTTPRequestHandler):
+    """A Hub that hands out tokens for Xet, or refuses that, and whose Xet answers with the status in its path."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        place, _, status = self.path.strip("/").partition("/")[0].partition("-")
+        body = b""
+        if place == "token":
+            body = json.dumps({"accessToken": "t", "exp": int(time.time()) + 3600, "casUrl": f"http://{self.headers['Host']}/cas-{status}"}).encode()
+        self.send_response(200 if body else int(status))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def xet_hub() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Xet) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "passing"), [("token-503", True), ("token-403", False), ("refused-500", True), ("refused-401", True), ("refused-404", False), (None, True)]
+)
+def test_what_becomes_of_an_upload_over_xet(xet_hub: str, path: str | None, passing: bool) -> None:
+    """Its client raises Python's own ConnectionError for all of it."""
+    api = HfApi(endpoint=xet_hub, token=TOKEN)
+    address = f"{xet_hub}/{path}" if path else "http://127.0.0.1:1/"
+    for words in (hub_errors(api, "publish acme/x"), in_words(api, "acme/x", "main")):
+        with pytest.raises(HubError) as caught, words, XetSession().new_upload_commit(token_refresh_url=address, token_refresh_headers={}) as commit:
+            commit.start_upload_bytes(os.urandom(100_000))
+        assert isinstance(caught.value, HubUnavailable) is passing, caught.value
+
+
+def test_a_file_of_ours_that_cannot_be_read_is_no_fault_of_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), hub_errors(HfApi(token=TOKEN), "publish acme/x"):
+        (tmp_path / "gone").read_bytes()
+    with pytest.raises(PermissionError), hub_errors(HfApi(token=TOKEN), "publish acme/x"):
+        raise PermissionError(13, "Permission denied", "/root/file")
