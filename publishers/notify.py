@@ -1,5 +1,6 @@
 """Tells a channel, or a program, how a run ended. What is sent stands in the message itself: nothing in it is followed, fetched or carried out here."""
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -75,16 +76,24 @@ def send(place: Notified, content: bytes) -> None:
         if (key := place.key()) is not None:
             headers[SIGNATURE] = sign(key, now, content)
     try:
-        with (
-            httpx.Client(timeout=SECONDS, follow_redirects=False) as client,
-            client.stream("POST", place.address(), content=content, headers=headers) as answer,
-        ):
-            status, after = answer.status_code, wait_asked(answer.headers)
+        status, after = asyncio.run(_answered(place.address(), content, headers))
+    except TimeoutError as error:
+        raise NotDelivered(f"{place.name} gave no answer within {SECONDS:.0f} seconds.", passing=True) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NotDelivered(f"{place.name} could not be reached: {type(error).__name__}.", passing=not isinstance(error, httpx.InvalidURL)) from error
     if not 200 <= status < 300:
         hint = "" if passes(status) else f" Look at {place.variable} and `form`."
         raise NotDelivered(f"{place.name} answered with status {status}.{hint}", passing=passes(status), after=after)
+
+
+async def _answered(address: str, content: bytes, headers: Mapping[str, str]) -> tuple[int, float | None]:
+    """The status of the answer and the seconds that it asks to wait. The limit is on all of it: a place that answers byte by byte holds up no other."""
+    async with (
+        asyncio.timeout(SECONDS),
+        httpx.AsyncClient(timeout=SECONDS, follow_redirects=False) as client,
+        client.stream("POST", address, content=content, headers=headers) as answer,
+    ):
+        return answer.status_code, wait_asked(answer.headers)
 
 
 def _some(lines: list[str]) -> list[str]:

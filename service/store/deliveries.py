@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, true
 from sqlalchemy.exc import IntegrityError
 
 from service.store.database import Database, now
@@ -13,6 +13,7 @@ from service.store.tables import AuditRow
 
 ENDS = ("done", "blocked", "held", "failed")  # actions of audit events about runs
 SETTLED = 2.0  # seconds after which every event with a smaller number is there as well: PostgreSQL shows transactions in the order in which they end
+AHEAD = 60.0  # seconds that the clock of another service may be ahead; what was noted later than that was noted by a clock that was wrong
 SENDING = 60.0  # seconds that whoever takes a delivery has for it, before another service takes it
 
 
@@ -26,10 +27,13 @@ class Deliveries(Database):
             if row is None:
                 session.add(PlaceRow(name=place, event=session.scalar(select(func.max(AuditRow.id))) or 0))
                 return ()
+            moment = now()
+            unsettled = AuditRow.at.between(moment - timedelta(seconds=SETTLED), moment + timedelta(seconds=AHEAD))
+            first = session.scalar(select(func.min(AuditRow.id)).where(AuditRow.id > row.event, unsettled))
             query = (
                 select(AuditRow)
                 .where(AuditRow.id > row.event, AuditRow.action.in_(ENDS), AuditRow.subject.startswith("run/"))
-                .where(AuditRow.at < now() - timedelta(seconds=SETTLED))
+                .where(true() if first is None else AuditRow.id < first)  # what comes before it in order is told before it, and nothing passed over
                 .order_by(AuditRow.id)
                 .limit(100)
             )

@@ -3,10 +3,13 @@
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,9 +18,10 @@ from typer.testing import CliRunner
 
 from config.notify import Notified
 from config.words import GateResult, Kind, Outcome, Variant, Verdict
+from publishers import notify as sending
 from service.cli.main import app
 from service.daemon import notifying
-from service.store import Published, Store, VariantRecord, deliveries, open_store
+from service.store import Published, Store, VariantRecord, deliveries, ledger, open_store
 from tests.service.helpers import queue_run
 
 RESULT = GateResult(gate="divergence", measure="kld.mean", value=0.4, stderr=None, condition="at most 0.2", outcome=Outcome.FAILED, reason="far", limit=0.2)
@@ -160,6 +164,51 @@ def test_a_place_that_is_away_keeps_nothing_from_others(file_store: Store, recei
     assert kept["away"].state == "pending"
     assert kept["away"].error == "away could not be reached: ConnectError."
     assert kept["away"].due > kept["away"].created
+
+
+def test_a_place_that_answers_byte_by_byte_holds_up_nobody(
+    file_store: Store, receiver: Receiver, places: tuple[Notified, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "SECONDS", 0.5)
+    ends = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = slow.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not ends.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        monkeypatch.setenv("SLUICE_NOTIFY_SLOW", f"http://127.0.0.1:{slow.getsockname()[1]}/")
+        both = (Notified(name="slow"), *places)
+        notifying.notify(file_store, both)
+        ended(file_store, "done")
+        began = time.monotonic()
+        notifying.notify(file_store, both)
+        assert time.monotonic() - began < 10
+        ends.set()
+        thread.join()
+    kept = {item.place: item for item in file_store.deliveries()}
+    assert (kept["team"].state, kept["slow"].state) == ("delivered", "pending")
+    assert kept["slow"].error == "slow gave no answer within 0 seconds."
+
+
+@pytest.mark.parametrize("ahead", [5.0, 86_400.0])
+def test_what_a_clock_noted_that_is_ahead_is_told_as_well(
+    store: Store, receiver: Receiver, places: tuple[Notified, ...], monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    notifying.notify(store, places)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "now", lambda: datetime.now(UTC) + timedelta(seconds=ahead))
+        first = ended(store, "done", digest="a" * 64)
+    second = ended(store, "done", digest="b" * 64)
+    notifying.notify(store, places)
+    time.sleep(max(0.0, ahead if ahead < 60 else 0.0))
+    notifying.notify(store, places)
+    assert [json.loads(content)["run"] for _, content in receiver.requests] == [first, second]
 
 
 def test_two_services_tell_it_once(database_url: str, receiver: Receiver, places: tuple[Notified, ...]) -> None:
