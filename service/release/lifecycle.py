@@ -10,6 +10,7 @@ from config.settings import Settings
 from service.execution.kept import StageStore
 from service.execution.workbench import Event, Listener
 from service.hubclient import connect, patient
+from service.logs import redact
 from service.pulse import pulse
 from service.release import recipes
 from service.release.checks.room import exceeded, room
@@ -89,12 +90,15 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
         finish("superseded", str(newer))
         listener(Event(stage="publish", state="remark", message=str(newer)))
     except HubUnavailable as fault:
-        due = store.defer(run.id, run.lease, error=str(fault), seconds=wait(run.waits, fault.wait))
+        left = store.defer(run.id, run.lease, error=redact(str(fault)), seconds=wait(run.waits, fault.wait))
+        if left.due is None:
+            listener(Event(stage="run", state="remark", message=f"The run was {left.state} by a person's wish."))
+            return
         log.info("run %d waits: %s", run.id, fault, extra={"action": "defer"})
-        listener(Event(stage="hub", state="remark", message=f"The run waits for the Hub, and is tried again by itself {at(due)}."))
+        listener(Event(stage="hub", state="remark", message=f"The run waits for the Hub, and is tried again by itself {at(left.due)}."))
         raise
     except Exception as error:
-        finish("failed", in_words(error))
+        finish("failed", redact(in_words(error)))
         raise
     else:
         finish(state)

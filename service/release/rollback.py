@@ -11,6 +11,7 @@ from huggingface_hub import HfApi
 from config.errors import SluiceError
 from config.words import Hold, Release, Rollback
 from publishers import order, target
+from publishers.manifest import Manifest
 from publishers.order import Line, Point
 from service.release.kinds import by_repo
 from service.release.work import Work
@@ -69,6 +70,7 @@ def allowed(work: Work) -> Rollback | None:
 def roll_back(store: Store, api: HfApi, run: int, decision: Decision) -> RunRecord:
     """Queue the run again, and let it take the place of what is published by now of newer commits of its upstream, and of nothing that is newer still.
 
+    One that gave way to an older one comes back so as well.
     Raises UnknownRun, RollbackRefused, HubError, PublishConflict when a manifest cannot be read.
     """
     by, comment = decision.said("A roll-back", RollbackRefused)
@@ -76,9 +78,11 @@ def roll_back(store: Store, api: HfApi, run: int, decision: Decision) -> RunReco
     repos = _repos(store, record)
     line = Line(api, record.release.origin)
     newest = own = line.point(record.release.sha)
+    gave_way = False  # to an older one, so that no run brings it back by itself
     for found in _published(store, api, repos):
-        newest = line.newer(newest, found)
-    if newest.sha == own.sha:
+        newest = line.newer(newest, order.newest_of(found))
+        gave_way = gave_way or (found.rollback is not None and found.rollback.newest == own.sha)
+    if newest.sha == own.sha and not gave_way:
         raise RollbackRefused(f"Nothing newer than {own.sha[:12]} is published in {', '.join(repos)}, so there is nothing to roll back.")
     told = Rollback(sha=newest.sha, place=newest.place, by=by, comment=comment)
     told_of = {"from": newest.sha, "to": own.sha, "repos": repos, "by": by, "comment": comment}
@@ -99,11 +103,11 @@ def _repos(store: Store, run: RunRecord) -> list[str]:
     return repos
 
 
-def _published(store: Store, api: HfApi, repos: Iterable[str]) -> Iterator[Point]:
-    """The newest commit that each of these repos stands for."""
+def _published(store: Store, api: HfApi, repos: Iterable[str]) -> Iterator[Manifest]:
+    """What each of these repos holds."""
     for repo in repos:
         if target.exists(api, repo):
             last = store.last_publication(repo)
             head = target.read_head(api, repo, previously=last.revision if last else None)
             if head.manifest is not None:
-                yield order.newest_of(head.manifest)
+                yield head.manifest

@@ -1,6 +1,6 @@
 """What a person may ask of a run by command, API or dashboard, each with who asked in the audit trail."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.store import RunRecord, SteeringRefused, Store, order_of
@@ -47,6 +47,9 @@ def retry(store: Store, run: int, actor: Actor) -> RunRecord:
     record = store.run(run)
     if (instead := _INSTEAD.get(record.state)) is not None:
         raise SteeringRefused(f"Run {run} is {record.state}: {instead}. Only a run that has ended can be tried again.")
-    again, _ = store.enqueue(order_of(record, trigger="retry"), again=True)
+    order = order_of(record, trigger="retry")
+    if record.state == "done":  # what it was allowed to take the place of, it has: doing that again is another decision
+        order = replace(order, rollback=None)
+    again, _ = store.enqueue(order, again=True)
     store.audit(actor.source, f"run/{run}", "retried", {"attempt": again.attempt, **actor.details})
     return again

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, CursorResult, and_, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -19,7 +19,7 @@ from service.store.database import Database, now
 from service.store.ledger import note
 from service.store.owner import is_gone, is_held
 from service.store.records import RunFilter, RunOrder, RunRecord, RunState
-from service.store.tables import ReleaseRow, RunRow, StageRow
+from service.store.tables import HintRow, ReleaseRow, RunRow, StageRow
 
 CRASHES = 3  # workers in a row that end without a word before they have ended a stage, until a run is given up
 FINISHED = ("done", "blocked", "held", "superseded", "failed", "cancelled", "paused")  # and not queued again by itself
@@ -60,7 +60,7 @@ class Queue(Database):
             run.folder = order.folder  # wherever it lies now, it holds the same
             run.private = order.private or (run.private and not queued)
             run.fixes_as_pr = order.fixes_as_pr or (run.fixes_as_pr and not queued)
-            if order.rollback is not None or (queued and not retried):  # what was allowed to a run is not allowed to it for ever
+            if not _decided(run, order, anew=repeated) and (order.rollback is not None or (queued and not retried)):  # what was allowed is not so for ever
                 run.rollback = None if order.rollback is None else asdict(order.rollback)
             if queued:
                 details = {"repo": order.release.repo, "sha": order.release.sha, "recipe": order.recipe, "attempt": run.attempt}
@@ -135,21 +135,27 @@ class Queue(Database):
             return row is not None
 
     def release(self, run: int, worker: str) -> bool:
-        """Put a leased run back at its place in the queue, unfinished; False when `worker` no longer has it."""
-        return self._change_held(run, worker, {"state": "queued", "worker": None, "lease_until": None})
+        """Put a leased run back at its place in the queue, unfinished, or where a person wants it; False when `worker` no longer has it."""
+        with self.write() as session:
+            row = session.scalars(select(RunRow).where(RunRow.id == run, RunRow.state == "running", RunRow.worker == worker).with_for_update(of=RunRow)).first()
+            if row is not None:
+                _put_back(session, row)
+            return row is not None
 
-    def defer(self, run: int, lease: int, *, error: str, seconds: float) -> datetime:
-        """Put a run that is carried out under the lease of that number back, to be taken again after so many seconds; when that is. It costs no attempt.
+    def defer(self, run: int, lease: int, *, error: str, seconds: float) -> RunRecord:
+        """Put a run that is carried out under the lease of that number back, to be taken again after so many seconds; it costs no attempt.
 
-        Raises LeaseLost.
+        One that a person wants to end or to wait ends or waits, as the record tells. Raises LeaseLost.
         """
         with self.write() as session:
             row = leased(session, run, lease)
-            row.state, row.error, row.worker, row.lease_until, row.crashes = "queued", error, None, None, 0
-            row.due, row.waits = now() + timedelta(seconds=seconds), row.waits + 1
+            row.crashes = 0
             close_stages(session, run)
-            note(session, row.trigger, f"run/{run}", "deferred", {"error": error, "until": row.due.isoformat()})
-            return row.due
+            _put_back(session, row)
+            if row.state == "queued":
+                row.error, row.due, row.waits = error, now() + timedelta(seconds=seconds), row.waits + 1
+                note(session, row.trigger, f"run/{run}", "deferred", {"error": error, "until": row.due.isoformat()})
+            return run_record(row)
 
     def backlog(self) -> tuple[int, datetime | None]:
         """How many runs could be carried out now and are not, and since when the oldest of them waits."""
@@ -159,9 +165,10 @@ class Queue(Database):
             return runs, since
 
     def hasten(self) -> None:
-        """Let no run wait any longer: whatever they wait for, a restart may have cured."""
+        """Let no run and no look at a repo wait any longer: whatever they wait for, a restart may have cured."""
         with self.write() as session:
             session.execute(update(RunRow).where(RunRow.state == "queued", RunRow.due.is_not(None)).values(due=None))
+            session.execute(update(HintRow).where(HintRow.attempts > 0).values(due=now()))
 
     def finish(
         self,
@@ -205,11 +212,6 @@ class Queue(Database):
         with self.read() as session:
             return tuple(run_record(row) for row in session.scalars(query))
 
-    def _change_held(self, run: int, worker: str, values: dict[str, Any]) -> bool:
-        with self.write() as session:
-            held = update(RunRow).where(RunRow.id == run, RunRow.state == "running", RunRow.worker == worker).values(values)
-            return cast("CursorResult[Any]", session.execute(held)).rowcount == 1
-
 
 def _matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
     if wanted.before is not None:
@@ -250,6 +252,23 @@ def leased(session: Session, run: int, lease: int) -> RunRow:
     if row is None:
         raise LeaseLost(f"run {run} is not carried out under lease {lease} any more")
     return row
+
+
+def _decided(run: RunRow, order: RunOrder, *, anew: bool) -> bool:
+    """Whether a person let a run that has not ended well yet take the place of just what the order names, without anybody having decided it."""
+    before, wanted = run.rollback, order.rollback
+    return not anew and before is not None and before["by"] is not None and wanted is not None and wanted.by is None and wanted.sha == before["sha"]
+
+
+def _put_back(session: Session, row: RunRow) -> None:
+    """Let nobody carry the run out any more: it waits for its turn, unless a person wanted something else of it meanwhile."""
+    row.worker = row.lease_until = None
+    row.state = "queued"
+    if row.wanted is not None:
+        row.state, row.wanted, row.waits = {"cancel": "cancelled", "pause": "paused"}[row.wanted], None, 0
+        row.finished = now() if row.state == "cancelled" else None
+        close_stages(session, row.id)
+        note(session, row.trigger, f"run/{row.id}", row.state, {})
 
 
 def _crashed(session: Session, row: RunRow) -> bool:

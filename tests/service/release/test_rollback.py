@@ -17,8 +17,9 @@ from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
 from service.execution.workbench import Event
 from service.release.rollback import RollbackRefused, roll_back
-from service.runs import holds
+from service.runs import holds, steering
 from service.runs.deciding import Decision
+from service.runs.steering import Actor
 from service.store import open_store
 from tests.service.release.short_way import REPO, ShortWay
 
@@ -82,6 +83,13 @@ def test_an_older_publication_that_is_asked_for_again_leaves_the_newer_one(each_
 
     each_way.queued(newer["release"]["sha"], again=True)
     assert worked(each_way) == ["superseded"], "what was rolled back does not come back by itself"
+    roll_back(each_way.store, each_way.api, newer["run"], replace(SAID, comment="They were sound after all."))
+    assert worked(each_way) == ["done"]
+    assert (each_way.manifest().upstream.sha, each_way.manifest().rollback) == (newer["release"]["sha"], None)
+    with pytest.raises(RollbackRefused, match="Nothing newer than"):
+        roll_back(each_way.store, each_way.api, newer["run"], SAID)
+    steering.retry(each_way.store, older["run"], Actor())
+    assert worked(each_way) == ["superseded"], "what was decided was done, and is not decided for ever"
     each_way.upstream.release()
     assert each_way.released()["state"] == "done"
     assert each_way.manifest().rollback is None

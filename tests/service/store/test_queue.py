@@ -2,11 +2,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from config.words import Release
+from config.words import Release, Rollback
 from service.store import Store, UnknownRun, open_store, order_of, worker_name
 from tests.service.helpers import SHA, order, queue_run
 
@@ -195,3 +196,18 @@ def test_a_run_that_leaves_its_repos_in_a_folder_is_one_of_its_own(store: Store)
     assert (moved.id, moved.folder) == (left.id, "/moved")
     assert store.ordered(order_of(moved, trigger="republish")).id == left.id
     assert store.ordered(order()).id == published.id
+
+
+def test_what_a_person_decided_is_not_asked_again_because_a_poll_sees_it_too(store: Store) -> None:
+    decided = Rollback(sha="2" * 40, place=None, by="Ada", comment="Broken.")
+    seen = replace(decided, by=None, comment="It moved.")
+    assert queue_run(store, rollback=decided, trigger="rollback").rollback == decided
+    assert queue_run(store, rollback=seen, again=True).rollback == decided
+    run = store.lease("worker", seconds=60)
+    assert queue_run(store, rollback=seen, again=True).rollback == decided
+    assert queue_run(store, rollback=replace(seen, sha="3" * 40), again=True).rollback.sha == "3" * 40, "what is newer still was not decided"
+    store.finish(run.id, state="done")
+    queue_run(store, rollback=decided, again=True)
+    store.lease("worker", seconds=60)
+    store.finish(run.id, state="done")
+    assert queue_run(store, rollback=seen, again=True).rollback == seen

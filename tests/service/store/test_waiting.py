@@ -11,7 +11,7 @@ from tests.service.helpers import queue_run
 def test_a_run_that_waits_is_taken_when_it_is_due_and_costs_no_attempt(store: Store) -> None:
     run = queue_run(store)
     for waits in (1, 2, 3, 4, 5):
-        due = store.defer(run.id, store.lease("worker", seconds=60).lease, error="The Hub is down.", seconds=600)
+        due = store.defer(run.id, store.lease("worker", seconds=60).lease, error="The Hub is down.", seconds=600).due
         waiting = store.run(run.id)
         assert (waiting.state, waiting.error, waiting.attempt, waiting.waits, waiting.worker) == ("queued", "The Hub is down.", 1, waits, None)
         assert waiting.due == due
@@ -67,3 +67,23 @@ def test_a_follow_up_is_taken_when_it_is_due_by_one_and_gone_when_it_is_done(sto
         store.settle_follow_up(run, "collection", source="poll")
     assert store.follow_ups() == ()
     assert [event.action for event in store.audit_events(subject=f"run/{run}")][:3] == ["collection done", "collection deferred", "collection deferred"]
+
+
+@pytest.mark.parametrize(("wish", "state"), [("cancel", "cancelled"), ("pause", "paused")])
+@pytest.mark.parametrize("left", ["defer", "release"])
+def test_what_a_person_wanted_is_done_when_the_run_is_put_back(store: Store, wish: str, state: str, left: str) -> None:
+    run = queue_run(store)
+    leased = store.lease("worker", seconds=60)
+    getattr(store, wish)(run.id, source="api", details={})
+    assert store.run(run.id).state == "running"
+    if left == "defer":
+        store.defer(run.id, leased.lease, error="The Hub is down.", seconds=600)
+    else:
+        assert store.release(run.id, "worker")
+    ended = store.run(run.id)
+    assert (ended.state, ended.wanted, ended.due, ended.finished is None) == (state, None, None, wish == "pause")
+    assert store.lease("worker", seconds=60) is None
+    assert [event.action for event in store.audit_events(subject=f"run/{run.id}")][:2] == [state, f"{wish} asked"]
+    if wish == "pause":
+        store.resume(run.id, source="api", details={})
+        assert store.lease("worker", seconds=60).id == run.id
