@@ -40,6 +40,10 @@ class _Refused(Exception):
         self.code = code
 
 
+class _Gone(Exception):
+    """Who asked has hung up before all of the body was there: half a request is none, and nobody waits for an answer."""
+
+
 class Guard:
     """ASGI middleware around the whole application."""
 
@@ -68,6 +72,8 @@ class Guard:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, _replayed(await _read(scope, receive), receive), answer)
+            except _Gone:
+                pass
             except _Refused as refusal:
                 await errors.response(request_id, refusal.status, refusal.code, str(refusal), {"Connection": "close"})(scope, receive, answer)
             except Exception:
@@ -80,7 +86,7 @@ class Guard:
 
 
 async def _read(scope: Scope, receive: Receive) -> bytes:
-    """The whole body, whether its length was announced or not. Raises _Refused when it is too large or too slow."""
+    """The whole body, whether its length was announced or not. Raises _Refused when it is too large or too slow, _Gone when it breaks off."""
     too_large = _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"The body is larger than {MAX_BODY // 1024} KiB.")
     announced = Headers(scope=scope).get("content-length", "0")
     if announced.isdigit() and int(announced) > MAX_BODY:
@@ -90,10 +96,12 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             while True:
                 message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Gone
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY:
                     raise too_large
-                if not message.get("more_body", False):  # a caller who hangs up ends the body as well
+                if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError as error:
         raise _Refused(HTTPStatus.REQUEST_TIMEOUT, "too_slow", f"The body took longer than {BODY_SECONDS:.0f} seconds.") from error

@@ -1,6 +1,5 @@
 """Endpoints for what was published: which repos there are, publishing one again, taking one back."""
 
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated
 
@@ -13,11 +12,11 @@ from service.api.once import Once, idempotency_key
 from service.api.outward import asking_the_hub
 from service.api.runs import accepted
 from service.hubclient import connect
-from service.release import recipes, rollback
+from service.release import rollback
+from service.release.republishing import republish as publish_again
 from service.release.unpublishing import unpublish as take_back
 from service.runs.deciding import Decision
 from service.runs.summary import PublicationSummary, RunSummary, publication_summary, summarize
-from service.store import order_of
 
 protected = APIRouter(tags=["publications"], dependencies=[Depends(caller)], responses=problems(401, 422, 429))
 acting = APIRouter(
@@ -82,13 +81,8 @@ def republish(publication: ThePublication, response: Response, store: TheStore, 
 
     Where a newer release is published by then, that one stays, and the run ends as superseded; `rollback` is what takes its place.
     """
-    run = store.run(publication.run)
-    if store.recipe(run.recipe_digest) is None:  # of an older version: a run that is done stays so where it could not be carried out again
-        with asking_the_hub():
-            recipes.of_run(store, run, settings, connect(settings))
-    order = replace(order_of(run, trigger="republish"), rollback=None)  # that is an action of its own
-    run, _ = store.enqueue(order, again=True)
-    store.audit("api", f"publication/{publication.id}", "republish", {"token": token.name, "run": run.id})
+    with asking_the_hub():
+        run = publish_again(store, settings, connect(settings), publication, actor(token))
     return accepted(response, run, summarize(store, run.id))
 
 

@@ -11,14 +11,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from config.settings import Settings
-from service.api.access import TheRun, TheSettings, TheStore, caller
+from service.api.access import Caller, TheRun, TheSettings, TheStore, caller
 from service.api.errors import problems
 from service.runs import logs
 from service.runs.changing import GOING_ON, substance
 from service.runs.summary import summary
-from service.store import Store
+from service.store import Store, TokenRecord
+from service.store.database import now
 
 LOOK_SECONDS = 1.0  # between two looks
+ASKED_SECONDS = 10.0  # after which it is asked again whether the client may hear more: a token that is revoked ends no sooner
 SILENCE_SECONDS = 15.0  # after which a comment shows that the line is alive
 EVENT_STREAM = "text/event-stream"
 
@@ -41,9 +43,9 @@ class EventStream(StreamingResponse):
 
 
 @protected.get("/runs/{id}/events", summary="A run as it goes on", response_class=EventStream, responses=_EVENTS)
-async def follow_run(run: TheRun, request: Request, store: TheStore) -> EventStream:
-    """An event `run` with the run's summary now and at each change, and `end` when it is carried out no more."""
-    return stream(request, run_changes(store, run.id))
+async def follow_run(run: TheRun, request: Request, store: TheStore, token: Caller) -> EventStream:
+    """An event `run` with the run's summary now and at each change, and `end` when it is carried out no more. Ends with the token as well."""
+    return stream(request, run_changes(store, run.id), lambda: stands(store, token))
 
 
 @protected.get("/runs/{id}/stages/{stage}/log", summary="What a stage said", response_class=PlainTextResponse, responses=_TEXT)
@@ -53,10 +55,10 @@ def get_log(run: TheRun, stage: StageName, store: TheStore, settings: TheSetting
 
 
 @protected.get("/runs/{id}/stages/{stage}/log/events", summary="A stage's log as it grows", response_class=EventStream, responses=_EVENTS)
-def follow_log(run: TheRun, stage: StageName, request: Request, store: TheStore, settings: TheSettings, tail: Tail = 65_536) -> EventStream:
-    """An event `log` for new lines, without secrets, and `end` when the stage has ended."""
+def follow_log(run: TheRun, stage: StageName, request: Request, store: TheStore, settings: TheSettings, token: Caller, tail: Tail = 65_536) -> EventStream:
+    """An event `log` for new lines, without secrets, and `end` when the stage has ended. Ends with the token as well."""
     logs.find(store, settings, run.id, stage)
-    return stream(request, log_changes(store, settings, run.id, stage, tail))
+    return stream(request, log_changes(store, settings, run.id, stage, tail), lambda: stands(store, token))
 
 
 def run_changes(store: Store, run: int) -> Iterator[Event | None]:
@@ -86,16 +88,25 @@ def log_changes(store: Store, settings: Settings, run: int, stage: str, tail: in
             return
 
 
-def stream(request: Request, events: Iterator[Event | None]) -> EventStream:
-    """What `events` yields, one look a second, until it or the service ends or the client is gone."""
+def stands(store: Store, token: TokenRecord) -> bool:
+    """Whether a token that was looked at a while ago still works."""
+    return any(item.id == token.id and item.works(now()) for item in store.tokens())
+
+
+def stream(request: Request, events: Iterator[Event | None], allowed: Callable[[], bool]) -> EventStream:
+    """What `events` yields, one look a second, until it or the service ends, the client is gone, or is not `allowed` to hear it any more."""
     outermost = getattr(request.app.state, "outside", request.app)
     ending: Callable[[], bool] = getattr(outermost.state, "ending", lambda: False)
-    return EventStream(_sent(events, ending), headers={"X-Accel-Buffering": "no"})
+    return EventStream(_sent(events, ending, allowed), headers={"X-Accel-Buffering": "no"})
 
 
-async def _sent(events: Iterator[Event | None], ending: Callable[[], bool]) -> AsyncIterator[str]:
-    spoken = time.monotonic()
+async def _sent(events: Iterator[Event | None], ending: Callable[[], bool], allowed: Callable[[], bool]) -> AsyncIterator[str]:
+    spoken = asked = time.monotonic()
     while not ending():
+        if time.monotonic() - asked >= ASKED_SECONDS:
+            asked = time.monotonic()
+            if not await run_in_threadpool(allowed):
+                return
         event = await run_in_threadpool(next, events, ("", ""))
         if event is None:
             if time.monotonic() - spoken >= SILENCE_SECONDS:

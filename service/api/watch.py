@@ -11,11 +11,13 @@ from pydantic import BaseModel
 from config.settings import Settings, Watched
 from service.api.access import Administrator, Number, TheSettings, TheStore, caller
 from service.api.errors import ApiError, problems
+from service.api.once import Once, idempotency_key
 from service.api.runs import RECIPE_NAME
 from service.release.checks.watch import fault
 from service.store import WatchRecord
 
 router = APIRouter(tags=["watch list"], dependencies=[Depends(caller)], responses=problems(401, 422, 429))
+acting = APIRouter(tags=["watch list"], route_class=Once, dependencies=[Depends(idempotency_key)], responses=problems(401, 422, 429))
 
 _CHANGES = problems(400, 403, 404, 408, 409, 413)
 _ENTRY = problems(404)
@@ -59,7 +61,7 @@ def get_watch(store: TheStore, settings: TheSettings) -> WatchList:
     return WatchList(entries=[*own, *added], listings=[Listing(**vars(item)) for item in store.listings()])
 
 
-@router.post("/watch", status_code=HTTPStatus.CREATED, summary="Watch more", responses=_CHANGES)
+@acting.post("/watch", status_code=HTTPStatus.CREATED, summary="Watch more", responses=_CHANGES)
 def add_watch(entry: Watched, response: Response, store: TheStore, settings: TheSettings, token: Administrator) -> WatchEntry:
     """Adds an entry, which counts from the next poll on. 422: it follows nothing, or no recipe has that name. Needs the scope `admin`."""
     _refuse_unusable(entry, settings)

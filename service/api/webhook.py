@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import re
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from config.settings import Settings
+from config.settings import REPO_ID, Settings
 from service.api.access import TheHinting, TheSettings
 from service.api.errors import ApiError, problems
 
@@ -69,7 +70,7 @@ def _changed_repo(body: bytes) -> str | None:
     event, repo = _object(payload, "event"), _object(payload, "repo")
     scope, name = event.get("scope"), repo.get("name")
     content = isinstance(scope, str) and (scope == SCOPE or scope.startswith(f"{SCOPE}."))
-    return name if content and repo.get("type") == "model" and isinstance(name, str) else None
+    return name if content and repo.get("type") == "model" and isinstance(name, str) and re.fullmatch(REPO_ID, name) else None
 
 
 def _object(payload: dict[str, Any], key: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The forms of the dashboard: each does one thing to a run or a publication, for a visitor whose token may, and goes back to the run's page."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
@@ -9,14 +10,16 @@ from fastapi.responses import RedirectResponse, Response
 
 from service.api.access import Number, TheSettings, TheStore
 from service.api.errors import ApiError
+from service.api.outward import asking_the_hub
 from service.dashboard.signing import Form, TheVisitor, Visitor, doing
 from service.hubclient import connect
 from service.release import rollback
+from service.release.republishing import republish
 from service.release.unpublishing import unpublish as take_back
 from service.runs import gates, holds, steering
 from service.runs.deciding import Decision
 from service.runs.steering import Actor
-from service.store import RunRecord, Store, UnknownPublication, UnknownRun, order_of
+from service.store import RunRecord, Store, UnknownPublication, UnknownRun
 
 router = APIRouter()
 
@@ -42,7 +45,7 @@ def prioritize(id: Number, request: Request, form: Form, visitor: TheVisitor, st
     doing(visitor, form, "operate")
     seen(store, visitor, id)
     given = form.get("priority", "")
-    if not given.removeprefix("-").isdigit():
+    if not re.fullmatch(r"-?[0-9]{1,9}", given):
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", f"A priority is a whole number, not {given!r}.")
     steering.prioritize(store, id, int(given), actor(visitor))
     return back(request, id, "prioritized")
@@ -89,12 +92,12 @@ def steer(id: Number, verb: str, request: Request, form: Form, visitor: TheVisit
 
 
 @router.post("/publications/{id}/publish")
-def publish(id: Number, request: Request, form: Form, visitor: TheVisitor, store: TheStore) -> Response:
+def publish(id: Number, request: Request, form: Form, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> Response:
     """Publish again."""
     doing(visitor, form, "publish")
     run = seen(store, visitor, _publication_run(store, id))
-    store.enqueue(replace(order_of(run, trigger="republish"), rollback=None), again=True)
-    store.audit("dashboard", f"publication/{id}", "republish", {"run": run.id, **actor(visitor).details})
+    with asking_the_hub():
+        republish(store, settings, connect(settings), store.publication(id), actor(visitor))
     return back(request, run.id, "publish")
 
 
@@ -104,7 +107,8 @@ def roll_back(id: Number, request: Request, form: Form, visitor: TheVisitor, sto
     doing(visitor, form, "publish")
     run = seen(store, visitor, _publication_run(store, id))
     said = Decision(by=form.get("by", ""), comment=form.get("comment", ""), source="dashboard", details={"publication": id, **actor(visitor).details})
-    rollback.roll_back(store, connect(settings), run.id, said)
+    with asking_the_hub():
+        rollback.roll_back(store, connect(settings), run.id, said)
     return back(request, run.id, "rollback")
 
 
@@ -116,7 +120,8 @@ def unpublish(id: Number, request: Request, form: Form, visitor: TheVisitor, sto
     by, reason = form.get("by", ""), form.get("comment", "")
     if not by or not reason:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "Say who takes this back, and why: both are kept on record.")
-    take_back(store, connect(settings), id, by=by, reason=reason, actor=actor(visitor))
+    with asking_the_hub():
+        take_back(store, connect(settings), id, by=by, reason=reason, actor=actor(visitor))
     return back(request, run.id, "unpublish")
 
 

@@ -10,11 +10,10 @@ from service.api.streams import Event, EventStream, log_changes, stream
 from service.dashboard import views
 from service.dashboard.deeds import seen
 from service.dashboard.rendering import fragment
-from service.dashboard.signing import TheVisitor, Visitor
+from service.dashboard.signing import TheVisitor, Visitor, signed_in
 from service.runs import logs
 from service.runs.changing import GOING_ON
 
-LOOKS = 600  # after which the browser asks anew, and it is seen whether its session still stands
 LOG_BYTES = 16 * 1024  # of a log that are sent first
 
 router = APIRouter()
@@ -23,7 +22,7 @@ router = APIRouter()
 @router.get("/live")
 def overview(request: Request, visitor: TheVisitor, store: TheStore) -> EventStream:
     """What is at work and what waits."""
-    return stream(request, _changes("board.html.j2", visitor, lambda: {"board": views.board(store, visitor)}, lambda values: True))
+    return stream(request, _changes("board.html.j2", visitor, lambda: {"board": views.board(store, visitor)}, lambda values: True), signed_in(request))
 
 
 @router.get("/runs/{id}/live")
@@ -34,7 +33,7 @@ def run(id: Number, request: Request, visitor: TheVisitor, store: TheStore, sett
     def going_on(values: dict[str, Any]) -> bool:
         return values["view"].summary.state in GOING_ON
 
-    return stream(request, _changes("progress.html.j2", visitor, lambda: {"view": views.progress(store, settings, id)}, going_on))
+    return stream(request, _changes("progress.html.j2", visitor, lambda: {"view": views.progress(store, settings, id)}, going_on), signed_in(request))
 
 
 @router.get("/runs/{id}/logs/{stage}/live")
@@ -42,16 +41,17 @@ def log(id: Number, stage: str, request: Request, visitor: TheVisitor, store: Th
     """A stage's log as it grows."""
     seen(store, visitor, id)
     logs.find(store, settings, id, stage)
-    return stream(request, log_changes(store, settings, id, stage, LOG_BYTES))
+    return stream(request, log_changes(store, settings, id, stage, LOG_BYTES), signed_in(request))
 
 
 def _changes(template: str, visitor: Visitor, values: Callable[[], dict[str, Any]], going_on: Callable[[dict[str, Any]], bool]) -> Iterator[Event | None]:
     """The part at each change; `end` once it will not change any more."""
     told = None
-    for _ in range(LOOKS):
+    while True:
         found = values()
         text = fragment(template, visitor, **found)
-        yield None if text == told else ("fragment", text)
+        if text != told:
+            yield "fragment", text
         told = text
         if not going_on(found):
             yield "end", "{}"

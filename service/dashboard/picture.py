@@ -3,16 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from markupsafe import Markup
 
 from config.data import as_written
 from config.errors import SluiceError
-from config.recipe import load_recipe
+from config.recipe import Written, read_recipe
 from service.release.drawing import boxes, draw
 from service.release.graph import Graph
 from service.release.way import way
-from service.store import RunRecord, StageRecord
+from service.store import RunRecord, StageRecord, Store
 
 ORDER = ("failed", "running", "interrupted", "done", "waiting")
 """States of stages, the one that matters most first."""
@@ -28,9 +29,19 @@ class Step:
     total: int
 
 
-def picture(run: RunRecord, steps: Sequence[StageRecord]) -> Markup | None:
-    """The graph as SVG, in the classes of the page's style; None where the recipe cannot be read any more."""
-    graph = _graph(run.recipe, run.recipe_digest)
+@lru_cache(maxsize=64)
+def graph_of(store: Store, recipe: str, digest: str) -> Graph | None:
+    """The way that a recipe of that digest described when a run was queued with it; None where none was kept and its file cannot be read any more."""
+    kept = store.recipe(digest)
+    try:
+        written = read_recipe(recipe) if kept is None else Written(content=kept.content, told=f"The recipe {recipe}", folder=Path())
+        return way(written.parsed(data=False, locate=as_written))
+    except SluiceError:
+        return None
+
+
+def picture(graph: Graph | None, run: RunRecord, steps: Sequence[StageRecord]) -> Markup | None:
+    """The graph as SVG, in the classes of the page's style; None where it is not known."""
     if graph is None:
         return None
     states = _states(graph, run, steps)
@@ -42,9 +53,8 @@ def picture(run: RunRecord, steps: Sequence[StageRecord]) -> Markup | None:
     return Markup(draw(graph, marks))  # noqa: S704 - our own drawing, in which all text is escaped
 
 
-def phases(run: RunRecord, steps: Sequence[StageRecord]) -> list[Step]:
-    """The phases in order, each with how many of its stages are done; none where the recipe cannot be read any more."""
-    graph = _graph(run.recipe, run.recipe_digest)
+def phases(graph: Graph | None, run: RunRecord, steps: Sequence[StageRecord]) -> list[Step]:
+    """The phases in order, each with how many of its stages are done; none where the graph is not known."""
     if graph is None:
         return []
     states = _states(graph, run, steps)
@@ -71,12 +81,3 @@ def _states(graph: Graph, run: RunRecord, steps: Sequence[StageRecord]) -> Mappi
         stage.name: next((state for state in ORDER if state in of[stage.name]), "done" if place < passed else "waiting")
         for place, stage in enumerate(graph.stages)
     }
-
-
-@lru_cache(maxsize=64)
-def _graph(recipe: str, digest: str) -> Graph | None:
-    """The way that the recipe describes now; by its digest as well, so that a changed recipe is read anew."""
-    try:
-        return way(load_recipe(recipe, data=False, locate=as_written))
-    except SluiceError:
-        return None

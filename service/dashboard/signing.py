@@ -6,6 +6,7 @@ A form carries a second secret that is derived from the first, so that no other 
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, cast
@@ -49,6 +50,12 @@ def _visitor(request: Request) -> Visitor:
         raise NotSignedIn
     store.token_used(token)
     return Visitor(token=token, csrf=_csrf(secret))
+
+
+def signed_in(request: Request) -> Callable[[], bool]:
+    """Asks again whether the session of a request that was let in still stands."""
+    store, digest = cast("Store", request.app.state.store), digest_of(request.cookies[COOKIE])
+    return lambda: store.session_token(digest) is not None
 
 
 TheVisitor = Annotated[Visitor, Depends(_visitor)]

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from config.settings import Settings
 from service.dashboard.differences import Difference, differences
-from service.dashboard.picture import Step, phases, picture
+from service.dashboard.picture import Step, graph_of, phases, picture
 from service.dashboard.plot import size_plot
 from service.dashboard.signing import Visitor
 from service.runs import logs, report
@@ -125,7 +125,8 @@ def progress(store: Store, settings: Settings, run: int) -> Progress:
     share = None
     if found.left is not None and (whole := sum(stage.seconds for stage in foretold.values())) > 0:
         share = min(1.0, max(0.0, 1 - found.left / whole))
-    return Progress(summary=found, way=picture(record, steps), phases=phases(record, steps), at_work=at_work, share=share)
+    graph = graph_of(store, record.recipe, record.recipe_digest)
+    return Progress(summary=found, way=picture(graph, record, steps), phases=phases(graph, record, steps), at_work=at_work, share=share)
 
 
 def whole(store: Store, settings: Settings, run: int) -> Whole:

@@ -338,3 +338,22 @@ def test_every_number_in_an_address_is_bounded(client: TestClient) -> None:
     numbers = [form for item in given for form in (item["schema"], *item["schema"].get("anyOf", ())) if form.get("type") == "integer"]
     assert numbers
     assert all(form["maximum"] <= 2**63 - 1 for form in numbers)
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_half_a_request_is_none(client: TestClient, file_store: Store, more: bool) -> None:
+    """A body that breaks off is not taken for the whole, however sound its first half looks."""
+    sent: list[Any] = []
+    whole = json.dumps(CONTENT).encode()
+    messages = iter([{"type": "http.request", "body": whole, "more_body": more}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"x-webhook-secret", SECRET.encode()), (b"content-length", str(len(whole) + 9 * more).encode())]
+    scope = {"type": "http", "method": "POST", "path": HOOK, "headers": headers, "query_string": b"", "app": client.app}
+    asyncio.run(client.app(scope, receive, send))
+    assert ([message["type"] for message in sent] == [], len(file_store.hints())) == (more, 0 if more else 1)

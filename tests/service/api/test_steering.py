@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,7 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from config.words import GateResult, Kind, Measurement, Outcome, Variant, Verdict
-from service.api.attempts import FAILURES
+from service.api import streams
+from service.api.attempts import FAILURES, TOLD, Attempts
 from service.api.tokens import create_token
 from service.store import Artifact, Published, Store, VariantRecord
 from service.store.access import Grant
@@ -197,3 +199,26 @@ def test_a_run_is_followed_to_its_end(api: TestClient, judged: int, token_for: C
     answer = api.get(f"/runs/{judged}/events", headers=token_for("read"))
     assert answer.headers["Content-Type"].startswith("text/event-stream")
     assert [line for line in answer.text.splitlines() if line.startswith("event: ")] == ["event: run", "event: end"]
+
+
+def test_nobody_hears_more_once_his_token_is_revoked(
+    api: TestClient, file_store: Store, token_for: Callable[..., Headers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, headers = queue_run(file_store).id, token_for("read")
+    (token,) = file_store.tokens()
+    monkeypatch.setattr(streams, "ASKED_SECONDS", 0.1)
+    later = threading.Timer(1.5, file_store.revoke_token, [token.name])
+    later.start()
+    answer = api.get(f"/runs/{run}/events", headers=headers)
+    later.join()
+    assert [line for line in answer.text.splitlines() if line.startswith("event: ")] == ["event: run"], "the run is still queued"
+
+
+def test_a_flood_of_wrong_tokens_does_not_fill_the_trail(file_store: Store) -> None:
+    attempts = Attempts()
+    for number in range(2 * TOLD):
+        assert attempts.failed(file_store, f"198.51.100.{number}", "/") is None
+    assert len(file_store.audit_events(limit=1000)) == TOLD
+    waits = [attempts.failed(file_store, f"2001:db8::{number:x}", "/") for number in range(FAILURES + 1)]
+    assert [wait is None for wait in waits] == [True] * FAILURES + [False], "whoever has one address of IPv6 has many"
+    assert attempts.failed(file_store, "2001:db8:0:1::1", "/") is None

@@ -69,3 +69,19 @@ def test_a_webhook_about_an_owners_repo_is_taken(client: TestClient, file_store:
         client.post("/api/v1/watch", json=ENTRY)
         assert hub.post("/webhooks/huggingface", json=payload).json() == {"status": "accepted"}
     assert [hint.repo for hint in file_store.hints()] == ["qwen/Qwen3-8B"]
+
+
+def test_an_entry_that_is_sent_again_under_its_key_is_added_once(client: TestClient) -> None:
+    first, again = (client.post("/api/v1/watch", json=ENTRY, headers={"Idempotency-Key": "1"}) for _ in range(2))
+    assert (again.status_code, again.json(), again.headers["Location"]) == (first.status_code, first.json(), first.headers["Location"])
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert len(client.get("/api/v1/watch").json()["entries"]) == 2
+
+
+@pytest.mark.parametrize("name", ["qwen/Qwen3-" + "x" * 300, "qwen/Qwen3-\0", "qwen/Qwen3-/../x", "qwen/Qwen3-\u202e", "https://qwen/Qwen3-8B"])
+def test_what_no_repo_can_be_called_is_no_hint(client: TestClient, file_store: Store, name: str) -> None:
+    client.post("/api/v1/watch", json=ENTRY)
+    with TestClient(create_app(file_store, Settings(webhook_secret="s")), headers={"X-Webhook-Secret": "s"}) as hub:
+        payload = {"event": {"scope": "repo.content"}, "repo": {"type": "model", "name": name}}
+        assert hub.post("/webhooks/huggingface", json=payload).json() == {"status": "ignored"}
+    assert file_store.hints() == ()

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from config.data import as_written, referring
 from config.progress import Progress
+from config.recipe import read_recipe
 from config.settings import Settings
 from config.words import GateResult, Hold, Kind, Measurement, Outcome, Patch, Variant, Verdict
 from service.api import create_app
 from service.api.tokens import create_token
 from service.dashboard import add_dashboard
-from service.store import Foretold, Published, Scope, Store, VariantRecord
+from service.store import Foretold, KeptRecipe, Published, Scope, Store, VariantRecord
 from service.store.access import Grant
 from tests.service.helpers import queue_run
 
@@ -93,9 +95,16 @@ PATCHES = (
 )
 
 
+def keep_recipe(store: Store, digest: str = "d" * 64) -> None:
+    """Keep the recipe of the demo, as it was when runs were queued."""
+    content = read_recipe(RECIPE).parsed(data=False, locate=as_written).model_dump(mode="json")
+    store.keep_recipe(KeptRecipe(digest=digest, content=referring(content), sources=()))
+
+
 def blocked_run(store: Store, home: Path) -> int:
-    """A run with everything that a page shows, of which one variant was blocked."""
-    run = queue_run(store, "upstream/blocked", recipe=RECIPE).id
+    """A run with everything that a page shows, of which one variant was blocked, and whose recipe's file is gone."""
+    keep_recipe(store)
+    run = queue_run(store, "upstream/blocked", recipe="/gone.yaml").id
     store.lease("worker", seconds=600)
     for name in ("snapshot", "fix", "convert", "measure UD-Q4_K_XL"):
         stage = store.stage_started(run, name, "k" * 64, stage=name, estimate=12.0)

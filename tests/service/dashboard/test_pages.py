@@ -1,11 +1,14 @@
 import re
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from config.settings import Settings
+from service.api import outward, streams
 from service.api.attempts import FAILURES
 from service.store import Store
 from tests.service.dashboard.conftest import HOSTILE, blocked_run, dashboard, held_run, running_run
@@ -144,3 +147,33 @@ def test_static_files_are_ours_alone(file_store: Store, settings: Settings) -> N
     for file in (Path(__file__).parents[3] / "service" / "dashboard").rglob("*.*"):
         if file.suffix in {".css", ".js", ".j2"}:
             assert not re.search(r"https?://(?!www\.w3\.org)", file.read_text(encoding="utf-8")), file
+
+
+def test_no_button_waits_for_the_hub_when_too_many_requests_do(file_store: Store, settings: Settings, signed_in: SignIn) -> None:
+    blocked_run(file_store, settings.folder)
+    browser = signed_in("publish")
+    form = {"csrf": csrf(browser), "by": "Ada", "comment": "Wrong."}
+    with ExitStack() as others:
+        for _ in range(outward.AT_ONCE):
+            others.enter_context(outward.asking_the_hub())
+        for deed in ("rollback", "unpublish"):
+            assert browser.post(f"/publications/1/{deed}", data=form).status_code == 503
+    assert browser.post("/publications/1/rollback", data=form).status_code == 502
+
+
+@pytest.mark.parametrize("given", ["", "two", "²", "1" * 5000, "--1"])
+def test_a_priority_that_is_no_number_is_told(file_store: Store, settings: Settings, signed_in: SignIn, given: str) -> None:
+    run = queue_run(file_store).id
+    browser = signed_in("operate")
+    assert browser.post(f"/runs/{run}/priority", data={"csrf": csrf(browser), "priority": given}).status_code == 422
+
+
+def test_a_page_that_is_live_ends_with_its_session(file_store: Store, settings: Settings, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = signed_in("read")
+    browser.app.state.ending = lambda: False
+    monkeypatch.setattr(streams, "ASKED_SECONDS", 0.1)
+    (token,) = file_store.tokens()
+    later = threading.Timer(1.5, file_store.revoke_token, [token.name])
+    later.start()
+    assert "event: fragment" in browser.get("/live").text
+    later.join()
