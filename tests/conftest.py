@@ -4,6 +4,7 @@ import fcntl
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +71,10 @@ def postgres_url(postgres_server: sqlalchemy.Engine) -> Iterator[str]:
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """SQLAlchemy URL of an empty database; a test that takes it runs on SQLite and on PostgreSQL."""
     return f"sqlite:///{tmp_path / 'test.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+def pytest_unconfigure() -> None:
+    """Close what llama-cpp-python opens when it is imported and never closes: Python would warn of it at its end."""
+    if (utils := sys.modules.get("llama_cpp._utils")) is not None:
+        utils.outnull_file.close()
+        utils.errnull_file.close()
