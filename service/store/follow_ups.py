@@ -6,7 +6,7 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, delete, select, update
 
 from service.store.database import Database, now
-from service.store.ledger import note
+from service.store.ledger import note, same_fault
 from service.store.records import FollowUpRecord
 from service.store.tables import FollowUpRow
 
@@ -22,7 +22,7 @@ class FollowUps(Database):
             row = session.scalars(select(FollowUpRow).where(FollowUpRow.run_id == run, FollowUpRow.kind == kind)).first()
             if row is None:
                 session.add(row := FollowUpRow(run_id=run, kind=kind, attempts=0, error=""))
-            if row.error != error:
+            if not same_fault(error, row.error):
                 note(session, source, f"run/{run}", f"{kind} deferred", {"error": error})
             row.details, row.error, row.due, row.attempts = details, error, now() + timedelta(seconds=seconds), row.attempts + 1
 

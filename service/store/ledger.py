@@ -1,5 +1,6 @@
 """What comes in and what is remembered: hints that a repo may have changed, and the audit trail that only grows."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -13,11 +14,17 @@ from service.store.records import AuditFilter, AuditRecord, HintRecord
 from service.store.tables import AuditRow, HintRow
 
 ALL = AuditFilter()
+_REQUEST = re.compile(r" \(request [^()]*\)")
 
 
 def note(session: Session, source: str, subject: str, action: str, details: dict[str, Any]) -> None:
     """Add an audit event to the transaction that does what the event tells."""
     session.add(AuditRow(at=now(), source=source, subject=subject, action=action, details=details))
+
+
+def same_fault(one: str, other: str | None) -> bool:
+    """Whether two errors tell the same: the trail only grows, and the number that a Hub gives each request makes no fault another one."""
+    return other is not None and _REQUEST.sub("", one) == _REQUEST.sub("", other)
 
 
 def put_hints(session: Session, sources: Mapping[str, str], *, rebuild: bool) -> None:
@@ -84,7 +91,7 @@ class Ledger(Database):
         with self.write() as session:
             later = {"attempts": HintRow.attempts + 1, "error": error, "due": now() + timedelta(seconds=seconds)}
             session.execute(update(HintRow).where(*_same(hint)).values(later))
-            if error != hint.error:
+            if not same_fault(error, hint.error):
                 note(session, hint.source, f"repo/{hint.repo}", "deferred", {"error": error})
 
 

@@ -91,3 +91,11 @@ def test_a_time_is_stored_in_utc_whatever_its_zone() -> None:
     assert UtcDateTime().process_bind_param(noon, None).hour == 10
     with pytest.raises(ValueError, match="without a zone"):
         UtcDateTime().process_bind_param(datetime(2026, 1, 1), None)  # noqa: DTZ001
+
+
+def test_the_number_of_a_request_makes_no_fault_another_one(store: Store) -> None:
+    for number in range(3):
+        store.put_hint("a/b", "poll")
+        store.defer_hint(store.hints()[0], error=f"The Hub answered 503 (request {number:x}-ab). Run it again.", seconds=1)
+    assert [event.details["error"] for event in store.audit_events(subject="repo/a/b")] == ["The Hub answered 503 (request 0-ab). Run it again."]
+    assert store.hints()[0].error == "The Hub answered 503 (request 2-ab). Run it again."
