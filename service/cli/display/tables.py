@@ -131,7 +131,9 @@ def _show_end(console: Console, summary: Summary) -> None:
     """What it takes the place of where it goes back, and why it published nothing."""
     if back := summary.get("rollback"):
         who = f"by {back['by']}" if back["by"] else "the watched revision moved back"
-        console.print(f"[yellow]goes back[/] from {back['sha'][:12]}, {escape(who)}: {escape(back['comment'])}", soft_wrap=True)
+        own = back["sha"] == summary["release"]["sha"]  # which gave way to an older one before
+        way = "[yellow]comes back[/]" if own else f"[yellow]goes back[/] from {back['sha'][:12]}"
+        console.print(f"{way}, {escape(who)}: {escape(back['comment'])}", soft_wrap=True)
     if summary.get("error"):
         word = {"superseded": "[yellow]superseded:[/]", "queued": "[yellow]waits:[/]"}.get(summary["state"], "[red]failed:[/]")
         console.print(f"{word} {escape(summary['error'])}{said_of_another_try(summary)}", soft_wrap=True)

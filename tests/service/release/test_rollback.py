@@ -222,7 +222,7 @@ def test_a_roll_back_needs_something_newer_and_a_run_that_is_over(short_way: Sho
 def test_the_command_says_what_happens_next(short_way: ShortWay) -> None:
     older = short_way.released()
     newer = short_way.upstream.release()
-    short_way.released()
+    latest = short_way.released()
     token = short_way.settings.token
     assert token is not None
     environment = {
@@ -241,3 +241,7 @@ def test_the_command_says_what_happens_next(short_way: ShortWay) -> None:
     refused = CliRunner().invoke(app, ["rollback", str(older["run"]), "--by", "Ada", "--comment", "Broken."], env=environment)
     assert refused.exit_code == 1
     assert "is queued" in refused.stderr
+    assert short_way.carried_out(older["run"])["state"] == "done"
+    brought = CliRunner().invoke(app, ["rollback", str(latest["run"]), "--by", "Ada", "--comment", "Sound after all."], env=environment)
+    assert f"{newer[:12]} comes back, and run {latest['run']} is queued again" in brought.stdout
+    assert "comes back, by Ada: Sound after all." in CliRunner().invoke(app, ["status", str(latest["run"])], env=environment).stdout
