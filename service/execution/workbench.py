@@ -15,6 +15,7 @@ from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
 from service.execution.process import Limits, now, run_apart, run_here
 from service.execution.progress import paced
 from service.hubclient import within
+from service.logs import redact
 
 Ending = Literal["done", "reused", "failed"]
 
@@ -165,7 +166,7 @@ class Workbench:
             with self._told(number, name, started), self.limited(name):
                 yield how
         except Exception as error:
-            self.ended(number, name, "failed", now() - started, message=in_words(error))
+            self.ended(number, name, "failed", now() - started, message=redact(in_words(error)))
             raise
         self.ended(number, name, how.state, now() - started, message=how.message)
 
@@ -198,7 +199,7 @@ class Workbench:
                 seconds = now() - started
                 output = self.stages.keep(key, workspace, {"stage": name, "function": function, "params": dict(params)}, result, seconds)
         except Exception as error:
-            self.ended(number, name, "failed", now() - started, message=in_words(error))
+            self.ended(number, name, "failed", now() - started, message=redact(in_words(error)))
             raise
         self.ended(number, name, "done", seconds, output=output, message=output.result.get("remark") or "")
         return output

@@ -4,6 +4,7 @@ Kept under `home/data`: OWNER--NAME/COMMIT/… with what was fetched and `source
 what branches and tags were when they were fetched. A run asks no Hub for what is there. The folder can be carried to a machine without a network.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -109,8 +110,7 @@ def fetch(settings: Settings, api: HfApi, reference: Reference, listener: Listen
         dataset = datasets.resolve(api, reference)
         kept = _read(_folder(settings, reference, dataset.commit)) or _fetched(settings, api, reference, dataset)
     if not _is_commit(reference.revision):
-        known = _revisions(settings, reference) | {reference.revision: dataset.commit}
-        _write(_home(settings, reference) / REVISIONS, json.dumps(known, indent=2, sort_keys=True))
+        _remember(settings, reference, dataset.commit)
     return kept
 
 
@@ -177,6 +177,14 @@ def _revisions(settings: Settings, reference: Reference) -> dict[str, str]:
         return {}
     items = found.items() if isinstance(found, dict) else ()
     return {str(name): commit for name, commit in items if isinstance(commit, str) and _is_commit(commit)}
+
+
+def _remember(settings: Settings, reference: Reference, commit: str) -> None:
+    """Write down what a branch or tag is now; whoever writes at the same time of another one takes nothing away."""
+    home = _home(settings, reference)
+    with (home / f"{REVISIONS}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _write(home / REVISIONS, json.dumps(_revisions(settings, reference) | {reference.revision: commit}, indent=2, sort_keys=True))
 
 
 def _read(folder: Path) -> Kept | None:

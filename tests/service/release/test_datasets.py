@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +259,18 @@ def test_a_table_of_the_operator_is_read_as_well(settings: Settings, tmp_path: P
     assert datasets.place(settings, connect(settings), Local(path=file, form="chat")) == found.calibration.chat[0]
     untouched = DATA / "evaluation.jsonl"
     assert datasets.place(settings, connect(settings), Local(path=untouched, form="chat")) == untouched
+
+
+def test_branches_that_are_fetched_at_once_are_all_remembered(settings: Settings) -> None:
+    branches = [reference(f"hub://datasets/owner/set@branch-{number}/text.txt") for number in range(24)]
+    datasets._home(settings, branches[0]).mkdir(parents=True)
+    start = threading.Barrier(8)
+
+    def remember(own: list[Reference]) -> None:
+        start.wait()
+        for each in own:
+            datasets._remember(settings, each, "1" * 40)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(remember, [branches[number::8] for number in range(8)]))
+    assert datasets._revisions(settings, branches[0]) == {each.revision: "1" * 40 for each in branches}
