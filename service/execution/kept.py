@@ -31,7 +31,7 @@ _DISCARDED = "discarded-"  # begins the names of working folders that are being 
 
 RESUMES = "resumes"  # in a working folder whose files are worth having, however its work ends
 PARTIAL = ".partial"  # what they are kept under until the same work goes on
-PARTIAL_SECONDS = 14 * 86_400  # after which nobody is expected to
+PARTIAL_SECONDS = 14 * 86_400  # after which nobody is expected to, and a folder without a lock is nobody's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,10 +244,11 @@ class StageStore:
                 self._set_aside(lock.with_suffix(""))
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
-        for partial in self.working.glob(f"*{PARTIAL}"):
-            with suppress(FileNotFoundError):
-                if time.time() - partial.stat().st_mtime > PARTIAL_SECONDS:
-                    shutil.rmtree(partial, ignore_errors=True)
+        for folder in self.working.iterdir():
+            if folder.is_dir() and not folder.with_suffix(".lock").exists():  # partial work, or what could not be removed when its lock was
+                with suppress(FileNotFoundError):
+                    if time.time() - folder.stat().st_mtime > PARTIAL_SECONDS:
+                        shutil.rmtree(folder, ignore_errors=True)
 
     def _set_aside(self, folder: Path) -> None:
         """Keep the files of a working folder whose work goes on where it broke off."""

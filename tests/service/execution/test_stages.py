@@ -219,6 +219,15 @@ with StageStore(Path({str(home)!r})).workspace("a" * 64) as folder:
     assert list(store.working.iterdir()) == []
 
 
+def test_a_working_folder_without_a_lock_does_not_stay_for_ever(tmp_path: Path) -> None:
+    working = StageStore(tmp_path).working
+    for name, days in {"old": 15, "new": 13, "key.partial": 15}.items():
+        (working / name / "files").mkdir(parents=True)
+        os.utime(working / name, (time.time() - days * 86_400,) * 2)
+    StageStore(tmp_path)
+    assert [path.name for path in working.iterdir()] == ["new"]
+
+
 def test_disk_usage_counts_a_hard_linked_file_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(os.urandom(100_000))
     once = sum(blocks([tmp_path]).values())
