@@ -34,6 +34,9 @@ class ApprovalRequest(BaseModel):
     by: Name = Field(description="The person who decides it; it stands on the card.", examples=["Ada"])
     comment: Reason = Field(description="Why; it stands on the card.", examples=["I compared the template with the maker's own."])
     subject: Name | None = Field(default=None, description="Only this of what the run is held for; default: all.")
+    digest: Name | None = Field(
+        default=None, description="Of what was shown, as the run's summary tells it: refused where it is held for something else by now."
+    )
 
 
 class WaiverRequest(BaseModel):
@@ -85,7 +88,7 @@ def retry(run: TheRun, response: Response, store: TheStore, token: Operator) -> 
 @acting.post("/runs/{id}/approve", status_code=HTTPStatus.ACCEPTED, summary="Let a held release go on")
 def approve(run: TheRun, said: ApprovalRequest, response: Response, store: TheStore, token: Publisher) -> RunSummary:
     """Records who decided it and why, and queues the run again once nothing is undecided. 409: the run is not held, or not for that."""
-    decision = holds.Decision(by=said.by, comment=said.comment, subject=said.subject, source="api", details={"token": token.name})
+    decision = holds.Decision(**said.model_dump(), source="api", details={"token": token.name})
     return accepted(response, holds.approve(store, run.id, decision), summarize(store, run.id))
 
 

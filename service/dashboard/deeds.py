@@ -56,7 +56,7 @@ def approve(id: Number, request: Request, form: Form, visitor: TheVisitor, store
     """Let a held release go on."""
     doing(visitor, form, "publish")
     seen(store, visitor, id)
-    said = holds.Decision(by=form.get("by", ""), comment=form.get("comment", ""), subject=form.get("subject") or None)
+    said = holds.Decision(by=form.get("by", ""), comment=form.get("comment", ""), subject=form.get("subject") or None, digest=form.get("digest", ""))
     holds.approve(store, id, replace(said, source="dashboard", details=actor(visitor).details))
     return back(request, id, "approved")
 

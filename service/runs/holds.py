@@ -10,6 +10,7 @@ from config.near import hint
 from config.words import Patch
 from service.runs import deciding
 from service.store import ApprovalRefused, HoldRecord, RunRecord, Store, order_of
+from service.store.approvals import changed
 
 
 class PatchSummary(BaseModel):
@@ -36,6 +37,8 @@ class HoldSummary(BaseModel):
 
     subject: str
     """The id of the rule that proposes the patches, `family` or `licence`."""
+    digest: str
+    """What tells this proposal from every other: who approves it says by it what was seen."""
     reason: str
     """What was found, and what approving it means."""
     patches: list[PatchSummary]
@@ -49,6 +52,7 @@ class Decision(deciding.Decision):
     """A person's decision about what a run is held for."""
 
     subject: str | None = None  # None: everything that is undecided
+    digest: str | None = None  # of what was shown; None: whatever it is held for now
 
 
 def patch_summary(patch: Patch) -> PatchSummary:
@@ -60,7 +64,11 @@ def hold_summary(record: HoldRecord) -> HoldSummary:
     """A hold as JSON values."""
     approval = None if record.approval is None else ApprovalSummary(**vars(record.approval))
     return HoldSummary(
-        subject=record.hold.subject, reason=record.hold.reason, patches=[patch_summary(patch) for patch in record.hold.patches], approval=approval
+        subject=record.hold.subject,
+        digest=record.hold.digest,
+        reason=record.hold.reason,
+        patches=[patch_summary(patch) for patch in record.hold.patches],
+        approval=approval,
     )
 
 
@@ -70,12 +78,16 @@ def approve(store: Store, run: int, decision: Decision) -> RunRecord:
     record = store.run(run)
     if record.state != "held":
         raise ApprovalRefused(f"Run {run} is not held, it is {record.state}. There is nothing to approve.")
-    undecided = [item.hold.subject for item in store.holds(run) if item.approval is None]
+    undecided = {item.hold.subject: item.hold for item in store.holds(run) if item.approval is None}
     if decision.subject is not None and decision.subject not in undecided:
         near = hint(decision.subject, undecided)
         raise ApprovalRefused(f"Run {run} is not held for {decision.subject!r}.{near} It is held for: {', '.join(undecided) or 'nothing any more'}.")
-    for subject in [decision.subject] if decision.subject is not None else undecided:
-        store.approve(run, subject, by=by, comment=comment, source=decision.source, details=decision.details)
+    wanted = [hold for hold in undecided.values() if decision.subject in {None, hold.subject}]
+    for hold in wanted:
+        if decision.digest not in {None, hold.digest}:
+            raise changed(run, hold.subject)
+    for hold in wanted:
+        store.approve(run, hold, by=by, comment=comment, source=decision.source, details=decision.details)
     if all(item.approval is not None for item in store.holds(run)):
         return store.enqueue(order_of(record, trigger="approval"), again=True)[0]
     return store.run(run)

@@ -40,10 +40,16 @@ class Approvals(Database):
         with self.read() as session:
             return tuple(_record(row) for row in session.scalars(_of(run)))
 
-    def approve(self, run: int, subject: str, *, by: str, comment: str, source: str, details: dict[str, Any] | None = None) -> HoldRecord:
-        """Record that what the run is held for may be done as it was proposed; `details` go into the audit trail. Raises ApprovalRefused."""
+    def approve(self, run: int, hold: Hold, *, by: str, comment: str, source: str, details: dict[str, Any] | None = None) -> HoldRecord:
+        """Record that what the run is held for may be done as it was proposed; `details` go into the audit trail.
+
+        Raises ApprovalRefused, also where the run is held for something else by now than what was shown.
+        """
+        subject = hold.subject
         with self.write() as session:
             row = _held(session.scalars(_of(run, subject).with_for_update()).first(), run, subject)
+            if _hold(row).digest != hold.digest:
+                raise changed(run, subject)
             if row.approved_at is not None:
                 raise ApprovalRefused(f"The {subject} of run {run} is approved already, by {row.approved_by}. Withdraw it by --withdraw if it is not to stand.")
             row.approved_by, row.comment, row.approved_at = by, comment, now()
@@ -59,6 +65,11 @@ class Approvals(Database):
                 raise ApprovalRefused(f"The {subject} of run {run} is not approved. `sluice status {run}` shows what is.")
             row.approved_by = row.comment = row.approved_at = None
             note(session, source, f"run/{run}", "approval withdrawn", {"subject": subject, "by": by, "comment": comment})
+
+
+def changed(run: int, subject: str) -> ApprovalRefused:
+    """The refusal of an approval of something else than what the run is held for by now."""
+    return ApprovalRefused(f"What run {run} is held for ({subject}) is not what was shown any more. Nothing was approved: `sluice status {run}` shows it.")
 
 
 def _of(run: int, subject: str | None = None) -> Select[HoldRow]:

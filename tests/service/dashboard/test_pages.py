@@ -104,7 +104,12 @@ def test_a_form_does_what_the_api_does_and_the_trail_tells_who(file_store: Store
     assert browser.post(f"/runs/{blocked}/waive", data=form | waived).status_code == 409, "a comment is wanted"
     assert "The waiver is on record" in send(f"/runs/{blocked}/waive", comment="Asked for.", **waived)
     assert "Waived by Ada" in browser.get(f"/runs/{blocked}").text
-    assert "Your approval" in send(f"/runs/{held}/approve", by="Ada", comment="Compared.", subject="chat-template")
+    shown = re.search(r'name="digest" value="([0-9a-f]{64})"', browser.get(f"/runs/{held}").text)
+    assert shown
+    approved = {"by": "Ada", "comment": "Compared.", "subject": "chat-template"}
+    for digest in ("", "0" * 64):
+        assert browser.post(f"/runs/{held}/approve", data=form | approved | {"digest": digest}).status_code == 409, "that is not what was shown"
+    assert "Your approval" in send(f"/runs/{held}/approve", **approved, digest=shown[1])
     assert file_store.run(held).state == "queued"
     assert "queued again" in send("/publications/1/publish")
     assert browser.post("/publications/1/unpublish", data=form | {"by": "Ada", "comment": "Wrong."}).status_code == 502, "there is no Hub here"

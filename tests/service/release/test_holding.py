@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from service.release import foreground
 from service.release.checks.terms import licensed, unfit, unlicensed
 from service.release.intake import ReleaseRequest
 from service.release.prospect import Prospect
-from service.store import Store, open_store
+from service.store import ApprovalRefused, Store, open_store
 from tests.service.conftest import DEMO, RECIPE, Upstream
 from tests.service.helpers import queue_run
 
@@ -196,7 +197,9 @@ def test_that_it_will_be_held_for_its_licence_is_said_beforehand(prospect: Calla
 def test_what_was_approved_stays_approved_only_while_it_is_the_same(store: Store) -> None:
     run, one, two = queue_run(store).id, Hold(subject="a", reason="It is so."), Hold(subject="b", reason="It is otherwise.")
     store.record_holds(run, [one, two])
-    store.approve(run, "a", by="Ada", comment="Yes.", source="command")
+    with pytest.raises(ApprovalRefused, match="not what was shown"):
+        store.approve(run, replace(one, reason="It was so."), by="Ada", comment="Yes.", source="command")
+    store.approve(run, one, by="Ada", comment="Yes.", source="command")
     store.record_holds(run, [one, two])
     assert [(item.hold, item.approval is not None) for item in store.holds(run)] == [(one, True), (two, False)]
     changed = Hold(subject="a", reason="It is so by now.")
