@@ -64,6 +64,7 @@ def caller(request: Request, store: TheStore, credentials: Annotated[HTTPAuthori
         message = "This needs a token that works: send `Authorization: Bearer …` with one from `sluice token create NAME`."
         raise ApiError(HTTPStatus.UNAUTHORIZED, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
     store.token_used(token)
+    request.state.token = token
     return token
 
 

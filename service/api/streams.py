@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from anyio import sleep
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from config.settings import Settings
-from service.api.access import Caller, TheRun, TheSettings, TheStore, caller
+from service.api.access import TheRun, TheSettings, TheStore, caller
 from service.api.errors import problems
 from service.runs import logs
 from service.runs.changing import GOING_ON, substance
@@ -43,9 +43,9 @@ class EventStream(StreamingResponse):
 
 
 @protected.get("/runs/{id}/events", summary="A run as it goes on", response_class=EventStream, responses=_EVENTS)
-async def follow_run(run: TheRun, request: Request, store: TheStore, token: Caller) -> EventStream:
+async def follow_run(run: TheRun, request: Request, store: TheStore) -> EventStream:
     """An event `run` with the run's summary now and at each change, and `end` when it is carried out no more. Ends with the token as well."""
-    return stream(request, run_changes(store, run.id), lambda: stands(store, token))
+    return stream(request, run_changes(store, run.id), standing(request))
 
 
 @protected.get("/runs/{id}/stages/{stage}/log", summary="What a stage said", response_class=PlainTextResponse, responses=_TEXT)
@@ -55,10 +55,10 @@ def get_log(run: TheRun, stage: StageName, store: TheStore, settings: TheSetting
 
 
 @protected.get("/runs/{id}/stages/{stage}/log/events", summary="A stage's log as it grows", response_class=EventStream, responses=_EVENTS)
-def follow_log(run: TheRun, stage: StageName, request: Request, store: TheStore, settings: TheSettings, token: Caller, tail: Tail = 65_536) -> EventStream:
+def follow_log(run: TheRun, stage: StageName, request: Request, store: TheStore, settings: TheSettings, tail: Tail = 65_536) -> EventStream:
     """An event `log` for new lines, without secrets, and `end` when the stage has ended. Ends with the token as well."""
     logs.find(store, settings, run.id, stage)
-    return stream(request, log_changes(store, settings, run.id, stage, tail), lambda: stands(store, token))
+    return stream(request, log_changes(store, settings, run.id, stage, tail), standing(request))
 
 
 def run_changes(store: Store, run: int) -> Iterator[Event | None]:
@@ -88,9 +88,10 @@ def log_changes(store: Store, settings: Settings, run: int, stage: str, tail: in
             return
 
 
-def stands(store: Store, token: TokenRecord) -> bool:
-    """Whether a token that was looked at a while ago still works."""
-    return any(item.id == token.id and item.works(now()) for item in store.tokens())
+def standing(request: Request) -> Callable[[], bool]:
+    """Asks again whether the token of a request that was let in still works."""
+    store, token = cast("Store", request.app.state.store), cast("TokenRecord", request.state.token)
+    return lambda: any(item.id == token.id and item.works(now()) for item in store.tokens())
 
 
 def stream(request: Request, events: Iterator[Event | None], allowed: Callable[[], bool]) -> EventStream:
