@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from config.near import hint
 from config.words import Patch
 from service.runs import deciding
-from service.store import ApprovalRefused, HoldRecord, RunRecord, Store, order_of
-from service.store.approvals import changed
+from service.store import ApprovalRefused, HoldRecord, RunRecord, Store
+from service.store.approvals import Approver, changed
 
 
 class PatchSummary(BaseModel):
@@ -86,11 +86,7 @@ def approve(store: Store, run: int, decision: Decision) -> RunRecord:
     for hold in wanted:
         if decision.digest not in {None, hold.digest}:
             raise changed(run, hold.subject)
-    for hold in wanted:
-        store.approve(run, hold, by=by, comment=comment, source=decision.source, details=decision.details)
-    if all(item.approval is not None for item in store.holds(run)):
-        return store.enqueue(order_of(record, trigger="approval"), again=True)[0]
-    return store.run(run)
+    return store.approve(run, wanted, Approver(name=by, comment=comment, source=decision.source, details=decision.details))
 
 
 def withdraw(store: Store, run: int, decision: Decision) -> RunRecord:

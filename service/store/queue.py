@@ -46,28 +46,7 @@ class Queue(Database):
         that waits for the Hub waits no longer when a person asks, who names no `attempts`.
         """
         with self.write() as session:
-            run, created = _run_row(session, _release_row(session, order.release), order)
-            retried = run.state == "failed" and (attempts is None or run.attempt < attempts)
-            repeated = run.state in FINISHED and again
-            if retried or repeated:
-                run.state, run.trigger, run.recipe, run.attempt = "queued", order.trigger, order.recipe, run.attempt + 1
-                run.queued, run.started, run.finished, run.error, run.waits, run.wanted = now(), None, None, None, 0, None
-            if attempts is None:
-                run.due = None
-            if again:
-                run.crashes = 0  # whoever asks for it may have repaired what they came of
-            queued = created or retried or repeated
-            run.folder = order.folder  # wherever it lies now, it holds the same
-            run.private = order.private or (run.private and not queued)
-            run.fixes_as_pr = order.fixes_as_pr or (run.fixes_as_pr and not queued)
-            if not _decided(run, order, anew=repeated) and (order.rollback is not None or (queued and not retried)):  # what was allowed is not so for ever
-                run.rollback = None if order.rollback is None else asdict(order.rollback)
-            if queued:
-                details = {"repo": order.release.repo, "sha": order.release.sha, "recipe": order.recipe, "attempt": run.attempt}
-                if run.rollback is not None:
-                    details["rollback"] = run.rollback["comment"]
-                note(session, order.trigger, f"run/{run.id}", "queued", details)
-            return run_record(run), queued
+            return enqueued(session, order, again=again, attempts=attempts)
 
     def ordered(self, order: RunOrder) -> RunRecord | None:
         """The run of the order's release, recipe and namespace; None when it was never queued."""
@@ -213,6 +192,32 @@ class Queue(Database):
             return tuple(run_record(row) for row in session.scalars(query))
 
 
+def enqueued(session: Session, order: RunOrder, *, again: bool = False, attempts: int | None = None) -> tuple[RunRecord, bool]:
+    """See `Queue.enqueue`, in the transaction of what leads to it."""
+    run, created = _run_row(session, _release_row(session, order.release), order)
+    retried = run.state == "failed" and (attempts is None or run.attempt < attempts)
+    repeated = run.state in FINISHED and again
+    if retried or repeated:
+        run.state, run.trigger, run.recipe, run.attempt = "queued", order.trigger, order.recipe, run.attempt + 1
+        run.queued, run.started, run.finished, run.error, run.waits, run.wanted = now(), None, None, None, 0, None
+    if attempts is None:
+        run.due = None
+    if again:
+        run.crashes = 0  # whoever asks for it may have repaired what they came of
+    queued = created or retried or repeated
+    run.folder = order.folder  # wherever it lies now, it holds the same
+    run.private = order.private or (run.private and not queued)
+    run.fixes_as_pr = order.fixes_as_pr or (run.fixes_as_pr and not queued)
+    if not _decided(run, order, anew=repeated) and (order.rollback is not None or (queued and not retried)):  # what was allowed is not so for ever
+        run.rollback = None if order.rollback is None else asdict(order.rollback)
+    if queued:
+        details = {"repo": order.release.repo, "sha": order.release.sha, "recipe": order.recipe, "attempt": run.attempt}
+        if run.rollback is not None:
+            details["rollback"] = run.rollback["comment"]
+        note(session, order.trigger, f"run/{run.id}", "queued", details)
+    return run_record(run), queued
+
+
 def _matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
     if wanted.before is not None:
         yield RunRow.id < wanted.before
@@ -244,6 +249,14 @@ def _left(session: Session, *wanted: ColumnElement[bool]) -> ColumnElement[bool]
     """Of a running run: its lease has run out, or its worker was a process of this host that has ended."""
     workers = session.scalars(select(RunRow.worker).where(RunRow.state == "running", *wanted)).all()
     return or_(RunRow.lease_until <= now(), RunRow.worker.in_([name for name in workers if name is not None and is_gone(name)]))
+
+
+def locked(session: Session, run: int) -> RunRow:
+    """The run's row, which nobody else changes until the transaction ends. Raises UnknownRun."""
+    row = session.scalars(select(RunRow).where(RunRow.id == run).with_for_update(of=RunRow)).first()
+    if row is None:
+        raise UnknownRun(f"There is no run {run}. `sluice status` lists the runs there are.")
+    return row
 
 
 def leased(session: Session, run: int, lease: int) -> RunRow:

@@ -3,12 +3,11 @@
 from typing import Any, Literal, cast
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
 from service.store.database import Database, now
 from service.store.ledger import note
-from service.store.queue import UnknownRun, close_stages, run_record, state_of
+from service.store.queue import close_stages, locked, run_record, state_of
 from service.store.records import RunRecord
 from service.store.tables import RunRow
 
@@ -25,7 +24,7 @@ class Steering(Database):
     def cancel(self, run: int, *, source: str, details: dict[str, Any]) -> RunRecord:
         """End the run: at once where nobody is at it, else soon. Raises UnknownRun, SteeringRefused when it has ended."""
         with self.write() as session:
-            row = _row(session, run)
+            row = locked(session, run)
             if state_of(row) == "running":
                 row.wanted = "cancel"
             elif row.state in {"queued", "held", "paused", "running"}:
@@ -39,7 +38,7 @@ class Steering(Database):
     def pause(self, run: int, *, source: str, details: dict[str, Any]) -> RunRecord:
         """Put the run aside: at once where it waits, else after the stage at hand. Raises UnknownRun, SteeringRefused when it neither waits nor works."""
         with self.write() as session:
-            row = _row(session, run)
+            row = locked(session, run)
             if state_of(row) == "running" and row.wanted is None:
                 row.wanted = "pause"
             elif row.state == "queued" or state_of(row) == "interrupted":
@@ -54,7 +53,7 @@ class Steering(Database):
     def resume(self, run: int, *, source: str, details: dict[str, Any]) -> RunRecord:
         """Put a paused run back to its place in the queue, or let one go on that was to be paused. Raises UnknownRun, SteeringRefused when it is neither."""
         with self.write() as session:
-            row = _row(session, run)
+            row = locked(session, run)
             if row.state == "paused":
                 row.state = "queued"
             elif row.wanted == "pause":
@@ -74,14 +73,7 @@ class Steering(Database):
         if priority not in PRIORITIES:
             raise SteeringRefused(f"A priority is a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}, not {priority}.")
         with self.write() as session:
-            row = _row(session, run)
+            row = locked(session, run)
             row.priority = priority
             note(session, source, f"run/{run}", "prioritized", {"priority": priority, **details})
             return run_record(row)
-
-
-def _row(session: Session, run: int) -> RunRow:
-    row = session.scalars(select(RunRow).where(RunRow.id == run).with_for_update(of=RunRow)).first()
-    if row is None:
-        raise UnknownRun(f"There is no run {run}. `sluice status` lists the runs there are.")
-    return row
