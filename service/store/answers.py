@@ -36,7 +36,9 @@ class Answers(Database):
                     session.add(AnswerRow(caller=caller, key=key, request=request, begun=now()))
                 return None
             except IntegrityError:
-                row = session.scalars(_of(caller, key)).one()
+                row = session.scalars(_of(caller, key)).first()
+                if row is None:  # it failed just now, and gave the key back
+                    return Answer(request=request, status=None, location=None, body="")
                 return Answer(request=row.request, status=row.status, location=row.location, body=row.body or "")
 
     def keep_answer(self, caller: str, key: str, answer: Answer) -> None:
