@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     def token(self) -> str | None:
         """The Hub token in force, in the clear: pass it to HfApi, never to a log, an argument list or a stage."""
         if self.hub_token is not None:
-            return self.hub_token.get_secret_value()
+            return self.hub_token.get_secret_value().strip()  # a file's line break is none of a token's letters, and no header may hold it
         if self.hub_endpoint != PUBLIC_HUB:
             return None  # a token of the public Hub is never sent elsewhere
         from huggingface_hub import get_token

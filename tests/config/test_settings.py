@@ -35,6 +35,7 @@ def test_secrets_are_not_printed() -> None:
     settings = Settings(hub_token="hf_verysecret")
     assert "verysecret" not in repr(settings)
     assert settings.token == "hf_verysecret"
+    assert Settings(hub_token="hf_verysecret\n").token == "hf_verysecret"
 
 
 def test_a_token_of_this_machine_is_not_used_for_another_hub(monkeypatch: pytest.MonkeyPatch) -> None:
