@@ -91,8 +91,8 @@ def _explain(api: HfApi, error: BaseException) -> str:
         return "there is no token. Set SLUICE_HUB_TOKEN."
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it."
-    if isinstance(error, OSError) and (status := xet_status(error)) is not None:
-        return f"{where} answered {status} ({_redact(api, error)}). {_ADVICE.get(status, _LATER if status >= 500 else _CORRECT)}"
+    if isinstance(error, OSError) and (told := xet_status(error)) is not None:
+        return f"{where} answered {told} ({_redact(api, error)}). {_ADVICE.get(told, _LATER if told >= 500 else _CORRECT)}"
     if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL, OSError)):
         advice = "Check the network and `hub_endpoint`, then run it again; what is uploaded is not uploaded twice."
         return f"{where} cannot be reached ({type(error).__name__}: {_redact(api, error)}). {advice}"
