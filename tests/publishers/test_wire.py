@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from hf_xet import XetSession
+from hf_xet import XetConfig, XetSession
 from huggingface_hub import HfApi
 
 from builders.asking import in_words
@@ -123,8 +123,9 @@ def test_what_becomes_of_an_upload_over_xet(xet_hub: str, path: str | None, pass
     """Its client raises Python's own ConnectionError for all of it."""
     api = HfApi(endpoint=xet_hub, token=TOKEN)
     address = f"{xet_hub}/{path}" if path else "http://127.0.0.1:1/"
+    session = XetSession(XetConfig().with_config("client.retry_max_attempts", 1))
     for words in (hub_errors(api, "publish acme/x"), in_words(api, "acme/x", "main")):
-        with pytest.raises(HubError) as caught, words, XetSession().new_upload_commit(token_refresh_url=address, token_refresh_headers={}) as commit:
+        with pytest.raises(HubError) as caught, words, session.new_upload_commit(token_refresh_url=address, token_refresh_headers={}) as commit:
             commit.start_upload_bytes(os.urandom(100_000))
         assert isinstance(caught.value, HubUnavailable) is passing, caught.value
 
