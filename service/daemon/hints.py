@@ -85,15 +85,17 @@ def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched
         age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
         return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
     wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild, followed=True)
-    recipe = recipe_for(settings, entry.recipe, listings.api)
-    looked = LookKey(repo=listed.repo, revision=entry.revision, asked=asked(recipe.digest(), settings.namespace))
+
+    def looked(digest: str) -> None:
+        store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(digest, settings.namespace)), listed.sha)
+
     try:
         run, queued = queue_release(store, settings, listings.api, wanted, again=hint.rebuild, attempts=None if hint.rebuild else ATTEMPTS)
     except SluiceError as error:
         if _refuses(error):
-            store.record_look(looked, listed.sha)
+            looked(recipe_for(settings, entry.recipe, listings.api).digest())
         raise
-    store.record_look(looked, listed.sha)
+    looked(run.recipe_digest)
     if queued:
         moved = {} if run.rollback is None else {"rollback": run.rollback.comment}
         log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source, **moved)
