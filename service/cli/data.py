@@ -42,7 +42,7 @@ def listing(context: typer.Context, recipe: Recipe = "default", as_json: AsJson 
 
     Example: sluice data list --recipe reference
     """
-    from config.written import named_data
+    from config.recipe import named_data
     from service.hubclient import connect
 
     terminal = Terminal.open(as_json=as_json)
@@ -61,7 +61,7 @@ def fetch(context: typer.Context, recipe: Recipe = "default", as_json: AsJson = 
 
     Example: sluice data fetch --recipe reference
     """
-    from config.written import named_data
+    from config.recipe import named_data
     from service.cli.display import progress
     from service.hubclient import connect
     from service.release import datasets

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from config.written import load_recipe
+from config.recipe import load_recipe
 from service.api.tokens import create_token
 from service.store import RunRecord, Store, open_store
 from tests.faulty import Fault, Proxy, always, faulty
