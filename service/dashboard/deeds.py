@@ -12,11 +12,12 @@ from service.api.errors import ApiError
 from service.dashboard.signing import Form, TheVisitor, Visitor, doing
 from service.hubclient import connect
 from service.release import rollback
+from service.release.republishing import republish
 from service.release.unpublishing import unpublish as take_back
 from service.runs import gates, holds, steering
 from service.runs.deciding import Decision
 from service.runs.steering import Actor
-from service.store import RunRecord, Store, UnknownPublication, UnknownRun, order_of
+from service.store import RunRecord, Store, UnknownPublication, UnknownRun
 
 router = APIRouter()
 
@@ -89,12 +90,11 @@ def steer(id: Number, verb: str, request: Request, form: Form, visitor: TheVisit
 
 
 @router.post("/publications/{id}/publish")
-def publish(id: Number, request: Request, form: Form, visitor: TheVisitor, store: TheStore) -> Response:
+def publish(id: Number, request: Request, form: Form, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> Response:
     """Publish again."""
     doing(visitor, form, "publish")
     run = seen(store, visitor, _publication_run(store, id))
-    store.enqueue(replace(order_of(run, trigger="republish"), rollback=None), again=True)
-    store.audit("dashboard", f"publication/{id}", "republish", {"run": run.id, **actor(visitor).details})
+    republish(store, settings, id, actor(visitor))
     return back(request, run.id, "publish")
 
 
