@@ -30,6 +30,7 @@ LEAVES = 10.0  # seconds within which everything that a killed service had start
 
 RECIPE = """
 name: soak
+fixes: auto
 variants: {sixteen_bit: false, gguf: [Q4_K_M, Q2_K]}
 calibration: {chat: [DATA/calibration.jsonl], tokens: 2048}
 evaluation:
