@@ -23,10 +23,14 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigurationError(f"{path} is not valid YAML{where}: {problem}. Correct that line.") from error
+        where, problem = where_broken(error)
+        raise ConfigurationError(f"{path} is not valid YAML{f' at {where}' if where else ''}: {problem}. Correct that line.") from error
+
+
+def where_broken(error: yaml.YAMLError) -> tuple[str, str]:
+    """Line and column of a syntax error, as far as they are known, and what is wrong there."""
+    mark = getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "", getattr(error, "problem", None) or str(error)
 
 
 def load_model(path: Path, model: type[Model], **context: Any) -> Model:
@@ -60,8 +64,14 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None, *, nam
 
     With the `model` that was validated, a key that is not there is told with the one that may have been meant.
     """
-    told = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]  # what another field, which is wrong, decides
-    return "; ".join(f"{named(item['loc'])}: {item['msg']}{_suggestion(item, model)}" for item in told)
+    return "; ".join(f"{where}: {what}" for where, what in faults(error, model, named=named))
+
+
+def faults(error: ValidationError, model: type[BaseModel] | None = None, *, named: Callable[[Sequence[int | str]], str] = dotted) -> Iterator[tuple[str, str]]:
+    """The place of each validation error and what is wrong there, see `explain`."""
+    for item in error.errors(include_url=False):
+        if item["type"] != "default_factory_not_called":  # what another field, which is wrong, decides
+            yield named(item["loc"]), f"{item['msg']}{_suggestion(item, model)}"
 
 
 def _suggestion(item: Mapping[str, Any], model: type[BaseModel] | None) -> str:

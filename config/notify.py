@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from config.errors import ConfigurationError
 
-Ending = Literal["published", "blocked", "failed", "held"]
+Ending = Literal["published", "blocked", "failed", "held", "superseded"]
 PREFIX = "SLUICE_NOTIFY_"  # of the variables with addresses and keys, which are secrets
 
 
@@ -21,8 +21,9 @@ class Notified(BaseModel):
     form: Literal["slack", "discord", "json"] = "json"
     """What is sent: a message as Slack's or Discord's incoming webhooks take it (others take Slack's form too), or everything as JSON. JSON is signed where
     SLUICE_NOTIFY_<NAME>_KEY is set: `X-Sluice-Signature` is `sha256=` and the HMAC-SHA256 of `X-Sluice-Timestamp`, a dot and the body."""
-    on: tuple[Ending, ...] = Field(default=("published", "blocked", "failed", "held"), min_length=1)
-    """The ends of runs that are told. `published`: something changed on the Hub; `blocked`: a gate kept something back; `held`: a person has to decide."""
+    on: tuple[Ending, ...] = Field(default=("published", "blocked", "failed", "held", "superseded"), min_length=1)
+    """The ends of runs that are told. `published`: something changed on the Hub; `blocked`: a gate kept something back; `held`: a person has to decide;
+    `superseded`: a newer release was published meanwhile, which stays."""
 
     @property
     def variable(self) -> str:

@@ -269,6 +269,14 @@ def _default_gates(given: dict[str, Any]) -> tuple[Gate, ...]:
     )
 
 
+class Publishing(Strict):
+    """How what passed is published."""
+
+    hold: Literal["always", "on_warnings", "never"] = "never"
+    """Hold a run before it publishes, with everything built, measured and judged, until a person approves it by `sluice approve`: `always`; `on_warnings`,
+    which are variants that a gate kept back, waivers, and remarks of measurements; or `never`. What is left in folders is not held."""
+
+
 class Recipe(Strict):
     """What to build from a release, how to measure it, which gates it must pass. What it leaves out is as in `config/defaults.yaml`."""
 
@@ -296,6 +304,8 @@ class Recipe(Strict):
     read_back: Literal["smallest", "all", "none"] = "smallest"
     """Which variants with new bytes are downloaded from the Hub, of each repo, before it shows them to anybody, and asked a question: the copy has to answer as
     the measured file did. Like `on_rollback` it makes no new run."""
+    publish: Publishing = Publishing()
+    """How what passed is published; a change of it makes no new run either."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -352,7 +362,7 @@ class Recipe(Strict):
 
     def digest(self, of: Callable[[Path], str] = content_digest) -> str:
         """sha256 over everything the recipe says of what is built; data files count by their content, `of` them, so that it is the same on every machine."""
-        said = self.model_dump(exclude={"on_rollback", "read_back"} | (set() if self.quick else {"quick"}))  # which older versions did not know
+        said = self.model_dump(exclude={"on_rollback", "publish", "read_back"} | (set() if self.quick else {"quick"}))  # which older versions did not know
         return hashlib.sha256(json.dumps(_by_content(said, of), sort_keys=True).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,7 +26,7 @@ PREFIX = "SLUICE_"
 _LOCAL = re.compile(r"https?://(?:localhost|127\.|\[::1\])")  # Hubs without a lasting address
 ELSEWHERE = ("CONFIG", "CACHE", "LLAMA_CPP", "CUDA", "PORTABLE", "TEST_POSTGRES")  # variables with the prefix that are no settings
 ALIKE = 0.8  # of two names: what is less so may be a variable of somebody else, as a cluster's SLUICE_SERVICE_HOST is
-SECRETS = {"hub_token", "webhook_secret", "rebuild_secret"}
+SECRETS = {"hub_token", "webhook_secret", "rebuild_secret", "server_token"}
 SLOWEST = 10_000  # bytes a second: with less, the smallest release takes hours
 CARD_TEXT = 20_000  # characters of a card's header or footer
 
@@ -85,8 +86,18 @@ class Settings(BaseSettings):
     api_connections_per_client: int = Field(default=64, ge=1)
     """Connections that one address may have at once; the one that waits longest for its client gives way to a new one. A reverse proxy counts as one
     client: give it a few hundred. There are 512 of all clients together."""
+    proxy_prefix: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """The path under which a reverse proxy shows the service, as `/sluice`; links, cookies and the API's description begin with it. The proxy may hand paths on
+    with it or without."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks (`10.0.0.0/8`) of reverse proxies that are believed about who the client is: `X-Forwarded-For` and `X-Forwarded-Proto`. Each must
+    add the address that it was asked from at the end of the first. Nobody else is believed."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of a second listener that answers `/api/v1/health` and nothing else, for a supervisor that is to be answered whatever the API has to do."""
+    server: str | None = None
+    """Address of a service elsewhere. `sluice` then shows and steers that one, in the place of what is on this machine."""
+    server_token: SecretStr | None = None
+    """Token for that service, from `sluice token create` there. Environment only (SLUICE_SERVER_TOKEN)."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """CPU threads for one stage."""
     stage_minutes: float = Field(default=24 * 60.0, gt=0)
@@ -97,6 +108,28 @@ class Settings(BaseSettings):
     """Between two lines about a stage at work, where output is not a terminal."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Address-space limit of one stage process; none when absent."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{network!r} is neither an address nor a network: {error}") from error
+        return value
+
+    @field_validator("server", "server_token", mode="before")
+    @classmethod
+    def _nothing_is_none(cls, value: object) -> object:
+        return None if value == "" else value  # SLUICE_SERVER= for one command
+
+    @field_validator("server")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", value) is None:
+            raise ValueError("it is no address of a service; write it as https://host or https://host/prefix, with no user and no query")
+        return value
 
     @field_validator("card_header", "card_footer")
     @classmethod

@@ -18,7 +18,13 @@ SECONDS = 10.0  # for one delivery
 LONGEST = 1900  # characters of a message: Discord takes 2000
 NAMED = 8  # files or variants that a message names
 
-_WORDS: Mapping[Ending, str] = {"published": "published", "blocked": "done, and gates kept something back", "failed": "failed", "held": "waits for a person"}
+_WORDS: Mapping[Ending, str] = {
+    "published": "published",
+    "blocked": "done, and gates kept something back",
+    "failed": "failed",
+    "held": "waits for a person",
+    "superseded": "not published, because something newer is",
+}
 
 
 class NotDelivered(SluiceError):
@@ -42,7 +48,7 @@ class Notice:
     recipe: str
     published: tuple[str, ...] = ()  # addresses
     blocked: Mapping[str, str]  # variants that are kept back, each with its first reason
-    reason: str | None = None  # why it failed or is held
+    reason: str | None = None  # why it failed, is held or gave way
 
     def text(self) -> str:
         """The message for people, plain."""

@@ -5,13 +5,29 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from config.settings import Settings
-from service.api import describing, errors, findings, live, metrics, publications, rebuilding, reference, runs, steering, streams, trail, watch, webhook
+from config.wire import API
+from service.api import (
+    describing,
+    errors,
+    findings,
+    live,
+    metrics,
+    publications,
+    rebuilding,
+    recipes,
+    reference,
+    runs,
+    steering,
+    streams,
+    trail,
+    watch,
+    webhook,
+)
 from service.api.attempts import Attempts
+from service.api.behind import Behind
 from service.api.guard import Guard
 from service.api.hinting import Hinting
 from service.store import Store
-
-API = "/api/v1"
 
 
 def create_app(store: Store, settings: Settings) -> FastAPI:
@@ -31,7 +47,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.state.hinting = Hinting(store, settings)
     for room in (runs.public, live.router, runs.protected, runs.acting, steering.acting, findings.protected, streams.protected):
         app.include_router(room, prefix=API)
-    for room in (publications.protected, publications.acting, watch.router, watch.acting, trail.protected):
+    for room in (publications.protected, publications.acting, watch.router, watch.acting, recipes.protected, trail.protected):
         app.include_router(room, prefix=API)
     app.include_router(metrics.protected)
     app.include_router(webhook.router)
@@ -39,6 +55,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.include_router(reference.router, prefix=API)
     describing.install(app)
     app.add_middleware(Guard)
+    app.add_middleware(Behind, prefix=settings.proxy_prefix, trusted=settings.trusted_proxies)
     errors.install(app)
     return app
 

@@ -13,7 +13,7 @@ from config.settings import Settings
 from service.api.attempts import Attempts
 from service.api.errors import ApiError
 from service.api.hinting import Hinting
-from service.api.tokens import check_token
+from service.api.tokens import find_token
 from service.runs.steering import Actor
 from service.store import PublicationRecord, RunRecord, Scope, Store, TokenRecord, UnknownPublication, UnknownRun
 
@@ -57,15 +57,22 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A token
 
 def caller(request: Request, store: TheStore, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> TokenRecord:
     """The working token of the request. Raises the 401 answer when there is none, the 429 answer when there were too many wrong ones."""
-    token = check_token(store, credentials.credentials) if credentials else None
-    if token is None:
+    token = find_token(store, credentials.credentials) if credentials else None
+    if token is None or not token.works(datetime.now(UTC)):
         if credentials is not None:
             refuse_flood(request, store)
-        message = "This needs a token that works: send `Authorization: Bearer …` with one from `sluice token create NAME`."
-        raise ApiError(HTTPStatus.UNAUTHORIZED, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
+        raise ApiError(HTTPStatus.UNAUTHORIZED, "unauthorized", _needed(token), {"WWW-Authenticate": "Bearer"})
     store.token_used(token)
     request.state.token = token
     return token
+
+
+def _needed(token: TokenRecord | None) -> str:
+    """What to do for a token that works; who sends one that did may know why it does no more."""
+    if token is None:
+        return "This needs a token that works: send `Authorization: Bearer …` with one from `sluice token create NAME`."
+    end = "was revoked" if token.revoked or token.expires is None else f"expired on {token.expires:%Y-%m-%d %H:%M} UTC"
+    return f"The token {token.name} {end}. Make another with `sluice token create NAME`."
 
 
 def refuse_flood(request: Request, store: Store) -> None:

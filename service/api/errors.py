@@ -12,15 +12,15 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from config.errors import ConfigurationError, HubError, PublishConflict, SluiceError, Superseded, UpstreamError
+from config.wire import KINDS, PROBLEM
 from service.logs import redact
+from service.release.library import UnknownRecipe
+from service.release.redoing import RedoRefused
 from service.release.rollback import RollbackRefused
 from service.runs.logs import NoLog
 from service.runs.recipe import NoRecipe
 from service.runs.report import NoReport
 from service.store import ApprovalRefused, SteeringRefused, UnknownEntry, UnknownPublication, UnknownRun, WaiverRefused
-
-MEDIA_TYPE = "application/problem+json"
-KINDS = "urn:sluice:problem:"
 
 _SAID = {
     400: "The body is not what it has to be",
@@ -29,12 +29,23 @@ _SAID = {
     404: "There is no such thing, or the token may not see it",
     408: "The body took too long",
     409: "As it is now, that cannot be done",
+    412: "It is not as If-Match says",
     413: "The body is too large",
     422: "The request is not valid",
     429: "Too many wrong tokens came from this address; Retry-After tells when to try again",
     502: "The Hub is down, or refuses the service's token",
     503: "The service cannot do that at present",
 }
+
+_REFUSED: Mapping[type[SluiceError], tuple[HTTPStatus, str]] = {
+    ApprovalRefused: (HTTPStatus.CONFLICT, "not_held"),
+    WaiverRefused: (HTTPStatus.CONFLICT, "not_waivable"),
+    SteeringRefused: (HTTPStatus.CONFLICT, "not_now"),
+    RollbackRefused: (HTTPStatus.CONFLICT, "not_rolled_back"),
+    RedoRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "unknown_stage"),
+    Superseded: (HTTPStatus.CONFLICT, "superseded"),
+}
+"""How what somebody asked for in vain is answered."""
 
 
 class Problem(BaseModel):
@@ -55,7 +66,7 @@ class Problem(BaseModel):
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses as a route declares them."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _SAID[status], "content": content} for status in statuses}
 
 
@@ -73,7 +84,7 @@ def response(request_id: str, status: int, code: str, message: str, headers: Map
     """The problem as a response."""
     phrase = HTTPStatus(status).phrase
     body = Problem(type=f"{KINDS}{code}", title=phrase, status=status, detail=redact(message), code=code, request_id=request_id)
-    return JSONResponse(body.model_dump(), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    return JSONResponse(body.model_dump(), status_code=status, headers=dict(headers or {}), media_type=PROBLEM)
 
 
 def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
@@ -82,20 +93,12 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
     404: the Hub or the store does not know it. 409: it is there but cannot be used as it is (gated, no safetensors, …).
     422: the recipe is not one. 502: the Hub is down or refuses our token.
     """
+    if (refused := _REFUSED.get(type(error))) is not None:
+        return refused
     unknown = isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError)) and not isinstance(error.__cause__, GatedRepoError)
     match error:
-        case UnknownRun() | UnknownPublication() | UnknownEntry() | NoReport() | NoRecipe() | NoLog():
+        case UnknownRun() | UnknownPublication() | UnknownEntry() | UnknownRecipe() | NoReport() | NoRecipe() | NoLog():
             return HTTPStatus.NOT_FOUND, "not_found"
-        case ApprovalRefused():
-            return HTTPStatus.CONFLICT, "not_held"
-        case WaiverRefused():
-            return HTTPStatus.CONFLICT, "not_waivable"
-        case SteeringRefused():
-            return HTTPStatus.CONFLICT, "not_now"
-        case RollbackRefused():
-            return HTTPStatus.CONFLICT, "not_rolled_back"
-        case Superseded():
-            return HTTPStatus.CONFLICT, "superseded"
         case UpstreamError() if unknown:
             return HTTPStatus.NOT_FOUND, "unknown_upstream"
         case UpstreamError():

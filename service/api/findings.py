@@ -9,13 +9,14 @@ from pydantic import BaseModel
 from config.words import Kind
 from service.api.access import TheRun, TheStore, caller
 from service.api.errors import problems
+from service.api.tagging import Tagged
 from service.runs.attempts import Attempt, attempts_of
 from service.runs.gates import RunGates, gates_of
 from service.runs.summary import StageSummary, finite, stage_summary
 from service.store import StageRecord
 from service.store.database import now
 
-protected = APIRouter(tags=["findings"], dependencies=[Depends(caller)], responses=problems(401, 404, 422, 429))
+protected = APIRouter(tags=["findings"], route_class=Tagged, dependencies=[Depends(caller)], responses=problems(401, 404, 422, 429))
 
 
 class ArtifactView(BaseModel):

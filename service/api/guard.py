@@ -9,6 +9,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from config.wire import LEVEL, LEVEL_HEADER
 from service.api import errors
 
 MAX_BODY = 256 * 1024  # bytes
@@ -19,6 +20,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
+    LEVEL_HEADER: str(LEVEL),
 }
 _CLOSED = "default-src 'none'; frame-ancestors 'none'"
 _ALONE = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # a page that brings its style along
@@ -59,13 +61,13 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.monotonic()
         status: int | None = None
+        policy = _policy(scope["path"].removeprefix(scope.get("root_path", "")))  # before the dashboard makes itself the root
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                policy = _POLICIES.get(scope["path"].rpartition("/")[2], _PAGES if f"{scope['path']}/".startswith(f"{_DASHBOARD}/") else _CLOSED)
                 headers.update({**_HEADERS, "X-Request-Id": request_id, "Content-Security-Policy": policy})
             await send(message)
 
@@ -83,6 +85,11 @@ class Guard:
                     await errors.response(request_id, HTTPStatus.INTERNAL_SERVER_ERROR, "internal", message)(scope, receive, answer)
             finally:
                 log.info("request", method=scope["method"], path=scope["path"], status=status, seconds=round(time.monotonic() - began, 4))
+
+
+def _policy(path: str) -> str:
+    """What a page at that path may load."""
+    return _POLICIES.get(path.rpartition("/")[2], _PAGES if f"{path}/".startswith(f"{_DASHBOARD}/") else _CLOSED)
 
 
 async def _read(scope: Scope, receive: Receive) -> bytes:

@@ -6,19 +6,21 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.access import Caller, Name, Number, Publisher, Reason, ThePublication, TheSettings, TheStore, Words, actor, caller
+from service.api.access import Caller, Name, Number, Publisher, Reason, ThePublication, TheRun, TheSettings, TheStore, Words, actor, caller
 from service.api.errors import problems
 from service.api.once import Once, idempotency_key
 from service.api.outward import asking_the_hub
 from service.api.runs import accepted
+from service.api.tagging import UNCHANGED_PUBLICATION, UNCHANGED_RUN, Tagged
 from service.hubclient import connect
 from service.release import rollback
 from service.release.republishing import republish as publish_again
 from service.release.unpublishing import unpublish as take_back
 from service.runs.deciding import Decision
 from service.runs.summary import PublicationSummary, RunSummary, publication_summary, summarize
+from service.store import TokenRecord
 
-protected = APIRouter(tags=["publications"], dependencies=[Depends(caller)], responses=problems(401, 422, 429))
+protected = APIRouter(tags=["publications"], route_class=Tagged, dependencies=[Depends(caller)], responses=problems(401, 422, 429))
 acting = APIRouter(
     tags=["publications"], route_class=Once, dependencies=[Depends(idempotency_key)], responses=problems(400, 401, 403, 404, 408, 409, 413, 422, 429)
 )
@@ -50,6 +52,10 @@ class RollbackRequest(BaseModel):
     by: Name = Field(description="The person who decides it; it stands in the manifest.", examples=["Ada"])
     comment: Reason = Field(description="Why; it stands in the manifest.", examples=["The new weights were uploaded by mistake."])
 
+    def decision(self, token: TokenRecord, **details: int) -> Decision:
+        """As it is recorded."""
+        return Decision(by=self.by, comment=self.comment, source="api", details={"token": token.name, **details})
+
 
 class UnpublishRequest(BaseModel):
     """Who takes a publication back, and why."""
@@ -75,30 +81,51 @@ def get_publication(publication: ThePublication) -> PublicationSummary:
     return publication_summary(publication)
 
 
-@acting.post("/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, summary="Publish again")
+@acting.post(
+    "/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, summary="Publish again", dependencies=[UNCHANGED_PUBLICATION], responses=problems(412)
+)
 def republish(publication: ThePublication, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit.
 
     Where a newer release is published by then, that one stays, and the run ends as superseded; `rollback` is what takes its place.
     """
     with asking_the_hub():
-        run = publish_again(store, settings, connect(settings), publication, actor(token))
+        run = publish_again(store, settings, publication.id, actor(token))
     return accepted(response, run, summarize(store, run.id))
 
 
-@acting.post("/publications/{id}/rollback", status_code=HTTPStatus.ACCEPTED, summary="Roll back to this publication", responses=problems(502))
+@acting.post(
+    "/publications/{id}/rollback",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="Roll back to this publication",
+    dependencies=[UNCHANGED_PUBLICATION],
+    responses=problems(412, 502),
+)
 def roll_back(publication: ThePublication, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
     """Queues the publication's run again and lets it take the place of the newer release that is published now, and of nothing newer still.
 
     Who decided it and why stands in the manifest and in the audit trail. 409: nothing newer is published, or the run is not over. 502: the Hub is down.
     """
-    decision = Decision(by=said.by, comment=said.comment, source="api", details={"token": token.name, "publication": publication.id})
     with asking_the_hub():
-        run = rollback.roll_back(store, connect(settings), publication.run, decision)
+        run = rollback.roll_back(store, connect(settings), publication.run, said.decision(token, publication=publication.id))
     return accepted(response, run, summarize(store, run.id))
 
 
-@acting.post("/publications/{id}/unpublish", summary="Take a publication back", responses=problems(502))
+@acting.post(
+    "/runs/{id}/rollback",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="Roll back to what a run published, or would have",
+    dependencies=[UNCHANGED_RUN],
+    responses=problems(412, 502),
+)
+def roll_back_to_run(run: TheRun, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
+    """The same for all repos of a run."""
+    with asking_the_hub():
+        queued = rollback.roll_back(store, connect(settings), run.id, said.decision(token))
+    return accepted(response, queued, summarize(store, run.id))
+
+
+@acting.post("/publications/{id}/unpublish", summary="Take a publication back", dependencies=[UNCHANGED_PUBLICATION], responses=problems(412, 502))
 def unpublish(publication: ThePublication, said: UnpublishRequest, store: TheStore, settings: TheSettings, token: Publisher) -> PublicationSummary:
     """Makes the repo private on the Hub, with name and reason on record. It keeps its files, and stays private until a person makes it public there.
 

@@ -1,7 +1,6 @@
 """Endpoints for runs: which there are, asking for one, and all that is known of one; and whether the service can work."""
 
 import re
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -10,25 +9,30 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from config.settings import REPO_ID, Settings, Watched
+from config.wire import API
 from service.api.access import Caller, Moment, Number, Operator, TheRun, TheSettings, TheStore, Words, caller
+from service.api.behind import prefix
 from service.api.errors import ApiError, problems
 from service.api.live import Part, Waiting, parts, waiting
 from service.api.once import Once, idempotency_key
 from service.api.outward import asking_the_hub
+from service.api.tagging import Tagged
 from service.disk.space import space
 from service.hubclient import connect
+from service.release.attention import Attention, attention
 from service.release.checks.watch import broken
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.route import Route
 from service.release.watchlist import entries, following
-from service.runs.again import Again, again
+from service.runs.going import Going, going
+from service.runs.heads import RunHead, run_head
 from service.runs.recipe import RunRecipe, recipe_of
 from service.runs.report import find
-from service.runs.summary import ReleaseSummary, RunSummary, summarize
+from service.runs.summary import RunSummary, summarize
 from service.store import RunFilter, RunRecord, RunState
 
 public = APIRouter(tags=["service"])
-protected = APIRouter(tags=["runs"], dependencies=[Depends(caller)], responses=problems(401, 422, 429))
+protected = APIRouter(tags=["runs"], route_class=Tagged, dependencies=[Depends(caller)], responses=problems(401, 422, 429))
 acting = APIRouter(tags=["runs"], route_class=Once, dependencies=[Depends(idempotency_key)], responses=problems(400, 401, 403, 404, 408, 409, 413, 422, 429))
 
 RECIPE_NAME = r"^[a-z0-9][a-z0-9_-]*$"
@@ -71,24 +75,6 @@ class Health(BaseModel):
     """Runs that wait for a worker; null when the database does not answer."""
     disk: Disk
     version: str
-
-
-class RunHead(BaseModel):
-    """A run in the list of runs."""
-
-    run: int
-    release: ReleaseSummary
-    recipe: str
-    state: RunState
-    trigger: str
-    attempt: int
-    priority: int
-    error: str | None
-    again: Again | None
-    """Whether a run that failed, or that waits for the Hub, is tried again by itself, and when."""
-    created: datetime
-    started: datetime | None
-    finished: datetime | None
 
 
 class RunPage(BaseModel):
@@ -164,6 +150,12 @@ def list_queue(store: TheStore, token: Caller) -> list[RunHead]:
     return [run_head(run) for run in store.waiting() if token.sees(run.namespace)]
 
 
+@protected.get("/attention", summary="What a person should look at beside the runs")
+def get_attention(store: TheStore, settings: TheSettings, token: Caller) -> Attention:
+    """What is still to do, what could not be queued, listed or released, and whether the disk is too full to begin a run."""
+    return attention(store, settings, token)
+
+
 @acting.post("/runs", status_code=HTTPStatus.ACCEPTED, summary="Release a repo", responses=problems(502))
 def start_run(wanted: RunRequest, response: Response, store: TheStore, settings: TheSettings, token: Operator) -> RunSummary:
     """Asks the Hub for the commit at once and queues its run, or answers with the run that the same release already has (a failed one is tried again).
@@ -191,6 +183,12 @@ def get_run(run: TheRun, store: TheStore) -> RunSummary:
     return summarize(store, run.id)
 
 
+@protected.get("/runs/{id}/progress", summary="How a run goes at the moment", responses=problems(404))
+def get_progress(run: TheRun, store: TheStore) -> Going:
+    """The steps of the present attempt, and how long those that come were foretold to take."""
+    return going(store, run.id)
+
+
 @protected.get("/runs/{id}/report", summary="The run's report, an HTML page", response_class=FileResponse, responses=_HTML | problems(404))
 def get_report(run: TheRun, store: TheStore, settings: TheSettings) -> FileResponse:
     """The page with every gate, the figures behind it, and plots. 404 while the run has none."""
@@ -205,28 +203,10 @@ def get_recipe(run: TheRun, store: TheStore) -> RunRecipe:
 
 def accepted(response: Response, run: RunRecord, summary: RunSummary) -> RunSummary:
     """The answer that tells where the run is found that was asked for."""
-    response.headers["Location"] = f"/api/v1/runs/{run.id}"
+    response.headers["Location"] = f"{prefix()}{API}/runs/{run.id}"
     return summary
 
 
 def _refuse_paths(recipe: str, settings: Settings) -> None:
     if recipe not in {item.recipe for item in settings.watch} and not re.fullmatch(RECIPE_NAME, recipe):
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "`recipe` must be the name of a recipe, not a path.")
-
-
-def run_head(run: RunRecord) -> RunHead:
-    """A run as lists show it."""
-    return RunHead(
-        run=run.id,
-        release=ReleaseSummary(repo=run.release.repo, sha=run.release.sha),
-        recipe=run.recipe,
-        state=run.state,
-        trigger=run.trigger,
-        attempt=run.attempt,
-        priority=run.priority,
-        error=run.error,
-        again=again(run),
-        created=run.created,
-        started=run.started,
-        finished=run.finished,
-    )

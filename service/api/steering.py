@@ -5,16 +5,21 @@ from http import HTTPStatus
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.access import Name, Operator, Publisher, Reason, TheRun, TheStore, actor
+from service.api.access import Name, Operator, Publisher, Reason, TheRun, TheSettings, TheStore, actor
 from service.api.errors import problems
 from service.api.once import Once, idempotency_key
 from service.api.runs import accepted
+from service.api.tagging import UNCHANGED_RUN
+from service.release.redoing import redo
 from service.runs import gates, holds, steering
 from service.runs.summary import RunSummary, summarize
 from service.store import PRIORITIES, TokenRecord
 
 acting = APIRouter(
-    tags=["steering"], route_class=Once, dependencies=[Depends(idempotency_key)], responses=problems(400, 401, 403, 404, 408, 409, 413, 422, 429)
+    tags=["steering"],
+    route_class=Once,
+    dependencies=[Depends(idempotency_key), UNCHANGED_RUN],
+    responses=problems(400, 401, 403, 404, 408, 409, 412, 413, 422, 429),
 )
 
 
@@ -37,6 +42,18 @@ class ApprovalRequest(BaseModel):
     digest: Name | None = Field(
         default=None, description="Of what was shown, as the run's summary tells it: refused where it is held for something else by now."
     )
+
+    def decision(self, token: TokenRecord) -> holds.Decision:
+        """As it is recorded."""
+        return holds.Decision(**self.model_dump(), source="api", details={"token": token.name})
+
+
+class RedoRequest(BaseModel):
+    """Which stages are done anew."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stages: list[Name] = Field(min_length=1, max_length=100, description="Names as the run's stages have them, or of a family of them.", examples=[["convert"]])
 
 
 class WaiverRequest(BaseModel):
@@ -85,11 +102,22 @@ def retry(run: TheRun, response: Response, store: TheStore, token: Operator) -> 
     return accepted(response, steering.retry(store, run.id, actor(token)), summarize(store, run.id))
 
 
+@acting.post("/runs/{id}/redo", status_code=HTTPStatus.ACCEPTED, summary="Carry a run out again and do some stages anew")
+def redo_stages(run: TheRun, wanted: RedoRequest, response: Response, store: TheStore, settings: TheSettings, token: Operator) -> RunSummary:
+    """Stages after them are done anew where what they take has changed. 409: the run has not ended. 422: it has no such stage."""
+    return accepted(response, redo(store, settings, run.id, wanted.stages, actor(token)), summarize(store, run.id))
+
+
 @acting.post("/runs/{id}/approve", status_code=HTTPStatus.ACCEPTED, summary="Let a held release go on")
 def approve(run: TheRun, said: ApprovalRequest, response: Response, store: TheStore, token: Publisher) -> RunSummary:
     """Records who decided it and why, and queues the run again once nothing is undecided. 409: the run is not held, or not for that."""
-    decision = holds.Decision(**said.model_dump(), source="api", details={"token": token.name})
-    return accepted(response, holds.approve(store, run.id, decision), summarize(store, run.id))
+    return accepted(response, holds.approve(store, run.id, said.decision(token)), summarize(store, run.id))
+
+
+@acting.post("/runs/{id}/approve/withdraw", status_code=HTTPStatus.ACCEPTED, summary="Take approvals back")
+def withdraw_approval(run: TheRun, said: ApprovalRequest, response: Response, store: TheStore, token: Publisher) -> RunSummary:
+    """That counts when the run is carried out again. 409: nothing of the kind was approved."""
+    return accepted(response, holds.withdraw(store, run.id, said.decision(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/waivers", status_code=HTTPStatus.CREATED, summary="Set a gate aside for one variant")

@@ -78,14 +78,9 @@ def run_changes(store: Store, run: int) -> Iterator[Event | None]:
 
 def log_changes(store: Store, settings: Settings, run: int, stage: str, tail: int) -> Iterator[Event | None]:
     """What is new in the log of a run's stage; None at each look that found nothing."""
-    reader = logs.Reader(logs.find(store, settings, run, stage), settings, last=tail)
-    while True:
-        ended = not any(item.name == stage and item.state == "running" for item in store.stages(run))
-        text = reader.read(ended=ended)
-        yield ("log", text) if text else None
-        if ended:
-            yield "end", "{}"
-            return
+    for text in logs.growing(store, settings, run, stage, last=tail):
+        yield None if text is None else ("log", text)
+    yield "end", "{}"
 
 
 def standing(request: Request) -> Callable[[], bool]:
@@ -123,4 +118,5 @@ async def _sent(events: Iterator[Event | None], ending: Callable[[], bool], allo
 
 def rendered(name: str, data: str) -> str:
     """An event as it goes over the line."""
-    return f"event: {name}\n" + "".join(f"data: {line}\n" for line in data.split("\n")) + "\n"
+    lines = data.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # a carriage return would end a line there, too
+    return f"event: {name}\n" + "".join(f"data: {line}\n" for line in lines) + "\n"

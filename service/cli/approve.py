@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Terminal, command_again, explained, goes_on, operations_of
 from service.cli.options import AsJson, RunNumber, spread
 
 
@@ -33,20 +33,18 @@ def approve(
 
     Example: sluice approve 12 --by Ada --comment "the template ends turns so"
     """
-    from service.cli.verdicts import command_again
     from service.runs import holds
-    from service.store import open_store
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        store = open_store(settings_of(context).database)
+        operations = operations_of(context)
         decision = holds.Decision(by=approved.by, comment=approved.comment, subject=approved.only)
-        run = holds.withdraw(store, run_id, decision) if withdraw else holds.approve(store, run_id, decision)
-        again = command_again(store, run_id, context.obj)
-        left = [item.hold.subject for item in store.holds(run_id) if item.approval is None]
+        run = operations.withdraw_approval(run_id, decision) if withdraw else operations.approve(run_id, decision)
+        again = command_again(operations, run_id, context.obj)
+        left = [item.subject for item in run.held if item.approval is None]
     if as_json:
         terminal.json({"run": run_id, "state": run.state, "undecided": left, "next": again})
     elif left:
         terminal.out.print(f"recorded. Undecided of run {run_id}: {escape(', '.join(left))}", soft_wrap=True)
     else:
-        terminal.out.print(f"approved, and run {run_id} is queued again: a running service goes on with it, or [bold]{escape(again)}[/]", soft_wrap=True)
+        terminal.out.print(f"approved, and run {run_id} is queued again: {goes_on('goes on with it', again)}", soft_wrap=True)

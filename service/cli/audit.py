@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Terminal, explained, operations_of
 from service.cli.options import AsJson, spread
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def audit(context: typer.Context, looked: Looked, as_json: AsJson = False) -> No
 
     Example: sluice audit --subject run/12
     """
-    from service.store import AuditFilter, open_store
+    from service.store import AuditFilter
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
         wanted = AuditFilter(subject=looked.subject, source=looked.source, action=looked.action)
-        events = open_store(settings_of(context).database).audit_events(limit=looked.limit, wanted=wanted)[::-1]
+        events = operations_of(context).audit(wanted, limit=looked.limit)[::-1]
     if as_json:
         terminal.json([{**vars(event), "at": event.at.isoformat()} for event in events])
         return

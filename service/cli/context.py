@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from config.errors import ConfigurationError, SluiceError
@@ -23,6 +25,7 @@ from service.logs import redact
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from service.operations import Operations
 
 IMPATIENCE = 3.0  # seconds within which a second signal is taken for the first
 RESUME = "start the same command again and it goes on where it was"
@@ -133,11 +136,45 @@ def _say(error: SluiceError) -> None:
 
 
 def settings_of(context: typer.Context) -> "Settings":
-    """Settings from the file named by `--config`, or the usual places."""
+    """Settings for what works on this machine, from the file named by `--config`, or the usual places.
+
+    Raises ConfigurationError where they name a service elsewhere, which this command cannot work on.
+    """
+    found = settings_anywhere(context)
+    if found.server is not None:
+        raise ConfigurationError(
+            f"`{context.command_path}` works on the machine that it is called on, and SLUICE_SERVER names the service at {found.server}: call it there, or "
+            "here with SLUICE_SERVER unset."
+        )
+    return found
+
+
+def settings_anywhere(context: typer.Context) -> "Settings":
+    """Settings for what works on a service elsewhere as well."""
     from config.settings import load_settings
 
     path: Path | None = context.obj
     return load_settings(path)
+
+
+def operations_of(context: typer.Context) -> "Operations":
+    """What can be asked of this machine's database, or of the service that the settings name."""
+    from service.operations import open_operations
+
+    operations = open_operations(settings_anywhere(context))
+    context.call_on_close(operations.close)
+    return operations
+
+
+def command_again(operations: "Operations", run_id: int, config: Path | None) -> str | None:
+    """The command that carries the run out again, under the same settings file; None where a service elsewhere does so anyway."""
+    words = operations.again(run_id)
+    return None if words is None else shlex.join([*program(config), *words])
+
+
+def goes_on(does: str, again: str | None) -> str:
+    """Who goes on with a run that is queued: a service, which `does` that, or the command `again`; as markup."""
+    return f"the service {does}" if again is None else f"a running service {does}, or [bold]{escape(again)}[/]"
 
 
 def verdict_code(summary: dict[str, Any]) -> Exit:

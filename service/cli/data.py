@@ -1,39 +1,22 @@
 """`sluice data`: what a recipe is calibrated and measured on, and how it comes onto this machine."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from config.data import Local, Reference
+from config.data import Reference
 from config.errors import HubError, SluiceError
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Terminal, explained, operations_of, settings_of
 from service.cli.options import AsJson
 from service.cli.sheet import Sheet, figures, names
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-    from config.settings import Settings
+    from service.release.inventory import DataView
 
 app = typer.Typer(help="The texts and questions that a recipe names: what they are, and fetching those that are on the Hub.", no_args_is_help=True)
 
 Recipe = Annotated[str, typer.Option(help="Recipe: a name from config/recipes, or the path of a .yaml file.")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One text, or the questions, of a recipe."""
-
-    form: str  # "chat", "plain", "questions"
-    data: str  # the reference, or the path of a file of the operator
-    commit: str | None  # of what is on the Hub
-    bytes: int | None  # None where nobody could be asked
-    license: list[str] | None  # as the data set says; None of a file of the operator, and where nobody could be asked
-    state: str  # "here", "not fetched", "missing"
-    path: str | None  # what stages read, where it is here
-    remark: str | None = None  # why something is not known
 
 
 @app.command("list")
@@ -42,14 +25,9 @@ def listing(context: typer.Context, recipe: Recipe = "default", as_json: AsJson 
 
     Example: sluice data list --recipe reference
     """
-    from config.recipe import named_data
-    from service.hubclient import connect
-
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        settings = settings_of(context)
-        api, named = connect(settings), named_data(recipe)
-        rows = [_row(settings, api, data) for data in named]
+        rows = operations_of(context).data(recipe)
     _print(terminal, recipe, rows)
 
 
@@ -65,6 +43,7 @@ def fetch(context: typer.Context, recipe: Recipe = "default", as_json: AsJson = 
     from service.cli.display import progress
     from service.hubclient import connect
     from service.release import datasets
+    from service.release.inventory import inventory
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
@@ -79,38 +58,13 @@ def fetch(context: typer.Context, recipe: Recipe = "default", as_json: AsJson = 
                     failed.append(error)
         if failed:
             raise failed[0] if len(failed) == 1 else HubError(" ".join(str(error) for error in failed))
-        rows = [_row(settings, api, data) for data in named]
+        rows = inventory(settings, api, named)
     _print(terminal, recipe, rows)
 
 
-def _row(settings: "Settings", api: "HfApi", data: Reference | Local) -> Row:
-    """What is known of one of a recipe's texts; the Hub is asked about what is not here."""
-    from builders import datasets as published
-    from service.release import datasets
-
-    if isinstance(data, Local):
-        return _of_operator(data)
-    if (kept := datasets.find(settings, data)) is not None:
-        return Row(form=data.form, data=str(data), commit=kept.commit, bytes=kept.bytes, license=list(kept.license), state="here", path=str(kept.located))
-    try:
-        found = published.resolve(api, data)
-        size = sum(file.bytes for file in published.listed(api, found, data))
-        return Row(form=data.form, data=str(data), commit=found.commit, bytes=size, license=list(found.license), state="not fetched", path=None)
-    except SluiceError as error:
-        return Row(form=data.form, data=str(data), commit=None, bytes=None, license=None, state="not fetched", path=None, remark=str(error))
-
-
-def _of_operator(data: Local) -> Row:
-    there = data.path.exists()
-    files = [data.path] if data.path.is_file() else list(data.path.rglob("*"))
-    size = sum(file.stat().st_size for file in files if file.is_file()) if there else None
-    state, path = ("here", str(data.path)) if there else ("missing", None)
-    return Row(form=data.form, data=str(data.path), commit=None, bytes=size, license=None, state=state, path=path)
-
-
-def _print(terminal: Terminal, recipe: str, rows: Sequence[Row]) -> None:
+def _print(terminal: Terminal, recipe: str, rows: "Sequence[DataView]") -> None:
     if terminal.as_json:
-        terminal.json({"recipe": recipe, "data": [asdict(row) for row in rows]})
+        terminal.json({"recipe": recipe, "data": [row.model_dump() for row in rows]})
         return
     from rich.markup import escape
 
@@ -126,7 +80,7 @@ def _print(terminal: Terminal, recipe: str, rows: Sequence[Row]) -> None:
         terminal.out.print(f"[bold]sluice data fetch --recipe {escape(recipe)}[/] fetches what is not here; a run would do it too.", soft_wrap=True)
 
 
-def _table(rows: Sequence[Row]) -> Sheet:
+def _table(rows: "Sequence[DataView]") -> Sheet:
     """Each text in a line of its own, its facts below, so that 80 columns do for the longest reference."""
     from rich.markup import escape
 
@@ -136,7 +90,7 @@ def _table(rows: Sequence[Row]) -> Sheet:
     return table
 
 
-def _facts(row: Row) -> Iterator[str]:
+def _facts(row: "DataView") -> Iterator[str]:
     if row.commit is not None and row.commit not in row.data:
         yield f"  commit {row.commit}"
     if row.license is not None:

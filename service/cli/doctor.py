@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from service.cli.context import Exit, Terminal, explained, settings_of
+from service.cli.context import Exit, Terminal, explained, settings_anywhere
 from service.cli.sheet import Column, Sheet, names
 
 _MARKS = {True: "[green]ok[/]", False: "[red]missing[/]", None: "[dim]–[/]"}
@@ -21,7 +21,7 @@ def doctor(context: typer.Context, as_json: Annotated[bool, typer.Option("--json
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        findings = examine(lambda: settings_of(context))
+        findings = examine(lambda: settings_anywhere(context))
     if as_json:
         terminal.json([asdict(finding) for finding in findings])
     else:

@@ -51,6 +51,29 @@ COMMANDS = {
         "service.cli.steering:prioritize",
         "Put a run before those with a lower priority. What is at work is not interrupted for it.",
     ),
+    "retry": (
+        "service.cli.steering:retry",
+        "Carry a run out again that has ended. What it made is found again, and waivers that were given since count.",
+    ),
+    "redo": (
+        "service.cli.steering:redo",
+        "Carry a run out again that has ended, and do some of its stages anew although what they made is kept.",
+    ),
+    "logs": ("service.cli.logs:logs", "Print the log of a stage, without secrets. Ctrl-C ends that, not the run."),
+    "publications": ("service.cli.publications:publications", "List what was published, the newest first. Times are UTC."),
+    "republish": (
+        "service.cli.publications:republish",
+        "Publish again what a run published. What was built and measured is reused, and a repo that holds the same files gets no commit.",
+    ),
+    "unpublish": (
+        "service.cli.publications:unpublish",
+        "Make a published repo private, with name and reason on record. It keeps its files.",
+    ),
+    "watch": ("service.cli.watching:app", "The watch list: what of the Hub is followed, and by which recipe."),
+    "recipes": (
+        "service.cli.cookbook:app",
+        "Recipes apart from any run: which there are, whether a file is one, and what a changed one would build anew.",
+    ),
     "audit": (
         "service.cli.audit:audit",
         "Show the audit trail, the newest event last: what happened, by which way, and who did it. Times are UTC.",

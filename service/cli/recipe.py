@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Terminal, explained, operations_of
 from service.cli.options import AsJson, RunNumber
 
 
@@ -18,17 +18,16 @@ def recipe(
 
     Example: sluice recipe 12
     """
-    from service.runs.recipe import differences, recipe_of
-    from service.store import open_store
+    from service.runs.recipe import differences
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        store = open_store(settings_of(context).database)
-        found = recipe_of(store, run_id)
+        operations = operations_of(context)
+        found = operations.recipe_of(run_id)
         if other is None:
             terminal.json(found.model_dump(mode="json")) if as_json else typer.echo(found.text, nl=False)
             return
-        lines = differences(found, recipe_of(store, other))
+        lines = differences(found, operations.recipe_of(other))
         if as_json:
             terminal.json({"run": run_id, "other": other, "same": not lines, "diff": lines})
         else:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.context import Terminal, explained, settings_of, verdict_code
+from service.cli.context import Terminal, explained, settings_anywhere, settings_of, verdict_code
+from service.cli.elsewhere import release_there
 from service.cli.options import AsJson, spread
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def release(
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
+        if settings_anywhere(context).server is not None:
+            release_there(context, terminal, what, where, how)
         settings = _settings(context, where, how)
         wanted = _wanted(settings, what, where, how)
         if how.dry_run:

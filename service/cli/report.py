@@ -1,13 +1,12 @@
 """`sluice report`: the page that tells everything about a run."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from config.errors import ConfigurationError
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Terminal, explained, operations_of
 from service.cli.options import AsJson, RunNumber
 
 
@@ -21,19 +20,23 @@ def report(
 
     Example: sluice report 12 --output report.html
     """
-    from service.runs.report import find
-    from service.store import open_store
-
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        settings = settings_of(context)
-        path = find(open_store(settings.database), settings, run_id)
-        if output is not None:
-            try:
-                path = Path(shutil.copyfile(path, output.expanduser()))
-            except OSError as error:
-                raise ConfigurationError(f"The report cannot be written to {output}: {error.strerror}. Name a file in a folder that is there.") from error
+        operations = operations_of(context)
+        place = operations.report_place(operations.run(run_id))
+        if place is None or output is not None:
+            page = operations.report(run_id)  # says why there is none
+            place = str(place if output is None else _written(page, output))
     if as_json:
-        terminal.json({"run": run_id, "report": str(path)})
+        terminal.json({"run": run_id, "report": place})
     else:
-        terminal.out.print(str(path), markup=False, soft_wrap=True)
+        terminal.out.print(place, markup=False, soft_wrap=True)
+
+
+def _written(page: bytes, output: Path) -> Path:
+    path = output.expanduser()
+    try:
+        path.write_bytes(page)
+    except OSError as error:
+        raise ConfigurationError(f"The report cannot be written to {output}: {error.strerror}. Name a file in a folder that is there.") from error
+    return path

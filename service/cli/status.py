@@ -1,16 +1,19 @@
 """`sluice status`: what runs there are, how far one has come, and what came of it."""
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from service.cli.context import Terminal, explained, settings_of, verdict_code
+from service.cli.context import Terminal, explained, operations_of, settings_anywhere, verdict_code
 from service.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from config.settings import Settings
-    from service.store import Store
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from service.operations import Operations
+    from service.runs.heads import RunHead
 
 
 def status(
@@ -28,107 +31,80 @@ def status(
 
     Example: sluice status 12 --follow
     """
-    from rich.markup import escape
-
     from service.cli.display import show_run
-    from service.disk.space import space
-    from service.runs.report import NoReport, find
-    from service.runs.summary import summary
-    from service.store import open_store
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        settings = settings_of(context)
-        store = open_store(settings.database)
+        operations = operations_of(context)
         if follow:
             from service.cli import following
 
-            run_id = following.newest_running(store) if run_id is None else run_id
+            run_id = following.newest_running(operations) if run_id is None else run_id
             if run_id is None:
                 terminal.progress.print("no run is being carried out; [bold]sluice status[/] lists those there are")
                 return
-            _follow(terminal, store, run_id, settings.progress_seconds)
+            watch(terminal, operations, run_id, settings_anywhere(context).progress_seconds)
         if run_id is None:
-            _list(terminal, store)
-            if not as_json:
-                _watched(terminal, store, settings)
-                if (there := space(settings)).paused:
-                    terminal.out.print(f"[yellow]paused[/] {escape(there.told)}", soft_wrap=True)
+            _list(terminal, operations)
             return
-        result = summary(store, run_id)
+        found = operations.run(run_id)
+        result = found.model_dump(mode="json")
         if as_json and not follow:
             terminal.json(result)
         elif not as_json:
             show_run(terminal.out, result)
-            with suppress(NoReport):
-                terminal.out.print(f"report: {find(store, settings, run_id)}", markup=False, soft_wrap=True)
+            if (place := operations.report_place(found)) is not None:
+                terminal.out.print(f"report: {place}", markup=False, soft_wrap=True)
         raise typer.Exit(verdict_code(result))
 
 
-def _follow(terminal: Terminal, store: "Store", run_id: int, line_seconds: float) -> None:
+def watch(terminal: Terminal, operations: "Operations", run_id: int, line_seconds: float) -> None:
+    """Show the run until it ends; Ctrl-C ends that, and the command."""
     from service.cli import following
-    from service.runs.summary import summary
 
     try:
         if terminal.as_json:
-            for document in following.changes(store, run_id):
-                terminal.json_line(document)
+            for found in operations.changes(run_id, seconds=following.LOOK_SECONDS):
+                terminal.json_line(found.model_dump(mode="json"))
         else:
-            following.follow(store, run_id, terminal.out, line_seconds=line_seconds)
+            following.follow(operations, run_id, terminal.out, line_seconds=line_seconds)
     except KeyboardInterrupt as interrupt:
-        state = store.run(run_id).state
-        terminal.err.print(f"no longer following; run {run_id} {'goes on' if state == 'running' else f'is {state}'}")
-        raise typer.Exit(verdict_code(summary(store, run_id))) from interrupt
+        found = operations.run(run_id)
+        terminal.err.print(f"no longer following; run {run_id} {'goes on' if found.state == 'running' else f'is {found.state}'}")
+        raise typer.Exit(verdict_code(found.model_dump(mode="json"))) from interrupt
 
 
-def _watched(terminal: Terminal, store: "Store", settings: "Settings") -> None:
-    if not (settings.watch or store.watch_entries()):
-        return  # and nothing needs to be imported
-    from rich.markup import escape
+def _list(terminal: Terminal, operations: "Operations") -> None:
+    from service.store import RunFilter
 
-    from service.release.checks.watch import broken
-    from service.release.watchlist import entries
-
-    for listing in store.listings():
-        if listing.error:
-            when = f"{listing.at:%Y-%m-%d %H:%M} UTC"
-            terminal.out.print(f"[yellow]not listed[/] [bold]{escape(listing.owner)}[/] at {when}: {escape(listing.error)}", soft_wrap=True)
-    for item in broken(entries(store, settings)):
-        terminal.out.print(f"[red]cannot be released[/] [bold]{escape(item.repo)}[/] (recipe {escape(item.recipe)}): {escape(item.error)}", soft_wrap=True)
-
-
-def _list(terminal: Terminal, store: "Store") -> None:
-    from rich.markup import escape
-
-    from service.cli.display import runs_table
-    from service.runs.again import again, of_follow_up
-
-    runs = store.runs(limit=20)
+    runs = operations.runs(RunFilter(), limit=20)
     if terminal.as_json:
-        terminal.json(
-            [
-                {
-                    "run": item.id,
-                    "release": {"repo": item.release.repo, "sha": item.release.sha},
-                    "recipe": item.recipe,
-                    "state": item.state,
-                    "again": None if (found := again(item)) is None else found.model_dump(mode="json"),
-                }
-                for item in runs
-            ]
-        )
+        terminal.json([item.model_dump(mode="json", include={"run", "release", "recipe", "state", "again"}) for item in runs])
         return
+    _show_runs(terminal, runs)
+    found = operations.attention()
+    lines = [
+        *(f"[yellow]still to do[/] for run {item.run}: {escape(item.said)}" for item in found.still_to_do),
+        *(f"[yellow]not queued[/] [bold]{escape(item.repo)}[/], looked at again {_utc(item.due)}: {escape(item.error)}" for item in found.not_queued),
+        *(f"[yellow]not listed[/] [bold]{escape(item.owner)}[/] at {_utc(item.at)}: {escape(item.error)}" for item in found.not_listed),
+        *(f"[red]cannot be released[/] [bold]{escape(item.repo)}[/] (recipe {escape(item.recipe)}): {escape(item.error)}" for item in found.unreleasable),
+        *([] if found.paused is None else [f"[yellow]paused[/] {escape(found.paused)}"]),
+    ]
+    for line in lines:
+        terminal.out.print(line, soft_wrap=True)
+
+
+def _show_runs(terminal: Terminal, runs: "Sequence[RunHead]") -> None:
+    from service.cli.display import runs_table
+
     if runs:
         terminal.out.print(runs_table(runs))
     else:
         terminal.out.print("no runs yet; start one with [bold]sluice run OWNER/NAME[/]")
     for run in runs:
-        if run.due is not None and (next_try := again(run)) is not None:
-            terminal.out.print(f"[yellow]waits[/] run {run.id}: {escape(run.error or '')} {escape(next_try.said)}", soft_wrap=True)
-    for item in store.follow_ups():
-        terminal.out.print(f"[yellow]still to do[/] for run {item.run}: {escape(of_follow_up(item))}", soft_wrap=True)
-    for hint in store.hints():
-        if hint.error:
-            terminal.out.print(
-                f"[yellow]not queued[/] [bold]{escape(hint.repo)}[/], looked at again {hint.due:%Y-%m-%d %H:%M} UTC: {escape(hint.error)}", soft_wrap=True
-            )
+        if run.state == "queued" and run.again is not None:
+            terminal.out.print(f"[yellow]waits[/] run {run.run}: {escape(run.error or '')} {escape(run.again.said)}", soft_wrap=True)
+
+
+def _utc(at: "datetime") -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"

@@ -1,15 +1,16 @@
-"""`sluice cancel`, `pause`, `resume` and `prioritize`: what a person may ask of a run, be it a service that carries it out or this command elsewhere."""
+"""`sluice cancel`, `pause`, `resume`, `prioritize`, `retry` and `redo`: what a person may ask of a run, whoever carries it out."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Terminal, explained, operations_of
 from service.cli.options import AsJson, RunNumber
 
 if TYPE_CHECKING:
-    from service.store import RunRecord, Store
+    from service.operations import Operations
+    from service.runs.summary import RunSummary
 
 
 def cancel(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) -> None:
@@ -17,9 +18,7 @@ def cancel(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) -
 
     Example: sluice cancel 12
     """
-    from service.runs import steering
-
-    _ask(context, run_id, as_json, lambda store: steering.cancel(store, run_id, steering.Actor()))
+    _ask(context, run_id, as_json, lambda operations: operations.cancel(run_id))
 
 
 def pause(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) -> None:
@@ -27,9 +26,7 @@ def pause(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) ->
 
     Example: sluice pause 12
     """
-    from service.runs import steering
-
-    _ask(context, run_id, as_json, lambda store: steering.pause(store, run_id, steering.Actor()))
+    _ask(context, run_id, as_json, lambda operations: operations.pause(run_id))
 
 
 def resume(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) -> None:
@@ -37,9 +34,7 @@ def resume(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) -
 
     Example: sluice resume 12
     """
-    from service.runs import steering
-
-    _ask(context, run_id, as_json, lambda store: steering.resume(store, run_id, steering.Actor()))
+    _ask(context, run_id, as_json, lambda operations: operations.resume(run_id))
 
 
 def prioritize(
@@ -52,19 +47,40 @@ def prioritize(
 
     Example: sluice prioritize 12 10
     """
-    from service.runs import steering
-
-    _ask(context, run_id, as_json, lambda store: steering.prioritize(store, run_id, priority, steering.Actor()))
+    _ask(context, run_id, as_json, lambda operations: operations.prioritize(run_id, priority))
 
 
-def _ask(context: typer.Context, run_id: int, as_json: bool, deed: "Callable[[Store], RunRecord]") -> None:
-    from service.store import open_store
+def retry(context: typer.Context, run_id: RunNumber, as_json: AsJson = False) -> None:
+    """Carry a run out again that has ended. What it made is found again, and waivers that were given since count.
 
+    A running service does it; it is only queued here.
+
+    Example: sluice retry 12
+    """
+    _ask(context, run_id, as_json, lambda operations: operations.retry(run_id))
+
+
+def redo(
+    context: typer.Context,
+    run_id: RunNumber,
+    stages: Annotated[list[str], typer.Argument(metavar="STAGE...", help="Stages to do anew, as `sluice status RUN` names them, or families of them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Carry a run out again that has ended, and do some of its stages anew although what they made is kept.
+
+    A running service does it; it is only queued here. Stages after them are done anew where what they take has changed.
+
+    Example: sluice redo 12 convert
+    """
+    _ask(context, run_id, as_json, lambda operations: operations.redo(run_id, stages))
+
+
+def _ask(context: typer.Context, run_id: int, as_json: bool, deed: "Callable[[Operations], RunSummary]") -> None:
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        run = deed(open_store(settings_of(context).database))
+        run = deed(operations_of(context))
     if as_json:
-        terminal.json({"run": run.id, "state": run.state, "wanted": run.wanted, "priority": run.priority})
+        terminal.json({"run": run.run, "state": run.state, "wanted": run.wanted, "priority": run.priority})
         return
     soon = {"cancel": ", and will be cancelled within seconds", "pause": ", and will be paused when its stage is done", None: ""}[run.wanted]
     terminal.out.print(f"run {run_id} is {run.state}{soon}{f', priority {run.priority}' if run.priority else ''}")

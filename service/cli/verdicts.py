@@ -1,9 +1,7 @@
 """`sluice gates` and `sluice waive`: how each gate of a run came out, and setting one aside."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,14 +10,12 @@ from rich.markup import escape
 
 from config.errors import ConfigurationError
 from config.near import hint
-from publishers.naming import NOBODY
-from service.cli.context import Terminal, explained, program, settings_of, verdict_code
+from service.cli.context import Terminal, command_again, explained, operations_of, verdict_code
 from service.cli.options import AsJson, RunNumber, spread
 from service.cli.sheet import Column, Sheet, names
 
 if TYPE_CHECKING:
     from service.runs.gates import GateView, RunGates, VariantGates
-    from service.store import Store
 
 _STATES = {
     "applied": "",
@@ -40,15 +36,11 @@ def gates(
 
     Example: sluice gates 12 --failed --variant IQ1_S
     """
-    from service.runs.gates import gates_of
-    from service.runs.summary import summary
-    from service.store import open_store
-
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        store = open_store(settings_of(context).database)
-        found = chosen(gates_of(store, run_id), variant or (), failed=failed)
-        code = verdict_code(summary(store, run_id))
+        operations = operations_of(context)
+        found = chosen(operations.gates(run_id), variant or (), failed=failed)
+        code = verdict_code(operations.run(run_id).model_dump(mode="json"))
     if as_json:
         terminal.json(found.model_dump(mode="json"))
     else:
@@ -94,34 +86,23 @@ def waive(
 
     Example: sluice waive 12 divergence IQ1_S --by Ada --comment "asked for by its users"
     """
-    from service.runs import gates as recorded
-    from service.store import open_store
+    from service.runs.gates import Decision
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        store = open_store(settings_of(context).database)
-        decision = recorded.Decision(gate=waived.gate, tag=waived.variant, by=waived.by, comment=waived.comment)
+        operations = operations_of(context)
+        decision = Decision(gate=waived.gate, tag=waived.variant, by=waived.by, comment=waived.comment)
         if withdraw:
-            recorded.withdraw(store, run_id, decision)
+            operations.withdraw_waiver(run_id, decision)
         else:
-            recorded.waive(store, run_id, decision, unmeasured=unmeasured)
-        again = command_again(store, run_id, context.obj)
+            operations.waive(run_id, decision, unmeasured=unmeasured)
+        again = command_again(operations, run_id, context.obj)
     done = "withdrawn" if withdraw else "recorded"
     if as_json:
         terminal.json({"run": run_id, **asdict(waived), "state": done, "next": again})
     else:
-        terminal.out.print(f"{done}. It counts when the run is carried out again: [bold]{escape(again)}[/]", soft_wrap=True)
-
-
-def command_again(store: "Store", run_id: int, config: Path | None) -> str:
-    """The command that carries the run out again, under the same settings file."""
-    run = store.run(run_id)
-    named = [] if run.namespace == NOBODY else ["--namespace", run.namespace]
-    hidden = ["--private"] if run.private and run.target is None else []
-    taken = ["release", run.folder, "--name", run.release.name] if run.folder is not None else ["run", run.release.repo, "--revision", run.release.sha]
-    left = ["--to", run.target] if run.target is not None else []
-    offered = ["--fixes-as-pr"] if run.fixes_as_pr else []
-    return shlex.join([*program(config), *taken, "--recipe", run.recipe, *named, *hidden, *left, *offered])
+        by = "" if again is None else f": [bold]{escape(again)}[/]"
+        terminal.out.print(f"{done}. It counts when the run is carried out again{by}", soft_wrap=True)
 
 
 def show_gates(console: Console, found: "RunGates", *, failed: bool = False) -> None:

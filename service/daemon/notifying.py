@@ -7,7 +7,7 @@ from datetime import timedelta
 import structlog
 
 from config.errors import SluiceError
-from config.notify import Notified
+from config.notify import Ending, Notified
 from config.passing import pause
 from config.words import Outcome
 from publishers.notify import NotDelivered, Notice, body, send
@@ -55,8 +55,9 @@ def composed(store: Store, event: AuditRecord) -> Notice | None:
         ending="published", run=run.id, attempt=run.attempt, repo=run.release.repo, sha=run.release.sha, recipe=run.recipe, published=published, blocked=blocked
     )
     match event.action:
-        case "failed":
-            return replace(done, ending="failed", published=(), blocked={}, reason=str(event.details.get("error", "")) or None)
+        case "failed" | "superseded":
+            ending: Ending = "failed" if event.action == "failed" else "superseded"
+            return replace(done, ending=ending, published=(), blocked={}, reason=str(event.details.get("error", "")) or None)
         case "held":
             undecided = [item.hold.reason for item in store.holds(run.id) if item.approval is None]
             return replace(done, ending="held", published=(), blocked={}, reason=" ".join(undecided) or None)

@@ -14,7 +14,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import Settings
-from service.api import API, create_app, create_health_app
+from config.wire import API
+from service.api import create_app, create_health_app
 from service.api.listening import listening
 from service.daemon.clock import JITTER, start_clock
 from service.daemon.hints import take_hints

@@ -97,7 +97,7 @@ def publish(id: Number, request: Request, form: Form, visitor: TheVisitor, store
     doing(visitor, form, "publish")
     run = seen(store, visitor, _publication_run(store, id))
     with asking_the_hub():
-        republish(store, settings, connect(settings), store.publication(id), actor(visitor))
+        republish(store, settings, id, actor(visitor))
     return back(request, run.id, "publish")
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from publishers import shown
 from service.amounts import amount, duration
+from service.api.behind import prefix
 from service.dashboard.meters import meter
 from service.dashboard.signing import Visitor
 
@@ -57,7 +58,7 @@ def page(template: str, visitor: Visitor | None, *, status: int = 200, **values:
 
 def fragment(template: str, visitor: Visitor | None, **values: Any) -> str:
     """A page, or a part of one."""
-    return environment().get_template(template).render(visitor=visitor, now=datetime.now(UTC), **values)
+    return environment().get_template(template).render(visitor=visitor, root=prefix(), now=datetime.now(UTC), **values)
 
 
 def moment(at: datetime | None) -> str:

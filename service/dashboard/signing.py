@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from service.api.access import TheStore, refuse_flood, refuse_lacking
+from service.api.behind import prefix
 from service.api.errors import ApiError
 from service.api.tokens import check_token, digest_of
 from service.store import Scope, Store, TokenRecord
@@ -102,7 +103,7 @@ def sign_in(request: Request, form: Form, store: TheStore) -> Response:
     secret = secrets.token_urlsafe(32)
     store.add_session(digest_of(secret), token, seconds=SECONDS, client=request.client.host if request.client else "unknown")
     answer = RedirectResponse(request.scope["root_path"] + _inside(form.get("next", "")), status_code=HTTPStatus.SEE_OTHER)
-    answer.set_cookie(COOKIE, secret, max_age=int(SECONDS), path="/", httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    answer.set_cookie(COOKIE, secret, max_age=int(SECONDS), path=f"{prefix()}/", httponly=True, samesite="lax", secure=request.url.scheme == "https")
     return answer
 
 
@@ -112,7 +113,7 @@ def sign_out(request: Request, form: Form, visitor: TheVisitor, store: TheStore)
     doing(visitor, form, "read")
     store.end_session(digest_of(request.cookies[COOKIE]))
     answer = RedirectResponse(request.scope["root_path"] + "/sign-in", status_code=HTTPStatus.SEE_OTHER)
-    answer.delete_cookie(COOKIE, path="/")
+    answer.delete_cookie(COOKIE, path=f"{prefix()}/")
     return answer
 
 

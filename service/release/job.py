@@ -23,6 +23,7 @@ DISK_SAMPLE = 0.5  # seconds between two looks at the disk
 log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 1.0  # between two reports of progress in the database
+PUBLISHING = "publishing"  # what a run is held for when all that is left to do is to publish
 COMMIT_SECONDS = 180.0  # that a run stays with the process that is about to publish, whatever keeps that from renewing its lease
 
 
@@ -53,9 +54,14 @@ class Job(Workbench):
         """Digests of what a person approved for the run, as it was when it was first asked for."""
         return tuple(item.hold.digest for item in self.store.holds(self.run.id) if item.approval is not None)
 
-    def hold(self, found: Sequence[Hold]) -> list[Hold]:
-        """Keep what a person has to decide, and return what nobody has decided yet."""
-        self.store.record_holds(self.run.id, found)
+    def hold(self, found: Sequence[Hold], *, last: bool = False) -> list[Hold]:
+        """Keep what a person has to decide, and return what nobody has decided yet; `last` says that it is about publishing, and not about going on.
+
+        Of the two, each leaves alone what was found of the other.
+        """
+        asked_before = self.recipe.publish.hold != "never"
+        others = [item.hold for item in self.store.holds(self.run.id) if (item.hold.subject == PUBLISHING) is not last and (last or asked_before)]
+        self.store.record_holds(self.run.id, [*others, *found])
         return [hold for hold in found if hold.digest not in self.approved]
 
     def record_patches(self, patches: Sequence[Patch]) -> None:

@@ -75,7 +75,7 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
             settings=settings,
             stages=StageStore(settings.folder),
             listener=listener,
-            redo=named(graph, redo),
+            redo=named(graph, redo) | _left(store, run, graph),
         )
         _expect(Work(job=job, api=api, graph=graph), expected)
         with withdrawable(store, run.id):
@@ -118,6 +118,12 @@ def _gone(job: Job, begin: Callable[[], Work]) -> Literal["done", "blocked"]:
         log.warning("%s; it was thrown away", damage, extra={"action": "redo"})
         job.listener(Event(stage="", state="remark", message=f"{damage} It was thrown away, and is made now."))
     return carry_out(begin())
+
+
+def _left(store: Store, run: RunRecord, graph: Graph) -> frozenset[str]:
+    """The stages that the run was queued to do anew, and that it has not done since: it may have been put back or paused meanwhile."""
+    since = [step for step in store.stages(run.id) if step.state == "done" and run.queued is not None and step.started >= run.queued]
+    return named(graph, run.redo) - {name for step in since for name in (step.name, step.stage) if name is not None}
 
 
 def named(graph: Graph, wanted: Collection[str]) -> frozenset[str]:

@@ -95,7 +95,7 @@ def withdraw(store: Store, run: int, decision: Decision) -> RunRecord:
     record = store.run(run)
     approved = [item.hold.subject for item in store.holds(run) if item.approval is not None]
     for subject in [decision.subject] if decision.subject is not None else approved:
-        store.withdraw_approval(run, subject, by=by, comment=comment, source=decision.source)
+        store.withdraw_approval(run, subject, by=by, comment=comment, source=decision.source, details=decision.details)
     if not approved:
         raise ApprovalRefused(f"Nothing was approved in run {run}. `sluice status {run}` shows what it is held for.")
     return record

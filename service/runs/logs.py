@@ -57,3 +57,17 @@ class Reader:
     def lines(self, *, ended: bool) -> Iterator[str]:
         """The same, line by line."""
         yield from self.read(ended=ended).splitlines()
+
+
+def growing(store: Store, settings: Settings, run: int, stage: str, *, last: int) -> Iterator[str | None]:
+    """What is new in the log of a run's stage, begun with the `last` bytes, until the stage has ended; None at each look that found nothing.
+
+    Raises UnknownRun, NoLog.
+    """
+    reader = Reader(find(store, settings, run, stage), settings, last=last)
+    while True:
+        ended = not any(item.name == stage and item.state == "running" for item in store.stages(run))
+        text = reader.read(ended=ended)
+        yield text or None
+        if ended:
+            return

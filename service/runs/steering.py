@@ -45,11 +45,16 @@ def prioritize(store: Store, run: int, priority: int, actor: Actor) -> RunRecord
 def retry(store: Store, run: int, actor: Actor) -> RunRecord:
     """Queue a run again that has ended; what it made is found again. Raises UnknownRun, SteeringRefused."""
     record = store.run(run)
-    if (instead := _INSTEAD.get(record.state)) is not None:
-        raise SteeringRefused(f"Run {run} is {record.state}: {instead}. Only a run that has ended can be tried again.")
+    refuse_unended(record)
     order = order_of(record, trigger="retry")
     if record.state == "done":  # what it was allowed to take the place of, it has: doing that again is another decision
         order = replace(order, rollback=None)
     again, _ = store.enqueue(order, again=True)
     store.audit(actor.source, f"run/{run}", "retried", {"attempt": again.attempt, **actor.details})
     return again
+
+
+def refuse_unended(run: RunRecord) -> None:
+    """Raise SteeringRefused for a run that cannot be tried again, because it has not ended."""
+    if (instead := _INSTEAD.get(run.state)) is not None:
+        raise SteeringRefused(f"Run {run.id} is {run.state}: {instead}. Only a run that has ended can be tried again.")

@@ -49,7 +49,7 @@ from service.store.records import (
 from service.store.references import References
 from service.store.results import Results, UnknownPublication
 from service.store.sightings import Sightings
-from service.store.steering import PRIORITIES, Steering, SteeringRefused
+from service.store.steering import PRIORITIES, Steering, SteeringRefused, refuse_priority
 from service.store.waivers import WaiverRefused, Waivers
 from service.store.watching import Replayed, UnknownEntry, Watching
 
@@ -98,6 +98,7 @@ __all__ = [
     "WatchRecord",
     "open_store",
     "order_of",
+    "refuse_priority",
     "worker_name",
 ]
 

@@ -75,14 +75,14 @@ class Approvals(Database):
                 return enqueued(session, order_of(record, trigger="approval"), again=True)[0]
             return record
 
-    def withdraw_approval(self, run: int, subject: str, *, by: str, comment: str, source: str) -> None:
+    def withdraw_approval(self, run: int, subject: str, *, by: str, comment: str, source: str, details: dict[str, Any] | None = None) -> None:
         """Remove the approval; the audit trail keeps that it was there. Raises ApprovalRefused when there is none."""
         with self.write() as session:
             row = _held(session.scalars(_of(run, subject).with_for_update()).first(), run, subject)
             if row.approved_at is None:
                 raise ApprovalRefused(f"The {subject} of run {run} is not approved. `sluice status {run}` shows what is.")
             row.approved_by = row.comment = row.approved_at = None
-            note(session, source, f"run/{run}", "approval withdrawn", {"subject": subject, "by": by, "comment": comment})
+            note(session, source, f"run/{run}", "approval withdrawn", {"subject": subject, "by": by, "comment": comment, **(details or {})})
 
 
 def changed(run: int, subject: str) -> ApprovalRefused:

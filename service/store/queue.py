@@ -165,6 +165,7 @@ class Queue(Database):
                 return False
             row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, None if state == "paused" else now()
             row.worker = row.lease_until = row.wanted = None
+            row.redo = row.redo if state == "paused" else None
             row.waits = row.crashes = 0
             close_stages(session, run)
             note(session, row.trigger, f"run/{run}", state, {} if error is None else {"error": error})
@@ -211,6 +212,7 @@ def enqueued(session: Session, order: RunOrder, *, again: bool = False, attempts
     if not _decided(run, order, anew=repeated) and (order.rollback is not None or (queued and not retried)):  # what was allowed is not so for ever
         run.rollback = None if order.rollback is None else asdict(order.rollback)
     if queued:
+        run.redo = list(order.redo) or None
         details = {"repo": order.release.repo, "sha": order.release.sha, "recipe": order.recipe, "attempt": run.attempt}
         if run.rollback is not None:
             details["rollback"] = run.rollback["comment"]
@@ -371,6 +373,7 @@ def run_record(row: RunRow) -> RunRecord:
         priority=row.priority,
         queued=row.queued,
         wanted=cast('Literal["cancel", "pause"] | None', row.wanted),
+        redo=tuple(row.redo or ()),
         rollback=None if row.rollback is None else Rollback(**{**row.rollback, "place": place_in(row.rollback)}),
     )
 

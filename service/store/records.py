@@ -39,6 +39,7 @@ class RunOrder:
     target: str | None = None  # the folder that repos are left in; None: the Hub
     quick: bool = False  # the recipe is one for small samples
     rollback: Rollback | None = None  # what it may take the place of although that is newer
+    redo: tuple[str, ...] = ()  # stages that are done anew although what they made is kept
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,10 +70,15 @@ class Steering(Database):
 
     def prioritize(self, run: int, priority: int, *, source: str, details: dict[str, Any]) -> RunRecord:
         """Carry the run out before those with a lower priority (-100 to 100; 0 unless set). Raises UnknownRun, SteeringRefused when that makes no sense."""
-        if priority not in PRIORITIES:
-            raise SteeringRefused(f"A priority is a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}, not {priority}.")
+        refuse_priority(priority)
         with self.write() as session:
             row = locked(session, run)
             row.priority = priority
             note(session, source, f"run/{run}", "prioritized", {"priority": priority, **details})
             return run_record(row)
+
+
+def refuse_priority(priority: int) -> None:
+    """Raise SteeringRefused for a number that is no priority."""
+    if priority not in PRIORITIES:
+        raise SteeringRefused(f"A priority is a whole number from {PRIORITIES[0]} to {PRIORITIES[-1]}, not {priority}.")

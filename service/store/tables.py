@@ -119,6 +119,7 @@ class RunRow(Base):
     waits: Mapped[int] = mapped_column(server_default="0")  # times in a row that it was put back because of the Hub
     priority: Mapped[int] = mapped_column(server_default="0")  # the highest is carried out first
     wanted: Mapped[str | None] = mapped_column(String(16))  # what a person asked of the run while it was carried out: "cancel" or "pause"
+    redo: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))  # stages that this attempt does anew
 
     release: Mapped[ReleaseRow] = relationship(lazy="joined", innerjoin=True)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, constants
 
+from bench.faulty import Fault, Proxy, faults, faulty
 from builders import asking
 from config.errors import HubUnavailable
 from hub.server import running
 from hub.tokens import create_token
-from tests.faulty import Fault, Proxy, faults, faulty
 from tests.heard import hearing, whole
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB

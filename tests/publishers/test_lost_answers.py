@@ -3,11 +3,11 @@
 import pytest
 from huggingface_hub import HfApi
 
+from bench.faulty import Fault, Proxy, always, faults, faulty
 from config.errors import HubError, HubUnavailable
 from publishers import hub
 from publishers.hub import publish
 from publishers.staging import PREFIX as STAGING
-from tests.faulty import Fault, Proxy, always, faults, faulty
 from tests.publishers.conftest import REPO, MakePlan, commits
 
 

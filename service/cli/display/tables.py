@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +12,9 @@ from config.progress import Progress
 from service.amounts import duration, how_far, in_order
 from service.cli.sheet import Column, Sheet, figures, names
 from service.pace import Pace
+
+if TYPE_CHECKING:
+    from service.runs.heads import RunHead
 
 Summary = Mapping[str, Any]
 
@@ -181,7 +184,9 @@ def standing(summary: Summary) -> list[str]:
         lines.append(f"about {duration(summary['left'])} left; {len(summary['coming'])} stages have not begun")
     if summary["state"] == "held":
         run = summary["run"]
-        lines.append(f"It goes on where it was after `sluice approve {run} --by NAME --comment WHY`. Nothing was built or published.")
+        ready = any(item["subject"] == "publishing" and item["approval"] is None for item in summary.get("held", ()))
+        done = "Everything is built and measured, and nothing is published" if ready else "Nothing was built or published"
+        lines.append(f"It goes on where it was after `sluice approve {run} --by NAME --comment WHY`. {done}.")
     if summary["state"] == "interrupted":
         where = "; ".join(_how_far(stage) for stage in stages if stage["state"] == "interrupted")
         lines.append(
@@ -199,12 +204,12 @@ def _how_far(stage: Mapping[str, Any]) -> str:
     return f"{stage['name']}, {in_order(how_far(progress, going, elapsed=stage['seconds'] or 0.0, estimate=stage['estimate']))}"
 
 
-def runs_table(runs: Sequence[Any]) -> Sheet:
+def runs_table(runs: "Sequence[RunHead]") -> Sheet:
     """Runs, newest first."""
-    digits = max((len(str(run.id)) for run in runs), default=1)
+    digits = max((len(str(run.run)) for run in runs), default=1)
     table = Sheet(columns=names(f"{'run':{max(3, digits)}} release", "recipe", "state", "trigger", "created"))
     for run in runs:
-        release = f"{run.id:{max(3, digits)}} {run.release.repo}@{run.release.sha[:12]}"
+        release = f"{run.run:{max(3, digits)}} {run.release.repo}@{run.release.sha[:12]}"
         table.add(escape(release), escape(Path(run.recipe).name), run.state, run.trigger, f"{run.created:%Y-%m-%d %H:%M}")
     return table
 

@@ -7,12 +7,15 @@ from config.recipe import Recipe
 from publishers import ollama
 from service.execution.kept import Output
 from service.release import costs, functions
+from service.release.consent import ask
 from service.release.graph import Phase, Stage
 from service.release.measuring.divergence import WINDOWS
 from service.release.products import DATA, JUDGED, PARTS
 from service.release.publishing import parts, publish
 from service.release.work import Work
 from service.runs.report import STAGE as REPORT
+
+CONSENT = "consent"
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
@@ -43,12 +46,24 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         unit="bytes",
         cost=costs.parts,
     )
+    asking = recipe.publish.hold != "never"
+    if asking:
+        yield Stage(
+            name=CONSENT,
+            phase=Phase.PUBLISH,
+            does="hold what is ready until a person lets it be published",
+            work=ask,
+            also=(JUDGED, "fix", PARTS),
+            after=(functions.OLLAMA, REPORT),
+            records=True,
+        )
     yield Stage(
         name="publish",
         phase=Phase.PUBLISH,
         does="publish each repo of which a variant passed, in one commit",
         work=publish,
         also=("upstream", "snapshot", DATA, "fix", "convert", "imatrix", WINDOWS, JUDGED, PARTS, REPORT, functions.CHAT, functions.OLLAMA, *written),
+        after=(CONSENT,) if asking else (),
         unit="bytes",
         cost=costs.publish,
         records=True,

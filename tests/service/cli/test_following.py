@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from config.progress import Progress
 from config.settings import Settings
-from service.cli.following import changes, follow, newest_running
+from service.cli.following import follow, newest_running
 from service.cli.main import app
+from service.operations.database import Here
 from service.runs.summary import summary
 from service.store import Store, open_store
 from tests.service.helpers import eventually, queue_run
@@ -43,6 +44,10 @@ def begun(store: Store, repo: str = "upstream/model") -> int:
     return run
 
 
+def here(store: Store) -> Here:
+    return Here(store=store, settings=Settings())
+
+
 @contextmanager
 def in_a_thread(work: object) -> Iterator[None]:
     thread = threading.Thread(target=work)
@@ -61,7 +66,7 @@ def test_a_run_is_followed_to_its_end_in_lines(store: Store) -> None:
     def shown() -> str:
         return console.file.getvalue()  # type: ignore[attr-defined]
 
-    with in_a_thread(lambda: follow(store, run, console, seconds=0.05)):
+    with in_a_thread(lambda: follow(here(store), run, console, seconds=0.05)):
         eventually(lambda: "fix" in shown())
         stage = store.stage_started(run, "measure", "b")
         store.stage_finished(stage, state="failed", seconds=2.0, error="no [memory]")
@@ -73,7 +78,7 @@ def test_a_run_is_followed_to_its_end_in_lines(store: Store) -> None:
 def test_a_queued_run_is_waited_for_and_an_interrupted_one_is_not(store: Store) -> None:
     run = queue_run(store).id
     console = Console(file=io.StringIO(), width=200, highlight=False)
-    with in_a_thread(lambda: follow(store, run, console, seconds=0.05)):
+    with in_a_thread(lambda: follow(here(store), run, console, seconds=0.05)):
         eventually(lambda: "waits for a worker" in console.file.getvalue())  # type: ignore[attr-defined]
         time.sleep(0.2)
         store.lease("worker", seconds=0)
@@ -87,7 +92,7 @@ def test_only_stages_of_the_present_attempt_are_shown(store: Store) -> None:
     store.lease("worker", seconds=600)
     store.finish(run, state="done")
     console = Console(file=io.StringIO(), width=200, highlight=False)
-    follow(store, run, console)
+    follow(here(store), run, console)
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]
 
 
@@ -95,7 +100,7 @@ def test_changes_are_told_once_each_until_the_run_ends(store: Store) -> None:
     run = begun(store)
     stage = store.stage_started(run, "measure", "b", estimate=60.0)
     told: list[dict[str, object]] = []
-    with in_a_thread(lambda: told.extend(changes(store, run, seconds=0.05))):
+    with in_a_thread(lambda: told.extend(found.model_dump(mode="json") for found in here(store).changes(run, seconds=0.05))):
         time.sleep(0.3)
         for done in (0, 7):
             store.stage_progressed(stage, Progress(done=done, total=40, unit="windows"))
@@ -111,11 +116,11 @@ def test_changes_are_told_once_each_until_the_run_ends(store: Store) -> None:
 
 
 def test_the_newest_running_run_is_found(store: Store) -> None:
-    assert newest_running(store) is None
+    assert newest_running(here(store)) is None
     first, second = begun(store, "upstream/a"), begun(store, "upstream/b")
-    assert newest_running(store) == second
+    assert newest_running(here(store)) == second
     store.finish(second, state="done")
-    assert newest_running(store) == first
+    assert newest_running(here(store)) == first
 
 
 def test_status_of_a_running_run_tells_the_stage_at_work(store: Store) -> None:

@@ -10,10 +10,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from config.settings import Settings
 from config.words import GateResult, Kind, Outcome, Variant, Verdict
 from publishers.naming import NOBODY
+from service.cli.context import command_again
 from service.cli.main import app
-from service.cli.verdicts import command_again
+from service.operations.database import Here
 from service.store import Store, VariantRecord, open_store
 from tests.service.helpers import SHA, queue_run
 
@@ -120,4 +122,4 @@ def test_the_command_that_carries_a_run_out_again_names_the_settings_in_use(stor
 )
 def test_the_command_again_is_of_the_same_run(file_store: Store, order: dict[str, Any], ending: str) -> None:
     run = queue_run(file_store, **order)
-    assert command_again(file_store, run.id, None).endswith(f"--recipe default {ending}")
+    assert str(command_again(Here(store=file_store, settings=Settings()), run.id, None)).endswith(f"--recipe default {ending}")

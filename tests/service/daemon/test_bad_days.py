@@ -11,6 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from bench.faulty import Fault, Proxy, Request, always, faulty
 from config.errors import SluiceError
 from config.settings import Settings
 from service.api.tokens import create_token
@@ -25,7 +26,6 @@ from service.release.intake import ReleaseRequest, queue_release
 from service.release.lifecycle import execute
 from service.runs.summary import summary
 from service.store import RunRecord, Store
-from tests.faulty import Fault, Proxy, Request, always, faulty
 from tests.service.conftest import Upstream
 from tests.service.helpers import eventually
 

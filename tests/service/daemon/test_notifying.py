@@ -110,11 +110,14 @@ def test_each_end_is_told_in_words_to_whom_it_concerns(file_store: Store, receiv
         ended(file_store, "done", digest="b" * 64, changed=False)
         ended(file_store, "failed", error="The disk is full.", digest="c" * 64)
         ended(file_store, "held", digest="e" * 64)
+        ended(file_store, "superseded", error="Published is what was made of 0123456789ab.", digest="f" * 64)
         notifying.notify(file_store, both)
     told = [(json.loads(content)["ending"], json.loads(content)["text"]) for _, content in receiver.requests]
-    assert sorted(ending for ending, _ in told) == ["failed", "held", "held", "published"], "nothing of a run that changed nothing"
+    assert sorted(ending for ending, _ in told) == ["failed", "held", "held", "published", "superseded"], "nothing of a run that changed nothing"
     assert "The disk is full." in dict(told)["failed"]
     assert "waits for a person" in dict(told)["held"]
+    assert "not published, because something newer is" in dict(told)["superseded"]
+    assert "Published is what was made of 0123456789ab." in dict(told)["superseded"]
 
 
 @pytest.mark.parametrize(("form", "key"), [("slack", "text"), ("discord", "content")])

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.faulty import Fault, Proxy, always, faulty
 from config.recipe import load_recipe
 from service.api.tokens import create_token
 from service.store import RunRecord, Store, open_store
-from tests.faulty import Fault, Proxy, always, faulty
 from tests.service.conftest import Upstream
 from tests.service.helpers import eventually, queue_run
 

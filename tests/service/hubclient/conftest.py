@@ -10,11 +10,11 @@ from huggingface_hub import HfApi, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 from pydantic import SecretStr
 
+from bench.faulty import Proxy, faulty
 from config.settings import Settings
 from hub.server import running
 from hub.tokens import create_token
 from service.hubclient import connect
-from tests.faulty import Proxy, faulty
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ import pytest
 from huggingface_hub import set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
+from bench.faulty import Fault, always, faults
 from config.errors import HubError, HubUnavailable, StageError
 from publishers import sending
 from publishers.wire import hub_errors
 from service.hubclient import patient, within
 from service.hubclient.lines import Ending
-from tests.faulty import Fault, always, faults
 from tests.service.hubclient.conftest import Far
 
 QUICK = {"hub_timeout": 0.5, "hub_rate": 1000.0}

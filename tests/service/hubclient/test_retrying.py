@@ -3,9 +3,9 @@
 import pytest
 from httpx2 import TransportError
 
+from bench.faulty import Fault, always, faults
 from config.errors import HubError, HubUnavailable
 from service.hubclient import patient, retrying
-from tests.faulty import Fault, always, faults
 from tests.service.hubclient.conftest import Far
 
 

@@ -20,7 +20,7 @@ from publishers.target import download
 from service.execution.kept import File, Output
 from service.execution.workbench import Listener
 from service.hubclient import connect
-from service.release import lifecycle, publishing, rollback
+from service.release import consent, lifecycle, publishing, rollback
 from service.release.graph import Phase, Stage, graph_of
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.products import JUDGED, PARTS, Built, Judged
@@ -90,23 +90,23 @@ def nothing_to_run(work: Work) -> dict[str, bytes]:
 
 def short(monkeypatch: pytest.MonkeyPatch, folder: Path, weights: Weights = nothing_to_run) -> None:
     """Let every run go the short way."""
-    graph = graph_of(_stages(folder, weights))
-    monkeypatch.setattr(lifecycle, "way", lambda recipe: graph)
+    monkeypatch.setattr(lifecycle, "way", lambda recipe: graph_of(_stages(folder, weights, asking=recipe.publish.hold != "never")))
     monkeypatch.setattr(lifecycle, "_expect", lambda work, heard: None)
     monkeypatch.setattr(publishing, "plan", _plan)
 
 
-def _stages(folder: Path, weights: Weights) -> list[Stage]:
+def _stages(folder: Path, weights: Weights, *, asking: bool) -> list[Stage]:
     def stage(name: str, does: Callable[[Work], object], *also: str, phase: Phase = Phase.EXAMINE, **flags: Any) -> Stage:
         return Stage(name=name, phase=phase, does=name, work=does, also=also, **flags)
 
     return [
         stage("upstream", examine._upstream),
         stage("snapshot", lambda work: _made({})),
-        stage("fix", lambda work: _made({"held": []})),
+        stage("fix", lambda work: _made({"held": [], "notes": []})),
         stage("approval", examine._approval, "upstream", "snapshot", "fix", records=True),
         stage(JUDGED, lambda work: Judged(built=[_built(folder / work.release.sha, *item) for item in weights(work).items()]), phase=Phase.JUDGE),
         stage(PARTS, lambda work: {}, phase=Phase.PUBLISH),
+        *([stage("consent", consent.ask, JUDGED, "fix", PARTS, phase=Phase.PUBLISH, records=True)] if asking else []),
         stage("publish", publishing.publish, "upstream", JUDGED, PARTS, phase=Phase.PUBLISH, records=True),
     ]
 

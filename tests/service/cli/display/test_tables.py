@@ -137,7 +137,7 @@ def test_a_reason_that_variants_share_is_said_once() -> None:
 class Run:
     """As much of a run as the list shows."""
 
-    id: int
+    run: int
     release: Release
     recipe: str = "/somewhere/else/recipe.yaml"
     state: str = "interrupted"
@@ -146,7 +146,7 @@ class Run:
 
 
 def test_the_list_of_runs_fits_with_long_names() -> None:
-    runs = [Run(id=1234, release=Release(repo="Qwen/Qwen3-30B-A3B-Instruct-2507", sha="a" * 40)), Run(id=7, release=Release(repo="a/b", sha="b" * 40))]
+    runs = [Run(run=1234, release=Release(repo="Qwen/Qwen3-30B-A3B-Instruct-2507", sha="a" * 40)), Run(run=7, release=Release(repo="a/b", sha="b" * 40))]
     console = Console(file=io.StringIO(), width=80, highlight=False)
     console.print(runs_table(runs))
     text = console.file.getvalue()  # type: ignore[attr-defined]

@@ -32,9 +32,11 @@ class Fault:
     cut: int | None = None  # bytes of the answer that come, before the connection is closed; reset when it is 0
     rate: float | None = None  # bytes a second of the answer
     choke: bool = False  # the request's body is not taken off the line
+    then: Callable[[], None] | None = None  # done once the Hub has answered, before the answer comes back
 
     @property
     def reset(self) -> bool:
+        """Whether the connection ends without an answer."""
         return self == Fault(cut=0)
 
 
@@ -67,6 +69,7 @@ class Proxy:
     seen: list[Request] = field(default_factory=list)
 
     def count(self, method: str, path: str) -> int:
+        """How many such requests there were."""
         return sum(request.method == method and path in request.path for request in list(self.seen))
 
 
@@ -130,6 +133,9 @@ def _serve(line: socket.socket, target: tuple[str, int], proxy: Proxy, ended: th
                     return
                 there.sendall(piece)
                 body += piece
+            if fault.then is not None:
+                there.recv(1, socket.MSG_PEEK)
+                fault.then()
             _back(there, line, fault, ended)
 
 

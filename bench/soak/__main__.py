@@ -1,0 +1,334 @@
+"""A service under everything that months bring, against the embedded Hub: `python -m bench.soak`.
+
+Kills it at every stage and at every write to the Hub, before and after the Hub has carried it out; puts a proxy before the Hub that does what Hubs and
+networks do on bad days; stops one of two services for longer than its lease; takes the disk away; polls for long. After each of these the Hub itself is read:
+nothing may be half published, published twice, or replaced by something older, no process may be left, and in the end the newest release of every model has
+to be there. Each part ends at its number, or after --minutes.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import constants
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from bench.faulty import Fault, Request
+from bench.soak.world import ENDED, SLUICE, Service, World, service, until, world
+from config.recipe import load_recipe
+from service.release.way import way
+from service.store.lease import LEASE_SECONDS
+
+MODEL = "upstream/model-{}"
+PATIENCE = 300.0  # seconds that a run may take until the next thing happens
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
+BAD_DAYS: tuple[Fault, ...] = (
+    Fault(answer=429, headers={"Retry-After": "1"}),
+    Fault(answer=500),
+    Fault(answer=502),
+    Fault(answer=503, headers={"Retry-After": "0"}),
+    Fault(cut=0),
+    Fault(cut=40),
+    Fault(lose=True),
+    Fault(stall=True),
+)
+
+
+@dataclass
+class Found:
+    """What a part came to."""
+
+    part: str
+    done: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def tell(self, began: float) -> None:
+        """Print it."""
+        places = ", ".join(f"{name} {number}" for name, number in sorted(self.done.items()))
+        print(f"{self.part}: {self.done.total()} in {(time.monotonic() - began) / 60:.1f} min ({places}); wrong: {len(self.wrong)}", flush=True)
+        for line in self.wrong:
+            print(f"  {line}", flush=True)
+
+
+Part = Callable[[World, int, float], Found]
+"""Of a world, how often, and until when."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, (number, _, told) in PARTS.items():
+        parser.add_argument(f"--{name}", type=int, default=number, help=f"{told} ({number})")
+    parser.add_argument("--minutes", type=float, default=60.0, help="for each part at most (60)")
+    given = parser.parse_args()
+    constants.HF_HUB_DISABLE_XET = True  # the embedded Hub stores files by LFS
+    disable_progress_bars()
+    wrong = 0
+    for name, (_, part, _) in PARTS.items():
+        if wanted := getattr(given, name):
+            with TemporaryDirectory(prefix="sluice-soak-") as folder, world(Path(folder)) as built:
+                began = time.monotonic()
+                found = part(built, wanted, began + 60 * given.minutes)
+                found.tell(began)
+                wrong += len(found.wrong)
+    raise SystemExit(1 if wrong else 0)
+
+
+def kills(world: World, number: int, until_when: float) -> Found:
+    """SIGKILL at each stage in turn, and at each write of a publication, before the Hub gets it and after it has carried it out."""
+    found = Found("SIGKILL")
+    writes = _writes(world)
+    stages = [f"stage {stage.name}" for stage in way(load_recipe(str(world.recipe))).stages]
+    targets = cycle([*stages, *(f"{when} write {n}" for n in range(1, writes + 1) for when in ("before", "after"))])
+    world.push(MODEL.format(1))
+    while found.done.total() < number and time.monotonic() < until_when:
+        target = next(targets)
+        with service(world) as running:
+            if target.startswith("stage "):
+                at = _killed_at_stage(world, running, target.removeprefix("stage "), found)
+            else:
+                at = _killed_at_write(world, running, target, found)
+        found.done[at] += 1
+        found.wrong += world.judge.faults()
+    with service(world) as running:
+        found.wrong += _ended(world, running)
+    return found
+
+
+def _writes(world: World) -> int:
+    """How many writes to the Hub an undisturbed publication makes."""
+    world.push(MODEL.format(0))
+    with service(world) as running:
+        if problems := _ended(world, running):
+            raise SystemExit(f"The undisturbed run did not end well: {'; '.join(problems)}")
+    return sum(request.method in WRITES for request in world.proxy.seen)
+
+
+def _killed_at_stage(world: World, running: Service, stage: str, found: Found) -> str:
+    """Let the newest run come to the stage, and kill it there; where it was killed."""
+
+    def there() -> bool:
+        return running.stages().get(stage) in ("running", "done", "reused") and _at_work(running)
+
+    def over() -> bool:
+        run = running.run()
+        return run is not None and run.state in ENDED
+
+    if not until(lambda: there() or over(), PATIENCE):
+        found.wrong.append(f"lost: stage {stage} was not reached in {PATIENCE:.0f} s")
+    if over():
+        world.push(MODEL.format(1))
+        until(lambda: not over(), PATIENCE)
+    time.sleep(random.uniform(0, 0.2))  # noqa: S311
+    at = running.working() or "between stages"
+    found.wrong += [f"left running: process {pid}, of {at}" for pid in running.kill()]
+    return at
+
+
+def _at_work(running: Service) -> bool:
+    run = running.run()
+    return run is not None and run.state == "running"
+
+
+def _killed_at_write(world: World, running: Service, target: str, found: Found) -> str:
+    """Kill at a write to the Hub; where it was killed."""
+    when, _, which = target.split()
+    seen = iter(range(1, 1_000_000))
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(1)
+        found.wrong.extend(f"left running: process {pid}, of {target}" for pid in running.kill())
+
+    def rule(request: Request) -> Fault | None:
+        if request.method not in WRITES or killed or next(seen) != int(which):
+            return None
+        if when == "after":
+            return Fault(lose=True, then=kill)
+        kill()
+        return Fault(cut=0)
+
+    with _rule(world, rule):
+        run = running.run()
+        if run is None or run.state in ENDED:
+            world.push(MODEL.format(1))
+        if not until(lambda: running.process.poll() is not None, PATIENCE):
+            found.done["never came to " + target] += 1
+            running.kill()
+    return f"{when} a write"
+
+
+def bad_days(world: World, number: int, until_when: float) -> Found:
+    """Runs while one request in thirty meets a fault."""
+    found, chance = Found("bad days"), random.Random(0)  # noqa: S311
+
+    def rule(request: Request) -> Fault | None:
+        if chance.random() >= 1 / 30:
+            return None
+        fault = chance.choice(BAD_DAYS)
+        found_faults[str(fault.answer or ("lost" if fault.lose else "stalled" if fault.stall else "cut"))] += 1
+        return fault
+
+    found_faults: Counter[str] = Counter()
+    with service(world) as running, _rule(world, rule):
+        while found.done.total() < number and time.monotonic() < until_when:
+            for model in range(4):
+                world.push(MODEL.format(model))
+            found.wrong += _settled(world, running, found)
+            found.wrong += world.judge.faults()
+    with service(world) as running:
+        found.wrong += _ended(world, running)
+    print(f"faults of the Hub: {', '.join(f'{name} {count}' for name, count in sorted(found_faults.items()))}")
+    return found
+
+
+def _settled(world: World, running: Service, found: Found) -> list[str]:
+    """Wait until the newest commit of every model has a run that ended."""
+    newest = {commits[-1] for commits in world.pushed.values()}
+
+    def runs() -> dict[str, str]:
+        return {run.release.sha: run.state for run in running.store.runs(limit=200) if run.release.sha in newest}
+
+    if not until(lambda: len(ends := runs()) == len(newest) and all(state in ENDED for state in ends.values()), 2 * PATIENCE, every=0.5):
+        return [f"lost: after {2 * PATIENCE:.0f} s the newest runs are {sorted(runs().values())}"]
+    found.done.update(runs().values())
+    return [f"failed for good: {run.error}" for run in running.store.runs(limit=200) if run.release.sha in newest and run.state == "failed"]
+
+
+def pauses(world: World, number: int, until_when: float) -> Found:
+    """Two services on one database, of which the one that works is stopped for longer than its lease."""
+    found = Found("pauses")
+    database = f"sqlite:///{world.folder / 'shared.db'}"
+    with service(world, "one", database=database) as one, service(world, "two", database=database) as two:
+        while found.done.total() < number and time.monotonic() < until_when:
+            world.push(MODEL.format(1))
+            if not until(lambda: _at_work(one), PATIENCE):
+                found.wrong.append("lost: no run began")
+            time.sleep(random.uniform(0, 10))  # noqa: S311
+            chosen = next((each for each in (one, two) if _works(each)), one)
+            chosen.process.send_signal(signal.SIGSTOP)
+            time.sleep(LEASE_SECONDS + 5)
+            chosen.process.send_signal(signal.SIGCONT)
+            found.done["stopped at work" if chosen is one else "stopped the other"] += 1
+            found.wrong += _ended(world, one)
+            found.wrong += world.judge.faults()
+    return found
+
+
+def _works(each: Service) -> bool:
+    """Whether this service has the lease of the newest run."""
+    run = each.run()
+    return run is not None and f"/{each.process.pid}/" in (run.worker or "")
+
+
+def disks(world: World, number: int, until_when: float) -> Found:
+    """A disk that fills up at a random moment, and is given back. Wants to mount a file system in memory, as root may."""
+    found = Found("full disks")
+    home = world.folder / "home"
+    home.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", home], check=False, capture_output=True).returncode:  # noqa: S607
+        print("full disks: not done, for only root may mount a small one")
+        return found
+    try:
+        with service(world) as running:
+            while found.done.total() < number and time.monotonic() < until_when:
+                world.push(MODEL.format(1))
+                until(lambda: _at_work(running), PATIENCE)
+                time.sleep(random.uniform(0, 12))  # noqa: S311
+                at = running.working() or "between stages"
+                with _filled(home):
+                    time.sleep(5)
+                found.done[at] += 1
+                found.wrong += _ended(world, running, retry=True)
+                found.wrong += world.judge.faults()
+    finally:
+        subprocess.run(["umount", home], check=False)  # noqa: S607
+    return found
+
+
+@contextmanager
+def _filled(home: Path) -> Iterator[None]:
+    """The disk without a byte to spare."""
+    ballast = home / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(65_536))
+        except OSError:
+            pass
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+def polls(world: World, number: int, until_when: float) -> Found:
+    """Memory of a service that does nothing but poll."""
+    found = Found("polls")
+    world.push(MODEL.format(1))
+    with service(world, poll_minutes=0.005) as running:
+        found.wrong += _ended(world, running)
+        before = _after(world, number // 10, until_when)
+        early = running.memory()
+        polled = _after(world, number - before, until_when)
+        late = running.memory()
+        found.done["polls"] = before + polled
+        print(f"memory after {before} polls {early / 1e6:.1f} MB, after {before + polled} {late / 1e6:.1f} MB")
+        if late > 1.03 * early:
+            found.wrong.append(f"memory grew by {(late - early) / 1e6:.1f} MB")
+    return found
+
+
+def _after(world: World, number: int, until_when: float) -> int:
+    """Wait for so many polls; how many there were."""
+    began = world.proxy.count("GET", "/api/models?")
+    until(lambda: world.proxy.count("GET", "/api/models?") - began >= number or time.monotonic() > until_when, 3600, every=0.2)
+    return world.proxy.count("GET", "/api/models?") - began
+
+
+def _ended(world: World, running: Service, *, retry: bool = False) -> list[str]:
+    """Let the run of what was pushed last end; what is wrong then."""
+    newest = next(reversed(world.pushed.values()))[-1]
+
+    def ended() -> bool:
+        run = running.run()
+        return run is not None and run.release.sha == newest and run.state in ENDED
+
+    if not until(ended, PATIENCE, every=0.2):
+        run = running.run()
+        return [f"lost: no run of {newest[:12]} ended in {PATIENCE:.0f} s; {'there is none' if run is None else f'{run.state}: {run.error}'}"]
+    run = running.run()
+    if retry and run is not None and run.state == "failed":
+        subprocess.run([SLUICE, "--config", running.home / "sluice.yaml", "retry", str(run.id)], check=False)
+        return _ended(world, running)
+    failed = [] if run is None or run.state == "done" else [f"ended as {run.state}: {run.error}"]
+    return failed + world.judge.faults() + world.lost() + [f"left on the Hub: branch {name}" for name in world.judge.branches()]
+
+
+@contextmanager
+def _rule(world: World, rule: Callable[[Request], Fault | None]) -> Iterator[None]:
+    before, world.proxy.rule = world.proxy.rule, rule
+    try:
+        yield
+    finally:
+        world.proxy.rule = before
+
+
+PARTS: dict[str, tuple[int, Part, str]] = {
+    "kills": (200, kills, "SIGKILLs, at every stage and every write to the Hub"),
+    "runs": (1000, bad_days, "runs through a Hub that has bad days"),
+    "pauses": (50, pauses, "stops of one of two services for longer than its lease"),
+    "disks": (20, disks, "disks that are full for a while"),
+    "polls": (500, polls, "polls, after which memory is compared"),
+}
+
+if __name__ == "__main__":
+    main()

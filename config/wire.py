@@ -1,0 +1,10 @@
+"""What both ends of the API agree on: where it is, how far it goes, and how its errors are told."""
+
+API = "/api/v1"
+LEVEL = 1
+"""What this version's API can do; one more with everything that a client may need and an older service has not."""
+LEVEL_HEADER = "Sluice-Api-Level"
+"""Of every answer: the level of the service."""
+PROBLEM = "application/problem+json"
+KINDS = "urn:sluice:problem:"
+"""What the type of a problem begins with."""
