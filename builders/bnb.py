@@ -17,7 +17,7 @@ from engines import nf4
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 CONFIG = "config.json"
 _EXPERT = re.compile(r"(\.experts)\.\d+\..*")
@@ -26,13 +26,14 @@ _EXPERT = re.compile(r"(\.experts)\.\d+\..*")
 def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) -> dict[str, Any]:
     """Write a transformers folder: linear layers in NF4 (blocks of 64, scales quantized again), embeddings, output layer and norms as they were.
 
-    The modules named in `skip` stay in 16 bits as well; config.json lists them, so that transformers and vLLM load the folder without being told.
+    Of a model that reads images it is the whole model, whose vision tower and projector stay in 16 bits. The modules named in `skip` do so as well; config.json
+    lists them, so that transformers and vLLM load the folder without being told.
     Tokenizer, template and generation_config.json are the fixed model's, byte for byte, and config.json is its too, with what describes these weights, in the
     words of transformers 4 and 5. Returns `bytes` of the weight files, `parameters` (of the 16-bit model)
     and `bpw`. Raises UpstreamError when transformers cannot load the model.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     from engines import hf
 
@@ -43,10 +44,11 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=_kept(model, skip) if skip else None,
+            llm_int8_skip_modules=_kept(model, skip),
         )
+        made = hf.maker(hf.load_config(model))
         with hf.counting():
-            network = AutoModelForCausalLM.from_pretrained(
+            network = made.from_pretrained(
                 model,
                 quantization_config=recipe,
                 dtype=torch.bfloat16,
@@ -109,24 +111,33 @@ def quantizable(network: "PreTrainedModel") -> list[str]:
     from transformers.quantizers.base import HfQuantizer
     from transformers.quantizers.quantizers_utils import should_convert_module
 
+    from engines import hf
+
     kept = HfQuantizer.get_modules_to_not_convert(network, keep_in_fp32_modules=list(network._keep_in_fp32_modules or ()))
+    kept += hf.seeing(network)
     return [name for name, module in network.named_modules() if type(module) is torch.nn.Linear and should_convert_module(name, kept)]
 
 
-def _kept(model: Path, skip: Sequence[str]) -> list[str]:
-    """`skip`, what vLLM calls the layers that it fuses of these, and what transformers keeps by itself, which it does only when nothing else is named.
+def _kept(model: Path, skip: Sequence[str]) -> list[str] | None:
+    """What reads images, `skip`, what vLLM calls the layers that it fuses of these, and what transformers keeps by itself, which it does only when nothing else
+    is named; None where it would keep all of that by itself.
 
     Raises UpstreamError for names that are no linear layers of the model.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.quantizers.base import get_keys_to_not_convert
 
+    from engines import hf
+
+    described = hf.load_config(model)
+    made = hf.maker(described)
+    if not skip and made is AutoModelForCausalLM:
+        return None
     with torch.device("meta"):
-        described = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-        network = AutoModelForCausalLM.from_config(described)  # type: ignore[no-untyped-call] # nor here
+        network = made.from_config(described)
     known = quantizable(network)
     if unknown := sorted(set(skip) - set(known)):
         raise UpstreamError(f"The plan keeps modules in 16 bits that the model does not have: {', '.join(unknown)}. Plan it anew.")
     fused = {nf4.fused(name) for name in skip} - {nf4.fused(name) for name in known if name not in skip}
-    return sorted({*skip, *fused, *get_keys_to_not_convert(network)})
+    return sorted({*skip, *hf.seeing(network), *fused, *get_keys_to_not_convert(network)})

@@ -8,18 +8,19 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from builders import convert
+from builders import convert, respelt
 from builders.ggufs import weigh
 from config.errors import ToolError
 from config.facts import Facts
 from engines import gguf_tensors, toolchain, tools
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 PREFIX = "mmproj-"  # of the files' names, by which llama.cpp and the Hub tell them from models
 HEARS = "clip.has_audio_encoder"  # in the header
 
 _FACTS = TypeAdapter(Facts)
+_TOWER = re.compile(r"^ValueError: Unsupported model type: (\S+)", re.MULTILINE)
 _UNKNOWN = re.compile(r"Model (\S+) is not supported|Architecture '?(\S+?)'? not supported")
 
 
@@ -41,6 +42,7 @@ def build(
     toolchain.converter()
     files: dict[str, dict[str, Any]] = {}
     with convert.called(model, name, _FACTS.validate_python(dict(facts)), repo=repo, hub=hub) as named:
+        respelt.respell(named)
         for type in types:
             target = out / f"{PREFIX}{type}.gguf"
             options = ("--mmproj", "--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", name)
@@ -53,6 +55,9 @@ def build(
                 target.unlink()
                 return {"files": {}, "reason": "llama.cpp's converter makes one file of the parts that see and hear, and what it hears is not measured"}
             weight = weigh(target)
+            if not weight.parameters:
+                target.unlink()
+                return {"files": {}, "reason": f"the converter of llama.cpp ({toolchain.version()}) finds no tensor of one by the names here"}
             files[f"{PREFIX}{type}"] = {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters}
     return {"files": files, "reason": None}
 
@@ -60,5 +65,7 @@ def build(
 def _in_words(error: ToolError) -> str:
     if unknown := _UNKNOWN.search(str(error)):
         return f"the converter of llama.cpp ({toolchain.version()}) knows none for the architecture {unknown[1] or unknown[2]}"
+    if tower := _TOWER.search(str(error)):
+        return f"the converter of llama.cpp ({toolchain.version()}) knows no vision tower of the type {tower[1]}"
     last = str(error).splitlines()[-1].strip()[:200]
     return f"the converter of llama.cpp ({toolchain.version()}) could not make one ({last})"

@@ -1,9 +1,16 @@
 """What a model reads beside text: GGUF files of its text part know nothing of it, and pictures need a projector (mmproj) beside them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _PARTS = {"vision_config": "images", "audio_config": "sound"}  # by keys of config.json
+_EYES = re.compile(r"vision|visual|multi_modal_projector|connector")  # in the names of tensors
+
+
+def sees(config: Mapping[str, Any], tensor: str) -> bool:
+    """Whether a tensor of that name reads images, in a model of that configuration."""
+    return "images" in read(config) and _EYES.search(tensor) is not None
 
 
 def read(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, __version__
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, __version__
 
 from config.errors import MeasurementError, UnsupportedModel, UpstreamError
-from engines.hf import loading
+from engines.hf import load_config, load_tokenizer, loading, seeing
 from engines.model import Floats
 from engines.mtmd import Picture
 
+BREAK = "[IMG_BREAK]"  # the token behind each row of a picture but the last, of models with Pixtral's tower: llama.cpp's projectors bring it along
+ANY_SIZE = ("pixtral",)  # types of towers whose `image_size` is the most that they take
+BROKEN = ("llava", "mistral3")  # types of these models
 LAYERS = 1  # of the language model that are loaded: no picture goes through them
 
 
@@ -26,8 +29,7 @@ def open_eyes(folder: Path, *, threads: int) -> Iterator["Eyes"]:
 
     Raises UnsupportedModel where transformers has no code for it, UpstreamError when weights of it are missing, MeasurementError when it cannot be loaded.
     """
-    with loading(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = load_config(folder)
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise UnsupportedModel(f"transformers {__version__} has no code that shows pictures to models of the type {config.model_type!r}.")
     with loading(folder):
@@ -49,9 +51,20 @@ def open_eyes(folder: Path, *, threads: int) -> Iterator["Eyes"]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        yield Eyes(folder=folder, processor=processor, network=network)
+        yield Eyes(folder=folder, processor=processor, network=network, between=_between(folder, network))
     finally:
         torch.set_num_threads(before)
+
+
+def _between(folder: Path, network: Any) -> torch.Tensor | None:
+    """What the language model reads between two rows of a picture (width), where it is told of rows. Raises MeasurementError."""
+    if network.config.model_type not in BROKEN or network.config.vision_config.model_type != "pixtral":
+        return None
+    tokens = load_tokenizer(folder).get_vocab()
+    if BREAK not in tokens:
+        raise MeasurementError(f"The tokenizer has no token {BREAK}, with which a model with Pixtral's vision tower ends the rows of a picture.")
+    found: torch.Tensor = network.get_input_embeddings().weight[tokens[BREAK]].detach()
+    return found
 
 
 def _shortened(config: Any) -> Any:
@@ -71,27 +84,43 @@ class Eyes:
     folder: Path
     processor: Any  # scales and normalizes pictures as the release says
     network: Any  # a PreTrainedModel, and what only those that read images have
+    between: torch.Tensor | None = None  # two rows of a picture
 
     @property
     def side(self) -> int | None:
         """Pixels on each side of what the tower takes, where all its pictures have one size."""
-        size = getattr(self.network.config.vision_config, "image_size", None)
-        return size if isinstance(size, int) else None
+        tower = self.network.config.vision_config
+        size = getattr(tower, "image_size", None)
+        sides = {size} if isinstance(size, int) else set(size or ())
+        return sides.pop() if len(sides) == 1 and tower.model_type not in ANY_SIZE else None
 
     @property
     def parts(self) -> Sequence[torch.nn.Module]:
         """The modules beside the language model and its output."""
-        core = self.network.base_model
-        language = {id(core.get_decoder()), id(self.network.get_output_embeddings())}
-        return [module for module in core.children() if id(module) not in language]
+        return list(seeing(self.network).values())
 
     @torch.inference_mode()
     def embed(self, picture: Picture) -> Floats:
         """What the language model reads of the picture (tokens, width). Raises MeasurementError."""
         try:
             values = self.processor(images=[Image.fromarray(picture)], return_tensors="pt")
-            found = self.network.get_image_features(**values, return_dict=True).pooler_output
+            found = self.network.get_image_features(**values, return_dict=True)
+            rows = _joined(found.pooler_output)
+            deeper = [_joined(part) for part in getattr(found, "deepstack_features", None) or ()]  # for the first layers of the language model, Qwen 3 VL's
+            if self.between is not None:
+                rows = self._broken(rows, self.between, int(values["image_sizes"][0][1]))
         except Exception as error:  # the configuration is a stranger's
             raise MeasurementError(f"transformers cannot read a picture of {picture.shape[1]} × {picture.shape[0]} pixels: {error}.") from error
-        rows = [part.reshape(-1, part.shape[-1]) for part in (found if isinstance(found, (list, tuple)) else [found])]
-        return np.asarray(torch.cat(rows).float().numpy(), dtype=np.float32)
+        return np.asarray(torch.cat([rows, *deeper], dim=-1).float().numpy(), dtype=np.float32)
+
+    def _broken(self, rows: torch.Tensor, between: torch.Tensor, width: int) -> torch.Tensor:
+        """The rows of a picture of that many pixels in width, with what stands between them."""
+        config = self.network.config
+        lines = rows.reshape(-1, width // (config.vision_config.patch_size * getattr(config, "spatial_merge_size", 1)), rows.shape[-1])
+        ends = between.expand(len(lines), 1, -1)
+        return torch.cat([lines, ends], dim=1).reshape(-1, rows.shape[-1])[:-1]
+
+
+def _joined(found: Any) -> torch.Tensor:
+    """What was found of a picture, or of each part that it was cut into (tokens, width)."""
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in (found if isinstance(found, (list, tuple)) else [found])])

@@ -12,8 +12,16 @@ import numpy as np
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, __version__
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    __version__,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging
 
 from config.errors import MeasurementError, UnsupportedModel, UpstreamError
@@ -25,6 +33,7 @@ from engines.spoken import Voice, plain
 
 SHOWN = 3  # missing weights that a sentence names
 MEMORY = ("past_key_values", "cache_params")  # what networks call what they remember of the text so far: those with attention, those without
+KNOWN = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}  # model types
 UNLIMITED = 2**20  # tokens; what llama.cpp's converter writes for networks that remember a state, and know no positions
 
 
@@ -37,8 +46,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def maker(config: Any) -> Any:
+    """The Auto class that makes a model of this configuration: the whole model where it reads images too, which is given text alone, else a language model."""
+    return AutoModelForImageTextToText if type(config) in AutoModelForImageTextToText._model_mapping else AutoModelForCausalLM
+
+
+def load_config(folder: Path) -> Any:
+    """The configuration in `folder`; no code of the folder is run. Raises UnsupportedModel or MeasurementError."""
+    with loading(folder):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
 def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The causal language model in `folder`, ready to evaluate, from safetensors only.
+    """The causal language model in `folder`, ready to evaluate, from safetensors only, with what else it may read: see `maker`.
 
     What is stored in 16 bits is computed in float32: the weights are exactly the stored ones, and figures do not depend on how a CPU rounds activations.
     Another `dtype` is for `engines.streaming`. A bitsandbytes folder keeps its 4-bit weights. Raises UnsupportedModel when transformers has no code for its
@@ -58,12 +78,11 @@ def require_all(folder: Path) -> None:
 
 
 def _loaded(folder: Path, **options: Any) -> PreTrainedModel:
+    made: Any = maker(load_config(folder))
     with loading(folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(  # its types know nothing of the second result
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
-        )
-    model: PreTrainedModel = loaded[0]
-    told: dict[str, set[str]] = loaded[1]
+        model: PreTrainedModel
+        told: dict[str, set[str]]
+        model, told = made.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options)
     if missing := sorted(told["missing_keys"]):
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise UpstreamError(
@@ -83,12 +102,22 @@ def _widen(model: PreTrainedModel) -> None:
 
 def outline(folder: Path) -> PreTrainedModel:
     """The network in `folder` without its weights: parameters on the meta device, buffers in float32. Raises what `load_model` does."""
+    config = load_config(folder)
     with loading(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with init_empty_weights(include_buffers=False):
-            network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call] # it has no types
+            network: PreTrainedModel = maker(config).from_config(config, dtype=torch.float32)
         network.tie_weights()
     return network
+
+
+def seeing(network: PreTrainedModel) -> dict[str, torch.nn.Module]:
+    """Of a network that reads images, the modules beside its language model and output by their names: vision tower and projector. Of others none."""
+    if type(network.config) not in AutoModelForImageTextToText._model_mapping:
+        return {}
+    core: Any = network.base_model
+    language = {id(core.get_decoder()), id(network.get_output_embeddings())}  # type: ignore[no-untyped-call]
+    core_name = next(name for name, module in network.named_modules() if module is core)
+    return {f"{core_name}.{name}".lstrip("."): module for name, module in core.named_children() if id(module) not in language}
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -110,7 +139,7 @@ def loading(folder: Path) -> Iterator[None]:
     except ImportError as error:
         raise UnsupportedModel(f"transformers {__version__} cannot run the model without a package that is not installed: {error}.") from error
     except Exception as error:  # the files are a stranger's: any parser below may raise anything
-        if (architecture := _architecture(folder)) is not None and architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        if (architecture := _architecture(folder)) is not None and architecture not in KNOWN:
             raise UnsupportedModel(
                 f"transformers {__version__} has no code for language models of the architecture {architecture!r}, and code from a release is not run."
             ) from error

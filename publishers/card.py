@@ -169,6 +169,8 @@ class Card:
     offered: str | None = None  # address of the pull request by which the repairs were offered to the upstream
     quick: bool = False  # measured on small samples
     base: bool = False  # a base model, without a chat template
+    parts: bool = False  # the chat template reads what a message holds in parts alone
+    sees: bool = False  # the model reads images
     readers: tuple[str, ...] = ()  # sentences about programs that read the repo otherwise, see `config.readers`
     remarks: tuple[str, ...] = ()  # what is no fault, but good to know of the model
     hub: str | None = PUBLIC  # address of the Hub that it lies on; None where it has no lasting one

@@ -22,7 +22,7 @@ LINEAR = {f"linear_{name}": size for name, size in (("key_head_dim", 16), ("valu
 Make = Callable[[Path], Path]
 
 
-def _bundled(out: Path, *, spaced: bool) -> dict[str, Any]:
+def bundled(out: Path, *, spaced: bool) -> dict[str, Any]:
     """The bundled model's vocabulary, with a blank before every text where it is `spaced`; the numbers that a config.json has to say of it."""
     out.mkdir()
     for name in ("tokenizer.json", "tokenizer.model"):
@@ -36,12 +36,12 @@ def _bundled(out: Path, *, spaced: bool) -> dict[str, Any]:
     return {"bos_token_id": 1, "eos_token_id": 4, "pad_token_id": 5, "vocab_size": 2048}
 
 
-def _sizes(**others: Any) -> dict[str, Any]:
+def sizes(**others: Any) -> dict[str, Any]:
     plain = {"hidden_size": HIDDEN, "intermediate_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     return {**plain, "tie_word_embeddings": True, "max_position_embeddings": CONTEXT, "initializer_range": SPREAD, **others}
 
 
-def _saved(kind: str, out: Path, config: Mapping[str, Any], name: str | None = None) -> Path:
+def saved(kind: str, out: Path, config: Mapping[str, Any], name: str | None = None) -> Path:
     """Random weights of that kind in bfloat16, and what goes with them."""
     torch.manual_seed(0)
     made = getattr(transformers, f"{kind}Config")(**config)
@@ -50,24 +50,24 @@ def _saved(kind: str, out: Path, config: Mapping[str, Any], name: str | None = N
     return out
 
 
-def _small(kind: str, *, name: str | None = None, spaced: bool = False, sizes: Callable[..., dict[str, Any]] = _sizes, **others: Any) -> Make:
-    return lambda out: _saved(kind, out, sizes(**(_bundled(out, spaced=spaced) | others)), name)
+def _small(kind: str, *, name: str | None = None, spaced: bool = False, sizes: Callable[..., dict[str, Any]] = sizes, **others: Any) -> Make:
+    return lambda out: saved(kind, out, sizes(**(bundled(out, spaced=spaced) | others)), name)
 
 
 def _seeing(out: Path) -> Path:
     """Gemma 3 with eyes, whose pictures are four tokens."""
     # llama.cpp takes matrices as wide as high for those of old files, and exchanges the two of each layer: no such model is known, and this one is none
     eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
-    text = _sizes(**_bundled(out, spaced=False), head_dim=32, query_pre_attn_scalar=32, sliding_window=512)
+    text = sizes(**bundled(out, spaced=False), head_dim=32, query_pre_attn_scalar=32, sliding_window=512)
     ids = {"boi_token_index": 9, "eoi_token_index": 10, "image_token_index": 11, "eos_token_id": [4], "bos_token_id": 1, "pad_token_id": 5}
-    made = _saved(
+    made = saved(
         "Gemma3",
         out,
         {"text_config": text, "vision_config": eyes, "mm_tokens_per_image": 4, "tie_word_embeddings": True, **ids},
         "Gemma3ForConditionalGeneration",
     )
     weights = load_file(made / "model.safetensors")  # transformers leaves a part of names out that its makers' releases have
-    named = {name.replace("vision_tower.", "vision_tower.vision_model."): _scattered(name, value) for name, value in weights.items()}
+    named = {name.replace("vision_tower.", "vision_tower.vision_model."): scattered(name, value) for name, value in weights.items()}
     save_file(named, made / "model.safetensors", metadata={"format": "pt"})
     size, even = {"height": 56, "width": 56}, [0.5, 0.5, 0.5]
     described = {"image_processor_type": "Gemma3ImageProcessor", "image_seq_length": 4, "image_mean": even, "image_std": even, "size": size}
@@ -75,34 +75,20 @@ def _seeing(out: Path) -> Path:
     return made
 
 
-def seeing_in_tiles(out: Path) -> Path:
-    """Idefics 3, which cuts large pictures into tiles and shows them one by one, and the whole picture after them."""
-    eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
-    text = _sizes(**_bundled(out, spaced=False), model_type="llama")
-    described = {"text_config": text, "vision_config": eyes, "scale_factor": 2, "tie_word_embeddings": True, "image_token_id": 11, "pad_token_id": 5}
-    made = _saved("Idefics3", out, described, "Idefics3ForConditionalGeneration")
-    weights = load_file(made / "model.safetensors")
-    save_file({name: _scattered(name, value) for name, value in weights.items()}, made / "model.safetensors", metadata={"format": "pt"})
-    even, sizes = [0.5, 0.5, 0.5], {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
-    processor = {"image_processor_type": "Idefics3ImageProcessor", "do_image_splitting": True, "image_mean": even, "image_std": even, **sizes}
-    (made / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
-    return made
-
-
-def _scattered(name: str, value: torch.Tensor) -> torch.Tensor:
+def scattered(name: str, value: torch.Tensor) -> torch.Tensor:
     """A weight of what reads pictures, where transformers begins with nothing but noughts and ones in biases, norms and projectors."""
     if not any(part in name for part in ("vision", "visual", "multi_modal_projector", "connector")):
         return value
     return (value.float() + SPREAD * torch.randn(value.shape)).to(value.dtype)
 
 
-def _large(kind: str, *, sizes: Callable[..., dict[str, Any]] = _sizes, **others: Any) -> Make:
+def _large(kind: str, *, sizes: Callable[..., dict[str, Any]] = sizes, **others: Any) -> Make:
     """With GPT-2's vocabulary, for architectures whose converter takes no other form, and few columns, for it has 50,000 tokens."""
 
     def make(out: Path) -> Path:
         tokenizer = predicting.byte_level(out)
         ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
-        return _saved(kind, out, sizes(**(ids | {"hidden_size": 32} | others)))
+        return saved(kind, out, sizes(**(ids | {"hidden_size": 32} | others)))
 
     return make
 

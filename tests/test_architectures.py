@@ -2,32 +2,44 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from builders import calibrate, convert, fixes, quantize
+from builders import bnb, calibrate, convert, fixes, mmproj, quantize
 from builders.plan import plan
 from builders.sensitivity import measure
 from builders.sensitivity.table import Sensitivity
 from config.errors import UpstreamError
 from engines import gguf_table, hf, quantizable
 from qa import file_checks, group, parity, preflight, texts
-from tests import architectures
+from qa import mmproj as seen
+from tests import architectures, seeing
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "demo" / "data"
 DOCS = ROOT / "docs" / "architectures.md"
+MODELS = {**architectures.MODELS, **seeing.MODELS}
 THREADS = 1
 CONTEXT = 128
 TEXT: dict[str, Any] = {"chat": [], "plain": [DATA / "calibration_questions.txt"], "context": CONTEXT, "threads": THREADS}
 EVALUATED = 512  # tokens
 PARITY = 5e-4  # nats: what rounding activations to the weights' type makes
 ROUTED = 0.02  # and what it makes where that sends a token to another expert, for random routers are never sure
-TOKENIZED_OTHERWISE = {"Qwen2", "Qwen3"}  # transformers reads the bundled vocabulary by Qwen2's rules, whatever its tokenizer.json says
+# transformers reads the bundled vocabulary by Qwen2's rules, whatever its tokenizer.json says
+TOKENIZED_OTHERWISE = {
+    "Qwen2",
+    "Qwen3",
+    "Qwen2-VL",
+    "Qwen2.5-VL",
+    "Qwen3-VL",
+    "InternVL",
+}
 SLOWLY_READ = {"Qwen3-MoE", "Qwen3-Next", "GLM4-MoE", "DeepSeek", "Mamba"}  # a vocabulary of 50,000: their planned files are not compared weight by weight
 
 
@@ -55,7 +67,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Ways:
 
     def way(name: str) -> Way:
         if name not in made:
-            made[name] = _converted(architectures.MODELS[name], tmp_path_factory.mktemp(re.sub(r"\W", "", name)))
+            made[name] = _converted(MODELS[name], tmp_path_factory.mktemp(re.sub(r"\W", "", name)))
         return made[name]
 
     return way
@@ -72,7 +84,7 @@ def values(measured: Mapping[str, Any]) -> dict[str, Any]:
     return {item["name"]: item["value"] for item in measured["measurements"]}
 
 
-@pytest.mark.parametrize("name", architectures.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_conversion_is_right(name: str, ways: Ways) -> None:
     way = ways(name)
     assert values(preflight.metadata(way.out, model=way.model, gguf=way.gguf))["metadata.failures"] == 0
@@ -89,7 +101,7 @@ def _short(out: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("name", architectures.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_transformers_goes_on_with_a_text_as_if_it_read_it_anew(name: str, ways: Ways) -> None:
     """Whatever it remembers of the text: keys and values, a window of them, a state."""
     with hf.open_model(ways(name).model, threads=THREADS) as engine:
@@ -101,7 +113,7 @@ def test_transformers_goes_on_with_a_text_as_if_it_read_it_anew(name: str, ways:
         assert said == anew
 
 
-@pytest.mark.parametrize("name", architectures.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_variants_are_made_and_measured(name: str, ways: Ways) -> None:
     way = ways(name)
     imatrix = way.folder("imatrix") / str(calibrate.imatrix(way.folder("imatrix"), model=way.model, gguf=way.gguf, tokens=1024, **TEXT)["file"])
@@ -135,21 +147,82 @@ def _planned(name: str, way: Way, imatrix: Path) -> Path:
     return file
 
 
+# ---- images -----------------------------------------------------------------------------------------------------------------------------------
+
+SEEING = {"Gemma 3 with vision": architectures.MODELS["Gemma 3 with vision"], **seeing.MODELS}
+SEEN = 0.01  # error of a projector in BF16, as a share: what rounding activations to that type makes in a few layers
+SEEN_OTHERWISE = {"InternVL"}
+STRETCHED = {"Gemma 3 with vision"}  # pictures of another shape are, by transformers alone
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_projectors_make_of_images_what_the_model_does(name: str, ways: Ways) -> None:
+    way = ways(name)
+    built = mmproj.build(way.folder("eyes"), model=way.model, name="miniature", types=["BF16"])
+    said = rows("Images")[name]
+    if built["reason"] is not None:
+        assert (said[0], said[1] in built["reason"]) == ("no projector", True)
+        return
+    file = way.folder("eyes") / built["files"]["mmproj-BF16"]["file"]
+    found = seen.compare(way.out, model=way.model, gguf=way.gguf, projectors=[file], threads=THREADS)
+    assert found["errors"] == {}
+    measured = {item["name"]: item["value"] for item in found["measured"]["mmproj-BF16"]}
+    assert said[0] == ("another" if name in SEEN_OTHERWISE else "compared")
+    if name in SEEN_OTHERWISE:
+        assert measured["mmproj.error"] > SEEN
+        return
+    assert measured["mmproj.error"] < SEEN
+    assert measured["mmproj.cosine"] > 1 - SEEN
+    assert (measured["mmproj.reshaped"] < SEEN) == (name not in STRETCHED)
+
+
+def test_positions_one_place_off_are_why_internvl_sees_otherwise(ways: Ways) -> None:
+    """llama.cpp puts the class token behind the patches, and adds the positions as if it stood before them (https://github.com/ggml-org/llama.cpp/issues/25814)."""
+    way = ways("InternVL")
+    turned = Path(shutil.copytree(way.model, way.folder("turned") / "model"))
+    weights = load_file(turned / "model.safetensors")
+    (positions,) = (name for name in weights if name.endswith("embeddings.position_embeddings"))
+    weights[positions] = weights[positions].roll(-1, dims=1).contiguous()
+    save_file(weights, turned / "model.safetensors", metadata={"format": "pt"})
+    built = mmproj.build(way.folder("turned"), model=turned, name="miniature", types=["BF16"])
+    file = way.folder("turned") / built["files"]["mmproj-BF16"]["file"]
+    found = seen.compare(way.out, model=way.model, gguf=way.gguf, projectors=[file], threads=THREADS)
+    measured = {item["name"]: item["value"] for item in found["measured"]["mmproj-BF16"]}
+    assert measured["mmproj.error"] < SEEN
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_4_bits_leave_what_reads_images_in_16(name: str, ways: Ways) -> None:
+    """And the whole model loads, as what it was, and continues a text nearly as before."""
+    way = ways(name)
+    folder = way.folder("nf4")
+    bnb.quantize(folder, model=way.model, threads=THREADS)
+    network = hf.load_model(folder)
+    assert type(network).__name__ == json.loads((way.model / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+    packed = {module for module, part in network.named_modules() if type(part).__name__ == "Linear4bit"}
+    beside = tuple(f"{module}." for module in hf.seeing(network))
+    assert beside
+    assert packed
+    assert not [module for module in packed if module.startswith(beside)]
+
+
 # ---- what the table says ----------------------------------------------------------------------------------------------------------------------
 
 
-def rows() -> dict[str, list[str]]:
-    """The table of docs/architectures.md by its first column."""
-    lines = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+def rows(heading: str = "Architectures") -> dict[str, list[str]]:
+    """The table of docs/architectures.md under that heading by its first column."""
+    under = re.split(r"^#+ (.+)$", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = [line for line in under[under.index(heading) + 1].splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {first: rest for first, *rest in cells[1:]}
 
 
-def test_the_table_lists_what_is_tried_here() -> None:
-    assert set(rows()) == {*architectures.MODELS, *architectures.REFUSED}
+def test_the_tables_list_what_is_tried_here() -> None:
+    assert set(rows()) == {*MODELS, *architectures.REFUSED}
+    assert set(rows("Images")) == set(SEEING)
 
 
-@pytest.mark.parametrize("name", architectures.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_table_says_what_was_found(name: str, ways: Ways) -> None:
     way = ways(name)
     config = json.loads((way.model / "config.json").read_text(encoding="utf-8"))

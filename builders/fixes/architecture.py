@@ -1,6 +1,6 @@
 """Completes what says which model it is: `architectures` from `model_type`, and the other way round."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from builders.fixes.edits import Edit, Files, value_at
@@ -28,9 +28,9 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
 
 
 def derived(config: Mapping[str, Any]) -> str | None:
-    """The class of language models that transformers has for the `model_type`; None when it has none."""
-    found = _classes().get(str(config.get(KIND)))
-    return found if isinstance(found, str) else None
+    """The class that transformers has for the `model_type`, of whole models that read images too or of language models; None when it has none."""
+    kind = str(config.get(KIND))
+    return next((found for classes in reversed(_classes()) if isinstance(found := classes.get(kind), str)), None)
 
 
 def unknown(whose: str, kind: object) -> str:
@@ -40,11 +40,15 @@ def unknown(whose: str, kind: object) -> str:
 
 
 def _kinds(architecture: str) -> str | None:
-    found = [kind for kind, name in _classes().items() if name == architecture]
-    return found[0] if len(found) == 1 else None
+    for classes in _classes():
+        found = [kind for kind, name in classes.items() if name == architecture]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
-def _classes() -> Mapping[str, Any]:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+def _classes() -> Sequence[Mapping[str, Any]]:
+    """Of language models, and of models that read images too, by `model_type`."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES

@@ -237,6 +237,8 @@ def describe(work: Work, repo: Repo) -> card.Card:
         offered=None if request is None else request.url,
         quick=work.recipe.quick,
         base=chat.result["base"],
+        parts=chat.result["parts"],
+        sees="images" in modalities.read(config),
         readers=readers(work, repo, [row for _, row in rows], config),
         remarks=(*remarks(work), *unread(work, config)),
         unforced=chat.result["unforced"] is not None,

@@ -59,6 +59,16 @@ def test_front_matter_names_base_model_and_relation(make_card: MakeCard, kind: K
     assert ("gguf" in found["tags"]) == (kind is Kind.GGUF)
 
 
+def test_the_class_that_loads_a_model_and_how_it_is_spoken_to(make_card: MakeCard) -> None:
+    said = render(make_card(kind=Kind.SIXTEEN_BIT))
+    assert "from transformers import AutoModelForCausalLM, AutoTokenizer\n" in said
+    assert '"content": "Hello!"}]' in said
+    seeing = render(make_card(kind=Kind.BNB_4BIT, sees=True, parts=True))
+    assert "from transformers import AutoModelForImageTextToText, AutoTokenizer\n" in seeing
+    assert "model = AutoModelForImageTextToText.from_pretrained(" in seeing
+    assert '"content": [{"type": "text", "text": "Hello!"}]}]' in seeing
+
+
 @pytest.mark.parametrize("kind", [Kind.GGUF, Kind.SIXTEEN_BIT, Kind.BNB_4BIT])
 def test_the_client_parses_it(make_card: MakeCard, kind: Kind) -> None:
     card = ModelCard(render(make_card(kind=kind)))

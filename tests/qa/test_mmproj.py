@@ -57,17 +57,6 @@ def test_llama_cpp_makes_of_images_what_the_model_does(seeing: Seeing) -> None:
     assert all(found["mmproj.reshaped"]["value"] > 0.1 for found in measured.values())
 
 
-def test_pictures_that_are_cut_into_tiles_come_out_alike_whatever_their_shape(seeing: Seeing, tmp_path: Path) -> None:
-    """Of the language model nothing but its width is asked here, which is the same."""
-    model = architectures.seeing_in_tiles(tmp_path / "model")
-    built = mmproj.build(tmp_path, model=model, name="tiles", types=["F16"])
-    measured, errors = seeing.compared(tmp_path / built["files"]["mmproj-F16"]["file"], model=model)
-    assert errors == {}
-    assert measured["mmproj-F16"]["mmproj.error"]["n"] == 3 * 5 * 4, "three pictures of four tiles and the whole, each of four tokens"
-    assert measured["mmproj-F16"]["mmproj.error"]["value"] < 0.002
-    assert measured["mmproj-F16"]["mmproj.reshaped"]["value"] < 0.002
-
-
 def test_the_projector_of_another_model_is_told(seeing: Seeing, tmp_path: Path) -> None:
     other = Path(shutil.copytree(seeing.model, tmp_path / "other"))
     _edit(other, lambda value: value.flip(0), part="vision_tower", name="fc1.weight")

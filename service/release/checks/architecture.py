@@ -20,14 +20,19 @@ def unknown(prospect: "Prospect") -> Iterable[str]:
     """Raise UpstreamError when the release cannot be converted, and say why."""
     repo, config = prospect.upstream.release.repo, prospect.config
     names = config.get("architectures")
-    if any(name in config for name in architecture.NESTED):
+    if any(name in config for name in architecture.NESTED if name != "text_config"):
+        return ()
+    text = config.get("text_config")
+    own = text.get("architectures") if isinstance(text, dict) else None  # which the converter takes instead, but of a few architectures
+    known = listed(_TABLE)
+    if isinstance(own, list) and own and (not known or str(own[0]) in known):
         return ()
     if not names:
         derived = architecture.derived(config) if prospect.recipe.fixes else None
         if derived is None:
             raise UpstreamError(architecture.unknown(repo, config.get("model_type")))
         names = [derived]
-    if isinstance(names, list) and (known := listed(_TABLE)) and str(names[0]) not in known:
+    if isinstance(names, list) and known and str(names[0]) not in known:
         raise UpstreamError(
             f"{repo} has the architecture {str(names[0])[:100]}, which the converter of llama.cpp ({toolchain.version()}) does not know. "
             "No GGUF can be made of it until llama.cpp supports it: wait for a version that does and raise the pinned one."

@@ -34,6 +34,7 @@ _VALUES: Mapping[str, Config] = {
 }
 _UNSCALED = {"gemma", "gemma2", "phi", "stablelm"}  # positions, whatever config.json says
 _EVERY_FOURTH = {"smollm3", "llama4_text"}  # layer without positions
+_WINDOW, _THETA = 112, 10000.0  # pixels of Qwen2.5-VL's windows, and the base of Pixtral's positions
 _LARGEST = {"gemma2": 46, "gemma3_text": 62}  # layers of the models with 27 billion parameters, which llama.cpp tells by them
 
 
@@ -43,6 +44,13 @@ def look(prospect: "Prospect") -> Iterator[str]:
         yield Remark(
             f"config.json of {prospect.upstream.release.repo} says {key}: {str(found)[:60]}. llama.cpp ({toolchain.version()}) has {built} built in and GGUF "
             "no field for another, so its file will not answer like the model."
+        )
+    if not prospect.recipe.variants.projectors():
+        return
+    for key, found, built in seen_otherwise(prospect.config):
+        yield Remark(
+            f"config.json of {prospect.upstream.release.repo} says vision_config.{key}: {str(found)[:60]}. llama.cpp ({toolchain.version()}) has {built} "
+            "built in, so its projector (mmproj) will not make of images what the model does."
         )
 
 
@@ -66,6 +74,26 @@ def differing(config: Config) -> Iterator[tuple[str, Any, str]]:
         yield "no_rope_layers", layers, "no positions in every fourth layer"
     if kind in _LARGEST and (scalar := text.get("query_pre_attn_scalar")) is not None and scalar != (built := _scalar(kind, text)):
         yield "query_pre_attn_scalar", scalar, str(built)
+
+
+def seen_otherwise(config: Config) -> Iterator[tuple[str, Any, str]]:
+    """The same of the vision tower."""
+    tower = config.get("vision_config")
+    if not isinstance(tower, Mapping):
+        return
+    if config.get("model_type") == "qwen2_5_vl":
+        if (window := tower.get("window_size", _WINDOW)) != _WINDOW:
+            yield "window_size", window, f"windows of {_WINDOW} pixels"
+        whole, depth = tower.get("fullatt_block_indexes"), tower.get("depth", 32)
+        if isinstance(whole, list) and whole and isinstance(whole[0], int) and whole[0] >= 0 and isinstance(depth, int):
+            every = whole[0] + 1
+            if whole != list(range(whole[0], depth, every)):
+                yield "fullatt_block_indexes", whole, f"attention over the whole image in every layer whose number is a multiple of {every}"
+    if tower.get("model_type") == "pixtral":
+        rope = tower.get("rope_parameters")
+        theta = rope.get("rope_theta") if isinstance(rope, Mapping) else tower.get("rope_theta")
+        if theta is not None and theta != _THETA:
+            yield "rope_theta", theta, f"{_THETA:g}"
 
 
 def _scalar(kind: str, text: Config) -> int:

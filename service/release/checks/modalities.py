@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from service.release.prospect import Prospect
 
 _TABLE = "MMPROJ_MODEL_MAP"  # of the converter: architectures with the modules that make projectors of them
+_TOWERS = {"LlavaForConditionalGeneration": "pixtral", "Mistral3ForConditionalGeneration": "pixtral"}  # whose modules read this type of vision tower alone
 
 
 def look(prospect: "Prospect") -> Iterator[str]:
@@ -36,9 +37,16 @@ def look(prospect: "Prospect") -> Iterator[str]:
 
 def _unmade(config: "Mapping[str, Any]") -> str | None:
     """Why the converter can make no projector, as far as config.json alone tells."""
-    names, known = config.get("architectures"), listed(_TABLE)
-    if not isinstance(names, list) or not names or not known or str(names[0]) in known:
+    eyes = config.get("vision_config")
+    tower = eyes if isinstance(eyes, dict) else {}
+    names, known = tower.get("architectures") or config.get("architectures"), listed(_TABLE)
+    if not isinstance(names, list) or not names or not known:
         return None
+    if str(names[0]) in known:
+        wanted, kind = _TOWERS.get(str(names[0])), tower.get("model_type")
+        if wanted is None or kind is None or kind == wanted:
+            return None
+        return f"the converter of llama.cpp ({toolchain.version()}) knows no vision tower of the type {str(kind)[:100]}"
     return f"the converter of llama.cpp ({toolchain.version()}) knows none for the architecture {str(names[0])[:100]}"
 
 

@@ -129,7 +129,7 @@ def _nf4(prospect: Prospect, speed: Speed, bits: float, *, outlines: int = 0) ->
     outside = max(0, run - sum(tensor.parameters for tensor in at.model.matrices))
     written = round((run - outside) * bits / 8) + 2 * outside + configuration(prospect)
     seconds = at.torch + at.load + at.python(0.4 + 0.3 * outlines) + NF4_PACKED * sum(tensor.parameters for tensor in at.model.matrices)
-    return Needs(seconds=seconds + written / speed.disk, memory=TORCH_MEMORY + at.model.weights + round(0.6 * at.model.parameters), disk=written)
+    return Needs(seconds=seconds + written / speed.disk, memory=TORCH_MEMORY + at.model.weights + 2 * at.model.seeing + round(0.6 * run), disk=written)
 
 
 # ---- passes over calibration text -------------------------------------------------------------------------------------------------------------

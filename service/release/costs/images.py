@@ -1,7 +1,6 @@
 """The costs of what a model that reads images has besides: the projectors (mmproj) and the comparison of what they make of images."""
 
 import math
-import re
 
 from builders import modalities
 from service.machine.speed import Speed
@@ -11,7 +10,6 @@ from service.release.graph import Needs
 from service.release.prospect import Prospect
 
 SEEN, PATCHES = 4, 1024  # images of `qa.mmproj`, and the patches of one: 32 × 32 of 14 pixels, and few towers take many more
-_EYES = re.compile(r"vision|visual|multi_modal_projector|connector")  # in the names of tensors
 
 
 def projectors(prospect: Prospect, speed: Speed) -> Needs:
@@ -21,7 +19,7 @@ def projectors(prospect: Prospect, speed: Speed) -> Needs:
         return Needs()
     at, types = engines(prospect, speed), prospect.recipe.variants.mmproj
     seconds = len(types) * (at.start + at.imports + 2 * size / speed.disk)
-    return Needs(seconds=seconds, memory=2 * TORCH_MEMORY + size, disk=len(types) * size)
+    return Needs(seconds=seconds, memory=2 * TORCH_MEMORY + 2 * size + 2 * at.model.table, disk=len(types) * size)
 
 
 def compared(prospect: Prospect, speed: Speed) -> Needs:
@@ -36,6 +34,4 @@ def compared(prospect: Prospect, speed: Speed) -> Needs:
 
 def _seeing(prospect: Prospect) -> int:
     """Bytes in 16 bits of what reads images."""
-    if "images" not in modalities.read(prospect.config):
-        return 0
-    return 2 * sum(math.prod(shape) for name, shape in prospect.shapes.items() if _EYES.search(name))
+    return 2 * sum(math.prod(shape) for name, shape in prospect.shapes.items() if modalities.sees(prospect.config, name))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from builders import modalities
 from builders.sensitivity import room
 from builders.sensitivity.table import Tensor
 from engines import text_part
@@ -40,6 +41,7 @@ class Outline:
     tied: bool  # one table is read at both ends
     entries: int  # of the vocabulary in a GGUF: tokens, and merges where there are any
     bits: float = 16.0  # of a value in the GGUF file that everything is made from
+    seeing: int = 0  # parameters, among all, of what reads images: in no GGUF file of the text part, and not among `matrices` and `layers`
     predicting: int = 0  # parameters, among all, of layers for multi-token prediction, which nothing runs: not among `matrices` and `layers`
 
     @property
@@ -66,7 +68,7 @@ class Outline:
     @property
     def weights(self) -> int:
         """Bytes of all in that file."""
-        return round(self.bits / 8 * self.parameters)
+        return round(self.bits / 8 * (self.parameters - self.seeing))
 
     @cached_property
     def inputs(self) -> int:
@@ -103,7 +105,9 @@ def outline(prospect: Prospect) -> Outline:
 
 def _outlined(prospect: Prospect) -> Outline:
     config = text_part.of(prospect.config)
-    shapes, predicting = _parted(prospect.shapes, int(_of(config, "num_hidden_layers", 0)))
+    seeing = {name: shape for name, shape in prospect.shapes.items() if modalities.sees(prospect.config, name)}
+    rest = {name: shape for name, shape in prospect.shapes.items() if name not in seeing}
+    shapes, predicting = _parted(rest, int(_of(config, "num_hidden_layers", 0)))
     table = next((shape for name, shape in shapes.items() if _TABLE.search(name) and len(shape) == 2), (int(_of(config, "vocab_size", 1)), 1))
     hidden = int(table[1]) if table[1] > 1 else int(_of(config, "hidden_size", 1))
     experts = int(_of(config, "num_local_experts", 0) or _of(config, "num_experts", 0) or _of(config, "n_routed_experts", 0))
@@ -124,6 +128,7 @@ def _outlined(prospect: Prospect) -> Outline:
         tied=not any(_HEAD.search(name) for name in shapes),
         bits=BITS[prospect.reference],
         entries=vocabulary * (1 if any(path.endswith("tokenizer.model") for path in prospect.sizes) else 2),
+        seeing=sum(map(math.prod, seeing.values())),
         predicting=predicting,
     )
 

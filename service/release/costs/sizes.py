@@ -50,13 +50,13 @@ def gguf_bits(prospect: Prospect, variant: Variant) -> float:
         return 8 * sum(tensor.bytes for tensor in prospect.stored.values()) / max(1, prospect.parameters) or 16.0
     entry = prospect.recipe.variants.mix(variant.tag)
     like = variant.tag if entry is None else entry.like
-    if like is None:
-        return nominal(prospect, variant)
     model = outline(prospect)
-    share = model.predicting / model.parameters if model.parameters else 0.0
+    share, seeing = (part / model.parameters if model.parameters else 0.0 for part in (model.predicting, model.seeing))
+    if like is None:
+        return nominal(prospect, variant) * (1.0 if entry is None or entry.bpw is None else 1 - seeing)
     whole = _stock(model, like)
     predicting = 0.0 if not prospect.recipe.variants.multi_token_prediction else whole if whole >= 16 else PREDICTING_BITS
-    return whole * (1 - share) + predicting * share
+    return whole * (1 - share - seeing) + predicting * share
 
 
 def _budget(entry: Dynamic, prospect: Prospect) -> float:
@@ -69,7 +69,7 @@ def _budget(entry: Dynamic, prospect: Prospect) -> float:
 
 def _stock(model: Outline, tag: str) -> float:
     """Bits per weight of all that is run."""
-    whole, parameters = STOCK_BITS[tag], model.parameters - model.predicting
+    whole, parameters = STOCK_BITS[tag], model.parameters - model.predicting - model.seeing
     if whole >= TABLE_BITS or not parameters:
         return whole
     body = (whole - TABLE_SHARE * TABLE_BITS) / (1 - TABLE_SHARE)
@@ -98,6 +98,8 @@ def nf4_bits(prospect: Prospect, variant: Variant) -> float:
 
 
 def nf4(model: Outline) -> float:
-    """Bits per weight of plain NF4: the tables of the vocabulary and all vectors stay in 16 bits. transformers loads no layer for multi-token prediction."""
+    """Bits per weight of plain NF4: the tables of the vocabulary, all vectors and what reads images stay in 16 bits, and layers for multi-token prediction are
+    not loaded by transformers.
+    """
     packed = sum(tensor.parameters for tensor in model.matrices)
     return (NF4_BITS * packed + 16 * (model.parameters - model.predicting - packed)) / model.parameters if model.parameters else 16.0

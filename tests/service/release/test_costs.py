@@ -221,6 +221,23 @@ def test_layers_for_multi_token_prediction_are_stored_and_not_run(recipe: Recipe
         )
 
 
+def test_what_reads_images_is_in_no_gguf_file_and_in_16_bits_elsewhere(recipe: Recipe) -> None:
+    plain = prospect(EIGHT, recipe)
+    tower = {f"vision_tower.encoder.layers.{layer}.mlp.fc1.weight": (4096, 1024) for layer in range(24)}
+    more = 24 * 4096 * 1024
+    shapes, files = {**plain.shapes, **tower}, {**plain.sizes, "more.safetensors": 2 * more}
+    seeing = replace(plain, shapes=shapes, sizes=files, config={**plain.config, "vision_config": {}})
+    assert outline(seeing).seeing == more
+    assert (outline(seeing).layers, outline(seeing).matrices) == (outline(plain).layers, outline(plain).matrices)
+    assert outline(seeing).weights == outline(plain).weights
+    for tag in ("Q8_0", "Q4_K_M", "BF16"):
+        variant = Variant(tag=tag, kind=Kind.GGUF)
+        assert sizes.weight(seeing, variant) == pytest.approx(sizes.weight(plain, variant), rel=1e-6)
+    variant = Variant(tag="bnb-4bit", kind=Kind.BNB_4BIT)
+    assert sizes.weight(seeing, variant) - sizes.weight(plain, variant) == pytest.approx(2 * more, rel=1e-3)
+    assert outline(replace(seeing, config=plain.config)).seeing == 0, "a name alone is no sign"
+
+
 def test_a_model_without_a_chat_template_is_asked_nothing_and_so_takes_less(recipe: Recipe) -> None:
     speaking = prospect(SMALL, recipe)
     silent = replace(speaking, template=False)

@@ -33,6 +33,32 @@ def test_keys(config: dict[str, Any], keys: list[str]) -> None:
     assert [key for key, _, _ in built_in.differing(config)] == keys
 
 
+QWEN = {"depth": 32, "fullatt_block_indexes": [7, 15, 23, 31], "window_size": 112}
+
+
+@pytest.mark.parametrize(("kind", "tower", "keys"), [
+    ("qwen2_5_vl", QWEN, []),
+    ("qwen2_5_vl", {}, []),
+    ("qwen2_5_vl", QWEN | {"window_size": 56}, ["window_size"]),
+    ("qwen2_5_vl", QWEN | {"fullatt_block_indexes": [7]}, ["fullatt_block_indexes"]),
+    ("qwen2_5_vl", QWEN | {"fullatt_block_indexes": [-1], "depth": "many"}, []),
+    ("qwen2_vl", {"window_size": 56}, []),
+    ("mistral3", {"model_type": "pixtral", "rope_parameters": {"rope_theta": 10000.0}}, []),
+    ("mistral3", {"model_type": "pixtral", "rope_theta": 500000.0}, ["rope_theta"]),
+])  # fmt: skip
+def test_keys_of_vision_towers(kind: str, tower: dict[str, Any], keys: list[str]) -> None:
+    assert [key for key, _, _ in built_in.seen_otherwise({"model_type": kind, "vision_config": tower})] == keys
+    assert list(built_in.seen_otherwise({"model_type": kind})) == []
+
+
+def test_a_tower_is_spoken_of_where_projectors_are_wanted(prospect: Callable[..., Prospect]) -> None:
+    known = prospect()
+    seeing = {**known.config, "model_type": "qwen2_5_vl", "vision_config": QWEN | {"window_size": 56}}
+    (said,) = built_in.look(replace(known, config=seeing))
+    assert said.startswith("config.json of upstream/model says vision_config.window_size: 56. llama.cpp (")
+    assert said.endswith(") has windows of 112 pixels built in, so its projector (mmproj) will not make of images what the model does.")
+
+
 def test_it_is_told_before_anything_is_done(prospect: Callable[..., Prospect]) -> None:
     known = prospect()
     assert list(built_in.look(known)) == []

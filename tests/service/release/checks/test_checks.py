@@ -41,6 +41,8 @@ def test_a_gated_release_is_refused_and_one_without_a_licence_remarked(prospect:
         ({"architectures": None, "model_type": "strange"}, "has no language model of the model_type 'strange'"),
         ({"architectures": None, "text_config": {"architectures": ["LlamaForCausalLM"]}}, None),
         ({"architectures": ["StrangeForConditionalGeneration"], "text_config": {"architectures": ["LlamaForCausalLM"]}}, None),
+        ({"architectures": ["StrangeForConditionalGeneration"], "text_config": {}}, "has the architecture StrangeForConditionalGeneration, which"),
+        ({"architectures": ["Qwen2VLForConditionalGeneration"], "text_config": {}}, None),
     ],
 )
 def test_architectures(prospect: MakeProspect, changes: dict[str, object], words: str | None) -> None:

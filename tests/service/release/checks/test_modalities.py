@@ -21,6 +21,14 @@ def test_what_no_projector_can_be_made_of_is_said_with_the_reason(prospect: Call
     (said,) = modalities.look(prospect(config=SEEING | {"architectures": ["UnheardOf"]}))
     assert said.startswith("The model reads images too. GGUF files hold its text part alone and no projector (mmproj) for images goes with them: the converter")
     assert "knows none for the architecture UnheardOf" in said
+    llava = {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}}
+    (said,) = modalities.look(prospect(config=llava))
+    assert "knows no vision tower of the type clip_vision_model" in said
+    (said,) = modalities.look(prospect(config=llava | {"vision_config": {"model_type": "pixtral"}}))
+    assert "will be made" in said
+    own = {"architectures": ["InternVLForConditionalGeneration"], "model_type": "internvl", "vision_config": {"architectures": ["InternVisionModel"]}}
+    (said,) = modalities.look(prospect(config=own))
+    assert "will be made" in said
     (said,) = modalities.look(prospect(config=SEEING, recipe=recipe(variants={"gguf": ["Q4_0"], "mmproj": []})))
     assert "the recipe wants none" in said
     both = [str(said) for said in modalities.look(prospect(config=SEEING | {"audio_config": {}}))]
