@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from config.settings import Settings
 from service.api import outward, streams
 from service.api.attempts import FAILURES
-from service.store import KeptRecipe, Store
+from service.store import Published, Store
 from tests.service.dashboard.conftest import HOSTILE, blocked_run, dashboard, held_run, running_run
 from tests.service.helpers import queue_run
 
@@ -111,8 +111,10 @@ def test_a_form_does_what_the_api_does_and_the_trail_tells_who(file_store: Store
         assert browser.post(f"/runs/{held}/approve", data=form | approved | {"digest": digest}).status_code == 409, "that is not what was shown"
     assert "Your approval" in send(f"/runs/{held}/approve", **approved, digest=shown[1])
     assert file_store.run(held).state == "queued"
-    assert "Start a new run" in browser.post("/publications/1/publish", data=form).text, "an older version kept no recipe"
-    file_store.keep_recipe(KeptRecipe(digest=file_store.run(blocked).recipe_digest, content={"name": "small"}, sources=()))
+    old = queue_run(file_store, "upstream/old", recipe_digest="e" * 64).id
+    published = Published(repo="ours/old", revision="1" * 40, url="", files=(), manifest_digest="m", changed=True)
+    number = file_store.record_publication(old, published)
+    assert "Start a new run" in browser.post(f"/publications/{number}/publish", data=form).text, "an older version kept no recipe"
     assert "queued again" in send("/publications/1/publish")
     assert browser.post("/publications/1/unpublish", data=form | {"by": "Ada", "comment": "Wrong."}).status_code == 502, "there is no Hub here"
     done = [(event.subject, event.action) for event in reversed(file_store.audit_events()) if event.source == "dashboard" and event.details.get("token")]
