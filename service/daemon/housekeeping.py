@@ -47,7 +47,7 @@ class Housekeeping:
             self._forgot = time.monotonic()
 
     def _forget(self) -> None:
-        forgotten = forget(self._store, self._settings, idle=not self._store.runs(limit=1, state="running"))
+        forgotten = forget(self._store, self._settings)
         if forgotten.counts:
             log.info("forgotten", **forgotten.counts, database=forgotten.bytes)
             self._store.audit("housekeeping", "database", "forgotten", {**forgotten.counts, "bytes": forgotten.bytes})

@@ -32,10 +32,10 @@ class Forgotten:
         return ", ".join(f"{count:,} {WORDS[kind][count != 1]}" for kind, count in self.counts.items()) or "no records"
 
 
-def forget(store: Store, settings: Settings, *, dry_run: bool = False, now: datetime | None = None, idle: bool = True) -> Forgotten:
-    """Forget what is older than the settings under `keep` say. Where nothing is at work (`idle`), space that became free goes back to the disk."""
+def forget(store: Store, settings: Settings, *, dry_run: bool = False, now: datetime | None = None) -> Forgotten:
+    """Forget what is older than the settings under `keep` say. While no run is at work, space that became free goes back to the disk."""
     counts = store.forget(horizons(settings.keep, now or datetime.now(UTC)), dry_run=dry_run)
-    if idle and not dry_run:
+    if not dry_run and not store.runs(limit=1, state="running"):
         store.compact()
     return Forgotten(counts=counts, bytes=store.size())
 

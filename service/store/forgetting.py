@@ -3,6 +3,7 @@
 Numbers are not given twice: SQLite takes the next number after the largest that is there, so the newest run, publication and event always stay.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from service.store.tables import (
     VerdictRow,
     WaiverRow,
 )
+
+log = logging.getLogger(__name__)
 
 BATCH = 100  # runs forgotten in one transaction, so that others wait for no more than that
 HANGING: tuple[type[Base], ...] = (PatchRow, WaiverRow, HoldRow, PublicationRow, PullRequestRow, FollowUpRow)  # on a run, and nothing on them
@@ -91,6 +94,8 @@ class Forgetting(Database):
                 for table in Base.metadata.sorted_tables:
                     connection.exec_driver_sql(f"VACUUM (ANALYZE) {table.name}")
             return True
+        import sqlite3
+
         driver = self._engine.raw_connection()
         try:
             cursor = driver.cursor()
@@ -99,6 +104,9 @@ class Forgetting(Database):
                 return False
             cursor.execute("VACUUM")
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:  # somebody is at it, or the disk has no room for a second copy: another time
+            log.info("the database stays as large as it is: %s", error, extra={"action": "compact"})
+            return False
         finally:
             driver.close()
         return True
@@ -114,7 +122,7 @@ def _over(session: Session, before: datetime) -> Iterator[int]:
     needed = {run for _, run in {repo: (repo, run) for repo, run in published}.values()}
     needed |= set(session.scalars(select(FollowUpRow.run_id)))
     needed |= set(session.scalars(select(PullRequestRow.run_id).where(PullRequestRow.state.in_(OPEN))))
-    needed |= {run for run in session.scalars(select(func.max(RunRow.id))) if run is not None}
+    needed |= set(session.scalars(select(RunRow.id).order_by(RunRow.id.desc()).limit(1)))
     needed |= set(session.scalars(select(PublicationRow.run_id).order_by(PublicationRow.id.desc()).limit(1)))
     ended = _ended()
     rows = session.execute(
