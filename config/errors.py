@@ -55,6 +55,10 @@ class StageError(SluiceError):
     """A stage of a run ended unexpectedly: a bug, a killed process, a time or memory limit."""
 
 
+class NoSpace(StageError):
+    """The disk has no room for what a stage makes: the run ends there, and no variant is to blame."""
+
+
 class Damaged(StageError):
     """A file that a stage made has other bytes than when it was made."""
 

@@ -22,6 +22,24 @@ class Keep(Strict):
     pause: Bytes = 1_000_000_000
     """While fewer bytes than this are free, a service begins no run."""
 
+    run_days: float = Field(default=365.0, gt=0)
+    """Records of runs (steps, figures, verdicts) go when the run ended so many days ago. Those of what is published stay, those of the newest run of each
+    upstream repo by one recipe, and those of whatever is not at its end or has something left to do."""
+    message_days: float = Field(default=30.0, gt=0)
+    """What the places of `notify` were told goes after so many days, and how steps of ended runs went that were begun again since."""
+    audit_days: float = Field(default=3 * 365.0, gt=0)
+    """Events of the audit trail go after so many days; what tells of runs whose records stay, stays with them."""
+
+    @model_validator(mode="after")
+    def _outlasts(self) -> Self:
+        if self.run_days < self.days:
+            raise ValueError(f"`run_days` ({self.run_days:g}) is less than `days` ({self.days:g}), so that outputs would stay of which nobody knows the run")
+        if self.audit_days < self.run_days:
+            raise ValueError(
+                f"`audit_days` ({self.audit_days:g}) is less than `run_days` ({self.run_days:g}), so that runs would stay of which nothing is told"
+            )
+        return self
+
     @model_validator(mode="after")
     def _pauses_last(self) -> Self:
         if self.pause > self.free:

@@ -39,7 +39,7 @@ def serve(gguf: Path, *, threads: int, template: Path | None = None) -> Iterator
         command: list[str | Path] = [toolchain.tool("llama-server"), "--model", gguf.absolute(), "--host", SOCKET, "--threads", str(threads)]
         command += ["--jinja", "--no-prefill-assistant", "--ctx-size", "256", "--parallel", "1", "--no-warmup", "--offline"]
         command += [] if template is None else ["--chat-template-file", template.absolute()]
-        environment = {name: os.environ[name] for name in tools.PASSED if name in os.environ}
+        environment = orphans.marked() | {name: os.environ[name] for name in tools.PASSED if name in os.environ}
         with (
             log.open("wb") as output,
             subprocess.Popen(

@@ -51,7 +51,7 @@ def execute(command: Sequence[str | Path], *, log: Path | None = None, timeout: 
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={name: os.environ[name] for name in PASSED if name in os.environ},
+                env=orphans.marked() | {name: os.environ[name] for name in PASSED if name in os.environ},
                 cwd=cwd,
                 preexec_fn=orphans.prevented(),  # noqa: PLW1509 (it only calls the kernel)
             )

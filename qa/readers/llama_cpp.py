@@ -82,7 +82,7 @@ def _chatted(variant: Variant, way: list[str], cache: Path) -> set[str]:
 
 def _place(variant: Variant, cache: Path) -> dict[str, str]:
     """The variables by which llama.cpp asks this Hub, and keeps what it fetches here."""
-    place = {name: os.environ[name] for name in running.PASSED if name in os.environ}
+    place = orphans.marked() | {name: os.environ[name] for name in running.PASSED if name in os.environ}
     return place | {"HOME": str(cache), "HF_ENDPOINT": str(variant.hub), "LLAMA_CACHE": str(cache), "HF_HUB_CACHE": str(cache)}
 
 

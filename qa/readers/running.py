@@ -41,7 +41,7 @@ def ask(
     with tempfile.TemporaryDirectory(prefix="sluice-reader-") as made:
         asked, answer, log = (Path(made) / name for name in ("asked.json", "answer.json", "log"))
         asked.write_text(json.dumps(request), encoding="utf-8")
-        inherited = {name: os.environ[name] for name in PASSED if name in os.environ}
+        inherited = orphans.marked() | {name: os.environ[name] for name in PASSED if name in os.environ}
         place = {**inherited, **QUIET, **({} if environment and "HF_ENDPOINT" in environment else NOWHERE), "HOME": made, **(environment or {})}
         with log.open("wb") as output:
             try:

@@ -1,5 +1,6 @@
 """What every command shares: settings, consoles, exit codes, and how errors reach a person."""
 
+import errno
 import json
 import math
 import os
@@ -107,6 +108,22 @@ def explained(*, resume: str = RESUME, signals: bool = True) -> Iterator[None]:
             console = Paper(stderr=True, highlight=False)
             console.print(f"interrupted{where}; {resume}", markup=False, soft_wrap=not console.is_terminal)
         raise typer.Exit(Exit.FAILED) from error
+    except Exception as error:
+        if (told := _unwritten(error)) is None:
+            raise
+        _say(SluiceError(told))
+        raise typer.Exit(Exit.FAILED) from error
+
+
+def _unwritten(error: Exception) -> str | None:
+    """What to say when disk or database do not take what is to be written; None of every other error."""
+    from sqlalchemy.exc import DBAPIError
+
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"{error}. Free some space, then {RESUME}."
+    if isinstance(error, DBAPIError):
+        return f"The database does not take what is to be written, or does not answer: {error.orig}. Look at its disk and at `database_url`, then {RESUME}."
+    return None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go and what stays.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Throw away outputs of stages that nobody needs any more, as the settings under `keep` say, and tell why each of the others stays.
+    """Throw away outputs of stages that nobody needs any more, as the settings under `keep` say, and tell why each of the others stays; forget old records.
 
     May be called while runs are at work. A service does the same by itself.
 
@@ -27,21 +27,26 @@ def prune(
     """
     from service.cli.display import megabytes
     from service.disk.pruning import prune as throw_away
+    from service.disk.records import forget
     from service.disk.space import space
     from service.store import open_store
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
         settings = settings_of(context)
-        pruned, there = throw_away(open_store(settings.database), settings, dry_run=dry_run), space(settings)
+        store = open_store(settings.database)
+        pruned, forgotten, there = throw_away(store, settings, dry_run=dry_run), forget(store, settings, dry_run=dry_run), space(settings)
     if as_json:
-        terminal.json({"dry_run": dry_run, **pruned.as_json(), "free": there.free})
+        records = {"forgotten": dict(forgotten.counts), "database": forgotten.bytes}
+        terminal.json({"dry_run": dry_run, **pruned.as_json(), **records, "free": there.free})
         return
     for title, items in (("Would go" if dry_run else "Gone", pruned.gone), ("Stays", pruned.left)):
         if items:
             terminal.out.print(_sheet(title, items))
     done = "would be freed" if dry_run else "freed"
     terminal.out.print(f"{megabytes(pruned.freed)} {done}, {megabytes(pruned.stays)} in use, {megabytes(there.free)} free on the disk")
+    would = "would be forgotten" if dry_run else "forgotten"
+    terminal.out.print(f"{forgotten.told} {would}, {megabytes(forgotten.bytes)} in the database")
 
 
 def _sheet(title: str, items: "Iterable[Told]") -> "Sheet":

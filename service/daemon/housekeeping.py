@@ -1,4 +1,4 @@
-"""Keeps the disk from filling up: tidies once an hour, and at once when space is short."""
+"""Keeps the disk from filling up: tidies once an hour, and at once when space is short; forgets old records once a day."""
 
 import time
 from collections.abc import Iterator
@@ -8,12 +8,14 @@ import structlog
 
 from config.settings import Settings
 from service.disk.pruning import prune
+from service.disk.records import forget
 from service.disk.space import space
 from service.repeating import repeated
 from service.store import Store
 
 LOOK_SECONDS = 20.0  # between two looks at the disk
 TIDY_SECONDS = 3600.0  # between two collections while there is space
+FORGET_SECONDS = 86_400.0  # between two times that old records are forgotten
 
 log = structlog.get_logger(__name__)
 
@@ -25,9 +27,10 @@ class Housekeeping:
         self._store = store
         self._settings = settings
         self._tidied: float | None = None  # when the last collection ended
+        self._forgot: float | None = None  # when old records were forgotten the last time
 
     def look(self) -> None:
-        """Look at the disk, and throw away what may go if that is due or space is short."""
+        """Look at the disk, and throw away what may go if that is due or space is short; forget old records if that is due."""
         there = space(self._settings)
         if there.lacking or self._tidied is None or time.monotonic() - self._tidied >= TIDY_SECONDS:
             pruned = prune(self._store, self._settings, lacking=there.lacking)
@@ -36,6 +39,16 @@ class Housekeeping:
                 details = {"things": len(pruned.gone), "bytes": pruned.freed, "short_of": there.lacking}
                 log.info("pruned", **details)
                 self._store.audit("housekeeping", "disk", "pruned", details)
+
+        if self._forgot is None or time.monotonic() - self._forgot >= FORGET_SECONDS:
+            self._forget()
+            self._forgot = time.monotonic()
+
+    def _forget(self) -> None:
+        forgotten = forget(self._store, self._settings)
+        if forgotten.counts:
+            log.info("forgotten", **forgotten.counts, database=forgotten.bytes)
+            self._store.audit("housekeeping", "database", "forgotten", {**forgotten.counts, "bytes": forgotten.bytes})
 
     def may_begin(self) -> bool:
         """Whether there is space enough for another run."""

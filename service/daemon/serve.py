@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import Settings
 from config.wire import API
+from engines import orphans
 from service.api import create_app, create_health_app
 from service.api.listening import listening
 from service.daemon.clock import JITTER, start_clock
@@ -51,6 +52,8 @@ def serve(settings: Settings, execute: Execute) -> None:
     told = [secret for place in settings.notify for secret in (place.address(), place.key())]
     secrets = (settings.token, *(secret.get_secret_value() if secret else None for secret in given), *told)
     configure_logs(secrets=secrets)
+    if swept := orphans.sweep():
+        log.warning("programs of a service that was killed were still at work, and are ended", programs=swept)
     with closing(open_store(settings.database)) as store:
         store.hasten()  # an operator who starts it again may have cured what runs wait for
         _tell_broken(store, settings)

@@ -15,7 +15,7 @@ from typing import Any
 from config import errors
 from config import progress as reports
 from config.errors import SluiceError, StageError
-from engines import toolchain
+from engines import orphans, toolchain
 from service.execution import progress, words
 from service.execution.forking import ForkServer, Stage
 from service.execution.kept import Input, Inputs
@@ -131,7 +131,9 @@ def _environment(threads: int) -> dict[str, str]:
     passed = {
         name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SLUICE_LLAMA_CPP") if name in os.environ
     }
-    return passed | {
+    return {
+        **passed,
+        **orphans.marked(),
         "SLUICE_CACHE": str(toolchain.cache_root()),
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",  # threads that wait for one another sleep; spinning, torch is ten times slower when another program uses the cores too

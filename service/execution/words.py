@@ -1,7 +1,9 @@
 """Words for how a stage failed: what it was, where all of it stands, what to do; a library's traceback stays in the log."""
 
 import errno
+import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +25,20 @@ def unforeseen(error: str, files: Iterable[Path], log: Path) -> str:
 def of_system(error: OSError) -> str:
     """For what the system refused, the disk's room first of all."""
     return f"{error}; free some space, or set `home` to a folder on a larger disk" if error.errno == errno.ENOSPC else str(error)
+
+
+def out_of_space(error: BaseException) -> bool:
+    """Whether something says that it failed because a disk is full."""
+    return (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def full(place: Path, doing: str) -> str:
+    """For the disk of a folder, on which there is no space: what could not be done, and what to do."""
+    free = shutil.disk_usage(place).free
+    return (
+        f"The disk of {place} is full ({free / 1e6:,.1f} MB are free), so {doing} could not be done. Free some space (`sluice prune` throws away what nobody "
+        "needs), or set `home` to a folder on a larger disk, then run it again: it goes on where it was."
+    )
 
 
 def told(message: str, log: Path) -> str:

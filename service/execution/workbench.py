@@ -14,6 +14,7 @@ from config.settings import Settings
 from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
 from service.execution.process import Limits, now, run_apart, run_here
 from service.execution.progress import paced
+from service.execution.space import with_space
 from service.hubclient import within
 from service.logs import redact
 
@@ -97,7 +98,8 @@ class Workbench:
             memory_bytes=None if self.settings.memory_gib is None else int(self.settings.memory_gib * 2**30),
             threads=self.settings.threads,
         )
-        return run_apart(function, workspace, inputs, params, limits=limits, log=self._log(name))
+        with with_space(self.stages.working, name):
+            return run_apart(function, workspace, inputs, params, limits=limits, log=self._log(name))
 
     def here(self, name: str, function: Callable[..., dict[str, Any]], params: Mapping[str, Any], /, **arguments: Any) -> Output:
         """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""
@@ -163,7 +165,7 @@ class Workbench:
         started, how = now(), Noted()
         number = self.begun(name, key)
         try:
-            with self._told(number, name, started), self.limited(name):
+            with with_space(self.stages.working, name), self._told(number, name, started), self.limited(name):
                 yield how
         except Exception as error:
             self.ended(number, name, "failed", now() - started, message=redact(in_words(error)))
@@ -189,13 +191,16 @@ class Workbench:
         if key not in self.redone and (name in self.redo or self.within in self.redo):
             self.redone.add(key)
             self.stages.throw_away(key)
-        if (kept := self.stages.look_up(key)) is not None:
+        with with_space(self.stages.working, name):
+            kept = self.stages.look_up(key)
+        if kept is not None:
             self.found(name, kept, now() - started)
             return kept
         number = self.begun(name, key)
         try:
-            with self.stages.workspace(key, resumes=resumes) as workspace, self.watching(workspace), self._told(number, name, started):
-                result = work(workspace)
+            with with_space(self.stages.working, name), self.stages.workspace(key, resumes=resumes) as workspace, self.watching(workspace):
+                with with_space(self.stages.working, name), self._told(number, name, started):
+                    result = work(workspace)
                 seconds = now() - started
                 output = self.stages.keep(key, workspace, {"stage": name, "function": function, "params": dict(params)}, result, seconds)
         except Exception as error:

@@ -88,7 +88,7 @@ def speed(settings: Settings, *, folder: Path | None = None) -> Speed:
 def measure(threads: int, *, seconds: float = 5.0, folder: Path | None = None) -> Speed:
     """Measure for about so many seconds on a quiet machine, the import of torch not counted; `folder` is on the disk that is measured. Raises ToolError."""
     where = folder or Path.cwd()
-    environment = {name: os.environ[name] for name in PASSED if name in os.environ}
+    environment = orphans.marked() | {name: os.environ[name] for name in PASSED if name in os.environ}
     environment |= {"OMP_NUM_THREADS": "1", "HOME": str(where), "TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "SLUICE_CACHE": str(toolchain.cache_root())}
     command = [sys.executable, "-m", "service.machine.probe", str(where), str(seconds)]
     try:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from config.errors import HubUnavailable, SluiceError
+from config.errors import HubUnavailable, NoSpace, SluiceError
 from service.execution.leaving import checkpoint
 from service.execution.workbench import Event
 from service.release.graph import Call, Stage
@@ -46,7 +46,7 @@ def step(work: Work, stage: Stage) -> None:
     try:
         work.products[stage.name] = work.call(stage.name, stage.work) if isinstance(stage.work, Call) else stage.work(work)
     except SluiceError as error:
-        if not stage.alone or isinstance(error, HubUnavailable):  # what passes is no reason to go without a product
+        if not stage.alone or isinstance(error, HubUnavailable | NoSpace):  # what passes is no reason to go without a product
             raise
         work.failed[stage.name] = error
     finally:

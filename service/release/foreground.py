@@ -1,11 +1,13 @@
 """Start or continue one run and carry it out in this process, holding its lease: what `sluice release` and `sluice demo` do."""
 
+import logging
 from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from typing import Any
 
 from config.errors import SluiceError
 from config.settings import Settings
+from engines import orphans
 from service.execution.workbench import Event, Listener, told
 from service.hubclient import connect, patient
 from service.release import datasets
@@ -16,6 +18,8 @@ from service.runs import own_account
 from service.runs.summary import summary
 from service.store import LeaseLost, open_store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
+
+log = logging.getLogger(__name__)
 
 READ = "read the folder"
 PATIENCE = 10.0  # seconds that each call waits for a fault of the moment to pass before there is a run, while somebody waits who may have named a wrong address
@@ -34,6 +38,8 @@ def run(
     `expected` is told what lies ahead before the first stage; the stages `redo` are done again although what they made is there. Raises SluiceError when no run
     can be started: the release, the recipe, the token or the database is not usable, or another process holds the run.
     """
+    if swept := orphans.sweep():
+        log.warning("ended %s, which a killed process has left at work", ", ".join(swept), extra={"action": "sweep"})
     store = open_store(settings.database)
     api = connect(settings)
     with patient(min(PATIENCE, settings.hub_patience), lambda said: listener(Event(stage="hub", state="remark", message=said))):

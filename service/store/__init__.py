@@ -7,6 +7,7 @@ from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.deliveries import Deliveries
 from service.store.follow_ups import FollowUps
+from service.store.forgetting import Forgetting, Horizons
 from service.store.ledger import Ledger
 from service.store.openings import Openings
 from service.store.owner import worker_name
@@ -66,6 +67,7 @@ __all__ = [
     "Foretold",
     "HintRecord",
     "HoldRecord",
+    "Horizons",
     "KeptRecipe",
     "LeaseLost",
     "ListingRecord",
@@ -120,6 +122,7 @@ class Store(
     Watching,
     Counting,
     Deliveries,
+    Forgetting,
     Ledger,
 ):
     """Everything that is remembered. Safe to share between threads, and between processes on one database."""

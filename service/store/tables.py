@@ -22,6 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from service.store.append_only import APPEND_ONLY
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware datetime, kept as UTC on every database (SQLite itself keeps no zone)."""
@@ -307,7 +309,7 @@ class FollowUpRow(Base):
 
 
 class AuditRow(Base):
-    """Something that happened. Triggers refuse to change or delete a row."""
+    """Something that happened. Triggers refuse to change a row, and to delete one that is not beyond the horizon."""
 
     __tablename__ = "audit_events"
 
@@ -317,6 +319,15 @@ class AuditRow(Base):
     subject: Mapped[str] = mapped_column(String(250), index=True)
     action: Mapped[str] = mapped_column(String(64))
     details: Mapped[dict[str, Any]]
+
+
+class HorizonRow(Base):
+    """Before when audit events may be deleted; there is one only within the transaction that does so."""
+
+    __tablename__ = "audit_horizon"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
 
 
 class SightingRow(Base):
@@ -376,18 +387,6 @@ class ListingRow(Base):
     at: Mapped[datetime]
     error: Mapped[str | None] = mapped_column(Text)
 
-
-APPEND_ONLY = {
-    "sqlite": (
-        "CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END",
-        "CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END",
-    ),
-    "postgresql": (
-        "CREATE FUNCTION audit_events_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'audit_events is append-only'; END $$",
-        "CREATE TRIGGER audit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events EXECUTE FUNCTION audit_events_refuse()",
-    ),
-}
-"""What makes the audit trail append-only, as statements for each database."""
 
 for _dialect, _statements in APPEND_ONLY.items():
     for _statement in _statements:

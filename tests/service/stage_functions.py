@@ -94,6 +94,16 @@ def start_a_program(out: Path) -> dict[str, Any]:
     return {}
 
 
+def leave_a_program(out: Path) -> dict[str, Any]:
+    """Start a program by another one that ends, in a session of its own, as daemons are."""
+    out.mkdir(exist_ok=True)
+    leave = "import subprocess, sys; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
+    with (out / "pid").open("w") as note:
+        subprocess.run([sys.executable, "-c", leave], check=True, stdout=note)
+    time.sleep(600)
+    return {}
+
+
 def report_and_die(out: Path) -> dict[str, Any]:
     report(1, 2, "steps")
     time.sleep(1.2)

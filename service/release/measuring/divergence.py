@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from config.errors import MeasurementError, SluiceError
+from config.errors import MeasurementError, NoSpace, SluiceError
 from config.words import Sample
 from publishers.report.figures import Position
 from qa import group
@@ -68,6 +68,8 @@ def _measure(work: Work, items: Sequence[_Progress], end: int) -> None:
         for name, batch in _batches(work, here).items():
             try:
                 _together(work, name, batch, (start, end))
+            except NoSpace:
+                raise
             except SluiceError as error:
                 if len(batch) == 1:
                     batch[0].error = error
@@ -76,6 +78,8 @@ def _measure(work: Work, items: Sequence[_Progress], end: int) -> None:
                 for item in batch:
                     try:
                         _together(work, f"divergence {item.made.variant.tag}", [item], (start, end))
+                    except NoSpace:
+                        raise
                     except SluiceError as own:
                         item.error = own
 

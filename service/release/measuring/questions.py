@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from config.errors import ConfigurationError, SluiceError
+from config.errors import ConfigurationError, NoSpace, SluiceError
 from config.texts import Mmlu
 from config.words import Sample
 from qa import measure, mmlu
@@ -86,6 +86,8 @@ def question(work: Work, made: Sequence[Made]) -> dict[str, Found | SluiceError]
                 original.extend(work, end)
                 asked[tag].extend(work, end)
                 found[tag] = _found(items[tag], original, asked[tag], sample)
+            except NoSpace:
+                raise
             except SluiceError as error:
                 found[tag] = error
         return found

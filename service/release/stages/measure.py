@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from config.errors import SluiceError
+from config.errors import NoSpace, SluiceError
 from config.recipe import Recipe
 from config.words import Sample, Variant
 from qa import mmlu
@@ -125,6 +125,8 @@ def measure(work: Work, variant: Variant) -> Found | None:
             raise answered
         inputs = {"reference": engine.original, "variant": engine.model(made.output), "original": FileOf(stage=engine.greedy)}
         output = work.call(f"measure {variant.tag}", Call(function="qa.greedy:check", inputs=inputs, params=params))
+    except NoSpace:
+        raise
     except SluiceError as error:
         return Found(measured=work.measured, errors=unmeasured(work, error))
     sample = Sample(basis=basis(("generation",), params["prompts"], params["max_tokens"]))

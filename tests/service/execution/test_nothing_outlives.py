@@ -1,5 +1,9 @@
-"""Whatever a service started is gone when it was killed, wherever it was: while the program that starts stages begins, in a stage, in a tool of a stage."""
+"""Whatever a service started is gone when it was killed, wherever it was: while the program that starts stages begins, in a stage, in a tool of a stage.
 
+What could not hear of it, because it was stopped or had left its parents, is ended by whoever is started next.
+"""
+
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engines import orphans
 from tests.service.helpers import alive, eventually
 
 ROOT = Path(__file__).parents[3]
@@ -79,3 +84,64 @@ def test_nor_one_that_is_killed_with_the_program_that_starts_stages(tmp_path: Pa
             os.kill(pid, signal.SIGKILL)
         process.wait(20)
         eventually(lambda: not any(alive(item.pid) for item in there), seconds=5)
+
+
+def gone(pids: list[int]) -> None:
+    eventually(lambda: not any(alive(pid) for pid in pids), seconds=10)
+
+
+def swept() -> list[str]:
+    """What a program that is started now ends."""
+    code = "import json; from engines import orphans; print(json.dumps(orphans.sweep()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_what_was_stopped_when_its_service_was_killed_is_ended_at_the_next_start(tmp_path: Path) -> None:
+    with service(STAGE.format(folder=str(tmp_path), function="start_a_program")) as process:
+        there = started(process, 3)
+        pids = [item.pid for item in there]
+        os.kill(pids[0], signal.SIGSTOP)  # the program that starts stages
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(20)
+    assert all(alive(pid) for pid in pids), "nobody told them"
+    assert "sleep" in swept()
+    gone(pids)
+
+
+def test_what_left_its_parents_is_ended_at_the_next_start(tmp_path: Path) -> None:
+    with service(STAGE.format(folder=str(tmp_path), function="leave_a_program")) as process:
+        started(process, 2)
+        note = tmp_path / "files" / "pid"
+        eventually(lambda: note.exists() and note.read_text().endswith("\n"), seconds=120)
+        pid = int(note.read_text())
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(20)
+    assert alive(pid), "it heard of nothing"
+    assert "sleep" in swept()
+    gone([pid])
+
+
+def test_what_a_living_service_has_at_work_is_left_alone(tmp_path: Path) -> None:
+    with service(STAGE.format(folder=str(tmp_path), function="start_a_program")) as process:
+        pids = [item.pid for item in started(process, 3)]
+        swept()
+        assert all(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        pytest.param("1:999999999:5", id="of another container"),
+        pytest.param(None, id="not ours"),
+    ],
+)
+def test_the_programs_of_others_are_left_alone(mark: str | None) -> None:
+    marked = {} if mark is None else {orphans.MARK: mark}
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, **marked}) as other:
+        try:
+            swept()
+            assert other.poll() is None
+        finally:
+            other.kill()
