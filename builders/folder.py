@@ -18,7 +18,7 @@ from builders import front_matter
 from builders.adapters.description import Adapter, read
 from builders.asking import require_room
 from builders.names import ADAPTER, INDEX
-from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, weight_map_in
+from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, in_gguf, weight_map_in
 from builders.weights import Tensor, read_header
 from config.copying import copy, hashed
 from config.errors import ConfigurationError, UpstreamError
@@ -62,7 +62,7 @@ def resolve(folder: Path, name: str, revision: str) -> Upstream:
     if revision not in {PRESENT, sha}:
         raise _changed(folder)
     found = described(Release(repo=name, sha=sha), front_matter.read(folder / front_matter.CARD))
-    return replace(found, adapter=ADAPTER in wanted)
+    return replace(found, adapter=ADAPTER in wanted, **in_gguf(listing(folder), str(folder)))
 
 
 def commit(digests: Mapping[str, str]) -> str:
@@ -72,11 +72,8 @@ def commit(digests: Mapping[str, str]) -> str:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of the files that the release consists of, by name; nothing below the folder's top is looked at, and nothing beside these. Raises UpstreamError."""
-    try:
-        listed = [path.name for path in sorted(folder.iterdir()) if path.is_symlink() or not path.is_dir()]
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    """Bytes of the files that the release consists of, by path; below the folder's top only GGUF files are looked at. Raises UpstreamError."""
+    listed = listing(folder)
 
     def weight_map() -> object:
         if _size(folder / INDEX) > LARGEST_INDEX:
@@ -84,6 +81,15 @@ def sizes(folder: Path) -> dict[str, int]:
         return weight_map_in(folder / INDEX, str(folder))
 
     return {path: _size(folder / path) for path in choose(listed, str(folder), weight_map)}
+
+
+def listing(folder: Path) -> list[str]:
+    """What is at the top, and GGUF files in the folders there, where publishers keep those in parts. Raises UpstreamError."""
+    try:
+        top = [path.name for path in sorted(folder.iterdir()) if path.is_symlink() or not path.is_dir()]
+        return top + sorted(str(path.relative_to(folder)) for path in folder.glob("*/*.gguf") if path.is_file())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def headers(folder: Path, paths: Iterable[str]) -> dict[str, Tensor]:
@@ -100,6 +106,8 @@ def fetch(out: Path, *, folder: Path, release: Release) -> dict[str, Any]:
     total = sum(wanted.values())
     require_room(out, total, f"{release.repo} has {total / 1e9:.2f} GB, which are copied")
     tally = Tally(total, "bytes")
+    for path in wanted:
+        (out / path).parent.mkdir(exist_ok=True)
     digests = {path: copied(folder / path, out / path, tally.add) for path in sorted(wanted)}
     if commit(digests | _below(folder, wanted)) != release.sha:
         raise _changed(folder)

@@ -46,7 +46,6 @@ DESCRIBING = frozenset({"README.md", "generation_config.json"})
 """Those that say what a model is and how it is best let write; nothing of them changes what it predicts."""
 
 _LEGAL = re.compile(r"(LICEN[CS]E|NOTICE|USE_POLICY)([._-][A-Za-z0-9._-]{1,40})?", re.IGNORECASE)
-_UNQUANTIZED = re.compile(r"(?i)(?<![a-z0-9])(?:bf16|f16|fp16|f32|fp32)(?![a-z0-9])")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
@@ -78,20 +77,6 @@ def converses(path: str) -> bool:
 def is_adapter(listed: Collection[str]) -> bool:
     """Whether these files are an adapter (PEFT) to be merged into its base model, and no whole model."""
     return ADAPTER in listed and SINGLE not in listed and INDEX not in listed
-
-
-def only_gguf(listed: Collection[str], where: str) -> str | None:
-    """Why a model that is there in GGUF alone is no release, and what to do; None where there are weights of other forms, or none at all."""
-    held = sorted(path for path in listed if path.lower().endswith(".gguf"))
-    if not held or any(path.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt")) for path in listed):
-        return None
-    whole = [path for path in held if _UNQUANTIZED.search(path)]
-    file = whole[0] if whole else held[0]
-    beside = f"`sluice quantize {file[:200]}` quantizes the file alone, without these checks" if whole else "what quantizing took away cannot be had back"
-    return (
-        f"{where} holds {file[:200]} and no safetensors. A release is made from the transformers form (config.json, tokenizer, safetensors), with which "
-        f"tokenizer, template and conversion of every GGUF file are compared. Release the repo that it was made from, which its card should name; {beside}."
-    )
 
 
 def check_name(name: str, repo: str) -> None:

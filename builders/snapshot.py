@@ -14,7 +14,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from builders import asking
 from builders.asking import in_words, misnamed
-from builders.names import ADAPTER, ADAPTER_WEIGHTS, CONFIGURATION, INDEX, SINGLE, check_names, is_adapter, is_legal, only_gguf, shards
+from builders.names import ADAPTER, ADAPTER_WEIGHTS, CONFIGURATION, INDEX, SINGLE, check_names, is_adapter, is_legal, shards
+from builders.rebuilt import choice
 from builders.weights import Tensor, read_header, unsafe
 from config.errors import HubError, UpstreamError
 from config.facts import LICENSES, Facts
@@ -38,6 +39,8 @@ class Upstream(Facts):
     private: bool
     gated: bool
     adapter: bool = False  # no whole model: to be merged into its base
+    gguf: tuple[str, ...] = ()  # the GGUF file, or its parts, that a model is rebuilt from which is there in no other form
+    over: tuple[str, ...] = ()  # other GGUF files in 16 bits or more that were not taken
     base: "Upstream | None" = None  # which that is, where it was looked for
     base_folder: Path | None = None  # that the base is taken from; None: the Hub
 
@@ -59,13 +62,21 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     card = vars(info.card_data) if info.card_data is not None else {}
     spelt = info.id if info.id.lower() == repo.lower() else repo  # as the Hub spells it, to which case is all the same
     found = described(Release(repo=spelt, sha=info.sha), card, private=bool(info.private), gated=bool(info.gated))
-    adapter = is_adapter({file.rfilename for file in info.siblings or ()})
-    return replace(found, pipeline_tag=found.pipeline_tag or info.pipeline_tag, adapter=adapter)
+    listed = {file.rfilename for file in info.siblings or ()}
+    return replace(found, pipeline_tag=found.pipeline_tag or info.pipeline_tag, adapter=is_adapter(listed), **in_gguf(listed, spelt))
 
 
 def described(release: Release, card: Mapping[str, Any], *, private: bool = False, gated: bool = False) -> Upstream:
     """A release with what the front matter of its card says, as far as it is of the right types."""
     return Upstream(release=release, private=private, gated=gated, **vars(facts(card, known=not release.local)))
+
+
+def in_gguf(listed: Collection[str], where: str) -> dict[str, Any]:
+    """What an Upstream says of a model that is there as GGUF alone. Raises UpstreamError when it cannot be rebuilt from that, as far as names tell."""
+    if not choice.is_rebuilt(listed):
+        return {}
+    taken = choice.chosen(listed, where)
+    return {"gguf": taken, "over": choice.passed_over(listed, taken)}
 
 
 def facts(card: Mapping[str, Any], *, known: bool) -> Facts:
@@ -86,9 +97,13 @@ def facts(card: Mapping[str, Any], *, known: bool) -> Facts:
 def contents(api: HfApi, release: Release) -> dict[str, str]:
     """Git's id of every file that a release may consist of, by path; its README, which only describes it, is none of them. Raises UpstreamError, HubError."""
     with in_words(api, release.repo, release.sha):
-        listed = [item for item in api.list_repo_tree(release.repo, revision=release.sha) if isinstance(item, RepoFile)]
-    own = CONFIGURATION | {INDEX, ADAPTER}
-    return {item.path: item.blob_id for item in listed if item.path in own or is_legal(item.path) or item.path.endswith(".safetensors")}
+        listed = {item.path: item for item in api.list_repo_tree(release.repo, revision=release.sha, recursive=True) if isinstance(item, RepoFile)}
+    if choice.is_rebuilt(listed):
+        chosen = {path for path in listed if is_legal(path) or path in choice.chosen(listed, release.repo)}
+    else:
+        own = CONFIGURATION | {INDEX, ADAPTER}
+        chosen = {path for path in listed if path in own or is_legal(path) or (path.endswith(".safetensors") and "/" not in path)}
+    return {path: listed[path].blob_id for path in chosen}
 
 
 def sizes(api: HfApi, release: Release) -> dict[str, int]:
@@ -132,6 +147,8 @@ def fetch(out: Path, *, api: HfApi, release: Release, blobs: Path | None = None)
     """
     wanted = _wanted(api, release)
     total = sum(file.size for file in wanted.values())
+    for path in wanted:
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
     there = {path: file.lfs.sha256 for path, file in wanted.items() if blobs and file.lfs and take(out / path, file.lfs.sha256, blobs)}
     lacking = {path: wanted[path].size for path in sorted(wanted) if path not in there}
     broken_off = (path for path in out.rglob("*") if path.is_file() and path.relative_to(out).as_posix() not in there)  # of a download
@@ -160,9 +177,9 @@ def choose(listed: Collection[str], repo: str, weight_map: Callable[[], object])
     """Which of the listed files a release consists of; `weight_map` reads what the index says. Raises UpstreamError when they are no whole model."""
     if is_adapter(listed):
         weights, own = _adapter_weights(listed, repo), CONFIGURATION - {"config.json"}  # the architecture is the base model's
+    elif choice.is_rebuilt(listed):
+        weights, own = choice.chosen(listed, repo), frozenset()
     else:
-        if (refusal := only_gguf(listed, repo)) is not None:
-            raise UpstreamError(refusal)
         if "config.json" not in listed:
             raise UpstreamError(f"{repo} has no config.json, so its architecture is not known. Name one that holds a transformers model.")
         weights, own = _weights(listed, repo, weight_map), CONFIGURATION

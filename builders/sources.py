@@ -1,6 +1,6 @@
 """Where releases come from, the Hub or a folder of this machine, behind the same few verbs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,9 +8,11 @@ from typing import Any, Protocol
 from huggingface_hub import HfApi
 
 from builders import folder, snapshot
+from builders.rebuilt import headers
 from builders.snapshot import Upstream
 from builders.weights import Tensor
 from config.words import Release
+from engines.gguf_header import Header
 
 
 class Source(Protocol):
@@ -31,6 +33,12 @@ class Source(Protocol):
 
     def headers(self, release: Release, paths: Iterable[str]) -> dict[str, Tensor]:
         """Every tensor in the weight files among `paths`, by name, as their headers tell. Raises UpstreamError, HubError."""
+
+    def gguf_fields(self, release: Release, path: str) -> Mapping[str, Any]:
+        """The first fields of a GGUF file's header, which describe the model. Raises UpstreamError, HubError."""
+
+    def gguf_header(self, release: Release, paths: Sequence[str]) -> Header:
+        """The header of the GGUF file in these parts. Raises UpstreamError, HubError."""
 
     def download(self, release: Release, path: str, into: Path) -> Path:
         """One file of the release in the folder `into`; where it lies there. Raises UpstreamError, HubError."""
@@ -63,6 +71,14 @@ class HubSource:
         """See `snapshot.headers`."""
         return snapshot.headers(self.api, release, paths)
 
+    def gguf_fields(self, release: Release, path: str) -> Mapping[str, Any]:
+        """See `headers.fetch_fields`."""
+        return headers.fetch_fields(self.api, release, path)
+
+    def gguf_header(self, release: Release, paths: Sequence[str]) -> Header:
+        """See `headers.fetch`."""
+        return headers.fetch(self.api, release, paths)
+
     def download(self, release: Release, path: str, into: Path) -> Path:
         """See `snapshot.download`."""
         return snapshot.download(self.api, release, path, into)
@@ -94,6 +110,14 @@ class FolderSource:
     def headers(self, release: Release, paths: Iterable[str]) -> dict[str, Tensor]:
         """See `folder.headers`."""
         return folder.headers(self.folder, paths)
+
+    def gguf_fields(self, release: Release, path: str) -> Mapping[str, Any]:
+        """See `headers.fields`."""
+        return headers.fields(self.folder, path)
+
+    def gguf_header(self, release: Release, paths: Sequence[str]) -> Header:
+        """See `headers.read`."""
+        return headers.read(self.folder, paths)
 
     def download(self, release: Release, path: str, into: Path) -> Path:
         """A copy of the file."""

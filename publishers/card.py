@@ -183,6 +183,7 @@ class Card:
     quotation: Quotation | None = None  # of the upstream's own card
     trained: Trained | None = None  # to be quantized
     merged: Merged | None = None  # of a release that is an adapter
+    gguf: Mapping[str, str] = field(default_factory=dict)  # sha256 of the files that a model in GGUF alone was rebuilt from, by path
     header: str = ""  # Markdown of the operator's
     footer: str = ""
 

@@ -7,6 +7,7 @@ no time and no host, so that equal releases give equal bytes.
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -49,6 +50,8 @@ class Upstream(Part):
     """None of a folder, which has no history, and in what older versions published."""
     base: "Base | None" = None
     """Of an adapter."""
+    gguf: "tuple[Origin, ...] | None" = None
+    """The GGUF file, or its parts, that the model was rebuilt from; None where it was there in safetensors."""
 
 
 class Base(Part):
@@ -56,6 +59,13 @@ class Base(Part):
 
     repo: str
     sha: CommitSha
+
+
+class Origin(Part):
+    """A file of the upstream's."""
+
+    path: str
+    sha256: Sha256
 
 
 class Rollback(Part):
@@ -202,9 +212,9 @@ class Manifest(Part):
 
     def to_bytes(self) -> bytes:
         """The manifest as UTF-8 JSON: sorted keys, two spaces, one newline at the end; equal manifests give equal bytes."""
-        # left out where there is none, so that repos which were never held or adopted, or hold no adapter's model, keep the bytes that they have
+        # left out where there is none, so that repos which were never held or adopted, or hold no adapter's or rebuilt model, keep the bytes that they have
         document = self.model_dump(mode="json", exclude={name for name in ("adoption", "approvals", "rollback") if not getattr(self, name)})
-        document["upstream"] = {name: value for name, value in document["upstream"].items() if name not in {"base", "place"} or value is not None}
+        document["upstream"] = {name: value for name, value in document["upstream"].items() if name not in {"base", "gguf", "place"} or value is not None}
         return _written(document)
 
     def digest(self) -> str:
@@ -229,14 +239,19 @@ def build(
     approvals: tuple[Approval, ...] = (),
     base: Release | None = None,
     place: words.Place | None = None,
+    gguf: Mapping[str, str] = MappingProxyType({}),
 ) -> Manifest:
-    """The manifest of a publication, from the records the other rooms hand over; `base` is what the release, an adapter, was merged into."""
+    """The manifest of a publication, from the records the other rooms hand over.
+
+    `base` is what the release, an adapter, was merged into; `gguf` the sha256 of the files that a model in GGUF alone was rebuilt from, by path.
+    """
     return Manifest(
         upstream=Upstream(
             repo=release.origin,
             sha=release.sha,
             place=None if place is None else Place(**vars(place)),
             base=None if base is None else Base(repo=base.origin, sha=base.sha),
+            gguf=tuple(Origin(path=path, sha256=digest) for path, digest in gguf.items()) or None,
         ),
         recipe=RecipeId(name=recipe_name, digest=recipe_digest),
         tools=tools,

@@ -22,6 +22,8 @@ from builders.adapters import merge
 from builders.asking import in_words, require_room
 from builders.fixes import BINARY
 from builders.names import ADAPTER, CONFIGURATION, INDEX, is_adapter
+from builders.rebuilt import rebuild
+from builders.rebuilt.choice import is_rebuilt
 from builders.snapshot import Upstream
 from builders.weights import unsafe
 from config.errors import ConfigurationError
@@ -49,7 +51,7 @@ class Source:
     folder: Path | None = None  # on this machine
     api: HfApi | None = None  # of the Hub where it lies, with
     release: Release | None = None  # which commit
-    upstream: Upstream | None = None  # of an adapter, which is repaired as the model that it makes with its base: both
+    upstream: Upstream | None = None  # of what is repaired as the model that is made of it: an adapter, with its base; GGUF alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +79,15 @@ def source_of(settings: Settings, model: str, revision: str | None) -> Source:
         if revision is not None:
             raise ConfigurationError(f"{model} is a folder and has no revisions. Leave out --revision.")
         there = folder.resolve()
-        if not is_adapter({path.name for path in there.iterdir()}):
+        listed = folders.listing(there)
+        if not is_adapter(listed) and not is_rebuilt(listed):
             return Source(name=model, repo=f"local/{there.name}", folder=there)
         upstream = Route(api=connect(settings), folder=str(there)).resolve(folders.legal_name(there.name), folders.PRESENT)
         return Source(name=model, repo=f"local/{there.name}", folder=there, upstream=upstream)
     named, api = meant(model, endpoint=settings.hub_endpoint, revision=revision, name=None), connect(settings)
     upstream = Route(api=api).resolve(named.repo, named.revision)
     release = upstream.release
-    return Source(name=release.repo, repo=release.repo, api=api, release=release, upstream=upstream if upstream.adapter else None)
+    return Source(name=release.repo, repo=release.repo, api=api, release=release, upstream=upstream if upstream.adapter or upstream.gguf else None)
 
 
 @contextmanager
@@ -96,8 +99,8 @@ def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator
         for part in ("files", "tmp"):
             (work / part).mkdir(parents=True)
         if source.upstream is not None:
-            with told(listener, f"fetch what rules read of {source.name} and its base model"):
-                _together(settings, source.upstream, source.folder, before)
+            with told(listener, f"fetch what rules read of {source.name}{' and its base model' if source.upstream.adapter else ''}"):
+                (_rebuilt if source.upstream.gguf else _together)(settings, source.upstream, source.folder, before)
         elif source.folder is not None:
             ruled.taken(source.folder, before)
         else:
@@ -128,6 +131,17 @@ def _together(settings: Settings, upstream: Upstream, folder: Path | None, into:
             else:
                 _fetched(api, release, part)
         merge.merge(into, adapter=adapter, base=base, repo=upstream.release.repo, below=upstream.base.release.repo, headers=True)
+
+
+def _rebuilt(settings: Settings, upstream: Upstream, folder: Path | None, into: Path) -> None:
+    """The same of the model that is rebuilt from a GGUF file, by its header."""
+    source = Route(api=connect(settings), folder=None if folder is None else str(folder)).source
+    header = source.gguf_header(upstream.release, upstream.gguf)
+    with tempfile.TemporaryDirectory(prefix="sluice-rebuild-") as made:
+        for path in source.sizes(upstream.release):
+            if path not in upstream.gguf:
+                source.download(upstream.release, path, Path(made))
+        rebuild.describe_all(into, Path(made), header, upstream.gguf[0])
 
 
 def _fetched(api: HfApi, release: Release, into: Path) -> None:
@@ -172,7 +186,8 @@ def difference(found: Repaired) -> str:
 def target_of(source: Source, out: Path | None) -> Path:
     """Where the repaired model is to be: `out`, else a folder beside the model's, or for a repo in the working folder. Raises ConfigurationError."""
     if source.upstream is not None and out is not None and in_place(source, out.expanduser().absolute()):
-        raise ConfigurationError(f"{out} holds an adapter, which is merged into its base model and stays as it is. Name another place by -o.")
+        held = "an adapter, which is merged into its base model" if source.upstream.adapter else "a GGUF file, from which the model is rebuilt,"
+        raise ConfigurationError(f"{out} holds {held} and stays as it is. Name another place by -o.")
     usual = source.folder.with_name(source.folder.name + SUFFIX) if source.folder is not None else Path.cwd() / f"{source.repo.rpartition('/')[2]}{SUFFIX}"
     target = (out or usual).expanduser().absolute()
     if in_place(source, target):

@@ -15,12 +15,13 @@ from typing import Any
 
 from builders import packed
 from builders.adapters import bases
-from builders.folder import headers
+from builders.folder import headers, listing
 from builders.front_matter import CARD
 from builders.generated.answers import refuse
 from builders.ggufs import weigh
 from builders.links import link_or_copy
 from builders.names import CONFIGURATION, INDEX, is_adapter
+from builders.rebuilt.choice import is_rebuilt
 from builders.sensitivity.table import Sensitivity
 from builders.snapshot import choose, weight_map_in
 from builders.weights import Tensor
@@ -282,7 +283,7 @@ def _release(ready: Prepared, tell: Tell) -> Iterator[tuple[Input, str]]:
     """The model's files as an input, and the repo that its family is told by; before that is fetched, `tell` what all will take."""
     at, wanted = ready.bench, ready.wanted
     folder = Path(wanted.model).expanduser()
-    if folder.is_dir() and not is_adapter({path.name for path in folder.iterdir()}):
+    if folder.is_dir() and not _is_made(folder):
         repo = f"local/{ready.name}"
         paths = _files(folder)
         seen = _seen(repo, {path: (folder / path).stat().st_size for path in paths}, headers(folder, paths), _configuration(folder))
@@ -305,6 +306,12 @@ def _release(ready: Prepared, tell: Tell) -> Iterator[tuple[Input, str]]:
 
     _say(ready, seen, begin, tell)
     yield taking.taken(at, route, upstream).whole, upstream.release.repo
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether the model has to be made first of what the folder holds: an adapter, or GGUF alone."""
+    listed = listing(folder)
+    return is_adapter(listed) or is_rebuilt(listed)
 
 
 def name_of(wanted: Wanted, settings: Settings) -> str:

@@ -14,6 +14,7 @@ from builders.adapters.changes import changes
 from builders.adapters.description import Adapter
 from builders.adapters.files import renamed
 from builders.names import ADAPTER, is_legal
+from builders.rebuilt import architectures, origin, vocabulary
 from builders.snapshot import Upstream
 from builders.sources import FolderSource, Source
 from builders.weights import Tensor
@@ -36,11 +37,14 @@ class Seen:
 
 
 def resolve(source: Source, hub: Source, repo: str, revision: str, *, at: str | None = None) -> Upstream:
-    """The release that `revision` of `repo` names now; of an adapter with its base, at the commit `at`, or at what the adapter names, or as it is now.
+    """The release that `revision` of `repo` names now; of an adapter with its base, at the commit `at`, or at what the adapter names, or as it is now; of a
+    model in GGUF alone with what its header says of licence and base models, where the card does not.
 
     Raises UpstreamError when either cannot be used, HubError when the Hub cannot be asked.
     """
     found = source.resolve(repo, revision)
+    if found.gguf and not (found.license and found.base_models):
+        return origin.completed(found, source.gguf_fields(found.release, found.gguf[0]))
     if not found.adapter:
         return found
     described = _described(source, found.release)
@@ -99,6 +103,8 @@ def see(source: Source, hub: Source, upstream: Upstream) -> Seen:
     """What can be known of a release from its headers. Raises UpstreamError when it is no whole model, or an adapter that does not fit; HubError."""
     release = upstream.release
     sizes = source.sizes(release)
+    if upstream.gguf:
+        return _seen_in_gguf(source, upstream, sizes)
     tensors = source.headers(release, sizes)
     if upstream.base is None:
         return Seen(sizes=sizes, tensors=tensors, config=_settings(source, release, "config.json"), template=_has_template(source, release, sizes))
@@ -116,6 +122,14 @@ def see(source: Source, hub: Source, upstream: Upstream) -> Seen:
     together |= {renamed(name): 0 for name in held if is_legal(name) and name.casefold() in terms}  # where both have terms of that name
     template = _has_template(source, release, sizes) or _has_template(there, base, held)
     return Seen(sizes=together, tensors=found.tensors, config=config, template=template)
+
+
+def _seen_in_gguf(source: Source, upstream: Upstream, sizes: Mapping[str, int]) -> Seen:
+    """What the header of a GGUF file tells of the model that is rebuilt from it. Raises UpstreamError when it cannot be."""
+    header = source.gguf_header(upstream.release, upstream.gguf)
+    config, tensors = architectures.config(header, upstream.gguf[0]), architectures.tensors(header, upstream.gguf[0])
+    vocabulary.require_known(header, upstream.gguf[0])
+    return Seen(sizes=sizes, tensors=tensors, config=config, template=bool(header.fields.get("tokenizer.chat_template")))
 
 
 def _has_template(source: Source, release: Release, sizes: Mapping[str, int]) -> bool:

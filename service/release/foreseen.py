@@ -22,7 +22,8 @@ def held(store: Store, ahead: Prospect) -> Iterator[str]:
     work, job = looking(store, ahead, way(ahead.recipe))
     kept(work, job)
     snapshot = work.products.get("snapshot")
-    there = snapshot.folder / "files" if isinstance(snapshot, Output) else None if ahead.folder is None else Path(ahead.folder)
+    elsewhere = ahead.folder is None or ahead.upstream.gguf  # what a GGUF file gives is not there before it is rebuilt
+    there = snapshot.folder / "files" if isinstance(snapshot, Output) else None if elsewhere else Path(str(ahead.folder))
     if there is None:
         return
     with suppress(SluiceError):

@@ -58,7 +58,7 @@ class Prospect:
     @cached_property
     def weights(self) -> int:
         """Bytes of the safetensors of the fixed model."""
-        if self.compact or self.upstream.base is not None:
+        if self.compact or self.upstream.base is not None or self.upstream.gguf:
             return sum(tensor.bytes for tensor in packed.plain(self.stored).values())
         return sum(size for path, size in self.sizes.items() if path.endswith(".safetensors"))
 

@@ -185,6 +185,7 @@ def account(work: Work, repo: Repo, files: Sequence[PublishFile], line: Line) ->
         approvals=approvals(work),
         base=None if (base := work.of("upstream", Upstream).base) is None else base.release,
         place=line.point(work.release.sha).place,
+        gguf=rebuilt(work),
     )
 
 
@@ -253,6 +254,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         recommend=work.recipe.card.recommend,
         quotation=quotation(work),
         merged=merged(work),
+        gguf=rebuilt(work),
         trained=trained(work),
         header=settings.card_header,
         footer=settings.card_footer,
@@ -280,6 +282,11 @@ def merged(work: Work) -> card.Merged | None:
     if base is None:
         return None
     return card.Merged(base=base.release, changed=made["changed"], unchanged=made["unchanged"], tensors=made["tensors"], rounded=made["rounded"])
+
+
+def rebuilt(work: Work) -> dict[str, str]:
+    """The sha256 of the GGUF files that the model was rebuilt from, by path; none where it was there in safetensors."""
+    return {file["path"]: file["sha256"] for file in work.output("snapshot").result.get("gguf", ())}
 
 
 def trained(work: Work) -> card.Trained | None:

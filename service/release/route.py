@@ -48,9 +48,14 @@ class Route:
     def offers(self, settings: Settings, namespace: str, upstream: Upstream) -> bool:
         """Whether the fixes are offered to the upstream as a pull request: from the Hub to the Hub, where the settings ask for it.
 
-        Never to an adapter, whose repo does not hold what is fixed.
+        Never to an adapter or a model in GGUF alone, whose repos do not hold what is fixed.
         """
-        return self.folder is None and self.target is None and not upstream.adapter and wants_pull_request(settings, namespace, upstream.release)
+        return (
+            self.folder is None
+            and self.target is None
+            and not (upstream.adapter or upstream.gguf)
+            and wants_pull_request(settings, namespace, upstream.release)
+        )
 
     def place(self, repo: str) -> str:
         """Where a repo will be: its name, or a folder's path."""

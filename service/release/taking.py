@@ -1,4 +1,7 @@
-"""Takes a release in: downloads or copies it, and merges an adapter into its base model, which is taken at the commit that it was first merged with."""
+"""Takes a release in: downloads or copies it, and makes a model of what is none yet.
+
+An adapter is merged into its base model, which is taken at the commit that it was first merged with; a model in GGUF alone is rebuilt, and that is proved.
+"""
 
 from dataclasses import asdict
 
@@ -9,6 +12,8 @@ from service.execution.workbench import Workbench
 from service.release.route import Route
 
 MERGE = "builders.adapters.merge:merge"
+REBUILD = "builders.rebuilt.rebuild:rebuild"
+PROVE = "qa.rebuilt:prove"
 
 
 def resolved(bench: Workbench, route: Route, repo: str, revision: str) -> Upstream:
@@ -24,9 +29,20 @@ def taken(bench: Workbench, route: Route, upstream: Upstream) -> Output:
     """The files of the release, each stage kept: the base of several adapters is taken once. Raises UpstreamError, HubError."""
     source = route.source
     own = bench.here("snapshot", source.fetch, asdict(upstream.release), **source.arguments(bench.stages.blobs), release=upstream.release)
+    if upstream.gguf:
+        return _rebuilt(bench, upstream, own)
     if upstream.base is None:
         return own
     there, release = bases.base_source(upstream, route.hub), upstream.base.release
     base = bench.here("snapshot of the base", there.fetch, asdict(release), **there.arguments(bench.stages.blobs), release=release)
     names = {"repo": upstream.release.repo, "below": release.repo}
     return bench.apart("merge", MERGE, {"adapter": own.whole, "base": base.whole}, threaded=False, **names)
+
+
+def _rebuilt(bench: Workbench, upstream: Upstream, own: Output) -> Output:
+    """The model in a GGUF file as transformers knows it. Raises UpstreamError when it is not surely the same."""
+    digests = {file.path: file.sha256 for file in own.files}
+    files = [{"path": path, "sha256": digests[path]} for path in upstream.gguf]
+    made = bench.apart("rebuild", REBUILD, {"snapshot": own.whole}, threaded=False, files=files, over=list(upstream.over))
+    bench.apart("proof", PROVE, {"model": made.whole, "snapshot": own.whole}, threaded=False, files=list(upstream.gguf))
+    return made

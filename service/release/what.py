@@ -56,7 +56,8 @@ def _folder(what: str, revision: str | None, name: str | None) -> Meant:
 def _neither(what: str, path: Path) -> str:
     if path.suffix == ".gguf" and path.is_file():
         return (
-            f"{what} is a GGUF file. A release is made from the transformers form, a folder or a repo; `sluice quantize {what}` makes one smaller file of it."
+            f"{what} is a GGUF file. Give the folder that it lies in: where it is in 16 bits (BF16, F16, F32) and the only model there, it is released; "
+            f"`sluice quantize {what}` makes one smaller file of it."
         )
     if path.exists():
         return f"{what} is a file. Give the folder of a model: config.json, tokenizer and safetensors weights."

@@ -158,8 +158,8 @@ def test_what_is_no_file_is_not_read(model: Path) -> None:
         (("config.json",), "no safetensors weights"),
         (("config.json", "pytorch_model.bin"), "can run code"),
         (("config.json", "adapter_config.json", "adapter_model.safetensors"), "is an adapter of the kind None"),
-        (("model-Q8_0.gguf",), "holds model-Q8_0.gguf and no safetensors.*what quantizing took away cannot be had back"),
-        (("m-Q4_0.gguf", "m-BF16.gguf", "config.json"), "holds m-BF16.gguf and no safetensors.*`sluice quantize m-BF16.gguf` quantizes the file alone"),
+        (("model-Q8_0.gguf",), "of GGUF only quantized files: model-Q8_0.gguf. What quantizing took away cannot be had back"),
+        (("m-F16.gguf", "mmproj-m-F16.gguf", "config.json"), "holds mmproj-m-F16.gguf and no safetensors: a model that reads images"),
         (("adapter_config.json", "adapter_model.bin"), "no adapter_model.safetensors; it holds adapter_model.bin, which can run code"),
     ],
 )
@@ -199,3 +199,25 @@ def test_a_folder_s_name_is_made_one_that_repos_may_have(text: str, name: str) -
 def test_a_name_that_repos_may_not_have_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="--name"):
         folder.checked_name(name)
+
+
+def test_a_folder_with_gguf_alone_is_that_file_with_card_and_terms(tmp_path: Path) -> None:
+    (tmp_path / "BF16").mkdir()
+    for name in ("README.md", "LICENSE", "config.json", "m-Q4_0.gguf", "m-F16.gguf", "BF16/m-BF16-00001-of-00002.gguf", "BF16/m-BF16-00002-of-00002.gguf"):
+        (tmp_path / name).write_text(name)
+    parts = ("BF16/m-BF16-00001-of-00002.gguf", "BF16/m-BF16-00002-of-00002.gguf")
+    assert folder.sizes(tmp_path).keys() == {"README.md", "LICENSE", *parts}
+    found = folder.resolve(tmp_path, "mine", "main")
+    assert (found.gguf, found.over, found.adapter) == (parts, ("m-F16.gguf",), False)
+    (tmp_path / "out").mkdir()
+    taken = folder.fetch(tmp_path / "out", folder=tmp_path, release=found.release)
+    assert {file["path"] for file in taken["files"]} == {"README.md", "LICENSE", *parts}
+    assert (tmp_path / "out" / parts[1]).read_text() == parts[1]
+    (tmp_path / parts[1]).write_text("changed")
+    assert folder.resolve(tmp_path, "mine", "main").release.sha != found.release.sha
+    (tmp_path / "again").mkdir()
+    with pytest.raises(UpstreamError, match="has changed since"):
+        folder.fetch(tmp_path / "again", folder=tmp_path, release=found.release)
+    (tmp_path / parts[1]).write_text(parts[1])
+    (tmp_path / "m-Q4_0.gguf").write_text("changed")
+    assert folder.resolve(tmp_path, "mine", "main").release.sha == found.release.sha, "which is no part of it"

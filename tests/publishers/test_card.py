@@ -626,6 +626,18 @@ def test_a_merged_adapter_names_both_models_and_what_changed(make_card: MakeCard
     assert front(render(make_card(kind=Kind.SIXTEEN_BIT, merged=local))) == {"base_model": "upstream/tiny-chat", "base_model_relation": "finetune"}
 
 
+def test_a_model_that_was_rebuilt_names_the_file(make_card: MakeCard) -> None:
+    files = {"tiny-BF16-00001-of-00002.gguf": "a" * 64, "tiny-BF16-00002-of-00002.gguf": "b" * 64}
+    text = render(make_card(gguf=files))
+    for path, digest in files.items():
+        assert f"`{path}`, sha256 `{digest}`" in text
+    assert "rebuilt from its GGUF file, in parts: " in text
+    assert "Converted back by llama.cpp's converter, they gave the same tensors and metadata" in text
+    whole = render(make_card(kind=Kind.SIXTEEN_BIT, repo="acme/tiny-chat", gguf=files, patches=()))
+    assert "safetensors of [upstream/tiny-chat](https://huggingface.co/upstream/tiny-chat) rebuilt from its GGUF file" in whole
+    assert "rebuilt" not in render(make_card())
+
+
 def front(text: str) -> dict[str, object]:
     return {key: value for key, value in metadata(text).items() if key.startswith("base_model")}
 

@@ -73,3 +73,8 @@ def test_names_the_base_of_an_adapter_and_of_nothing_else(make_plan: MakePlan) -
     adapted = plain.model_copy(update={"upstream": manifests.Upstream(repo="a/b", sha="a" * 40, base=manifests.Base(repo="c/d", sha="b" * 40))})
     assert json.loads(adapted.to_bytes())["upstream"]["base"] == {"repo": "c/d", "sha": "b" * 40}
     assert manifests.read(adapted.to_bytes(), where="here") == adapted
+    assert "gguf" not in json.loads(adapted.to_bytes())["upstream"]
+    origin = (manifests.Origin(path="m.gguf", sha256="c" * 64),)
+    rebuilt = plain.model_copy(update={"upstream": manifests.Upstream(repo="a/b", sha="a" * 40, gguf=origin)})
+    assert json.loads(rebuilt.to_bytes())["upstream"]["gguf"] == [{"path": "m.gguf", "sha256": "c" * 64}]
+    assert manifests.read(rebuilt.to_bytes(), where="here") == rebuilt

@@ -26,6 +26,8 @@ BYTES_PER_THREAD = 10**9  # of weights, see `engines.parallel`
 DRAWN = 3e-9  # seconds for a token's probability when one is drawn
 FINITE = 3e-9  # seconds for a value that is looked at once
 MERGED = 2e-8  # seconds for a value that a product is added to, and that is compared with the base's
+REBUILT = 8e-5  # seconds for a token whose merges are found, and that is read from tokenizer.json several times
+REBUILT_MEMORY = 4000  # bytes of such a token, in several forms
 MULTIPLIED = 6e-9  # seconds for a value that is multiplied with its scale and rounded
 
 
@@ -52,19 +54,23 @@ def gguf_bytes(model: Outline, bits: float) -> int:
 
 def configuration(prospect: Prospect) -> int:
     """Bytes of everything but the weights: what each folder has a copy of."""
-    return sum(size for path, size in prospect.sizes.items() if not path.endswith((".safetensors", ".bin", ".md")))
+    return sum(size for path, size in prospect.sizes.items() if not path.endswith((".safetensors", ".gguf", ".bin", ".md")))
 
 
 # ---- the release ------------------------------------------------------------------------------------------------------------------------------
 
 
 def snapshot(prospect: Prospect, speed: Speed) -> Needs:
-    """Download, or copy; merge an adapter into its base, and compare both."""
+    """Download, or copy; merge an adapter into its base, and compare both; rebuild a model from GGUF, convert it back, and compare both."""
     size = sum(prospect.sizes.values())
     seconds = transferred(prospect, speed, size) if prospect.folder is None else copied(speed, size)
-    if prospect.upstream.base is None:
+    if prospect.upstream.base is None and not prospect.upstream.gguf:
         return Needs(seconds=0.3 + seconds, memory=PYTHON_MEMORY, disk=size)
     at = engines(prospect, speed)
+    if prospect.upstream.gguf:
+        again = convert(prospect, speed)
+        seconds += 2 * at.torch + at.python(REBUILT * at.model.entries) + 2 * prospect.weights / speed.disk + again.seconds
+        return Needs(seconds=0.3 + seconds, memory=max(TORCH_MEMORY + REBUILT_MEMORY * at.model.entries, again.memory), disk=size + 2 * prospect.weights)
     seconds += at.torch + MERGED * at.model.parameters + 2 * prospect.weights / speed.disk
     return Needs(seconds=0.3 + seconds, memory=TORCH_MEMORY + 20 * at.model.shape.largest, disk=size + prospect.weights)
 
