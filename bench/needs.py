@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from bench.shapes import MODELS, prospect
 from config import choice
 from config.data import as_written
-from config.recipe import load_recipe
 from config.settings import Settings
+from config.written import load_recipe
 from service.machine.speed import speed
 from service.release.forecast import forecast
 from service.release.way import way

@@ -116,4 +116,4 @@ def _located(value: Any, info: ValidationInfo) -> Any:
 FORMS: Mapping[str, Form] = {"chat": "chat", "plain": "plain", "data": "questions"}  # by the fields that hold paths
 
 DataPath = Annotated[Path, BeforeValidator(_located)]
-"""A path in a recipe, of a field named in `FORMS`; validated with the context `folder`, `data` and `locate`, see `config.recipe.load_recipe`."""
+"""A path in a recipe, of a field named in `FORMS`; validated with the context `folder`, `data` and `locate`, see `config.written.load_recipe`."""

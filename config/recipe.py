@@ -1,27 +1,21 @@
-"""A recipe: what to build from a release, how to measure it, and which gates it must pass. YAML in `config/recipes/` or wherever the operator keeps his own."""
+"""A recipe: what to build from a release, how to measure it, and which gates it must pass."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from config.cards import CardRules
-from config.data import Local, Locate, Reference, as_written, local_only
 from config.defaults import default
 from config.digests import content_digest
-from config.errors import ConfigurationError
-from config.files import read_mapping, validated
-from config.near import hint
 from config.plans import Budget, GgufType, Nf4Budget, Profile, ProjectorType, Rules, StoredType
 from config.strict import Strict
 from config.texts import Evaluation, Text
 from config.words import Kind, Variant
 
-RECIPES = Path(__file__).parent / "recipes"
 ASKED = ("mmlu", "flips", "efficiency")  # first words of the measurements that rest on answers to questions
 GROWING = {"flips", "mmlu.wins", "mmlu.losses", "mmlu.mcnemar_p"}  # with the number of questions, so that no bound on them holds for samples of any size
 
@@ -375,58 +369,3 @@ def _by_content(value: object, of: Callable[[Path], str]) -> object:
     if isinstance(value, (list, tuple)):
         return [_by_content(item, of) for item in value]
     return value
-
-
-def recipe_path(name_or_path: str) -> Path:
-    """Where a recipe of that name in `config/recipes/`, or at that path, is to be found, whether it is there or not."""
-    path = Path(name_or_path).expanduser()
-    return path if path.suffix in {".yaml", ".yml"} else RECIPES / f"{name_or_path}.yaml"
-
-
-def load_recipe(name_or_path: str, *, data: bool = True, locate: Locate = local_only) -> Recipe:
-    """The recipe of that name in `config/recipes/`, or at that path. Raises ConfigurationError.
-
-    `data` says whether the operator's files that it names must be there, `locate` where its data lie in the form that stages read: nothing is fetched here.
-    """
-    return read_recipe(name_or_path).parsed(data=data, locate=locate)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """A recipe as it is written: whoever needs to understand it twice reads it once, so that both speak of the same."""
-
-    content: Mapping[str, Any]
-    told: str  # what errors call it
-    folder: Path  # that paths in it are relative to
-
-    def parsed(self, *, data: bool = True, locate: Locate = local_only) -> Recipe:
-        """The recipe, see `load_recipe`. Raises ConfigurationError."""
-        return validated(self.content, Recipe, told=self.told, folder=self.folder, data=data, locate=locate)
-
-    def named_data(self, *, there: bool = False) -> tuple[Reference | Local, ...]:
-        """All data that it names, each once, in its order; `there` says whether the operator's files among them must be. Raises ConfigurationError."""
-        found: dict[Reference | Local, None] = {}
-
-        def note(data: Reference | Local) -> Path:
-            found[data] = None
-            return as_written(data)
-
-        self.parsed(data=there, locate=note)
-        return tuple(found)
-
-
-def read_recipe(name_or_path: str) -> Written:
-    """The recipe of that name in `config/recipes/`, or at that path, as it is written there now. Raises ConfigurationError."""
-    path = recipe_path(name_or_path)
-    if Path(name_or_path).suffix not in {".yaml", ".yml"} and not path.exists():
-        known = sorted(file.stem for file in RECIPES.glob("*.yaml"))
-        names = ", ".join(known) or "none"
-        raise ConfigurationError(
-            f"There is no recipe named {name_or_path!r}.{hint(name_or_path, known)} Known names: {names}; or give the path of a .yaml file."
-        )
-    return Written(content=read_mapping(path), told=str(path), folder=path.parent.resolve())
-
-
-def named_data(name_or_path: str, *, there: bool = False) -> tuple[Reference | Local, ...]:
-    """All data that a recipe names, see `Written.named_data`. Raises ConfigurationError."""
-    return read_recipe(name_or_path).named_data(there=there)

@@ -15,9 +15,10 @@ from pydantic.fields import FieldInfo
 
 from config import plans
 from config.files import models_in
-from config.recipe import RECIPES, Recipe
+from config.recipe import Recipe
 from config.rules import Family, Pieces, Rule, load_families, load_rules
 from config.settings import Settings
+from config.written import RECIPES
 
 WIDTH = 140  # characters of a line of prose
 DOCS = Path(__file__).parents[1] / "docs"

@@ -13,8 +13,8 @@ from huggingface_hub import HfApi
 from pydantic import SecretStr
 
 from config import choice
-from config.recipe import load_recipe
 from config.settings import Settings
+from config.written import load_recipe
 from engines import toolchain
 from hub.errors import RootError
 from hub.server import running

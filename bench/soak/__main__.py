@@ -24,7 +24,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from bench.faulty import Fault, Request
 from bench.soak.world import ENDED, SLUICE, Service, World, service, until, world
-from config.recipe import load_recipe
+from config.written import load_recipe
 from service.release.way import way
 from service.store.lease import LEASE_SECONDS
 

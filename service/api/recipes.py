@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from config.recipe import named_data
+from config.written import named_data
 from service.api.access import Number, TheSettings, TheStore, caller, visible_run
 from service.api.errors import ApiError, problems
 from service.api.outward import asking_the_hub

@@ -39,7 +39,7 @@ def fetch(context: typer.Context, recipe: Recipe = "default", as_json: AsJson = 
 
     Example: sluice data fetch --recipe reference
     """
-    from config.recipe import named_data
+    from config.written import named_data
     from service.cli.display import progress
     from service.hubclient import connect
     from service.release import datasets

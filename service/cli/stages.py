@@ -22,7 +22,7 @@ def stages(
     Example: sluice stages --recipe my-recipe.yaml --svg way.svg
     """
     from config.data import as_written
-    from config.recipe import load_recipe
+    from config.written import load_recipe
     from service.release.drawing import draw
     from service.release.way import way
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from config.data import as_written
 from config.errors import SluiceError
-from config.recipe import Written, read_recipe
+from config.written import Written, read_recipe
 from service.release.drawing import boxes, draw
 from service.release.graph import Graph
 from service.release.way import way

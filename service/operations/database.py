@@ -147,7 +147,7 @@ class Here:
 
     def data(self, recipe: str) -> "list[DataView]":
         """What a recipe is calibrated and measured on."""
-        from config.recipe import named_data
+        from config.written import named_data
         from service.hubclient import connect
         from service.release.inventory import inventory
 

@@ -11,9 +11,10 @@ from huggingface_hub import HfApi
 from builders import snapshot
 from config.data import as_written
 from config.errors import ConfigurationError, UpstreamError
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
 from config.settings import REPO_ID, Settings
 from config.words import Release, Variant
+from config.written import load_recipe
 from publishers import adoption, target
 from publishers.account import owner, publishing_namespace
 from publishers.adoption import Fated

@@ -10,10 +10,11 @@ from huggingface_hub import HfApi
 from builders.snapshot import Upstream
 from builders.weights import Tensor
 from config.plans import Budget, Profile
-from config.recipe import Dynamic, Recipe, Variants, load_recipe
+from config.recipe import Dynamic, Recipe, Variants
 from config.settings import Settings
 from config.texts import Text
 from config.words import Release
+from config.written import load_recipe
 from engines import gguf_tensors
 from service.hubclient import connect
 from service.machine.speed import speed

@@ -25,8 +25,9 @@ from builders.datasets import DataFile, Dataset
 from config.data import Local, Reference
 from config.digests import content_digest
 from config.errors import ConfigurationError, HubError, HubUnavailable
-from config.recipe import Recipe, Written, read_recipe
+from config.recipe import Recipe
 from config.settings import Settings
+from config.written import Written, read_recipe
 from service.execution.workbench import Listener, told
 
 log = logging.getLogger(__name__)

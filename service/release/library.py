@@ -14,8 +14,9 @@ from config.data import Local, Reference, as_written, referring
 from config.errors import ConfigurationError, SluiceError
 from config.files import faults, where_broken
 from config.near import hint
-from config.recipe import RECIPES, Recipe, Written, read_recipe
+from config.recipe import Recipe
 from config.settings import Settings
+from config.written import RECIPES, Written, read_recipe
 from service.execution.kept import Input, StageStore
 from service.execution.looking import NotKept
 from service.release import datasets

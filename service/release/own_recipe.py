@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from config import choice
 from config.data import as_written
-from config.recipe import load_recipe
 from config.settings import Settings
+from config.written import load_recipe
 
 
 def recipe_for(settings: Settings, recipe: str, *, variants: Sequence[str] = (), quick: bool = False) -> str:

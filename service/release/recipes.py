@@ -12,8 +12,9 @@ from huggingface_hub import HfApi
 from config.data import Local, Reference, as_written, referring
 from config.digests import content_digest
 from config.errors import ConfigurationError
-from config.recipe import Recipe, Written, read_recipe
+from config.recipe import Recipe
 from config.settings import Settings
+from config.written import Written, read_recipe
 from service.release import datasets
 from service.store import KeptRecipe, RunRecord, Store
 

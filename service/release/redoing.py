@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from config.data import as_written
 from config.errors import SluiceError
-from config.recipe import Written
 from config.settings import Settings
+from config.written import Written
 from service.release.lifecycle import named
 from service.release.way import way
 from service.runs.recipe import recipe_of

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from config.data import as_written
 from config.errors import ConfigurationError
-from config.recipe import Recipe, Written, read_recipe
+from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Kind, Outcome, Release
+from config.written import Written, read_recipe
 from publishers.naming import same_repo
 from service.store import KeptRecipe, PullRequestRecord, RunRecord, VariantRecord
 

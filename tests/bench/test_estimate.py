@@ -9,7 +9,7 @@ from bench.models import real
 from builders import convert
 from config.digests import file_sha256
 from config.errors import ToolError
-from config.recipe import load_recipe
+from config.written import load_recipe
 from engines import hf, llama
 
 NAMES = ("reference", "reference 16bit", "build Q4_0", "divergence", "questions", "report", "publish", "imatrix", "imatrix check")

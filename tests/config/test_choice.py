@@ -5,7 +5,8 @@ import yaml
 
 from config import choice
 from config.errors import ConfigurationError
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
+from config.written import load_recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ import yaml
 
 from config.data import Local, Reference, as_written
 from config.errors import ConfigurationError
-from config.recipe import load_recipe, named_data
+from config.written import load_recipe, named_data
 
 DEMO = Path(__file__).parents[2] / "demo"
 WIKI = "hub://datasets/Salesforce/wikitext@main/wikitext-2-raw-v1/test-00000-of-00001.parquet"

@@ -6,9 +6,9 @@ import yaml
 from config.cards import Recommendation
 from config.data import as_written
 from config.errors import ConfigurationError
-from config.recipe import load_recipe
 from config.texts import GENERATED
 from config.words import Kind, Variant
+from config.written import load_recipe
 
 DEMO = Path(__file__).parents[2] / "demo" / "recipe.yaml"
 EVALUATION = load_recipe(str(DEMO)).evaluation.model_dump(mode="json")

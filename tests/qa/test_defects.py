@@ -12,8 +12,8 @@ import torch
 
 from builders import calibrate
 from config.errors import SluiceError
-from config.recipe import load_recipe
 from config.words import Kind, Measurement, Outcome, Variant, Verdict
+from config.written import load_recipe
 from engines import hf, llama, tools
 from qa import divergence, file_checks, gates, generation, parity, preflight, sanity, templates
 from qa.texts import conversations, cut

@@ -11,8 +11,9 @@ import pytest
 
 from builders import convert
 from config.errors import MeasurementError
-from config.recipe import Gate, load_recipe
+from config.recipe import Gate
 from config.words import Kind, Measurement, Outcome, Variant
+from config.written import load_recipe
 from qa import gates, long_text, parity, preflight, reach
 from tests import releases
 from tests.qa.conftest import DATA, Release

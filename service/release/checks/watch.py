@@ -8,8 +8,9 @@ from pathlib import Path
 
 from config.data import as_written, on_hub
 from config.errors import SluiceError
-from config.recipe import Recipe, load_recipe, recipe_path
+from config.recipe import Recipe
 from config.watch import Watched
+from config.written import load_recipe, recipe_path
 from service.release.checks import gates
 from service.release.checks.problem import Remark
 from service.release.way import way

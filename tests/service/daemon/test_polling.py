@@ -8,6 +8,7 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 
+from bench.faulty import Fault, faulty
 from config.settings import Settings, Watched
 from hub.routes import repos as routes
 from service.daemon import listing, polling
@@ -16,7 +17,6 @@ from service.daemon.listing import Listings
 from service.daemon.polling import poll
 from service.hubclient import connect
 from service.store import LookKey, Published, Store, open_store
-from tests.faulty import Fault, faulty
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
 

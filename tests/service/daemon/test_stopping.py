@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from bench.faulty import Fault, Proxy, always, faulty
-from config.recipe import load_recipe
+from config.written import load_recipe
 from service.api.tokens import create_token
 from service.store import RunRecord, Store, open_store
 from tests.service.conftest import Upstream

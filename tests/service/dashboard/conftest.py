@@ -8,9 +8,9 @@ from fastapi.testclient import TestClient
 
 from config.data import as_written, referring
 from config.progress import Progress
-from config.recipe import read_recipe
 from config.settings import Settings
 from config.words import GateResult, Hold, Kind, Measurement, Outcome, Patch, Variant, Verdict
+from config.written import read_recipe
 from service.api import create_app
 from service.api.tokens import create_token
 from service.dashboard import add_dashboard

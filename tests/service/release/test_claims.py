@@ -13,9 +13,10 @@ from builders import bnb
 from builders.ggufs import weigh
 from config.digests import file_sha256
 from config.errors import MeasurementError, SluiceError
-from config.recipe import Variants, load_recipe
+from config.recipe import Variants
 from config.settings import Settings
 from config.words import Kind, Measurement, Outcome, Variant, Verdict
+from config.written import load_recipe
 from engines import ggml
 from publishers.card import Kept, TypeUse
 from service.execution.kept import File, Output, StageStore

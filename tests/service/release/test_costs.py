@@ -11,9 +11,10 @@ from bench import shapes
 from bench.shapes import Model
 from builders.adapters import bases
 from builders.sources import FolderSource
-from config.recipe import Dynamic, DynamicNf4, Recipe, load_recipe
+from config.recipe import Dynamic, DynamicNf4, Recipe
 from config.settings import Settings
 from config.words import Kind, Release, Variant
+from config.written import load_recipe
 from service.machine.speed import Speed
 from service.release import costs
 from service.release.costs import sizes

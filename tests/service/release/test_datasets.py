@@ -16,8 +16,9 @@ from builders import datasets as published
 from config.data import Local, Reference
 from config.digests import content_digest
 from config.errors import ConfigurationError, HubError, UpstreamError
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
 from config.settings import Settings
+from config.written import load_recipe
 from hub.server import running
 from qa import mmlu
 from service.execution.workbench import Event

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigurationError, MeasurementError, SluiceError
-from config.recipe import load_recipe
 from config.settings import Settings
 from config.words import Measurement
+from config.written import load_recipe
 from service.execution.kept import Output, StageStore
 from service.release.executor import carry_out
 from service.release.graph import Phase, Stage, graph_of

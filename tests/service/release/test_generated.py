@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from config.prompt import OPENINGS
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
 from config.texts import Text
+from config.written import load_recipe
 from service.release import costs, functions
 from service.release.checks import data, gates
 from service.release.graph import Call, Data, FileOf, Graph

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from config.recipe import Gate, Recipe, load_recipe
+from config.recipe import Gate, Recipe
+from config.written import load_recipe
 from service.cli.main import app
 from service.release.drawing import boxes, draw
 from service.release.graph import Call, Data, FileOf, Graph, Phase, Result, Stage, Whole, graph_of

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from config.recipe import load_recipe
 from config.settings import Settings
 from config.words import Outcome
+from config.written import load_recipe
 from service.execution.kept import Output, StageStore
 from service.release.job import Job
 from service.release.measuring.samples import PUBLISHED

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from config.errors import HubError
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
+from config.written import load_recipe
 from engines import toolchain, tools
 from publishers.staging import PREFIX
 from service.execution.kept import Input, StageStore

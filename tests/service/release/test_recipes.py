@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from config.errors import ConfigurationError
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
+from config.written import load_recipe
 from service.api import create_app
 from service.api.tokens import create_token
 from service.cli.main import app

@@ -8,9 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from config.recipe import load_recipe
 from config.settings import Settings
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Variant, Verdict
+from config.written import load_recipe
 from service.api import create_app
 from service.api.tokens import create_token
 from service.cli.main import app

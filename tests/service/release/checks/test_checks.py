@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.errors import ConfigurationError, HubError, UpstreamError
-from config.recipe import load_recipe
+from config.written import load_recipe
 from service.release import checks
 from service.release.checks import Remark, architecture, terms
 from service.release.graph import Check, Phase, Stage, graph_of

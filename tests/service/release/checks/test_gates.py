@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from config.data import as_written
-from config.recipe import Recipe, load_recipe
+from config.recipe import Recipe
+from config.written import load_recipe
 from service.release.checks import Remark, gates
 from service.release.graph import Phase, Stage, graph_of
 from service.release.way import way

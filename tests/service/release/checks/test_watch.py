@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config import recipe as recipes
+from config import written as recipes
 from config.settings import Watched
 from service.release.checks.watch import Broken, broken
 from tests.service.conftest import RECIPE

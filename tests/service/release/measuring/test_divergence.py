@@ -9,9 +9,10 @@ import pytest
 
 from builders import convert
 from config.errors import SluiceError
-from config.recipe import Gate, Recipe, load_recipe
+from config.recipe import Gate, Recipe
 from config.settings import Settings
 from config.words import Kind, Variant
+from config.written import load_recipe
 from engines import tools
 from qa import gates, texts
 from service.execution.kept import Output, StageStore

@@ -9,9 +9,10 @@ import pytest
 
 from builders import convert
 from config.errors import MeasurementError, SluiceError
-from config.recipe import Gate, load_recipe
+from config.recipe import Gate
 from config.settings import Settings
 from config.words import Kind, Outcome, Variant
+from config.written import load_recipe
 from engines import tools
 from qa import gates, measure
 from service.execution.kept import StageStore
