@@ -11,7 +11,15 @@ MOST_ROWS, FEW_ROWS = 1024, 256  # of a matrix that are worked on together
 BEGUN = 120  # rows that take as long as what is done once for all rows of a part
 WIDEST = 2  # columns over rows of an expert up to which it has: on disk these are at most four times the tensor's 16-bit bytes
 
+NAMES = "hessians.json"  # of the pass over calibration text: which tensors have a Hessian, and in which file
+PREFIX = "hessian-"  # how the names of these files begin
+
 _EXPERT = re.compile(r"\.experts\.\d+\.")
+
+
+def belongs(path: str) -> bool:
+    """Whether a file of the pass over calibration text is one that rounding reads."""
+    return path == NAMES or path.startswith(PREFIX)
 
 
 def parts(rows: int) -> list[slice]:

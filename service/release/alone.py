@@ -16,7 +16,7 @@ from config.texts import Text
 from config.words import Release
 from engines import gguf_tensors
 from service.hubclient import connect
-from service.machine.speed import speed
+from service.machine.speed import Speed, speed
 from service.release import costs
 from service.release.forecast import Forecast, forecast
 from service.release.graph import Graph, Stage, nothing
@@ -64,21 +64,26 @@ def _renamed(name: str) -> str:
     return _SAFETENSORS.get(name) or (f"model.layers.{name.removeprefix('blk.')}" if name.startswith("blk.") else name)
 
 
-def expected(settings: Settings, seen: Seen, wish: Wish, kept: Collection[str]) -> Forecast:
-    """The needs of the stages that lead to the file; `kept` names those whose outputs are there. Measures this machine unless that was done today.
+def expected(settings: Settings, seen: Seen, wish: Wish, kept: Collection[str], on: Speed | None = None) -> Forecast:
+    """The needs of the stages that lead to the file; `kept` names those whose outputs are there. Measures this machine unless that was done today, or another
+    one is named by `on`.
 
     Raises ToolError when it cannot be measured.
     """
-    recipe = _recipe(wish)
-    ahead = _prospect(settings, connect(settings), recipe, seen)
-    whole = way(recipe)
+    ahead = prospect(settings, seen, wish)
+    whole = way(ahead.recipe)
     leading = _leading(whole, wish.last)
     stages = [_own(stage, seen, wish) for stage in whole.stages if stage.name in leading]
     passed = {"upstream"} if seen.remote else {"upstream", "snapshot"}
     if seen.gguf:
-        passed |= {"fix", "hessians"} | {stage.name for stage in stages if stage.family == "round"}
+        passed |= {"fix"} | {stage.name for stage in stages if stage.family == "round"}
     graph = Graph(stages=tuple(stage for stage in stages if stage.name not in passed))
-    return forecast(graph, ahead, speed(settings), {}, kept)
+    return forecast(graph, ahead, on or speed(settings), {}, kept)
+
+
+def prospect(settings: Settings, seen: Seen, wish: Wish) -> Prospect:
+    """A release of nothing but that file."""
+    return _prospect(settings, connect(settings), _recipe(wish), seen)
 
 
 def _recipe(wish: Wish) -> Recipe:
