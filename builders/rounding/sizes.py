@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from builders.sensitivity.table import Tensor
 
+TOKENS = 2**15  # of calibration text that Hessians are made of at least, where there is so much
 OWN = 2**33  # bytes of one tensor's H up to which each expert has one of its own
 MOST_ROWS, FEW_ROWS = 1024, 256  # of a matrix that are worked on together
 BEGUN = 120  # rows that take as long as what is done once for all rows of a part

@@ -25,6 +25,7 @@ from builders.sensitivity.layout import Placement, Segment
 from builders.sensitivity.room import held
 from builders.sensitivity.rows import Rows
 from builders.sensitivity.table import Tensor
+from config.errors import MeasurementError
 from config.progress import counted, within
 from engines import ggml
 from engines.ggml import Bytes
@@ -124,8 +125,8 @@ def foretold(network: torch.nn.Module, *, rounding: bool) -> int:
 def gather(job: Pass, text: Windows, more: More) -> Iterator[list[Gathered]]:
     """The tensors, group by group, from as many of the windows (n, T) as `more` asks for of the first group, which are those of all groups.
 
-    A group's sums are gone from memory when the next one is asked for, if the caller keeps none. Raises MeasurementError and UnsupportedModel as
-    `fisher.backward` does.
+    A group's sums are gone from memory when the next one is asked for, if the caller keeps none. Raises MeasurementError when gradients are not finite, and
+    UnsupportedModel when the network has no backward pass.
     """
     groups = grouped([placement.tensor for placement in job.placements], job.memory, rounding=job.rounding)
     first = [_empty(job, place, len(text)) for place in groups[0]]
@@ -151,7 +152,10 @@ def _run(job: Pass, found: Sequence[Gathered], text: Windows, more: More) -> int
                 for number[0], window in enumerate(counted(text[done:wanted], "windows"), start=done):
                     fisher.backward(job.network, window, number[0])
             done = wanted
-            wanted = min(more(torch.stack([one.energies[:done] for one in found], dim=1).double().cpu().numpy()), len(text))
+            energies = torch.stack([one.energies[:done] for one in found], dim=1).double().cpu().numpy()
+            if not np.isfinite(energies).all():
+                raise MeasurementError(fisher.NOT_FINITE)
+            wanted = min(more(energies), len(text))
     return done
 
 

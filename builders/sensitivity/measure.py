@@ -15,13 +15,15 @@ from transformers import PreTrainedModel
 
 from builders import calibrate
 from builders.calibrate import Windows
-from builders.rounding import hessians
+from builders.rounding import hessians, sizes
 from builders.sensitivity import activations, fisher, gather, importances, layout, probes, room, sample, weigh
 from builders.sensitivity.gather import Gathered, Pass
+from builders.sensitivity.importances import About
 from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
 from config.errors import MeasurementError, UnsupportedModel
 from config.progress import counted
 from engines import hf, streaming
+from engines.model import Doubles, Floats
 
 VERSION = 8  # raise when outputs change
 
@@ -29,7 +31,6 @@ ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at whic
 KNOWN = 0.1  # the same of GGUF mixes: types are chosen as well long before, a third of these windows gives plans within 1 % of the best
 FIRST = 32  # windows before the error is looked at
 STEP = 16  # windows are added in multiples of it
-HESSIANS = 2**15  # tokens of which Hessians are made at least, where there is so much text
 ROUNDED = 8  # windows that tell what rounding activations costs, which differs less between them
 
 
@@ -82,7 +83,7 @@ def by_gradients(
     """Write what `Sensitivity.save` does and `importances.gguf` from at most `tokens` tokens of calibration text in windows of `context`.
 
     With `rounding`, also `hessians.json` and for each tensor a file (experts or 1, columns, columns), mean diagonals 1; matrices that the importance matrix
-    says nothing about have none, nor those without any gradient. Windows are added until the predicted KLD of mixes is known within KNOWN, and HESSIANS tokens
+    says nothing about have none, nor those without any gradient. Windows are added until the predicted KLD of mixes is known within KNOWN, and `sizes.TOKENS`
     are read where Hessians are wanted. `memory` is how many bytes may be used, by default what `room.memory` says.
     Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes), `unreached` (tensor: experts that calibration never reached),
     `rounding`: whether there are Hessians, and `groups`: how often the windows ran.
@@ -98,7 +99,7 @@ def by_gradients(
             rounding=rounding,
             frequent=_by_frequency(text),
         )
-        read = _Read(out=out, imatrix=imatrix, job=job, threads=threads)
+        read = _Read(out=out, job=job, threads=threads)
         unreached: dict[str, list[int]] = {}
         groups = 0
         with _entering(network) as hidden:
@@ -126,20 +127,17 @@ class _Read:
     """What is made of the sums, group by group."""
 
     out: Path
-    imatrix: Path
     job: Pass
     threads: int
-    means: dict[int, "np.ndarray[Any, np.dtype[np.float64]]"] = field(default_factory=dict)
-    energies: dict[int, "np.ndarray[Any, np.dtype[np.float32]]"] = field(default_factory=dict)
+    means: dict[int, Doubles] = field(default_factory=dict)
+    energies: dict[int, Floats] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # with the Hessians, by tensor
 
     def take(self, group: list[Gathered]) -> None:
-        """Weigh all types by the sums of a group, and write its Hessians; what it held is gone. Raises MeasurementError when gradients are not finite."""
+        """Weigh all types by the sums of a group, and write its Hessians; what it held is gone."""
         known = importances.load(self.out / importances.RESULT)
         for found in counted(group, "tensors"):
             tensor, windows = self.job.placements[found.place].tensor, len(found.energies)
-            if not bool(torch.isfinite(found.energies).all()):
-                raise MeasurementError(fisher.NOT_FINITE)
             stored = self.job.stored[found.place]
             self.means[found.place] = weigh.means(tensor, found.parts, stored, known, windows=windows, threads=self.threads)
             self.energies[found.place] = found.energies.cpu().numpy()
@@ -160,7 +158,7 @@ class _Read:
 def _more(job: Pass, text: Windows) -> gather.More:
     """Windows until the error is KNOWN, and Hessians have their tokens."""
     values = np.array([placement.tensor.parameters for placement in job.placements])
-    least = min(len(text), max(FIRST, -(-HESSIANS // text.shape[1]) if job.rounding else 0))
+    least = min(len(text), max(FIRST, -(-sizes.TOKENS // text.shape[1]) if job.rounding else 0))
 
     def more(energies: gather.Energies) -> int:
         return _wanted(len(energies), sample.spread(energies, values[: energies.shape[1]]), least=least, enough=KNOWN)
@@ -229,7 +227,7 @@ def _importances(target: Path, imatrix: Path, job: Pass, output: importances.Ent
         else:  # an embedding that is only looked up: no column of it is known to matter more
             own[about.name] = importances.Entry(sums=np.ones((about.experts, about.columns)), counts=np.ones(about.experts))
     done, unreached = importances.complete(entries, {placement.tensor.name: placement.tensor for placement in job.placements}, own)
-    importances.write(target, done, like=imatrix)
+    importances.write(target, done, About.of(imatrix))
     return unreached
 
 

@@ -31,7 +31,7 @@ from builders.assemble import Assembler
 from builders.calibrate import Windows
 from builders.contents import place
 from builders.sensitivity import importances, layout, sample, weigh
-from builders.sensitivity.importances import Entry
+from builders.sensitivity.importances import About, Entry
 from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
 from config.errors import MeasurementError
 from config.progress import counted, report, within
@@ -238,7 +238,7 @@ def _importances(
             states = sum(squares, start=np.zeros(own[output].sums.shape[1]))
         own[output] = Entry(sums=states[None], counts=np.array([float(text.size)]))
     done, unreached = importances.complete(entries, {tensor.name: tensor for tensor in tensors}, own)
-    importances.write(target, done, like=imatrix)
+    importances.write(target, done, About.of(imatrix))
     return done, unreached
 
 

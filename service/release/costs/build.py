@@ -23,7 +23,6 @@ from service.release.graph import Cost, Needs
 from service.release.prospect import Prospect
 
 TYPICAL = 48  # windows after which the sensitivities of most models are known well enough, where there is so much text
-HESSIANS = 2**15  # tokens of which Hessians are made, of `builders.sensitivity.measure`
 HALF = 0.6  # of a product that gives a Hessian: it is symmetric
 ROUNDED = 8  # windows that tell what rounding activations costs
 GPU_HALVES = 2.0  # times the rate of TF32 at which tensor cores multiply bfloat16, by data sheets from Ampere on
@@ -231,7 +230,7 @@ def reading(prospect: Prospect, speed: Speed) -> Reading:
     each = [room.held(tensor, run.way.free, rounding=rounding) for tensor in tensors]
     return Reading(
         run=run,
-        windows=min(run.count, max(TYPICAL, math.ceil(HESSIANS / run.context) if rounding else 0)),
+        windows=min(run.count, max(TYPICAL, math.ceil(hessian_sizes.TOKENS / run.context) if rounding else 0)),
         groups=len(hessian_sizes.grouped(each, run.way.free)),
         sums=sum(each),
         hessians=sum(hessian_sizes.hessian_bytes(tensor, run.way.free) for tensor in tensors) if rounding else 0,

@@ -195,7 +195,7 @@ def test_a_probe_that_is_not_finite_is_named(gguf, imatrix, text, tmp_path):
 def test_importances_are_completed_without_transformers(fixed, gguf, imatrix, text, tmp_path):
     lost = "blk.1.attn_v.weight"
     entries = {name: entry for name, entry in importances.read(imatrix).items() if name != lost}
-    importances.write(tmp_path / "less.gguf", entries, like=imatrix)
+    importances.write(tmp_path / "less.gguf", entries, importances.About.of(imatrix))
     tensors = [layout.described(item) for item in layout.quantizable(gguf)]
     done, unreached = probes._importances(tmp_path / "done.gguf", tmp_path / "less.gguf", gguf, tensors, text, 1)
     assert not unreached
