@@ -83,8 +83,8 @@ def by_gradients(
     """Write what `Sensitivity.save` does and `importances.gguf` from at most `tokens` tokens of calibration text in windows of `context`.
 
     With `rounding`, also `hessians.json` and for each tensor a file (experts or 1, columns, columns), mean diagonals 1; matrices that the importance matrix
-    says nothing about have none, nor those without any gradient. Windows are added until the predicted KLD of mixes is known within KNOWN, and `sizes.TOKENS`
-    are read where Hessians are wanted. `memory` is how many bytes may be used, by default what `room.memory` says.
+    says nothing about have none, nor those without any gradient. Windows are added until the predicted KLD of mixes is known within KNOWN, and sizes.TOKENS
+    tokens are read where Hessians are wanted. `memory` is how many bytes may be used, by default what `room.memory` says.
     Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes), `unreached` (tensor: experts that calibration never reached),
     `rounding`: whether there are Hessians, and `groups`: how often the windows ran.
     Raises ConfigurationError, MeasurementError, and UnsupportedModel when transformers cannot run the model here.

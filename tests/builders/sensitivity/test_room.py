@@ -41,7 +41,7 @@ def test_the_formula_is_what_a_pass_takes(folder, way, context, dtype):
     stated = room.needed(room.shape(hf.outline(folder), torch.bfloat16, DTYPES[dtype]), context=context, streamed=way == "streamed", homes=True)
     at_once = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}  # else glibc keeps what is freed, now more of it and now less
     taken = int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=at_once).stdout)
-    assert 0.7 * stated - 2**24 < taken < stated
+    assert 0.85 * stated - 2**24 < taken < stated
 
 
 def test_what_is_counted(folder):
