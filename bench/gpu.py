@@ -107,9 +107,9 @@ def ran(network: PreTrainedModel, device: torch.device, dtype: torch.dtype, wind
             rows = gradient.float()
             squares[name] = squares.get(name, torch.zeros((), device=device)) + rows.square().sum()
             if name in chosen:
-                columns = rows.shape[1]
-                empty = hessians.Sums(total=torch.zeros(1, columns, columns, device=device), squares=torch.zeros(1, device=device))
-                sums.setdefault(name, empty).add(0, rows)
+                if name not in sums:
+                    sums[name] = hessians.Sums.empty(1, rows.shape[1], device)
+                sums[name].add(0, rows)
 
         return take
 
@@ -128,7 +128,7 @@ def ran(network: PreTrainedModel, device: torch.device, dtype: torch.dtype, wind
         seconds=statistics.median(taken),
         memory=int(torch.cuda.max_memory_allocated()) if device.type == "cuda" else 0,
         squares={name: float(found) for name, found in squares.items()},
-        hessians={name: torch.from_numpy(found.hessians(len(windows))[0]) for name, found in sums.items()},
+        hessians={name: torch.from_numpy(next(found.hessians(len(windows)))) for name, found in sums.items()},
     )
 
 

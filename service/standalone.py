@@ -56,7 +56,7 @@ class Wanted:
     context: int  # tokens of a calibration window
     budget: Budget
     profile: Profile
-    rounding: bool  # when a file is made: each matrix anew, so that its errors cancel
+    rounding: bool  # each matrix anew when the file is made, so that its errors cancel
     planned: bool = True  # False: llama.cpp's own mix that the budget speaks of
     made: bool = False  # a file is to be made, not just planned
     probed: bool = False  # sensitivities by probes, even if transformers could run the model
@@ -146,8 +146,8 @@ def _calibrate(ready: Prepared, model: Source) -> None:
         refuse(ready.do(functions.GENERATED, functions.generated(model, functions.GGUF, calibration=wanted.text.generated)).result)
     ready.do("imatrix", functions.imatrix(model, functions.GGUF, ready.text))
     if wanted.planned:
-        probed, rounding = wanted.probed or ready.fixed is None, wanted.made and wanted.rounding
-        ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=probed, rounding=rounding))
+        probed = wanted.probed or ready.fixed is None
+        ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=probed, rounding=wanted.rounding))
 
 
 def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], tell: Tell) -> None:
@@ -169,7 +169,7 @@ def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], t
         text=wanted.text,
         context=wanted.context,
         last=last,
-        rounded=wanted.made and wanted.rounding,
+        rounded=wanted.rounding,
         probed=wanted.probed,
     )
     try:

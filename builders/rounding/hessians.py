@@ -5,22 +5,20 @@ averaged over rows. It weighs each token by what it does to the output, and a ti
 an H of its own, as far as calibration text tells it from the experts' common one: it is drawn towards that by as much as makes its expected squared error
 least (Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004), so an expert that no window reached has the common one.
 
-Memory and disk: 4 · columns² bytes for each H.
+Disk: 4 · columns² bytes for each H; memory while it is summed up: little more than half of that where columns are many (`sizes.summed_bytes`).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from builders.rounding.sizes import NAMES, PREFIX
+from builders.rounding.sizes import BLOCK, NAMES, PREFIX
 from config.errors import MeasurementError
 from engines.model import Floats
-
-_BLOCK = 256  # columns of H that are summed up together: of those to the left of them, H is known already
 
 
 def save(out: Path, names: Mapping[str, str]) -> None:
@@ -38,65 +36,82 @@ def load(folder: Path, name: str) -> Floats | None:
 
 
 def write(out: Path, tensor: str, sums: "Sums", windows: int) -> str | None:
-    """Write a tensor's H, whose sums are gone; the name of the file, None where no window had any gradient."""
-    if not sums.total.any():
+    """Write a tensor's H; the name of the file, None where no window had any gradient."""
+    if not sums:
         return None
     name = f"{PREFIX}{tensor}.npy"
-    np.save(out / name, sums.hessians(windows))
+    file = np.lib.format.open_memmap(out / name, mode="w+", dtype=np.float32, shape=(sums.count, sums.columns, sums.columns))
+    for place, hessian in enumerate(sums.hessians(windows)):
+        file[place] = hessian
+    file.flush()
     return name
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sums:
-    """What the windows add up to for one tensor."""
+    """What the windows add up to for one tensor: H is symmetric, so what lies left of its diagonal's blocks is left out."""
 
-    total: torch.Tensor  # Σ gᵀg (experts or 1, columns, columns); below the blocks on its diagonal nothing until `hessians`
-    squares: torch.Tensor  # (experts or 1,) Σ over windows of the squared entries of gᵀg
+    columns: int
+    blocks: tuple[torch.Tensor, ...]  # Σ gᵀg, BLOCK rows of it each: (experts or 1, BLOCK, columns from the block's first on); added to in place
+    squares: torch.Tensor  # (experts or 1,) Σ over windows of the squared entries of gᵀg, where there are several; added to in place
+
+    @classmethod
+    def empty(cls, count: int, columns: int, device: torch.device) -> "Sums":
+        """Of no window, for so many experts."""
+        blocks = tuple(torch.zeros(count, min(BLOCK, columns - first), columns - first, device=device) for first in range(0, columns, BLOCK))
+        return cls(columns=columns, blocks=blocks, squares=torch.zeros(count, device=device))
+
+    @property
+    def count(self) -> int:
+        """How many H there are."""
+        return len(self.squares)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the sums."""
+        return sum(block.nbytes for block in self.blocks)
+
+    def __bool__(self) -> bool:
+        """Whether any gradient was added."""
+        return any(bool(block.any()) for block in self.blocks)
 
     def add(self, expert: int, rows: torch.Tensor) -> None:
         """One window's gradient of rows (n, columns) of an expert."""
-        if len(self.total) == 1:
-            _add(self.total[0], rows)
-            return
-        product = torch.zeros_like(self.total[expert])
-        _add(product, rows)
-        self.total[expert] += product
-        self.squares[expert] += 2 * product.triu(1).square().sum() + product.diagonal().square().sum()
+        for number, block in enumerate(self.blocks):
+            first, size = number * BLOCK, block.shape[1]
+            left, right = rows[:, first : first + size].T, rows[:, first:]
+            if self.count == 1:
+                block[0].addmm_(left, right)
+                continue
+            product = left @ right
+            block[expert] += product
+            self.squares[expert] += product[:, :size].square().sum() + 2 * product[:, size:].square().sum()
 
-    def hessians(self, windows: int) -> Floats:
-        """(experts or 1, columns, columns) with mean diagonals 1, each expert's drawn towards the common one by as much as its windows differ.
-
-        Takes the memory of the sums, which are gone.
-        """
-        for own in self.total:
-            _mirror(own)
-        if len(self.total) == 1:
-            _scale(self.total[0])
-            return self.total.cpu().numpy()
-        common = self.total.sum(0)
+    def hessians(self, windows: int) -> Iterator[Floats]:
+        """Each expert's (columns, columns), with a mean diagonal of 1, drawn towards the common one by as much as its windows differ; or the only one."""
+        common = self._whole([block.sum(0) for block in self.blocks])
         _scale(common)
-        for own, squares in zip(self.total, self.squares.tolist(), strict=True):
-            share = 1.0
+        if self.count == 1:
+            yield common.cpu().numpy()
+            return
+        for expert, squares in enumerate(self.squares.tolist()):
+            own, share = self._whole([block[expert] for block in self.blocks]), 1.0
             if own.any():
                 scale = _scale(own)
                 # how far the sum of so many independent windows may be off by chance, and how far from the common one it is: both squared
                 noise = (squares / scale**2 - float(own.square().sum()) / windows) * windows / max(windows - 1, 1)
                 distance = float((own - common).square().sum())
                 share = min(1.0, max(0.0, noise / distance)) if distance > 0 and windows > 1 else 1.0
-            own.lerp_(common, share)
-        return self.total.cpu().numpy()
+            yield own.lerp_(common, share).cpu().numpy()
 
-
-def _add(total: torch.Tensor, rows: torch.Tensor) -> None:
-    """Add gᵀg on and above the diagonal: it is symmetric, and half of the products are saved."""
-    for first in range(0, rows.shape[1], _BLOCK):
-        total[first : first + _BLOCK, first:].addmm_(rows[:, first : first + _BLOCK].T, rows[:, first:])
-
-
-def _mirror(total: torch.Tensor) -> None:
-    for first in range(0, len(total), _BLOCK):
-        end = first + _BLOCK
-        total[end:, first:end] = total[first:end, end:].T
+    def _whole(self, blocks: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The matrix (columns, columns) of which these are the blocks (BLOCK, columns from the first on)."""
+        whole = torch.empty(self.columns, self.columns, device=self.squares.device)
+        for number, block in enumerate(blocks):
+            first, end = number * BLOCK, number * BLOCK + len(block)
+            whole[first:end, first:] = block
+            whole[end:, first:end] = block[:, end - first :].T
+        return whole
 
 
 def _scale(hessian: torch.Tensor) -> float:

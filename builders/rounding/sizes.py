@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from builders.sensitivity.table import Tensor
 
 TOKENS = 2**15  # of calibration text that Hessians are made of at least, where there is so much
+BLOCK = 256  # rows of an H that are summed up together: of columns to the left of them it is known already
 OWN = 2**33  # bytes of one tensor's H up to which each expert has one of its own
 MOST_ROWS, FEW_ROWS = 1024, 256  # of a matrix that are worked on together
 BEGUN = 120  # rows that take as long as what is done once for all rows of a part
@@ -39,8 +40,14 @@ def count(tensor: Tensor, memory: int) -> int:
 
 
 def hessian_bytes(tensor: Tensor, memory: int = OWN) -> int:
-    """What a tensor's H take, in memory while they are summed up and on disk, where `memory` is there for a group."""
+    """What a tensor's H take on disk, where `memory` is there for a group."""
     return 4 * count(tensor, memory) * tensor.columns**2
+
+
+def summed_bytes(tensor: Tensor, memory: int = OWN) -> int:
+    """What they take in memory while they are summed up, where `memory` is there for a group: a symmetric matrix is not held twice."""
+    one = sum(min(BLOCK, tensor.columns - first) * (tensor.columns - first) for first in range(0, tensor.columns, BLOCK))
+    return 4 * count(tensor, memory) * one
 
 
 def grouped(sizes: Sequence[int], memory: int) -> list[list[int]]:

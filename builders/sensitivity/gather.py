@@ -4,7 +4,7 @@ For planning: Σ g² of each value in a sample of rows (see `rows`), g = ∇ log
 no type are held meanwhile: the sums stand for every type that is weighed with them afterwards (`weigh`). For rounding: Σ gᵀg (`builders.rounding.hessians`).
 
 A parameter's gradient is added the moment it is complete and freed at once, so that one gradient lives at a time. Memory: 4 bytes for each value of the
-samples, and 4 · columns² for each Hessian. Where that does not fit, tensors come in groups, and the windows run again for each group.
+samples, and those of Hessians (`sizes.summed_bytes`). Where that does not fit, tensors come in groups, and the windows run again for each group.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -163,8 +163,7 @@ def _empty(job: Pass, place: int, windows: int) -> Gathered:
     tensor, device = job.placements[place].tensor, job.network.device
     found = Gathered(place=place, energies=torch.zeros(windows, device=device))
     if job.rounding:
-        count, columns = sizes.count(tensor, job.memory), tensor.columns
-        found.sums = hessians.Sums(total=torch.zeros(count, columns, columns, device=device), squares=torch.zeros(count, device=device))
+        found.sums = hessians.Sums.empty(sizes.count(tensor, job.memory), tensor.columns, device)
     return found
 
 
@@ -176,7 +175,7 @@ def _hooked(job: Pass, group: Sequence[Gathered]) -> Iterator[list[int]]:
     for found in group:
         tensor, sums = job.placements[found.place].tensor, found.sums
         for segment in job.placements[found.place].segments:
-            expert = segment.targets // (tensor.rows // (1 if sums is None else len(sums.total)))
+            expert = segment.targets // (tensor.rows // (1 if sums is None else sums.count))
             experts = {int(one): torch.from_numpy(np.flatnonzero(expert == one)).to(device) for one in np.unique(expert)}
             user = _User(found=found, segment=segment, sources=torch.from_numpy(segment.sources).to(device), experts=experts)
             of.setdefault(segment.parameter, []).append(user)

@@ -8,8 +8,8 @@ of that are faster here, else 4), windows of T tokens and a vocabulary of V:
 - the largest gradient: 3 b for each of its values, since a tied embedding has two halves and their sum, and 4, since its squares are summed up in float32;
 - three times the logits of one window, in float32: themselves, the probabilities, and the gradient that is handed back;
 - activations: b · ACTIVATIONS · T · (hidden + feed-forward of the active experts) for each layer; streamed, for one layer, and b T · hidden for each other;
-- the rest is for what is summed up: SAMPLED bytes for each value of the rows that stand for a tensor (see `rows`), and 4 · columns² for each Hessian. What
-  does not fit comes in groups of tensors, and the windows run for each.
+- the rest is for what is summed up: SAMPLED bytes for each value of the rows that stand for a tensor (see `rows`), and those of its Hessians
+  (`sizes.summed_bytes`). What does not fit comes in groups of tensors, and the windows run for each.
 
 So the largest model is the one for which what comes before the sums, and those of its largest tensor, fit.
 """
@@ -122,7 +122,7 @@ def room(model: Shape, *, context: int, memory: int, homes: bool, sums: int = 0)
 
 def held(tensor: Tensor, memory: int, *, rounding: bool) -> int:
     """Bytes of what is summed up for a tensor, where `memory` is there for a group."""
-    return SAMPLED * rows.most(tensor) * tensor.columns + (sizes.hessian_bytes(tensor, memory) if rounding else 0)
+    return SAMPLED * rows.most(tensor) * tensor.columns + (sizes.summed_bytes(tensor, memory) if rounding else 0)
 
 
 def device() -> "torch.device":

@@ -286,7 +286,7 @@ def _wanted(settings: "Settings", model: str, mix: MixOptions, file: FileOptions
         profile=known[mix.profile],
         planned=planned,
         made=file is not None,
-        rounding=file is not None and file.rounding,
+        rounding=file is None or file.rounding,  # a plan is often followed by its file, and one pass over the text serves both
         probed=mix.probes,
     )
 

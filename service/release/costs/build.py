@@ -208,7 +208,7 @@ class Reading:
     run: _Pass
     windows: int
     groups: int  # of tensors: how often the windows are read
-    sums: int  # bytes of all that is summed up
+    sums: int  # bytes of what is summed up for the largest of these
     hessians: int  # bytes of these, among them
 
     @property
@@ -219,7 +219,7 @@ class Reading:
     @property
     def memory(self) -> int:
         """Bytes at the peak: the pass, and the sums of one group."""
-        return self.run.memory + min(self.sums, self.run.way.free)
+        return self.run.memory + self.sums
 
 
 def reading(prospect: Prospect, speed: Speed) -> Reading:
@@ -228,11 +228,12 @@ def reading(prospect: Prospect, speed: Speed) -> Reading:
     tensors = outline(prospect).tensors
     run = _passes(prospect, speed, sums=sum(room.held(tensor, hessian_sizes.OWN, rounding=rounding) for tensor in tensors))
     each = [room.held(tensor, run.way.free, rounding=rounding) for tensor in tensors]
+    groups = hessian_sizes.grouped(each, run.way.free)
     return Reading(
         run=run,
         windows=min(run.count, max(TYPICAL, math.ceil(hessian_sizes.TOKENS / run.context) if rounding else 0)),
-        groups=len(hessian_sizes.grouped(each, run.way.free)),
-        sums=sum(each),
+        groups=len(groups),
+        sums=max((sum(each[place] for place in group) for group in groups), default=0),
         hessians=sum(hessian_sizes.hessian_bytes(tensor, run.way.free) for tensor in tensors) if rounding else 0,
     )
 

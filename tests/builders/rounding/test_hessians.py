@@ -10,6 +10,7 @@ from builders import convert, fixes, matrices, quantize
 from builders.rounding import hessians, improve, sizes
 from builders.sensitivity import gather, layout, measure
 from builders.sensitivity.gather import Pass
+from builders.sensitivity.table import Tensor
 from tests.builders.conftest import DATA, ROOT
 
 COLUMNS, ROWS = 16, 8
@@ -96,12 +97,12 @@ def shape(first: float) -> Matrix:
 def estimated(windows: int, *roots: Matrix | None) -> npt.NDArray[np.float32]:
     """Hessians from so many windows of gradients with these covariances, by expert; None for one that no window reaches."""
     random = np.random.default_rng(0)
-    sums = hessians.Sums(total=torch.zeros(len(roots), COLUMNS, COLUMNS), squares=torch.zeros(len(roots)))
+    sums = hessians.Sums.empty(len(roots), COLUMNS, torch.device("cpu"))
     for _ in range(windows):
         for expert, root in enumerate(roots):
             if root is not None:
                 sums.add(expert, torch.from_numpy(random.normal(size=(ROWS, COLUMNS)) @ root).float())
-    return sums.hessians(windows)
+    return np.stack(list(sums.hessians(windows)))
 
 
 def off(found: npt.NDArray[np.float32], root: Matrix) -> float:
@@ -123,10 +124,16 @@ def test_what_differs_by_chance_is_evened_out() -> None:
 def test_what_is_above_the_diagonal_is_below_it_too() -> None:
     """With more columns than are summed up together."""
     rows = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 600))).float()
-    sums = hessians.Sums(total=torch.zeros(1, 600, 600), squares=torch.zeros(1))
-    sums.add(0, rows)
-    found, right = sums.hessians(1)[0], (rows.T @ rows).numpy()
-    np.testing.assert_allclose(found, right / np.diag(right).mean(), rtol=1e-3, atol=1e-5)
+    right = (rows.T @ rows).numpy()
+    for count in (1, 2):
+        sums = hessians.Sums.empty(count, 600, torch.device("cpu"))
+        assert sums.bytes == sizes.summed_bytes(Tensor(name="", rows=600 * count, columns=600, experts=count)) < 0.72 * 4 * count * 600**2
+        assert not sums
+        sums.add(0, rows)
+        assert sums
+        found = next(sums.hessians(1))
+        np.testing.assert_allclose(found, right / np.diag(right).mean(), rtol=1e-3, atol=1e-5)
+    assert float(sums.squares[0]) == pytest.approx(np.square(right).sum(), rel=1e-4)
 
 
 def test_an_expert_that_was_never_reached_has_the_common_one() -> None:

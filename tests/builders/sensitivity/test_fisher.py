@@ -95,7 +95,7 @@ def test_groups_give_the_sums_of_one_pass(sensitivity, job, network, gguf, windo
 def test_the_formula_for_memory_counts_the_sums_that_are_held(network, gguf, windows, rounding):
     made = passed(network, gguf, lambda name: True, rounding=rounding)
     (group,) = gather.gather(made, windows[:1], lambda _: 1)
-    held = sum(part.squares.nbytes for found in group for part in found.parts) + sum(found.sums.total.nbytes for found in group if found.sums is not None)
+    held = sum(part.squares.nbytes for found in group for part in found.parts) + sum(found.sums.bytes for found in group if found.sums is not None)
     stated = sum(room.held(placement.tensor, MEMORY, rounding=rounding) for placement in made.placements)
     assert 0.98 * stated <= held <= stated  # at most: the most frequent tokens are among the rows with the largest gradients
     assert 0.9 * stated <= gather.foretold(network, rounding=rounding) <= 1.1 * stated

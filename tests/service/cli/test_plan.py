@@ -132,7 +132,7 @@ def test_an_estimate_needs_no_model_and_names_machines(tmp_path: Path) -> None:
     for word in ("Llama-3.1-8B, 8.03 billion parameters", "this machine", "64 cores, 1 TB", "RTX 4090", "H200", "probes, no rounding"):
         assert word in done.stdout
     found = json.loads(asked(tmp_path, "plan", "--estimate", "8B", "--json").stdout)
-    assert [one["name"] for one in found["machines"]][0] == "this machine"
+    assert found["machines"][0]["name"] == "this machine"
     for one in found["machines"]:
         assert one["passes"] == (None if one["windows"] is None else one["windows"] * one["groups"])
         assert one["seconds"] == pytest.approx(sum(stage["seconds"] for stage in one["stages"]))
