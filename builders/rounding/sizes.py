@@ -1,8 +1,6 @@
 """How large the Hessians of a model are, and which tensors have one for each expert."""
 
-import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from builders.sensitivity.table import Tensor
 
@@ -15,8 +13,6 @@ WIDEST = 2  # columns over rows of an expert up to which it has: on disk these a
 
 NAMES = "hessians.json"  # of the pass over calibration text: which tensors have a Hessian, and in which file
 PREFIX = "hessian-"  # how the names of these files begin
-
-_EXPERT = re.compile(r"\.experts\.\d+\.")
 
 
 def belongs(path: str) -> bool:
@@ -61,12 +57,3 @@ def grouped(sizes: Sequence[int], memory: int) -> list[list[int]]:
         groups[-1].append(place)
         room -= size
     return groups
-
-
-def foretold(shapes: Mapping[str, Sequence[int]]) -> int:
-    """About the bytes of all Hessians of a model whose safetensors hold matrices of these shapes, (rows, columns) or (experts, rows, columns), by name."""
-    matrices: defaultdict[tuple[str, int, int], int] = defaultdict(int)  # experts by name, rows and columns
-    for name, shape in shapes.items():
-        if name.endswith(("weight", "_proj")) and len(shape) in (2, 3) and min(shape[-2:]) > 1:
-            matrices[_EXPERT.sub(".experts.", name), shape[-2], shape[-1]] += shape[0] if len(shape) == 3 else 1
-    return sum(hessian_bytes(Tensor(name=name, rows=rows * experts, columns=columns, experts=experts)) for (name, rows, columns), experts in matrices.items())
