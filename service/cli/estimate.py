@@ -37,7 +37,7 @@ def document(found: Estimated) -> dict[str, Any]:
 
 def show(console: Console, found: Estimated) -> None:
     """One row for each machine."""
-    active = "" if round(found.active) >= found.parameters else f", of which a token meets {found.active / 1e9:.3g}"
+    active = "" if found.active > 0.75 * found.parameters else f", of which a token meets {found.active / 1e9:.3g}"
     console.print(f"[bold]{escape(found.name)}[/], {found.parameters / 1e9:.3g} billion parameters{active}", soft_wrap=True)
     columns = [*names("machine"), *figures("passes", "gradients", "rounding", "all", "memory", "disk"), Column(heading="remark", prose=True)]
     table = Sheet(columns=columns)

@@ -64,21 +64,24 @@ def _renamed(name: str) -> str:
     return _SAFETENSORS.get(name) or (f"model.layers.{name.removeprefix('blk.')}" if name.startswith("blk.") else name)
 
 
-def expected(settings: Settings, seen: Seen, wish: Wish, kept: Collection[str], on: Speed | None = None) -> Forecast:
-    """The needs of the stages that lead to the file; `kept` names those whose outputs are there. Measures this machine unless that was done today, or another
-    one is named by `on`.
+def expected(settings: Settings, seen: Seen, wish: Wish, kept: Collection[str]) -> Forecast:
+    """The needs of the stages that lead to the file; `kept` names those whose outputs are there. Measures this machine unless that was done today.
 
     Raises ToolError when it cannot be measured.
     """
-    ahead = prospect(settings, seen, wish)
+    return leading(prospect(settings, seen, wish), seen, wish, kept, speed(settings))
+
+
+def leading(ahead: Prospect, seen: Seen, wish: Wish, kept: Collection[str], on: Speed) -> Forecast:
+    """The same of a prospect of that file, on any machine."""
     whole = way(ahead.recipe)
-    leading = _leading(whole, wish.last)
-    stages = [_own(stage, seen, wish) for stage in whole.stages if stage.name in leading]
+    wanted = _leading(whole, wish.last)
+    stages = [_own(stage, seen, wish) for stage in whole.stages if stage.name in wanted]
     passed = {"upstream"} if seen.remote else {"upstream", "snapshot"}
     if seen.gguf:
         passed |= {"fix"} | {stage.name for stage in stages if stage.family == "round"}
     graph = Graph(stages=tuple(stage for stage in stages if stage.name not in passed))
-    return forecast(graph, ahead, on or speed(settings), {}, kept)
+    return forecast(graph, ahead, on, {}, kept)
 
 
 def prospect(settings: Settings, seen: Seen, wish: Wish) -> Prospect:

@@ -14,6 +14,7 @@ from service.machine.speed import NAMED, Speed, speed
 from service.release import alone, costs, shapes
 from service.release.costs.outline import outline
 from service.release.graph import Needs
+from service.release.prospect import Prospect
 
 TAG = "planned"
 HERE = "this machine"
@@ -61,14 +62,14 @@ def estimate(settings: Settings, shape: str, *, budget: Budget, context: int, ro
         name=seen.repo.partition("/")[2],
         parameters=ahead.parameters,
         active=model.active,
-        machines=tuple(_on(settings, seen, wish, name, known) for name, known in machines.items()),
+        machines=tuple(_on(ahead, seen, wish, name, known) for name, known in machines.items()),
     )
 
 
-def _on(settings: Settings, seen: alone.Seen, wish: alone.Wish, name: str, known: Speed) -> Estimate:
-    found = alone.expected(settings, seen, wish, (), known)
+def _on(ahead: Prospect, seen: alone.Seen, wish: alone.Wish, name: str, known: Speed) -> Estimate:
+    found = alone.leading(ahead, seen, wish, (), known)
     try:
-        reading = costs.reading(alone.prospect(settings, seen, wish), known)
+        reading = costs.reading(ahead, known)
     except UnsupportedModel:
         windows, groups, streamed = None, 0, False
     else:
