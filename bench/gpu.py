@@ -91,12 +91,14 @@ def model(name: str) -> Iterator[PreTrainedModel]:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    yield LlamaForCausalLM(described).to(torch.bfloat16).eval()  # type: ignore[no-untyped-call]
+    network = LlamaForCausalLM(described).bfloat16()
+    network.train(mode=False)
+    yield network
 
 
 def ran(network: PreTrainedModel, device: torch.device, dtype: torch.dtype, windows: fisher.Window) -> Found:
     """Windows (n, T) on a device, computed in a dtype."""
-    network.to(device, dtype)  # type: ignore[call-overload]
+    torch.nn.Module.to(network, device, dtype)
     squares: dict[str, torch.Tensor] = {}
     sums: dict[str, hessians.Sums] = {}
     matrices = {name: parameter for name, parameter in network.named_parameters() if parameter.ndim == 2}

@@ -27,7 +27,7 @@ from config.errors import SluiceError
 
 ROOT = Path(__file__).parents[1]
 CALL = ROOT / "bench" / "programs" / "call.py"
-BUNDLED = "bundled"
+BUNDLED, NOW = "bundled", "now"
 TEXT = {"chat": [ROOT / "demo" / "data" / "calibration.jsonl"], "plain": [ROOT / "demo" / "data" / "calibration_questions.txt"]}
 GOALS = {"processor": 0.25, "seconds": 0.35, "memory": 0.35}  # of the earlier build's
 
@@ -60,8 +60,8 @@ def main() -> None:
             except SluiceError as error:
                 raise SystemExit(str(error)) from error
             found: dict[str, list[Used]] = {}
-            for build, source in [*([(given.against, checked_out(given.against))] if given.against else []), ("now", nullcontext(ROOT))]:
-                with source as folder:
+            for build in [*([given.against] if given.against else []), NOW]:
+                with nullcontext(ROOT) if build == NOW else checked_out(build) as folder:
                     found[build] = read(folder, Path(work) / build, model=model, gguf=gguf, **sizes)
             console.print(table(name, found))
             for line in ratios(found):

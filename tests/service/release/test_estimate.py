@@ -38,6 +38,7 @@ def outline(tmp_path: Path, shape: str) -> Outline:
 @pytest.mark.parametrize("folder", [DEMO, MIXTURE], ids=["dense", "experts"])
 def test_parameters_and_operations_are_those_of_the_real_model(tmp_path: Path, folder: Path) -> None:
     network, counted = hf.load_model(folder), outline(tmp_path, str(folder / "config.json"))
+    network.set_experts_implementation("eager")  # the one that torch counts
     assert counted.parameters == sum(parameter.numel() for parameter in network.parameters())
     context = 64
     with FlopCounterMode(display=False) as forward, torch.inference_mode():
@@ -77,10 +78,11 @@ def test_larger_models_and_slower_machines_take_longer(estimated) -> None:
 
 
 def test_memory_for_sums_decides_how_often_the_windows_are_read(estimated) -> None:
-    large = {one.machine: one for one in estimated("70B").machines}
-    assert large[estimate.HERE].windows is None, "24 GB hold no layer of it beside its table"
+    large = {one.machine: one for one in estimated("32B").machines}
     assert large["RTX 4090"].streamed
-    assert large["RTX 4090"].groups > large["64 cores, 1 TB"].groups >= 1
+    assert large["RTX 4090"].groups > large["64 cores, 1 TB"].groups == 1
+    larger = {one.machine: one for one in estimated("70B").machines}
+    assert larger[estimate.HERE].windows is larger["RTX 4090"].windows is None, "24 GB hold no layer of it beside its tables"
 
 
 def test_a_shape_that_nobody_knows_is_told_with_those_that_are_known(estimated) -> None:
