@@ -111,13 +111,15 @@ def grouped(tensors: Sequence[Tensor], memory: int, *, rounding: bool) -> list[l
     return sizes.grouped([held(tensor, memory, rounding=rounding) for tensor in tensors], memory)
 
 
-def foretold(network: torch.nn.Module, *, rounding: bool) -> int:
+def foretold(network: PreTrainedModel, *, rounding: bool) -> int:
     """About the bytes of all sums of a network, which may be on the meta device."""
     found = 0
+    tables = [part.weight for part in (network.get_input_embeddings(), network.get_output_embeddings()) if part is not None]
     for parameter in network.parameters():
         if parameter.ndim in (2, 3):
             experts = parameter.shape[0] if parameter.ndim == 3 else 1
-            tensor = Tensor(name="", rows=experts * parameter.shape[-2], columns=parameter.shape[-1], experts=experts)
+            name = rows.VOCABULARY[0] if any(parameter is table for table in tables) else ""
+            tensor = Tensor(name=name, rows=experts * parameter.shape[-2], columns=parameter.shape[-1], experts=experts)
             found += held(tensor, sizes.OWN, rounding=rounding)
     return found
 
