@@ -114,7 +114,8 @@ def grouped(tensors: Sequence[Tensor], memory: int, *, rounding: bool) -> list[l
 def foretold(network: PreTrainedModel, *, rounding: bool) -> int:
     """About the bytes of all sums of a network, which may be on the meta device."""
     found = 0
-    tables = [part.weight for part in (network.get_input_embeddings(), network.get_output_embeddings()) if part is not None]
+    parts = (network.get_input_embeddings(), network.get_output_embeddings())  # type: ignore[no-untyped-call]
+    tables = [part.weight for part in parts if part is not None]
     for parameter in network.parameters():
         if parameter.ndim in (2, 3):
             experts = parameter.shape[0] if parameter.ndim == 3 else 1
