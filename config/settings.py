@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     download_limit: Bytes | None = Field(default=None, ge=SLOWEST)
     """The same of what comes from the Hub."""
     hub_patience: float = Field(default=300.0, ge=0)
-    """Seconds that a run waits for a Hub that is busy or away, before it is put back into the queue and tried again later."""
+    """Seconds that a run waits for a Hub that is busy or away, or for a cluster without a node, before it is put back into the queue and tried again later."""
     namespace: str | None = None
     """Account or organization to publish under; default: the account of the token."""
     private: bool = False
@@ -98,6 +98,11 @@ class Settings(BaseSettings):
     """Address of a service elsewhere. `sluice` then shows and steers that one, in the place of what is on this machine."""
     server_token: SecretStr | None = None
     """Token for that service, from `sluice token create` there. Environment only (SLUICE_SERVER_TOKEN)."""
+    executor: Literal["local", "ray"] = "local"
+    """Where stages are carried out: on this machine, or as tasks of the Ray cluster that runs on it or that RAY_ADDRESS names (`pip install sluice[ray]`)."""
+    store_url: str | None = None
+    """With `executor: ray`, the store by which files travel between machines: `file:///a/folder` that all of them see, or `s3://bucket/prefix`. Keys of
+    an S3 server come from the environment of the service and of every node only: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """CPU threads for one stage."""
     stage_minutes: float = Field(default=24 * 60.0, gt=0)

@@ -1,6 +1,6 @@
-"""Runs a transformers model whose layers do not fit into memory in float32: each layer's weights come to the device, in float32, only while it works.
+"""Runs a transformers model whose layers do not fit into memory: each layer's weights come to the device, in the dtype of the work, only while it works.
 
-At home, in the host's memory, they stay in the 16 bits they are stored in: nothing is rounded, every figure is what the whole model in float32 would give.
+At home, in the host's memory, they stay in the 16 bits they are stored in: every figure is what the whole model in that dtype would give.
 A backward pass computes each layer once more (gradient checkpointing): a third more operations, and activations of one layer at a time.
 """
 
@@ -33,17 +33,17 @@ def layers(network: torch.nn.Module) -> list[GradientCheckpointingLayer]:
     return [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def stream(network: PreTrainedModel, device: torch.device, buffers: Mapping[str, torch.Tensor]) -> None:
-    """Keep the layers where and as they are, and bring each to `device` while it works; all else goes to `device`, in float32, at once.
+def stream(network: PreTrainedModel, device: torch.device, buffers: Mapping[str, torch.Tensor], dtype: torch.dtype = torch.float32) -> None:
+    """Keep the layers where and as they are, and bring each to `device` while it works, in `dtype`; all else goes to `device`, in that dtype, at once.
 
-    `buffers` are what a network made in float32 has, by name: those of one made in 16 bits (a scale of embeddings, say) are rounded. In a backward pass a
-    parameter's gradient is on the device, in float32, and has to be taken before the layer leaves: by a hook.
+    `buffers` are what a network made in `dtype` has, by name: in float32 those of one made in 16 bits (a scale of embeddings, say) would be rounded. In a
+    backward pass a parameter's gradient is on the device, in `dtype`, and has to be taken before the layer leaves: by a hook.
     """
-    stage, coming = _Stage(device=device), layers(network)
+    stage, coming = _Stage(device=device, dtype=dtype), layers(network)
     inside = {id(tensor) for layer in coming for tensor in layer.parameters()}
     for parameter in network.parameters():
         if id(parameter) not in inside:
-            parameter.data = parameter.data.to(device, torch.float32)
+            parameter.data = parameter.data.to(device, dtype)
     for name, buffer in buffers.items():
         owner, _, own = name.rpartition(".")
         setattr(network.get_submodule(owner), own, buffer.to(device))
@@ -58,6 +58,7 @@ class _Stage:
     """The device, which holds one layer at a time."""
 
     device: torch.device
+    dtype: torch.dtype
     homes: list[tuple[torch.nn.Parameter, torch.Tensor]] = field(default_factory=list)  # of the layer that is at work
 
     def of(self, layer: torch.nn.Module) -> Callable[..., Any]:
@@ -79,4 +80,4 @@ class _Stage:
         self.homes = [(parameter, parameter.data) for parameter in layer.parameters()]
         with torch.inference_mode(False):  # else what is copied while the model is only evaluated could have no gradient later
             for parameter, home in self.homes:
-                parameter.data = home.to(self.device, torch.float32)
+                parameter.data = home.to(self.device, self.dtype)

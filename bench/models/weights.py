@@ -16,9 +16,9 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 from safetensors.torch import save_file
 
-from bench.shapes import Model
 from config.errors import ToolError
 from engines.model import Floats
+from service.release.shapes import Model
 
 GRID = 32  # columns that share a scale of the table's grid
 SPREAD = 0.3  # of the scales' logarithms

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import divergence
-from bench.plan import contest, cost, model, plot, report, rounding
+from bench.plan import contest, model, plot, report
 from bench.plan.measure import Case, Log, Used, build
 
 EVALUATED = "Q4_K_M"  # the variant whose evaluation by llama-perplexity is timed
@@ -46,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.markdown:
         given.markdown.write_text(report.markdown(outcomes, detailed=given.models[0]), encoding="utf-8")
         console.print(f"Markdown: {given.markdown}")
-    cost.main(console)
-    rounding.main(console)
 
 
 def expense(prepared: model.Prepared, found: contest.Contest) -> report.Expense:

@@ -13,7 +13,7 @@ from bench.models import world
 from bench.plan.measure import Source, Stopwatch, Text, Used
 from builders import calibrate, convert, fixes, plan
 from builders.assemble import Assembler
-from builders.rounding import collect, improve
+from builders.rounding import improve
 from builders.sensitivity import importances, measure, probes
 from builders.sensitivity.table import Mix, Sensitivity
 from config.digests import content_digest, file_sha256
@@ -62,7 +62,6 @@ class Prepared:
     sensitivity: Sensitivity
     importances: dict[str, Floats]
     pass_: Done  # of the sensitivities
-    statistics: Done  # for rounding
     parameters: int
     threads: int
 
@@ -116,8 +115,7 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
     shared: dict[str, Any] = {"model": model, "gguf": gguf, **CALIBRATION, "context": context, "threads": threads}
     imatrix = once(folder / "imatrix", lambda out: calibrate.imatrix(out, tokens=IMATRIX_TOKENS, **shared))
     given = imatrix.folder / str(imatrix.result["file"])
-    pass_ = once(folder / "sensitivity", lambda out: measure.measure(out, imatrix=given, tokens=settings.calibration_tokens, **shared))
-    statistics = once(folder / f"hessians-{collect.VERSION}", lambda out: collect.collect(out, tokens=settings.calibration_tokens, **shared))
+    pass_ = once(folder / "sensitivity", lambda out: measure.measure(out, imatrix=given, tokens=settings.calibration_tokens, rounding=True, **shared))
     completed = pass_.folder / "importances.gguf"
     weights = importances.load(completed)
     assembler = Assembler(gguf, weights, threads=threads)
@@ -128,8 +126,8 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
         return Source(
             gguf=gguf,
             imatrix=completed,
-            statistics=statistics.folder,
-            rounding=f"{collect.VERSION}.{improve.VERSION}.{content_digest(statistics.folder)}",
+            statistics=pass_.folder,
+            rounding=f"{measure.VERSION}.{improve.VERSION}",
             texts=found,
             context=context,
             digest=hashlib.sha256(json.dumps(decides).encode()).hexdigest(),
@@ -154,7 +152,6 @@ def prepare(name: str, work: Path, settings: Settings) -> Prepared:
         sensitivity=Sensitivity.load(pass_.folder),
         importances=weights,
         pass_=pass_,
-        statistics=statistics,
         parameters=int(base.result["parameters"]),
         threads=threads,
     )

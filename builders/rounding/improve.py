@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from builders import matrices
 from builders.ggufs import described
-from builders.rounding import codes, collect
+from builders.rounding import codes, hessians
 from builders.rounding.compensate import Metric, compensate
 from config.errors import ToolError
 from config.progress import counted
@@ -24,7 +24,7 @@ VERSION = 3  # raise when outputs change
 def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads: int) -> dict[str, Any]:
     """Write a file named as `quantized`, with metadata, types and sizes of that file, whose matrices are rounded anew from the 16-bit `gguf`.
 
-    `statistics` is the folder of `collect`. Tensors without statistics, or of a type whose codes cannot be replaced, stay as they are.
+    `statistics` is the folder of the pass over calibration text. Tensors without statistics, or of a type whose codes cannot be replaced, stay as they are.
     Returns what `ggufs.described` tells and `improved` (tensors that changed). Raises ToolError, MeasurementError.
     """
     target = out / quantized.name
@@ -34,13 +34,13 @@ def improve(out: Path, *, quantized: Path, gguf: Path, statistics: Path, threads
     written = np.memmap(target, dtype=np.uint8, mode="r+")
     for tensor in counted(gguf_tensors.read(quantized), "tensors"):
         type = tensor.tensor_type.name
-        if codes.layout(type) is None or (hessians := collect.load(statistics, tensor.name)) is None:
+        if codes.layout(type) is None or (own := hessians.load(statistics, tensor.name)) is None:
             continue
         original = originals.get(tensor.name)
         if original is None or list(original.shape) != list(tensor.shape):
             raise ToolError(f"{tensor.name} of {quantized.name} is not in {gguf.name} in the same shape. Give the 16-bit file that it was made from.")
         plain = matrices.data(tensor)
-        data = _rounded(matrices.values(original, threads=threads), type, hessians=hessians, plain=plain, threads=threads)
+        data = _rounded(matrices.values(original, threads=threads), type, hessians=own, plain=plain, threads=threads)
         if not np.array_equal(data, plain):
             improved.append(tensor.name)
             written[tensor.data_offset : tensor.data_offset + data.size] = data.reshape(-1)

@@ -1,17 +1,23 @@
 """How large the Hessians of a model are, and which tensors have one for each expert."""
 
-import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from builders.sensitivity.table import Tensor
 
+TOKENS = 2**15  # of calibration text that Hessians are made of at least, where there is so much
+BLOCK = 256  # rows of an H that are summed up together: of columns to the left of them it is known already
 OWN = 2**33  # bytes of one tensor's H up to which each expert has one of its own
 MOST_ROWS, FEW_ROWS = 1024, 256  # of a matrix that are worked on together
 BEGUN = 120  # rows that take as long as what is done once for all rows of a part
 WIDEST = 2  # columns over rows of an expert up to which it has: on disk these are at most four times the tensor's 16-bit bytes
 
-_EXPERT = re.compile(r"\.experts\.\d+\.")
+NAMES = "hessians.json"  # of the pass over calibration text: which tensors have a Hessian, and in which file
+PREFIX = "hessian-"  # how the names of these files begin
+
+
+def belongs(path: str) -> bool:
+    """Whether a file of the pass over calibration text is one that rounding reads."""
+    return path == NAMES or path.startswith(PREFIX)
 
 
 def parts(rows: int) -> list[slice]:
@@ -30,8 +36,14 @@ def count(tensor: Tensor, memory: int) -> int:
 
 
 def hessian_bytes(tensor: Tensor, memory: int = OWN) -> int:
-    """What a tensor's H take, in memory while they are summed up and on disk, where `memory` is there for a group."""
+    """What a tensor's H take on disk, where `memory` is there for a group."""
     return 4 * count(tensor, memory) * tensor.columns**2
+
+
+def summed_bytes(tensor: Tensor, memory: int = OWN) -> int:
+    """What they take in memory while they are summed up, where `memory` is there for a group: a symmetric matrix is not held twice."""
+    one = sum(min(BLOCK, tensor.columns - first) * (tensor.columns - first) for first in range(0, tensor.columns, BLOCK))
+    return 4 * count(tensor, memory) * one
 
 
 def grouped(sizes: Sequence[int], memory: int) -> list[list[int]]:
@@ -45,12 +57,3 @@ def grouped(sizes: Sequence[int], memory: int) -> list[list[int]]:
         groups[-1].append(place)
         room -= size
     return groups
-
-
-def foretold(shapes: Mapping[str, Sequence[int]]) -> int:
-    """About the bytes of all Hessians of a model whose safetensors hold matrices of these shapes, (rows, columns) or (experts, rows, columns), by name."""
-    matrices: defaultdict[tuple[str, int, int], int] = defaultdict(int)  # experts by name, rows and columns
-    for name, shape in shapes.items():
-        if name.endswith(("weight", "_proj")) and len(shape) in (2, 3) and min(shape[-2:]) > 1:
-            matrices[_EXPERT.sub(".experts.", name), shape[-2], shape[-1]] += shape[0] if len(shape) == 3 else 1
-    return sum(hessian_bytes(Tensor(name=name, rows=rows * experts, columns=columns, experts=experts)) for (name, rows, columns), experts in matrices.items())

@@ -90,14 +90,29 @@ def _safe(entry: Entry) -> tuple[Entry, list[int]]:
     return Entry(sums=means * counts[:, None], counts=counts), [int(expert) for expert in np.flatnonzero(~reached)]
 
 
-def write(path: Path, entries: Mapping[str, Entry], *, like: Path) -> None:
-    """Write entries as llama-imatrix does, with the metadata of the file `like`."""
-    fields = GGUFReader(like).fields
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What an importance matrix was made from, as its metadata say."""
+
+    datasets: tuple[str, ...]
+    chunks: int
+    size: int  # tokens of a chunk
+
+    @classmethod
+    def of(cls, path: Path) -> "About":
+        """As a file of llama-imatrix says."""
+        fields = GGUFReader(path).fields
+        datasets = tuple(str(name) for name in fields["imatrix.datasets"].contents())
+        return cls(datasets=datasets, chunks=int(fields["imatrix.chunk_count"].contents()), size=int(fields["imatrix.chunk_size"].contents()))
+
+
+def write(path: Path, entries: Mapping[str, Entry], about: About) -> None:
+    """Write entries as llama-imatrix does."""
     writer = _Writer(path, "")
     writer.add_type("imatrix")
-    writer.add_array("imatrix.datasets", list(fields["imatrix.datasets"].contents()))
-    for key in ("imatrix.chunk_count", "imatrix.chunk_size"):
-        writer.add_uint32(key, int(fields[key].contents()))
+    writer.add_array("imatrix.datasets", list(about.datasets))
+    writer.add_uint32("imatrix.chunk_count", about.chunks)
+    writer.add_uint32("imatrix.chunk_size", about.size)
     for name in sorted(entries):
         writer.add_tensor(f"{name}.in_sum2", entries[name].sums.astype(np.float32))
         writer.add_tensor(f"{name}.counts", entries[name].counts.astype(np.float32)[:, None])

@@ -1,30 +1,36 @@
-"""Measures how sensitive a model's output is to the type of each of its tensors, from calibration text, once for all budgets and recipes."""
+"""Measures how sensitive a model's output is to the type of each of its tensors, from calibration text, once for all budgets and recipes.
+
+Where mixes are rounded anew, the same pass over the text sums up their Hessians.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gguf import ReaderTensor
 from transformers import PreTrainedModel
 
 from builders import calibrate
 from builders.calibrate import Windows
-from builders.sensitivity import activations, fisher, importances, layout, probes, room, sample
+from builders.rounding import hessians, sizes
+from builders.sensitivity import activations, fisher, gather, importances, layout, probes, room, sample, weigh
+from builders.sensitivity.gather import Gathered, Pass
+from builders.sensitivity.importances import About
 from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
-from config.errors import UnsupportedModel
+from config.errors import MeasurementError, UnsupportedModel
 from config.progress import counted
 from engines import hf, streaming
+from engines.model import Doubles, Floats
 
-VERSION = 7  # raise when outputs change
+VERSION = 8  # raise when outputs change
 
 ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at which no more windows are added
+KNOWN = 0.1  # the same of GGUF mixes: types are chosen as well long before, a third of these windows gives plans within 1 % of the best
 FIRST = 32  # windows before the error is looked at
 STEP = 16  # windows are added in multiples of it
-HIDDEN = 16  # windows whose hidden states give the output matrix its importances
 ROUNDED = 8  # windows that tell what rounding activations costs, which differs less between them
 
 
@@ -40,11 +46,13 @@ def measure(
     context: int,
     threads: int,
     probed: bool = False,
+    rounding: bool = False,
 ) -> dict[str, Any]:
     """The table of sensitivities: from gradients, or by probes where transformers cannot run the model, and when `probed` asks for them.
 
-    `model` is the folder in the transformers form; the GGUF file itself where there is none, which `probed` goes with. Returns what `by_gradients` or
-    `probes.measure` does, `reason`: why there are no gradients, None when there are or none were wanted, and `remark`: the same for a person who watches.
+    `model` is the folder in the transformers form; the GGUF file itself where there is none, which `probed` goes with. `rounding` wants Hessians too, which
+    only gradients give. Returns what `by_gradients` or `probes.measure` does, `reason`: why there are no gradients, None when there are or none were wanted,
+    and `remark`: the same for a person who watches.
     Raises ConfigurationError, MeasurementError, ToolError.
     """
     wanted: dict[str, Any] = {"model": model, "gguf": gguf, "imatrix": imatrix, "chat": chat, "plain": plain}
@@ -52,10 +60,10 @@ def measure(
     reason = None
     if not probed:
         try:
-            return {**by_gradients(out, **wanted), "reason": None, "remark": None}
+            return {**by_gradients(out, **wanted, rounding=rounding), "reason": None, "remark": None}
         except UnsupportedModel as error:
             reason = str(error)
-    return {**probes.measure(out, **wanted), "reason": reason, "remark": f"by probes through llama.cpp: {reason or 'as was asked for'}"}
+    return {**probes.measure(out, **wanted), "rounding": False, "reason": reason, "remark": f"by probes through llama.cpp: {reason or 'as was asked for'}"}
 
 
 def by_gradients(
@@ -69,103 +77,177 @@ def by_gradients(
     tokens: int,
     context: int,
     threads: int,
+    rounding: bool = False,
     memory: int | None = None,
 ) -> dict[str, Any]:
     """Write what `Sensitivity.save` does and `importances.gguf` from at most `tokens` tokens of calibration text in windows of `context`.
 
-    Windows are added until the predicted KLD of typical mixes is known within ERROR. `memory` is how many bytes may be used, by default what `room.memory`
-    says. Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes) and `unreached` (tensor: experts that calibration never
-    reached).
+    With `rounding`, also `hessians.json` and for each tensor a file (experts or 1, columns, columns), mean diagonals 1; matrices that the importance matrix
+    says nothing about have none, nor those without any gradient. Windows are added until the predicted KLD of mixes is known within KNOWN, and sizes.TOKENS
+    tokens are read where Hessians are wanted. `memory` is how many bytes may be used, by default what `room.memory` says.
+    Returns `provider`, `windows`, `tokens`, `relative_error` (of the worst of the typical mixes), `unreached` (tensor: experts that calibration never reached),
+    `rounding`: whether there are Hessians, and `groups`: how often the windows ran.
     Raises ConfigurationError, MeasurementError, and UnsupportedModel when transformers cannot run the model here.
     """
-    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads, memory=memory) as (network, text, space):
+    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads, memory=memory, rounding=rounding) as (network, text, space):
         stored = layout.quantizable(gguf, imatrix)
-        placements = layout.find(stored, network)
-        unreached = _importances(out / importances.RESULT, imatrix, network, stored, placements, text[:HIDDEN])
-        job = fisher.Pass(
+        job = Pass(
             network=network,
-            placements=placements,
+            placements=layout.find(stored, network),
             stored=stored,
-            importances=importances.load(out / importances.RESULT),
-            threads=threads,
             memory=space.free,
+            rounding=rounding,
             frequent=_by_frequency(text),
         )
-        tensors = tuple(placement.tensor for placement in placements)
-        sensitivity = enough(lambda part, first: fisher.measure(job, part, first), text, tensors, TYPES)
-        sensitivity = replace(sensitivity, activations=activations.measure(network, placements, text[:ROUNDED]))
+        read = _Read(out=out, job=job, threads=threads)
+        unreached: dict[str, list[int]] = {}
+        groups = 0
+        with _entering(network) as hidden:
+            for groups, found in enumerate(gather.gather(job, text, _more(job, text)), start=1):
+                if groups == 1:
+                    unreached = _importances(out / importances.RESULT, imatrix, job, hidden())
+                read.take(found)
+        sensitivity = read.table(activations.measure(network, job.placements, text[:ROUNDED]))
     sensitivity.save(out)
+    if rounding:
+        hessians.save(out, read.files)
     return {
         "provider": sensitivity.provider,
         "windows": len(sensitivity.products),
         "tokens": len(sensitivity.products) * text.shape[1],
         "relative_error": sample.relative_error(sensitivity),
         "unreached": unreached,
+        "rounding": rounding,
+        "groups": groups,
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """What is made of the sums, group by group."""
+
+    out: Path
+    job: Pass
+    threads: int
+    means: dict[int, Doubles] = field(default_factory=dict)
+    energies: dict[int, Floats] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # with the Hessians, by tensor
+
+    def take(self, group: list[Gathered]) -> None:
+        """Weigh all types by the sums of a group, and write its Hessians; what it held is gone."""
+        known = importances.load(self.out / importances.RESULT)
+        for found in counted(group, "tensors"):
+            tensor, windows = self.job.placements[found.place].tensor, len(found.energies)
+            stored = self.job.stored[found.place]
+            self.means[found.place] = weigh.means(tensor, found.parts, stored, known, windows=windows, threads=self.threads)
+            self.energies[found.place] = found.energies.cpu().numpy()
+            if found.sums is not None and (file := hessians.write(self.out, tensor.name, found.sums, windows)) is not None:
+                self.files[tensor.name] = file
+        group.clear()
+
+    def table(self, rounded: activations.Costs) -> Sensitivity:
+        """The table, when all groups are read. Raises MeasurementError when gradients were not finite."""
+        places = range(len(self.job.placements))
+        products = weigh.products(np.stack([self.means[place] for place in places]), np.stack([self.energies[place] for place in places], axis=1))
+        if np.isinf(products).any():
+            raise MeasurementError(fisher.NOT_FINITE)
+        tensors = tuple(placement.tensor for placement in self.job.placements)
+        return Sensitivity(provider="fisher", tensors=tensors, types=TYPES, products=products, activations=rounded)
+
+
+def _more(job: Pass, text: Windows) -> gather.More:
+    """Windows until the error is KNOWN, and Hessians have their tokens."""
+    values = np.array([placement.tensor.parameters for placement in job.placements])
+    least = min(len(text), max(FIRST, -(-sizes.TOKENS // text.shape[1]) if job.rounding else 0))
+
+    def more(energies: gather.Energies) -> int:
+        return _wanted(len(energies), sample.spread(energies, values[: energies.shape[1]]), least=least, enough=KNOWN)
+
+    return more
+
+
+def _wanted(done: int, error: float, *, least: int, enough: float) -> int:
+    """How many windows there should be when so many gave a mean with this relative standard error, and one that is `enough` is wanted."""
+    if done < least:
+        return least
+    if error <= enough:
+        return done
+    # errors fall with the root of the number of windows; at most thrice as many at once, since the error itself is known badly at first
+    needed = min(3 * done, int(np.ceil(done * (error / enough) ** 2)))
+    return max(done + STEP, -(-needed // STEP) * STEP)
 
 
 @contextmanager
 def opened(
-    model: Path, chat: Sequence[Path], plain: Sequence[Path], *, tokens: int, context: int, threads: int, memory: int | None = None
+    model: Path,
+    chat: Sequence[Path],
+    plain: Sequence[Path],
+    *,
+    tokens: int,
+    context: int,
+    threads: int,
+    memory: int | None = None,
+    rounding: bool = False,
 ) -> Iterator[tuple[PreTrainedModel, Windows, room.Room]]:
     """While the block runs, the network on the device that there is, its layers streamed where they do not fit into `memory` bytes otherwise; the windows of
-    calibration text, no longer than the model's context; and what of the memory is free for errors.
+    calibration text, no longer than the model's context; and what of the memory is free for sums, Hessians among them where `rounding` wants them.
 
     Raises UnsupportedModel when the memory is too small for the model, or transformers cannot run it.
     """
     outline, stored, device = hf.outline(model), hf.stored_dtype(model), room.device()
+    dtype = room.working(stored, device)
     length = min(context, hf.context(outline))
-    space = room.room(room.shape(outline, stored), context=length, memory=memory or room.memory(device), homes=device.type == "cpu")
-    with hf.open_model(model, threads=threads, dtype=stored if space.streamed else torch.float32) as engine:
+    about = room.shape(outline, stored, dtype)
+    sums = gather.foretold(outline, rounding=rounding)
+    space = room.room(about, context=length, memory=memory or room.memory(device), homes=device.type == "cpu", sums=sums)
+    with hf.open_model(model, threads=threads, dtype=stored if space.streamed else dtype) as engine:
         text = calibrate.windows(hf.speaking(engine.tokenizer), chat, plain, tokens=tokens, context=length)
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32: errors of 2^-11 in a gradient are nothing beside its noise
         if space.streamed:
-            streaming.stream(engine.network, device, dict(outline.named_buffers()))
+            buffers = (outline if dtype == torch.float32 else engine.network).named_buffers()
+            streaming.stream(engine.network, device, dict(buffers), dtype)
         else:
             engine.network.to(device)  # type: ignore[arg-type]
         yield engine.network, text, space
 
 
-def _importances(
-    target: Path,
-    imatrix: Path,
-    network: PreTrainedModel,
-    stored: Sequence[ReaderTensor],
-    placements: Sequence[layout.Placement],
-    text: Windows,
-) -> dict[str, list[int]]:
-    """Write the completed importance matrix; returns the experts that calibration never reached."""
+def _importances(target: Path, imatrix: Path, job: Pass, output: importances.Entry) -> dict[str, list[int]]:
+    """Write the completed importance matrix, in which `output` is of what enters the output matrix; returns the experts that calibration never reached."""
     entries = importances.read(imatrix)
-    parameters = dict(network.named_parameters())
-    output = network.get_output_embeddings().weight  # type: ignore[no-untyped-call]
+    parameters = dict(job.network.named_parameters())
+    last = job.network.get_output_embeddings().weight  # type: ignore[no-untyped-call]
     own: dict[str, importances.Entry] = {}
-    for tensor, placement in zip(stored, placements, strict=True):
-        if tensor.name in entries:
-            continue
+    for placement in job.placements:
         about = placement.tensor
-        if all(parameters[segment.parameter] is output for segment in placement.segments):
-            own[tensor.name] = _hidden(network, text)
+        if about.name in entries:
+            continue
+        if all(parameters[segment.parameter] is last for segment in placement.segments):
+            own[about.name] = output
         else:  # an embedding that is only looked up: no column of it is known to matter more
-            own[tensor.name] = importances.Entry(sums=np.ones((about.experts, about.columns)), counts=np.ones(about.experts))
-    done, unreached = importances.complete(entries, {placement.tensor.name: placement.tensor for placement in placements}, own)
-    importances.write(target, done, like=imatrix)
+            own[about.name] = importances.Entry(sums=np.ones((about.experts, about.columns)), counts=np.ones(about.experts))
+    done, unreached = importances.complete(entries, {placement.tensor.name: placement.tensor for placement in job.placements}, own)
+    importances.write(target, done, About.of(imatrix))
     return unreached
 
 
-def _hidden(network: PreTrainedModel, text: Windows) -> importances.Entry:
-    """Squared hidden states that enter the output matrix, summed over the text."""
+@contextmanager
+def _entering(network: PreTrainedModel) -> Iterator[Callable[[], importances.Entry]]:
+    """While it is open, squared hidden states that enter the output matrix are summed up; the function tells of all so far."""
     sums: list[torch.Tensor] = []
-    hook = network.get_output_embeddings().register_forward_pre_hook(  # type: ignore[no-untyped-call]
-        lambda _, inputs: sums.append(inputs[0].detach().double().square().sum(dim=(0, 1)).cpu())
-    )
+    tokens = 0
+
+    def see(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal tokens
+        squares = inputs[0].detach().double().square().sum(dim=(0, 1))
+        sums[:] = [squares + sums[0]] if sums else [squares]
+        tokens += inputs[0].shape[0] * inputs[0].shape[1]
+
+    hook = network.get_output_embeddings().register_forward_pre_hook(see)  # type: ignore[no-untyped-call]
     try:
-        with torch.inference_mode():
-            for window in counted(text, "windows"):
-                network(input_ids=torch.from_numpy(window)[None].to(network.device), use_cache=False)
+        yield lambda: importances.Entry(sums=sums[0].cpu().numpy()[None], counts=np.array([float(tokens)]))
     finally:
         hook.remove()
-    return importances.Entry(sums=torch.stack(sums).sum(0).numpy()[None], counts=np.array([float(text.size)]))
 
 
 def _by_frequency(text: Windows) -> list[int]:
@@ -188,9 +270,6 @@ def enough(
         parts.append(products(text[done:wanted], done))
         done = wanted
         sensitivity = Sensitivity(provider="fisher", tensors=tensors, types=types, products=np.concatenate(parts))
-        error = sample.relative_error(sensitivity, typical)
-        if error <= ERROR or done == len(text):
+        wanted = min(len(text), _wanted(done, sample.relative_error(sensitivity, typical), least=FIRST, enough=ERROR))
+        if wanted <= done:
             return sensitivity
-        # errors fall with the root of the number of windows; at most thrice as many at once, since the error itself is known badly at first
-        needed = min(3 * done, int(np.ceil(done * (error / ERROR) ** 2)))
-        wanted = min(len(text), max(done + STEP, -(-needed // STEP) * STEP))

@@ -30,8 +30,8 @@ from builders import calibrate, matrices
 from builders.assemble import Assembler
 from builders.calibrate import Windows
 from builders.contents import place
-from builders.sensitivity import fisher, importances, layout, sample
-from builders.sensitivity.importances import Entry
+from builders.sensitivity import importances, layout, sample, weigh
+from builders.sensitivity.importances import About, Entry
 from builders.sensitivity.table import TYPES, Mix, Sensitivity, Tensor
 from config.errors import MeasurementError
 from config.progress import counted, report, within
@@ -132,7 +132,7 @@ def weighted_errors(stored: Sequence[ReaderTensor], tensors: Sequence[Tensor], e
     errors = np.full((len(tensors), len(TYPES)), np.nan)
     for i, (item, tensor) in enumerate(counted(list(zip(stored, tensors, strict=True)), "tensors")):
         weights, counts = entries[tensor.name].means, entries[tensor.name].counts
-        types = fisher.possible(tensor, {tensor.name: weights})
+        types = weigh.possible(tensor, {tensor.name: weights})
         errors[i, types] = 0
         parts = matrices.data(item).reshape(tensor.experts, tensor.rows // tensor.experts, -1)
         for part, weight, share in zip(parts, weights, counts / counts.sum(), strict=True):  # one expert at a time: all may be more than memory holds
@@ -238,7 +238,7 @@ def _importances(
             states = sum(squares, start=np.zeros(own[output].sums.shape[1]))
         own[output] = Entry(sums=states[None], counts=np.array([float(text.size)]))
     done, unreached = importances.complete(entries, {tensor.name: tensor for tensor in tensors}, own)
-    importances.write(target, done, like=imatrix)
+    importances.write(target, done, About.of(imatrix))
     return done, unreached
 
 

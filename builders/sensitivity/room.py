@@ -1,16 +1,17 @@
-"""How much memory a sensitivity pass needs, and so whether a model's layers stay on the device or come one at a time, and what is left for errors.
+"""How much memory a pass over calibration text needs, and so whether a model's layers stay on the device or come one at a time, and what is left for sums.
 
-Bytes at the peak, with P parameters, of which P0 are in no layer and P1 in the largest one, windows of T tokens and a vocabulary of V:
+Bytes at the peak, with P parameters, of which P0 are in no layer and P1 in the largest one, computed in b bytes (2 where the weights are bfloat16 and products
+of that are faster here, else 4), windows of T tokens and a vocabulary of V:
 
-- weights: 4 P, computed in float32; or, streamed, 4 (P0 + P1) on the device and 2 (P - P0) at home, which a CPU counts to the same memory, though it may
-  let them go, since they are mapped from the file;
-- four times the largest gradient: a tied embedding's two halves, their sum, and its copy;
+- weights: b P; or, streamed, b (P0 + P1) on the device and 2 (P - P0) at home, which a CPU counts to the same memory, though it may let them go, since they
+  are mapped from the file;
+- the largest gradient: 3 b for each of its values, since a tied embedding has two halves and their sum, and 4, since its squares are summed up in float32;
 - three times the logits of one window, in float32: themselves, the probabilities, and the gradient that is handed back;
-- activations: 4 · ACTIVATIONS · T · (hidden + feed-forward of the active experts) for each layer; streamed, for one layer, and 4 T · hidden for each other;
-- the rest is for errors: one value of 4 bytes for each type of a group and each parameter in the rows that are quantized (see `rows`). The smaller the rest,
-  the more groups, and the windows run for each.
+- activations: b · ACTIVATIONS · T · (hidden + feed-forward of the active experts) for each layer; streamed, for one layer, and b T · hidden for each other;
+- the rest is for what is summed up: SAMPLED bytes for each value of the rows that stand for a tensor (see `rows`), and those of its Hessians
+  (`sizes.summed_bytes`). What does not fit comes in groups of tensors, and the windows run for each.
 
-So the largest model is the one for which what comes before the errors, and one error of its largest tensor, fit.
+So the largest model is the one for which what comes before the sums, and those of its largest tensor, fit.
 """
 
 import math
@@ -20,14 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from builders.sensitivity.table import TYPES
+from builders.rounding import sizes
+from builders.sensitivity import rows
+from builders.sensitivity.table import Tensor
 from config.errors import UnsupportedModel
+from engines import toolchain
 
 if TYPE_CHECKING:  # the service, which reckons with these formulas, does without torch
     import torch
     from transformers import PreTrainedModel
 
-DELTA = 4  # bytes of one value of an error
+SAMPLED = 4  # bytes of one value of a sum of squares
+BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # sets of instructions of x86 and ARM that multiply matrices of it, by the kernel's names
 ACTIVATIONS = 6  # values kept for each token, layer, and hidden or feed-forward unit
 SHARE = 0.9  # of a GPU's free memory that is used
 _PASS = {False: 3, True: 4}  # what a forward and a backward pass cost, in forward passes, by whether layers are streamed
@@ -44,6 +49,7 @@ class Shape:
     hidden: int
     wide: int  # feed-forward units of the experts that one token reaches
     stored: int = 2  # bytes of a parameter at home
+    width: int = 4  # bytes of a parameter at work
 
     @property
     def parameters(self) -> int:
@@ -56,11 +62,23 @@ class Room:
     """Where the weights are, and what is free beside them."""
 
     streamed: bool
-    free: int  # bytes for errors
+    free: int  # bytes for sums
 
 
-def shape(network: "PreTrainedModel", stored: "torch.dtype") -> Shape:
-    """Of a network, which may be on the meta device, with weights that are stored in a dtype."""
+def halves(*, gpu: bool) -> bool:
+    """Whether products of bfloat16 matrices are faster than of float32 ones: on a GPU, and on a processor with instructions for them."""
+    return gpu or not BFLOAT16.isdisjoint(toolchain.instructions().split())
+
+
+def working(stored: "torch.dtype", on: "torch.device") -> "torch.dtype":
+    """The dtype in which passes are computed: bfloat16 where the weights are stored so and it is faster. Sums over windows and rows are float32 either way."""
+    import torch
+
+    return torch.bfloat16 if stored == torch.bfloat16 and halves(gpu=on.type == "cuda") else torch.float32
+
+
+def shape(network: "PreTrainedModel", stored: "torch.dtype", at_work: "torch.dtype") -> Shape:
+    """Of a network, which may be on the meta device, with weights that are stored in one dtype and computed in another."""
     from engines import streaming  # torch
 
     about: Any = network.config.get_text_config()
@@ -74,31 +92,37 @@ def shape(network: "PreTrainedModel", stored: "torch.dtype") -> Shape:
         hidden=int(about.hidden_size),
         wide=experts * int(getattr(about, "moe_intermediate_size", None) or getattr(about, "intermediate_size", None) or 4 * about.hidden_size),
         stored=stored.itemsize,
+        width=at_work.itemsize,
     )
 
 
 def needed(model: Shape, *, context: int, streamed: bool, homes: bool) -> int:
-    """Bytes at the peak without errors, in windows of `context` tokens; `homes`: streamed weights lie in the same memory, as on a CPU."""
-    one = 4 * ACTIVATIONS * context * (model.hidden + model.wide)
-    beside = 4 * (4 * model.largest + 3 * context * model.vocabulary)
+    """Bytes at the peak without sums, in windows of `context` tokens; `homes`: streamed weights lie in the same memory, as on a CPU."""
+    one = model.width * ACTIVATIONS * context * (model.hidden + model.wide)
+    beside = (3 * model.width + 4) * model.largest + 12 * context * model.vocabulary
     if not streamed:
-        return 4 * model.parameters + beside + one * len(model.layers)
+        return model.width * model.parameters + beside + one * len(model.layers)
     at_home = model.stored * sum(model.layers) if homes else 0
-    return 4 * (model.outside + max(model.layers, default=0)) + at_home + beside + one + 4 * context * model.hidden * len(model.layers)
+    layers = model.width * (model.outside + max(model.layers, default=0))
+    return layers + at_home + beside + one + model.width * context * model.hidden * len(model.layers)
 
 
-def room(model: Shape, *, context: int, memory: int, homes: bool) -> Room:
-    """The cheaper way to run the model in `memory` bytes. Raises UnsupportedModel when there is none."""
+def room(model: Shape, *, context: int, memory: int, homes: bool, sums: int = 0) -> Room:
+    """The cheaper way to run the model in `memory` bytes, of which `sums` would hold all that is summed up. Raises UnsupportedModel when there is none."""
     free = {streamed: memory - needed(model, context=context, streamed=streamed, homes=homes) for streamed in (False, True)}
-    least = DELTA * model.largest
+    least = SAMPLED * model.largest
     ways = [Room(streamed=streamed, free=rest) for streamed, rest in free.items() if rest >= least and (model.layers or not streamed)]
     if not ways:
         raise UnsupportedModel(
             f"The model has {model.parameters:,} parameters, so sensitivities need {memory - max(free.values()) + least:,} bytes of memory for windows of "
             f"{context} tokens, and {memory:,} are there. Use a machine with more, or a smaller context."
         )
-    errors = DELTA * model.parameters * len(TYPES)
-    return min(ways, key=lambda way: math.ceil(errors / way.free) * _PASS[way.streamed])
+    return min(ways, key=lambda way: math.ceil(sums / way.free) * _PASS[way.streamed])
+
+
+def held(tensor: Tensor, memory: int, *, rounding: bool) -> int:
+    """Bytes of what is summed up for a tensor, where `memory` is there for a group."""
+    return SAMPLED * rows.most(tensor) * tensor.columns + (sizes.summed_bytes(tensor, memory) if rounding else 0)
 
 
 def device() -> "torch.device":

@@ -8,6 +8,7 @@ import numpy as np
 from builders import knapsack
 from builders.knapsack import Item
 from builders.sensitivity.table import Mix, Sensitivity
+from engines.model import Doubles
 
 UNIFORM = (2.5, 3.5, 4.5, 5.5, 6.5)  # bits per weight
 GREEDY = (2.75, 3.75, 4.75, 5.75)
@@ -37,3 +38,17 @@ def relative_error(sensitivity: Sensitivity, typical: Callable[[Sensitivity], It
         return math.inf
     predicted = [sensitivity.predict(mix) for mix in typical(sensitivity)]
     return max((one.stderr / one.mean for one in predicted if one.mean > 0), default=0.0)
+
+
+def spread(energies: Doubles, values: Doubles) -> float:
+    """The largest relative standard error, over windows, of what two kinds of mixes are predicted, from the energies (windows, tensors) alone.
+
+    In a uniform mix a tensor's part of the KLD is as its energy; in one that spends its bytes well, as its number of `values` (Cover & Thomas, Elements of
+    Information Theory, reverse water-filling: a bit more lowers every part by the same share). Infinite with fewer than two windows.
+    """
+    if len(energies) < 2:
+        return math.inf
+    means = energies.mean(axis=0)
+    known = means > 0
+    mixes = (energies[:, known].sum(axis=1), (energies[:, known] / means[known]) @ values[known])
+    return max((float(mix.std(ddof=1) / math.sqrt(len(mix)) / mix.mean()) for mix in mixes if mix.mean() > 0), default=0.0)

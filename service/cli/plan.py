@@ -28,10 +28,8 @@ CONTEXT: int = Evaluation.model_fields["context"].default  # tokens of a calibra
 
 STANDARD = "UD-Q4_K_XL"  # what is made when nothing is said: four bits suit most models and machines
 
-Model = Annotated[
-    str,
-    typer.Argument(help="Folder with safetensors, config and tokenizer; a 16-bit .gguf file; or a repo on the Hub, as owner/name or the address of its page."),
-]
+MODEL = "Folder with safetensors, config and tokenizer; a 16-bit .gguf file; or a repo on the Hub, as owner/name or the address of its page."
+Model = Annotated[str, typer.Argument(help=MODEL)]
 Type = Annotated[
     str | None,
     typer.Option(
@@ -91,8 +89,12 @@ class FileOptions:
 @spread
 def plan(
     context: typer.Context,
-    model: Model,
     mix: MixOptions,
+    model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
+    estimate: Annotated[
+        str | None,
+        typer.Option(metavar="SHAPE", help="Only say what it would take, here and elsewhere: 0.6B, 8B, 32B, 70B, 400B or a config.json, instead of MODEL."),
+    ] = None,
     curve: Annotated[
         Path | None, typer.Option(dir_okay=False, resolve_path=True, help="Draw predicted KLD against bits per weight into this .svg or .png file.")
     ] = None,
@@ -104,6 +106,11 @@ def plan(
 
     Example: sluice plan ./my-model --bpw 4.5 --curve curve.svg
     """
+    if (model is None) == (estimate is None):
+        raise typer.BadParameter("name a MODEL to plan, or a shape by --estimate")
+    if model is None:
+        _estimate(context, str(estimate), mix, as_json=as_json)
+        return
     from service import standalone
     from service.cli.display import progress
 
@@ -165,6 +172,19 @@ def quantize(
     else:
         _say_written(terminal.out, document)
     terminal.out.print(f"wrote [bold]{escape(str(target))}[/], {megabytes(written['bytes'])}, {written['bpw']:.2f} bits per weight", soft_wrap=True)
+
+
+def _estimate(context: typer.Context, shape: str, mix: MixOptions, *, as_json: bool) -> None:
+    from service.cli import estimate
+    from service.release.estimate import estimate as estimated
+
+    terminal = Terminal.open(as_json=as_json)
+    with explained():
+        found = estimated(settings_of(context), shape, budget=_budget(mix), context=CONTEXT)
+    if as_json:
+        terminal.json(estimate.document(found))
+    else:
+        estimate.show(terminal.out, found)
 
 
 def say(console: Console, outset: "Outset", target: Path | None = None) -> None:
@@ -266,7 +286,7 @@ def _wanted(settings: "Settings", model: str, mix: MixOptions, file: FileOptions
         profile=known[mix.profile],
         planned=planned,
         made=file is not None,
-        rounding=file is not None and file.rounding,
+        rounding=file is None or file.rounding,  # a plan is often followed by its file, and one pass over the text serves both
         probed=mix.probes,
     )
 

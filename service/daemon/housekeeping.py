@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -10,6 +11,7 @@ from config.settings import Settings
 from service.disk.pruning import prune
 from service.disk.records import forget
 from service.disk.space import space
+from service.execution.artifacts import DAYS, ArtifactStore
 from service.repeating import repeated
 from service.store import Store
 
@@ -39,6 +41,9 @@ class Housekeeping:
                 details = {"things": len(pruned.gone), "bytes": pruned.freed, "short_of": there.lacking}
                 log.info("pruned", **details)
                 self._store.audit("housekeeping", "disk", "pruned", details)
+            if self._settings.executor == "ray" and self._settings.store_url is not None:
+                swept = ArtifactStore(self._settings.store_url).sweep(datetime.now(UTC) - timedelta(days=DAYS))
+                log.info("swept", store=self._settings.store_url, files=swept)
 
         if self._forgot is None or time.monotonic() - self._forgot >= FORGET_SECONDS:
             self._forget()

@@ -13,11 +13,13 @@ from threading import Event
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.errors import ClusterUnavailable
 from config.settings import Settings
 from config.wire import API
 from engines import orphans
 from service.api import create_app, create_health_app
 from service.api.listening import listening
+from service.cluster.choice import place_of
 from service.daemon.clock import JITTER, start_clock
 from service.daemon.hints import take_hints
 from service.daemon.housekeeping import Housekeeping, tidied
@@ -46,7 +48,7 @@ log = structlog.get_logger(__name__)
 def serve(settings: Settings, execute: Execute) -> None:
     """Serve until SIGTERM or SIGINT, which put the run at hand back into the queue. Prints the service's URL once it answers there.
 
-    Must be called in the main thread. Raises ConfigurationError when the database or the address cannot be used.
+    Must be called in the main thread. Raises ConfigurationError when the database, the address or the cluster cannot be used.
     """
     given = (settings.webhook_secret, settings.rebuild_secret)
     told = [secret for place in settings.notify for secret in (place.address(), place.key())]
@@ -54,6 +56,7 @@ def serve(settings: Settings, execute: Execute) -> None:
     configure_logs(secrets=secrets)
     if swept := orphans.sweep():
         log.warning("programs of a service that was killed were still at work, and are ended", programs=swept)
+    _look_at_place(settings)
     with closing(open_store(settings.database)) as store:
         store.hasten()  # an operator who starts it again may have cured what runs wait for
         _tell_broken(store, settings)
@@ -64,6 +67,15 @@ def serve(settings: Settings, execute: Execute) -> None:
             sys.stdout.write(f"Sluice listens on {url}\n")
             sys.stdout.flush()
             worker.work()
+
+
+def _look_at_place(settings: Settings) -> None:
+    """Say at once what is wrong with where stages are to be carried out, and not by every run; what passes is waited for by runs, while all else is served."""
+    try:
+        with place_of(settings):
+            pass
+    except ClusterUnavailable as error:
+        log.warning("the cluster is away", error=str(error))
 
 
 def _tell_broken(store: Store, settings: Settings) -> None:

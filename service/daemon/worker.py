@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.errors import HubUnavailable, SluiceError
+from config.errors import SluiceError, Unavailable
 from service.logs import redact
 from service.pulse import pulse
 from service.store import LeaseLost, RunRecord, Store, worker_name
@@ -86,9 +86,9 @@ class Worker:
         except LeaseLost:
             log.warning("run left to another worker, which has its lease", run=run.id)
             return
-        except HubUnavailable as fault:  # and the run is put back already
+        except Unavailable as fault:  # and the run is put back already
             error = str(fault)
-            log.info("run waits for the Hub", run=run.id, error=error)
+            log.info("run waits", run=run.id, waits_for=fault.what, error=error)
         except SluiceError as expected:
             error = str(expected)
             log.warning("run failed", run=run.id, error=error)

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 
 class Pins:
@@ -21,20 +22,22 @@ class Pins:
         self.folder = folder
         self._file = folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._keys: set[str] = set()
+        self._lock = Lock()  # stages may be at work in several threads
         self._close: weakref.finalize[..., Pins] | None = None
         self._descriptor = -1
 
     def add(self, key: str) -> None:
         """Use an output from now on, whether it is there or not."""
-        if key in self._keys:
-            return
-        with _gate(self.folder, fcntl.LOCK_SH):
-            if self._close is None:
-                self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-                self._close = weakref.finalize(self, _remove, self._descriptor, self._file)
-            os.write(self._descriptor, f"{key}\n".encode())
-        self._keys.add(key)
+        with self._lock:
+            if key in self._keys:
+                return
+            with _gate(self.folder, fcntl.LOCK_SH):
+                if self._close is None:
+                    self._descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                    self._close = weakref.finalize(self, _remove, self._descriptor, self._file)
+                os.write(self._descriptor, f"{key}\n".encode())
+            self._keys.add(key)
 
     def close(self) -> None:
         """Use none any more."""

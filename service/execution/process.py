@@ -27,12 +27,21 @@ LOG_TAIL = 1500  # characters of a dead stage's log that its error shows
 
 
 @dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a stage is expected to need of a machine."""
+
+    memory: int = 0  # bytes, at its peak
+    gpu: bool = False  # uses one where there is one
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one stage process may use."""
+    """What one stage process may use, and what it asks for."""
 
     seconds: float
     memory_bytes: int | None
     threads: int
+    request: Request = Request()
 
 
 def run_here(function: Callable[..., dict[str, Any]], workspace: Path, arguments: Mapping[str, Any], *, log: Path) -> dict[str, Any]:

@@ -1,24 +1,31 @@
 """Where stages are carried out: each once, under the settings' limits, told to a listener; with or without a run in the database."""
 
 import functools
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from config.digests import content_digest
 from config.errors import ConfigurationError, StageError, in_words
 from config.progress import Progress, heard_by
 from config.settings import Settings
+from service.execution.beside import side_by_side
 from service.execution.kept import Input, Inputs, Output, StageStore, stage_key
-from service.execution.process import Limits, now, run_apart, run_here
+from service.execution.place import HERE, Place, Request
+from service.execution.process import Limits, now, run_here
 from service.execution.progress import paced
 from service.execution.space import with_space
 from service.hubclient import within
 from service.logs import redact
 
 Ending = Literal["done", "reused", "failed"]
+T = TypeVar("T")
+R = TypeVar("R")
+
+_stage: ContextVar[str] = ContextVar("stage", default="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,16 @@ def told(listener: Listener, name: str, *, why: bool = True) -> Iterator[None]:
     listener(Event(stage=name, state="done", seconds=now() - started))
 
 
+@contextmanager
+def steps_of(stage: str) -> Iterator[None]:
+    """What is done in the block, and in threads that it begins, are steps of this stage of a release."""
+    before = _stage.set(stage)
+    try:
+        yield
+    finally:
+        _stage.reset(before)
+
+
 @dataclass(kw_only=True)
 class Workbench:
     """A stage store with the settings under which its stages run. What else is noted of them is a subclass's business."""
@@ -66,12 +83,18 @@ class Workbench:
     settings: Settings
     stages: StageStore
     listener: Listener = lambda event: None
+    place: Place = HERE
+    requests: Mapping[str, Request] = field(default_factory=dict)  # what stages are expected to need of a machine, by name
     estimates: Mapping[str, float] = field(default_factory=dict)  # seconds that stages are expected to take, by name
-    within: str = ""  # the stage of a release whose steps these are
     promised: Mapping[Path, str] = field(default_factory=dict)  # digests that the operator's data had when this work was ordered
     digests: dict[Path, Input] = field(default_factory=dict)  # of the operator's data, read once
     redo: Container[str] = ()  # stages that are done again although what they made is there
     redone: set[str] = field(default_factory=set)  # keys of those that were
+
+    @property
+    def within(self) -> str:
+        """The stage of a release at hand; empty outside of one."""
+        return _stage.get()
 
     @property
     def logs(self) -> Path:
@@ -87,19 +110,29 @@ class Workbench:
 
         def work(workspace: Path) -> dict[str, Any]:
             self._keep_promises(name, inputs)
-            return self.tried(name, function, workspace, inputs, **arguments)
+            return self._run(name, function, workspace, inputs, arguments)
 
-        return self._once(name, function, inputs, params, work)
+        with self.place.turn():
+            return self._once(name, function, inputs, params, work)
 
     def tried(self, name: str, function: str, workspace: Path, inputs: Inputs, /, **params: Any) -> dict[str, Any]:
         """The result of a stage function run in a process of its own, in a workspace of which nothing is kept here. Raises the stage's error."""
+        with self.place.turn():
+            return self._run(name, function, workspace, inputs, params)
+
+    def _run(self, name: str, function: str, workspace: Path, inputs: Inputs, params: Mapping[str, Any]) -> dict[str, Any]:
         limits = Limits(
             seconds=self.settings.stage_minutes * 60,
             memory_bytes=None if self.settings.memory_gib is None else int(self.settings.memory_gib * 2**30),
             threads=self.settings.threads,
+            request=self.requests.get(name) or self.requests.get(self.within) or Request(),
         )
         with with_space(self.stages.working, name):
-            return run_apart(function, workspace, inputs, params, limits=limits, log=self._log(name))
+            return self.place.run(function, workspace, inputs, params, limits=limits, log=self._log(name))
+
+    def each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """What the work makes of each item: one after the other, or side by side where the place has room for that. Raises the first error that occurs."""
+        return side_by_side(work, items) if self.place.wide and len(items) > 1 else [work(item) for item in items]
 
     def here(self, name: str, function: Callable[..., dict[str, Any]], params: Mapping[str, Any], /, **arguments: Any) -> Output:
         """The output of a stage that needs the network, run in this process; `params` decide its key, `arguments` come on top."""

@@ -24,7 +24,7 @@ from engines import orphans, toolchain
 FILE = "machine.json"
 KEPT = 24 * 3600.0  # seconds
 PATIENCE = 600.0  # seconds that measuring may take on a machine that is busy with other things
-PROBE = 2  # raise when what is measured changes
+PROBE = 3  # raise when what is measured changes
 LIBRARIES = ("torch", "transformers", "numpy", "gguf", "bitsandbytes")
 PASSED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SLUICE_LLAMA_CPP")
 LAST = 400  # characters of the last line that a failed probe said
@@ -54,6 +54,7 @@ class Speed:
     torch: float = 4.5  # seconds more to import torch and transformers
     narrow: float = 5.2e10  # operations a second in transformers, float32, in a model of `probe.WIDTHS["narrow"]` hidden units
     wide: float = 9.2e10  # and of `probe.WIDTHS["wide"]`
+    halves: float = 1.0  # times these rates in bfloat16, where the processor has instructions for it
     call: float = 8e-4  # seconds of one layer in transformers beyond its products
     memory: float = 1.1e10  # bytes a second of weights that one token passes
     llama_narrow: float = 6.7e10  # as `narrow`, in llama.cpp, bfloat16
@@ -65,7 +66,18 @@ class Speed:
     rounding: float = 2.5e6  # values a second whose codes are chosen anew, see `probe.quantizers`
     entry: float = 2.3e-5  # seconds that gguf's reader takes for an entry of a vocabulary: the pace of plain Python
     disk: float = 5e8  # bytes a second
+    ram: int | None = None  # bytes of the host's memory; None: of the machine that asks
     gpu: Gpu | None = None
+
+
+NAMED: Mapping[str, "Speed"] = {
+    "16 cores, 64 GB": Speed(threads=16, halves=1.9, ram=64 * 10**9),
+    "64 cores, 1 TB": Speed(threads=64, halves=1.9, ram=10**12),
+    "RTX 4090": Speed(threads=16, halves=1.9, ram=128 * 10**9, gpu=Gpu(memory=24 * 10**9, operations=6e13, bandwidth=9e11, bus=2.2e10)),
+    "H200": Speed(threads=32, halves=1.9, ram=10**12, gpu=Gpu(memory=141 * 10**9, operations=3.7e14, bandwidth=4.3e12, bus=4.5e10)),
+}
+"""Machines that estimates are made for. Rates of threads are those of a server of 2023, of which bfloat16 was measured; of cards three quarters of what their
+data sheets give for TF32, and nine tenths of their bandwidth: nobody has measured them."""
 
 
 def speed(settings: Settings, *, folder: Path | None = None) -> Speed:

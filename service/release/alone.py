@@ -17,7 +17,7 @@ from config.words import Release
 from config.written import load_recipe
 from engines import gguf_tensors
 from service.hubclient import connect
-from service.machine.speed import speed
+from service.machine.speed import Speed, speed
 from service.release import costs
 from service.release.forecast import Forecast, forecast
 from service.release.graph import Graph, Stage, nothing
@@ -70,16 +70,24 @@ def expected(settings: Settings, seen: Seen, wish: Wish, kept: Collection[str]) 
 
     Raises ToolError when it cannot be measured.
     """
-    recipe = _recipe(wish)
-    ahead = _prospect(settings, connect(settings), recipe, seen)
-    whole = way(recipe)
-    leading = _leading(whole, wish.last)
-    stages = [_own(stage, seen, wish) for stage in whole.stages if stage.name in leading]
+    return leading(prospect(settings, seen, wish), seen, wish, kept, speed(settings))
+
+
+def leading(ahead: Prospect, seen: Seen, wish: Wish, kept: Collection[str], on: Speed) -> Forecast:
+    """The same of a prospect of that file, on any machine."""
+    whole = way(ahead.recipe)
+    wanted = _leading(whole, wish.last)
+    stages = [_own(stage, seen, wish) for stage in whole.stages if stage.name in wanted]
     passed = {"upstream"} if seen.remote else {"upstream", "snapshot"}
     if seen.gguf:
-        passed |= {"fix", "hessians"} | {stage.name for stage in stages if stage.family == "round"}
+        passed |= {"fix"} | {stage.name for stage in stages if stage.family == "round"}
     graph = Graph(stages=tuple(stage for stage in stages if stage.name not in passed))
-    return forecast(graph, ahead, speed(settings), {}, kept)
+    return forecast(graph, ahead, on, {}, kept)
+
+
+def prospect(settings: Settings, seen: Seen, wish: Wish) -> Prospect:
+    """A release of nothing but that file."""
+    return _prospect(settings, connect(settings), _recipe(wish), seen)
 
 
 def _recipe(wish: Wish) -> Recipe:

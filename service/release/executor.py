@@ -1,10 +1,10 @@
-"""The executor on one machine: walks the graph of a run stage by stage, each after what it takes."""
+"""The executor on one machine: walks the graph of a run stage by stage, each after what it takes. `abreast` is the one on several."""
 
 from typing import Literal
 
-from config.errors import HubUnavailable, NoSpace, SluiceError
+from config.errors import NoSpace, SluiceError, Unavailable
 from service.execution.leaving import checkpoint
-from service.execution.workbench import Event
+from service.execution.workbench import Event, steps_of
 from service.release.graph import Call, Stage
 from service.release.products import JUDGED, Judged
 from service.release.stages.judge import blocked
@@ -23,6 +23,11 @@ def carry_out(work: Work) -> Literal["done", "blocked"]:
                 over = over or (stage.gated and blocked(work, stage))
     finally:
         work.job.listener(Event(stage="", state="expected"))  # nothing more
+    return outcome(work)
+
+
+def outcome(work: Work) -> Literal["done", "blocked"]:
+    """How a run ended whose stages are done."""
     judged = work.maybe(JUDGED, Judged)
     return "done" if judged is not None and any(item.passed for item in judged.built) else "blocked"
 
@@ -42,12 +47,10 @@ def step(work: Work, stage: Stage) -> None:
     if lacking is not None and not stage.tolerant:
         work.failed[stage.name] = lacking
         return
-    work.stage, work.job.within = stage, stage.name
     try:
-        work.products[stage.name] = work.call(stage.name, stage.work) if isinstance(stage.work, Call) else stage.work(work)
+        with steps_of(stage.name):
+            work.products[stage.name] = work.call(stage.name, stage.work) if isinstance(stage.work, Call) else stage.work(work)
     except SluiceError as error:
-        if not stage.alone or isinstance(error, HubUnavailable | NoSpace):  # what passes is no reason to go without a product
+        if not stage.alone or isinstance(error, Unavailable | NoSpace):  # what passes is no reason to go without a product
             raise
         work.failed[stage.name] = error
-    finally:
-        work.stage = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from builders.names import converses, predicts, speaks, tokenizes
+from builders.rounding import sizes
 from config.plans import Budget, Profile, Rules
 from config.prompt import OPENINGS, PROMPTS, Part
 from config.rules import FAMILIES, FIXES
@@ -25,6 +26,8 @@ OLLAMA = "ollama template"  # the stage that proves a template for Ollama
 CHAT = "chat"  # the stage that renders what Ollama's template is told by
 
 GGUF = FileOf(stage="convert")
+TABLE = Whole(stage="sensitivity", chosen=lambda path: not sizes.belongs(path))  # what plans are made from
+HESSIANS = Whole(stage="sensitivity", chosen=sizes.belongs)  # what matrices are rounded anew with
 MODEL = Whole(stage="fix")
 
 
@@ -121,26 +124,21 @@ def imatrix(model: Source, gguf: Source, text: Calibration) -> Call:
     return Call(function="builders.calibrate:imatrix", inputs=inputs, params=text.sizes)
 
 
-def sensitivity(model: Source, gguf: Source, text: Calibration, *, probed: bool = False) -> Call:
+def sensitivity(model: Source, gguf: Source, text: Calibration, *, probed: bool = False, rounding: bool = False) -> Call:
     """The table from which every mix of the model is planned, with the completed importances: once for all budgets.
 
+    `rounding`: with how errors of columns count together, once for all mixes that are rounded anew; the result's `rounding` says whether that was found.
     `model` is the folder in the transformers form; the GGUF file where there is none, and then only probes can tell.
     """
     inputs = {"model": _network(model, text.chat), "gguf": _numbers(gguf), "imatrix": FileOf(stage="imatrix"), **text.files}
-    return Call(function="builders.sensitivity.measure:measure", inputs=inputs, params={**text.sizes, "probed": probed})
+    return Call(function="builders.sensitivity.measure:measure", inputs=inputs, params={**text.sizes, "probed": probed, "rounding": rounding})
 
 
 def plan(gguf: Source, budget: Budget, profile: Profile, rules: Rules) -> Call:
     """The best mix within a budget; `MIX` holds each tensor's type."""
-    inputs = {"sensitivity": Whole(stage="sensitivity"), "gguf": _numbers(gguf), "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES)}
+    inputs = {"sensitivity": TABLE, "gguf": _numbers(gguf), "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES)}
     params = {"budget": budget.model_dump(mode="json", exclude_none=True), "profile": profile, "rules": rules.model_dump(mode="json")}
     return Call(function="builders.plan.stage:plan", inputs=inputs, params=params)
-
-
-def hessians(gguf: Source, text: Calibration) -> Call:
-    """How errors of columns count together: what rounding needs, once for all mixes. Raises UnsupportedModel where transformers cannot run the model."""
-    inputs = {"model": _network(MODEL, text.chat), "gguf": _numbers(gguf), "imatrix": FileOf(stage="imatrix"), **text.files}
-    return Call(function="builders.rounding.collect:collect", inputs=inputs, params=text.sizes)
 
 
 def stock(gguf: Source, *, name: str | OfRelease, tag: str) -> Call:
@@ -168,7 +166,7 @@ def mixed(gguf: Source, planned: str, *, name: str | OfRelease, tag: str) -> Cal
 
 def rounded(gguf: Source, built: str) -> Call:
     """The file that the stage `built` made, its matrices rounded anew so that their errors cancel."""
-    return Call(function="builders.rounding.improve:improve", inputs={"quantized": FileOf(stage=built), "gguf": gguf, "statistics": Whole(stage="hessians")})
+    return Call(function="builders.rounding.improve:improve", inputs={"quantized": FileOf(stage=built), "gguf": gguf, "statistics": HESSIANS})
 
 
 def greedy(generation: Generation) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -38,6 +39,7 @@ class Job(Workbench):
     used: dict[FileId, int] = field(default_factory=dict)  # bytes that the files of this run's stages take on disk
     written: dict[int, float] = field(default_factory=dict)  # when progress was last written to the database, by the stage's number
     disk_high_water: int = 0
+    counting: Lock = field(default_factory=Lock)  # stages may be at work in several threads
 
     @property
     def logs(self) -> Path:
@@ -120,11 +122,15 @@ class Job(Workbench):
 
     def _use(self, output: Output) -> None:
         """Count a finished stage's folder, which nothing changes any more."""
-        self.used |= blocks([output.folder])
-        self.disk_high_water = max(self.disk_high_water, sum(self.used.values()))
+        files = blocks([output.folder])
+        with self.counting:
+            self.used |= files
+            self.disk_high_water = max(self.disk_high_water, sum(self.used.values()))
 
     def _sample(self, workspace: Path) -> None:
-        self.disk_high_water = max(self.disk_high_water, sum({**self.used, **blocks([workspace])}.values()))
+        files = blocks([workspace])
+        with self.counting:
+            self.disk_high_water = max(self.disk_high_water, sum({**self.used, **files}.values()))
 
     @contextmanager
     def watching(self, workspace: Path) -> Iterator[None]:

@@ -4,17 +4,18 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from config.errors import ConfigurationError, Damaged, HubUnavailable, SluiceError, Superseded, UpstreamError, in_words
+from config.errors import ConfigurationError, Damaged, SluiceError, Superseded, Unavailable, UpstreamError, in_words
 from config.near import hint
 from config.settings import Settings
+from service.cluster.choice import place_of
 from service.execution.kept import StageStore
+from service.execution.place import Request
 from service.execution.workbench import Event, Listener
 from service.hubclient import connect, patient
 from service.logs import redact
 from service.pulse import pulse
-from service.release import recipes
+from service.release import abreast, executor, recipes
 from service.release.checks.room import exceeded, room
-from service.release.executor import carry_out
 from service.release.forecast import Forecast
 from service.release.graph import Graph
 from service.release.job import Job
@@ -44,7 +45,7 @@ def execute(
 ) -> None:
     """Carry out `run`, whose lease the caller holds, and finish it in the store as it ended or as a person wants it; the stages `redo` are done anew.
 
-    A run whose Hub is not available for longer than the settings' patience is put back, to be tried again later; that is raised as HubUnavailable.
+    A run whose Hub or cluster is not available for longer than the settings' patience is put back, to be tried again later; that is raised as Unavailable.
     Raises what made it fail, and LeaseLost, with nothing written, when another process has the run by now.
     """
 
@@ -78,7 +79,7 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
             redo=named(graph, redo) | _left(store, run, graph),
         )
         _expect(Work(job=job, api=api, graph=graph), expected)
-        with withdrawable(store, run.id):
+        with withdrawable(store, run.id), place_of(settings, lambda said: listener(Event(stage="cluster", state="remark", message=said))) as job.place:
             state = _gone(job, lambda: Work(job=job, api=api, graph=graph))
     except Withdrawn as withdrawn:
         finish(withdrawn.state)
@@ -89,13 +90,13 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
     except Superseded as newer:  # somebody published a newer release meanwhile: that is nobody's failure
         finish("superseded", str(newer))
         listener(Event(stage="publish", state="remark", message=str(newer)))
-    except HubUnavailable as fault:
+    except Unavailable as fault:
         left = store.defer(run.id, run.lease, error=redact(str(fault)), seconds=wait(run.waits, fault.wait))
         if left.due is None:
             listener(Event(stage="run", state="remark", message=f"The run was {left.state} by a person's wish."))
             return
         log.info("run %d waits: %s", run.id, fault, extra={"action": "defer"})
-        listener(Event(stage="hub", state="remark", message=f"The run waits for the Hub, and is tried again by itself {at(left.due)}."))
+        listener(Event(stage="run", state="remark", message=f"The run waits for {fault.what}, and is tried again by itself {at(left.due)}."))
         raise
     except Exception as error:
         finish("failed", redact(in_words(error)))
@@ -109,6 +110,7 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
 
 def _gone(job: Job, begin: Callable[[], Work]) -> Literal["done", "blocked"]:
     """Go the way; where the file of a stage turns out to be damaged, throw that stage's output away and go once more, which makes it again."""
+    carry_out = abreast.carry_out if job.place.wide else executor.carry_out
     try:
         return carry_out(begin())
     except Damaged as damage:
@@ -146,7 +148,7 @@ def _expect(work: Work, heard: Expected) -> None:
         upstream = work.route.resolve(work.release.repo, work.release.sha)
         ahead = foresee(job.store, job.settings, work.route, work.recipe, upstream)
         expected = outlook(job.store, ahead)
-    except HubUnavailable:
+    except Unavailable:
         raise
     except SluiceError as error:  # the stages say better what is wrong, or do without
         log.info("no estimate of run %d: %s", job.run.id, error, extra={"action": "forecast"})
@@ -159,3 +161,4 @@ def _expect(work: Work, heard: Expected) -> None:
         raise UpstreamError(" ".join(lacking))
     job.store.record_forecast(job.run.id, expected.foretold)
     job.estimates = {name: needs.seconds for name, needs in expected.stages.items()}
+    job.requests = {name: Request(memory=needs.memory, gpu=needs.gpu) for name, needs in expected.stages.items()}

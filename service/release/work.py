@@ -11,7 +11,7 @@ from config.recipe import Recipe
 from config.words import Hold, Measurement, Release
 from service.execution.kept import Input, Output
 from service.execution.workbench import Workbench
-from service.release.graph import Call, Data, FileOf, Graph, OfHub, OfRelease, Result, Source, Stage, Whole
+from service.release.graph import Call, Data, FileOf, Graph, OfHub, OfRelease, Result, Source, Whole
 from service.release.job import Job
 from service.release.products import measurements
 from service.release.route import Route
@@ -39,7 +39,6 @@ class Work:
     graph: Graph
     products: dict[str, object] = field(default_factory=dict)
     failed: dict[str, SluiceError] = field(default_factory=dict)
-    stage: Stage | None = None  # the one at hand, which sees what it takes and nothing else
 
     @property
     def recipe(self) -> Recipe:
@@ -78,8 +77,9 @@ class Work:
 
     def _seen(self, stage: str) -> None:
         """What a stage reads without saying so is missing in every picture of the way, and in what a dry run finds."""
-        if self.stage is not None and stage != self.stage.name and stage not in self.stage.takes:
-            raise LookupError(f"the stage {self.stage.name} does not say that it takes the product of {stage}")
+        at_hand = self.job.within
+        if at_hand and stage != at_hand and stage not in self.graph[at_hand].takes:
+            raise LookupError(f"the stage {at_hand} does not say that it takes the product of {stage}")
 
     def output(self, stage: str) -> Output:
         """What a stage left behind. Raises the error of one that failed."""

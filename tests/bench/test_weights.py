@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import load_file
 
 from bench.models import gemma, real, weights
-from bench.shapes import Model
 from config.errors import ToolError
 from engines.model import Floats
+from service.release.shapes import Model
 
 MODEL = Model(layers=1, hidden=32, wide=64, vocabulary=8, heads=4, groups=2, width=8)
 

@@ -10,13 +10,16 @@ from huggingface_hub import HfApi
 
 from builders import bnb, calibrate, convert, quantize, snapshot
 from builders.assemble import Assembler
-from builders.rounding import collect, improve
-from builders.sensitivity import activations, fisher, importances, layout, measure, nf4, probes
+from builders.rounding import improve
+from builders.sensitivity import activations, gather, importances, layout, nf4, probes, room, weigh
+from builders.sensitivity.gather import Pass
+from builders.sensitivity.table import TYPES
 from config.words import Release
 from engines import hf
 from hub.server import running
 from hub.tokens import create_token
 from tests.builders.conftest import CALIBRATION, DATA, DEMO
+from tests.builders.rounding.test_hessians import collected
 from tests.heard import hearing, phases, whole
 
 TEXT: dict[str, Any] = {"chat": [DATA / "calibration.jsonl"], "plain": [DATA / "calibration_questions.txt"]}
@@ -76,20 +79,15 @@ def test_gradients_tell_tensors_and_windows_over_all_groups(fixed: Path, gguf: P
     with hearing() as found:
         placements = layout.find(stored, network)
     assert whole(found, "tensors") == [4]
-    job = fisher.Pass(network=network, placements=placements, stored=stored, importances=importances.load(imatrix), threads=1, memory=2**21)
-    groups = len(fisher.grouped([placement.tensor for placement in placements], job.importances, job.memory))
-    assert groups > 1
+    one = room.held(placements[0].tensor, 2**21, rounding=False)
+    job = Pass(network=network, placements=placements, stored=stored, memory=2 * one, rounding=False)
+    groups = gather.grouped([placement.tensor for placement in placements], job.memory, rounding=False)
+    assert len(groups) == 2
     with hearing() as found:
-        fisher.measure(job, windows, 0)
-    counts = [item.done for item in found if item.unit == "windows"]
-    assert counts == sorted(counts)
-    assert (counts[0], counts[-1]) == (0, groups * len(windows))
-    assert len(whole(found, "tensors")) == groups
+        assert len(list(gather.gather(job, windows, lambda energies: min(len(energies) + 2, len(windows))))) == 2
+    assert whole(found, "windows") == [2, len(windows)]  # those that are added count on from the first
     with hearing() as found:
         activations.measure(network, placements, windows)
-    assert whole(found, "windows") == [len(windows)]
-    with hearing() as found:
-        measure._hidden(network, windows)
     assert whole(found, "windows") == [len(windows)]
 
 
@@ -104,7 +102,7 @@ def test_probes_tell_tensors_probes_and_windows_of_all_probes(gguf: Path, imatri
     monkeypatch.setattr(probes, "TOGETHER", 2)
     stored = [tensor for tensor in layout.quantizable(gguf) if "attn_v" in tensor.name]
     entries, tensors = importances.read(imatrix), [layout.described(tensor) for tensor in stored]
-    monkeypatch.setattr(fisher, "possible", lambda *_: [fisher.TYPES.index("Q8_0")])
+    monkeypatch.setattr(weigh, "possible", lambda *_: [TYPES.index("Q8_0")])
     with hearing() as found:
         probes.weighted_errors(stored, tensors, entries, threads=1)
     assert whole(found, "tensors") == [4]
@@ -118,14 +116,11 @@ def test_probes_tell_tensors_probes_and_windows_of_all_probes(gguf: Path, imatri
         assert {item.total for item in found if item.unit == unit} == {total}
 
 
-def test_rounding_tells_windows_over_all_groups_and_then_tensors(fixed: Path, gguf: Path, imatrix: Path, tmp_path: Path) -> None:
+def test_rounding_tells_tensors(fixed: Path, gguf: Path, imatrix: Path, tmp_path: Path) -> None:
     statistics, quantized, out = (tmp_path / name for name in ("statistics", "quantized", "out"))
     for folder in (statistics, quantized, out):
         folder.mkdir()
-    with hearing() as found:
-        result = collect.collect(statistics, model=fixed, gguf=gguf, **TEXT, tokens=2 * CONTEXT, context=CONTEXT, threads=1, memory=2**21)
-    assert result["groups"] > 1
-    assert whole(found, "windows") == [result["groups"] * result["windows"]]
+    collected(statistics, (fixed, gguf), tokens=2 * CONTEXT)
     file = quantize.quantize(quantized, gguf=gguf, imatrix=imatrix, type="Q4_0", name="m", threads=1)["file"]
     with hearing() as found:
         improve.improve(out, quantized=quantized / str(file), gguf=gguf, statistics=statistics, threads=1)

@@ -12,7 +12,7 @@ from gguf import GGUFReader
 from builders import calibrate, convert, ggufs, quantize
 from builders.plan import plan
 from builders.plan.capacity import cache_bytes
-from builders.rounding import collect, improve
+from builders.rounding import improve
 from builders.sensitivity import layout, measure
 from builders.sensitivity.table import Sensitivity
 from config.errors import UpstreamError
@@ -97,11 +97,11 @@ def layout_names(made: Made) -> list[str]:
 
 
 def test_gradients_rounding_and_plans_go_without_them(made: Made, tmp_path: Path) -> None:
-    sensitivity, statistics, planned, rounded = (tmp_path / name for name in ("sensitivity", "statistics", "plan", "rounded"))
-    for folder in (sensitivity, statistics, planned, rounded):
+    sensitivity, planned, rounded = (tmp_path / name for name in ("sensitivity", "plan", "rounded"))
+    for folder in (sensitivity, planned, rounded):
         folder.mkdir()
     text = {**TEXT, "tokens": 512}
-    found = measure.measure(sensitivity, model=made.model, gguf=made.gguf, imatrix=made.imatrix, **text)
+    found = measure.measure(sensitivity, model=made.model, gguf=made.gguf, imatrix=made.imatrix, rounding=True, **text)
     assert (found["provider"], found["reason"]) == ("fisher", None), "transformers does not load them, which is no reason to fall back on probes"
     assert [tensor.name for tensor in Sensitivity.load(sensitivity).tensors] == layout_names(made)
     importances = sensitivity / "importances.gguf"
@@ -111,8 +111,7 @@ def test_gradients_rounding_and_plans_go_without_them(made: Made, tmp_path: Path
     built = quantize.mixed(planned, gguf=made.gguf, imatrix=importances, mix=planned / "mix.json", name="mini", tag="UD-Q4_K_XL", threads=THREADS)
     assert 0 <= built["bytes"] - chosen["bytes"] < 512
     assert types(planned / str(built["file"])) | mix == types(planned / str(built["file"]))
-    collect.collect(statistics, model=made.model, gguf=made.gguf, imatrix=made.imatrix, **text)
-    anew = improve.improve(rounded, quantized=planned / str(built["file"]), gguf=made.gguf, statistics=statistics, threads=THREADS)
+    anew = improve.improve(rounded, quantized=planned / str(built["file"]), gguf=made.gguf, statistics=sensitivity, threads=THREADS)
     assert anew["improved"]
     assert not set(anew["improved"]) & set(made.unused)
 

@@ -142,3 +142,32 @@ def fill_the_disk(out: Path) -> dict[str, Any]:
 
 def remark(out: Path) -> dict[str, Any]:
     return {"remark": "done in another way"}
+
+
+def where(out: Path, *, note: str = "", seconds: float = 0.0) -> dict[str, Any]:
+    """Which node of a cluster does it, after a while of waiting; its own process, and its parents up to the node's, stand in the note meanwhile."""
+    node = Path(os.environ["SLUICE_CACHE"]).name
+    if note:
+        with Path(note).open("a") as file:
+            file.write(f"{node} {os.getpid()}\n")
+    sys.stdout.write(f"at work on {node}\n")
+    sys.stdout.flush()
+    report(1, 2, "steps")
+    time.sleep(seconds)
+    report(2, 2, "steps")
+    return {"node": node, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+
+def copy(out: Path, *, folder: Path, files: list[Path]) -> dict[str, Any]:
+    """Everything that it is given."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        target = out / "folder" / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    for path in files:
+        (out / path.name).write_bytes(path.read_bytes())
+    return {"folder": folder.name}
+
+
+def threads_given(out: Path, *, threads: int) -> dict[str, Any]:
+    return {"threads": threads, "libraries": os.environ["OMP_NUM_THREADS"]}

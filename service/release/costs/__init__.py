@@ -1,6 +1,6 @@
 """What each stage of the way will take, from counted operations and bytes and the rates of this machine: one function for each, named like its stage."""
 
-from service.release.costs.build import bnb, hessians, mix, mixed, nf4, nf4_mix, nf4_sensitivity, probed, rounded, sensitivity, stock
+from service.release.costs.build import bnb, mix, mixed, nf4, nf4_mix, nf4_sensitivity, probed, reading, rounded, sensitivity, stock
 from service.release.costs.images import compared, projectors
 from service.release.costs.measuring import chat, contents, divergence, judge, measure, parts, publish, questions, report
 from service.release.costs.prepare import (
@@ -37,7 +37,6 @@ __all__ = [
     "fix",
     "generated",
     "greedy",
-    "hessians",
     "imatrix",
     "imatrix_check",
     "judge",
@@ -57,6 +56,7 @@ __all__ = [
     "projectors",
     "publish",
     "questions",
+    "reading",
     "reference",
     "report",
     "rounded",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -16,15 +16,17 @@ from engines import ggml
 from service.machine.speed import Speed
 from service.release.costs import sizes
 from service.release.costs.engines import BACKWARD, PYTHON_MEMORY, TORCH_MEMORY, Engines
+from service.release.costs.outline import outline
 from service.release.costs.prepare import configuration, engines, gguf_bytes
 from service.release.costs.texts import read, windows
 from service.release.graph import Cost, Needs
 from service.release.prospect import Prospect
 
-TYPICAL = 128  # windows after which the sensitivities of most models are known well enough, where there is so much text
-FIRST = 32  # windows after which that is looked at
-HIDDEN, ROUNDED = 16, 8  # windows that give the output matrix its importances, and that tell what rounding activations costs
-WATCHED = 2.7  # passes forward that one of the latter takes
+TYPICAL = 48  # windows after which the sensitivities of most models are known well enough, where there is so much text
+HALF = 0.6  # of a product that gives a Hessian: it is symmetric
+ROUNDED = 8  # windows that tell what rounding activations costs
+GPU_HALVES = 2.0  # times the rate of TF32 at which tensor cores multiply bfloat16, by data sheets from Ampere on
+WATCHED = 2.7  # passes forward that one of these takes
 FOUND = 8e-9  # seconds for a value whose place in the network is found
 SQUARED = 4e-9  # seconds for a value whose error is squared, in each type
 PRODUCTS = 2.0  # times the rate of a whole pass at which large matrix products run
@@ -142,16 +144,18 @@ class _Pass:
     at: Engines
     context: int
     count: int  # windows that there are
+    shape: room.Shape
     way: room.Room
 
     def forward(self, windows: float) -> float:
         """Seconds of passes forward, with logits everywhere."""
-        if (gpu := self.at.speed.gpu) is None:
-            return windows * self.at.forward(self.context, self.context)
-        computing = self.at.operations(self.context, self.context) / (0.6 * gpu.operations)
-        reading = 4 * self.at.model.active / gpu.bandwidth
-        bus = 2 * self.at.model.parameters / gpu.bus if self.way.streamed else 0.0
-        return windows * (self.at.model.depth * self.at.speed.call / 2 + max(computing, reading, bus))
+        at, width = self.at, self.shape.width
+        if (gpu := at.speed.gpu) is None:
+            return windows * at.forward(self.context, self.context) / (1 if width == 4 else at.speed.halves)
+        computing = at.operations(self.context, self.context) / (0.6 * gpu.operations * (1 if width == 4 else GPU_HALVES))
+        reading = width * at.model.active / gpu.bandwidth
+        bus = 2 * at.model.parameters / gpu.bus if self.way.streamed else 0.0
+        return windows * (at.model.depth * at.speed.call / 2 + max(computing, reading, bus))
 
     def gradients(self, windows: float, groups: int) -> float:
         """Backward passes end, on average, half way when there are several groups; streamed layers are computed once more."""
@@ -173,20 +177,22 @@ class _Pass:
     @property
     def memory(self) -> int:
         """Bytes of the process without errors; those of a GPU count as well, for the host holds the weights."""
-        return TORCH_MEMORY + room.needed(self.at.model.shape, context=self.context, streamed=self.way.streamed, homes=True)
+        return TORCH_MEMORY + room.needed(self.shape, context=self.context, streamed=self.way.streamed, homes=True)
 
 
-def _passes(prospect: Prospect, speed: Speed) -> _Pass:
+def _passes(prospect: Prospect, speed: Speed, *, sums: int = 0) -> _Pass:
     """Raises UnsupportedModel when memory is too small for the model."""
     at, context = engines(prospect, speed), prospect.recipe.evaluation.context
-    memory = int(speed.gpu.memory * room.SHARE) if speed.gpu is not None else _memory(prospect)
-    way = room.room(at.model.shape, context=context, memory=memory, homes=speed.gpu is None)
-    return _Pass(at=at, context=context, count=windows(prospect.recipe.calibration, context), way=way)
+    memory = int(speed.gpu.memory * room.SHARE) if speed.gpu is not None else _memory(prospect, speed)
+    width = 2 if at.model.halves and (speed.gpu is not None or speed.halves > 1) else 4
+    shape = replace(at.model.shape, width=width)
+    way = room.room(shape, context=context, memory=memory, homes=speed.gpu is None, sums=sums)
+    return _Pass(at=at, context=context, count=windows(prospect.recipe.calibration, context), shape=shape, way=way)
 
 
-def _memory(prospect: Prospect) -> int:
+def _memory(prospect: Prospect, speed: Speed) -> int:
     """As `room.memory` finds it inside a stage."""
-    total, allowed = int(psutil.virtual_memory().total), prospect.settings.memory_gib
+    total, allowed = speed.ram or int(psutil.virtual_memory().total), prospect.settings.memory_gib
     return (total if allowed is None else min(total, int(allowed * 2**30))) // 2
 
 
@@ -195,30 +201,61 @@ def possible(tensor: Tensor) -> list[str]:
     return [type for type in TYPES if type != "BF16" and ggml.fits(type, tensor.columns)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How calibration text is read for sensitivities and Hessians."""
+
+    run: _Pass
+    windows: int
+    groups: int  # of tensors: how often the windows are read
+    sums: int  # bytes of what is summed up for the largest of these
+    hessians: int  # bytes of these, among them
+
+    @property
+    def streamed(self) -> bool:
+        """Layers come to the device one at a time."""
+        return self.run.way.streamed
+
+    @property
+    def memory(self) -> int:
+        """Bytes at the peak: the pass, and the sums of one group."""
+        return self.run.memory + self.sums
+
+
+def reading(prospect: Prospect, speed: Speed) -> Reading:
+    """Raises UnsupportedModel when memory is too small for the model."""
+    rounding = any(entry.rounding for entry in prospect.recipe.variants.dynamic)
+    tensors = outline(prospect).tensors
+    run = _passes(prospect, speed, sums=sum(room.held(tensor, hessian_sizes.OWN, rounding=rounding) for tensor in tensors))
+    each = [room.held(tensor, run.way.free, rounding=rounding) for tensor in tensors]
+    groups = hessian_sizes.grouped(each, run.way.free)
+    return Reading(
+        run=run,
+        windows=min(run.count, max(TYPICAL, math.ceil(hessian_sizes.TOKENS / run.context) if rounding else 0)),
+        groups=len(groups),
+        sums=max((sum(each[place] for place in group) for group in groups), default=0),
+        hessians=sum(hessian_sizes.hessian_bytes(tensor, run.way.free) for tensor in tensors) if rounding else 0,
+    )
+
+
 def sensitivity(prospect: Prospect, speed: Speed) -> Needs:
-    """Errors of every matrix in every type, weighed by gradients; by probes where the memory does not hold the model."""
+    """Squared gradients, weighed by the errors of all types, and Hessians where mixes are rounded anew; by probes where memory does not hold the model."""
     try:
-        run = _passes(prospect, speed)
+        found = reading(prospect, speed)
     except UnsupportedModel:
         return probed(prospect, speed)
-    at, model = run.at, run.at.model
-    types = {tensor.columns: possible(tensor) for tensor in model.tensors}
-    some = {tensor.name: rows.most(tensor) * tensor.columns for tensor in model.tensors}  # values of which errors are made
-    values = sum(some[tensor.name] * len(types[tensor.columns]) for tensor in model.tensors)
-    whole = room.DELTA * values
-    groups = max(1, math.ceil(whole / run.way.free))
-    count = min(run.count, TYPICAL)
-    steps = 1 if groups == 1 or count <= FIRST else 2 + (count > 3 * FIRST)  # each time that windows are added, errors that were not held are made again
+    run, at, model, count = found.run, found.run.at, found.run.at.model, found.windows
     rates = speed.quantizing
-    made = sum(some[tensor.name] * sum(1 / rates[type] for type in types[tensor.columns]) for tensor in model.tensors) + SQUARED * values
-    few = run.forward(min(run.count, HIDDEN)) + WATCHED * run.forward(min(run.count, ROUNDED))
-    products = count * whole / run.bandwidth
+    sampled = [(tensor, rows.most(tensor) * tensor.columns) for tensor in model.tensors]
+    made = sum(values * (sum(1 / rates[type] for type in possible(tensor)) + SQUARED * len(TYPES)) for tensor, values in sampled)
+    added = 12 * count * sum(values for _, values in sampled) / run.bandwidth
+    products = HALF * 2 * sum(tensor.parameters * tensor.columns for tensor in model.tensors) * count / run.operations if found.hessians else 0.0
     finding = at.torch + at.load + 2 * at.header + FOUND * model.parameters
-    table = 4 * count * len(model.tensors) * len(TYPES)
+    rounded = WATCHED * run.forward(min(run.count, ROUNDED))
     return Needs(
-        seconds=finding + few + run.gradients(count, groups) + products + steps * (made + speed.tables) / speed.threads,
-        memory=run.memory + min(whole, run.way.free) + read(prospect.recipe.calibration) * 3,
-        disk=table + 4 * model.inputs,
+        seconds=finding + rounded + run.gradients(count, found.groups) + added + products + (made + speed.tables) / speed.threads + found.hessians / speed.disk,
+        memory=found.memory + read(prospect.recipe.calibration) * 3,
+        disk=4 * count * len(model.tensors) * len(TYPES) + 4 * model.inputs + found.hessians,
         gpu=True,
     )
 
@@ -232,21 +269,6 @@ def probed(prospect: Prospect, speed: Speed) -> Needs:
     return Needs(
         seconds=at.torch + passes + quantized + at.compared(tokens * PROBES, 1), memory=2 * at.model.weights + PYTHON_MEMORY, disk=8 * at.model.weights
     )
-
-
-def hessians(prospect: Prospect, speed: Speed) -> Needs:
-    """How errors of columns count together, from gradients over all windows. Nothing where the model does not fit: nothing is rounded anew then."""
-    try:
-        run = _passes(prospect, speed)
-    except UnsupportedModel:
-        return Needs()
-    at, tensors = run.at, run.at.model.tensors
-    each = [hessian_sizes.hessian_bytes(tensor, run.way.free) for tensor in tensors]
-    groups = max(1, len(hessian_sizes.grouped(each, run.way.free)))
-    wide = sum(tensor.parameters * tensor.columns for tensor in tensors)
-    seconds = at.torch + at.load + at.header + FOUND * at.model.parameters + run.gradients(run.count, groups)
-    seconds += 2 * wide * run.count / run.operations + sum(each) / speed.disk
-    return Needs(seconds=seconds, memory=run.memory + min(sum(each), run.way.free), disk=sum(each), gpu=True)
 
 
 def nf4_sensitivity(prospect: Prospect, speed: Speed) -> Needs:

@@ -42,6 +42,7 @@ class Outline:
     entries: int  # of the vocabulary in a GGUF: tokens, and merges where there are any
     bits: float = 16.0  # of a value in the GGUF file that everything is made from
     seeing: int = 0  # parameters, among all, of what reads images: in no GGUF file of the text part, and not among `matrices` and `layers`
+    halves: bool = False  # weights are bfloat16, in which passes over text are computed where that is faster
     predicting: int = 0  # parameters, among all, of layers for multi-token prediction, which nothing runs: not among `matrices` and `layers`
 
     @property
@@ -127,6 +128,7 @@ def _outlined(prospect: Prospect) -> Outline:
         reached=min(1.0, reached / experts) if experts else 1.0,
         tied=not any(_HEAD.search(name) for name in shapes),
         bits=BITS[prospect.reference],
+        halves=prospect.reference == "BF16",
         entries=vocabulary * (1 if any(path.endswith("tokenizer.model") for path in prospect.sizes) else 2),
         seeing=sum(map(math.prod, seeing.values())),
         predicting=predicting,

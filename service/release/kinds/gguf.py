@@ -8,7 +8,6 @@ from builders import ggufs
 from builders.contents import place
 from builders.ggufs import Stored
 from builders.split import PART
-from config.errors import UnsupportedModel
 from config.plans import ProjectorType, StoredType
 from config.recipe import Dynamic, Recipe
 from config.words import Kind, Variant
@@ -47,24 +46,12 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     yield Stage(
         name="sensitivity",
         phase=Phase.PLAN,
-        does="measure what each type in each tensor does to the model's predictions",
-        work=functions.sensitivity(functions.MODEL, functions.GGUF, text),
+        does="measure what each type in each tensor does to the model's predictions, and how errors within a matrix count together",
+        work=functions.sensitivity(functions.MODEL, functions.GGUF, text, rounding=any(entry.rounding for entry in planned)),
         unit="windows",
         cost=costs.sensitivity,
         alone=True,
     )
-    if any(entry.rounding for entry in planned):
-        call = functions.hessians(functions.GGUF, text)
-        yield Stage(
-            name="hessians",
-            phase=Phase.PLAN,
-            does="measure how errors within a matrix count together",
-            work=lambda work: _hessians(work, call),
-            also=(*call.takes, "sensitivity"),
-            unit="windows",
-            cost=costs.hessians,
-            alone=True,
-        )
     for entry in planned:
         yield from _planned(entry)
 
@@ -99,7 +86,6 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
         phase=Phase.PLAN,
         does="choose each tensor's type",
         work=functions.plan(functions.GGUF, entry.budget, entry.profile, entry.rules),
-        also=("hessians",) if entry.rounding else (),  # without them it would be planned for nothing
         cost=costs.mix(entry),
         alone=True,
     )
@@ -120,7 +106,7 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
             variant=entry.tag,
             phase=Phase.PLAN,
             does="round its matrices anew so that their errors cancel",
-            work=lambda work: work.call(f"round {entry.tag}", call) if work.maybe("hessians", Output) else work.output(f"build {entry.tag}"),
+            work=lambda work: _rounded(work, entry.tag, call),
             also=call.takes,
             unit="tensors",
             cost=costs.rounded(entry.variant),
@@ -128,14 +114,9 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
         )
 
 
-def _hessians(work: Work, call: Call) -> Output | None:
-    """None where transformers cannot run the model: its mixes keep llama.cpp's own rounding."""
-    if work.output("sensitivity").result["reason"] is not None:
-        return None
-    try:
-        return work.call("hessians", call)
-    except UnsupportedModel:
-        return None
+def _rounded(work: Work, tag: str, call: Call) -> Output:
+    """The mix as it was built where transformers cannot run the model: it keeps llama.cpp's own rounding."""
+    return work.call(f"round {tag}", call) if work.output("sensitivity").result["rounding"] else work.output(f"build {tag}")
 
 
 def maker(recipe: Recipe, variant: Variant) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 from config.errors import MeasurementError, NoSpace, SluiceError
 from config.words import Sample
@@ -11,7 +12,7 @@ from service.execution.kept import Output
 from service.release import functions
 from service.release.graph import Call, Whole
 from service.release.kinds import LLAMA_CPP, every_variant, kind_of, maker
-from service.release.measuring.groups import groups, memory_for_models
+from service.release.measuring.groups import BESIDE, MOST, groups, memory_for_models
 from service.release.measuring.samples import PUBLISHED, Plan, basis, since, take_until_decided
 from service.release.products import Found, Made, Outcomes, Published
 from service.release.work import Work
@@ -65,29 +66,35 @@ def _measure(work: Work, items: Sequence[_Progress], end: int) -> None:
     """Measure each variant from where its sample ends to `end` windows; the 16-bit model is evaluated once for each group that memory holds."""
     for start in sorted({item.end for item in items}):
         here = [item for item in items if item.end == start]
-        for name, batch in _batches(work, here).items():
+        work.job.each(partial(_batch, work, (start, end)), list(_batches(work, here).items()))
+
+
+def _batch(work: Work, part: tuple[int, int], named: tuple[str, Sequence[_Progress]]) -> None:
+    """Measure some variants on a part of the windows, together if that can be done."""
+    name, batch = named
+    try:
+        _together(work, name, batch, part)
+    except NoSpace:
+        raise
+    except SluiceError as error:
+        if len(batch) == 1:
+            batch[0].error = error
+            return
+        # one variant that ends the process must not cost the others their figures
+        for item in batch:
             try:
-                _together(work, name, batch, (start, end))
+                _together(work, f"divergence {item.made.variant.tag}", [item], part)
             except NoSpace:
                 raise
-            except SluiceError as error:
-                if len(batch) == 1:
-                    batch[0].error = error
-                    continue
-                # one variant that ends the process must not cost the others their figures
-                for item in batch:
-                    try:
-                        _together(work, f"divergence {item.made.variant.tag}", [item], (start, end))
-                    except NoSpace:
-                        raise
-                    except SluiceError as own:
-                        item.error = own
+            except SluiceError as own:
+                item.error = own
 
 
 def _batches(work: Work, items: Sequence[_Progress]) -> dict[str, list[_Progress]]:
     """Which variants are measured together, by the name of the stage: those of llama.cpp that memory holds, others one by one."""
     by_tag = {item.made.variant.tag: item for item in items}
-    together = groups([item.made for item in items], work.output("convert"), memory_for_models(work.job.settings))
+    most = BESIDE if work.job.place.wide else MOST
+    together = groups([item.made for item in items], work.output("convert"), memory_for_models(work.job.settings), most=most)
     batches = {f"divergence {number}": [by_tag[made.variant.tag] for made in batch] for number, batch in enumerate(together, start=1)}
     return batches | {f"divergence {tag}": [item] for tag, item in by_tag.items() if kind_of(item.made.variant).engine is not LLAMA_CPP}
 

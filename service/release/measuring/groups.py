@@ -11,16 +11,17 @@ from service.release.products import Made, weights
 
 WORKING_BYTES = 512 * 2**20  # of one open model on top of its weights: logits of a batch (128 × 256k floats), context and compute buffers
 MOST = 16  # variants in a group: what a killed stage has to do again
+BESIDE = 4  # variants in a group where several groups are measured at once, on several machines
 
 
-def groups(made: Sequence[Made], base: Output, memory: int) -> Iterator[list[Made]]:
-    """The variants that llama.cpp runs, in order, in groups whose models, the 16-bit one included, need at most `memory` bytes; at least one variant each."""
+def groups(made: Sequence[Made], base: Output, memory: int, *, most: int = MOST) -> Iterator[list[Made]]:
+    """The variants that llama.cpp runs, in order, in groups whose models, the 16-bit one included, need at most `memory` bytes; one to `most` variants each."""
     group: list[Made] = []
     free = memory - _needed(base)
     for item in made:
         if kind_of(item.variant).engine is not LLAMA_CPP:
             continue
-        if group and (len(group) == MOST or sum(_needed(other.output) for other in [*group, item]) > free):
+        if group and (len(group) == most or sum(_needed(other.output) for other in [*group, item]) > free):
             yield group
             group = []
         group.append(item)

@@ -1,6 +1,7 @@
 """Asks multiple-choice questions: a first sample of every variant, and more of those whose gates it leaves undecided, each paired with the 16-bit model."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from config.errors import ConfigurationError, NoSpace, SluiceError
@@ -79,18 +80,22 @@ def question(work: Work, made: Sequence[Made]) -> dict[str, Found | SluiceError]
     asked = {tag: _Asked(name=f"questions {tag}", model=kind_of(item.variant).engine.model(item.output)) for tag, item in items.items()}
 
     def take(tags: Sequence[str], end: int, sample: Sample) -> Outcomes:
-        found: dict[str, Found | SluiceError] = {}
-        for tag in tags:
+        for engine in dict.fromkeys(kind_of(items[tag].variant).engine for tag in tags):
+            with suppress(SluiceError):  # which whatever is compared with it fails by
+                originals[engine].extend(work, end)
+
+        def take_one(tag: str) -> Found | SluiceError:
             original = originals[kind_of(items[tag].variant).engine]
             try:
                 original.extend(work, end)
                 asked[tag].extend(work, end)
-                found[tag] = _found(items[tag], original, asked[tag], sample)
+                return _found(items[tag], original, asked[tag], sample)
             except NoSpace:
                 raise
             except SluiceError as error:
-                found[tag] = error
-        return found
+                return error
+
+        return dict(zip(tags, work.job.each(take_one, tags), strict=True))
 
     published: Published = work.of(PUBLISHED, dict)
     plan = Plan(looks=looks, basis=_basis(work.job))

@@ -7,11 +7,11 @@ from gguf import GGUFReader
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from builders import quantize
-from builders.rounding import collect, improve
+from builders.rounding import hessians, improve, sizes
 from config.errors import MeasurementError
 from engines import llama
 from engines.ggml import Bytes
-from tests.builders.conftest import DATA
+from tests.builders.rounding.test_hessians import collected
 
 TYPE = "Q2_K"  # columns of 256 and 768, types Q2_K, Q3_K and others in one file
 
@@ -19,12 +19,7 @@ TYPE = "Q2_K"  # columns of 256 and 768, types Q2_K, Q3_K and others in one file
 @pytest.fixture(scope="module")
 def statistics(fixed: Path, gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("statistics")
-    text = {"chat": [DATA / "calibration.jsonl"], "plain": [DATA / "calibration_questions.txt"]}
-    found = collect.collect(out, model=fixed, gguf=gguf, **text, tokens=1024, context=128, threads=1, memory=2**21)
-    assert found["windows"] == 8
-    assert found["tokens"] == 1024
-    assert found["groups"] > 1
-    assert found["unreached"] == []
+    assert collected(out, (fixed, gguf), tokens=1024, memory=2**21) > 1
     return out
 
 
@@ -35,15 +30,15 @@ def quantized(gguf: Path, imatrix: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_matrix_has_a_symmetric_hessian(statistics: Path) -> None:
-    names = json.loads((statistics / collect.NAMES).read_text())
+    names = json.loads((statistics / sizes.NAMES).read_text())
     assert len(names) == 29
     for name in names:
-        hessians = collect.load(statistics, name)
-        assert hessians is not None
-        (hessian,) = hessians
+        found = hessians.load(statistics, name)
+        assert found is not None
+        (hessian,) = found
         assert np.allclose(hessian, hessian.T, atol=1e-3)
         assert np.diag(hessian).mean() == pytest.approx(1, rel=1e-4)
-    assert collect.load(statistics, "blk.0.attn_norm.weight") is None
+    assert hessians.load(statistics, "blk.0.attn_norm.weight") is None
 
 
 def test_the_file_differs_in_its_matrices_only_and_loads(quantized: Path, gguf: Path, statistics: Path, tmp_path: Path) -> None:
@@ -62,7 +57,7 @@ def test_the_file_differs_in_its_matrices_only_and_loads(quantized: Path, gguf: 
 def test_without_statistics_the_file_is_llama_quantizes(quantized: Path, gguf: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    (empty / collect.NAMES).write_text("{}")
+    (empty / sizes.NAMES).write_text("{}")
     found = improve.improve(tmp_path, quantized=quantized, gguf=gguf, statistics=empty, threads=1)
     assert found["improved"] == []
     assert (tmp_path / found["file"]).read_bytes() == quantized.read_bytes()

@@ -1,14 +1,12 @@
-from itertools import chain
-
 import numpy as np
 import pytest
 import torch
 
 from builders import calibrate, matrices
-from builders.sensitivity import fisher, importances, layout, rows
-from builders.sensitivity.sample import mixes, relative_error
+from builders.sensitivity import fisher, gather, importances, layout, room, rows, weigh
+from builders.sensitivity.gather import Pass
+from builders.sensitivity.sample import mixes, relative_error, spread
 from builders.sensitivity.table import TYPES, Sensitivity
-from config.errors import MeasurementError
 from engines import hf
 from tests.builders.conftest import DATA
 
@@ -28,26 +26,43 @@ def windows(fixed):
     return calibrate.windows(hf.speaking(hf.load_tokenizer(fixed)), *files, tokens=48 * CONTEXT, context=CONTEXT)
 
 
+def passed(network, gguf, chosen, *, memory=MEMORY, rounding=False, frequent=()):
+    """A pass over the tensors whose names `chosen` tells."""
+    stored = [tensor for tensor in layout.quantizable(gguf) if chosen(tensor.name)]
+    placements = layout.find(stored, network)
+    return Pass(network=network, placements=placements, stored=stored, memory=memory, rounding=rounding, frequent=frequent)
+
+
+def weighed(job, windows, known):
+    """The table of a pass over all these windows."""
+    means, energies = {}, {}
+    for group in gather.gather(job, windows, lambda _: len(windows)):
+        for found in group:
+            about, stored = job.placements[found.place].tensor, job.stored[found.place]
+            means[found.place] = weigh.means(about, found.parts, stored, known, windows=len(windows), threads=1)
+            energies[found.place] = found.energies.numpy()
+    places = range(len(job.placements))
+    products = weigh.products(np.stack([means[place] for place in places]), np.stack([energies[place] for place in places], axis=1))
+    return Sensitivity(provider="fisher", tensors=tuple(placement.tensor for placement in job.placements), types=TYPES, products=products)
+
+
 @pytest.fixture(scope="module")
-def job(network, gguf, imatrix):
-    def make(memory=MEMORY):
-        stored = [tensor for tensor in layout.quantizable(gguf) if CHOSEN in tensor.name]
-        values = importances.load(imatrix)
-        return fisher.Pass(network=network, placements=layout.find(stored, network), stored=stored, importances=values, threads=1, memory=memory)
-
-    return make
+def known(imatrix):
+    return importances.load(imatrix)
 
 
 @pytest.fixture(scope="module")
-def sensitivity(job, windows):
-    made = job()
-    products = fisher.measure(made, windows, 0)
-    return Sensitivity(provider="fisher", tensors=tuple(placement.tensor for placement in made.placements), types=TYPES, products=products)
+def job(network, gguf):
+    return passed(network, gguf, lambda name: CHOSEN in name)
+
+
+@pytest.fixture(scope="module")
+def sensitivity(job, windows, known):
+    return weighed(job, windows, known)
 
 
 @pytest.mark.parametrize("type", ["Q2_K", "Q3_K", "IQ4_XS"])
-def test_the_prediction_is_the_measured_divergence(sensitivity, job, network, windows, type):
-    made = job()
+def test_the_prediction_is_the_measured_divergence(sensitivity, job, network, windows, known, type):
     predicted = sensitivity.predict({tensor.name: type for tensor in sensitivity.tensors})
     text = torch.from_numpy(windows[:24])
     with torch.inference_mode():
@@ -55,10 +70,10 @@ def test_the_prediction_is_the_measured_divergence(sensitivity, job, network, wi
     parameters = dict(network.named_parameters())
     originals = {}
     with torch.no_grad():
-        for stored, placement in zip(made.stored, made.placements, strict=True):
+        for stored, placement in zip(job.stored, job.placements, strict=True):
             (segment,) = placement.segments
             values = matrices.values(stored)
-            changed = values + matrices.error(values, type, importances=made.importances[placement.tensor.name])
+            changed = values + matrices.error(values, type, importances=known[placement.tensor.name])
             parameter = parameters[segment.parameter]
             originals[segment.parameter] = parameter.detach().clone()
             parameter[torch.from_numpy(segment.sources)] = torch.from_numpy(changed[segment.targets])
@@ -69,61 +84,88 @@ def test_the_prediction_is_the_measured_divergence(sensitivity, job, network, wi
     assert predicted.mean == pytest.approx(measured, rel=0.25)
 
 
-def test_groups_give_the_products_of_one_pass(sensitivity, job, windows):
-    one = fisher.delta_bytes(sensitivity.tensors, [fisher.Unit(tensor=0, type=0)])
-    tight = job(memory=30 * one)  # a group begins in the middle of a tensor's types
-    assert len(fisher.grouped(sensitivity.tensors, tight.importances, tight.memory)) == 3
-    products = fisher.measure(tight, windows[:2], 0)
-    assert np.allclose(products, sensitivity.products[:2], rtol=1e-4, atol=1e-7)
+def test_groups_give_the_sums_of_one_pass(sensitivity, job, network, gguf, windows, known):
+    sizes = [room.held(tensor, MEMORY, rounding=False) for tensor in sensitivity.tensors]
+    tight = passed(network, gguf, lambda name: CHOSEN in name, memory=sizes[0] + sizes[1])
+    assert [len(group) for group in gather.grouped(sensitivity.tensors, tight.memory, rounding=False)] == [2, 2]
+    assert np.allclose(weighed(tight, windows, known).products, sensitivity.products, rtol=1e-4, atol=1e-7)
 
 
-def test_the_formula_for_memory_counts_the_tensors_that_are_held(sensitivity, job):
-    made = job()
-    one = fisher.delta_bytes(sensitivity.tensors, [fisher.Unit(tensor=0, type=0)])
-    groups = fisher.grouped(sensitivity.tensors, made.importances, 30 * one)
-    assert [list(chain(*groups))] == fisher.grouped(sensitivity.tensors, made.importances, MEMORY)
-    held = [sum(task.squares.nbytes for task in fisher._tasks(made, group)) for group in groups[-1:]]
-    assert held == [fisher.delta_bytes(sensitivity.tensors, groups[-1])]  # these tensors are taken whole; where rows are left out, at most
-    assert all(fisher.delta_bytes(sensitivity.tensors, group) <= 30 * one for group in groups)
-    with pytest.raises(MeasurementError, match="Give the stage more memory"):
-        fisher.grouped(sensitivity.tensors, made.importances, one - 1)
+@pytest.mark.parametrize("rounding", [True, False])
+def test_the_formula_for_memory_counts_the_sums_that_are_held(network, gguf, windows, rounding):
+    made = passed(network, gguf, lambda name: True, rounding=rounding)
+    (group,) = gather.gather(made, windows[:1], lambda _: 1)
+    held = sum(part.squares.nbytes for found in group for part in found.parts) + sum(found.sums.bytes for found in group if found.sums is not None)
+    stated = sum(room.held(placement.tensor, MEMORY, rounding=rounding) for placement in made.placements)
+    assert 0.98 * stated <= held <= stated  # at most: the most frequent tokens are among the rows with the largest gradients
+    assert 0.9 * stated <= gather.foretold(network, rounding=rounding) <= 1.1 * stated
+
+
+def test_windows_run_until_they_are_enough(job, windows):
+    asked = []
+
+    def more(energies):
+        asked.append(energies.shape)
+        return 3 if len(energies) < 3 else 5
+
+    (group,) = gather.gather(job, windows, more)
+    assert asked == [(0, 4), (3, 4), (5, 4)]
+    assert all(len(found.energies) == 5 for found in group)
+    assert all((found.energies > 0).all() for found in group)
 
 
 def test_both_uses_of_a_tied_embedding_are_counted(network, gguf, windows):
-    stored = [tensor for tensor in layout.quantizable(gguf) if tensor.name == "token_embd.weight"]
-    made = fisher.Pass(network=network, placements=layout.find(stored, network), stored=stored, importances={}, threads=1, memory=MEMORY)
-    type = TYPES.index("Q3_K")
-    (task,) = fisher._tasks(made, [fisher.Unit(tensor=0, type=type)])
-    products = np.zeros((len(windows), 1, len(TYPES)), dtype=np.float32)
-    with fisher._hooked(network, [task]) as into:
-        for n, window in enumerate(windows):
-            into[0] = products[n]
-            fisher.backward(network, window, n)
+    made = passed(network, gguf, lambda name: name == "token_embd.weight")
+    table = weighed(made, windows, {})
     text = torch.from_numpy(windows)
     embedding = network.get_input_embeddings().weight
     original = embedding.detach().clone()
-    error = torch.from_numpy(matrices.error(matrices.values(stored[0]), "Q3_K", importances=None))
-    assert torch.equal(error.square(), task.squares.reshape(embedding.shape))
+    error = torch.from_numpy(matrices.error(matrices.values(made.stored[0]), "Q3_K", importances=None))
     with torch.inference_mode():
         before = network(input_ids=text, use_cache=False).logits.log_softmax(-1)
         embedding += 0.1 * error  # so little that nothing but the second order counts
         after = network(input_ids=text, use_cache=False).logits.log_softmax(-1)
         embedding.copy_(original)
     measured = float((before.exp() * (before - after)).sum(-1).double().mean()) / 0.1**2
-    predicted = 0.5 * products[..., type].mean()  # 40 % less when one of the uses is left out
+    predicted = table.weights[0, TYPES.index("Q3_K")]  # 40 % less when one of the uses is left out
     assert predicted == pytest.approx(measured, rel=0.25)
 
 
-def test_a_sample_is_the_error_weighed_by_the_squared_gradient(sensitivity, job, network, windows):
-    made, type = job(), TYPES.index("Q4_K")
-    stored, placement = made.stored[0], made.placements[0]
-    (segment,) = placement.segments
-    error = matrices.error(matrices.values(stored), "Q4_K", importances=made.importances[stored.name])
+def gradient(network, job, windows, number):
+    """Of the first tensor's rows, in a window."""
+    (segment,) = job.placements[0].segments
     found = []
     with fisher.gradients(network, {segment.parameter: found.append}):
-        fisher.backward(network, windows[3], 3)
-    rows = layout.part(found[0], segment, torch.from_numpy(segment.sources)).numpy()
-    assert sensitivity.products[3, 0, type] == pytest.approx(np.linalg.norm(rows * error[segment.targets]), rel=1e-4)
+        fisher.backward(network, windows[number], number)
+    rows = np.empty((len(segment.targets), found[0].shape[1]), dtype=np.float32)
+    rows[segment.targets] = layout.part(found[0], segment, torch.from_numpy(segment.sources)).numpy()
+    return rows
+
+
+def test_costs_are_the_errors_weighed_by_squared_gradients(job, network, windows, known):
+    table = weighed(job, windows[:3], known)
+    stored = job.stored[0]
+    for type in ("IQ2_XXS", "Q4_K", "Q8_0"):
+        error = matrices.error(matrices.values(stored), type, importances=known[stored.name])
+        right = np.mean([np.linalg.norm(gradient(network, job, windows, number) * error) ** 2 for number in range(3)])
+        assert np.square(table.products[:, 0, TYPES.index(type)]).mean() == pytest.approx(right, rel=1e-4)
+
+
+def test_windows_differ_as_their_errors_do(sensitivity, job, network, windows, known):
+    stored = job.stored[0]
+    error = matrices.error(matrices.values(stored), "Q3_K", importances=known[stored.name])
+    right = np.array([np.linalg.norm(gradient(network, job, windows, number) * error) for number in range(12)])
+    found = sensitivity.products[:12, 0, TYPES.index("Q3_K")]
+    assert np.corrcoef(found, right)[0, 1] > 0.98
+    assert found == pytest.approx(right, rel=0.25)
+
+
+def test_bfloat16_gives_the_same_costs(sensitivity, fixed, gguf, windows, known):
+    network = hf.load_model(fixed, dtype=torch.bfloat16)
+    table = weighed(passed(network, gguf, lambda name: CHOSEN in name), windows, known)
+    found, right = (one.weights[:, :-1] for one in (table, sensitivity))  # without BF16, which costs nothing
+    assert (found / right).mean() == pytest.approx(1, abs=0.1)  # other labels are drawn where probabilities differ by little
+    assert found / found[:, :1] == pytest.approx(right / right[:, :1], rel=0.05)
 
 
 @pytest.fixture
@@ -134,34 +176,28 @@ def few(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["blk.1.ffn_up.weight", "blk.2.ffn_down.weight", "blk.0.attn_q.weight", "token_embd.weight"])
-def test_a_sample_of_rows_tells_the_errors_of_all(network, gguf, imatrix, windows, monkeypatch, few, name):
-    stored = [tensor for tensor in layout.quantizable(gguf) if tensor.name == name]
-    placements, known = layout.find(stored, network), importances.load(imatrix)
-    about = placements[0].tensor
+def test_a_sample_of_rows_tells_the_errors_of_all(network, gguf, known, windows, monkeypatch, few, name):
     tokens, counts = np.unique(windows, return_counts=True)
-    made = fisher.Pass(
-        network=network, placements=placements, stored=stored, importances=known, threads=1, memory=MEMORY, frequent=tokens[np.argsort(-counts)].tolist()
-    )
-    types = [TYPES.index(type) for type in ("Q2_K", "IQ3_S", "Q4_K", "Q6_K") if TYPES.index(type) in fisher.possible(about, known)]
-    monkeypatch.setattr(fisher, "possible", lambda *_: types)
-    part = fisher.measure(made, windows[:12], 0)[..., types].astype(float)
+    made = passed(network, gguf, lambda other: other == name, frequent=tokens[np.argsort(-counts)].tolist())
+    (about,) = (placement.tensor for placement in made.placements)
+    types = [TYPES.index(type) for type in ("Q2_K", "IQ3_S", "Q4_K", "Q6_K") if TYPES.index(type) in weigh.possible(about, known)]
+    monkeypatch.setattr(weigh, "possible", lambda *_: types)
+    cost = weighed(made, windows[:12], known).weights[0, types]
     assert rows.most(about) < about.rows
     monkeypatch.setattr(rows, "ROWS", about.rows)
-    whole = fisher.measure(fisher.Pass(**{**vars(made), "held": []}), windows[:12], 0)[..., types].astype(float)
-    cost, right = np.square(part).mean(axis=0)[0], np.square(whole).mean(axis=0)[0]
+    right = weighed(made, windows[:12], known).weights[0, types]
     assert cost == pytest.approx(right, rel=0.2)
     assert cost / cost[0] == pytest.approx(right / right[0], rel=0.1)  # types stand to one another as they do in all rows
 
 
-def test_no_gradient_outlives_its_products(sensitivity, network):
+def test_no_gradient_outlives_its_sums(sensitivity, network):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_types_that_need_importances_are_left_out_without_them(job):
-    made = job()
-    tensor = made.placements[0].tensor
-    assert {TYPES[i] for i in fisher.possible(tensor, {})} == set(TYPES) - {"IQ1_S", "IQ2_XXS", "IQ2_XS"}
-    assert len(fisher.possible(tensor, made.importances)) == len(TYPES)
+def test_types_that_need_importances_are_left_out_without_them(job, known):
+    tensor = job.placements[0].tensor
+    assert {TYPES[i] for i in weigh.possible(tensor, {})} == set(TYPES) - {"IQ1_S", "IQ2_XXS", "IQ2_XS"}
+    assert len(weigh.possible(tensor, known)) == len(TYPES)
 
 
 def test_what_is_stored_comes_back(sensitivity, tmp_path):
@@ -176,6 +212,13 @@ def test_more_windows_make_the_error_smaller_and_mixes_keep_to_their_size(sensit
     assert 0 < relative_error(sensitivity) < relative_error(few)
     *_, largest = mixes(sensitivity)
     assert sensitivity.bytes(largest) * 8 <= 5.75 * sum(tensor.parameters for tensor in sensitivity.tensors)
+
+
+def test_the_spread_of_energies_tells_the_error_of_mixes(sensitivity):
+    energies = np.square(sensitivity.products[:, :, TYPES.index("Q4_0")], dtype=np.float64)
+    values = np.array([tensor.parameters for tensor in sensitivity.tensors])
+    assert spread(energies, values) == pytest.approx(relative_error(sensitivity), rel=0.25)
+    assert spread(energies[:1], values) == np.inf
 
 
 def test_labels_follow_the_probabilities():

@@ -40,7 +40,7 @@ def test_a_file_that_is_no_importance_matrix_is_refused(tmp_path):
 def test_llama_quantize_takes_the_completed_file_for_an_embedding_of_two_bits(imatrix, gguf, tmp_path):
     own = {"token_embd.weight": Entry(sums=np.linspace(1, 2, 256)[None] * 10, counts=np.array([10.0]))}
     done, unreached = importances.complete(importances.read(imatrix), {"token_embd.weight": Tensor(name="token_embd.weight", rows=2048, columns=256)}, own)
-    importances.write(tmp_path / "importances.gguf", done, like=imatrix)
+    importances.write(tmp_path / "importances.gguf", done, importances.About.of(imatrix))
     read = importances.load(tmp_path / "importances.gguf")
     assert read["token_embd.weight"] == pytest.approx(np.linspace(1, 2, 256))
     for name, values in importances.load(imatrix).items():

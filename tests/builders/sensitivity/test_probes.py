@@ -11,7 +11,7 @@ from gguf import GGUFReader, GGUFWriter
 
 from builders import calibrate, matrices, plan
 from builders.assemble import Assembler
-from builders.sensitivity import fisher, importances, layout, measure, probes, room
+from builders.sensitivity import fisher, importances, layout, measure, probes, room, weigh
 from builders.sensitivity.importances import Entry
 from builders.sensitivity.table import TYPES, Sensitivity, Tensor
 from config.errors import MeasurementError, UnsupportedModel
@@ -37,8 +37,8 @@ def text(fixed):
 
 @pytest.fixture
 def few_types(monkeypatch):
-    possible = fisher.possible
-    monkeypatch.setattr(fisher, "possible", lambda tensor, known: [i for i in possible(tensor, known) if TYPES[i] in FEW])
+    possible = weigh.possible
+    monkeypatch.setattr(weigh, "possible", lambda tensor, known: [i for i in possible(tensor, known) if TYPES[i] in FEW])
 
 
 @pytest.fixture
@@ -195,12 +195,17 @@ def test_a_probe_that_is_not_finite_is_named(gguf, imatrix, text, tmp_path):
 def test_importances_are_completed_without_transformers(fixed, gguf, imatrix, text, tmp_path):
     lost = "blk.1.attn_v.weight"
     entries = {name: entry for name, entry in importances.read(imatrix).items() if name != lost}
-    importances.write(tmp_path / "less.gguf", entries, like=imatrix)
+    importances.write(tmp_path / "less.gguf", entries, importances.About.of(imatrix))
     tensors = [layout.described(item) for item in layout.quantizable(gguf)]
     done, unreached = probes._importances(tmp_path / "done.gguf", tmp_path / "less.gguf", gguf, tensors, text, 1)
     assert not unreached
     assert done.keys() == {item.name for item in tensors}
-    own = measure._hidden(hf.load_model(fixed), text)  # what transformers finds for the tied embedding
+    network = hf.load_model(fixed)
+    with measure._entering(network) as entered, torch.inference_mode():
+        for window in text:
+            network(input_ids=torch.from_numpy(window)[None], use_cache=False)
+    own = entered()  # what transformers finds for the tied embedding
+    assert own.counts == [text.size]
     assert done["token_embd.weight"].means == pytest.approx(own.means, rel=0.05)
     others = [entry.means.mean() for name, entry in entries.items() if name.endswith("attn_v.weight")]
     assert done[lost].means == pytest.approx(np.full((1, 256), np.mean(others)))

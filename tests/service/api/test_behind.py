@@ -26,6 +26,7 @@ from service.store import Store
 from tests.service.helpers import queue_run
 
 PREFIX = "/sluice"
+PATIENCE = 60.0  # seconds, for a machine that has other things to do
 PROXY, CLIENT, OTHER = "127.0.0.2", "127.0.0.3", "127.0.0.4"  # every address of 127/8 is this machine
 
 
@@ -41,7 +42,7 @@ def proxy(target: str, *, strip: bool) -> Starlette:
             "X-Forwarded-For": client if before is None else f"{before}, {client}",
             "X-Forwarded-Proto": "https",
         }
-        line = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(local_address=PROXY), timeout=30)
+        line = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(local_address=PROXY), timeout=PATIENCE)
         asked = line.build_request(request.method, f"{target}{path}", params=request.query_params, headers=headers, content=await request.body())
         answer = await line.send(asked, stream=True)
 
@@ -86,7 +87,7 @@ def place(request: pytest.FixtureRequest, file_store: Store, tmp_path: Path) -> 
 @contextmanager
 def at(address: str) -> Iterator[httpx.Client]:
     """A client at that address."""
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=30) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=PATIENCE) as client:
         yield client
 
 
@@ -140,24 +141,24 @@ def test_links_redirects_and_cookies_stay_under_the_prefix(place: Place) -> None
             for link in links:
                 if "/static/" in link:
                     assert client.get(f"{place.public}{link.removeprefix(PREFIX)}").status_code == 200
-    plain = httpx.post(f"{place.direct}/ui/sign-in", data={"token": token})
+    plain = httpx.post(f"{place.direct}/ui/sign-in", data={"token": token}, timeout=PATIENCE)
     assert "Secure" not in plain.headers["Set-Cookie"]
 
 
 def test_the_api_tells_where_it_is(place: Place) -> None:
-    described = httpx.get(f"{place.public}/api/v1/openapi.json").json()
+    described = httpx.get(f"{place.public}/api/v1/openapi.json", timeout=PATIENCE).json()
     assert described["servers"] == [{"url": PREFIX}]
     assert "/api/v1/runs" in described["paths"]
     bearer = {"Authorization": f"Bearer {create_token(place.store, 'ci')}"}
-    answer = httpx.post(f"{place.public}/api/v1/runs/1/pause", headers=bearer)
+    answer = httpx.post(f"{place.public}/api/v1/runs/1/pause", headers=bearer, timeout=PATIENCE)
     assert (answer.status_code, answer.headers["Location"]) == (202, f"{PREFIX}/api/v1/runs/1")
-    assert httpx.get(f"{place.direct}/api/v1/health").status_code == 200, "a supervisor beside it needs no prefix"
-    assert httpx.get(f"{place.public}/api/v1/docs").status_code == 200
+    assert httpx.get(f"{place.direct}/api/v1/health", timeout=PATIENCE).status_code == 200, "a supervisor beside it needs no prefix"
+    assert httpx.get(f"{place.public}/api/v1/docs", timeout=PATIENCE).status_code == 200
 
 
 def test_streams_come_through(place: Place) -> None:
     bearer = {"Authorization": f"Bearer {create_token(place.store, 'ci')}"}
-    with httpx.stream("GET", f"{place.public}/api/v1/runs/1/events", headers=bearer) as answer:
+    with httpx.stream("GET", f"{place.public}/api/v1/runs/1/events", headers=bearer, timeout=PATIENCE) as answer:
         first = next(answer.iter_lines())
     assert first == "event: run"
 

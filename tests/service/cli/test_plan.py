@@ -1,5 +1,6 @@
 """Wrong usage of `sluice plan` and `sluice quantize`: one sentence, an exit code, and nothing begun."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from config.recipe import stock_of
 from config.settings import Settings
 from service.cli.main import app
 from service.cli.plan import FileOptions, MixOptions, _wanted, tag_of
+from service.machine.speed import Speed
+from service.release import estimate
 
 ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "demo" / "model"
@@ -115,3 +118,37 @@ def test_a_folder_without_safetensors(tmp_path: Path) -> None:
     done = asked(tmp_path / "home", "plan", tmp_path / "model", "--text", TEXT)
     assert done.exit_code == 1, done.stdout
     assert "holds no .safetensors file" in done.stderr
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "speed", lambda settings: Speed(threads=2, ram=24 * 10**9))
+
+
+@pytest.mark.usefixtures("quiet")
+def test_an_estimate_needs_no_model_and_names_machines(tmp_path: Path) -> None:
+    done = asked(tmp_path, "plan", "--estimate", "8B")
+    assert done.exit_code == 0, done.stderr
+    for word in ("Llama-3.1-8B, 8.03 billion parameters", "this machine", "64 cores, 1 TB", "RTX 4090", "H200", "probes, no rounding"):
+        assert word in done.stdout
+    found = json.loads(asked(tmp_path, "plan", "--estimate", "8B", "--json").stdout)
+    assert found["machines"][0]["name"] == "this machine"
+    for one in found["machines"]:
+        assert one["passes"] == (None if one["windows"] is None else one["windows"] * one["groups"])
+        assert one["seconds"] == pytest.approx(sum(stage["seconds"] for stage in one["stages"]))
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name a MODEL to plan, or a shape by --estimate"),
+        ([MODEL, "--estimate", "8B"], "name a MODEL to plan, or a shape by --estimate"),
+        (["--estimate", "9B"], "There is no shape '9B'"),
+        (["--estimate", ROOT / "docs"], "config.json"),
+    ],
+)
+def test_an_estimate_of_nothing_known_is_refused(arguments: list[str | Path], words: str, tmp_path: Path) -> None:
+    done = asked(tmp_path, "plan", *arguments)
+    assert done.exit_code in {1, 2}
+    assert words in said(done)

@@ -1,7 +1,9 @@
 """What a service does about its disk by itself: it tidies, tidies more where space is short, and begins nothing where there is none."""
 
+import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,12 +11,14 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
+from config.digests import file_sha256
 from config.settings import Settings
 from service.api import create_app
 from service.cli.main import app
 from service.daemon import housekeeping
 from service.daemon.housekeeping import Housekeeping
 from service.daemon.worker import Worker
+from service.execution.artifacts import DAYS, ArtifactStore
 from service.store import RunRecord, Store
 from tests.service.disk.conftest import Home
 from tests.service.helpers import eventually, queue_run
@@ -52,6 +56,19 @@ def test_a_service_tidies_once_in_a_while_and_at_once_when_space_is_short(home: 
     assert home.there == {"key-3", "key-4"}, "what frees enough"
     (event, _) = home.store.audit_events(subject="disk")
     assert (event.source, event.action, event.details["things"], event.details["short_of"]) == ("housekeeping", "pruned", 1, 100_000)
+
+
+def test_the_store_of_a_cluster_keeps_files_for_a_week(home: Home, disk: DiskOf, tmp_path: Path) -> None:
+    store, file = ArtifactStore(f"file://{tmp_path / 'store'}"), tmp_path / "file"
+    digests = []
+    for days in (DAYS + 1, DAYS - 1):
+        file.write_text(f"{days} days old")
+        digests.append(file_sha256(file))
+        store.put(file, digests[-1])
+        then = time.time() - days * 86_400
+        os.utime(tmp_path / "store" / "artifacts" / digests[-1][:2] / digests[-1], (then, then))
+    Housekeeping(home.store, home.settings.with_(executor="ray", store_url=store.url)).look()
+    assert [store.has(digest) for digest in digests] == [False, True]
 
 
 def test_no_run_is_begun_on_a_full_disk_and_everybody_is_told(home: Home, disk: DiskOf) -> None:

@@ -5,7 +5,7 @@ import pytest
 from config.errors import UpstreamError
 from config.settings import Settings
 from service.execution.kept import StageStore
-from service.execution.workbench import Event, Workbench
+from service.execution.workbench import Event, Workbench, steps_of
 
 FUNCTIONS = "tests.service.stage_functions"
 
@@ -51,9 +51,9 @@ def test_what_a_stage_remarks_on_is_told_each_time(bench: Workbench, told: list[
 def test_a_stage_that_is_to_be_redone_is_done_once_more_and_no_more(bench: Workbench, told: list[Event], tmp_path: Path, redo: str, within: str) -> None:
     (tmp_path / "text").write_text("ab")
     inputs = {"text": bench.data(tmp_path / "text")}
-    bench.within = within
-    first = bench.apart("shout", f"{FUNCTIONS}:shout", inputs, threaded=False, times=2)
-    bench.redo = {redo}
-    again, found = (bench.apart("shout", f"{FUNCTIONS}:shout", inputs, threaded=False, times=2) for _ in range(2))
+    with steps_of(within):
+        first = bench.apart("shout", f"{FUNCTIONS}:shout", inputs, threaded=False, times=2)
+        bench.redo = {redo}
+        again, found = (bench.apart("shout", f"{FUNCTIONS}:shout", inputs, threaded=False, times=2) for _ in range(2))
     assert [event.state for event in told] == ["started", "done", "started", "done", "started", "reused"]
     assert (again.key, again.files) == (first.key, first.files) == (found.key, found.files)

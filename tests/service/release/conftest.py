@@ -12,9 +12,14 @@ from builders.weights import read_header, weight_files
 from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Release
+from config.written import load_recipe
+from service.execution.kept import StageStore
+from service.release.job import Job
 from service.release.prospect import Prospect
 from service.store import Store
+from tests.service.conftest import RECIPE as RECIPE_FILE
 from tests.service.conftest import Upstream
+from tests.service.helpers import queue_run
 from tests.service.release.short_way import ShortWay, short
 
 ROOT = Path(__file__).parents[3]
@@ -58,6 +63,17 @@ def prospect(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Pro
         return Prospect(**{**known, **changes})
 
     return make
+
+
+@pytest.fixture
+def job(file_store: Store, tmp_path: Path) -> Job:
+    """A run of a small recipe with a gate on the release, whose lease nobody has."""
+    path = tmp_path / "recipe.yaml"
+    gate = "gates: [{name: overlap, measure: overlap.share, at_most: 0.1, scope: release}, {name: close, measure: kld.mean, at_most: 0.1}]"
+    path.write_text(RECIPE_FILE.replace("gates: [{name: close, measure: kld.mean, at_most: 0.1}]", gate), encoding="utf-8")
+    (tmp_path / "text.txt").write_text("Some text.\n", encoding="utf-8")
+    settings = Settings(home=tmp_path / "home")
+    return Job(store=file_store, run=queue_run(file_store), recipe=load_recipe(str(path)), settings=settings, stages=StageStore(settings.folder))
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_only_the_stages_that_lead_to_the_file_count(tmp_path: Path) -> None:
     stock = alone.expected(settings, seen(), wish(tmp_path, "build Q4_K_M", tag="Q4_K_M", budget=None), ())
     assert set(stock.stages) == {"fix", "convert", "imatrix", "build Q4_K_M"}
     planned = alone.expected(settings, seen(remote=True), wish(tmp_path, "round planned"), ())
-    steps = {"snapshot", "fix", "convert", "imatrix", "sensitivity", "hessians", "plan planned", "build planned", "round planned"}
+    steps = {"snapshot", "fix", "convert", "imatrix", "sensitivity", "plan planned", "build planned", "round planned"}
     assert set(planned.stages) == steps
     assert planned.seconds > stock.seconds > 0
     assert min(planned.memory, planned.more_disk) > 0

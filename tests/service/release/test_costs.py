@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from bench import shapes
-from bench.shapes import Model
 from builders.adapters import bases
 from builders.sources import FolderSource
 from config.recipe import Dynamic, DynamicNf4, Recipe
@@ -16,12 +14,13 @@ from config.settings import Settings
 from config.words import Kind, Release, Variant
 from config.written import load_recipe
 from service.machine.speed import Speed
-from service.release import costs
+from service.release import costs, shapes
 from service.release.costs import sizes
 from service.release.costs.outline import outline
 from service.release.graph import Cost, Needs
 from service.release.kinds import LLAMA_CPP, TRANSFORMERS
 from service.release.prospect import Prospect
+from service.release.shapes import Model
 from service.release.way import way
 
 ROOT = Path(__file__).parents[3]
@@ -45,7 +44,7 @@ def prospect(model: Model, recipe: Recipe) -> Prospect:
 
 def every(recipe: Recipe) -> dict[str, Cost]:
     """The cost of each stage that the recipe asks for."""
-    of_something = {"mix", "mixed", "rounded", "stock", "nf4", "nf4_mix", "measure", "reference", "greedy"}
+    of_something = {"reading", "mix", "mixed", "rounded", "stock", "nf4", "nf4_mix", "measure", "reference", "greedy"}
     found: dict[str, Cost] = {name: getattr(costs, name) for name in costs.__all__ if name not in of_something}
     found |= {f"reference {engine.name}": costs.reference(engine) for engine in (LLAMA_CPP, TRANSFORMERS)}
     found |= {f"greedy {engine.name}": costs.greedy(engine) for engine in (LLAMA_CPP, TRANSFORMERS)}
@@ -85,7 +84,7 @@ def test_larger_models_take_longer_in_every_stage_that_reads_weights(recipe: Rec
         seconds = [cost(one, SPEED).seconds for one in (small, eight, seventy)]
         if name in {"overlap", "judge"}:
             assert seconds[0] == pytest.approx(seconds[2]), name
-        elif not name.startswith(("sensitivity", "nf4_sensitivity", "hessians", "rounded")):  # these are left out where memory is too small
+        elif not name.startswith(("sensitivity", "nf4_sensitivity", "rounded")):  # these are left out where memory is too small
             assert seconds[0] <= seconds[1] <= seconds[2], name
 
 
@@ -109,7 +108,7 @@ def test_more_text_more_questions_and_longer_answers_take_longer(recipe: Recipe)
         return cost(prospect(SMALL, changed(recipe, **changes)), SPEED).seconds
 
     fewer = calibration.model_copy(update={"tokens": 8000})
-    for passes in (costs.imatrix, costs.sensitivity, costs.hessians, costs.nf4_sensitivity):
+    for passes in (costs.imatrix, costs.sensitivity, costs.nf4_sensitivity):
         assert 1.2 * seconds(passes, calibration=fewer) < seconds(passes)
     short = evaluation.model_copy(update={"divergence": evaluation.divergence.model_copy(update={"tokens": 4000, "most_tokens": 4000})})
     assert 1.5 * seconds(costs.divergence, evaluation=short) < seconds(costs.divergence)
@@ -181,7 +180,7 @@ def test_constants_of_the_stages_are_theirs() -> None:
     from qa import measure as measuring
     from service.release.costs import build, prepare
 
-    assert (build.FIRST, build.HIDDEN, build.ROUNDED, build.PROBED) == (measure.FIRST, measure.HIDDEN, measure.ROUNDED, probes.WINDOWS)
+    assert (build.ROUNDED, build.PROBED) == (measure.ROUNDED, probes.WINDOWS)
     assert (prepare.PARITY_WINDOWS, prepare.PARITY_CONTEXT) == (parity.WINDOWS, parity.CONTEXT) == (activations.WINDOWS, activations.CONTEXT)
     assert measuring.CONTEXT == prepare.QUESTION_CONTEXT
 

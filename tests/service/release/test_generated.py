@@ -53,7 +53,7 @@ def test_a_fault_is_found_where_it_arose_and_the_text_is_compared_once_it_is_the
 def test_everything_that_takes_text_takes_what_the_model_wrote(written: MakeRecipe) -> None:
     graph = way(written(variants={"gguf": ["Q4_0"], "dynamic": ["UD-Q4_K_XL"], "bnb_4bit": True, "dynamic_bnb_4bit": ["dynamic-bnb-4bit"]}))
     takers = {stage.name for stage in graph.stages if "generated text" in stage.takes}
-    assert {"text overlap", "activations", "imatrix", "sensitivity", "hessians", "evaluation text", "divergence", "publish"} <= takers
+    assert {"text overlap", "activations", "imatrix", "sensitivity", "evaluation text", "divergence", "publish"} <= takers
     assert any("nf4" in name.lower() or "NF4" in name for name in takers), takers
     assert call(graph, "imatrix").inputs["chat"] == [FileOf(stage="generated text", path="calibration.jsonl")]
     assert call(graph, "imatrix").inputs["plain"] == [FileOf(stage="generated text", path="calibration.txt")]

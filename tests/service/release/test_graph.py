@@ -79,7 +79,7 @@ def test_the_way_has_a_stage_for_each_variant_and_for_nothing_else(recipe: Recip
         assert f"measure {variant.tag}" in graph
     assert maker(recipe, next(variant for variant in recipe.variants.listed() if variant.tag == "UD-Q4_K_XL")) == "round UD-Q4_K_XL"
     plain = recipe.model_copy(update={"variants": recipe.variants.model_copy(update={"dynamic": (), "bnb_4bit": False, "sixteen_bit": False})})
-    assert not {"sensitivity", "hessians", "build bnb-4bit", "reference 16bit"} & set(names(way(plain)))
+    assert not {"sensitivity", "build bnb-4bit", "reference 16bit"} & set(names(way(plain)))
     assert "activations" not in graph
     float16 = recipe.model_copy(update={"gates": (*recipe.gates, Gate(name="f", measure="float16.failures", at_most=0))})
     assert "activations" in way(float16)

@@ -57,13 +57,20 @@ class Model:
         }  # fmt: skip
 
 
-MODELS = {
+MODELS: Mapping[str, Model] = {
+    "Qwen3-0.6B": Model(layers=28, hidden=1024, wide=3072, vocabulary=151_936, heads=16, groups=8, width=128, tied=True),
     "SmolLM2-135M": Model(layers=30, hidden=576, wide=1536, vocabulary=49_152, heads=9, groups=3, width=64, tied=True),
     "Llama-3.2-1B": Model(layers=16, hidden=2048, wide=8192, vocabulary=128_256, heads=32, groups=8, width=64, tied=True),
     "Qwen3-4B": Model(layers=36, hidden=2560, wide=9728, vocabulary=151_936, heads=32, groups=8, width=128, tied=True),
     "Llama-3.1-8B": Model(layers=32, hidden=4096, wide=14_336, vocabulary=128_256, heads=32, groups=8, width=128),
     "Qwen3-32B": Model(layers=64, hidden=5120, wide=25_600, vocabulary=151_936, heads=64, groups=8, width=128),
+    "Llama-3.1-70B": Model(layers=80, hidden=8192, wide=28_672, vocabulary=128_256, heads=64, groups=8, width=128),
+    # of Qwen3.5-397B-A17B's sizes, with attention in every layer
+    "400B-A17B": Model(layers=60, hidden=4096, wide=1024, vocabulary=248_320, heads=32, groups=2, width=256, experts=512, reached=11),
 }
+
+SHORT: Mapping[str, str] = {"0.6B": "Qwen3-0.6B", "8B": "Llama-3.1-8B", "32B": "Qwen3-32B", "70B": "Llama-3.1-70B", "400B": "400B-A17B"}
+"""What people say for one of these models."""
 
 
 def prospect(model: Model, recipe: Recipe, settings: Settings) -> Prospect:

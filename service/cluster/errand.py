@@ -1,0 +1,163 @@
+"""A stage on a node of the cluster: its inputs are fetched from the store, its function runs as on one machine, its outputs are put into the store.
+
+The function's process has neither token nor network, as everywhere; the task around it has what the node's environment gives, and no token of the service.
+"""
+
+import os
+import queue
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from config.digests import file_sha256
+from config.errors import SluiceError, ToolError
+from config.progress import heard_by
+from config.sharing import share, take, unused
+from engines import toolchain
+from service.cluster import versions
+from service.execution import words
+from service.execution.artifacts import ArtifactStore, Lacking
+from service.execution.kept import Input, StageStore
+from service.execution.leaving import Left, left_by
+from service.execution.process import Limits, run_apart
+
+EVERY = 0.2  # seconds between two looks at the log
+LOG_PIECE = 65_536  # bytes of the log that are told at once
+BLOB_DAYS = 7.0  # that a file stays on a node which nobody used there
+FREE = 5_000_000_000  # bytes of the node's disk that such files leave free
+
+ENDS = {"done", "failed", "lacking"}
+
+Message = dict[str, Any]
+"""One thing that happened: `begun`, `progress`, `log`, and at the end one of these."""
+
+
+def carry_out(order: Mapping[str, Any], wanted: Mapping[str, str]) -> Iterator[Message]:
+    """Do a stage, and tell what happens meanwhile. It is left when the generator is closed, or interrupted."""
+    yield {"begun": socket.gethostname()}
+    if wanted != versions.here():
+        message = f"The node {socket.gethostname()} cannot carry stages out: {versions.refusal(wanted, order['store'])}."
+        yield {"failed": {"type": ToolError.__name__, "message": message}}
+        return
+    kept = StageStore(toolchain.cache_root() / "node")
+    _tidy(kept.blobs)
+    with kept.workspace(order["key"]) as workspace:
+        errand = _Errand(order=order, workspace=workspace, blobs=kept.blobs)
+        thread = Thread(target=copy_context().run, args=(errand.go,), name=order["name"], daemon=True)
+        thread.start()
+        try:
+            yield from errand.told()
+        finally:
+            errand.over.set()
+            thread.join()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Errand:
+    """One stage on this node."""
+
+    order: Mapping[str, Any]
+    workspace: Path
+    blobs: Path
+    over: Event = field(default_factory=Event)  # nobody wants it any more
+    said: "queue.SimpleQueue[Message]" = field(default_factory=queue.SimpleQueue)
+
+    @property
+    def log(self) -> Path:
+        return self.workspace / f"{self.order['name']}.log"
+
+    def told(self) -> Iterator[Message]:
+        """What is said, with what the log comes to hold meanwhile."""
+        read, message = 0, Message()
+        while not message.keys() & ENDS:
+            try:
+                message = self.said.get(timeout=EVERY)
+            except queue.Empty:
+                message = {}
+            while piece := self._piece(read):
+                read += len(piece)
+                yield {"log": piece}
+            if message:
+                yield message
+
+    def _piece(self, start: int) -> bytes:
+        with suppress(FileNotFoundError), self.log.open("rb") as file:
+            file.seek(start)
+            return file.read(LOG_PIECE)
+        return b""
+
+    def go(self) -> None:
+        """Do it, and say how it ended."""
+        with left_by(self._asked), heard_by(lambda progress: self.said.put({"progress": asdict(progress)})):
+            try:
+                self.said.put({"done": self._done()})
+            except Lacking as lacking:
+                self.said.put({"lacking": lacking.sha256})
+            except SluiceError as error:
+                self._fail(type(error).__name__, str(error))
+            except OSError as error:
+                self._fail("StageError", f"The node {socket.gethostname()} said: {words.of_system(error)}")
+            except Left:
+                self._fail("StageError", "Nobody wants it any more.")
+            except BaseException as error:  # noqa: BLE001  the thread's end must be told, or its caller waits for ever
+                self._fail("StageError", f"The node {socket.gethostname()} failed: {type(error).__name__}: {error}")
+
+    def _asked(self, whole: bool) -> None:
+        if self.over.is_set():
+            raise Left("nobody wants it any more")
+
+    def _fail(self, kind: str, message: str) -> None:
+        for place, shown in [(str(self.log), self.order["log"]), *self._places()]:
+            message = message.replace(place, shown)
+        self.said.put({"failed": {"type": kind, "message": message}})
+
+    def _done(self) -> dict[str, Any]:
+        store = ArtifactStore(self.order["store"])
+        inputs = {name: [self._fetched(store, item) for item in given] for name, given in self.order["inputs"].items()}
+        single: dict[str, Any] = {name: items[0] if name in self.order["single"] else items for name, items in inputs.items()}
+        result = run_apart(self.order["function"], self.workspace, single, self.order["params"], limits=Limits(**self.order["limits"]), log=self.log)
+        files = []
+        for path in sorted(path for path in (self.workspace / "files").rglob("*") if path.is_file()):
+            sha256 = file_sha256(path)
+            store.put(path, sha256)
+            share(path, sha256, self.blobs)
+            files.append({"path": path.relative_to(self.workspace / "files").as_posix(), "sha256": sha256})
+        return {"result": result, "files": files}
+
+    def _fetched(self, store: ArtifactStore, item: Mapping[str, Any]) -> Input:
+        """An input as it is on this node, under the name that it has on the service's machine."""
+        place = self._place(item)
+        if item["folder"]:
+            place.mkdir(parents=True)
+        for file in item["files"]:
+            target = place / file["path"] if item["folder"] else place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if take(target, file["sha256"], self.blobs):
+                os.utime(self.blobs / file["sha256"])
+            else:
+                store.get(file["sha256"], target)
+                share(target, file["sha256"], self.blobs)
+        return Input(path=place, digest=item["digest"])
+
+    def _place(self, item: Mapping[str, Any]) -> Path:
+        return self.workspace / "inputs" / str(item["number"]) / Path(item["shown"]).name
+
+    def _places(self) -> list[tuple[str, str]]:
+        """Where inputs are here, and where they are on the service's machine, which is what a person is told."""
+        return [(str(self._place(item)), item["shown"]) for items in self.order["inputs"].values() for item in items]
+
+
+def _tidy(blobs: Path) -> None:
+    """Remove files that nobody used on this node for long, and others as long as its disk is short, the oldest first."""
+    for blob in sorted(unused(blobs), key=lambda path: path.stat().st_mtime if path.exists() else 0.0):
+        with suppress(FileNotFoundError):
+            old = time.time() - blob.stat().st_mtime > BLOB_DAYS * 86_400
+            if old or shutil.disk_usage(blobs).free < FREE:
+                blob.unlink()

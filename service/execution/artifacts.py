@@ -1,0 +1,177 @@
+"""The shared store by which files travel between machines: a folder that all of them see, or a bucket of a server that speaks S3.
+
+A file is kept under the sha256 of its bytes. It is there whole or not at all, and whoever takes it compares what came with that digest.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from config.errors import ClusterUnavailable, ConfigurationError, SluiceError, StageError
+from service.execution.leaving import checkpoint
+
+CHUNK = 8 * 2**20  # bytes that are read, and sent, at once
+MOST_PARTS = 5000  # that a file is sent in: S3 takes 10,000
+DAYS = 7.0  # that a file stays: it is on its way, and whoever comes to need it later puts it again
+PARTIAL = ".partial"  # ends the name of a file in a folder that is being written
+_SCHEMES = ("file://", "s3://")
+
+
+class Lacking(StageError):
+    """The store does not have a file, or has it damaged, which it has no more then."""
+
+    def __init__(self, sha256: str, url: str) -> None:
+        super().__init__(f"{url} does not have the file with sha256 {sha256}, or had it damaged.")
+        self.sha256 = sha256
+
+
+class ArtifactStore:
+    """Files by their sha256 at a URL: `file:///a/folder` or `s3://bucket/prefix`. Credentials come from the environment only."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigurationError when the URL is of another kind, or what speaks to it is not installed."""
+        if not url.startswith(_SCHEMES) or "@" in url:
+            raise ConfigurationError(
+                "`store_url` must be `file:///a/folder` or `s3://bucket/prefix`, and credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
+            )
+        from fsspec.core import url_to_fs
+
+        self.url = url.rstrip("/")
+        self._local = url.startswith("file://")
+        try:
+            self._files, self._root = url_to_fs(self.url, **({"auto_mkdir": True} if self._local else {"default_block_size": CHUNK}))
+        except ImportError as error:
+            raise ConfigurationError(f"{self.url} cannot be used: {error}. `pip install 'sluice[ray]'` brings what is missing.") from error
+
+    def check(self) -> None:
+        """Write a file, read it and remove it. Raises ConfigurationError when that is not permitted, ClusterUnavailable when the store is out of reach."""
+        place, content = f"{self._root}/check-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        with self._worded("write to"):
+            self._files.pipe_file(place, content)
+        with self._worded("read what was written to"):
+            found = self._files.cat_file(place)
+        with self._worded("remove what was written to"):
+            self._files.rm_file(place)
+        if found != content:
+            raise ConfigurationError(f"{self.url} gives back other bytes than were written there. Set `store_url` to a store that keeps them.")
+
+    def has(self, sha256: str) -> bool:
+        """Whether a file is there."""
+        with self._worded("look into"):
+            self._files.invalidate_cache()
+            return bool(self._files.exists(self._place(sha256)))
+
+    def put(self, path: Path, sha256: str) -> None:
+        """Keep a file under its digest, unless it is there already. Raises StageError when it has other bytes than that, and what `check` raises."""
+        if self.has(sha256):
+            return
+        with path.open("rb") as source, self._worded("write to"), self._written(self._place(sha256), path.stat().st_size) as target:
+            if (found := _copied(source, target)) != sha256:
+                raise StageError(f"{path} has other bytes than when it was made (sha256 {sha256}, now {found}). `sluice run … --redo STAGE` makes it again.")
+
+    @contextmanager
+    def _written(self, place: str, size: int) -> Iterator[IO[bytes]]:
+        """A file of that size to be written, which is there once the block has ended without an error."""
+        if self._local:
+            target, beside = Path(place), Path(f"{place}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with beside.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.replace(target)
+            finally:
+                beside.unlink(missing_ok=True)
+            return
+        target = self._files.open(place, "wb", block_size=max(CHUNK, size // MOST_PARTS + 1), autocommit=False)
+        try:
+            yield target
+            target.close()
+            target.commit()
+        except BaseException:
+            with suppress(Exception):
+                target.discard()
+            target.closed = True  # or it would send what it was told to discard
+            raise
+
+    def get(self, sha256: str, target: Path) -> None:
+        """Write a file to `target`. Raises Lacking when it is not there with these bytes, and what `check` raises."""
+        try:
+            with (
+                self._worded("read"),
+                self._files.open(self._place(sha256), "rb", block_size=CHUNK, cache_type="readahead") as source,
+                target.open("wb") as file,
+            ):
+                found = _copied(source, file)
+        except FileNotFoundError as error:
+            raise Lacking(sha256, self.url) from error
+        if found != sha256:
+            target.unlink()
+            with self._worded("remove a damaged file from"), suppress(FileNotFoundError):
+                self._files.rm_file(self._place(sha256))
+            raise Lacking(sha256, self.url)
+
+    def sweep(self, before: datetime) -> int:
+        """Remove what was put there before a moment, and return how many files that were; whoever needs one puts it again."""
+        with self._worded("look into"):
+            self._files.invalidate_cache()
+            found: dict[str, dict[str, Any]] = self._files.find(f"{self._root}/artifacts", detail=True) if self._files.exists(f"{self._root}/artifacts") else {}
+        old = [place for place, about in found.items() if _changed(about) < before]
+        with self._worded("remove old files from"):
+            for place in old:
+                with suppress(FileNotFoundError):
+                    self._files.rm_file(place)
+        return len(old)
+
+    def _place(self, sha256: str) -> str:
+        return f"{self._root}/artifacts/{sha256[:2]}/{sha256}"
+
+    @contextmanager
+    def _worded(self, doing: str) -> Iterator[None]:
+        """Turn what a file system of fsspec raises into words; FileNotFoundError, from the reading of a file, stays."""
+        try:
+            yield
+        except SluiceError:
+            raise
+        except FileNotFoundError as error:
+            if doing == "read":
+                raise
+            raise ConfigurationError(f"Cannot {doing} {self.url}: there is no such bucket or folder ({error}). Make it, or correct `store_url`.") from error
+        except PermissionError as error:
+            advice = (
+                "Let this account write there."
+                if self._local
+                else "Correct the key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or let it list, read, write and delete objects there."
+            )
+            raise ConfigurationError(f"Cannot {doing} {self.url}: permission denied ({error}). {advice}") from error
+        except NotADirectoryError as error:
+            raise ConfigurationError(f"Cannot {doing} {self.url}: it is no folder ({error}). Correct `store_url`.") from error
+        except Exception as error:
+            if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
+                raise ConfigurationError(
+                    f"Cannot {doing} {self.url}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of the service and of every node."
+                ) from error
+            hint = "" if self._local else " Check the network and AWS_ENDPOINT_URL_S3."
+            raise ClusterUnavailable(f"Cannot {doing} {self.url}: {type(error).__name__}: {error}.{hint}") from error
+
+
+def _copied(source: IO[bytes], target: IO[bytes]) -> str:
+    """Copy in pieces, between which the work may be left; the sha256 of the bytes."""
+    digest = hashlib.sha256()
+    while piece := source.read(CHUNK):
+        digest.update(piece)
+        target.write(piece)
+        checkpoint()
+    return digest.hexdigest()
+
+
+def _changed(about: dict[str, Any]) -> datetime:
+    """When a file was written, as fsspec tells it of folders (seconds) and of buckets (a date)."""
+    when = about.get("LastModified") or about.get("mtime")
+    return when if isinstance(when, datetime) else datetime.fromtimestamp(float(when or 0), UTC)
