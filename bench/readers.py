@@ -20,6 +20,7 @@ from rich.table import Table
 from bench import program, stock
 from bench.models.fetched import MODELS
 from config.errors import SluiceError, ToolError
+from config.words import MANIFEST
 from engines import environments
 from hub.server import running
 from hub.tokens import create_token
@@ -77,7 +78,7 @@ def show(console: Console, folder: Path) -> None:
     """Print the table of a folder of repos."""
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as root, running(Path(root)) as url:
         api = HfApi(endpoint=url, token=create_token(Path(root), user=releases.NAMESPACE))
-        for repo in sorted(path for path in folder.iterdir() if (path / releases.MANIFEST).is_file()):
+        for repo in sorted(path for path in folder.iterdir() if (path / MANIFEST).is_file()):
             api.create_repo(f"{releases.NAMESPACE}/{repo.name}")
             api.upload_folder(repo_id=f"{releases.NAMESPACE}/{repo.name}", folder_path=repo)
         variants = releases.found(folder, hub=url)

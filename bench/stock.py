@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from builders import bnb, fixes, probes
+from config.words import MANIFEST
 from engines import go_template, tools
 from publishers.ollama import PROBES, template_from_probes
 from qa import ollama
-from qa.readers import releases
 
 TYPES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "Q3_K_M", "Q2_K")
 """Of which none needs an importance matrix; BF16 is there as well."""
@@ -39,4 +39,4 @@ def make(model: Path, out: Path, name: str, types: Sequence[str] = TYPES) -> Non
 def _manifest(repo: Path, files: Mapping[str, str]) -> None:
     """The part of a manifest that says which files are whose."""
     variants = [{"tag": tag, "files": [file]} for tag, file in files.items()]
-    (repo / releases.MANIFEST).write_text(json.dumps({"variants": variants}), encoding="utf-8")
+    (repo / MANIFEST).write_text(json.dumps({"variants": variants}), encoding="utf-8")

@@ -22,7 +22,7 @@ from config.facts import LICENSES, Facts
 from config.progress import Tally
 from config.settings import REPO_ID
 from config.sharing import take
-from config.words import Release
+from config.words import MANIFEST, Release
 
 VERSION = 1  # raise when outputs change
 
@@ -75,6 +75,11 @@ def in_gguf(listed: Collection[str], where: str) -> dict[str, Any]:
     """What an Upstream says of a model that is there as GGUF alone. Raises UpstreamError when it cannot be rebuilt from that, as far as names tell."""
     if not choice.is_rebuilt(listed):
         return {}
+    if MANIFEST in listed:
+        raise UpstreamError(
+            f"{where} holds what Sluice published, in GGUF alone. Its {MANIFEST} names the upstream that it was made from: release that, or copy the file in "
+            "16 bits into a folder without the manifest."
+        )
     taken = choice.chosen(listed, where)
     return {"gguf": taken, "over": choice.passed_over(listed, taken)}
 

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
+
+MANIFEST = "sluice-manifest.json"
+"""By this file a repo, or a folder, is known that Sluice published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +21,8 @@ class Release:
 
     @property
     def name(self) -> str:
-        """The repo's name without its owner."""
-        return self.repo.rpartition("/")[2]
+        """The repo's name without its owner, and without the ending by which repos of GGUF files are known."""
+        return re.sub(r"[-._]gguf$", "", self.repo.rpartition("/")[2], flags=re.IGNORECASE)
 
     @property
     def local(self) -> bool:

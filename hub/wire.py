@@ -24,7 +24,8 @@ def repo_info(hub: Hub, repo: Repo, commit: Commit, *, blobs: bool = False, expa
     """All that is known of a repo at a commit; with `expand`, only those properties."""
     card = card_data(hub, commit)
     config = _config(hub, commit) if not expand or "config" in expand else {}  # read anew each time
-    tags = [*cards.tags(card), *(["gguf"] if any(path.endswith(".gguf") for path in commit.tree) else []), "region:us"]
+    formats = [name for name in ("safetensors", "gguf") if any(path.endswith(f".{name}") for path in commit.tree)]
+    tags = [*cards.tags(card), *formats, "region:us"]
     info = {
         "_id": repo.uid,
         "id": repo.id,

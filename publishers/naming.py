@@ -2,10 +2,11 @@
 
 import re
 
+from config import words
 from config.errors import ConfigurationError
 from config.settings import REPO_ID
 
-MANIFEST = "sluice-manifest.json"
+MANIFEST = words.MANIFEST
 CARD = "README.md"
 REPORT = "sluice-report.html"
 PLOT = "sluice-kld.png"

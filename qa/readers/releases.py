@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from config.errors import MeasurementError
+from config.words import MANIFEST
 from qa.readers.words import BITS16, GGUF, NF4, Variant
 
-MANIFEST = "sluice-manifest.json"
 NAMESPACE = "readers"  # whose the repos are on the Hub that readers fetch from
 
 

@@ -42,6 +42,8 @@ def refusal(entry: Watched, listed: Listed) -> str | None:
     if listed.gated and entry.policy(listed.repo, entry.gated) == "skip":
         return "it is gated"
     tags = {tag.lower() for tag in listed.tags}
+    if "gguf" in tags and "safetensors" not in tags and not entry.names_repo(listed.repo):
+        return "it is there in GGUF alone, as what quantizers publish is; name it in `repos` to have it released from that"
     if lacking := [tag for tag in entry.tags if tag.lower() not in tags]:
         return f"it lacks the tag {', '.join(lacking)}"
     if listed.downloads < entry.minimum_downloads:

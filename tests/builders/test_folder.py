@@ -160,6 +160,7 @@ def test_what_is_no_file_is_not_read(model: Path) -> None:
         (("config.json", "adapter_config.json", "adapter_model.safetensors"), "is an adapter of the kind None"),
         (("model-Q8_0.gguf",), "of GGUF only quantized files: model-Q8_0.gguf. What quantizing took away cannot be had back"),
         (("m-F16.gguf", "mmproj-m-F16.gguf", "config.json"), "holds mmproj-m-F16.gguf and no safetensors: a model that reads images"),
+        (("m-BF16.gguf", "sluice-manifest.json"), "holds what Sluice published, in GGUF alone. Its sluice-manifest.json names the upstream"),
         (("adapter_config.json", "adapter_model.bin"), "no adapter_model.safetensors; it holds adapter_model.bin, which can run code"),
     ],
 )

@@ -24,6 +24,13 @@ FINE = {"repo": "a/b", "sha": "0" * 40, "modified": NOW, "private": False, "gate
         ({"owners": ["a"], "licenses": ["mit"]}, {"tags": frozenset()}, "its licence is not stated, and mit is asked for"),
         ({"owners": ["a"]}, {"private": True}, "it is private"),
         ({"owners": ["a"]}, {"gated": True}, "it is gated"),
+        (
+            {"owners": ["a"]},
+            {"tags": frozenset({"gguf"})},
+            "it is there in GGUF alone, as what quantizers publish is; name it in `repos` to have it released from that",
+        ),
+        ({"owners": ["a"]}, {"tags": frozenset({"gguf", "safetensors"})}, None),
+        ({"owners": ["a"], "repos": ["a/b"]}, {"tags": frozenset({"gguf"})}, None),
         ({"owners": ["a"], "private": "follow", "gated": "follow"}, {"private": True, "gated": True}, None),
         ({"repo": "A/B"}, {"private": True, "gated": True}, None),
         ({"repo": "a/b", "private": "skip"}, {"private": True}, "it is private"),
