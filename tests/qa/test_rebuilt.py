@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
@@ -45,13 +46,30 @@ def test_a_vocabulary_that_transformers_reads_by_other_rules_is_refused(tmp_path
         proved(again(alone, tmp_path / "again"), alone, tmp_path)
 
 
-def test_scaled_positions_are_proved(tmp_path: Path) -> None:
-    _, alone = ggufs.converted("Llama", tmp_path, rope_parameters=ggufs.ROPE)
+@pytest.mark.parametrize(
+    "scaling",
+    [ggufs.ROPE, {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 256, "attention_factor": 1.25}],
+)
+def test_scaled_positions_are_proved(tmp_path: Path, scaling: dict[str, Any]) -> None:
+    _, alone = ggufs.converted("Llama", tmp_path, rope_parameters=scaling)
     assert proved(again(alone, tmp_path / "again"), alone, tmp_path)["tensors"] > 20
 
 
+def test_a_file_in_parts_and_one_in_32_bits_are_proved(tmp_path: Path) -> None:
+    model, alone = ggufs.converted("Qwen3", tmp_path)
+    made = again(alone, tmp_path / "again")
+    parts = ggufs.split(alone)
+    assert rebuilt.prove(tmp_path, model=made, snapshot=alone, files=parts)["tensors"] > 20
+    weights = {name: value.float() + 1e-4 for name, value in load_file(model / "model.safetensors").items()}
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    releases.edit(model / "config.json", dtype="float32")
+    wide = ggufs.alone(model, tmp_path / "wide")
+    assert ggufs.file(wide).endswith("F32.gguf")
+    assert proved(again(wide, tmp_path / "wide again"), wide, tmp_path)["tensors"] > 20
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("vocabulary", "architecture"), [("llama-bpe", "llama"), ("qwen2", "qwen2")])
+@pytest.mark.parametrize(("vocabulary", "architecture"), [("gpt-2", "llama"), ("llama-bpe", "llama"), ("qwen2", "qwen2"), ("llama-spm", "llama")])
 def test_the_vocabularies_of_the_families_are_proved(vocabulary: str, architecture: str, tmp_path: Path) -> None:
     """Those that llama.cpp collects, by what their files say alone."""
     (tmp_path / "alone").mkdir()
@@ -63,6 +81,18 @@ def test_the_vocabularies_of_the_families_are_proved(vocabulary: str, architectu
 def _other_value(model: Path) -> None:
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.self_attn.k_proj.weight"][0, 0] += 1
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def _rows_exchanged(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file(weights | {name: weights[name].flip(0)}, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def _lost(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    del weights["lm_head.weight"]
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -85,9 +115,17 @@ def _other_piece(model: Path) -> None:
     ("spoil", "said"),
     [
         (_other_value, r"blk.1.attn_k.weight has other values when it is converted back"),
+        (_rows_exchanged, r"blk.0.attn_q.weight has other values"),
+        (_lost, r"the tensor output.weight is lost"),
+        (lambda model: releases.edit(model / "config.json", rms_norm_eps=1e-5), r"llama.attention.layer_norm_rms_epsilon is 9.99.*e-07 there and 9.99.*e-06"),
+        (lambda model: releases.edit(model / "config.json", rope_theta=5000.0), r"llama.rope.freq_base is 10000.0 there and 5000.0"),
         (lambda model: _words(model, eos_token="</s>"), r"the token that ends a text is 4 there and 2"),
+        (lambda model: _words(model, add_bos_token=False), r"whether a text begins with it is True there and False"),
+        (lambda model: _words(model, add_prefix_space=True), r"tokenizer.ggml.add_space_prefix is False there and True"),
+        (lambda model: (model / "chat_template.jinja").write_text("other"), r"tokenizer.chat_template is .* there and 'other'"),
         (_other_piece, r"tokenizer.ggml.tokens is a list of 2048 there and a list of 2048 converted back, from entry \d+ on \('▁the\w*', '▁thx\w*'\)"),
         (_other_normalizer, r"its tokenizer reads a text otherwise than llama.cpp does by the file: "),
+        (lambda model: (model / "config.json").write_text("{}"), r"llama.cpp's converter, whose file it would have to be, does not take the model"),
     ],
 )
 def test_what_differs_is_named(spoil: Callable[[Path], None], said: str, tmp_path: Path, sound: tuple[Path, Path]) -> None:
@@ -109,9 +147,45 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return alone, again(alone, out / "again")
 
 
+def test_what_a_header_need_not_say_is_no_difference(sound: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    gone = ("llama.vocab_size", "llama.rope.dimension_count", "llama.attention.key_length", "llama.attention.value_length", "llama.rope.freq_base")
+    ggufs.rewritten(sound[0] / ggufs.file(sound[0]), tmp_path / "alone" / "m-BF16.gguf", without=gone)
+    assert proved(again(tmp_path / "alone", tmp_path / "again"), tmp_path / "alone", tmp_path)["tensors"] == 21
+
+
+def test_what_the_model_cannot_say_is_refused(sound: tuple[Path, Path], tmp_path: Path) -> None:
+    """Keys that are known, with values that no config.json leads to, and a tensor that lost some bits on the way."""
+    file = sound[0] / ggufs.file(sound[0])
+    for number, (changes, said) in enumerate(
+        [
+            ({"llama__rope__dimension_count": 32}, "llama.rope.dimension_count is 32 there and 64"),
+            ({"tokenizer__ggml__token_type": [1] * 2048}, "tokenizer.ggml.token_type is a list of 2048 there and a list of 2048 converted back, from entry 0"),
+            ({"tokenizer__ggml__token_type": [2] * 2048}, "without a piece for what is unknown, or with several"),
+        ]
+    ):
+        alone = tmp_path / f"alone {number}"
+        alone.mkdir()
+        ggufs.rewritten(file, alone / "m-BF16.gguf", **changes)
+        with pytest.raises(UpstreamError, match=said):
+            proved(again(alone, tmp_path / f"again {number}"), alone, tmp_path)
+
+
+def test_norms_of_other_programs_are_told(tmp_path: Path) -> None:
+    """Gemma's norms without the one that the converter adds: the model would be another."""
+    _, alone = ggufs.converted("Gemma 3", tmp_path)
+    (tmp_path / "there").mkdir()
+    file = alone / ggufs.file(alone)
+    norm = next(tensor for tensor in GGUFReader(file).tensors if tensor.name == "output_norm.weight")
+    odd = np.full(norm.shape.tolist(), 3e-8, dtype=np.float32)  # less one, and one more again, is nought
+    ggufs.rewritten(file, tmp_path / "there" / "m-BF16.gguf", tensors={"output_norm.weight": odd})
+    with pytest.raises(UpstreamError, match="output_norm.weight has other values when it is converted back"):
+        proved(again(tmp_path / "there", tmp_path / "again"), tmp_path / "there", tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["SmolLM2-135M-Instruct"])
+@pytest.mark.parametrize("name", ["SmolLM2-135M-Instruct", "gemma-3-270m"])
 def test_real_models_are_the_same_after_all(name: str, tmp_path: Path) -> None:
     """Their makers' folders, converted, and rebuilt from the file alone."""
     from bench.models.fetched import MODELS

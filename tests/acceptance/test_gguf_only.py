@@ -1,0 +1,84 @@
+"""`sluice release` of what holds a GGUF file in 16 bits alone: the variants that the model itself has, and cards that say where they come from."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.digests import file_sha256
+from tests import ggufs, releases
+from tests.acceptance.conftest import Hub, saved, sluice, small
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+VARIANTS = {"gguf": ["Q8_0", "Q4_K_M"], "sixteen_bit": True}
+REPO = "upstream/tiny-gguf"
+NOWHERE = {"SLUICE_HUB_ENDPOINT": "http://127.0.0.1:1"}  # a folder needs no Hub
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    """The bundled model without its defects, as a GGUF file alone."""
+    return ggufs.alone(releases.clean(tmp_path / "clean"), tmp_path / "tiny-gguf")
+
+
+def recipe(folder: Path) -> Path:
+    found = small()
+    found["variants"] = VARIANTS
+    found["evaluation"]["mmlu"] = None
+    found["gates"] = [gate for gate in found["gates"] if gate["name"] != "mmlu"]
+    return saved(folder, found)
+
+
+def tensors(path: Path) -> dict[str, bytes]:
+    from gguf import GGUFReader
+
+    return {tensor.name: tensor.data.tobytes() for tensor in GGUFReader(path).tensors}
+
+
+def test_a_folder_is_released_as_the_model_itself_would_be(tmp_path: Path, alone: Path) -> None:
+    file, environment = ggufs.file(alone), {"SLUICE_HOME": str(tmp_path / "home"), **NOWHERE}
+    planned = sluice("release", alone, "--to", tmp_path / "repos", "--recipe", recipe(tmp_path), "--dry-run", **environment)
+    assert planned.returncode == 0, planned.stderr
+    assert f"The model is rebuilt from {file}" in " ".join((planned.stdout + planned.stderr).split())
+    done = sluice("release", alone, "--to", tmp_path / "repos", "--recipe", recipe(tmp_path), "--json", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copytree(tmp_path / "clean", tmp_path / "itself" / "tiny-gguf")
+    whole = sluice("release", tmp_path / "itself" / "tiny-gguf", "--to", tmp_path / "others", "--recipe", recipe(tmp_path), "--json", **environment)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+
+    (made,), (other,) = (root.rglob("*Q4_K_M.gguf") for root in (tmp_path / "repos", tmp_path / "others"))
+    assert tensors(made) == tensors(other), "calibrated on the same text, each tensor is the same"
+    card, manifest = (made.parent / "README.md").read_text(encoding="utf-8"), json.loads((made.parent / "sluice-manifest.json").read_bytes())
+    digest = file_sha256(alone / file)
+    assert manifest["upstream"]["gguf"] == [{"path": file, "sha256": digest}]
+    assert f"rebuilt from its GGUF file: `{file}`, sha256 `{digest}`" in card
+    assert "license: mit" in card
+
+
+def test_a_repo_is_released_and_one_with_quantized_files_alone_is_not(hub: Hub, tmp_path: Path, alone: Path) -> None:
+    hub.push(REPO, alone)
+    environment = hub.environment(tmp_path / "home")
+    done = sluice("run", REPO, "--recipe", recipe(tmp_path), "--json", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert {row["tag"]: row["verdict"] for row in told["variants"]} == dict.fromkeys(("Q8_0", "Q4_K_M", "16bit"), "passed")
+    held = set(hub.publisher.list_repo_files("acme/tiny-gguf"))
+    assert {"config.json", "model.safetensors", "tokenizer.json", "LICENSE"} <= held
+    assert not {path for path in held if path.endswith(".gguf")}
+
+    hub.upstream.delete_file(ggufs.file(alone), REPO)
+    hub.upstream.upload_file(path_or_fileobj=b"few bits", path_in_repo="tiny-Q4_K_M.gguf", repo_id=REPO)
+    refused = sluice("run", REPO, "--recipe", recipe(tmp_path), **environment)
+    assert refused.returncode == 1
+    assert "holds no safetensors, and of GGUF only quantized files: tiny-Q4_K_M.gguf" in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_mix_is_planned_of_a_folder_with_gguf_alone(tmp_path: Path, alone: Path) -> None:
+    text = releases.DEMO.parent / "data" / "calibration_questions.txt"
+    done = sluice("quantize", alone, "--type", "Q4_K_M", "--text", text, "--out", tmp_path / "small.gguf", SLUICE_HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 0 < (tmp_path / "small.gguf").stat().st_size < (alone / ggufs.file(alone)).stat().st_size / 2
