@@ -28,7 +28,7 @@ def recipe(folder: Path) -> Path:
     found = small()
     found["variants"] = VARIANTS
     found["evaluation"]["mmlu"] = None
-    found["gates"] = [gate for gate in found["gates"] if gate["name"] != "mmlu"]
+    found["gates"] = [gate | ({"kinds": ["gguf"]} if gate["name"] == "weights" else {}) for gate in found["gates"] if gate["name"] != "mmlu"]
     return saved(folder, found)
 
 

@@ -64,7 +64,7 @@ def test_a_release_on_data_sets_of_the_hub_and_one_without_questions(hub: Hub, t
     results = yaml.safe_load(Path(hub.publisher.hf_hub_download(TARGET, EVALUATIONS, local_dir=tmp_path / "first")).read_bytes())
     (entry,) = parse_eval_result_entries(results)
     assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("owner/mmlu", "tiny", asked)
-    assert entry.value == round(100 * variant["mmlu"]["value"], 2)
+    assert entry.value == round(100 * variant["mmlu"]["accuracy"], 2)
     assert EVALUATIONS in manifest["files"]
 
     quiet = sluice("run", UPSTREAM, "--recipe", recipe(tmp_path, asks=False), **settings)
