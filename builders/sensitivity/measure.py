@@ -25,7 +25,7 @@ from config.progress import counted
 from engines import hf, streaming
 from engines.model import Doubles, Floats
 
-VERSION = 8  # raise when outputs change
+VERSION = 9  # raise when outputs change
 
 ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at which no more windows are added
 KNOWN = 0.1  # the same of GGUF mixes: types are chosen as well long before, a third of these windows gives plans within 1 % of the best
@@ -188,14 +188,16 @@ def opened(
     threads: int,
     memory: int | None = None,
     rounding: bool = False,
+    whole: bool = False,
 ) -> Iterator[tuple[PreTrainedModel, Windows, room.Room]]:
     """While the block runs, the network on the device that there is, its layers streamed where they do not fit into `memory` bytes otherwise; the windows of
     calibration text, no longer than the model's context; and what of the memory is free for sums, Hessians among them where `rounding` wants them.
+    `whole`: in float32, also where bfloat16 is faster.
 
     Raises UnsupportedModel when the memory is too small for the model, or transformers cannot run it.
     """
     outline, stored, device = hf.outline(model), hf.stored_dtype(model), room.device()
-    dtype = room.working(stored, device)
+    dtype = torch.float32 if whole else room.working(stored, device)
     length = min(context, hf.context(outline))
     about = room.shape(outline, stored, dtype)
     sums = gather.foretold(outline, rounding=rounding)

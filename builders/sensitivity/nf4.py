@@ -28,7 +28,7 @@ from config.errors import MeasurementError
 from config.progress import counted
 from engines import nf4
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 TYPES = ("NF4", "BF16")
 KEPT = (0.0, 0.05, 0.2)  # shares of the values that stay in 16 bits in the mixes by which is judged whether enough windows were measured
@@ -40,7 +40,8 @@ def measure(out: Path, *, model: Path, chat: list[Path], plain: list[Path], toke
     Windows are added until the predicted KLD of typical mixes is known within 5 %. Returns `provider`, `windows`, `tokens`, and `relative_error` (of the worst
     of the typical mixes). Raises ConfigurationError, and MeasurementError also when no linear layer would become NF4.
     """
-    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads) as (network, text, _):
+    # a layer's error meets its gradient window by window, where what bfloat16 takes from a gradient chose other layers, and worse ones
+    with opened(model, chat, plain, tokens=tokens, context=context, threads=threads, whole=True) as (network, text, _):
         parameters = dict(network.named_parameters())
         modules = {name: parameters[f"{name}.weight"] for name in bnb.quantizable(network) if f"{name}.weight" in parameters}
         if not modules:

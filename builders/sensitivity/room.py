@@ -1,7 +1,7 @@
 """How much memory a pass over calibration text needs, and so whether a model's layers stay on the device or come one at a time, and what is left for sums.
 
-Bytes at the peak, with P parameters, of which P0 are in no layer and P1 in the largest one, computed in b bytes (2 where the weights are bfloat16 and products
-of that are faster here, else 4), windows of T tokens and a vocabulary of V:
+Bytes at the peak, with P parameters, of which P0 are in no layer and P1 in the largest one, computed in b bytes (2 on a GPU
+where the weights are bfloat16, else 4), windows of T tokens and a vocabulary of V:
 
 - weights: b P; or, streamed, b (P0 + P1) on the device and 2 (P - P0) at home, which a CPU counts to the same memory, though it may let them go, since they
   are mapped from the file;
@@ -25,14 +25,12 @@ from builders.rounding import sizes
 from builders.sensitivity import rows
 from builders.sensitivity.table import Tensor
 from config.errors import UnsupportedModel
-from engines import toolchain
 
 if TYPE_CHECKING:  # the service, which reckons with these formulas, does without torch
     import torch
     from transformers import PreTrainedModel
 
 SAMPLED = 4  # bytes of one value of a sum of squares
-BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # sets of instructions of x86 and ARM that multiply matrices of it, by the kernel's names
 ACTIVATIONS = 6  # values kept for each token, layer, and hidden or feed-forward unit
 SHARE = 0.9  # of a GPU's free memory that is used
 _PASS = {False: 3, True: 4}  # what a forward and a backward pass cost, in forward passes, by whether layers are streamed
@@ -65,16 +63,15 @@ class Room:
     free: int  # bytes for sums
 
 
-def halves(*, gpu: bool) -> bool:
-    """Whether products of bfloat16 matrices are faster than of float32 ones: on a GPU, and on a processor with instructions for them."""
-    return gpu or not BFLOAT16.isdisjoint(toolchain.instructions().split())
-
-
 def working(stored: "torch.dtype", on: "torch.device") -> "torch.dtype":
-    """The dtype in which passes are computed: bfloat16 where the weights are stored so and it is faster. Sums over windows and rows are float32 either way."""
+    """The dtype in which passes are computed: on a GPU bfloat16 where the weights are stored so, else float32. Sums over windows and rows are always float32.
+
+    Processors that multiply bfloat16 take half the time by it too. Not used: on the bundled models it made rounded inputs cost six times what they do, and
+    chose worse layers to keep in 16 bits.
+    """
     import torch
 
-    return torch.bfloat16 if stored == torch.bfloat16 and halves(gpu=on.type == "cuda") else torch.float32
+    return torch.bfloat16 if stored == torch.bfloat16 and on.type == "cuda" else torch.float32
 
 
 def shape(network: "PreTrainedModel", stored: "torch.dtype", at_work: "torch.dtype") -> Shape:

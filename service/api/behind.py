@@ -33,13 +33,13 @@ class Behind:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["client"] is not None:
+        if scope.get("client") is not None:
             scope["client"] = (_plain(scope["client"][0]), scope["client"][1])
-        scope["peer"] = scope["client"]
+        scope["peer"] = scope.get("client")
         await self._told(scope, receive, send)  # type: ignore[arg-type]
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["client"] is not None:
+        if scope.get("client") is not None:
             address = _address(scope["client"][0])
             scope["client"] = scope["peer"] if address is None else (address, scope["client"][1])
         if self._prefix:

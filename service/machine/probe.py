@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from builders.sensitivity import room
 from config.errors import SluiceError
 
 LAYERS, POSITIONS, VOCABULARY = 2, 128, 256  # of the made-up models
@@ -65,10 +64,7 @@ def starts() -> Found:
 
 
 def transformers(seconds: float) -> Found:
-    """`narrow`, `wide`: operations a second of a forward pass in float32; `halves`: times `wide` in bfloat16, where passes over text are computed in it.
-
-    `call`: seconds of a layer beyond its products; `memory`: bytes a second.
-    """
+    """`narrow`, `wide`: operations a second of a forward pass in float32; `call`: seconds of a layer beyond its products; `memory`: bytes a second."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -97,9 +93,6 @@ def transformers(seconds: float) -> Found:
             single, whole = (torch.zeros((1, size), dtype=torch.long) for size in (1, 4 * POSITIONS))
             calls[name] = (shortest(lambda net=network, ids=single: net(input_ids=ids, use_cache=False), seconds), layers, values)  # type: ignore[misc]
             taken = shortest(lambda net=network, ids=whole: net(input_ids=ids, use_cache=False), seconds)  # type: ignore[misc]
-            if name == "wide" and room.halves(gpu=False):
-                network.bfloat16()
-                found["halves"] = max(1.0, taken / shortest(lambda net=network, ids=whole: net(input_ids=ids, use_cache=False), seconds))  # type: ignore[misc]
         found[name] = 2 * values * 4 * POSITIONS / max(taken - calls[name][0], 1e-6)
     narrow, wide = calls["narrow"], calls["wide"]
     found["call"] = narrow[0] / narrow[1]

@@ -54,7 +54,6 @@ class Speed:
     torch: float = 4.5  # seconds more to import torch and transformers
     narrow: float = 5.2e10  # operations a second in transformers, float32, in a model of `probe.WIDTHS["narrow"]` hidden units
     wide: float = 9.2e10  # and of `probe.WIDTHS["wide"]`
-    halves: float = 1.0  # times these rates in bfloat16, where the processor has instructions for it
     call: float = 8e-4  # seconds of one layer in transformers beyond its products
     memory: float = 1.1e10  # bytes a second of weights that one token passes
     llama_narrow: float = 6.7e10  # as `narrow`, in llama.cpp, bfloat16
@@ -71,10 +70,10 @@ class Speed:
 
 
 NAMED: Mapping[str, "Speed"] = {
-    "16 cores, 64 GB": Speed(threads=16, halves=1.9, ram=64 * 10**9),
-    "64 cores, 1 TB": Speed(threads=64, halves=1.9, ram=10**12),
-    "RTX 4090": Speed(threads=16, halves=1.9, ram=128 * 10**9, gpu=Gpu(memory=24 * 10**9, operations=6e13, bandwidth=9e11, bus=2.2e10)),
-    "H200": Speed(threads=32, halves=1.9, ram=10**12, gpu=Gpu(memory=141 * 10**9, operations=3.7e14, bandwidth=4.3e12, bus=4.5e10)),
+    "16 cores, 64 GB": Speed(threads=16, ram=64 * 10**9),
+    "64 cores, 1 TB": Speed(threads=64, ram=10**12),
+    "RTX 4090": Speed(threads=16, ram=128 * 10**9, gpu=Gpu(memory=24 * 10**9, operations=6e13, bandwidth=9e11, bus=2.2e10)),
+    "H200": Speed(threads=32, ram=10**12, gpu=Gpu(memory=141 * 10**9, operations=3.7e14, bandwidth=4.3e12, bus=4.5e10)),
 }
 """Machines that estimates are made for. Rates of threads are those of a server of 2023, of which bfloat16 was measured; of cards three quarters of what their
 data sheets give for TF32, and nine tenths of their bandwidth: nobody has measured them."""

@@ -57,5 +57,7 @@ def test_what_4_bits_hurt_most_stays_in_16(hub: Hub, recipe: Path, tmp_path: Pat
     assert ">safetensors, not offered</text>" in report, "plain NF4 stands beside them"
 
     again = sluice("run", UPSTREAM, "--recipe", recipe, "--json", **settings)
-    assert {stage["state"] for stage in json.loads(again.stdout)["stages"] if stage["name"] != "plan tiny-bnb-4bit"} == {"reused"}
+    stages = {stage["name"]: stage["state"] for stage in json.loads(again.stdout)["stages"]}
+    first = {name for name, state in stages.items() if state != "reused"}  # there was nothing to publish, so nothing to read back
+    assert first <= {"plan tiny-bnb-4bit", *(name for name in stages if name.startswith(("answer ", "read back ")))}
     assert len(hub.commits(DYNAMIC)) == len(set(hub.commits(DYNAMIC)))

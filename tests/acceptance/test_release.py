@@ -141,8 +141,15 @@ def test_a_changed_folder_is_another_release_and_takes_the_old_one_s_place(left:
 
 
 def test_some_variants_on_small_samples_are_marked_wherever_figures_are_read(left: Left, tmp_path: Path) -> None:
-    recipe = ROOT / "demo" / "recipe.yaml"
-    done = left.again("--recipe", recipe, "--variants", "q4_k_m,BNB-4BIT", "--quick", to=tmp_path)
+    options = ("--recipe", ROOT / "demo" / "recipe.yaml", "--variants", "q4_k_m,BNB-4BIT", "--quick")
+    held = left.again(*options, to=tmp_path)
+    assert held.returncode == 4, held.stdout + held.stderr
+    assert not (tmp_path / REPO).exists(), "no family vouches for what is derived of its template"
+    approve = re.search(r"`sluice approve (\d+) ", held.stdout)
+    assert approve is not None
+    approved = sluice("approve", approve[1], "--by", "ann", "--comment", "as its card says", SLUICE_HOME=str(left.folder / "home"))
+    assert approved.returncode == 0, approved.stderr
+    done = left.again(*options, to=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == [REPO, "fine-tune-bnb-4bit"]
     card = (tmp_path / REPO / "README.md").read_text()

@@ -151,7 +151,7 @@ class _Pass:
         """Seconds of passes forward, with logits everywhere."""
         at, width = self.at, self.shape.width
         if (gpu := at.speed.gpu) is None:
-            return windows * at.forward(self.context, self.context) / (1 if width == 4 else at.speed.halves)
+            return windows * at.forward(self.context, self.context)
         computing = at.operations(self.context, self.context) / (0.6 * gpu.operations * (1 if width == 4 else GPU_HALVES))
         reading = width * at.model.active / gpu.bandwidth
         bus = 2 * at.model.parameters / gpu.bus if self.way.streamed else 0.0
@@ -184,7 +184,7 @@ def _passes(prospect: Prospect, speed: Speed, *, sums: int = 0) -> _Pass:
     """Raises UnsupportedModel when memory is too small for the model."""
     at, context = engines(prospect, speed), prospect.recipe.evaluation.context
     memory = int(speed.gpu.memory * room.SHARE) if speed.gpu is not None else _memory(prospect, speed)
-    width = 2 if at.model.halves and (speed.gpu is not None or speed.halves > 1) else 4
+    width = 2 if at.model.halves and speed.gpu is not None else 4
     shape = replace(at.model.shape, width=width)
     way = room.room(shape, context=context, memory=memory, homes=speed.gpu is None, sums=sums)
     return _Pass(at=at, context=context, count=windows(prospect.recipe.calibration, context), shape=shape, way=way)
@@ -277,6 +277,7 @@ def nf4_sensitivity(prospect: Prospect, speed: Speed) -> Needs:
         run = _passes(prospect, speed)
     except UnsupportedModel:
         return Needs()
+    run = replace(run, shape=replace(run.shape, width=4))
     values = sum(tensor.parameters for tensor in run.at.model.matrices)
     count = min(run.count, TYPICAL)
     met = count * values * 12 / run.bandwidth  # dequantized, subtracted and multiplied, 4 bytes each

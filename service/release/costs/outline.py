@@ -42,7 +42,7 @@ class Outline:
     entries: int  # of the vocabulary in a GGUF: tokens, and merges where there are any
     bits: float = 16.0  # of a value in the GGUF file that everything is made from
     seeing: int = 0  # parameters, among all, of what reads images: in no GGUF file of the text part, and not among `matrices` and `layers`
-    halves: bool = False  # weights are bfloat16, in which passes over text are computed where that is faster
+    halves: bool = False  # weights are bfloat16, in which a GPU computes passes over text
     predicting: int = 0  # parameters, among all, of layers for multi-token prediction, which nothing runs: not among `matrices` and `layers`
 
     @property
