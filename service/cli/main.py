@@ -104,7 +104,7 @@ COMMANDS = {
     "serve": ("service.cli.serve:serve", "Run day and night: poll the watch list, take webhooks, serve the API, and carry out queued runs."),
     "prune": (
         "service.cli.prune:prune",
-        "Throw away outputs of stages that nobody needs any more, as the settings under `keep` say, and tell why each of the others stays.",
+        "Throw away outputs of stages that nobody needs any more, as the settings under `keep` say, and tell why each of the others stays; forget old records.",
     ),
     "doctor": (
         "service.cli.doctor:doctor",
