@@ -38,7 +38,7 @@ def work(recipe: Callable[..., Recipe], tmp_path: Any) -> Callable[..., Work]:
         made = recipe()
         mmlu = None if made.evaluation.mmlu is None else made.evaluation.mmlu.model_copy(update=asked)
         made = made.model_copy(update={"evaluation": made.evaluation.model_copy(update={"mmlu": mmlu})})
-        job = type("Job", (), {"recipe": made})()
+        job = type("Job", (), {"recipe": made, "within": ""})()
         found = Output(key="k", folder=tmp_path, result={"sources": [dict(source)]}, files=(), seconds=0)
         return Work(job=job, api=None, graph=None, products={DATA: found})  # type: ignore[arg-type]
 
