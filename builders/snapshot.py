@@ -50,6 +50,17 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
 
     Raises UpstreamError when the repo is unknown, private, gated or misnamed or has no such revision, HubError when the Hub cannot be asked.
     """
+    found, listed = _told(api, repo, revision)
+    return replace(found, adapter=is_adapter(listed), **in_gguf(listed, found.release.repo))
+
+
+def base_models(api: HfApi, repo: str) -> tuple[str, ...]:
+    """What a repo's card says that it was made from, whatever the repo holds. Raises as `resolve` does for repos that cannot be looked at."""
+    return _told(api, repo, "main")[0].base_models
+
+
+def _told(api: HfApi, repo: str, revision: str) -> tuple[Upstream, set[str]]:
+    """What the Hub and the card say of a repo, and the names of its files."""
     if re.fullmatch(REPO_ID, repo) is None:
         raise misnamed(repo)
     with in_words(api, repo, revision):
@@ -62,8 +73,7 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     card = vars(info.card_data) if info.card_data is not None else {}
     spelt = info.id if info.id.lower() == repo.lower() else repo  # as the Hub spells it, to which case is all the same
     found = described(Release(repo=spelt, sha=info.sha), card, private=bool(info.private), gated=bool(info.gated))
-    listed = {file.rfilename for file in info.siblings or ()}
-    return replace(found, pipeline_tag=found.pipeline_tag or info.pipeline_tag, adapter=is_adapter(listed), **in_gguf(listed, spelt))
+    return replace(found, pipeline_tag=found.pipeline_tag or info.pipeline_tag), {file.rfilename for file in info.siblings or ()}
 
 
 def described(release: Release, card: Mapping[str, Any], *, private: bool = False, gated: bool = False) -> Upstream:

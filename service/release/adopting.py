@@ -124,7 +124,7 @@ def _source(settings: Settings, api: HfApi, wish: Wish) -> Source:
     if said is not None:
         return Source(upstream=said, recipe=recipe, found="--upstream")
     with suppress(UpstreamError):  # a card that cannot be read says nothing
-        named = snapshot.resolve(api, wish.repo, "main").base_models
+        named = snapshot.base_models(api, wish.repo)
         if len(named) == 1 and re.fullmatch(REPO_ID, named[0]):
             return Source(upstream=Meant(repo=named[0], revision="main"), recipe=recipe, found=f"`base_model` in the card of {wish.repo}")
     raise ConfigurationError(f"It is not known which upstream's publication is to come into {wish.repo}. Name it by --upstream OWNER/NAME, or ./FOLDER.")
