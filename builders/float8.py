@@ -1,4 +1,4 @@
-"""Multiplies weights of 8 bits and of MXFP4 out to bfloat16, a tensor at a time: a folder that every engine reads alike, by the rule of `builders.packed`."""
+"""Writes weights that every engine reads alike, a tensor at a time: those of 8 bits and MXFP4 multiplied out to bfloat16, by the rule of `builders.packed`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -21,12 +21,12 @@ Compact = Mapping[str, Scaled | Fours]
 """What is multiplied out, by name."""
 
 
-def write(out: Path, snapshot: Path, *, tensors: Mapping[str, Tensor], compact: Compact) -> None:
+def write(out: Path, snapshot: Path, *, tensors: Mapping[str, Tensor], compact: Compact, dropped: frozenset[str] = frozenset()) -> None:
     """Write the weight files of `snapshot` to `out`, those without such tensors and scales linked, and with such tensors the index, if there is one, anew.
 
-    `tensors` are all of the snapshot's, by name.
+    `tensors` are all of the snapshot's, by name, of which those in `dropped` are left out.
     """
-    after = becomes(tensors)
+    after = {name: made for name, made in becomes(tensors).items() if name not in dropped}
     for path in weight_files(snapshot):
         there = [tensor for tensor in tensors.values() if tensor.file == path.name]
         left = [(tensor, after[tensor.name]) for tensor in there if tensor.name in after]
@@ -34,7 +34,7 @@ def write(out: Path, snapshot: Path, *, tensors: Mapping[str, Tensor], compact: 
             link_or_copy(path, out / path.name)
         elif left:
             write_file(out / path.name, [made for _, made in left], _values(path, [before for before, _ in left], compact))
-    if compact and (out / INDEX).is_file():
+    if (compact or dropped) and (out / INDEX).is_file():
         write_index(out, after)
 
 

@@ -92,6 +92,23 @@ def head_neither_tied_nor_there(out: Path) -> Path:
     return out
 
 
+def head_copied(out: Path) -> Path:
+    """As programs leave it that save each parameter by itself: a tied model with its embeddings a second time."""
+    weights = load_file(clean(out) / "model.safetensors")
+    save_file(weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def head_of_its_own(out: Path) -> Path:
+    """As merges leave it that trained the output matrix and forgot config.json."""
+    weights = load_file(clean(out) / "model.safetensors")
+    random = torch.Generator().manual_seed(0)
+    head = weights["model.embed_tokens.weight"].clone()
+    head[7:] *= torch.rand(len(head) - 7, 1, generator=random) + 0.5
+    save_file(weights | {"lm_head.weight": head}, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
 def stale_quantization(out: Path) -> Path:
     """What merging an adapter into a 4-bit base leaves in config.json."""
     edit(clean(out) / "config.json", quantization_config={"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "quant_method": "bitsandbytes"})
@@ -235,6 +252,8 @@ REPAIRED: Mapping[str, Oddity] = {
     "open-prompts": eos_behind_every_text,
     "embedded-tokens": token_beyond_embeddings,
     "tied-head": head_neither_tied_nor_there,
+    "copied-head": head_copied,
+    "own-head": head_of_its_own,
     "stale-quantization": stale_quantization,
     "one-template": two_templates,
     "plain-weights": float8_original,

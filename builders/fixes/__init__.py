@@ -10,10 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from builders import float8, front_matter, packed
+from builders import float8, front_matter, packed, ties
 from builders.fixes import (
     architecture,
     breaking_branches,
+    copied_head,
     distinct_pad,
     dtype_forms,
     embedded_tokens,
@@ -22,6 +23,7 @@ from builders.fixes import (
     older_names,
     one_template,
     open_prompts,
+    own_head,
     plain_weights,
     prompt_end,
     rope_forms,
@@ -44,13 +46,14 @@ from builders.fixes.templates import templates
 from builders.fixes.unrepaired import broken
 from builders.names import CONFIGURATION, INDEX, is_legal
 from builders.snapshot import facts
+from builders.ties import Spare
 from builders.weights import Tensor, parameters, read_header, weight_files
 from config.errors import ConfigurationError, UpstreamError
 from config.facts import vetted
 from config.rules import FAMILIES, FIXES, Family, Rule, families_of, load_families, load_rules
 from config.words import Hold, Patch
 
-VERSION = 5  # raise when outputs change
+VERSION = 6  # raise when outputs change
 
 REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "shard_index": shard_index.repair,
@@ -63,6 +66,8 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "one_template": one_template.repair,
     "stale_quantization": stale_quantization.repair,
     "tied_head": tied_head.repair,
+    "copied_head": copied_head.repair,
+    "own_head": own_head.repair,
     "embedded_tokens": embedded_tokens.repair,
     "tokenizer_model": tokenizer_model.repair,
     "listed_tokens": listed_tokens.repair,
@@ -83,7 +88,7 @@ LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real 
 TEXTS = frozenset({"chat_template.jinja"})
 BINARY = frozenset({"tokenizer.model"})
 OPAQUE = frozenset({"merges.txt"})  # no repair reads it
-WITH_WEIGHTS = frozenset({"plain_weights"})  # repairs that are only true together with other weights
+WITH_WEIGHTS = frozenset({"plain_weights", "copied_head", "own_head"})  # repairs that read weights, or are only true together with other ones
 
 
 def repair(
@@ -99,7 +104,7 @@ def repair(
     families: Path = FAMILIES,
 ) -> dict[str, Any]:
     """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are of 8 bits or
-    MXFP4, which are multiplied out to bfloat16.
+    MXFP4, which are multiplied out to bfloat16, or a rule leaves a tensor out.
 
     With `headers`, no weights are written, and what is said of those stays: those of the snapshot may be all header.
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply. With `ask`, what a rule derives and no family vouches for is not done
@@ -121,10 +126,12 @@ def repair(
         desk.lets(_unclear(alike))
     chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
     chosen = [rule for rule in chosen if not (headers and rule.repair in WITH_WEIGHTS)]
-    fixed, patches = apply_rules(files, chosen, family, tensors, desk)
+    spare = None if headers else ties.spare(snapshot, config, tensors)
+    fixed, patches = apply_rules(files, chosen, family, desk, tensors=tensors, spare=spare)
     _write(out, snapshot, files, fixed)
     if not headers:
-        float8.write(out, snapshot, tensors=tensors, compact=packed.compacted(packed.settings(config), tensors))
+        dropped = frozenset(patch.key for patch in patches if spare is not None and patch.file == spare.tensor.file)
+        float8.write(out, snapshot, tensors=tensors, compact=packed.compacted(packed.settings(config), tensors), dropped=dropped)
     weights = weight_files(out)
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {
@@ -217,20 +224,26 @@ def read_files(folder: Path) -> dict[str, Any]:
 
 
 def apply_rules(
-    files: Files, rules: Sequence[Rule], family: Family | None, tensors: Mapping[str, Tensor] = MappingProxyType({}), desk: Desk | None = None
+    files: Files,
+    rules: Sequence[Rule],
+    family: Family | None,
+    desk: Desk | None = None,
+    *,
+    tensors: Mapping[str, Tensor] = MappingProxyType({}),
+    spare: Spare | None = None,
 ) -> tuple[dict[str, Any], list[Patch]]:
-    """The files after all rules, each seeing what the one before left, and a record of every change; `tensors` for repairs that ask about weights.
+    """The files after all rules, each seeing what the one before left, and a record of every change; `tensors` and `spare` for repairs that ask about weights.
 
     What a rule derives is done if the `desk` lets it, which without one is always so.
     """
     current, patches = dict(files), []
-    desk = desk or Desk()
+    desk, known = desk or Desk(), {"tensors": tensors, "spare": spare}
     for rule in rules:
         if rule.repair not in REPAIRS:
             raise ConfigurationError(f"Rule {rule.id} asks for the repair {rule.repair!r}, which does not exist. Known repairs: {', '.join(REPAIRS)}.")
         try:
             form = inspect.signature(REPAIRS[rule.repair])
-            given = {"tensors": tensors} if "tensors" in form.parameters else {}
+            given = {name: value for name, value in known.items() if name in form.parameters}
             call = form.bind(current, family, **rule.params, **given)
         except TypeError as error:
             raise ConfigurationError(f"Rule {rule.id} gives the repair {rule.repair!r} parameters that it does not take: {error}. Correct `params`.") from error
@@ -246,7 +259,7 @@ def apply_rules(
 def _proposal(rule: Rule, patches: Sequence[Patch]) -> Hold:
     """What a rule would do, for a person to decide."""
     reasons = " ".join(dict.fromkeys(patch.reason for patch in patches))
-    reason = f"{reasons} The model is of no family that config/families knows, so this is derived from its template alone. Approved, its files are changed so."
+    reason = f"{reasons} The model is of no family that config/families knows, so this is derived from the release alone. Approved, its files are changed so."
     return Hold(subject=rule.id, reason=reason, patches=tuple(patches))
 
 
@@ -257,7 +270,7 @@ def _patch(rule: Rule, edit: Edit, files: Files) -> Patch:
         file=edit.file,
         key=edit.dotted,
         reason=f"{rule.reason.rstrip('.')} ({edit.because})." if edit.because else rule.reason,
-        before=_recorded(value_at(files, edit.file, edit.key)),
+        before=_recorded(value_at(files, edit.file, edit.key)) if edit.before is None else edit.before,
         after=_recorded(edit.after),
     )
 

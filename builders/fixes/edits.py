@@ -21,6 +21,7 @@ class Edit:
     after: Any = None  # JSON value, or the text of a text file
     remove: bool = False  # take the key away instead
     because: str = ""  # what was found in this release, as an addition to the rule's reason
+    before: str | None = None  # what is taken away, in words, where that is a tensor in a file of weights, which is none of `Files`
 
     @property
     def dotted(self) -> str:
@@ -55,6 +56,8 @@ def applied(files: Files, edits: Iterable[Edit]) -> dict[str, Any]:
     """The files with all edits made; the given ones stay as they are."""
     changed = dict(files)
     for edit in edits:
+        if edit.before is not None:
+            continue
         if not edit.key:
             changed[edit.file] = edit.after
             continue

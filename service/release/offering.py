@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from builders.names import INDEX
 from config.errors import HubError
 from config.words import Patch
 from publishers import card, markdown, pull_request, shown
@@ -45,10 +46,11 @@ def passed(judged: Judged) -> bool:
 
 
 def changed(work: Work) -> tuple[PublishFile, ...]:
-    """The configuration files of the release that are other ones after the fixes, or new."""
-    before = {file.path: file.sha256 for file in work.output("snapshot").files}
-    fixed = work.output("fix")
-    return tuple(from_stage(fixed, file) for file in fixed.files if not file.path.endswith(".safetensors") and before.get(file.path) != file.sha256)
+    """The configuration files of the release that are other ones after the fixes, or new. Weights that were written anew stay behind with their index."""
+    before, fixed = {file.path: file.sha256 for file in work.output("snapshot").files}, work.output("fix")
+    other = [file for file in fixed.files if before.get(file.path) != file.sha256]
+    weights = {file.path for file in other if file.path.endswith(".safetensors")}
+    return tuple(from_stage(fixed, file) for file in other if file.path not in weights and not (weights and file.path == INDEX))
 
 
 def proposed(work: Work, files: Sequence[PublishFile]) -> Proposal:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
+from builders.names import INDEX
 from config.errors import PublishConflict
 from config.recipe import Recipe
 from config.words import Kind, Outcome, Patch, Release, Variant, Verdict
@@ -100,6 +101,12 @@ def test_exactly_the_changed_files_are_offered_with_the_reasons(make: MakeWork) 
     kept = again.job.store.pull_request(again.job.run.id)
     assert kept is not None
     assert kept.state == "open"
+
+
+def test_weights_that_were_written_anew_are_not_offered_nor_is_their_index(make: MakeWork) -> None:
+    work = make(changed={**FIXED, "model.safetensors": b"without a tensor", INDEX: b"{}"})
+    assert [file.path for file in offering.changed(work)] == ["generation_config.json"]
+    assert {file.path for file in offering.changed(make(changed={**FIXED, INDEX: b"{}"}))} == {"generation_config.json", INDEX}, "which the weights bear out"
 
 
 @pytest.mark.parametrize("changes", [{"asked": False, "changed": FIXED}, {"changed": None}, {"outcome": Outcome.FAILED, "changed": FIXED}])
