@@ -10,7 +10,7 @@ from config.errors import MeasurementError
 from engines.chat import in_parts
 from engines.hf import load_tokenizer, render_chat
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
@@ -18,9 +18,9 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 def render(out: Path, *, model: Path, conversations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Each conversation (`messages`, and `tools` or None), with a generation prompt, as the model's template renders it; what it refuses is left out.
 
-    Also `unforced`, a second template without the `<think>` that the model's own writes at the end of prompts (None where it writes none), `base`, whether
-    the model has no template at all, `parts`, whether that reads contents in parts alone (see `engines.chat.in_parts`), `stops`, the strings of the model's
-    end-of-generation tokens, and `sampling`, the advice in its generation_config.json.
+    Also `template` itself (None of a base model), `unforced`, a second one without the `<think>` that the model's own writes at the end of prompts (None where
+    it writes none), `base`, whether the model has no template at all, `parts`, whether that reads contents in parts alone (see `engines.chat.in_parts`),
+    `stops`, the strings of the model's end-of-generation tokens, and `sampling`, the advice in its generation_config.json.
     """
     tokenizer = load_tokenizer(model)
     generation = _read(model / "generation_config.json")
@@ -34,6 +34,7 @@ def render(out: Path, *, model: Path, conversations: Mapping[str, Mapping[str, A
     ids = ends if isinstance(ends, list) else [ends]
     return {
         "base": tokenizer.chat_template is None,
+        "template": None if tokenizer.chat_template is None else tokenizer.get_chat_template(),
         "parts": tokenizer.chat_template is not None and in_parts(tokenizer.get_chat_template(), tokenizer.special_tokens_map),
         "renderings": renderings,
         "unforced": unforced(tokenizer.chat_template, tokenizer.special_tokens_map) if isinstance(tokenizer.chat_template, str) else None,

@@ -1,14 +1,16 @@
 """What is known of programs that read published files otherwise than they were measured, by version and source: `readers.yaml`, and what cards say of it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from config.files import load_model
+from config.rules import regex
 from config.strict import Strict
 
 FILE = Path(__file__).parent / "readers.yaml"
@@ -29,6 +31,8 @@ class Where(Strict):
     """Only where a variant is published in several files."""
     chat: bool = False
     """Only for models with a chat template."""
+    template: Annotated[str, AfterValidator(regex)] = ""
+    """Only for those in whose chat template this regular expression is found."""
 
 
 class Known(Strict):
@@ -65,7 +69,7 @@ class Repo:
     form: Literal["gguf", "safetensors"]
     config: Mapping[str, Any]  # what config.json says of the language model
     parts: bool = False  # some variant is in several files
-    chat: bool = True  # it has a chat template
+    template: str | None = ""  # its chat template; None where it has none
 
 
 @cache
@@ -86,7 +90,8 @@ def _matters(where: Where, repo: Repo) -> bool:
         and (not where.rope or bool(set(where.rope) & set(_ropes(repo.config))))
         and all(repo.config.get(key) == value for key, value in where.keys.items())
         and (repo.parts or not where.parts)
-        and (repo.chat or not where.chat)
+        and (repo.template is not None or not where.chat)
+        and (not where.template or re.search(where.template, repo.template or "") is not None)
     )
 
 

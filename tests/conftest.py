@@ -5,8 +5,9 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ |= {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -26,6 +27,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest
 import sqlalchemy
 
+if TYPE_CHECKING:
+    from engines.environments import Environment
+
 POSTGRES = os.environ.get("SLUICE_TEST_POSTGRES", "postgresql+psycopg://127.0.0.1:5432/postgres")
 
 
@@ -41,6 +45,34 @@ def _turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         fcntl.flock(machine, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
         fcntl.flock(turn, fcntl.LOCK_UN)
         yield
+
+
+@pytest.fixture(scope="session")
+def fetched() -> Callable[["Environment"], None]:
+    """Fetches libraries that are not there yet from their registry; skips when that cannot be asked for them."""
+    from config.errors import ToolError
+    from engines import environments
+
+    def fetch(environment: "Environment") -> None:
+        try:
+            environments.install(environment)
+        except ToolError as error:
+            pytest.skip(str(error))
+
+    return fetch
+
+
+@pytest.fixture(scope="session")
+def go(fetched: Callable[["Environment"], None]) -> str:
+    """The version of Go, fetched where the machine has none."""
+    from engines import environments, go_template
+
+    if go_template.version() is None:
+        fetched(environments.GO)
+        go_template.version.cache_clear()
+    version = go_template.version()
+    assert version is not None
+    return version
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 //	render IN.json OUT.json
 //
 // IN holds a template and conversations in the form of Ollama's API, OUT gets the text of each, or why it has none.
-// Covered: templates over .Messages. Not covered: the older form over .Prompt and .Response, images, and what Ollama does without a template.
+// Covered: templates over .Messages, and the older form over .System, .Prompt and .Response. Not covered: images, and what Ollama does without a template.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"text/template"
+	"text/template/parse"
 	"time"
 )
 
@@ -184,10 +185,10 @@ func merged(given []message) ([]message, string) {
 	return found, strings.Join(system, "\n\n")
 }
 
-func render(parsed *template.Template, given conversation) (string, error) {
+func render(whole *template.Template, given conversation) (string, error) {
 	messages, system := merged(given.Messages)
 	var text bytes.Buffer
-	err := parsed.Execute(&text, map[string]any{
+	err := whole.Execute(&text, map[string]any{
 		"System":     system,
 		"Messages":   messages,
 		"Tools":      given.Tools,
@@ -196,6 +197,91 @@ func render(parsed *template.Template, given conversation) (string, error) {
 		"ThinkLevel": "",
 		"IsThinkSet": given.Think != nil,
 	})
+	return text.String(), err
+}
+
+// parsed is a template in one of the two forms.
+type parsed struct {
+	whole  *template.Template
+	last   *template.Template // of the older form: the same up to the answer
+	answer bool               // the older form says where the answer goes; where it does not, that is the end
+}
+
+func read(source string) (parsed, error) {
+	var found parsed
+	var err error
+	if found.whole, err = template.New("").Option("missingkey=zero").Funcs(functions).Parse(source); err != nil {
+		return found, err
+	}
+	if strings.Contains(source, ".Messages") {
+		return found, nil
+	}
+	if !strings.Contains(source, ".Prompt") {
+		return found, errors.New("the template reads neither .Messages nor .Prompt")
+	}
+	found.last = template.Must(template.New("").Option("missingkey=zero").Funcs(functions).Parse(source))
+	found.answer = cut(found.last.Tree.Root)
+	return found, nil
+}
+
+// cut leaves out what follows upon the first .Response, and says whether there is one.
+func cut(list *parse.ListNode) bool {
+	for place, node := range list.Nodes {
+		var branch *parse.BranchNode
+		switch node := node.(type) {
+		case *parse.ActionNode:
+			if strings.Contains(node.String(), ".Response") {
+				list.Nodes = list.Nodes[:place+1]
+				return true
+			}
+		case *parse.IfNode:
+			branch = &node.BranchNode
+		case *parse.WithNode:
+			branch = &node.BranchNode
+		case *parse.RangeNode:
+			branch = &node.BranchNode
+		}
+		if branch != nil && (cut(branch.List) || (branch.ElseList != nil && cut(branch.ElseList))) {
+			list.Nodes = list.Nodes[:place+1]
+			return true
+		}
+	}
+	return false
+}
+
+// inRounds renders the older form: once for each question with its answer and what the system says before it, the last time up to the answer.
+func inRounds(form parsed, given conversation) (string, error) {
+	messages, _ := merged(given.Messages)
+	var text bytes.Buffer
+	var system, prompt, response string
+	round := func(part *template.Template) error {
+		said := map[string]any{"System": system, "Prompt": prompt, "Response": response, "Think": given.Think != nil && *given.Think, "IsThinkSet": given.Think != nil}
+		if err := part.Execute(&text, said); err != nil {
+			return err
+		}
+		if !form.answer {
+			text.WriteString(response)
+		}
+		system, prompt, response = "", "", ""
+		return nil
+	}
+	for _, item := range messages {
+		begins := (item.Role == "system" && prompt+response != "") || (item.Role == "user" && response != "")
+		if begins {
+			if err := round(form.whole); err != nil {
+				return "", err
+			}
+		}
+		switch item.Role {
+		case "system":
+			system = item.Content
+		case "user":
+			prompt = item.Content
+		case "assistant":
+			response = item.Content
+		}
+	}
+	err := round(form.last)
 	return text.String(), err
 }
 
@@ -213,16 +299,15 @@ func run(in, out string) error {
 	if err := json.Unmarshal(data, &asked); err != nil {
 		return err
 	}
-	parsed, err := template.New("").Option("missingkey=zero").Funcs(functions).Parse(asked.Template)
-	if err == nil && !strings.Contains(asked.Template, ".Messages") {
-		err = errors.New("the template reads no .Messages")
-	}
+	form, err := read(asked.Template)
 	found := make([]rendering, len(asked.Conversations))
 	for i, given := range asked.Conversations {
 		var text string
 		failure := err
-		if failure == nil {
-			text, failure = render(parsed, given)
+		if failure == nil && form.last != nil {
+			text, failure = inRounds(form, given)
+		} else if failure == nil {
+			text, failure = render(form.whole, given)
 		}
 		if failure != nil {
 			found[i].Error = failure.Error()

@@ -1,6 +1,6 @@
 """What Ollama would make of conversations: the repo's own `template` file, else the Go template that @huggingface/ollama-utils makes; Go renders either."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from engines import go_template
 from engines.environments import OLLAMA_UTILS
@@ -21,15 +21,21 @@ def ask(variant: Variant, reference: Callable[[], Reference]) -> Outcome:
     """No model is run; conversations without tools, thinking or white space around texts are compared."""
     template, special = templates.read(variant.path)
     own = templates.own(template, special)
-    command, environment = running.node("ollama.mjs", OLLAMA_UTILS)
-    found = running.ask(command, {"chat_template": template, **special}, environment=environment)
-    made = "none is made" if found["template"] is None else f"{_share(found['template'], own)[1]} by {found['from']}"
+    found, origin = made(template, special)
+    said = "none is made" if found is None else f"{_share(found, own)[1]} by {origin}"
     file = variant.folder / FILE
     if file.is_file():
         whole, told = _share(file.read_text(encoding="utf-8"), own)
-        return Outcome(result=Result.SAME if whole else Result.OTHER, words=f"{told} by the repo's file; without it {made}")
-    whole = found["template"] is not None and _share(found["template"], own)[0]
-    return Outcome(result=Result.SAME if whole else Result.OTHER, words=f"no file in the repo; {made}")
+        return Outcome(result=Result.SAME if whole else Result.OTHER, words=f"{told} by the repo's file; without it {said}")
+    whole = found is not None and _share(found, own)[0]
+    return Outcome(result=Result.SAME if whole else Result.OTHER, words=f"no file in the repo; {said}")
+
+
+def made(template: str, special: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """The Go template that the Hub makes of a chat template for Ollama, and whose it takes or by which of its ways. Raises Refusal or Broken."""
+    command, environment = running.node("ollama.mjs", OLLAMA_UTILS)
+    found = running.ask(command, {"chat_template": template, **special}, environment=environment)
+    return found["template"], found["from"]
 
 
 def _share(template: str, own: templates.Own) -> tuple[bool, str]:

@@ -29,7 +29,7 @@ from qa.readers import (
 )
 from qa.readers.words import Broken, Outcome, Reader, Reference, Refusal, Result, Variant
 
-VERSION = 1  # raise when outcomes change
+VERSION = 2  # raise when outcomes change
 READERS = (
     llama_cpp.READER,
     llama_cpp_python.READER,

@@ -15,6 +15,7 @@ from config.prompt import OPENINGS, PROMPTS, Part
 from config.rules import FAMILIES, FIXES
 from config.texts import EvaluationText, Generation, Text
 from engines import go_template
+from engines.environments import OLLAMA_UTILS
 from service.execution.kept import Output
 from service.release.graph import Call, Data, FileOf, OfHub, OfRelease, Result, Source, Whole
 
@@ -181,5 +182,6 @@ def chat(conversations: Mapping[str, object]) -> Call:
 
 def ollama(derived: str | None, family: Sequence[str]) -> Call:
     """Which of these templates for Ollama, derived from the model's own or its family's, renders as the model's own does."""
-    params = {"derived": derived, "family": list(family), "go": go_template.version()}
+    utils = OLLAMA_UTILS.version if OLLAMA_UTILS.missing() is None else None
+    params = {"derived": derived, "family": list(family), "go": go_template.version(), "utils": utils}
     return Call(function="qa.ollama:choose", inputs={"model": MODEL}, params=params, threaded=False)

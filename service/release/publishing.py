@@ -244,7 +244,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         remarks=(*remarks(work), *unread(work, config)),
         unforced=chat.result["unforced"] is not None,
         ollama_template=repo.kind.form.ollama and work.output(functions.OLLAMA).result["template"] is not None,
-        ollama_proof=_proof(work.output(functions.OLLAMA).result),
+        ollama_proof=proof(work.output(functions.OLLAMA).result),
         hub=settings.lasting_hub,
         context=context,
         cached=cached,
@@ -264,16 +264,22 @@ def describe(work: Work, repo: Repo) -> card.Card:
 def readers(work: Work, repo: Repo, rows: Sequence[card.Row], config: Mapping[str, Any]) -> tuple[str, ...]:
     """What is known of programs that read such a repo otherwise than it was measured."""
     form: Literal["gguf", "safetensors"] = "gguf" if repo.kind.form.library == "gguf" else "safetensors"
-    about = misread.Repo(form=form, config=text_part.of(config), parts=any(row.files > 1 for row in rows), chat=not work.output(functions.CHAT).result["base"])
+    about = misread.Repo(
+        form=form, config=text_part.of(config), parts=any(row.files > 1 for row in rows), template=work.output(functions.CHAT).result["template"]
+    )
     return tuple(entry.line for entry in misread.known(about))
 
 
-def _proof(chosen: Mapping[str, Any]) -> str:
-    """How far the template for Ollama is proved, in words."""
+def proof(chosen: Mapping[str, Any]) -> str:
+    """How far the template for Ollama is proved, and what Ollama would have without it, in words."""
+    made = ""
+    if (without := chosen["without"]) is not None:
+        made = f"the Hub's ollama-utils {without['utils']} makes one that renders {without['same']} of {without['of']} plain conversations so"
     if chosen["go"] is None or chosen["template"] is None:
-        return str(chosen["remark"])
-    parts = (f"{part} {proof['same']} of {proof['of']}" for part, proof in chosen["proved"].items() if proof["of"])
-    return f"rendered by Go's text/template ({chosen['go']}) as by the model's own template: {', '.join(parts)}"
+        return "; ".join(filter(None, (str(chosen["remark"]), made)))
+    parts = (f"{part} {found['same']} of {found['of']}" for part, found in chosen["proved"].items() if found["of"])
+    proved = f"rendered by Go's text/template ({chosen['go']}) as by the model's own template: {', '.join(parts)}"
+    return f"{proved}; without that file {made}" if made else proved
 
 
 def merged(work: Work) -> card.Merged | None:

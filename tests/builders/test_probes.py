@@ -22,6 +22,7 @@ def test_a_release_without_generation_config_stops_at_the_model_s_own_eos(fixed:
     model = shutil.copytree(fixed, tmp_path / "model")
     (model / "generation_config.json").unlink()
     found = probes.render(tmp_path, model=model, conversations={})
+    assert "<|im_start|>" in found.pop("template")
     assert found == {"renderings": {}, "unforced": None, "base": False, "parts": False, "stops": ["<|im_end|>"], "sampling": {}}
 
 

@@ -44,7 +44,22 @@ def test_what_matters_for_a_repo_is_told_and_nothing_else(config: dict[str, Any]
     assert {word for word in words if word in found} == expected
     assert "rebuilds the tokenizer" in found
     assert "system prompt of its own" in found
-    assert "system prompt of its own" not in " ".join(entry.line for entry in readers.known(Repo(form="gguf", config=config, chat=False)))
+    assert "system prompt of its own" not in " ".join(entry.line for entry in readers.known(Repo(form="gguf", config=config, template=None)))
     scaled = "llama3" in str(config)
     assert any("CTranslate2" in entry.line for entry in readers.known(Repo(form="safetensors", config=config))) is scaled
     assert not any("gguf_file" in entry.line for entry in readers.known(Repo(form="safetensors", config=config, parts=parts)))
+
+
+@pytest.mark.parametrize(
+    ("template", "matters"),
+    [
+        (r"{{ content.split('</think>')[-1].lstrip('\n') }}", True),
+        ('{{ content.strip("\n") }}', True),
+        ("{{ content.strip() }}", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_what_a_program_makes_of_templates_matters_where_a_template_has_it(template: str | None, matters: bool) -> None:
+    found = " ".join(entry.line for entry in readers.known(Repo(form="gguf", config=LLAMA, template=template)))
+    assert ("`@huggingface/jinja` (0.5.11) strips all white space" in found) is matters

@@ -1,6 +1,6 @@
-"""Templates for Ollama against the chat templates that they stand for, rendered by Go itself where it is installed."""
+"""Templates for Ollama against the chat templates that they stand for, rendered by Go itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ import pytest
 from builders import families
 from config.errors import MeasurementError, ToolError
 from config.rules import FAMILIES, Family, load_families
-from engines import chat, go_template
+from engines import chat, environments, go_template
 from publishers import ollama as derived
 from qa import ollama
 from qa.batteries import Conversation
 from qa.ollama import PLAIN, SPACES, THINKING, TOOLS
 from tests import releases
 
-go = pytest.mark.skipif(go_template.version() is None, reason="Go (Debian: golang-go) is not installed, and only it renders as Ollama does")
+go = pytest.mark.usefixtures("go")  # only it renders as Ollama does
 FAMILY_TEMPLATES = [(family, name) for family in load_families() if family.ollama for name in family.templates]
 OTHERS = [(family.name, name) for family in load_families() if not family.ollama for name in family.templates]
 BOS = "<s>"
@@ -143,9 +143,51 @@ def test_values_and_functions_are_those_of_ollama() -> None:
     )
     (set_,) = go_template.render("{{ .Messages }}{{ .Think }}{{ .IsThinkSet }}", [{"messages": [], "think": True}])
     assert set_ == "[]truetrue"
-    for wrong, said in (("{{ range .Messages }}", "unexpected EOF"), ("{{ .Prompt }}", "reads no .Messages"), ("{{ index .Messages 3 }}", "out of range")):
+    for wrong, said in (
+        ("{{ range .Messages }}", "unexpected EOF"),
+        ("{{ .System }}", "reads neither .Messages nor .Prompt"),
+        ("{{ index .Messages 3 }}", "out of range"),
+    ):
         with pytest.raises(MeasurementError, match=said):
             go_template.render(wrong, [{"messages": []}])
+
+
+OLDER = "{{ if .System }}<s>{{ .System }}</s>{{ end }}{{ if .Prompt }}<u>{{ .Prompt }}</u>{{ end }}<a>{{ .Response }}</a>"
+
+
+@go
+@pytest.mark.parametrize(
+    ("template", "roles", "expected"),
+    [
+        (OLDER, "system user", "<s>0</s><u>1</u><a>"),
+        (OLDER, "system user assistant user", "<s>0</s><u>1</u><a>2</a><u>3</u><a>"),
+        (OLDER, "user assistant system user", "<u>0</u><a>1</a><s>2</s><u>3</u><a>"),
+        (OLDER, "user assistant", "<u>0</u><a>1"),
+        ("[{{ .Prompt }}]", "user assistant user", "[0]1[2]"),
+        ("{{ if .Prompt }}[{{ .Prompt }}]{{ if .Response }}({{ .Response }}){{ end }};{{ end }}!", "user assistant user", "[0](1);![2]"),
+    ],
+)
+def test_templates_of_the_older_form_are_written_a_round_for_each_question(template: str, roles: str, expected: str) -> None:
+    """As template/template.go of Ollama has it: the last round ends where the answer begins, in whatever branch that stands."""
+    messages = [{"role": role, "content": str(number)} for number, role in enumerate(roles.split())]
+    assert go_template.render(template, [{"messages": messages}]) == [expected]
+
+
+@go
+def test_what_the_hub_would_make_is_counted_where_it_can_be_asked(fetched: Callable[[environments.Environment], None], tmp_path: Path) -> None:
+    """The bundled model's form is ChatML, and what begins with its first 128 characters is taken for another model's."""
+    fetched(environments.OLLAMA_UTILS)
+    utils = environments.OLLAMA_UTILS.version
+    model = releases.clean(tmp_path / "model")
+    sound = derived.template_from_probes(probes(releases.read(model / "tokenizer_config.json")["chat_template"]))
+    assert sound is not None
+    found = ollama.choose(tmp_path, model=model, derived=sound.decode(), family=[], go=go_template.version(), utils=utils)
+    assert found["template"] == sound.decode()
+    assert found["without"]["utils"] == utils
+    assert 0 <= found["without"]["same"] < found["without"]["of"] == found["proved"][PLAIN]["of"]
+    unknown = ollama.choose(tmp_path, model=model, derived=None, family=[], go=go_template.version(), utils=utils)
+    assert (unknown["template"], unknown["without"]) == (None, found["without"])
+    assert "it is of no form that one is known for" in unknown["remark"]
 
 
 @go
@@ -166,12 +208,13 @@ def test_a_template_that_renders_otherwise_is_not_published(tmp_path: Path) -> N
 def test_without_go_what_was_derived_is_published_and_said_to_be_unverified(tmp_path: Path) -> None:
     model = releases.clean(tmp_path / "model")
     found = ollama.choose(tmp_path, model=model, derived="derived", family=["of the family"], go=None)
-    assert found == {"template": "derived", "go": None, "proved": {}, "remark": "not verified by Go, which is not installed here"}
+    assert found == {"template": "derived", "go": None, "proved": {}, "remark": "not verified by Go, which is not installed here", "without": None}
     assert ollama.choose(tmp_path, model=releases.base_model(tmp_path / "base"), derived=None, family=[], go=None)["template"] is None
 
 
 def test_without_go_the_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(environments, "GO", environments.Environment("nothing", ("nothing==1.0",)))
     go_template.version.cache_clear()
     try:
         assert go_template.version() is None

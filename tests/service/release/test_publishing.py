@@ -1,0 +1,30 @@
+"""What a card says of Ollama's template: how far it is proved, and what Ollama would have without it."""
+
+from typing import Any
+
+import pytest
+
+from service.release.publishing import proof
+
+WITHOUT = {"utils": "0.0.18", "same": 2, "of": 11}
+MADE = "the Hub's ollama-utils 0.0.18 makes one that renders 2 of 11 plain conversations so"
+PROVED = {"plain conversations": {"same": 11, "of": 11}, "tools": {"same": 3, "of": 4}, "thinking": {"same": 0, "of": 0}}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        (
+            {"template": "x", "go": "go1.27.3", "proved": PROVED, "remark": "", "without": WITHOUT},
+            f"rendered by Go's text/template (go1.27.3) as by the model's own template: plain conversations 11 of 11, tools 3 of 4; without that file {MADE}",
+        ),
+        (
+            {"template": None, "go": "go1.27.3", "proved": {}, "remark": "none renders as the model's own does", "without": WITHOUT},
+            f"none renders as the model's own does; {MADE}",
+        ),
+        ({"template": "x", "go": None, "proved": {}, "remark": "not verified by Go", "without": None}, "not verified by Go"),
+        ({"template": None, "go": None, "proved": {}, "remark": "", "without": None}, ""),
+    ],
+)
+def test_it_is_told_how_far_a_template_is_proved_and_what_ollama_would_have_without_it(chosen: dict[str, Any], said: str) -> None:
+    assert proof(chosen) == said
