@@ -220,8 +220,9 @@ def whole_specials(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:
 
 
 def unread_specials(tokenizer: Any, vocabulary: llama.Vocabulary) -> Iterator[str]:
-    """Each special token, written out, is one id in both tokenizers."""
-    known = {str(token): int(i) for token, i in tokenizer.added_tokens_encoder.items()}
+    """Each special token, written out, is one id in both tokenizers: those of transformers, and those of tokenizer.json, of which it may have lost some."""
+    known = tokenizer_remarks.Referee(tokenizer, vocabulary).added
+    known |= {str(token): int(i) for token, i in tokenizer.added_tokens_encoder.items()}
     known |= {str(token): int(tokenizer.convert_tokens_to_ids(token)) for token in tokenizer.all_special_tokens}
     readings = {
         "transformers": {text: hf.encode(tokenizer, text, add_special=False) for text in known},

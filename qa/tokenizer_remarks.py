@@ -80,6 +80,11 @@ class Referee:
         stated = {} if self._file is None else json.loads(self._file.read_text(encoding="utf-8")).get("normalizer") or {}
         return tuple(item.get("type", "") for item in (stated, *stated.get("normalizers", ())))
 
+    @property
+    def added(self) -> dict[str, int]:
+        """The added tokens of tokenizer.json."""
+        return {} if self._upstream is None else {token.content: number for number, token in self._upstream.get_added_tokens_decoder().items()}
+
     def known(self, reading: Reading, *, special: bool) -> Known | None:
         """The known difference that accounts for this one exactly: with the text rewritten as tokenizer.json has it, llama.cpp reads what transformers does."""
         candidates = [(item, form) for item in KNOWN for form in self._forms if form in item.forms and toolchain.VERSION in item.versions]

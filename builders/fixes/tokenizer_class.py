@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from builders.fixes.edits import Edit, Files, applied, value_at
-from builders.fixes.vocabulary import named
+from builders.fixes.vocabulary import added_tokens, named
 from config.errors import MeasurementError
 from config.rules import Family
 from engines.battery import TEXTS
@@ -32,7 +32,8 @@ class Reading:
 
 
 def repair(files: Files, family: Family | None) -> list[Edit]:
-    """Name another class where a text of the battery has other tokens in transformers than in tokenizer.json, and has the same under that class.
+    """Name another class where a text of the battery, or an added token, has other tokens in transformers than in tokenizer.json, and has the same under that
+    class.
 
     Nothing is changed where the other class would add another token to the beginning or the end of texts.
     """
@@ -44,7 +45,8 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
     except Exception:  # noqa: BLE001 - a stranger's file; whoever loads it says what is wrong with it
         return []
     roles = named(files).values()
-    texts = [text for text in TEXTS if text and not any(role in text for role in roles)]  # transformers reads these as special, whatever the file says of them
+    added = [text for entry in added_tokens(files) if isinstance(text := entry.get("content"), str)]
+    texts = [text for text in (*TEXTS, *added) if text and not any(role in text for role in roles)]  # which transformers reads as special, come what may
     expected = [own.encode(text, add_special_tokens=False).ids for text in texts]
     before = _read(files, texts)
     if before is None or before.ids == expected:

@@ -11,7 +11,8 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer
 
 from builders import convert, fixes
-from builders.fixes import tokenizer_class, tokenizer_model
+from builders.fixes import listed_tokens, tokenizer_class, tokenizer_model
+from builders.fixes.edits import applied
 from config.errors import ToolError
 from engines import hf, llama
 from engines.battery import TEXTS
@@ -102,6 +103,37 @@ def test_a_tokenizer_that_transformers_would_rebuild_otherwise_is_used_as_it_is(
     ids = hf.encode(hf.load_tokenizer(tmp_path), "½ ²", add_special=False)
     assert ids == Tokenizer.from_str(json.dumps(files["tokenizer.json"])).encode("½ ²", add_special_tokens=False).ids
     assert tokenizer_class.repair(_byte_level(digits=False), None) == [], "here the class reads as the file does"
+
+
+def _added(*listed: str) -> dict[str, Any]:
+    """The same vocabulary with two added tokens, of which tokenizer_config.json lists those."""
+    files = _byte_level(digits=False)
+    first = 1 + max(files["tokenizer.json"]["model"]["vocab"].values())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    entries = [{"id": first + place, "content": text, "special": text == "<|end|>", **flags} for place, text in enumerate(("<|end|>", "<custom>"))]
+    files["tokenizer.json"]["added_tokens"] = entries
+    decoder = {str(entry["id"]): {key: value for key, value in entry.items() if key != "id"} for entry in entries if entry["content"] in listed}
+    files["tokenizer_config.json"] |= {"eos_token": "<|end|>", "added_tokens_decoder": decoder}
+    return files
+
+
+def test_an_added_token_that_the_list_lacks_is_not_lost(tmp_path: Path) -> None:
+    """It would be read as ordinary text by transformers 5, and be called [PAD258] in the GGUF file, without a difference between the two."""
+    files = _added("<|end|>")
+    expected = Tokenizer.from_str(json.dumps(files["tokenizer.json"])).encode("a<custom>b", add_special_tokens=False).ids
+    assert len(expected) == 3
+    for place, content in (("before", files), ("after", applied(files, listed_tokens.repair(files, None)))):
+        (tmp_path / place).mkdir()
+        for name, said in content.items():
+            (tmp_path / place / name).write_text(json.dumps(said))
+    read = {place: hf.encode(hf.load_tokenizer(tmp_path / place), "a<custom>b", add_special=False) for place in ("before", "after")}
+    assert (read["before"] == expected, read["after"] == expected) == (False, True)
+    (edit,) = listed_tokens.repair(files, None)
+    assert (edit.dotted, edit.after["content"]) == ("added_tokens_decoder.258", "<custom>")
+    assert edit.because == "of 2 that tokenizer.json has, 1 were not listed"
+    assert listed_tokens.repair(_added("<|end|>", "<custom>"), None) == []
+    (other,) = tokenizer_class.repair(files, None)
+    assert "reads '<custom>' otherwise than tokenizer.json says" in other.because, "where the list is not completed, another class is named"
 
 
 def _byte_level(*, digits: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from engines import hf, llama, toolchain, tools
 from qa import templates
 from tests.qa.conftest import DEMO, Release
+from tests.releases import edit, read
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -121,6 +122,18 @@ def test_other_token_ids_are_found() -> None:
         measured, _ = templates.tokenizer_mismatches(hf.load_tokenizer(DEMO), other)
     assert measured.value == len(measured.details) > 100
     assert measured.details[0] == "' ': from position 0 [1960] in transformers, [259] in llama.cpp; llama.cpp departs from tokenizer.json"
+
+
+def test_an_added_token_that_both_engines_lost_is_found(clean: Release, tmp_path: Path) -> None:
+    """tokenizer.json has it, tokenizer_config.json does not list it: neither reads it, alike, so that no comparison of the two would tell."""
+    model = shutil.copytree(clean.model, tmp_path / "model")
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    edit(model / "tokenizer.json", added_tokens=[*read(model / "tokenizer.json")["added_tokens"], {"id": 2048, "content": "<lost>", **flags}])
+    with llama.open_vocabulary(clean.gguf) as vocabulary:
+        found = list(templates.unread_specials(hf.load_tokenizer(model), vocabulary))
+        assert list(templates.unread_specials(hf.load_tokenizer(clean.model), vocabulary)) == []
+    assert len(found) == 2
+    assert all("special tokens are not read as one token: '<lost>' should be 2048 and is [" in said for said in found), found
 
 
 def test_html_at_which_llama_cpp_ends_an_answer_is_a_remark() -> None:
