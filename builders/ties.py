@@ -14,7 +14,7 @@ from builders.weights import PLAIN, Tensor
 
 KEY = "tie_word_embeddings"
 BESIDE = ("mtp", "nextn", "per_layer")  # in the names of matrices that are not the model's own
-ROWS = 4096  # compared together
+ROWS = 1024  # compared together
 
 
 @dataclass(frozen=True, kw_only=True)

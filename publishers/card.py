@@ -241,6 +241,7 @@ def _context(card: Card) -> dict[str, Any]:
         "second_template": UNFORCED_TEMPLATE if card.unforced else None,
         "sixteen_bit": not card.form.quantized,
         "eight": any(patch.fix == "plain-weights" for patch in card.patches),
+        "copied": any(patch.fix == "copied-head" for patch in card.patches),
         "words": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"},
         "keeps": card.form.keeps,
         "other_hub": Markdown(card.hub) if card.hub not in {None, PUBLIC} and _HUB.fullmatch(card.hub or "") else None,
@@ -249,6 +250,7 @@ def _context(card: Card) -> dict[str, Any]:
         "same_tops": grades.SAME_TOP,
         "worst": grades.WORST,
         "prompt": _fenced(card.prompt),
+        "derived": card.form.ollama and not card.ollama_template and card.hub in {None, PUBLIC},  # Ollama is spoken of, and writes prompts by rules of the Hub
         "plot": PLOT,
         "plot_svg": PLOT_SVG,
     }

@@ -108,6 +108,8 @@ def test_names_the_type_that_holds_the_upstreams_weights(make_card: MakeCard) ->
 
 def test_weights_that_were_multiplied_out_are_not_called_the_upstreams_own(make_card: MakeCard) -> None:
     assert "The weights are the upstream's own, unchanged." in render(make_card(kind=Kind.SIXTEEN_BIT))
+    without = render(make_card(kind=Kind.SIXTEEN_BIT, patches=(replace(PATCH, fix="copied-head"),)))
+    assert "The weights are the upstream's own, unchanged, without the copy of the embeddings that it stores as output matrix." in without
     said = render(make_card(kind=Kind.SIXTEEN_BIT, patches=(replace(PATCH, fix="plain-weights"),)))
     assert "unchanged" not in said
     assert "The upstream's weights are in 8 bits with scales. Here they are multiplied out to bfloat16" in said
@@ -172,6 +174,8 @@ def test_says_how_to_run_each_kind(make_card: MakeCard) -> None:
     assert "hf download acme/tiny-chat-GGUF tiny-chat-Q4_K_M.gguf --local-dir .\n" in text
     assert "derives its template from the one inside the GGUF" in text
     assert "derives its template" not in render(make_card(ollama_template=True))
+    assert "which all of the above but Ollama, which makes one of its own, apply by themselves" in render(make_card(prompt="{prompt}"))
+    assert "which all of the above apply by themselves" in render(make_card(prompt="{prompt}", ollama_template=True))
     assert 'repo = "acme/tiny-chat"' in render(make_card(kind=Kind.SIXTEEN_BIT, repo="acme/tiny-chat"))
 
 
@@ -295,7 +299,7 @@ def test_the_layers_of_nf4_that_stay_in_16_bits_are_named(make_card: MakeCard) -
     assert "\n\n\n" not in text
     assert "as safetensors, with the layers that 4 bits hurt most kept in 16 bits, for transformers and vLLM" in text
     assert 'repo = "acme/tiny-chat-dynamic-bnb-4bit"' in text
-    assert "vLLM, from version 0.28 on with `vllm-bnb-plugin` installed:\n\n```sh\nvllm serve acme/tiny-chat-dynamic-bnb-4bit\n" in text
+    assert "vLLM, from version 0.28 on with `vllm-bnb-plugin` installed (as its documentation says, not run here):\n\n```sh\nvllm serve " in text
     assert "stock mix `" not in text
     assert "| NF4 | 25 | 60.0 % |" in text
 

@@ -78,6 +78,12 @@ def test_the_variants_of_a_folder_are_those_of_its_manifests(release: list[Varia
     ]
 
 
+def test_a_projector_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "seeing-GGUF").mkdir()
+    _manifest(tmp_path / "seeing-GGUF", {"Q8_0": ["seeing-Q8_0.gguf"], "mmproj-F16": ["mmproj-F16.gguf"]})
+    assert [variant.tag for variant in folders.found(tmp_path)] == ["Q8_0"]
+
+
 @pytest.mark.parametrize("reader", [llama_cpp.READER, llama_cpp_python.READER, gguf_py.READER, huggingface_gguf.READER], ids=lambda reader: reader.name)
 def test_quantized_files_are_read_as_they_were_measured(reader: Reader, release: list[Variant]) -> None:
     assert asked(reader, release, "Q4_K_M").result is Result.SAME
