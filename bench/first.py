@@ -23,20 +23,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.first", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
     parser.add_argument("--variants", help="only these, e.g. Q8_0,Q4_K_M,UD-Q4_K_XL,bnb-4bit; all of the default recipe when absent")
+    parser.add_argument("--keep", type=Path, help="a folder for the released repos, in one named as the model; they are thrown away when absent")
     given = parser.parse_args()
     console = program.console()
     for name in given.models:
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
             try:
-                release(console, Path(folder), name, given.variants)
+                release(console, Path(folder), name, variants=given.variants, out=(given.keep or Path(folder) / "out").resolve() / name)
             except SluiceError as error:
                 raise SystemExit(str(error)) from error
 
 
-def release(console: Console, folder: Path, name: str, variants: str | None) -> None:
-    """Make the model's folder, release it, and print what came of it. Raises ToolError when the packages cannot be fetched."""
+def release(console: Console, folder: Path, name: str, *, variants: str | None, out: Path) -> None:
+    """Make the model's folder, release it into `out`, and print what came of it. Raises ToolError when the packages cannot be fetched."""
     MODELS[name](folder / "model")
-    command = ["release", str(folder / "model"), "--name", name, "--to", str(folder / "out"), "--quick", "--json"]
+    command = ["release", str(folder / "model"), "--name", name, "--to", str(out), "--quick", "--json"]
     command += ["--variants", variants] if variants else []
     home = str(folder / "home")
     before = program.sluice(*command, "--dry-run", SLUICE_HOME=home)
@@ -51,7 +52,7 @@ def release(console: Console, folder: Path, name: str, variants: str | None) -> 
         figures = (_told(row["bytes"], "{:.1f}", 1e-6), _told(kld, "{:.5f}"), _told(top, "{:.1%}"))
         table.add_row(row["tag"], *figures, row["verdict"] or "—", str(len(row.get("waivers") or ())))
     console.print(table)
-    repos = sorted(path.name for path in (folder / "out").iterdir()) if (folder / "out").is_dir() else []
+    repos = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     said = f"{took / 60:.1f} min, {worked / 60:.1f} min of processor time, said beforehand {before['seconds'] / 60:.1f} min"
     console.print(f"{name}: {said}; left: {', '.join(repos) or 'nothing'}")
 

@@ -65,7 +65,7 @@ def test_a_repo_is_released_and_one_with_quantized_files_alone_is_not(hub: Hub, 
     assert done.returncode == 0, done.stdout + done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     assert {row["tag"]: row["verdict"] for row in told["variants"]} == dict.fromkeys(("Q8_0", "Q4_K_M", "16bit"), "passed")
-    held = set(hub.publisher.list_repo_files("acme/tiny-gguf"))
+    held = set(hub.publisher.list_repo_files("acme/tiny"))
     assert {"config.json", "model.safetensors", "tokenizer.json", "LICENSE"} <= held
     assert not {path for path in held if path.endswith(".gguf")}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.errors import ToolError
-from engines import tools
+from engines import toolchain, tools
 
 
 def python(code: str) -> list[str | Path]:
@@ -71,6 +71,14 @@ def test_no_secret_reaches_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     output = tools.execute(python("import os; print(dict(os.environ))"))
     assert "secret" not in output
     assert os.environ["PATH"] in output
+
+
+def test_the_converter_keeps_the_gguf_that_came_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """gguf 0.19.0 of the Python index takes add_bos_token's word where the converter's takes the post-processor's, and this variable exchanges them."""
+    monkeypatch.setenv("NO_LOCAL_GGUF", "1")
+    monkeypatch.setattr(toolchain, "converter", lambda: tmp_path / "converter.py")
+    (tmp_path / "converter.py").write_text("import os; print('NO_LOCAL_GGUF' in os.environ)", encoding="utf-8")
+    assert tools.convert() == "False\n"
 
 
 def test_runs_in_the_folder_it_is_given_and_reads_no_input(tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def _words(model: Path, **changes: Any) -> None:
     releases.edit(model / "tokenizer_config.json", **changes)
 
 
+def _unbegun(model: Path) -> None:
+    """In both places: what is put around a text outweighs the flag, in the converter as in transformers."""
+    _words(model, add_bos_token=False)
+    releases.edit(model / "tokenizer.json", post_processor=None)
+
+
 def _other_normalizer(model: Path) -> None:
     releases.edit(model / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": " "}, "content": "_"}]})
 
@@ -120,7 +126,7 @@ def _other_piece(model: Path) -> None:
         (lambda model: releases.edit(model / "config.json", rms_norm_eps=1e-5), r"llama.attention.layer_norm_rms_epsilon is 9.99.*e-07 there and 9.99.*e-06"),
         (lambda model: releases.edit(model / "config.json", rope_theta=5000.0), r"llama.rope.freq_base is 10000.0 there and 5000.0"),
         (lambda model: _words(model, eos_token="</s>"), r"the token that ends a text is 4 there and 2"),
-        (lambda model: _words(model, add_bos_token=False), r"whether a text begins with it is True there and False"),
+        (_unbegun, r"whether a text begins with it is True there and False"),
         (lambda model: _words(model, add_prefix_space=True), r"tokenizer.ggml.add_space_prefix is False there and True"),
         (lambda model: (model / "chat_template.jinja").write_text("other"), r"tokenizer.chat_template is .* there and 'other'"),
         (_other_piece, r"tokenizer.ggml.tokens is a list of 2048 there and a list of 2048 converted back, from entry \d+ on \('▁the\w*', '▁thx\w*'\)"),
