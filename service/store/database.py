@@ -3,15 +3,16 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, inspect, make_url, or_, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from config.errors import ConfigurationError, SluiceError
+from config.passing import DAY
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30_000  # milliseconds that SQLite waits for another process's write
+LONGEST_WAIT = timedelta(seconds=DAY, minutes=1)  # that anything is put off: a pause is a day at most, and what chance adds
 MIGRATION_LOCK = 0x5C1_0CE  # an arbitrary number that all our processes agree on
 
 
@@ -31,6 +33,16 @@ class StoreError(SluiceError):
 def now() -> datetime:
     """The time, aware and in UTC."""
     return datetime.now(UTC)
+
+
+def is_due(at: "InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None]") -> ColumnElement[bool]:
+    """Whether something is to be done by now. Nothing is put off for longer than a day: what seems to be was put off by a clock that was ahead."""
+    return or_(at <= now(), at > now() + LONGEST_WAIT)
+
+
+def due_at(at: datetime) -> datetime:
+    """When something is done that is put off until then: now, where a clock that was ahead put it off."""
+    return at if at <= (moment := now()) + LONGEST_WAIT else moment
 
 
 class Database:
