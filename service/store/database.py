@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30_000  # milliseconds that SQLite waits for another process's write
 LONGEST_WAIT = timedelta(seconds=DAY, minutes=1)  # that anything is put off: a pause is a day at most, and what chance adds
+PATIENCE = {  # of PostgreSQL's client: seconds, but for the milliseconds that what was sent may stay without acknowledgement
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 MIGRATION_LOCK = 0x5C1_0CE  # an arbitrary number that all our processes agree on
 
 
@@ -102,7 +109,7 @@ def connect(url: str) -> Engine:
     """
     parsed = _parse(url)
     shown = parsed.render_as_string(hide_password=True)
-    engine = create_engine(parsed, **({} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}))
+    engine = create_engine(parsed, **({} if parsed.get_backend_name() == "sqlite" else _over_the_network(parsed)))
     try:
         if parsed.get_backend_name() == "sqlite":
             _prepare_sqlite(engine, Path(parsed.database or ""))
@@ -164,6 +171,11 @@ def _parse(url: str) -> URL:
     if parsed.get_backend_name() == "sqlite" and (not parsed.database or parsed.database == ":memory:" or "mode" in parsed.query):
         raise ConfigurationError("`database_url` names a SQLite database in memory, which threads and processes cannot share. Name a file.")
     return parsed
+
+
+def _over_the_network(parsed: URL) -> dict[str, Any]:
+    """Options of an engine whose server may go away without a word: nobody waits for ever for it. What the URL says itself is left as it is."""
+    return {"pool_pre_ping": True, "connect_args": {name: value for name, value in PATIENCE.items() if name not in parsed.query}}
 
 
 def _prepare_sqlite(engine: Engine, file: Path) -> None:
