@@ -183,7 +183,7 @@ class Queue(Database):
         """The newest runs first, at most `limit`, of those that are wanted; `state` and `before` as in `RunFilter`."""
         wanted = replace(wanted, state=state or wanted.state, before=wanted.before if before is None else before)
         with self.read() as session:
-            query = select(RunRow).join(ReleaseRow, ReleaseRow.id == RunRow.release_id).where(*_matching(session, wanted))
+            query = select(RunRow).join(ReleaseRow, ReleaseRow.id == RunRow.release_id).where(*matching(session, wanted))
             return tuple(run_record(row) for row in session.scalars(query.order_by(RunRow.id.desc()).limit(limit)))
 
     def waiting(self) -> tuple[RunRecord, ...]:
@@ -220,7 +220,8 @@ def enqueued(session: Session, order: RunOrder, *, again: bool = False, attempts
     return run_record(run), queued
 
 
-def _matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
+def matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
+    """What of runs and their releases, which the query has joined, has to hold."""
     if wanted.before is not None:
         yield RunRow.id < wanted.before
     if wanted.repo is not None:
