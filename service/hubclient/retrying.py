@@ -85,6 +85,7 @@ class Retrying(httpx2.BaseTransport):
             words = f"{_origin(request)} cannot be reached ({type(error).__name__}: {redact(str(error), _token(request))[:_SAID]})"
             return _Fault(words=words, harmless=isinstance(error, ConnectError | ConnectTimeout | PoolTimeout), error=error)
         traffic.called(request.method, str(response.status_code))
+        traffic.dated(response.headers)
         said = _said(response)
         taking_turns = in_turn(response.status_code, said)
         if not passes(response.status_code) and not taking_turns:

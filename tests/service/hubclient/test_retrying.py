@@ -1,12 +1,15 @@
 """Requests through faults of the moment, with the real client, the embedded Hub and a proxy between them."""
 
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
 import pytest
 from httpx2 import TransportError
 
 from bench.faulty import Fault, always, faults
 from config.errors import HubError, HubUnavailable
 from service.hubclient import patient, retrying
-from service.hubclient.traffic import UNREACHED, traffic
+from service.hubclient.traffic import UNREACHED, Traffic, traffic
 from tests.service.hubclient.conftest import Far
 
 
@@ -119,3 +122,30 @@ def test_requests_are_counted_by_how_they_were_answered_and_bytes_by_where_they_
     assert more["PUT", "200"] == 1
     assert traffic.bytes()["sent"] - moved.get("sent", 0) > 500_000
     assert 500 < traffic.bytes()["received"] - moved.get("received", 0) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("headers", "ahead"),
+    [
+        ({"date": "{now}"}, 0),
+        ({"date": "{now}", "age": "600"}, -600),
+        ({"date": "Mon, 01 Jan 2024 00:00:00 GMT", "age": "0"}, None),
+        ({"date": "yesterday"}, 12345),
+        ({"date": "{now}", "age": "old"}, 12345),
+        ({}, 12345),
+    ],
+)
+def test_how_far_the_clock_is_ahead_of_the_hub_s_is_known(headers: dict[str, str], ahead: float | None) -> None:
+    found = Traffic()
+    found.ahead = 12345
+    found.dated({name: value.format(now=format_datetime(datetime.now(UTC), usegmt=True)) for name, value in headers.items()})
+    if ahead is None:
+        assert found.ahead > 86_400
+    else:
+        assert abs(found.ahead - ahead) < 5
+
+
+def test_the_hub_s_answers_tell_it(far: Far) -> None:
+    traffic.ahead = 12345
+    far.connect().model_info("acme/model")
+    assert abs(traffic.ahead) < 5
