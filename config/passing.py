@@ -7,13 +7,20 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 DAY = 86_400.0  # seconds; no pause is longer
+CONFLICT, LOCKED = 409, 423
+_AT_ANOTHER = re.compile(r"(?i)\bin progress\b|\btry again\b")  # "Another commit operation is in progress for this repository. Please try again later."
 _REFUSED = re.compile(r'"\w+"\s*;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)')  # draft-ietf-httpapi-ratelimit-headers: nothing remains, and seconds until there is again
 _TOLD = re.compile(r"HTTP status (?:client|server) error \((\d{3}) ")  # as Rust's reqwest words it
 
 
 def passes(status: int) -> bool:
     """Whether an answer of this status may be another one for the same request later on."""
-    return status in {408, 425, 429} or (500 <= status < 600 and status not in {501, 505})
+    return status in {408, 423, 425, 429} or (500 <= status < 600 and status not in {501, 505})
+
+
+def in_turn(status: int, said: str | None) -> bool:
+    """Whether a Hub refuses a change, of which it carried out nothing, because it is at another one of the same repo; most conflicts are no such thing."""
+    return status == LOCKED or (status == CONFLICT and said is not None and _AT_ANOTHER.search(said) is not None)
 
 
 def xet_status(error: OSError) -> int | None:

@@ -23,6 +23,11 @@ LAST_LINES = 15  # of the output, shown in an error
 KEPT = 2**24  # bytes of the output's end that are returned
 POLL = 0.25  # seconds between two looks at the output
 PIECE = 2**20  # bytes of new output that one look takes in; of more it takes the last
+FLOOD = 2**28  # bytes of output at which a program is stopped: none of ours has so much to say, and no disk has room for one that never ends
+
+
+class _Flood(Exception):
+    """The program prints without end."""
 
 
 def run(name: str, *arguments: str | Path, log: Path | None = None, timeout: float | None = None, cwd: Path | None = None) -> str:
@@ -62,6 +67,8 @@ def execute(command: Sequence[str | Path], *, log: Path | None = None, timeout: 
             ending = _ending(process.returncode)
         except subprocess.TimeoutExpired:
             ending = f"was stopped after {timeout:g} seconds"
+        except _Flood:
+            ending = f"was stopped when it had printed {FLOOD // 2**20} MiB"
         finally:
             process.kill()
             process.wait()
@@ -74,19 +81,19 @@ def execute(command: Sequence[str | Path], *, log: Path | None = None, timeout: 
 
 
 def _follow(process: "subprocess.Popen[bytes]", output: BinaryIO, timeout: float | None, form: Form | None) -> None:
-    """Wait until the program ends, and meanwhile read what it prints. Raises TimeoutExpired."""
-    if form is None:
-        process.wait(timeout)
-        return
-    read, position = printed.reader(form), 0
+    """Wait until the program ends, and meanwhile read what it prints. Raises TimeoutExpired, _Flood."""
+    read, position = (lambda piece: None) if form is None else printed.reader(form), 0
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL if deadline is None else max(0, min(POLL, deadline - time.monotonic())))
-        piece, position = _after(output, max(position, os.fstat(output.fileno()).st_size - PIECE))
+        size = os.fstat(output.fileno()).st_size
+        piece, position = _after(output, max(position, size - PIECE))
         read(piece)
         if process.returncode is not None:
             return
+        if size > FLOOD:
+            raise _Flood
         if deadline is not None and time.monotonic() >= deadline:
             raise subprocess.TimeoutExpired(process.args, timeout or 0)
 

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from config.errors import HubError, HubUnavailable
-from config.passing import passes, wait_asked, xet_passes, xet_status
+from config.passing import CONFLICT, in_turn, passes, wait_asked, xet_passes, xet_status
 
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{3,}")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")  # a signed upload address is a key to the object it names
@@ -25,6 +25,7 @@ _ADVICE = {
 }
 _OF_THE_CLIENT = (HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError)
 _LATER = "That is a fault of the Hub. Run it again later; what is uploaded is not uploaded twice."
+_BUSY = "It is at another change of the same repo. Run it again in a while; what is uploaded is not uploaded twice."
 _CORRECT = "Correct what it complains about, then run it again."
 
 
@@ -65,11 +66,18 @@ def _refusal(error: BaseException, message: str) -> HubError:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         stale = status == 401 and not isinstance(error, RepositoryNotFoundError)  # the token
-        return HubUnavailable(message, wait=wait_asked(error.response.headers)) if passes(status) or stale else HubError(message)
+        passing = passes(status) or stale or _meets_another(error)
+        return HubUnavailable(message, wait=wait_asked(error.response.headers)) if passing else HubError(message)
     passing = isinstance(error, httpx2.TransportError)
     if isinstance(error, OSError) and not isinstance(error, OfflineModeIsEnabled):
         passing = bool(xet_passes(error))
     return HubUnavailable(message) if passing else HubError(message)
+
+
+def _meets_another(error: HfHubHTTPError) -> bool:
+    """Whether the Hub is at another change of the repo: as it says, or as no commit can be in conflict with anything else."""
+    status = error.response.status_code
+    return in_turn(status, error.server_message) or (status == CONFLICT and "/commit/" in error.response.request.url.path)
 
 
 def _explain(api: HfApi, error: BaseException) -> str:
@@ -85,6 +93,8 @@ def _explain(api: HfApi, error: BaseException) -> str:
         said = f" and said: {redact(error.server_message, _token(api))[:_LENGTH].rstrip('.')}" if error.server_message else ""
         request = f" (request {error.request_id})" if error.request_id else ""
         # The Hub answers 401 for a missing or invisible repo too; the client tells the two apart.
+        if _meets_another(error):
+            return f"{where} answered {status}{said}{request}. {_BUSY}"
         advice = _ADVICE.get(404 if isinstance(error, RepositoryNotFoundError) else status, _LATER if status >= 500 else _CORRECT)
         return f"{where} answered {status}{said}{request}. {advice}"
     if isinstance(error, LocalTokenNotFoundError):

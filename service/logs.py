@@ -3,7 +3,8 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 HIDDEN = "[hidden]"
@@ -24,6 +25,18 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
     return text
+
+
+@contextmanager
+def labelled(**labels: object) -> Iterator[None]:
+    """What is logged in the block, and in threads that see its context, has these fields, whoever logs it."""
+    if "structlog" not in sys.modules:  # then nobody has configured a log that would show them
+        yield
+        return
+    import structlog
+
+    with structlog.contextvars.bound_contextvars(**labels):
+        yield
 
 
 class _Redacting(logging.Formatter):

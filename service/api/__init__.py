@@ -16,6 +16,7 @@ from service.api import (
     rebuilding,
     recipes,
     reference,
+    releases,
     runs,
     steering,
     streams,
@@ -47,7 +48,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.state.hinting = Hinting(store, settings)
     for room in (runs.public, live.router, runs.protected, runs.acting, steering.acting, findings.protected, streams.protected):
         app.include_router(room, prefix=API)
-    for room in (publications.protected, publications.acting, watch.router, watch.acting, recipes.protected, trail.protected):
+    for room in (releases.protected, publications.protected, publications.acting, watch.router, watch.acting, recipes.protected, trail.protected):
         app.include_router(room, prefix=API)
     app.include_router(metrics.protected)
     app.include_router(webhook.router)

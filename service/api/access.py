@@ -76,10 +76,10 @@ def _needed(token: TokenRecord | None) -> str:
 
 
 def refuse_flood(request: Request, store: Store) -> None:
-    """Count a wrong token, and raise the 429 answer when there were too many."""
+    """Count a wrong token, secret or signature, and raise the 429 answer when there were too many. Writes to the database."""
     attempts = cast("Attempts", request.app.state.attempts)
     if (wait := attempts.failed(store, request.client.host if request.client else "unknown", request.url.path)) is not None:
-        message = f"Too many wrong tokens came from this address. Look which client sends them; the next is looked at in {wait} s."
+        message = f"Too many wrong tokens, secrets or signatures came from this address. Look which client sends them; the next one is answered in {wait} s."
         raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_failures", message, {"Retry-After": str(wait)})
 
 

@@ -1,6 +1,6 @@
-"""Wrong tokens: counted by the address that they come from, limited, and told to the audit trail.
+"""Wrong tokens, and wrong secrets and signatures of webhooks: counted by the address that they come from, limited, and told to the audit trail.
 
-A token that works is never refused for the wrong ones that came from the same address: nobody can lock others out, and 256 random bits cannot be guessed.
+What is right is never refused for the wrong ones that came from the same address: nobody can lock others out, and 256 random bits cannot be guessed.
 """
 
 import time
@@ -12,7 +12,7 @@ from threading import Lock
 
 from service.store import Store
 
-FAILURES = 10  # wrong tokens of an address that are answered in a window
+FAILURES = 10  # wrong ones of an address that are answered in a window
 WINDOW = 300.0  # seconds
 ADDRESSES = 10_000  # remembered at once, the latest
 TOLD = 100  # addresses in a window that the audit trail tells of: it only grows, and a flood must not fill it
@@ -33,7 +33,7 @@ class Attempts:
         self._told = _Failures(began=time.monotonic())
 
     def failed(self, store: Store, client: str, path: str) -> int | None:
-        """Count a wrong token; the seconds until another is answered when there were too many, None while there were not."""
+        """Count a wrong one; the seconds until another is answered when there were too many, None while there were not."""
         address = _holder(client)
         with self._lock:
             now = time.monotonic()

@@ -32,7 +32,7 @@ _SAID = {
     412: "It is not as If-Match says",
     413: "The body is too large",
     422: "The request is not valid",
-    429: "Too many wrong tokens came from this address; Retry-After tells when to try again",
+    429: "Too many wrong tokens, secrets or signatures came from this address; Retry-After tells when to try again",
     502: "The Hub is down, or refuses the service's token",
     503: "The service cannot do that at present",
 }

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from config.settings import Settings
 from service.api.access import caller
 from service.api.errors import problems
+from service.hubclient.traffic import traffic
 from service.machine.folders import existing
 from service.store import Store
 from service.store.counting import Counts
@@ -60,6 +61,10 @@ class Figures(Collector):
         yield GaugeMetricFamily("sluice_watched_owners", "Owners of repos that polls list.", len(listings))
         failing = sum(item.error is not None for item in listings)
         yield GaugeMetricFamily("sluice_unlisted_owners", "Owners whose repos could not be listed at the last poll.", failing)
+        calls = CounterMetricFamily("sluice_hub_calls", "Requests of this process to Hubs, each try, by status; none: no answer.", labels=("method", "status"))
+        yield _filled(calls, traffic.calls())
+        moved = CounterMetricFamily("sluice_hub_bytes", "Bytes between this process and Hubs, without those of Xet's client.", labels=("direction",))
+        yield _filled(moved, {(direction,): count for direction, count in traffic.bytes().items()})
         disk = shutil.disk_usage(existing(self._settings.folder))
         yield GaugeMetricFamily("sluice_disk_free_bytes", "Bytes that are free where stages leave their files.", disk.free)
         yield GaugeMetricFamily("sluice_disk_bytes", "Bytes of that file system.", disk.total)

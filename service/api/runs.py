@@ -20,7 +20,7 @@ from service.api.tagging import Tagged
 from service.disk.space import space
 from service.hubclient import connect
 from service.release.attention import Attention, attention
-from service.release.checks.watch import broken
+from service.release.checks.watch import broken, unreleasable
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.route import Route
 from service.release.watchlist import entries, following
@@ -104,7 +104,7 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
     """
     database = store.healthy()
     # without a token nobody learns in which folders the data lie
-    watched = broken(entries(store, settings) if database else settings.watch)
+    watched = unreleasable(store, settings) if database else broken(settings.watch)
     watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in watched]
     alive, there = parts(), space(settings)
     sound = database and not watch and not there.paused and not any(part.stuck or part.failing for part in alive)

@@ -60,6 +60,10 @@ COMMANDS = {
         "Carry a run out again that has ended, and do some of its stages anew although what they made is kept.",
     ),
     "logs": ("service.cli.logs:logs", "Print the log of a stage, without secrets. Ctrl-C ends that, not the run."),
+    "releases": (
+        "service.cli.releases:releases",
+        "List the upstream repos that are watched or known: the commit last seen, the last run, and what is published. Times are UTC.",
+    ),
     "publications": ("service.cli.publications:publications", "List what was published, the newest first. Times are UTC."),
     "republish": (
         "service.cli.publications:republish",

@@ -32,7 +32,8 @@ def listing(context: typer.Context, as_json: AsJson = False) -> None:
         return
     table = Sheet(columns=[*names("entry", "recipe", "from"), Column(heading="state", prose=True)])
     for item in found.entries:
-        table.add(escape(item.entry.label), escape(item.entry.recipe), _source(item), "sound" if item.error is None else f"[red]{escape(item.error)}[/]")
+        label, recipe = ("?", "?") if item.entry is None else (item.entry.label, item.entry.recipe)
+        table.add(escape(label), escape(recipe), _source(item), "sound" if item.error is None else f"[red]{escape(item.error)}[/]")
     terminal.out.print(table)
     for owner in found.listings:
         how = f"{owner.repos} repos" if owner.error is None else f"[yellow]not listed:[/] {escape(owner.error)}"

@@ -22,7 +22,7 @@ from config.progress import heard_by
 from config.sharing import share, take, unused
 from engines import toolchain
 from service.cluster import versions
-from service.execution import words
+from service.execution import log, words
 from service.execution.artifacts import ArtifactStore, Lacking
 from service.execution.kept import Input, StageStore
 from service.execution.leaving import Left, left_by
@@ -81,17 +81,17 @@ class _Errand:
                 message = self.said.get(timeout=EVERY)
             except queue.Empty:
                 message = {}
-            while piece := self._piece(read):
-                read += len(piece)
-                yield {"log": piece}
+            found, read = self._printed(read)
+            for begin in range(0, len(found), LOG_PIECE):
+                yield {"log": found[begin : begin + LOG_PIECE]}
             if message:
                 yield message
 
-    def _piece(self, start: int) -> bytes:
+    def _printed(self, place: int) -> tuple[bytes, int]:
+        """What was printed since that place, and the place behind it."""
         with suppress(FileNotFoundError), self.log.open("rb") as file:
-            file.seek(start)
-            return file.read(LOG_PIECE)
-        return b""
+            return log.since(file, place)
+        return b"", place
 
     def go(self) -> None:
         """Do it, and say how it ended."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import Any
 
 from config import errors
 from config import progress as reports
@@ -20,6 +20,7 @@ from service.cluster.nodes import Node
 from service.execution.artifacts import ArtifactStore, Lacking
 from service.execution.kept import Input, Inputs
 from service.execution.leaving import Away, checkpoint
+from service.execution.log import Log
 from service.execution.process import Limits, now
 
 EVERY = 0.5  # seconds between two looks whether a stage is still wanted
@@ -109,8 +110,7 @@ class RayPlace:
 
     def run(self, function: str, workspace: Path, inputs: Inputs, params: Mapping[str, Any], *, limits: Limits, log: Path) -> dict[str, Any]:
         """What a stage function returns, run on some machine, with its files in `workspace / "files"`. Raises its error, and Away."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with self._away(), log.open("wb") as stream:
+        with self._away(), Log(log) as stream:
             for _ in range(LOSSES):
                 options, cpus = self._options(limits, threaded="threads" in params)
                 given = {**params, "threads": cpus} if "threads" in params else dict(params)
@@ -141,7 +141,7 @@ class RayPlace:
         asked = {"num_cpus": cpus, "num_gpus": gpus, **({"memory": memory} if memory else {})}
         return {**asked, "num_returns": "streaming", "max_retries": 0, "scheduling_strategy": "SPREAD"}, cpus
 
-    def _done(self, order: Mapping[str, Any], options: Mapping[str, Any], log: IO[bytes]) -> dict[str, Any]:
+    def _done(self, order: Mapping[str, Any], options: Mapping[str, Any], log: Log) -> dict[str, Any]:
         """Have an errand done by some machine. Raises the stage's error, or _Lost."""
         stream, ended = self.ray.remote(errand.carry_out).options(**options).remote(order, dict(versions.here())), False
         try:
@@ -150,7 +150,6 @@ class RayPlace:
                 match message:
                     case {"log": piece}:
                         log.write(piece)
-                        log.flush()
                     case {"progress": said}:
                         reports.report(said["done"], said["total"], said["unit"])
                     case {"done": done}:

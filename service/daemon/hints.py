@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import structlog
 
 from config.errors import ConfigurationError, HubUnavailable, SluiceError, in_words
-from config.passing import pause
+from config.passing import DAY, pause
 from config.settings import Settings
 from config.watch import Watched
 from service.daemon.listing import Listings
@@ -21,7 +21,7 @@ from service.store import HintRecord, LookKey, Store
 
 FIRST_DELAY = 30.0  # seconds from a failed look to the next, at most; doubles each time
 LONGEST_DELAY = 3600.0  # seconds
-LONGEST_REFUSAL = 86_400.0  # seconds where the Hub answers, but what it answers cannot be released: polls find another commit before that
+LONGEST_REFUSAL = DAY  # where the Hub answers, but what it answers cannot be released: polls find another commit before that
 LOOK_SECONDS = 540.0  # that a look may take, with everything that it fetches and checks
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ def take_hints(store: Store, settings: Settings, listings: Listings) -> None:
             store.settle_hint(hint)
             continue
         fresh = [failure.seconds for failure in failures if isinstance(failure, TooFresh)]
-        delay = min([*fresh, *([_delay(hint, failures)] if len(fresh) < len(failures) else [])])
+        delay = min([DAY, *fresh, *([_delay(hint, failures)] if len(fresh) < len(failures) else [])])  # a longer cool-down is looked at on the way
         words = " ".join(dict.fromkeys(redact(in_words(failure)) for failure in failures))
         log.warning("look failed", repo=hint.repo, error=words, next_in_seconds=delay)
         store.defer_hint(hint, error=words, seconds=delay)

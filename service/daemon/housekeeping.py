@@ -12,12 +12,14 @@ from service.disk.pruning import prune
 from service.disk.records import forget
 from service.disk.space import space
 from service.execution.artifacts import DAYS, ArtifactStore
+from service.hubclient.traffic import traffic
 from service.repeating import repeated
 from service.store import Store
 
 LOOK_SECONDS = 20.0  # between two looks at the disk
 TIDY_SECONDS = 3600.0  # between two collections while there is space
 FORGET_SECONDS = 86_400.0  # between two times that old records are forgotten
+AHEAD_SECONDS = 86_400.0  # that the clock may be ahead of the Hub's: by one that is further, what is new seems old
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +35,12 @@ class Housekeeping:
 
     def look(self) -> None:
         """Look at the disk, and throw away what may go if that is due or space is short; forget old records if that is due."""
-        there = space(self._settings)
-        if there.lacking or self._tidied is None or time.monotonic() - self._tidied >= TIDY_SECONDS:
+        there, ahead = space(self._settings), traffic.ahead > AHEAD_SECONDS
+        due = self._tidied is None or time.monotonic() - self._tidied >= TIDY_SECONDS
+        if ahead and due:
+            log.error("the clock is ahead of the Hub's, so nothing is thrown away for its age: set it right", seconds=round(traffic.ahead))
+            self._tidied = time.monotonic()
+        if there.lacking or (due and not ahead):
             pruned = prune(self._store, self._settings, lacking=there.lacking)
             self._tidied = time.monotonic()
             if pruned.gone:
@@ -45,7 +51,7 @@ class Housekeeping:
                 swept = ArtifactStore(self._settings.store_url).sweep(datetime.now(UTC) - timedelta(days=DAYS))
                 log.info("swept", store=self._settings.store_url, files=swept)
 
-        if self._forgot is None or time.monotonic() - self._forgot >= FORGET_SECONDS:
+        if not ahead and (self._forgot is None or time.monotonic() - self._forgot >= FORGET_SECONDS):
             self._forget()
             self._forgot = time.monotonic()
 

@@ -27,14 +27,14 @@ from service.daemon.listing import Listings
 from service.daemon.notifying import notify
 from service.daemon.polling import poll
 from service.daemon.stopping import stopped_by_signals
+from service.daemon.watchdog import heard_by_systemd
 from service.daemon.worker import IDLE_SECONDS, Execute, Worker
 from service.dashboard import add_dashboard
 from service.hubclient import connect
 from service.logs import configure_logs, redact
 from service.pulse import pulse
-from service.release.checks.watch import broken
+from service.release.checks.watch import unreleasable
 from service.release.gathering import take_up
-from service.release.watchlist import entries
 from service.repeating import repeated
 from service.store import Store, open_store
 
@@ -63,7 +63,7 @@ def serve(settings: Settings, execute: Execute) -> None:
         housekeeping = Housekeeping(store, settings)
         worker = Worker(store, execute, may_begin=housekeeping.may_begin)
         limit = settings.stuck_minutes * 60
-        with stopped_by_signals(worker.interrupt), front(store, settings) as url, tidied(housekeeping), pulse.part("worker", limit=limit):
+        with stopped_by_signals(worker.interrupt), front(store, settings) as url, tidied(housekeeping), pulse.part("worker", limit=limit), heard_by_systemd():
             sys.stdout.write(f"Sluice listens on {url}\n")
             sys.stdout.flush()
             worker.work()
@@ -80,7 +80,7 @@ def _look_at_place(settings: Settings) -> None:
 
 def _tell_broken(store: Store, settings: Settings) -> None:
     """Say which entries of the watch list cannot be released; health fails while there are any, and all others are served."""
-    for item in broken(entries(store, settings)):
+    for item in unreleasable(store, settings):
         log.error("watch entry broken", repo=item.repo, recipe=item.recipe, error=item.error)
 
 

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.errors import SluiceError, Unavailable
-from service.logs import redact
+from service.logs import labelled, redact
 from service.pulse import pulse
 from service.store import LeaseLost, RunRecord, Store, worker_name
 from service.store.lease import LEASE_SECONDS, kept_lease
@@ -71,7 +71,7 @@ class Worker:
             self._rest(IDLE_SECONDS)
             return
         log.info("run leased", run=run.id, repo=run.release.repo, sha=run.release.sha, attempt=run.attempt)
-        with kept_lease(self._store, run, self._name, seconds=self._seconds):
+        with labelled(run=run.id), kept_lease(self._store, run, self._name, seconds=self._seconds):
             self._carry_out(run)
         log.info("run left", run=run.id, state=self._store.run(run.id).state)
 

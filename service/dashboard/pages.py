@@ -110,7 +110,7 @@ def log_text(id: Number, stage: str, visitor: TheVisitor, store: TheStore, setti
     """The same as plain text, whole."""
     seen(store, visitor, id)
     path = logs.find(store, settings, id, stage)
-    return PlainTextResponse(logs.Reader(path, settings, last=path.stat().st_size).read(ended=True))
+    return PlainTextResponse(logs.Reader(path, settings, last=logs.ALL).read(ended=True))
 
 
 @router.get("/releases")

@@ -35,7 +35,7 @@ class ForkServer:
         self._running: _Running | None = None
 
     @contextmanager
-    def stage(self, request: IO[str], log: IO[str], environment: Mapping[str, str], folder: Path) -> Iterator["Stage"]:
+    def stage(self, request: IO[str], log: IO[bytes], environment: Mapping[str, str], folder: Path) -> Iterator["Stage"]:
         """A stage that does what `request` says (JSON, read from its beginning), with this environment and working folder; its output goes to `log`.
 
         After the block the stage is gone, and so is whatever it started. Raises StageError when no process can be started.

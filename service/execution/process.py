@@ -20,6 +20,7 @@ from service.execution import progress, words
 from service.execution.forking import ForkServer, Stage
 from service.execution.kept import Input, Inputs
 from service.execution.leaving import checkpoint
+from service.execution.log import printed
 from service.logs import redact
 
 NOWHERE = Path("/nonexistent")  # the home of the process that starts stages: it keeps nothing, and finds nothing of anybody
@@ -74,8 +75,7 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
         "params": dict(params),
         "memory_bytes": limits.memory_bytes,
     }
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as stream, tempfile.TemporaryFile("w+", dir=workspace, encoding="utf-8") as asked:
+    with printed(log) as stream, tempfile.TemporaryFile("w+", dir=workspace, encoding="utf-8") as asked:
         json.dump(request, asked)
         asked.flush()
         folder = workspace / "tmp"

@@ -19,7 +19,7 @@ from service.execution.process import Limits, now, run_here
 from service.execution.progress import paced
 from service.execution.space import with_space
 from service.hubclient import within
-from service.logs import redact
+from service.logs import labelled, redact
 
 Ending = Literal["done", "reused", "failed"]
 T = TypeVar("T")
@@ -213,7 +213,7 @@ class Workbench:
     @contextmanager
     def _told(self, number: int, name: str, started: float) -> Iterator[None]:
         """Note how far the stage has come while the block does its work."""
-        with paced(lambda progress: self.progressed(number, name, now() - started, progress)) as listener, heard_by(listener):
+        with labelled(stage=name, stage_id=number), paced(lambda done: self.progressed(number, name, now() - started, done)) as listener, heard_by(listener):
             yield
 
     def _once(

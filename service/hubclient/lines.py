@@ -17,6 +17,7 @@ from typing import Any
 import httpcore2
 
 from service.hubclient.allowance import allowance
+from service.hubclient.traffic import traffic
 
 PIECE = 16_384  # bytes written at once
 CONNECT = 10.0  # seconds for a connection to be made
@@ -113,6 +114,7 @@ class Line(httpcore2.NetworkStream):
         began = time.monotonic()
         content = self._stream.read(max_bytes, self._allowed(timeout, httpcore2.ReadTimeout))
         self._settle(time.monotonic() - began, len(content))
+        traffic.moved("received", len(content))
         self._paces.received.let_by(len(content))
         return content
 
@@ -126,6 +128,7 @@ class Line(httpcore2.NetworkStream):
             began = time.monotonic()
             self._stream.write(piece, self._allowed(timeout, httpcore2.WriteTimeout))
             self._settle(time.monotonic() - began, len(piece))
+            traffic.moved("sent", len(piece))
 
     def close(self) -> None:
         """Close it."""

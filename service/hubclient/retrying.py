@@ -12,10 +12,11 @@ import httpx2
 from httpx2 import ByteStream, ConnectError, ConnectTimeout, PoolTimeout, Request, Response, TransportError
 
 from config.errors import HubUnavailable
-from config.passing import passes, pause, wait_asked
+from config.passing import CONFLICT, in_turn, passes, pause, wait_asked
 from publishers.wire import redact
 from service.hubclient.allowance import allowance
 from service.hubclient.lines import CONNECT, Limits, Lines, Paces, ending
+from service.hubclient.traffic import UNREACHED, traffic
 
 FIRST = 0.5  # seconds of the first pause, at most
 LONGEST = 30.0  # seconds of a pause within an attempt, unless the Hub asks for more
@@ -80,14 +81,18 @@ class Retrying(httpx2.BaseTransport):
         try:
             response = _whole(request, self._inner.handle_request(request))
         except TransportError as error:
+            traffic.called(request.method, UNREACHED)
             words = f"{_origin(request)} cannot be reached ({type(error).__name__}: {redact(str(error), _token(request))[:_SAID]})"
             return _Fault(words=words, harmless=isinstance(error, ConnectError | ConnectTimeout | PoolTimeout), error=error)
-        if not passes(response.status_code):
+        traffic.called(request.method, str(response.status_code))
+        traffic.dated(response.headers)
+        said = _said(response)
+        taking_turns = in_turn(response.status_code, said)
+        if not passes(response.status_code) and not taking_turns:
             return response
-        said = response.headers.get("x-error-message")
         words = f"{_origin(request)} answered {response.status_code}" + (f" and said: {redact(said, _token(request))[:_SAID].rstrip('.')}" if said else "")
         wait = wait_asked(response.headers)
-        refused = response.status_code == 429 or (response.status_code == 503 and wait is not None)
+        refused = taking_turns or response.status_code == 429 or (response.status_code == 503 and wait is not None)
         return _Fault(words=words, harmless=refused, response=response, wait=wait)
 
     def _given_up(self, request: Request, fault: _Fault, patience: float) -> Response:
@@ -130,13 +135,20 @@ def _whole(request: Request, response: Response) -> Response:
     """The answer with its content, where it is small: one that breaks off is none."""
     length = response.headers.get("content-length", "")
     small = (length.isdigit() and int(length) <= SMALL) or response.headers.get("content-type", "").startswith("application/json")
-    if request.method != "GET" or not small or not isinstance(response.stream, httpx2.SyncByteStream):
+    if (request.method != "GET" and response.status_code != CONFLICT) or not small or not isinstance(response.stream, httpx2.SyncByteStream):
         return response
     try:
         content = b"".join(response.stream)
     finally:
         response.close()
     return Response(response.status_code, headers=response.headers, stream=ByteStream(content), extensions=response.extensions)
+
+
+def _said(response: Response) -> str | None:
+    """What the Hub said of a refusal, of a conflict by its content too: that alone tells one that passes."""
+    if response.status_code == CONFLICT and "x-error-message" not in response.headers and isinstance(response.stream, ByteStream):
+        return Response(response.status_code, headers=response.headers, stream=response.stream).read().decode(errors="replace")
+    return response.headers.get("x-error-message")
 
 
 def _repeatable(request: Request, fault: _Fault) -> bool:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from service.release.attention import Attention
     from service.release.inventory import DataView
+    from service.release.known import UpstreamFilter, UpstreamHead
     from service.release.library import RecipeCheck, RecipeHead, RecipePreview, RecipeView
     from service.release.listing import WatchList
     from service.runs import deciding, holds
@@ -27,6 +28,9 @@ class Operations(Protocol):
 
     def runs(self, wanted: "RunFilter", *, limit: int) -> "list[RunHead]":
         """The newest runs first."""
+
+    def releases(self, wanted: "UpstreamFilter", *, limit: int) -> "list[UpstreamHead]":
+        """Upstream repos by name."""
 
     def run(self, run: int) -> "RunSummary":
         """Everything about a run."""

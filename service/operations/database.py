@@ -20,6 +20,7 @@ from service.store import AuditFilter, AuditRecord, RunFilter, RunRecord, Store
 
 if TYPE_CHECKING:
     from service.release.inventory import DataView
+    from service.release.known import UpstreamFilter, UpstreamHead
     from service.release.library import RecipeCheck, RecipeHead, RecipePreview, RecipeView
     from service.release.listing import WatchList
 
@@ -36,6 +37,12 @@ class Here:
     def runs(self, wanted: RunFilter, *, limit: int) -> list[RunHead]:
         """The newest runs first."""
         return [run_head(run) for run in self.store.runs(limit=limit, wanted=wanted)]
+
+    def releases(self, wanted: "UpstreamFilter", *, limit: int) -> "list[UpstreamHead]":
+        """Upstream repos by name."""
+        from service.release.known import upstreams
+
+        return upstreams(self.store, self.settings, wanted, limit=limit)
 
     def run(self, run: int) -> RunSummary:
         """Everything about a run."""

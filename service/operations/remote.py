@@ -25,6 +25,7 @@ from service.store import ApprovalRefused, AuditFilter, AuditRecord, RunFilter, 
 
 if TYPE_CHECKING:
     from service.release.inventory import DataView
+    from service.release.known import UpstreamFilter, UpstreamHead
     from service.release.library import RecipeCheck, RecipeHead, RecipePreview, RecipeView
     from service.release.listing import WatchList
 
@@ -45,8 +46,20 @@ class Elsewhere:
 
     def runs(self, wanted: RunFilter, *, limit: int) -> list[RunHead]:
         """The newest runs first."""
-        asked = {"repo": wanted.repo, "state": wanted.state, "recipe": wanted.recipe, "since": _moment(wanted.since), "until": _moment(wanted.until)}
+        asked: dict[str, Any] = {
+            "repo": wanted.repo,
+            "state": wanted.state,
+            "recipe": wanted.recipe,
+            "since": _moment(wanted.since),
+            "until": _moment(wanted.until),
+        }
         return self._pages(RunHead, "runs", limit, PAGE, **asked)
+
+    def releases(self, wanted: "UpstreamFilter", *, limit: int) -> "list[UpstreamHead]":
+        """Upstream repos by name."""
+        from service.release.known import UpstreamHead
+
+        return self._pages(UpstreamHead, "releases", limit, PAGE, cursor="after", repo=wanted.repo, state=wanted.state, watched=wanted.watched)
 
     def run(self, run: int) -> RunSummary:
         """Everything about a run."""
@@ -238,14 +251,14 @@ class Elsewhere:
     def _steer(self, run: int, verb: str, **said: Any) -> RunSummary:
         return _as(RunSummary, self.line.post(f"/runs/{run}/{verb}", said or None))
 
-    def _pages(self, model: type[Model], name: str, limit: int, most: int, **asked: Any) -> list[Model]:
-        """So many of a list that comes in pages."""
+    def _pages(self, model: type[Model], name: str, limit: int, most: int, *, cursor: str = "before", **asked: Any) -> list[Model]:
+        """So many of a list that comes in pages, each of which is asked for by the `cursor` that the page before tells."""
         found: list[Model] = []
-        before = None
+        place = None
         while len(found) < limit:
-            page = self.line.get(f"/{name}", limit=min(most, limit - len(found)), before=before, **asked)
+            page = self.line.get(f"/{name}", limit=min(most, limit - len(found)), **{cursor: place}, **asked)
             found += [_as(model, item) for item in _of_page(page, name)]
-            if (before := page["next"]) is None:
+            if (place := page["next"]) is None:
                 break
         return found
 

@@ -74,7 +74,6 @@ def attention(store: Store, settings: Settings, token: TokenRecord | None = None
 def _unreleasable(store: Store, settings: Settings) -> list[Unreleasable]:
     if not (settings.watch or store.watch_entries()):
         return []  # and nothing needs to be imported
-    from service.release.checks.watch import broken
-    from service.release.watchlist import entries
+    from service.release.checks.watch import unreleasable
 
-    return [Unreleasable(repo=item.repo, recipe=item.recipe, error=item.error) for item in broken(entries(store, settings))]
+    return [Unreleasable(repo=item.repo, recipe=item.recipe, error=item.error) for item in unreleasable(store, settings)]

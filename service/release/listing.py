@@ -16,9 +16,10 @@ class WatchEntry(BaseModel):
     id: int | None
     """Null for one of the settings, which only their file changes."""
     source: Literal["settings", "api"]
-    entry: Watched
+    entry: Watched | None
+    """Null where this version cannot read what is kept."""
     error: str | None
-    """What is wrong with its recipe; null when nothing is."""
+    """What is wrong with it or its recipe; null when nothing is."""
     by: str | None
     """The token that added it."""
     created: datetime | None
@@ -49,4 +50,5 @@ def watch_list(store: Store, settings: Settings) -> WatchList:
 
 def watch_entry(record: WatchRecord) -> WatchEntry:
     """An entry that was added over the network."""
-    return WatchEntry(id=record.id, source="api", entry=record.entry, error=fault(record.entry.recipe), by=record.by, created=record.created)
+    error = record.error if record.entry is None else fault(record.entry.recipe)
+    return WatchEntry(id=record.id, source="api", entry=record.entry, error=error, by=record.by, created=record.created)

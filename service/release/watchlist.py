@@ -26,8 +26,8 @@ class Listed:
 
 
 def entries(store: Store, settings: Settings) -> tuple[Watched, ...]:
-    """The whole watch list: of the settings, then what was added over the network."""
-    return (*settings.watch, *(item.entry for item in store.watch_entries()))
+    """The whole watch list: of the settings, then what was added over the network, as far as it can be read."""
+    return (*settings.watch, *(item.entry for item in store.watch_entries() if item.entry is not None))
 
 
 def following(watch: Iterable[Watched], repo: str) -> tuple[Watched, ...]:

@@ -1,14 +1,15 @@
 """What the stages of a run said: their logs, without secrets."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from config.errors import SluiceError
 from config.settings import Settings
+from service.execution import log
 from service.logs import redact
 from service.store import Store
 
+ALL = 2**63  # bytes, more than any log has
 LONGEST_LINE = 100_000  # bytes that a line may have before it is cut
 
 
@@ -34,22 +35,22 @@ class Reader:
         """Begins with the `last` bytes."""
         self._path = path
         self._secrets = tuple(secret for secret in (settings.token, settings.webhook_secret and settings.webhook_secret.get_secret_value()) if secret)
-        self._place = max(0, path.stat().st_size - last)
+        with path.open("rb") as file:
+            self._place = max(0, log.length(file) - last)
         self._cut = self._place > 0
 
     def read(self, *, ended: bool) -> str:
         """What came since the last time, up to the last whole line; all of it where the log has `ended`."""
         try:
             with self._path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._place:  # begun anew
+                if log.length(file) < self._place:  # begun anew
                     self._place, self._cut = 0, False
-                file.seek(self._place)
-                found = file.read()
+                found, self._place = log.since(file, self._place)
         except FileNotFoundError:
             return ""
         if not ended and (whole := found.rfind(b"\n") + 1) < len(found) and len(found) - whole < LONGEST_LINE:
+            self._place -= len(found) - whole
             found = found[:whole]
-        self._place += len(found)
         if self._cut and found:
             self._cut, found = False, found[found.find(b"\n") + 1 :]
         return redact(found.decode("utf-8", errors="replace"), self._secrets)

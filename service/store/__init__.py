@@ -37,6 +37,7 @@ from service.store.records import (
     RunRecord,
     RunState,
     Scope,
+    Seen,
     Sighting,
     StageRecord,
     StageState,
@@ -48,6 +49,7 @@ from service.store.records import (
     order_of,
 )
 from service.store.references import References
+from service.store.releases import Releases
 from service.store.results import Results, UnknownPublication
 from service.store.sightings import Sightings
 from service.store.steering import PRIORITIES, Steering, SteeringRefused, refuse_priority
@@ -83,6 +85,7 @@ __all__ = [
     "RunRecord",
     "RunState",
     "Scope",
+    "Seen",
     "Sighting",
     "StageRecord",
     "StageState",
@@ -110,6 +113,7 @@ class Store(
     Steering,
     Recipes,
     References,
+    Releases,
     Results,
     PullRequests,
     Waivers,

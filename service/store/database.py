@@ -3,15 +3,16 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, inspect, make_url, or_, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from config.errors import ConfigurationError, SluiceError
+from config.passing import DAY
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30_000  # milliseconds that SQLite waits for another process's write
+LONGEST_WAIT = timedelta(seconds=DAY, minutes=1)  # that anything is put off: a pause is a day at most, and what chance adds
+PATIENCE = {  # of PostgreSQL's client: seconds, but for the milliseconds that what was sent may stay without acknowledgement
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 MIGRATION_LOCK = 0x5C1_0CE  # an arbitrary number that all our processes agree on
 
 
@@ -31,6 +40,16 @@ class StoreError(SluiceError):
 def now() -> datetime:
     """The time, aware and in UTC."""
     return datetime.now(UTC)
+
+
+def is_due(at: "InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None]") -> ColumnElement[bool]:
+    """Whether something is to be done by now. Nothing is put off for longer than a day: what seems to be was put off by a clock that was ahead."""
+    return or_(at <= now(), at > now() + LONGEST_WAIT)
+
+
+def due_at(at: datetime) -> datetime:
+    """When something is done that is put off until then: now, where a clock that was ahead put it off."""
+    return at if at <= (moment := now()) + LONGEST_WAIT else moment
 
 
 class Database:
@@ -90,7 +109,7 @@ def connect(url: str) -> Engine:
     """
     parsed = _parse(url)
     shown = parsed.render_as_string(hide_password=True)
-    engine = create_engine(parsed, **({} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}))
+    engine = create_engine(parsed, **({} if parsed.get_backend_name() == "sqlite" else _over_the_network(parsed)))
     try:
         if parsed.get_backend_name() == "sqlite":
             _prepare_sqlite(engine, Path(parsed.database or ""))
@@ -152,6 +171,11 @@ def _parse(url: str) -> URL:
     if parsed.get_backend_name() == "sqlite" and (not parsed.database or parsed.database == ":memory:" or "mode" in parsed.query):
         raise ConfigurationError("`database_url` names a SQLite database in memory, which threads and processes cannot share. Name a file.")
     return parsed
+
+
+def _over_the_network(parsed: URL) -> dict[str, Any]:
+    """Options of an engine whose server may go away without a word: nobody waits for ever for it. What the URL says itself is left as it is."""
+    return {"pool_pre_ping": True, "connect_args": {name: value for name, value in PATIENCE.items() if name not in parsed.query}}
 
 
 def _prepare_sqlite(engine: Engine, file: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import func, select, true
 from sqlalchemy.exc import IntegrityError
 
-from service.store.database import Database, now
+from service.store.database import Database, due_at, is_due, now
 from service.store.outside import DeliveryRow, PlaceRow
 from service.store.records import AuditRecord, DeliveryRecord, Message
 from service.store.tables import AuditRow
@@ -59,7 +59,7 @@ class Deliveries(Database):
         with self.write() as session:
             query = (
                 select(DeliveryRow)
-                .where(DeliveryRow.state == "pending", DeliveryRow.due <= now(), DeliveryRow.place.in_(tuple(places)))
+                .where(DeliveryRow.state == "pending", is_due(DeliveryRow.due), DeliveryRow.place.in_(tuple(places)))
                 .order_by(DeliveryRow.due, DeliveryRow.id)
                 .limit(1)
             )
@@ -90,5 +90,5 @@ class Deliveries(Database):
 def _record(row: DeliveryRow) -> DeliveryRecord:
     return DeliveryRecord(
         id=row.id, place=row.place, event=row.event, subject=row.subject, ending=row.ending, body=row.body,
-        state=row.state, attempts=row.attempts, error=row.error, created=row.created, due=row.due,
+        state=row.state, attempts=row.attempts, error=row.error, created=row.created, due=due_at(row.due),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from sqlalchemy import CursorResult, delete, select, update
 
-from service.store.database import Database, now
+from service.store.database import Database, due_at, is_due, now
 from service.store.ledger import note, same_fault
 from service.store.records import FollowUpRecord
 from service.store.tables import FollowUpRow
@@ -44,7 +44,7 @@ class FollowUps(Database):
     def take_follow_up(self, kind: str) -> FollowUpRecord | None:
         """One of that kind that is due, which nobody else is given for a while; None when there is none."""
         with self.write() as session:
-            query = select(FollowUpRow).where(FollowUpRow.kind == kind, FollowUpRow.due <= now()).order_by(FollowUpRow.due, FollowUpRow.id).limit(1)
+            query = select(FollowUpRow).where(FollowUpRow.kind == kind, is_due(FollowUpRow.due)).order_by(FollowUpRow.due, FollowUpRow.id).limit(1)
             if (row := session.scalars(query.with_for_update(skip_locked=True)).first()) is None:
                 return None
             session.execute(update(FollowUpRow).where(FollowUpRow.id == row.id).values(due=now() + timedelta(seconds=CLAIM)))
@@ -52,4 +52,4 @@ class FollowUps(Database):
 
 
 def _record(row: FollowUpRow) -> FollowUpRecord:
-    return FollowUpRecord(run=row.run_id, kind=row.kind, details=row.details, attempts=row.attempts, error=row.error, due=row.due)
+    return FollowUpRecord(run=row.run_id, kind=row.kind, details=row.details, attempts=row.attempts, error=row.error, due=due_at(row.due))

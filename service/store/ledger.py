@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.store.database import Database, now, upserting
+from service.store.database import Database, due_at, is_due, now, upserting
 from service.store.records import AuditFilter, AuditRecord, HintRecord
 from service.store.tables import AuditRow, HintRow
 
@@ -77,9 +77,9 @@ class Ledger(Database):
         """The pending hints, oldest first; with `due` only those to be looked at now."""
         query = select(HintRow).order_by(HintRow.due, HintRow.id)
         if due:
-            query = query.where(HintRow.due <= now())
+            query = query.where(is_due(HintRow.due))
         with self.read() as session:
-            return tuple(HintRecord(**{item.name: getattr(row, item.name) for item in fields(HintRecord)}) for row in session.scalars(query))
+            return tuple(_record(row) for row in session.scalars(query))
 
     def settle_hint(self, hint: HintRecord) -> None:
         """The look that `hint` asked for was had. A hint that was given again meanwhile stays: what it tells may be newer than the look."""
@@ -105,6 +105,10 @@ def _matching(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
         yield AuditRow.at < wanted.until
     if wanted.before is not None:
         yield AuditRow.id < wanted.before
+
+
+def _record(row: HintRow) -> HintRecord:
+    return HintRecord(**{item.name: getattr(row, item.name) for item in fields(HintRecord)} | {"due": due_at(row.due)})
 
 
 def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:

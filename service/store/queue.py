@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
 from config.words import Place, Release, Rollback
-from service.store.database import Database, now
+from service.store.database import Database, due_at, is_due, now
 from service.store.ledger import note
 from service.store.owner import is_gone, is_held
 from service.store.records import RunFilter, RunOrder, RunRecord, RunState
@@ -81,7 +81,7 @@ class Queue(Database):
         """
         wanted: list[ColumnElement[bool]] = [] if run is None else [RunRow.id == run]
         with self.write() as session:
-            due = [] if run is not None else [or_(RunRow.due.is_(None), RunRow.due <= now())]
+            due = [] if run is not None else [or_(RunRow.due.is_(None), is_due(RunRow.due))]
             while True:
                 stale = and_(RunRow.state == "running", _left(session, *wanted))
                 begun = or_(and_(RunRow.state == "queued", *due), stale)
@@ -102,7 +102,7 @@ class Queue(Database):
         with self.write() as session:
             row = leased(session, run, lease)
             if row.lease_until is not None:
-                row.lease_until = max(row.lease_until, now() + timedelta(seconds=seconds))
+                row.lease_until = max(due_at(row.lease_until), now() + timedelta(seconds=seconds))
 
     def renew(self, run: int, worker: str, seconds: float) -> bool:
         """Hold the lease for `seconds` from now at least; False when `worker` no longer has it."""
@@ -110,7 +110,7 @@ class Queue(Database):
         with self.write() as session:
             row = session.scalars(select(RunRow).where(RunRow.id == run, RunRow.state == "running", RunRow.worker == worker).with_for_update(of=RunRow)).first()
             if row is not None:
-                row.lease_until = max(until, row.lease_until or until)
+                row.lease_until = max(until, due_at(row.lease_until or until))
             return row is not None
 
     def release(self, run: int, worker: str) -> bool:
@@ -138,7 +138,7 @@ class Queue(Database):
 
     def backlog(self) -> tuple[int, datetime | None]:
         """How many runs could be carried out now and are not, and since when the oldest of them waits."""
-        free = select(func.count(), func.min(RunRow.queued)).where(RunRow.state == "queued", or_(RunRow.due.is_(None), RunRow.due <= now()))
+        free = select(func.count(), func.min(RunRow.queued)).where(RunRow.state == "queued", or_(RunRow.due.is_(None), is_due(RunRow.due)))
         with self.read() as session:
             runs, since = session.execute(free).one()
             return runs, since
@@ -183,7 +183,7 @@ class Queue(Database):
         """The newest runs first, at most `limit`, of those that are wanted; `state` and `before` as in `RunFilter`."""
         wanted = replace(wanted, state=state or wanted.state, before=wanted.before if before is None else before)
         with self.read() as session:
-            query = select(RunRow).join(ReleaseRow, ReleaseRow.id == RunRow.release_id).where(*_matching(session, wanted))
+            query = select(RunRow).join(ReleaseRow, ReleaseRow.id == RunRow.release_id).where(*matching(session, wanted))
             return tuple(run_record(row) for row in session.scalars(query.order_by(RunRow.id.desc()).limit(limit)))
 
     def waiting(self) -> tuple[RunRecord, ...]:
@@ -220,7 +220,8 @@ def enqueued(session: Session, order: RunOrder, *, again: bool = False, attempts
     return run_record(run), queued
 
 
-def _matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
+def matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
+    """What of runs and their releases, which the query has joined, has to hold."""
     if wanted.before is not None:
         yield RunRow.id < wanted.before
     if wanted.repo is not None:
@@ -250,7 +251,7 @@ def _literal(text: str) -> str:
 def _left(session: Session, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
     """Of a running run: its lease has run out, or its worker was a process of this host that has ended."""
     workers = session.scalars(select(RunRow.worker).where(RunRow.state == "running", *wanted)).all()
-    return or_(RunRow.lease_until <= now(), RunRow.worker.in_([name for name in workers if name is not None and is_gone(name)]))
+    return or_(is_due(RunRow.lease_until), RunRow.worker.in_([name for name in workers if name is not None and is_gone(name)]))
 
 
 def locked(session: Session, run: int) -> RunRow:
@@ -311,7 +312,8 @@ def close_stages(session: Session, run: int) -> None:
 
 def state_of(row: RunRow) -> RunState:
     """The run's state as it is, which is interrupted when nobody carries it out who could write that down."""
-    return "interrupted" if row.state == "running" and not is_held(row.worker, row.lease_until) else cast("RunState", row.state)
+    until = None if row.lease_until is None else due_at(row.lease_until)
+    return "interrupted" if row.state == "running" and not is_held(row.worker, until) else cast("RunState", row.state)
 
 
 def _release_row(session: Session, release: Release) -> ReleaseRow:
@@ -368,7 +370,7 @@ def run_record(row: RunRow) -> RunRecord:
         folder=row.folder,
         target=row.target,
         quick=bool(row.quick),
-        due=row.due if row.state == "queued" else None,
+        due=due_at(row.due) if row.state == "queued" and row.due is not None else None,
         waits=row.waits,
         priority=row.priority,
         queued=row.queued,

@@ -306,6 +306,16 @@ class Sighting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a watched branch of a repo named when it was last looked at, for whichever recipe."""
+
+    repo: str
+    revision: str
+    sha: str  # the commit
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class HintRecord:
     """Word that a watched repo may have changed. At most one is pending for each repo."""
 
@@ -324,7 +334,9 @@ class WatchRecord:
     """An entry of the watch list that was added over the network."""
 
     id: int
-    entry: Watched
+    entry: Watched | None  # None where this version does not understand what an older one, or a newer one, has kept
+    kept: Mapping[str, Any]  # the entry as it is kept
+    error: str | None  # what this version does not understand of it
     by: str  # name of the token
     created: datetime
 

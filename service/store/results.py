@@ -173,7 +173,7 @@ class Results(Database):
             row = session.get(PublicationRow, id)
             if row is None:
                 raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
-            return _publication(row)
+            return publication_record(row)
 
     def all_publications(self, *, limit: int = 50, repo: str | None = None, before: int | None = None) -> tuple[PublicationRecord, ...]:
         """The newest publications first, at most `limit`; only those in `repo`, only those with a number below `before`."""
@@ -183,7 +183,7 @@ class Results(Database):
         if before is not None:
             query = query.where(PublicationRow.id < before)
         with self.read() as session:
-            return tuple(_publication(row) for row in session.scalars(query))
+            return tuple(publication_record(row) for row in session.scalars(query))
 
     def record_unpublished(self, id: int, *, by: str, reason: str, source: str, details: Mapping[str, Any]) -> PublicationRecord:
         """Keep that a publication's repo was made private, by whom and why; `details` go into the audit trail. Raises UnknownPublication."""
@@ -193,19 +193,21 @@ class Results(Database):
                 raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
             row.unpublished = {"by": by, "reason": reason, "at": now().isoformat()}
             note(session, source, f"publication/{id}", "unpublished", {"repo": row.repo, "by": by, "reason": reason, **details})
-            return _publication(row)
+            return publication_record(row)
 
     def publications(self, run: int) -> tuple[PublicationRecord, ...]:
         """The run's publications in the order in which they were made."""
         with self.read() as session:
-            return tuple(_publication(row) for row in session.scalars(select(PublicationRow).where(PublicationRow.run_id == run).order_by(PublicationRow.id)))
+            return tuple(
+                publication_record(row) for row in session.scalars(select(PublicationRow).where(PublicationRow.run_id == run).order_by(PublicationRow.id))
+            )
 
     def last_publication(self, repo: str) -> PublicationRecord | None:
         """The newest publication in a repo on the Hub, whichever run made it; None when there never was one."""
         query = select(PublicationRow).where(PublicationRow.repo == repo).order_by(PublicationRow.at.desc(), PublicationRow.id.desc()).limit(1)
         with self.read() as session:
             row = session.scalars(query).first()
-            return None if row is None else _publication(row)
+            return None if row is None else publication_record(row)
 
 
 def _forecast(row: RunRow) -> dict[str, Foretold]:
@@ -298,7 +300,8 @@ def _result(item: dict[str, Any]) -> GateResult:
     return GateResult(**{**item, "outcome": Outcome(item["outcome"]), "waiver": told})
 
 
-def _publication(row: PublicationRow) -> PublicationRecord:
+def publication_record(row: PublicationRow) -> PublicationRecord:
+    """A publication's row as it is handed out."""
     return PublicationRecord(
         id=row.id,
         run=row.run_id,

@@ -3,10 +3,13 @@
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 
+from pydantic import ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
+from config.files import explain
 from config.watch import Watched
+from config.wire import API
 from service.store.database import Database, StoreError, now, upserting
 from service.store.ledger import note, put_hints
 from service.store.outside import UsedRow, WatchRow
@@ -126,4 +129,13 @@ def _known(row: WatchRow | None, id: int) -> WatchRow:
 
 
 def _record(row: WatchRow) -> WatchRecord:
-    return WatchRecord(id=row.id, entry=Watched.model_validate(row.entry), by=row.by, created=row.created)
+    entry, error = _read(row)
+    return WatchRecord(id=row.id, entry=entry, kept=row.entry, error=error, by=row.by, created=row.created)
+
+
+def _read(row: WatchRow) -> tuple[Watched | None, str | None]:
+    """The entry, or what this version does not understand of it: one such must not take the others away."""
+    try:
+        return Watched.model_validate(row.entry), None
+    except ValidationError as error:
+        return None, f"This version cannot read it ({explain(error, Watched)}). Replace it by PUT {API}/watch/{row.id}, or remove it by DELETE there."

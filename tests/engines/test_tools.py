@@ -58,6 +58,12 @@ def test_timeout_stops_it() -> None:
         tools.execute(python("import time; print('began', flush=True); time.sleep(60)"), timeout=0.5)
 
 
+def test_a_program_that_prints_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "FLOOD", 2**20)
+    with pytest.raises(ToolError, match="was stopped when it had printed 1 MiB"):
+        tools.execute(python("while True: print('again and again')"), log=tmp_path / "log")
+
+
 def test_program_that_cannot_be_run(tmp_path: Path) -> None:
     (tmp_path / "program").write_text("not a program")
     with pytest.raises(ToolError, match="cannot be run: Permission denied"):

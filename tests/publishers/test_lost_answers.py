@@ -3,7 +3,7 @@
 import pytest
 from huggingface_hub import HfApi
 
-from bench.faulty import Fault, Proxy, always, faults, faulty
+from bench.faulty import Fault, Proxy, Request, always, faults, faulty
 from config.errors import HubError, HubUnavailable
 from publishers import hub
 from publishers.hub import publish
@@ -68,5 +68,54 @@ def test_a_token_that_is_not_accepted_is_cured_by_a_new_one_and_one_that_may_not
         publish(far, make_plan())
     proxy.rule = always(Fault(answer=403, said="Forbidden"))
     with pytest.raises(HubError) as caught:
+        publish(far, make_plan())
+    assert not isinstance(caught.value, HubUnavailable)
+
+
+@pytest.mark.parametrize("branch", ["main", STAGING])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(answer=409, said="Another commit operation is in progress for this repository. Please try again later."),
+        Fault(answer=409, said="Conflict"),
+        Fault(answer=423, said="The repository is locked."),
+    ],
+)
+def test_a_commit_that_the_hub_puts_behind_another_one_is_made_after_it(
+    far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan, fault: Fault, branch: str
+) -> None:
+    proxy.rule = faults(fault, fault, path=f"/commit/{branch}")
+    done = publish(far, make_plan())
+    assert done.changed
+    assert commits(api)[0] == done.revision
+    assert [ref.name for ref in api.list_repo_refs(REPO).branches] == ["main"]
+
+
+def test_a_commit_that_comes_behind_somebodys_is_planned_again(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
+    publish(api, make_plan(content=b"GGUF older"))
+    before = commits(api)
+
+    def beaten(request: Request) -> Fault | None:
+        if "/commit/main" not in request.path or len(commits(api)) > len(before):
+            return None
+        api.upload_file(path_or_fileobj=b"theirs", path_in_repo="theirs.txt", repo_id=REPO)
+        return Fault(answer=409, said="A commit has happened since. Please refresh.")
+
+    proxy.rule = beaten
+    done = publish(far, make_plan())
+    assert commits(api)[0] == done.revision
+    assert len(commits(api)) == len(before) + 2
+    assert "theirs.txt" not in api.list_repo_files(REPO)
+
+
+def test_a_repo_that_stays_locked_is_waited_for(far: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
+    proxy.rule = always(Fault(answer=409, said="Another commit operation is in progress for this repository. Please try again later."), path="/commit/main")
+    with pytest.raises(HubUnavailable, match="at another change of the same repo"):
+        publish(far, make_plan())
+
+
+def test_another_conflict_is_a_refusal(far: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
+    proxy.rule = always(Fault(answer=409, said="Reference already exists."), path="/branch/")
+    with pytest.raises(HubError, match="already there") as caught:
         publish(far, make_plan())
     assert not isinstance(caught.value, HubUnavailable)

@@ -1,5 +1,6 @@
 """Stages that behave well and badly, for the tests of the stage store and of the process a stage runs in."""
 
+import logging
 import os
 import signal
 import socket
@@ -171,3 +172,15 @@ def copy(out: Path, *, folder: Path, files: list[Path]) -> dict[str, Any]:
 
 def threads_given(out: Path, *, threads: int) -> dict[str, Any]:
     return {"threads": threads, "libraries": os.environ["OMP_NUM_THREADS"]}
+
+
+def babble(out: Path) -> dict[str, Any]:
+    number = 0
+    while True:
+        sys.stdout.write(f"{number} again and again\n")
+        number += 1
+
+
+def say(out: Path) -> dict[str, Any]:
+    logging.getLogger("library").warning("hello")
+    return {}

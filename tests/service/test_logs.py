@@ -2,11 +2,19 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
+from config.settings import Settings
+from service.daemon.worker import Worker
+from service.execution.kept import StageStore
+from service.execution.workbench import Workbench
 from service.logs import configure_logs, redact
+from service.store import RunRecord, Store
+from tests.service import stage_functions
+from tests.service.helpers import queue_run
 
 HUB = "hf_" + "aB3" * 12
 OURS = "sluice_" + "x-_9" * 11
@@ -61,3 +69,21 @@ def test_lines_are_json_with_time_level_and_context(lines: io.StringIO) -> None:
     assert ours.pop("timestamp").endswith("Z")
     assert ours == {"event": "run queued", "run": 7, "request_id": "abc", "level": "info", "logger": "ours"}
     assert (theirs["event"], theirs["action"], theirs["request_id"], theirs["logger"]) == ("hello there", "greet", "abc", "library")
+
+
+def test_what_is_logged_for_a_run_says_of_which_run_and_stage_it_is(lines: io.StringIO, file_store: Store, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    bench = Workbench(settings=settings, stages=StageStore(settings.folder))
+
+    def execute(store: Store, run: RunRecord) -> None:
+        bench.here("say it", stage_functions.say, {})
+        logging.getLogger("library").warning("bye")
+        store.finish(run.id, state="done")
+        worker.stop()
+
+    run, worker = queue_run(file_store).id, Worker(file_store, execute)
+    worker.work()
+    told = {line["event"]: line for line in map(json.loads, lines.getvalue().splitlines())}
+    assert (told["hello"]["run"], told["hello"]["stage"], told["hello"]["stage_id"]) == (run, "say it", 0)
+    assert told["bye"]["run"] == run
+    assert "stage" not in told["bye"]

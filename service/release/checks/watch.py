@@ -9,11 +9,14 @@ from pathlib import Path
 from config.data import as_written, on_hub
 from config.errors import SluiceError
 from config.recipe import Recipe
+from config.settings import Settings
 from config.watch import Watched
 from config.written import load_recipe, recipe_path
 from service.release.checks import gates
 from service.release.checks.problem import Remark
+from service.release.watchlist import entries
 from service.release.way import way
+from service.store import Store
 
 Stamp = tuple[int, ...]
 """What changes when a file does."""
@@ -31,6 +34,16 @@ class Broken:
 def broken(watch: Iterable[Watched]) -> tuple[Broken, ...]:
     """The entries whose recipe cannot be used as it is now, with everything that is wrong with each."""
     return tuple(Broken(repo=item.label, recipe=item.recipe, error=error) for item in watch if (error := fault(item.recipe)) is not None)
+
+
+def unreleasable(store: Store, settings: Settings) -> tuple[Broken, ...]:
+    """The entries of the whole watch list whose recipe cannot be used as it is now, and those that cannot be read."""
+    unread = [
+        Broken(repo=f"entry {item.id} of the watch list", recipe=str(item.kept.get("recipe", "default")), error=item.error)
+        for item in store.watch_entries()
+        if item.error is not None
+    ]
+    return (*broken(entries(store, settings)), *unread)
 
 
 def fault(recipe: str) -> str | None:

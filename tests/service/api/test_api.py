@@ -13,6 +13,7 @@ from config.errors import ConfigurationError, HubError, ToolError, UpstreamError
 from config.progress import Progress
 from config.settings import Settings, Watched
 from service.api import create_app
+from service.api.attempts import FAILURES
 from service.api.errors import status_of
 from service.api.guard import MAX_BODY
 from service.api.tokens import create_token, revoke_token
@@ -283,6 +284,15 @@ def test_a_webhook_without_the_secret_is_refused(client: TestClient, file_store:
     response = hook(client, CONTENT, secret)
     assert (response.status_code, code(response)) == (401, "unauthorized")
     assert file_store.hints() == ()
+
+
+def test_wrong_secrets_of_webhooks_are_limited_and_audited_and_lock_nobody_out(client: TestClient, file_store: Store) -> None:
+    answers = [hook(client, CONTENT, "wrong") for _ in range(FAILURES + 3)]
+    assert [answer.status_code for answer in answers] == [401] * FAILURES + [429] * 3
+    assert (code(answers[-1]), int(answers[-1].headers["Retry-After"]) > 0) == ("too_many_failures", True)
+    assert hook(client, CONTENT).status_code == 202
+    events = [event for event in file_store.audit_events() if event.subject.startswith("login/")]
+    assert [(event.action, event.details["path"]) for event in events] == [("limited", HOOK), ("refused", HOOK)]
 
 
 @pytest.mark.parametrize("configured", [None, SecretStr("")])

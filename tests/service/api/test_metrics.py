@@ -12,6 +12,7 @@ from config.settings import Settings
 from config.words import GateResult, Kind, Outcome, Variant, Verdict
 from service.api import create_app, create_health_app
 from service.api.tokens import create_token
+from service.hubclient.traffic import traffic
 from service.store import Published, Store, VariantRecord
 from tests.service.helpers import queue_run
 
@@ -77,3 +78,12 @@ def test_the_api_s_own_listener_wants_a_token(file_store: Store, settings: Setti
         assert client.get("/metrics").status_code == 401
         token = create_token(file_store, "prometheus")
         assert "sluice_queue_age_seconds 0.0" in client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text
+
+
+def test_requests_to_hubs_and_their_bytes_are_told(client: TestClient) -> None:
+    before = figures(client)
+    traffic.called("GET", "429")
+    traffic.moved("sent", 1000)
+    after = figures(client)
+    assert after["sluice_hub_calls_total", "GET", "429"] - before.get(("sluice_hub_calls_total", "GET", "429"), 0) == 1
+    assert after["sluice_hub_bytes_total", "sent"] - before.get(("sluice_hub_bytes_total", "sent"), 0) == 1000

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from config.settings import Settings, Watched
 from config.signing import sign
 from service.api import create_app
+from service.api.attempts import FAILURES
 from service.api.rebuilding import WINDOW
 from service.store import Store, watching
 
@@ -118,3 +119,17 @@ def test_a_request_that_could_not_be_kept_may_be_sent_again(store: Store, monkey
         assert store.hints() == ()
         assert asked(client, at=now).status_code == 202
     assert store.hints()[0].rebuild
+
+
+def test_wrong_signatures_are_limited_and_audited_and_lock_nobody_out(client: TestClient, store: Store) -> None:
+    answers = [asked(client, signature="sha256=" + "0" * 64) for _ in range(FAILURES + 3)]
+    assert [answer.status_code for answer in answers] == [401] * FAILURES + [429] * 3
+    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert asked(client).status_code == 202
+    events = [event for event in store.audit_events() if event.subject.startswith("login/")]
+    assert [(event.action, event.details["path"]) for event in events] == [("limited", "/webhooks/rebuild"), ("refused", "/webhooks/rebuild")]
+
+
+def test_what_is_signed_at_another_time_is_no_forgery(client: TestClient, store: Store) -> None:
+    assert {told(asked(client, at=time.time() - 2 * WINDOW)) for _ in range(FAILURES + 2)} == {(401, "unauthorized")}
+    assert store.audit_events() == ()

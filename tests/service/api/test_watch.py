@@ -1,6 +1,7 @@
 """The watch list over the network."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from fastapi.testclient import TestClient
 from config.settings import Settings, Watched
 from service.api import create_app
 from service.api.tokens import create_token
+from service.release.watchlist import entries
 from service.store import Store
+from service.store.outside import WatchRow
 
 ENTRY = {"owners": ["Qwen"], "names": ["Qwen3-*"], "exclude": ["*-GGUF"], "minimum_downloads": 1000, "licenses": ["apache-2.0"], "cool_down_minutes": 60}
 
@@ -85,3 +88,27 @@ def test_what_no_repo_can_be_called_is_no_hint(client: TestClient, file_store: S
         payload = {"event": {"scope": "repo.content"}, "repo": {"type": "model", "name": name}}
         assert hub.post("/webhooks/huggingface", json=payload).json() == {"status": "ignored"}
     assert file_store.hints() == ()
+
+
+def test_an_entry_that_this_version_cannot_read_takes_no_other_away_and_is_told(client: TestClient, file_store: Store) -> None:
+    with file_store.write() as session:
+        session.add(WatchRow(entry={"owners": ["Qwen"], "minimum_stars": 3}, by="ci", created=datetime.now(UTC)))
+        session.add(WatchRow(entry={"repo": "upstream/other"}, by="ci", created=datetime.now(UTC)))
+    told = client.get("/api/v1/health")
+    assert told.status_code == 503
+    assert [item["repo"] for item in told.json()["watch"]] == ["upstream/model", "entry 1 of the watch list"]
+    assert "minimum_stars" in told.json()["watch"][1]["error"]
+    assert [item["repo"] for item in client.get("/api/v1/attention").json()["unreleasable"]] == ["upstream/model", "entry 1 of the watch list"]
+    _, unread, sound = client.get("/api/v1/watch").json()["entries"]
+    assert (unread["entry"], unread["id"], sound["entry"]["repo"], sound["error"]) == (None, 1, "upstream/other", None)
+    assert "PUT /api/v1/watch/1" in unread["error"]
+    assert [entry.label for entry in entries(file_store, Settings())] == ["upstream/other"]
+    assert client.put("/api/v1/watch/1", json={"owners": ["Qwen"]}).status_code == 200
+    assert [entry.label for entry in entries(file_store, Settings())] == ["Qwen/*", "upstream/other"]
+
+
+def test_an_entry_that_cannot_be_read_may_be_removed(client: TestClient, file_store: Store) -> None:
+    with file_store.write() as session:
+        session.add(WatchRow(entry={}, by="ci", created=datetime.now(UTC)))
+    tag = client.get("/api/v1/watch/1").headers["ETag"]
+    assert client.delete("/api/v1/watch/1", headers={"If-Match": tag}).status_code == 204

@@ -19,6 +19,7 @@ from service.daemon import housekeeping
 from service.daemon.housekeeping import Housekeeping
 from service.daemon.worker import Worker
 from service.execution.artifacts import DAYS, ArtifactStore
+from service.hubclient.traffic import traffic
 from service.store import RunRecord, Store
 from tests.service.disk.conftest import Home
 from tests.service.helpers import eventually, queue_run
@@ -56,6 +57,29 @@ def test_a_service_tidies_once_in_a_while_and_at_once_when_space_is_short(home: 
     assert home.there == {"key-3", "key-4"}, "what frees enough"
     (event, _) = home.store.audit_events(subject="disk")
     assert (event.source, event.action, event.details["things"], event.details["short_of"]) == ("housekeeping", "pruned", 1, 100_000)
+
+
+def test_nothing_is_old_by_a_clock_that_is_ahead_of_the_hub_s(home: Home, disk: DiskOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        home.run(number, {"convert": f"key-{number}"})
+    keeper, forgotten = Housekeeping(home.store, home.settings), []
+    monkeypatch.setattr(keeper, "_forget", lambda: forgotten.append(True))
+    monkeypatch.setattr(housekeeping, "TIDY_SECONDS", 0.0)
+    monkeypatch.setattr(traffic, "ahead", 5 * 365 * 86_400.0)
+    keeper.look()
+    assert (home.there, forgotten) == ({"key-1", "key-2", "key-3"}, [])
+    monkeypatch.setattr(traffic, "ahead", 3600.0)
+    keeper.look()
+    assert (home.there, forgotten) == ({"key-2", "key-3"}, [True])
+
+
+def test_short_of_space_room_is_made_whatever_the_clock_says(home: Home, disk: DiskOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        home.run(number, {"convert": f"key-{number}"})
+    monkeypatch.setattr(traffic, "ahead", 5 * 365 * 86_400.0)
+    disk.free = 4_999_900_000
+    Housekeeping(home.store, home.settings).look()
+    assert "key-1" not in home.there
 
 
 def test_the_store_of_a_cluster_keeps_files_for_a_week(home: Home, disk: DiskOf, tmp_path: Path) -> None:

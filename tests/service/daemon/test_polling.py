@@ -152,6 +152,15 @@ def test_what_cools_down_is_left_alone_by_polls_and_webhooks(file_store: Store, 
     assert file_store.runs() == ()
 
 
+def test_what_cools_down_for_longer_than_a_day_is_looked_at_on_the_way(file_store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, owners=["upstream"], cool_down_minutes=10 * 24 * 60)
+    file_store.put_hint("upstream/model", "webhook")
+    take_hints(file_store, settings, listings)
+    (hint,) = file_store.hints()
+    assert 86_000 < (hint.due - hint.created).total_seconds() <= 86_401
+    assert file_store.hints(due=True) == ()
+
+
 def test_an_owner_that_cannot_be_listed_is_told_and_does_not_stop_the_others(file_store: Store, upstream: Upstream, listings: Listings) -> None:
     settings = watching(upstream, repos=["nobody/there"], owners=["upstream"])
     assert poll(file_store, settings, listings).hints == 1

@@ -20,7 +20,9 @@ from service.api.tokens import create_token
 from service.daemon import serve
 from service.daemon.serve import Worker, front
 from service.store import Published, RunRecord, Store, open_store
+from service.store.database import now
 from service.store.lease import kept_lease
+from service.store.outside import WatchRow
 from tests.service.conftest import Upstream
 from tests.service.helpers import eventually, queue_run
 
@@ -264,6 +266,17 @@ def test_an_entry_with_a_broken_recipe_is_told_and_the_others_go_on(file_store: 
         ("upstream/a", "Gate close is on kld.meen, which nothing"),
         ("upstream/b", "There is no recipe named 'nonesuch'. Kno"),
     ]
+
+
+def test_an_entry_of_the_watch_list_that_cannot_be_read_is_told_and_the_others_go_on(file_store: Store, upstream: Upstream) -> None:
+    with file_store.write() as session:
+        session.add(WatchRow(entry={"repo": "upstream/a", "stars": 3}, by="ci", created=now()))
+    serve._tell_broken(file_store, upstream.settings)
+    with front(file_store, upstream.settings) as url:
+        eventually(lambda: [run.release.repo for run in file_store.runs()] == ["upstream/model"])
+        health = httpx.get(f"{url}/api/v1/health")
+    assert health.status_code == 503
+    assert [(item["repo"], "stars" in item["error"]) for item in health.json()["watch"]] == [("entry 1 of the watch list", True)]
 
 
 def test_an_address_in_use_is_explained(file_store: Store) -> None:

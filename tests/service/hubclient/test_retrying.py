@@ -1,11 +1,15 @@
 """Requests through faults of the moment, with the real client, the embedded Hub and a proxy between them."""
 
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
 import pytest
 from httpx2 import TransportError
 
 from bench.faulty import Fault, always, faults
 from config.errors import HubError, HubUnavailable
 from service.hubclient import patient, retrying
+from service.hubclient.traffic import UNREACHED, Traffic, traffic
 from tests.service.hubclient.conftest import Far
 
 
@@ -69,6 +73,20 @@ def test_what_is_surely_not_carried_out_may_be_sent_again(far: Far) -> None:
     assert far.proxy.count("POST", "/repos/create") == 3
 
 
+@pytest.mark.parametrize("fault", [Fault(answer=423), Fault(answer=409, said="Another commit operation is in progress for this repository.")])
+def test_a_change_that_waits_for_another_one_is_sent_again(far: Far, fault: Fault) -> None:
+    far.proxy.rule = faults(fault, fault, method="POST", path="/commit/main")
+    with patient(20):
+        far.connect().upload_file(path_or_fileobj=b"more", path_in_repo="more.txt", repo_id="acme/model")
+    assert far.proxy.count("POST", "/commit/main") == 3
+
+
+def test_a_name_that_is_taken_is_no_fault_of_the_moment(far: Far) -> None:
+    with pytest.raises(Exception, match="409"), patient(20):
+        far.connect().create_repo("acme/model")
+    assert far.proxy.count("POST", "/repos/create") == 1
+
+
 @pytest.mark.parametrize("fault", [Fault(lose=True), Fault(cut=0), Fault(answer=500)])
 def test_what_may_have_been_carried_out_is_not_sent_again(far: Far, fault: Fault) -> None:
     far.proxy.rule = always(fault, method="POST")
@@ -90,3 +108,44 @@ def test_uploads_go_on_after_faults(far: Far) -> None:
     with patient(20):
         far.connect().upload_file(path_or_fileobj=bytes(2_000_000), path_in_repo="more.safetensors", repo_id="acme/model")
     assert far.proxy.count("PUT", "") == 2
+
+
+def test_requests_are_counted_by_how_they_were_answered_and_bytes_by_where_they_went(far: Far) -> None:
+    calls, moved = traffic.calls(), traffic.bytes()
+    far.proxy.rule = faults(Fault(answer=503), Fault(cut=0), path="/api/models")
+    with patient(20):
+        far.connect().model_info("acme/model")
+    far.connect().upload_file(path_or_fileobj=bytes(500_000), path_in_repo="more.safetensors", repo_id="acme/model")
+    more = {key: count - calls.get(key, 0) for key, count in traffic.calls().items()}
+    assert (more["GET", "503"], more["GET", UNREACHED]) == (1, 1)
+    assert more["GET", "200"] >= 1
+    assert more["PUT", "200"] == 1
+    assert traffic.bytes()["sent"] - moved.get("sent", 0) > 500_000
+    assert 500 < traffic.bytes()["received"] - moved.get("received", 0) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("headers", "ahead"),
+    [
+        ({"date": "{now}"}, 0),
+        ({"date": "{now}", "age": "600"}, -600),
+        ({"date": "Mon, 01 Jan 2024 00:00:00 GMT", "age": "0"}, None),
+        ({"date": "yesterday"}, 12345),
+        ({"date": "{now}", "age": "old"}, 12345),
+        ({}, 12345),
+    ],
+)
+def test_how_far_the_clock_is_ahead_of_the_hub_s_is_known(headers: dict[str, str], ahead: float | None) -> None:
+    found = Traffic()
+    found.ahead = 12345
+    found.dated({name: value.format(now=format_datetime(datetime.now(UTC), usegmt=True)) for name, value in headers.items()})
+    if ahead is None:
+        assert found.ahead > 86_400
+    else:
+        assert abs(found.ahead - ahead) < 5
+
+
+def test_the_hub_s_answers_tell_it(far: Far) -> None:
+    traffic.ahead = 12345
+    far.connect().model_info("acme/model")
+    assert abs(traffic.ahead) < 5
