@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.fixes import dtype_forms, older_names, rope_forms
 from builders.fixes.edits import applied
-from builders.names import CONFIGURATION, EMBEDDINGS, is_legal
+from builders.names import CONFIGURATION, EMBEDDINGS, is_legal, is_named_template
 from builders.weights import PLAIN, parameters, read_header, weight_files
 from config.errors import UpstreamError
 from engines import nf4
@@ -64,9 +64,11 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
     with hf.counting():
         network.save_pretrained(out)
     _describe(out, model, network)
-    for path in sorted(model.iterdir()):
-        if (path.name in CONFIGURATION and path.name != CONFIG) or is_legal(path.name):
-            shutil.copyfile(path, out / path.name)
+    for path in sorted((*model.iterdir(), *model.glob("*/*"))):
+        name = path.relative_to(model).as_posix()
+        if (name in CONFIGURATION and name != CONFIG) or is_legal(name) or is_named_template(name):
+            (out / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, out / name)
     if not (model / "generation_config.json").exists():
         (out / "generation_config.json").unlink(missing_ok=True)
     size, count = sum(file.stat().st_size for file in weight_files(out)), parameters(weight_files(model))

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from builders import front_matter, header, precision
+from builders import header, precision
 from builders.ggufs import weigh
 from builders.weights import read_header, weight_files
 from config.errors import MeasurementError, ToolError, UpstreamError
 from config.facts import Facts
-from engines import text_part, toolchain, tools
+from engines import converted, text_part, toolchain, tools
 
 VERSION = 4  # raise when outputs change
 
@@ -27,8 +27,9 @@ _NOT_LEFT_OUT = re.compile(r"--no-nextn are not supported for (\S+)")
 _VOCABULARY = re.compile(r"BPE pre-tokenizer was not recognized|File not found: \S*tokenizer\.model")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _ANNOUNCED = ("num_nextn_predict_layers", "mtp_num_hidden_layers")  # keys of config.json
-_PHI = re.compile(r"(phi)-?3", re.IGNORECASE)
-_NEVER_STRIPS = {"<unk>", "<s>", "<|endoftext|>"}
+STRIPPING = re.compile(r"(phi)-?3", re.IGNORECASE)
+NEVER_STRIPS = {"<unk>", "<s>", "<|endoftext|>"}
+"""In a model of a name that is STRIPPING, llama.cpp lets all special tokens but these swallow what white space follows."""
 _ALWAYS = {"qwen3_next"}  # model types whose converter expects layers for multi-token prediction whatever config.json says
 
 
@@ -71,11 +72,8 @@ def called(model: Path, name: str, facts: Facts, *, repo: str | None, hub: str |
     with tempfile.TemporaryDirectory(prefix="sluice-convert-") as folder:
         named = Path(folder) / name
         named.mkdir()
-        for path in model.resolve().iterdir():
-            (named / path.name).symlink_to(path)
-        card = named / front_matter.CARD
-        card.unlink(missing_ok=True)
-        card.write_text(header.card(facts, repo=repo, hub=hub), encoding="utf-8")
+        converted.link(model, named)
+        (named / converted.CARD).write_text(header.card(facts, repo=repo, hub=hub), encoding="utf-8")
         yield named
 
 
@@ -92,9 +90,9 @@ def title(name: str, model: Path) -> str:
     strips = {token["content"] for token in added if token.get("rstrip")}
     everywhere = {token["content"] for token in added}
     if not strips:
-        return _PHI.sub(r"\1 3", name)
-    as_there = strips == everywhere - _NEVER_STRIPS and everywhere >= {*_NEVER_STRIPS, "</s>"}
-    return f"{name} (Phi-3)" if as_there and not _PHI.search(name) else name
+        return STRIPPING.sub(r"\1 3", name)
+    as_there = strips == everywhere - NEVER_STRIPS and everywhere >= {*NEVER_STRIPS, "</s>"}
+    return f"{name} (Phi-3)" if as_there and not STRIPPING.search(name) else name
 
 
 def _require_all(model: Path) -> None:

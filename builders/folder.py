@@ -17,7 +17,7 @@ from typing import Any
 from builders import front_matter
 from builders.adapters.description import Adapter, read
 from builders.asking import require_room
-from builders.names import ADAPTER, INDEX
+from builders.names import ADAPTER, INDEX, is_legal, is_named_template
 from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, in_gguf, weight_map_in
 from builders.weights import Tensor, read_header
 from config.copying import copy, hashed
@@ -72,7 +72,7 @@ def commit(digests: Mapping[str, str]) -> str:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of the files that the release consists of, by path; below the folder's top only GGUF files are looked at. Raises UpstreamError."""
+    """Bytes of the files that the release consists of, by path; below the top only GGUF files, terms and named templates. Raises UpstreamError."""
     listed = listing(folder)
 
     def weight_map() -> object:
@@ -84,10 +84,11 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def listing(folder: Path) -> list[str]:
-    """What is at the top, and GGUF files in the folders there, where publishers keep those in parts. Raises UpstreamError."""
+    """What is at the top, and in the folders there terms, named templates, and GGUF files, which publishers keep there in parts. Raises UpstreamError."""
     try:
         top = [path.name for path in sorted(folder.iterdir()) if path.is_symlink() or not path.is_dir()]
-        return top + sorted(str(path.relative_to(folder)) for path in folder.glob("*/*.gguf") if path.is_file())
+        below = {path.relative_to(folder).as_posix(): path for path in folder.glob("*/*") if path.is_file() and not path.parent.is_symlink()}
+        return top + sorted(name for name, path in below.items() if path.suffix == ".gguf" or is_legal(name) or is_named_template(name))
     except OSError as error:
         raise _unreadable(folder, error) from error
 

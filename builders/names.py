@@ -39,19 +39,33 @@ TOKENIZER = frozenset(
 )
 """Those of them that make up the tokenizer."""
 
+NAMED = "additional_chat_templates"
+"""The folder of the chat templates that have names, as `tool_use`, where they are files of their own."""
+
 TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
 """Those that hold nothing but a chat template."""
 
 DESCRIBING = frozenset({"README.md", "generation_config.json"})
 """Those that say what a model is and how it is best let write; nothing of them changes what it predicts."""
 
-_LEGAL = re.compile(r"(LICEN[CS]E|NOTICE|USE_POLICY)([._-][A-Za-z0-9._-]{1,40})?", re.IGNORECASE)
+_TERMS = r"(LICEN[CS]ES?|NOTICES?|COPYING|COPYRIGHT|EULA|TERMS|US(E|AGE)[._-]POLICY)"
+_PART = "[A-Za-z0-9][A-Za-z0-9._-]"
+_LEGAL = re.compile(
+    rf"({_PART}{{0,80}}/)?([A-Za-z0-9]{{1,40}}[._-]){{0,4}}{_TERMS}([._-][A-Za-z0-9._-]{{1,40}})?|LICEN[CS]ES?/{_PART}{{0,80}}", re.IGNORECASE
+)  # at the top or in a folder there; and what lies in a folder of licences
+_NAMED = re.compile(rf"{NAMED}/{_PART}{{0,80}}\.jinja")
+_NO_TEXT = (".py", ".sh", ".so", ".ipynb", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".onnx", ".safetensors", ".gguf")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
 def is_legal(name: str) -> bool:
-    """Whether a file at the repo's top holds the terms under which it may be passed on."""
-    return _LEGAL.fullmatch(name) is not None and not name.endswith((".py", ".bin", ".pt", ".pkl"))
+    """Whether a file of the repo, by its path there, holds terms under which it may be passed on."""
+    return _LEGAL.fullmatch(name) is not None and not name.lower().endswith(_NO_TEXT)
+
+
+def is_named_template(path: str) -> bool:
+    """Whether a file of the repo is a chat template with a name."""
+    return _NAMED.fullmatch(path) is not None
 
 
 def tokenizes(path: str) -> bool:
@@ -61,17 +75,17 @@ def tokenizes(path: str) -> bool:
 
 def speaks(path: str) -> bool:
     """Whether it decides how conversations become tokens."""
-    return tokenizes(path) or path in TEMPLATES
+    return tokenizes(path) or path in TEMPLATES or is_named_template(path)
 
 
 def predicts(path: str) -> bool:
     """Whether it decides what the model predicts for a text."""
-    return path not in DESCRIBING and path not in TEMPLATES and not is_legal(path)
+    return path not in DESCRIBING and path not in TEMPLATES and not is_named_template(path) and not is_legal(path)
 
 
 def converses(path: str) -> bool:
     """Whether it decides what the model predicts for a conversation."""
-    return predicts(path) or path in TEMPLATES
+    return predicts(path) or path in TEMPLATES or is_named_template(path)
 
 
 def is_adapter(listed: Collection[str]) -> bool:

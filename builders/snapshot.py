@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from builders import asking
 from builders.asking import in_words, misnamed
-from builders.names import ADAPTER, ADAPTER_WEIGHTS, CONFIGURATION, INDEX, SINGLE, check_names, is_adapter, is_legal, shards
+from builders.names import ADAPTER, ADAPTER_WEIGHTS, CONFIGURATION, INDEX, SINGLE, check_names, is_adapter, is_legal, is_named_template, shards
 from builders.rebuilt import choice
 from builders.weights import Tensor, read_header, unsafe
 from config.errors import HubError, UpstreamError
@@ -117,7 +117,8 @@ def contents(api: HfApi, release: Release) -> dict[str, str]:
         chosen = {path for path in listed if is_legal(path) or path in choice.chosen(listed, release.repo)}
     else:
         own = CONFIGURATION | {INDEX, ADAPTER}
-        chosen = {path for path in listed if path in own or is_legal(path) or (path.endswith(".safetensors") and "/" not in path)}
+        named = (path for path in listed if is_named_template(path))
+        chosen = {*named, *(path for path in listed if path in own or is_legal(path) or (path.endswith(".safetensors") and "/" not in path))}
     return {path: listed[path].blob_id for path in chosen}
 
 
@@ -197,7 +198,7 @@ def choose(listed: Collection[str], repo: str, weight_map: Callable[[], object])
     else:
         if "config.json" not in listed:
             raise UpstreamError(f"{repo} has no config.json, so its architecture is not known. Name one that holds a transformers model.")
-        weights, own = _weights(listed, repo, weight_map), CONFIGURATION
+        weights, own = _weights(listed, repo, weight_map), CONFIGURATION.union(filter(is_named_template, listed))
     chosen = (*(path for path in listed if path in own or path == "README.md" or is_legal(path)), *weights)
     check_names(chosen, repo)
     return chosen

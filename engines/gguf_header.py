@@ -8,7 +8,7 @@ import mmap
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Header:
 
     fields: Mapping[str, Any]  # arrays as lists
     tensors: tuple[Entry, ...]
-    factors: tuple[float, ...] = ()  # by which positions are scaled, where a tensor of the file says that and was read
+    factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of positions, by the tensor that says them, where those were read
 
     @property
     def architecture(self) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from config.errors import MeasurementError, ToolError, UpstreamError
 from config.progress import Tally
-from engines import gguf_header, hf, llama, tools
+from engines import converted, gguf_header, hf, llama, tools
 from engines.gguf_header import Entry, Header
 from qa import templates
 
@@ -24,7 +24,6 @@ VERSION = 1  # raise when outputs change
 
 CHUNK = 2**24  # values that are compared at a time
 SHOWN = 60  # characters of a value that a sentence quotes
-CARD = "README.md"
 _RAW = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
 _TOKENIZER = "tokenizer."
 # what says nothing of how the model computes, or is compared otherwise: ids by llama.cpp's own reading of them
@@ -60,9 +59,7 @@ def _converted(out: Path, model: Path, header: Header, file: str) -> Path:
     with tempfile.TemporaryDirectory(prefix="sluice-proof-") as folder:
         named = Path(folder) / "model"
         named.mkdir()
-        for path in model.resolve().iterdir():
-            if path.name != CARD:  # the converter has opinions on what stands in cards
-                (named / path.name).symlink_to(path)
+        converted.link(model, named)
         try:
             tools.convert(named, "--outtype", types.pop().lower() if len(types) == 1 else "f32", "--outfile", target.resolve(), cwd=Path(folder))
         except ToolError as error:

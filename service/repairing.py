@@ -21,7 +21,7 @@ from builders import hollow, snapshot
 from builders.adapters import merge
 from builders.asking import in_words, require_room
 from builders.fixes import BINARY
-from builders.names import ADAPTER, CONFIGURATION, INDEX, is_adapter
+from builders.names import ADAPTER, CONFIGURATION, INDEX, is_adapter, is_named_template
 from builders.rebuilt import rebuild
 from builders.rebuilt.choice import is_rebuilt
 from builders.snapshot import Upstream
@@ -147,7 +147,7 @@ def _rebuilt(settings: Settings, upstream: Upstream, folder: Path | None, into: 
 def _fetched(api: HfApi, release: Release, into: Path) -> None:
     """The same of a repo."""
     for path in snapshot.sizes(api, release):
-        if path in CONFIGURATION | {INDEX, ADAPTER}:
+        if path in CONFIGURATION | {INDEX, ADAPTER} or is_named_template(path):
             snapshot.download(api, release, path, into)
         elif path.endswith(".safetensors"):
             with in_words(api, release.repo, release.sha, path):

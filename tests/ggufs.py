@@ -9,7 +9,7 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
 from builders import convert, fixes
 from engines import toolchain, tools
-from tests import architectures, releases
+from tests import architectures, predicting, releases
 
 LAYERS, WIDTH, HEADS, KEYS, WIDE, CONTEXT = 2, 32, 4, 2, 64, 512
 ROPE = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 512}
@@ -22,6 +22,15 @@ def converted(name: str, out: Path, **changes: Any) -> tuple[Path, Path]:
     (out / "model").mkdir()
     fixes.repair(out / "model", snapshot=snapshot, repo="makers/miniature", fixes=True)
     return out / "model", alone(out / "model", out / "alone")
+
+
+def phi_of_bytes(out: Path) -> Path:
+    """A miniature as Phi-4 is when transformers 5 has saved it: a vocabulary of bytes, and a class of the tokenizer that says nothing of it."""
+    tokenizer = predicting.byte_level(out)
+    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
+    architectures.saved("Phi3", out, architectures.sizes(**{**ids, "hidden_size": 32}))
+    releases.edit(out / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    return out
 
 
 def alone(model: Path, out: Path) -> Path:
@@ -79,8 +88,8 @@ def rewritten(source: Path, target: Path, *, without: Iterable[str] = (), tensor
     return target
 
 
-def with_vocabulary(name: str, architecture: str, target: Path) -> Path:
-    """A random network in float16 with a vocabulary of llama.cpp's collection, `ggml-vocab-NAME.gguf`."""
+def with_vocabulary(name: str, architecture: str, target: Path, *, cut: str | None = None) -> Path:
+    """A random network in float16 with a vocabulary of llama.cpp's collection, `ggml-vocab-NAME.gguf`; `cut`: by which other rule its text is cut."""
     fields = GGUFReader(toolchain.sources() / "models" / f"ggml-vocab-{name}.gguf").fields
     writer = GGUFWriter(target, architecture)
     writer.add_name("miniature")
@@ -94,7 +103,8 @@ def with_vocabulary(name: str, architecture: str, target: Path) -> Path:
     writer.add_rope_freq_base(10000.0)
     for key, field in fields.items():
         if key.startswith("tokenizer."):
-            writer.add_key_value(key, field.contents(), field.types[0], field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None)
+            value = cut if cut is not None and key == "tokenizer.ggml.pre" else field.contents()
+            writer.add_key_value(key, value, field.types[0], field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None)
     for tensor, values in _random(len(fields["tokenizer.ggml.tokens"].contents()), biased=architecture == "qwen2").items():
         writer.add_tensor(tensor, values)
     writer.write_header_to_file()

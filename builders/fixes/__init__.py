@@ -44,7 +44,7 @@ from builders.fixes.edits import Edit, Files, applied, dict_at, value_at
 from builders.fixes.form import written
 from builders.fixes.templates import templates
 from builders.fixes.unrepaired import broken
-from builders.names import CONFIGURATION, INDEX, is_legal
+from builders.names import CONFIGURATION, INDEX, NAMED, is_legal, is_named_template
 from builders.snapshot import facts
 from builders.ties import Spare
 from builders.weights import Tensor, parameters, read_header, weight_files
@@ -200,7 +200,8 @@ def read_files(folder: Path) -> dict[str, Any]:
     Raises UpstreamError when one is not what its name says.
     """
     files: dict[str, Any] = {}
-    for name in sorted((CONFIGURATION - OPAQUE) | {INDEX}):
+    named = {path.relative_to(folder).as_posix() for path in folder.glob(f"{NAMED}/*")}
+    for name in sorted((CONFIGURATION - OPAQUE) | {INDEX} | {*filter(is_named_template, named)}):
         path = folder / name
         if not path.is_file():
             continue
@@ -211,16 +212,20 @@ def read_files(folder: Path) -> dict[str, Any]:
             continue
         try:
             text = path.read_text(encoding="utf-8")
-            files[name] = text if name in TEXTS else json.loads(text)
+            files[name] = text if _is_text(name) else json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UpstreamError(
-                f"{name} of the release is not {'UTF-8' if name in TEXTS else 'JSON'}: {error}. The upload may be damaged; ask its owner."
+                f"{name} of the release is not {'UTF-8' if _is_text(name) else 'JSON'}: {error}. The upload may be damaged; ask its owner."
             ) from error
-        if name not in TEXTS and not isinstance(files[name], dict):
+        if not _is_text(name) and not isinstance(files[name], dict):
             raise UpstreamError(f"{name} of the release holds no JSON object. The upload may be damaged; ask its owner.")
     if "config.json" not in files:
         raise UpstreamError("The release has no config.json, so its architecture is not known. Name a repo that holds a transformers model.")
     return files
+
+
+def _is_text(name: str) -> bool:
+    return name in TEXTS or is_named_template(name)
 
 
 def apply_rules(
@@ -288,15 +293,17 @@ def _recorded(value: Any) -> Any:
 
 def _write(out: Path, snapshot: Path, before: Files, after: Files) -> None:
     """The complete folder but for its weights. Files that no repair changed keep their bytes; the rest of the snapshot (README.md, say) is left behind."""
-    for path in sorted(snapshot.iterdir()):
-        name = path.name
-        if path.is_symlink() or not path.is_file():
+    for path in sorted((*snapshot.iterdir(), *snapshot.glob("*/*"))):
+        name = path.relative_to(snapshot).as_posix()
+        if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
             continue
-        if is_legal(name) or (name in CONFIGURATION | {INDEX} and after.get(name) == before.get(name)):
+        if is_legal(name) or ((name in CONFIGURATION | {INDEX} or is_named_template(name)) and after.get(name) == before.get(name)):
+            (out / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, out / name)
     for name, content in after.items():
         if content == before.get(name):
             continue
+        (out / name).parent.mkdir(exist_ok=True)
         if isinstance(content, bytes):
             (out / name).write_bytes(content)
         else:

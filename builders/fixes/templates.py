@@ -5,13 +5,17 @@ A template is a stranger's program: this runs in a stage's process, where time a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
-from builders.fixes.edits import Files, Key, value_at
+from builders import modalities
+from builders.fixes.edits import Files, Key, dict_at, value_at
 from builders.fixes.vocabulary import named, special_ids
+from builders.names import is_named_template
 from config.errors import MeasurementError
 from engines import chat
 from engines.model import Message
 
+FILE, PROCESSORS, SETTINGS = "chat_template.jinja", "chat_template.json", "tokenizer_config.json"
 ANSWER = "sluice-answer"  # an assistant's text that occurs in no template
 
 _SYSTEM = {"role": "system", "content": "You are brief."}
@@ -34,14 +38,19 @@ class Template:
 
 
 def templates(files: Files) -> tuple[Template, ...]:
-    """Every chat template of the model, the one in force first: a file of its own goes before tokenizer_config.json."""
+    """Every chat template of the model, the one in force first: a file of its own goes before tokenizer_config.json.
+
+    chat_template.json is what transformers' processors read, of models that take more than text, and no tokenizer does: for these it comes last.
+    """
     return tuple(sorted(_found(files), key=lambda template: template.name != "default"))
 
 
 def _found(files: Files) -> Iterator[Template]:
-    if isinstance(text := files.get("chat_template.jinja"), str):
-        yield Template(file="chat_template.jinja", key=(), name="default", text=text)
-    for file in ("chat_template.json", "tokenizer_config.json"):
+    if isinstance(text := files.get(FILE), str):
+        yield Template(file=FILE, key=(), name="default", text=text)
+    for name in sorted(filter(is_named_template, files)):
+        yield Template(file=name, key=(), name=PurePath(name).stem, text=files[name])
+    for file in (PROCESSORS, SETTINGS) if _is_processed(files) else (SETTINGS, PROCESSORS):
         value = value_at(files, file, ("chat_template",))
         if isinstance(value, str):
             yield Template(file=file, key=("chat_template",), name="default", text=value)
@@ -50,6 +59,11 @@ def _found(files: Files) -> Iterator[Template]:
                 match entry:
                     case {"name": str(name), "template": str(text)}:
                         yield Template(file=file, key=("chat_template", position, "template"), name=name, text=text)
+
+
+def _is_processed(files: Files) -> bool:
+    """Whether the model takes more than text, so that transformers has a processor around its tokenizer."""
+    return bool({"preprocessor_config.json", "processor_config.json"} & files.keys()) or bool(modalities.read(dict_at(files, "config.json", ())))
 
 
 def render(files: Files, text: str, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools: bool = False) -> str | None:

@@ -1,38 +1,38 @@
 """What the header of a GGUF file means in transformers' words: config.json, and the name and form of each tensor.
 
-Of an architecture only what llama.cpp's converter (conversion/llama.py, qwen.py, gemma.py) writes is taken; whatever else a header says is refused by name.
+Of an architecture only what llama.cpp's converter (conversion/llama.py, qwen.py, gemma.py, granite.py, phi.py) writes is taken; whatever else a header says is
+refused by name.
 """
 
-import math
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from builders.rebuilt import scaling
+from builders.rebuilt.stated import head_dim, heads, refused, shortest
 from builders.weights import Tensor
-from config.errors import UpstreamError
 from config.rules import families_of, load_families
 from engines.gguf_header import Entry, Header
 
 Config = dict[str, Any]
+Listed = Mapping[str, Entry]
+"""Tensors of a file by name."""
 
 PLAIN = ("F32", "F16", "BF16")
-FREQUENCIES = "rope_freqs.weight"  # the factors of Llama 3's RoPE, which the converter computes from config.json
 HEAD = "output.weight"
 DTYPES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 ROLES: Mapping[str, str] = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "sep": "seperator", "cls": "cls", "mask": "mask"}
 """The roles of tokens, and what GGUF calls them."""
 
-_LAYER: dict[str, str] = {
-    "attn_norm": "input_layernorm",
+_ATTENTION: dict[str, str] = {"attn_norm": "input_layernorm", "attn_output": "self_attn.o_proj", "ffn_down": "mlp.down_proj"}
+_LAYER: dict[str, str] = _ATTENTION | {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
 }
+_FUSED: dict[str, str] = _ATTENTION | {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
 _BEFORE_MLP: dict[str, str] = {"ffn_norm": "post_attention_layernorm"}
 _NORMED: dict[str, str] = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 _SANDWICH: dict[str, str] = {
@@ -42,23 +42,86 @@ _SANDWICH: dict[str, str] = {
 }
 _OUTSIDE: Mapping[str, str] = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
-SCALING = "rope.scaling.type"
-_COUNTS = frozenset({"block_count", "embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length"})
+_HEADS = frozenset({"attention.key_length", "attention.value_length"})
+_WINDOW = "attention.sliding_window"
+_COUNTS = frozenset({"block_count", "embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length", "rope.dimension_count"})
 _SIZES = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
-_KEYS = frozenset(
-    {
-        *_SIZES,
-        *("attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon", "vocab_size"),
-        *("rope.dimension_count", "rope.freq_base", SCALING, "rope.scaling.factor", "rope.scaling.original_context_length"),
-        *("rope.scaling.attn_factor", "rope.scaling.finetuned", "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"),
-        *("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
+_KEYS = _HEADS | {
+    *_SIZES,
+    *("attention.head_count_kv", "attention.layer_norm_rms_epsilon", "vocab_size", "rope.dimension_count", "rope.freq_base"),
+    *(scaling.TYPE, scaling.FACTOR, scaling.ORIGINAL, "rope.scaling.attn_factor", "rope.scaling.finetuned", "rope.scaling.yarn_ext_factor"),
+    *("rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
+}
+_CAP, _LAST_CAP = "attn_logit_softcapping", "final_logit_softcapping"
+_MULTIPLIERS: Mapping[str, str] = {
+    "attention.scale": "attention_multiplier",
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "logit_scale": "logits_scaling",
+}
+"""Granite's, by what GGUF calls them."""
+_EVERY = {"gemma2": 2, "gemma3": 6, "smollm3": 4}  # layer looks at all of the text, or knows no positions: built into llama.cpp
+_DIVIDED_OTHERWISE = {"gemma2": 46, "gemma3": 62}  # layers of the model of each kind whose queries llama.cpp divides by another number
+
+
+def _llama(header: Header, listed: Listed) -> Config:
+    biased = _biased(listed)
+    if not biased["attention_bias"] and _speaks_as_mistral(header):
+        return {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu", "sliding_window": None}
+    return {"hidden_act": "silu"} | biased
+
+
+def _qwen2(header: Header, listed: Listed) -> Config:
+    return {"hidden_act": "silu", "use_sliding_window": False}
+
+
+def _qwen3(header: Header, listed: Listed) -> Config:
+    return _qwen2(header, listed) | {"attention_bias": _biased(listed)["attention_bias"]}
+
+
+def _smollm3(header: Header, listed: Listed) -> Config:
+    positions = [int((layer + 1) % _EVERY["smollm3"] != 0) for layer in range(header.of("block_count"))]
+    return {"hidden_act": "silu", "use_sliding_window": False, "no_rope_layers": positions, "no_rope_layer_interval": _EVERY["smollm3"]} | _biased(listed)
+
+
+def _granite(header: Header, listed: Listed) -> Config:
+    return {"hidden_act": "silu"} | _biased(listed) | {name: shortest(header.of(key)) for key, name in _MULTIPLIERS.items()}
+
+
+def _phi3(header: Header, listed: Listed) -> Config:
+    share = header.of("rope.dimension_count") / head_dim(header)
+    rotated = {} if share == 1 else {"partial_rotary_factor": share}
+    return {"hidden_act": "silu", "original_max_position_embeddings": header.of(scaling.ORIGINAL), "sliding_window": header.of(_WINDOW) or None} | rotated
+
+
+def _gemma2(header: Header, listed: Listed) -> Config:
+    return _gemma(header, listed) | {_CAP: shortest(header.of(_CAP)), _LAST_CAP: shortest(header.of(_LAST_CAP))}
+
+
+def _gemma3(header: Header, listed: Listed) -> Config:
+    return _gemma(header, listed) | {
+        _CAP: None,
+        _LAST_CAP: shortest(header.of(_LAST_CAP)) if header.of(_LAST_CAP) else None,
+        "rope_local_base_freq": shortest(header.of("rope.freq_base_swa", 10_000.0)),
     }
-)
-_GEMMA_KEYS = frozenset({"attention.sliding_window", "rope.freq_base_swa", "final_logit_softcapping", "attention.sliding_window_pattern"})
-_EVERY = 6  # layer of Gemma 3 that looks at all of the text
-_LARGEST = 62  # layers of the Gemma 3 whose queries llama.cpp divides otherwise
-_LONG = tuple(2**power for power in range(9, 19))  # tokens that a model scaled as Llama 3.1 may have been trained on before
-_LOW, _HIGH = 1.0, 4.0  # its factors, in all models known
+
+
+def _gemma(header: Header, listed: Listed) -> Config:
+    """What Gemma 2 and 3 say alike."""
+    kind, layers, window = header.architecture, header.of("block_count"), header.of(_WINDOW)
+    whole = [window is None or (layer + 1) % _EVERY[kind] == 0 for layer in range(layers)]
+    divided = header.of("embedding_length") // heads(header)[0] if layers == _DIVIDED_OTHERWISE[kind] else head_dim(header)
+    return {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attention_bias": _biased(listed)["attention_bias"],
+        "layer_types": ["full_attention" if seen else "sliding_attention" for seen in whole],
+        "query_pre_attn_scalar": divided,
+        "sliding_window": window,
+    }
+
+
+def _biased(listed: Listed) -> Config:
+    return {"attention_bias": "blk.0.attn_q.bias" in listed, "mlp_bias": "blk.0.ffn_gate.bias" in listed}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,47 +131,62 @@ class Architecture:
     model_type: str
     name: str  # of transformers' class
     layer: Mapping[str, str]  # names of the parts of a layer, by those in GGUF
+    own: Callable[[Header, Listed], Config]  # what only its config.json says
     keys: frozenset[str] = _KEYS
+    required: frozenset[str] = frozenset()  # of these, those without which the model would be another
+    derived: frozenset[str] = frozenset()  # tensors that the converter makes of config.json
     permuted: bool = False  # rows of queries and keys stand in another order
     shifted: bool = False  # one is added to what multiplies in norms
 
 
+_AS_LLAMA: dict[str, Any] = {"layer": _LAYER | _BEFORE_MLP, "permuted": True, "derived": frozenset({scaling.FREQUENCIES})}
+_GEMMA2, _PHI3, _GRANITE = frozenset({_CAP, _LAST_CAP, _WINDOW}), frozenset({"rope.dimension_count", scaling.ORIGINAL, _WINDOW}), frozenset(_MULTIPLIERS)
+_GEMMA3 = frozenset({_WINDOW, "rope.freq_base_swa", _LAST_CAP, "attention.sliding_window_pattern"})
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture(model_type="llama", name="LlamaForCausalLM", layer=_LAYER | _BEFORE_MLP, permuted=True),
-    "qwen2": Architecture(model_type="qwen2", name="Qwen2ForCausalLM", layer=_LAYER | _BEFORE_MLP),
-    "qwen3": Architecture(model_type="qwen3", name="Qwen3ForCausalLM", layer=_LAYER | _BEFORE_MLP | _NORMED),
-    "gemma3": Architecture(model_type="gemma3_text", name="Gemma3ForCausalLM", layer=_LAYER | _SANDWICH | _NORMED, keys=_KEYS | _GEMMA_KEYS, shifted=True),
+    "llama": Architecture(model_type="llama", name="LlamaForCausalLM", own=_llama, **_AS_LLAMA),
+    "qwen2": Architecture(model_type="qwen2", name="Qwen2ForCausalLM", own=_qwen2, layer=_LAYER | _BEFORE_MLP),
+    "qwen3": Architecture(model_type="qwen3", name="Qwen3ForCausalLM", own=_qwen3, layer=_LAYER | _BEFORE_MLP | _NORMED),
+    "gemma2": Architecture(
+        model_type="gemma2", name="Gemma2ForCausalLM", own=_gemma2, layer=_LAYER | _SANDWICH, keys=_KEYS | _GEMMA2, required=_GEMMA2, shifted=True
+    ),
+    "gemma3": Architecture(
+        model_type="gemma3_text", name="Gemma3ForCausalLM", own=_gemma3, layer=_LAYER | _SANDWICH | _NORMED, keys=_KEYS | _GEMMA3, shifted=True
+    ),
+    "phi3": Architecture(
+        model_type="phi3",
+        name="Phi3ForCausalLM",
+        own=_phi3,
+        layer=_FUSED | _BEFORE_MLP,
+        keys=(_KEYS | _PHI3) - _HEADS,
+        required=_PHI3,
+        derived=frozenset({scaling.LONG, scaling.SHORT}),
+    ),
+    "granite": Architecture(model_type="granite", name="GraniteForCausalLM", own=_granite, keys=(_KEYS | _GRANITE) - _HEADS, required=_GRANITE, **_AS_LLAMA),
+    "smollm3": Architecture(model_type="smollm3", name="SmolLM3ForCausalLM", own=_smollm3, **_AS_LLAMA),
 }
 
 
 def known(header: Header, file: str) -> Architecture:
     """The architecture of a model that can be rebuilt. Raises UpstreamError that says why this is none."""
     if (kind := header.fields.get("general.type", "model")) != "model":
-        raise _refused(file, f"holds no model but what GGUF calls {kind!r}")
+        raise refused(file, f"holds no model but what GGUF calls {kind!r}")
     if (quantized := next((entry for entry in header.tensors if entry.type not in PLAIN), None)) is not None:
-        raise _refused(file, f"is quantized already ({quantized.name[:200]} is {quantized.type}); what that took away cannot be had back")
+        raise refused(file, f"is quantized already ({quantized.name[:200]} is {quantized.type}); what that took away cannot be had back")
     found = ARCHITECTURES.get(header.architecture)
     if found is None:
-        raise _refused(file, f"is of the architecture {header.architecture[:100]!r}; of {', '.join(ARCHITECTURES)} Sluice can rebuild config and tensors")
+        raise refused(file, f"is of the architecture {header.architecture[:100]!r}; of {', '.join(ARCHITECTURES)} Sluice can rebuild config and tensors")
     prefix = f"{header.architecture}."
     own = {key.removeprefix(prefix): value for key, value in header.fields.items() if key.startswith(prefix)}
     for key in sorted(own.keys() - found.keys):
         if own[key]:
-            raise _refused(file, f"states {prefix}{key}, which none of the models does that Sluice knows as {header.architecture}")
-    for key in (*_SIZES, *(key for key in own if key in found.keys and key != SCALING)):
+            raise refused(file, f"states {prefix}{key}, which none of the models does that Sluice knows as {header.architecture}")
+    for key in (*_SIZES, *found.required, *(key for key in own if key in found.keys and key != scaling.TYPE)):
         least, kinds = (1, int) if key in _COUNTS else (0, int | float)
         if not isinstance(own.get(key), kinds) or own[key] < least:
-            raise _refused(file, f"states {str(own.get(key))[:50]} as {prefix}{key}, where a number has to be")
+            raise refused(file, f"states {str(own.get(key))[:50]} as {prefix}{key}, where a number has to be")
     if own["embedding_length"] % own["attention.head_count"] and "attention.key_length" not in own:
-        raise _refused(file, f"states neither {prefix}attention.key_length nor a width that its heads divide")
+        raise refused(file, f"states neither {prefix}attention.key_length nor a width that its heads divide")
     return found
-
-
-def _refused(file: str, what: str) -> UpstreamError:
-    return UpstreamError(
-        f"{file} {what}, so no release can be made of it. Release the repo that it was made from, which its card should name, or `sluice quantize` the file "
-        "alone."
-    )
 
 
 def names(header: Header, file: str) -> dict[str, str]:
@@ -116,11 +194,11 @@ def names(header: Header, file: str) -> dict[str, str]:
     found = known(header, file)
     made: dict[str, str] = {}
     for entry in header.tensors:
-        if entry.name == FREQUENCIES and found.permuted:
+        if entry.name in found.derived:
             continue
         name = _name(entry.name, found, header.of("block_count"))
         if name is None:
-            raise _refused(file, f"holds the tensor {entry.name[:200]}, which none of the models has that Sluice knows as {header.architecture}")
+            raise refused(file, f"holds the tensor {entry.name[:200]}, which none of the models has that Sluice knows as {header.architecture}")
         made[entry.name] = name
     return made
 
@@ -149,22 +227,11 @@ def tensors(header: Header, file: str) -> dict[str, Tensor]:
     return {tensor.name: tensor for tensor in made}
 
 
-def heads(header: Header) -> tuple[int, int]:
-    """How many heads of queries there are, and of keys."""
-    queries = int(header.of("attention.head_count"))
-    return queries, int(header.of("attention.head_count_kv", queries))
-
-
-def head_dim(header: Header) -> int:
-    """Values in a head."""
-    return int(header.of("attention.key_length", header.of("embedding_length") // header.of("attention.head_count")))
-
-
 def config(header: Header, file: str) -> Config:
     """config.json. Raises UpstreamError where the file says what no config.json can."""
     found, listed = known(header, file), {entry.name: entry for entry in header.tensors}
     if "token_embd.weight" not in listed or len(listed["token_embd.weight"].shape) != 2:
-        raise _refused(file, "holds no embeddings (token_embd.weight)")
+        raise refused(file, "holds no embeddings (token_embd.weight)")
     queries, keys = heads(header)
     made: Config = {
         "architectures": [found.name],
@@ -178,7 +245,7 @@ def config(header: Header, file: str) -> Config:
         "max_position_embeddings": header.of("context_length"),
         "rms_norm_eps": shortest(header.of("attention.layer_norm_rms_epsilon", 1e-6)),
         "rope_theta": shortest(header.of("rope.freq_base", 10_000.0)),
-        "rope_scaling": _scaling(header, listed, file),
+        "rope_scaling": scaling.scaling(header, file),
         "tie_word_embeddings": HEAD not in listed,
         "vocab_size": listed["token_embd.weight"].shape[0],
         **{f"{role}_token_id": number for role, number in special_ids(header).items() if role in {"bos", "eos", "pad"}},
@@ -186,31 +253,7 @@ def config(header: Header, file: str) -> Config:
         "torch_dtype": DTYPES[matrix_type(header)],
         "use_cache": True,
     }
-    return made | _own(header, found, listed)
-
-
-def _own(header: Header, found: Architecture, listed: Mapping[str, Entry]) -> Config:
-    """What only one architecture's config.json says."""
-    biased = "blk.0.attn_q.bias" in listed
-    if found.model_type == "llama" and not biased and _speaks_as_mistral(header):
-        return {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu", "sliding_window": None}
-    if found.model_type == "llama":
-        return {"hidden_act": "silu", "attention_bias": biased, "mlp_bias": "blk.0.ffn_gate.bias" in listed}
-    if found.model_type != "gemma3_text":
-        return {"hidden_act": "silu", "use_sliding_window": False} | ({"attention_bias": biased} if found.model_type == "qwen3" else {})
-    layers, window = header.of("block_count"), header.of("attention.sliding_window")
-    kinds = ["full_attention" if window is None or (layer + 1) % _EVERY == 0 else "sliding_attention" for layer in range(layers)]
-    large = layers == _LARGEST
-    return {
-        "hidden_activation": "gelu_pytorch_tanh",
-        "attention_bias": biased,
-        "attn_logit_softcapping": None,
-        "final_logit_softcapping": shortest(header.of("final_logit_softcapping")) if header.of("final_logit_softcapping") else None,
-        "layer_types": kinds,
-        "query_pre_attn_scalar": header.of("embedding_length") // heads(header)[0] if large else head_dim(header),
-        "rope_local_base_freq": shortest(header.of("rope.freq_base_swa", 10_000.0)),
-        "sliding_window": window,
-    }
+    return made | found.own(header, listed)
 
 
 def _speaks_as_mistral(header: Header) -> bool:
@@ -233,64 +276,3 @@ def special_ids(header: Header) -> dict[str, int]:
     found = {role: header.fields.get(f"tokenizer.ggml.{word}_token_id", usual.get(role)) for role, word in ROLES.items()}
     count = len(header.fields.get("tokenizer.ggml.tokens", ()))
     return {role: number for role, number in found.items() if isinstance(number, int) and 0 <= number < count}
-
-
-def shortest(value: float) -> float:
-    """A number of 32 bits as people wrote it: the shortest one that becomes it again."""
-    stored = struct.pack("<f", value)
-    return next(short for digits in range(1, 18) if struct.pack("<f", short := float(f"{value:.{digits}g}")) == stored)
-
-
-def _scaling(header: Header, listed: Mapping[str, Entry], file: str) -> Config | None:
-    """`rope_scaling`."""
-    kind, factor = header.of(SCALING, "none"), header.of("rope.scaling.factor")
-    if FREQUENCIES in listed:
-        return _llama3(header, file)
-    if kind == "none" or not factor:
-        return None
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": shortest(factor)}
-    if kind != "yarn":
-        raise _refused(file, f"scales positions by {kind!r}, which Sluice does not know of {header.architecture}")
-    others = {
-        "extrapolation_factor": "yarn_ext_factor",
-        "attention_factor": "yarn_attn_factor",
-        "beta_fast": "yarn_beta_fast",
-        "beta_slow": "yarn_beta_slow",
-    }
-    return {
-        "rope_type": "yarn",
-        "factor": shortest(factor),
-        "original_max_position_embeddings": header.of("rope.scaling.original_context_length"),
-        **{name: shortest(value) for name, key in others.items() if (value := header.of(f"rope.scaling.{key}")) is not None},
-    }
-
-
-def _llama3(header: Header, file: str) -> Config:
-    """That of Llama 3.1 which makes the file's factors, one for each pair of values in a head, to within rounding. Raises UpstreamError."""
-    theta, width = float(header.of("rope.freq_base", 10_000.0)), head_dim(header)
-    factors, factor = header.factors, shortest(max(header.factors, default=1.0))
-    for length in _LONG:
-        made = list(_frequencies(theta, width, factor, length))
-        if len(made) == len(factors) and all(math.isclose(one, other, rel_tol=1e-4) for one, other in zip(made, factors, strict=True)):
-            return {
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": _LOW,
-                "high_freq_factor": _HIGH,
-                "original_max_position_embeddings": length,
-            }
-    raise _refused(file, f"scales positions by factors of its own ({FREQUENCIES}), which are not those of Llama 3.1 and later")
-
-
-def _frequencies(theta: float, width: int, factor: float, length: int) -> Iterator[float]:
-    """The factors that the converter computes (`generate_extra_tensors` in conversion/llama.py)."""
-    for place in range(0, width, 2):
-        wave = 2 * math.pi * theta ** (place / width)
-        if wave < length / _HIGH:
-            yield 1.0
-        elif wave > length / _LOW:
-            yield factor
-        else:
-            smooth = (length / wave - _LOW) / (_HIGH - _LOW)
-            yield 1 / ((1 - smooth) / factor + smooth)

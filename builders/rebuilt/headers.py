@@ -11,7 +11,7 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session, hf_raise_for_status
 
 from builders.asking import in_words
-from builders.rebuilt.architectures import FREQUENCIES
+from builders.rebuilt.scaling import FACTORS
 from config.errors import UpstreamError
 from config.words import Release
 from engines import gguf_header
@@ -65,8 +65,8 @@ def _joined(paths: Sequence[str], header: Callable[[str], Header], piece: Callab
             raise unreadable(path, error) from error
     try:
         whole = gguf_header.joined(found)
-        scaled = next((entry for entry in whole.tensors if entry.name == FREQUENCIES and entry.type == "F32" and entry.bytes <= FIRST), None)
-        return whole if scaled is None else replace(whole, factors=struct.unpack(f"<{scaled.bytes // 4}f", piece(scaled)))
+        scaled = [entry for entry in whole.tensors if entry.name in FACTORS and entry.type == "F32" and entry.bytes <= FIRST]
+        return replace(whole, factors={entry.name: struct.unpack(f"<{entry.bytes // 4}f", piece(entry)) for entry in scaled})
     except (OSError, ValueError, struct.error) as error:
         raise unreadable(paths[0], error) from error
 

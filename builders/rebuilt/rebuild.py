@@ -16,6 +16,7 @@ from builders.names import SINGLE, is_legal
 from builders.rebuilt import architectures, headers, origin, vocabulary
 from builders.rebuilt.architectures import Architecture
 from builders.rebuilt.headers import unreadable
+from builders.rebuilt.stated import heads, shortest
 from builders.snapshot import facts
 from builders.weights import Tensor
 from builders.writing import write_file, write_index
@@ -64,7 +65,7 @@ def describe(out: Path, header: Header, file: str) -> None:
     stated = {key.removeprefix(_ADVICE): value for key, value in header.fields.items() if key.startswith(_ADVICE)}
     advised = {"temperature" if name == "temp" else name: value for name, value in stated.items()}
     advised |= {"repetition_penalty": stated["penalty_repeat"]} if "penalty_repeat" in stated else {}
-    sampling = {name: architectures.shortest(value) if isinstance(value, float) else value for name, value in advised.items()}
+    sampling = {name: shortest(value) if isinstance(value, float) else value for name, value in advised.items()}
     _json(out / "generation_config.json", {**ids, **({"do_sample": True} if sampling else {}), **sampling})
 
 
@@ -148,7 +149,7 @@ def _stored(snapshot: Path, entry: Entry, found: Architecture, header: Header, d
     """The bytes of a tensor as transformers has it."""
     raw = _raw(snapshot, entry, file)
     if found.permuted and (part := entry.name.rpartition(".")[0].rpartition(".")[2]) in {"attn_q", "attn_k"}:
-        queries, keys = architectures.heads(header)
+        queries, keys = heads(header)
         raw = _halves(raw, queries if part == "attn_q" else keys, entry.name, file)
     if dtype == entry.type and not _is_shifted(entry, found):
         return raw.tobytes()

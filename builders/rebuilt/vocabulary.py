@@ -11,6 +11,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from builders.convert import NEVER_STRIPS, STRIPPING
 from builders.fixes.tokenizer_model import ADDED_SCORE, BPE, BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED
 from builders.rebuilt.architectures import special_ids
 from config.errors import UpstreamError
@@ -28,12 +29,12 @@ _LLAMA_3 = rf"{_SHORT}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}"
 _QWEN_2 = rf"{_SHORT}|{_WORDS}|\p{{N}}|{_REST}"
 _TEKKEN = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _PATTERNS: Mapping[str, str] = {
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), _LLAMA_3),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe"), _LLAMA_3),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _QWEN_2),
     "tekken": _TEKKEN,
 }
-_DIGITS, _WHOLE = "smollm", "gpt-2"  # GPT-2's own pattern, with each digit by itself, and alone
-_CUTS = (_WHOLE, _DIGITS, *_PATTERNS)
+_DIGITS, _WHOLE = ("smollm", "refact", "starcoder"), "gpt-2"  # GPT-2's own pattern, with each digit by itself, and alone
+_CUTS = (_WHOLE, *_DIGITS, *_PATTERNS)
 _COMPOSED = {"qwen2", "deepseek-r1-qwen"}  # characters are composed first (NFC), which llama.cpp does not do and GGUF has no field for
 _WHOLE_WORDS = {"llama-bpe", "llama3", "llama-v3", "tekken"}  # a word that is a token is not merged from its parts; and BOS comes first unless stated otherwise
 
@@ -59,9 +60,9 @@ def write(out: Path, header: Header, file: str) -> None:
         normal = {text: scores[number] for number, text in listed if kinds[number] == NORMAL}
         tokenizer = _sentencepiece(header, ids, normal)
         (out / "tokenizer.model").write_bytes(_model(header, [(text, scores[number], kinds[number]) for number, text in listed], file))
-    added = [(text, kinds[number]) for number, text in listed if _is_added(kinds[number], kind)]
-    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text, token in added if token != USER_DEFINED])
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text, token in added if token == USER_DEFINED])
+    added = [(AddedToken(text, normalized=False, rstrip=_strips(header, text)), kinds[number]) for number, text in listed if _is_added(kinds[number], header)]
+    tokenizer.add_special_tokens([token for token, token_kind in added if token_kind != USER_DEFINED])
+    tokenizer.add_tokens([token for token, token_kind in added if token_kind == USER_DEFINED])
     tokenizer.post_processor = _around(header)
     tokenizer.save(str(out / "tokenizer.json"))
     _settings(out, header, [(number, text, kinds[number]) for number, text in listed])
@@ -78,8 +79,15 @@ def require_known(header: Header, file: str) -> str:
     return str(kind)
 
 
-def _is_added(kind: int, vocabulary: str) -> bool:
-    return kind in {CONTROL, USER_DEFINED} or (kind == UNKNOWN and vocabulary == SENTENCEPIECE)
+def _strips(header: Header, text: str) -> bool:
+    """Whether an added token swallows what white space follows it, for which GGUF has no field."""
+    return STRIPPING.search(str(header.fields.get("general.name", ""))) is not None and text not in NEVER_STRIPS
+
+
+def _is_added(kind: int, header: Header) -> bool:
+    """Whether tokenizer.json lists a token of that kind as added; of a Phi-3 those alone that the converter made control tokens for standing there."""
+    sentences = header.fields.get("tokenizer.ggml.model") == SENTENCEPIECE
+    return kind in {CONTROL, USER_DEFINED} or (kind == UNKNOWN and sentences and header.architecture != "phi3")
 
 
 def _byte_level(header: Header, ids: Mapping[str, int], file: str) -> Tokenizer:
@@ -94,7 +102,7 @@ def _byte_level(header: Header, ids: Mapping[str, int], file: str) -> Tokenizer:
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=name not in _PATTERNS)
     if name in _PATTERNS:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_PATTERNS[name]), "isolated"), bytes_])
-    elif name == _DIGITS:
+    elif name in _DIGITS:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), bytes_])
     else:
         tokenizer.pre_tokenizer = bytes_
@@ -181,10 +189,10 @@ def _settings(out: Path, header: Header, listed: Sequence[tuple[int, str, int]])
     if kind == SENTENCEPIECE:
         settings["add_prefix_space"] = _prefixed(header)
         scores = fields["tokenizer.ggml.scores"]
-        flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+        flags = {"lstrip": False, "normalized": False, "single_word": False}
         # the converter gives every token that stands here the same score, and takes others from tokenizer.model
         settings["added_tokens_decoder"] = {
-            str(number): {"content": text, **flags, "special": token == CONTROL}
+            str(number): {"content": text, **flags, "rstrip": _strips(header, text), "special": token == CONTROL}
             for number, text, token in listed
             if token in {CONTROL, USER_DEFINED} and scores[number] == ADDED_SCORE
         }

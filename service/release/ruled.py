@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from builders import folder as folders
 from builders import hollow
-from builders.names import ADAPTER, CONFIGURATION, INDEX
+from builders.names import ADAPTER, CONFIGURATION, INDEX, NAMED, is_named_template
 from config.settings import Settings
 from config.words import Hold
 from service.execution.kept import Input
@@ -19,9 +19,11 @@ _HOLDS = TypeAdapter(list[Hold])
 
 def taken(folder: Path, into: Path) -> None:
     """Copies of a folder's small files, through the links that a folder of the Hub's cache consists of, and the headers of its weights."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name in CONFIGURATION | {INDEX, ADAPTER}:
-            folders.copied(path.resolve(), into / path.name)
+    for path in sorted((*folder.iterdir(), *folder.glob(f"{NAMED}/*"))):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and (name in CONFIGURATION | {INDEX, ADAPTER} or is_named_template(name)):
+            (into / name).parent.mkdir(exist_ok=True)
+            folders.copied(path.resolve(), into / name)
         elif path.is_file() and path.suffix == ".safetensors":
             hollow.of_file(path, into / path.name)
 

@@ -16,6 +16,7 @@ from builders.fixes.templates import renderings
 from builders.fixes.vocabulary import adds_bos
 from config.errors import ConfigurationError, UpstreamError
 from config.rules import Family, Sampling
+from tests import releases
 from tests.builders.conftest import CLEAN, DEMO, demo_json
 
 Upload = Callable[..., Path]
@@ -354,3 +355,13 @@ def test_junk_in_tokenizer_files_breaks_nothing(junk: Any) -> None:
         files = model(**{key: junk}) | {"tokenizer.json": {"added_tokens": junk, "post_processor": junk, "model": junk}, "special_tokens_map.json": {key: junk}}
         for repair in (strip_remote_code.repair, end_of_turn_eos.repair, distinct_pad.repair, single_bos.repair):
             applied(files, repair(files, None))
+
+
+def test_terms_in_a_folder_are_kept(tmp_path: Path) -> None:
+    made = releases.clean(tmp_path / "made")
+    for name in ("legal/Notice.txt", "LICENSES/MIT.txt", "notes/other.txt"):
+        (made / name).parent.mkdir()
+        (made / name).write_text(name, encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    assert fixes.repair(tmp_path / "out", snapshot=made, repo="upstream/tiny-chat", fixes=True)["patches"] == []
+    assert {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").glob("*/*")} == {"legal/Notice.txt", "LICENSES/MIT.txt"}

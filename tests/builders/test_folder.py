@@ -222,3 +222,10 @@ def test_a_folder_with_gguf_alone_is_that_file_with_card_and_terms(tmp_path: Pat
     (tmp_path / parts[1]).write_text(parts[1])
     (tmp_path / "m-Q4_0.gguf").write_text("changed")
     assert folder.resolve(tmp_path, "mine", "main").release.sha == found.release.sha, "which is no part of it"
+
+
+def test_terms_in_a_folder_are_of_the_release_and_nothing_else_there(model: Path) -> None:
+    for name in ("legal/Notice", "eval/results.json"):
+        (model / name).parent.mkdir()
+        (model / name).write_text("{}", encoding="utf-8")
+    assert {name for name in folder.sizes(model) if "/" in name} == {"legal/Notice"}

@@ -1,6 +1,7 @@
 """Releases as real ones are: each oddity is repaired by its rule and no other, told on the card, and gone in the model and in its GGUF."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ def test_a_vocabulary_without_its_model_is_rebuilt_to_the_same_pieces(tmp_path: 
     ours, theirs = (GGUFReader(folder / str(found["file"])).fields for folder, found in ((tmp_path, made), (tmp_path / "whole", whole)))
     for key in ("model", "pre", "tokens", "token_type", "add_space_prefix", "add_bos_token", "bos_token_id", "eos_token_id"):
         assert ours[f"tokenizer.ggml.{key}"].contents() == theirs[f"tokenizer.ggml.{key}"].contents(), key
+    tokenizer = hf.load_tokenizer(tmp_path / "out")
+    with llama.open_vocabulary(tmp_path / str(made["file"])) as vocabulary:
+        for text in TEXTS:
+            assert vocabulary.tokenize(text, add_special=False) == hf.encode(tokenizer, text, add_special=False), text
+
+
+def test_a_gemma_3_without_its_vocabulary_s_own_file_is_converted(tmp_path: Path) -> None:
+    """As transformers 5 saves it; the converter takes tokenizer.json of a Gemma 3 for a vocabulary of bytes that it does not know."""
+    shutil.copytree(releases.ROOT / "bench" / "models" / "gemma3", tmp_path / "made")
+    (tmp_path / "made" / "tokenizer.model").unlink()
+    assert "tokenizer-model" in {patch["fix"] for patch in repaired(tmp_path / "made", tmp_path / "out")}
+    made = convert.convert(tmp_path, model=tmp_path / "out", name="gemma")
     tokenizer = hf.load_tokenizer(tmp_path / "out")
     with llama.open_vocabulary(tmp_path / str(made["file"])) as vocabulary:
         for text in TEXTS:

@@ -29,7 +29,7 @@ def proved(model: Path, alone: Path, out: Path) -> dict[str, Any]:
     return rebuilt.prove(out, model=model, snapshot=alone, files=[ggufs.file(alone)])
 
 
-@pytest.mark.parametrize("name", ["Llama", "Qwen3", "Gemma 3", "Mistral"])
+@pytest.mark.parametrize("name", ["Llama", "Qwen3", "Gemma 2", "Gemma 3", "Mistral", "Phi-3", "Granite", "SmolLM3"])
 def test_each_architecture_is_proved(name: str, tmp_path: Path) -> None:
     _, alone = ggufs.converted(name, tmp_path)
     found = proved(again(alone, tmp_path / "again"), alone, tmp_path)
@@ -55,6 +55,35 @@ def test_scaled_positions_are_proved(tmp_path: Path, scaling: dict[str, Any]) ->
     assert proved(again(alone, tmp_path / "again"), alone, tmp_path)["tensors"] > 20
 
 
+def test_factors_for_long_texts_and_heads_that_are_rotated_in_part_are_proved(tmp_path: Path) -> None:
+    """As of Phi-3 with 128k tokens and of Phi-4 mini."""
+    factors = {"short_factor": [1.0, 1.05, *[1.1] * 4], "long_factor": [1.0, *[number / 0.7 for number in range(1, 6)]]}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 256, **factors}
+    _, alone = ggufs.converted("Phi-3", tmp_path, rope_parameters=rope, original_max_position_embeddings=256, partial_rotary_factor=0.75)
+    assert {"rope_factors_long.weight", "rope_factors_short.weight"} < {tensor.name for tensor in GGUFReader(alone / ggufs.file(alone)).tensors}
+    assert proved(again(alone, tmp_path / "again"), alone, tmp_path)["tensors"] > 10
+
+
+def test_special_tokens_that_swallow_white_space_are_told_by_the_name(tmp_path: Path) -> None:
+    """Which is how llama.cpp knows Phi-3; its makers' file is called Phi3."""
+    model, _ = ggufs.converted("Phi-3", tmp_path)
+    stay = {"<unk>", "<s>", "<|endoftext|>"}
+    tokens = releases.read(model / "tokenizer.json")["added_tokens"]
+    listed = [token | {"rstrip": token["content"] not in stay} for token in ({**tokens[0], "id": 0, "content": "<unk>"}, *tokens)]
+    releases.edit(model / "tokenizer.json", added_tokens=listed)
+    decoder = {str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in listed}
+    releases.edit(model / "tokenizer_config.json", added_tokens_decoder=decoder)
+    shutil.rmtree(tmp_path / "alone")
+    alone = ggufs.alone(model, tmp_path / "alone")
+    made = again(alone, tmp_path / "again")
+    kept = {token["content"]: token["rstrip"] for token in releases.read(made / "tokenizer.json")["added_tokens"]}
+    assert kept == {token["content"]: token["rstrip"] for token in listed}
+    assert proved(made, alone, tmp_path)["texts"] > 150
+    (tmp_path / "renamed").mkdir()
+    ggufs.rewritten(alone / ggufs.file(alone), tmp_path / "renamed" / "m-BF16.gguf", general__name="Mine")
+    assert not any(token["rstrip"] for token in releases.read(again(tmp_path / "renamed", tmp_path / "other") / "tokenizer.json")["added_tokens"])
+
+
 def test_a_file_in_parts_and_one_in_32_bits_are_proved(tmp_path: Path) -> None:
     model, alone = ggufs.converted("Qwen3", tmp_path)
     made = again(alone, tmp_path / "again")
@@ -68,14 +97,27 @@ def test_a_file_in_parts_and_one_in_32_bits_are_proved(tmp_path: Path) -> None:
     assert proved(again(wide, tmp_path / "wide again"), wide, tmp_path)["tensors"] > 20
 
 
+VOCABULARIES = [
+    *(("gpt-2", "llama", None), ("llama-bpe", "llama", None), ("qwen2", "qwen2", None), ("llama-spm", "llama", None), ("refact", "llama", None)),
+    *(("starcoder", "llama", None), ("llama-bpe", "smollm3", "smaug-bpe")),  # the last is Llama 3's of which words are merged from their parts: SmolLM3's
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("vocabulary", "architecture"), [("gpt-2", "llama"), ("llama-bpe", "llama"), ("qwen2", "qwen2"), ("llama-spm", "llama")])
-def test_the_vocabularies_of_the_families_are_proved(vocabulary: str, architecture: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("vocabulary", "architecture", "cut"), VOCABULARIES)
+def test_the_vocabularies_of_the_families_are_proved(vocabulary: str, architecture: str, cut: str | None, tmp_path: Path) -> None:
     """Those that llama.cpp collects, by what their files say alone."""
     (tmp_path / "alone").mkdir()
-    ggufs.with_vocabulary(vocabulary, architecture, tmp_path / "alone" / "m-F16.gguf")
+    ggufs.with_vocabulary(vocabulary, architecture, tmp_path / "alone" / "m-F16.gguf", cut=cut)
     found = proved(again(tmp_path / "alone", tmp_path / "again"), tmp_path / "alone", tmp_path)
     assert found["texts"] > 150
+
+
+def test_a_phi_with_a_vocabulary_of_bytes_is_converted_and_proved(tmp_path: Path) -> None:
+    """Phi-4, which the converter knows by the class of its tokenizer, whatever that is called."""
+    alone = ggufs.alone(ggufs.phi_of_bytes(tmp_path / "model"), tmp_path / "alone")
+    assert GGUFReader(alone / ggufs.file(alone)).fields["tokenizer.ggml.model"].contents() == "gpt2"
+    assert proved(again(alone, tmp_path / "again"), alone, tmp_path)["texts"] > 150
 
 
 def _other_value(model: Path) -> None:

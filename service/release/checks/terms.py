@@ -35,7 +35,7 @@ def licensed(upstream: "Upstream", paths: Iterable[str]) -> bool:
     """Whether somebody can read under which terms it is: its card names them, or it has a file of them."""
     named = upstream.license not in {None, "unknown"}
     told = upstream.license != "other" or upstream.license_name is not None or upstream.license_link is not None
-    return (named and told) or any(is_legal(path) and _LICENCE.match(path) for path in paths)
+    return (named and told) or any(is_legal(path) and _LICENCE.search(path) for path in paths)
 
 
 def unlicensed(upstream: "Upstream", paths: Iterable[str], *, strange: bool) -> Iterator[Hold]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Sequence
 
-from builders.names import CONFIGURATION, INDEX
+from builders.names import CONFIGURATION, INDEX, is_named_template
 from config.words import Kind, Variant
 from publishers.form import Form
 from publishers.hub import PublishFile
@@ -22,7 +22,7 @@ def content(work: Work, passed: Sequence[Built]) -> list[PublishFile]:
 def holds(name: str, variants: Collection[Variant], upstream: Collection[str]) -> Callable[[str], bool]:
     """Configuration, tokenizer and weights; how many shards these come in is not known before."""
     certain = {INDEX, *CONFIGURATION, *(path for path in upstream if path.endswith(".safetensors"))}
-    return lambda path: path in certain or _SHARD.fullmatch(path) is not None
+    return lambda path: path in certain or is_named_template(path) or _SHARD.fullmatch(path) is not None
 
 
 KIND = VariantKind(

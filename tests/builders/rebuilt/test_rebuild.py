@@ -18,10 +18,12 @@ from config.errors import UpstreamError
 from engines import toolchain, tools
 from tests import ggufs, releases
 
-NAMES = ("Llama", "Qwen2", "Qwen3", "Gemma 3", "Mistral")
+NAMES = ("Llama", "Qwen2", "Qwen3", "Gemma 2", "Gemma 3", "Mistral", "Phi-3", "Granite", "SmolLM3")
 SAME = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps"),
     *("tie_word_embeddings", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "sliding_window", "query_pre_attn_scalar", "layer_types"),
+    *("attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling", "attn_logit_softcapping", "final_logit_softcapping"),
+    *("no_rope_layers", "original_max_position_embeddings", "hidden_act", "hidden_activation"),
 )
 
 Made = tuple[Path, Path, Path]
@@ -150,6 +152,57 @@ def test_scaled_positions_are_told_from_what_is_there(tmp_path: Path, scaling: d
     assert {**found["rope_scaling"], "rope_theta": found["rope_theta"]} == (expected or scaling)
 
 
+LONG_ROPE: dict[str, Any] = {"short_factor": [1.0, 1.05, *[1.1] * 6], "long_factor": [1.0, *[number / 0.7 for number in range(1, 8)]]}
+
+
+def test_factors_that_stand_in_config_json_themselves_are_the_same_numbers(tmp_path: Path) -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, **LONG_ROPE}
+    _, alone = ggufs.converted("Phi-3", tmp_path, rope_parameters={**rope, "original_max_position_embeddings": 256}, original_max_position_embeddings=256)
+    (tmp_path / "again").mkdir()
+    rebuild.rebuild(tmp_path / "again", snapshot=alone, files=ggufs.sources(ggufs.file(alone)))
+    found = content(tmp_path / "again")
+    assert found["rope_scaling"].keys() == {"type", *LONG_ROPE}, "which is all that transformers 4 takes"
+    assert {name: np.float32(found["rope_scaling"][name]).tolist() for name in LONG_ROPE} == {name: np.float32(LONG_ROPE[name]).tolist() for name in LONG_ROPE}
+    assert found["original_max_position_embeddings"] == 256
+    ggufs.rewritten(alone / ggufs.file(alone), tmp_path / "m.gguf", tensors={"rope_factors_short.weight": None})
+    with pytest.raises(
+        UpstreamError, match=r"^m.gguf holds rope_factors_long.weight of the two tensors rope_factors_long.weight and rope_factors_short.weight"
+    ):
+        rebuild.rebuild(tmp_path / "again", snapshot=tmp_path, files=ggufs.sources("m.gguf"))
+
+
+def test_heads_that_are_rotated_in_part_are_told_by_the_share(made: Callable[[str], Made], tmp_path: Path) -> None:
+    _, alone, _ = made("Phi-3")
+    ggufs.rewritten(alone / ggufs.file(alone), tmp_path / "m.gguf", phi3__rope__dimension_count=12)
+    assert architectures.config(headers.read(tmp_path, ["m.gguf"]), "m.gguf")["partial_rotary_factor"] == 0.75
+
+
+def test_queries_of_the_largest_gemma_2_are_divided_by_what_its_width_says(made: Callable[[str], Made], tmp_path: Path) -> None:
+    """As llama.cpp knows it, by its number of layers."""
+    _, alone, again = made("Gemma 2")
+    assert content(again)["query_pre_attn_scalar"] == content(again)["head_dim"] == 32
+    ggufs.rewritten(alone / ggufs.file(alone), tmp_path / "m.gguf", gemma2__block_count=46)
+    assert architectures.config(headers.read(tmp_path, ["m.gguf"]), "m.gguf")["query_pre_attn_scalar"] == 64 // 4
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "without", "said"),
+    [
+        ("Granite", {}, "granite.attention.scale", "states None as granite.attention.scale, where a number has to be"),
+        ("Granite", {"granite__attention__key_length": 16}, "", "states granite.attention.key_length, which none of the models does"),
+        ("Gemma 2", {}, "gemma2.attn_logit_softcapping", "states None as gemma2.attn_logit_softcapping, where a number has to be"),
+        ("Phi-3", {"phi3__rope__dimension_count": 0}, "", "states 0 as phi3.rope.dimension_count, where a number has to be"),
+    ],
+)
+def test_what_an_architecture_has_to_state_is_asked_for(
+    name: str, changes: dict[str, Any], without: str, said: str, made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    _, alone, _ = made(name)
+    ggufs.rewritten(alone / ggufs.file(alone), tmp_path / "m.gguf", without=[without], **changes)
+    with pytest.raises(UpstreamError, match=f"^m.gguf {said}"):
+        architectures.config(headers.read(tmp_path, ["m.gguf"]), "m.gguf")
+
+
 def test_factors_of_its_own_are_refused(tmp_path: Path) -> None:
     _, alone = ggufs.converted("Llama", tmp_path, rope_parameters=ggufs.ROPE)
     factors = np.linspace(1, 3, 32, dtype=np.float32)
@@ -201,7 +254,7 @@ def test_norms_that_16_bits_do_not_hold_stay_in_32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"general__architecture": "mamba"}, "is of the architecture 'mamba'; of llama, qwen2, qwen3, gemma3"),
+        ({"general__architecture": "mamba"}, "is of the architecture 'mamba'; of llama, qwen2, qwen3, gemma2, gemma3, phi3, granite, smollm3"),
         ({"general__type": "adapter"}, "holds no model but what GGUF calls 'adapter'"),
         ({"llama__expert_count": 8}, "states llama.expert_count, which none of the models does"),
         ({"llama__attention__head_count": [4, 4]}, r"states \[4, 4\] as llama.attention.head_count, where a number has to be"),
