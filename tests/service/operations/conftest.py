@@ -92,7 +92,7 @@ def there(tmp_path: Path) -> Iterator[There]:
     log.write_text("one line\n[and another]\n")
     held(store, "upstream/second")
     queue_run(store, "upstream/third")
-    store.put_hint("upstream/fourth", "poll")
+    store.put_hints({"upstream/fourth": "poll"})
     store.defer_hint(store.hints()[0], error="Gate x is on kld.meen.", seconds=60)
     token = create_token(store, "desk")
     with capture_logs(), listening(create_app(store, settings), "127.0.0.1", 0, per_client=64) as url:  # a service's log is not on our standard output
