@@ -1,7 +1,7 @@
 """Operations on a service elsewhere, over its API."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,7 +46,7 @@ class Elsewhere:
     def runs(self, wanted: RunFilter, *, limit: int) -> list[RunHead]:
         """The newest runs first."""
         asked = {"repo": wanted.repo, "state": wanted.state, "recipe": wanted.recipe, "since": _moment(wanted.since), "until": _moment(wanted.until)}
-        return self._pages(RunHead, "runs", limit, PAGE, **asked)
+        return [_as(RunHead, item) for item in self._listed("runs", asked, limit)]
 
     def run(self, run: int) -> RunSummary:
         """Everything about a run."""
@@ -116,7 +116,7 @@ class Elsewhere:
 
     def publications(self, repo: str | None, *, limit: int) -> list[PublicationSummary]:
         """What was published, the newest first."""
-        return self._pages(PublicationSummary, "publications", limit, PAGE, repo=repo)
+        return [_as(PublicationSummary, item) for item in self._listed("publications", {"repo": repo}, limit)]
 
     def watch_list(self) -> "WatchList":
         """Everything that is watched."""
@@ -126,15 +126,8 @@ class Elsewhere:
 
     def audit(self, wanted: AuditFilter, *, limit: int) -> list[AuditRecord]:
         """The audit trail."""
-        found: list[dict[str, Any]] = []
-        before = None
-        while len(found) < limit:
-            asked = {"subject": wanted.subject, "source": wanted.source, "action": wanted.action}
-            page = self.line.get("/audit", limit=min(EVENTS, limit - len(found)), before=before, **asked)
-            found += _of_page(page, "events")
-            if (before := page["next"]) is None:
-                break
-        return _AUDIT.validate_python(found)
+        asked = {"subject": wanted.subject, "source": wanted.source, "action": wanted.action}
+        return _AUDIT.validate_python(self._listed("audit", asked, limit, most=EVENTS, name="events"))
 
     def recipes(self) -> "list[RecipeHead]":
         """The recipes that are known by name."""
@@ -238,13 +231,13 @@ class Elsewhere:
     def _steer(self, run: int, verb: str, **said: Any) -> RunSummary:
         return _as(RunSummary, self.line.post(f"/runs/{run}/{verb}", said or None))
 
-    def _pages(self, model: type[Model], name: str, limit: int, most: int, **asked: Any) -> list[Model]:
-        """So many of a list that comes in pages."""
-        found: list[Model] = []
+    def _listed(self, path: str, asked: Mapping[str, Any], limit: int, *, most: int = PAGE, name: str = "") -> list[Any]:
+        """So many of a list that comes in pages of `most`; a page has them under `name`, else under what the path is called."""
+        found: list[Any] = []
         before = None
         while len(found) < limit:
-            page = self.line.get(f"/{name}", limit=min(most, limit - len(found)), before=before, **asked)
-            found += [_as(model, item) for item in _of_page(page, name)]
+            page = self.line.get(f"/{path}", limit=min(most, limit - len(found)), before=before, **asked)
+            found += _of_page(page, name or path)
             if (before := page["next"]) is None:
                 break
         return found
