@@ -19,10 +19,14 @@ def console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
+def environment(**settings: str) -> dict[str, str]:
+    """The caller's environment with these variables, and without settings of the caller's own."""
+    return {name: value for name, value in os.environ.items() if name in KEPT or not name.startswith(("SLUICE_", "HF_"))} | settings
+
+
 def sluice(*arguments: str | Path, **settings: str) -> dict[str, Any]:
     """What a command with `--json` says under these settings, which are given in its environment, tokens too. Exits when it does not come to its end."""
-    environment = {name: value for name, value in os.environ.items() if name in KEPT or not name.startswith(("SLUICE_", "HF_"))}
-    done = subprocess.run([SLUICE, *arguments], env=environment | settings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([SLUICE, *arguments], env=environment(**settings), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode not in WELL:
         raise SystemExit(f"`sluice {' '.join(map(str, arguments))}` ended with {done.returncode}; what it said stands above.")
     found: dict[str, Any] = json.loads(done.stdout)

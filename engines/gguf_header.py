@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # by the type of a value in the file
-_STRING, _ARRAY = 8, 9
-_ALIGNMENT = 32  # bytes, where the header states none
+NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # as `struct` calls them, by the type of a value
+STRING, ARRAY = 8, 9  # the other types of values
+ALIGNMENT = 32  # bytes, where the header states none
+_BITS = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
 _DIMENSIONS = 4  # of a tensor, at most
 
 Bytes = bytes | mmap.mmap
@@ -69,6 +71,14 @@ def read(path: Path) -> Header:
     return header
 
 
+def mapped(place: Path, entry: Entry) -> npt.NDArray[Any]:
+    """The bits of a tensor in F32, F16 or BF16, in its shape, mapped; `place` is the folder of the entry's file, or the file where the entry names none.
+
+    Raises OSError, and ValueError when the file ends before.
+    """
+    return np.memmap(place / entry.file, dtype=_BITS[entry.type], mode="r", offset=entry.at, shape=entry.shape)
+
+
 def fields(data: Bytes) -> dict[str, Any]:
     """As many fields as the bytes hold whole. Raises ValueError when they are no beginning of a GGUF file."""
     found: dict[str, Any] = {}
@@ -82,7 +92,7 @@ def parse(data: Bytes) -> Header:
     cursor, found = _Cursor(data=data), dict[str, Any]()
     count = _read_fields(cursor, found)
     listed = [_tensor(cursor) for _ in range(count)]
-    alignment = found.get("general.alignment", _ALIGNMENT)
+    alignment = found.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
         raise ValueError(f"its alignment is {alignment!r}")
     begin = -(-cursor.at // alignment) * alignment
@@ -142,17 +152,17 @@ def _read_fields(cursor: _Cursor, found: dict[str, Any]) -> int:
 
 
 def _value(cursor: _Cursor, kind: int) -> Any:
-    if kind == _STRING:
+    if kind == STRING:
         return cursor.text()
-    if kind in _NUMBERS:
-        return cursor.number(_NUMBERS[kind])
-    if kind != _ARRAY:
+    if kind in NUMBERS:
+        return cursor.number(NUMBERS[kind])
+    if kind != ARRAY:
         raise ValueError(f"it holds a value of the unknown type {kind}")
     inner, count = int(cursor.number("I")), int(cursor.number("Q"))
-    if inner in _NUMBERS:
-        dtype = np.dtype(_NUMBERS[inner]).newbyteorder("<")
+    if inner in NUMBERS:
+        dtype = np.dtype(NUMBERS[inner]).newbyteorder("<")
         return np.frombuffer(cursor.take(count * dtype.itemsize), dtype=dtype).tolist()
-    if inner != _STRING:
+    if inner != STRING:
         raise ValueError(f"it holds an array of the unknown type {inner}")
     return [cursor.text() for _ in range(count)]
 

@@ -5,6 +5,8 @@ import mmap
 import struct
 from pathlib import Path
 
+from engines.gguf_header import ALIGNMENT, ARRAY, NUMBERS, STRING
+
 # What describes the model or says how it is talked to; nothing that tokenizes or predicts reads it. `general.name` is none of them: llama.cpp does.
 DESCRIBING = (
     *("general.author", "general.base_model.", "general.basename", "general.dataset.", "general.description", "general.finetune", "general.languages"),
@@ -12,9 +14,7 @@ DESCRIBING = (
     *("general.tags", "general.url", "general.uuid", "general.version", "tokenizer.chat_template"),
 )
 
-_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value, by its type in the file
-_STRING, _ARRAY = 8, 9
-_ALIGNMENT = 32  # bytes, where the header states none
+_SIZES = {kind: struct.calcsize(f"<{form}") for kind, form in NUMBERS.items()}  # bytes of a value, by its type in the file
 _STEP = 1 << 26  # bytes that are read at once
 
 
@@ -26,7 +26,7 @@ def digest(path: Path) -> str:
             magic, version, tensors, pairs = struct.unpack_from("<4sIQQ", data)
             if magic != b"GGUF" or version not in {2, 3}:
                 raise ValueError(f"{path} is no GGUF file of a version that is known")
-            position, alignment = 24, _ALIGNMENT
+            position, alignment = 24, ALIGNMENT
             for _ in range(pairs):
                 begin = position
                 key, position = _text(data, position)
@@ -56,10 +56,10 @@ def _text(data: mmap.mmap, position: int) -> tuple[bytes, int]:
 
 def _after(data: mmap.mmap, position: int, kind: int) -> int:
     """Where a value of that type ends."""
-    if kind == _STRING:
+    if kind == STRING:
         (length,) = struct.unpack_from("<Q", data, position)
         return int(position + 8 + length)
-    if kind != _ARRAY:
+    if kind != ARRAY:
         return position + _SIZES[kind]
     inner, count = struct.unpack_from("<IQ", data, position)
     position += 12

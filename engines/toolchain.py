@@ -106,7 +106,7 @@ def key() -> str:
     """Name of the build that this machine and environment ask for: the version, and 12 hex digits over everything that makes a build what it is."""
     parts = [str(LAYOUT), SDIST_SHA256, platform.machine(), *platform.libc_ver(), *TOOLS, *options(), PACKAGE_OPTIONS, *sum(patches.PATCHES, ())]
     if not _asked("SLUICE_PORTABLE"):
-        parts.append(instructions())
+        parts.append(_processor())
     return f"{VERSION}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
 
 
@@ -139,7 +139,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def instructions() -> str:
+def _processor() -> str:
     """The instruction sets of the first processor, as the kernel lists them."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:

@@ -17,14 +17,13 @@ import numpy.typing as npt
 from config.errors import MeasurementError, ToolError, UpstreamError
 from config.progress import Tally
 from engines import converted, gguf_header, hf, llama, tools
-from engines.gguf_header import Entry, Header
+from engines.gguf_header import Header, mapped
 from qa import templates
 
 VERSION = 1  # raise when outputs change
 
 CHUNK = 2**24  # values that are compared at a time
 SHOWN = 60  # characters of a value that a sentence quotes
-_RAW = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
 _TOKENIZER = "tokenizer."
 # what says nothing of how the model computes, or is compared otherwise: ids by llama.cpp's own reading of them
 _PASSED = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token")
@@ -87,19 +86,15 @@ def _tensors(header: Header, folder: Path, other: Header, out: Path) -> Iterator
         if entry.shape != ours[name].shape:
             yield f"{name[:200]} is {entry.shape} there and {ours[name].shape} converted back"
             return
-        if not _same(_raw(folder, entry), entry.type, _raw(out, ours[name]), ours[name].type):
+        if not _same(mapped(folder, entry), entry.type, mapped(out, ours[name]), ours[name].type):
             yield f"{name[:200]} has other values when it is converted back"
             return
         tally.add(entry.bytes)
 
 
-def _raw(folder: Path, entry: Entry) -> npt.NDArray[Any]:
-    count = entry.bytes // np.dtype(_RAW[entry.type]).itemsize
-    return np.memmap(folder / entry.file, dtype=_RAW[entry.type], mode="r", offset=entry.at, shape=(count,))
-
-
 def _same(one: npt.NDArray[Any], type: str, other: npt.NDArray[Any], other_type: str) -> bool:
     """Whether all bits are the same; of two types, those of the values in float32, which holds either's."""
+    one, other = one.reshape(-1), other.reshape(-1)
     for at in range(0, len(one), CHUNK):
         ours, theirs = one[at : at + CHUNK], other[at : at + CHUNK]
         if type != other_type:

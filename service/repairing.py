@@ -93,11 +93,7 @@ def source_of(settings: Settings, model: str, revision: str | None) -> Source:
 @contextmanager
 def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator[Repaired]:
     """The model's files as the rules leave them, in folders that are gone after the block. Raises UpstreamError, HubError, ConfigurationError, StageError."""
-    with tempfile.TemporaryDirectory(prefix="sluice-fix-") as made:
-        before, work = Path(made) / "before", Path(made) / "work"
-        before.mkdir()
-        for part in ("files", "tmp"):
-            (work / part).mkdir(parents=True)
+    with ruled.places() as (before, work):
         if source.upstream is not None:
             with told(listener, f"fetch what rules read of {source.name}{' and its base model' if source.upstream.adapter else ''}"):
                 (_rebuilt if source.upstream.gguf else _together)(settings, source.upstream, source.folder, before)

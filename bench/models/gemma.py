@@ -11,6 +11,7 @@ from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
 from bench.models import package, weights
+from builders.rebuilt.architectures import ARCHITECTURES
 from config.digests import file_sha256
 from config.errors import ToolError
 from service.release.shapes import Model
@@ -20,13 +21,6 @@ FILE = "gemma-3-270m-q4_k_m.gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"  # of the whole file
 MODEL = Model(layers=18, hidden=640, wide=2048, vocabulary=262_144, heads=4, groups=1, width=256, tied=True)
 
-_PARTS = {
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
 _CARD = "---\nlicense: gemma\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n# Gemma 3 270M\n"
 
 
@@ -39,7 +33,7 @@ def gemma3_270m(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     # the converter adds one to what multiplies in a norm
     stored = {name: values - 1 if name.endswith("norm.weight") else values for name, values in found.items()}
-    weights.save(out, stored, _PARTS, source)
+    weights.save(out, stored, ARCHITECTURES["gemma3"].layer, source)
     _write_configuration(out)
     _write_tokenizer(out, source, {key: reader.fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "scores", "token_type")})
     (out / "README.md").write_text(_CARD, encoding="utf-8")

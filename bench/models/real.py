@@ -11,6 +11,7 @@ from gguf import GGUFReader
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from bench.models import package, weights
+from builders.rebuilt.architectures import ARCHITECTURES
 from engines.model import Floats
 from service.release.shapes import MODELS
 
@@ -20,7 +21,6 @@ MODEL = MODELS["SmolLM2-135M"]
 CONTEXT = 8192
 CONTROL = 3  # the kind of token in a GGUF that text never makes
 
-_PARTS = {"ffn_norm": "post_attention_layernorm"}
 _CARD = "---\nlicense: apache-2.0\nlanguage: [en]\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n# SmolLM2-135M-Instruct\n"
 
 
@@ -34,7 +34,7 @@ def smollm2(out: Path) -> None:
             found[name] = _halves(values)
     weights.take_off_grid(found, MODEL)
     out.mkdir(parents=True, exist_ok=True)
-    weights.save(out, found, _PARTS, source)
+    weights.save(out, found, ARCHITECTURES["llama"].layer, source)
     _write_configuration(out)
     fields = reader.fields
     _write_tokenizer(out, {key: fields[f"tokenizer.{key}"].contents() for key in ("ggml.tokens", "ggml.token_type", "ggml.merges", "chat_template")})

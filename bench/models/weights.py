@@ -24,16 +24,6 @@ GRID = 32  # columns that share a scale of the table's grid
 SPREAD = 0.3  # of the scales' logarithms
 SEED = 7
 
-_PARTS = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
-}
 _OUTSIDE = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
 
 
@@ -69,22 +59,22 @@ def take_off_grid(weights: dict[str, Floats], model: Model) -> None:
     weights["token_embd.weight"] = (blocks + random.uniform(-0.5, 0.5, blocks.shape).astype(np.float32) * step).reshape(table.shape)
 
 
-def save(out: Path, weights: Mapping[str, Floats], own: Mapping[str, str], source: Path) -> None:
-    """Write model.safetensors in bfloat16. `own` says what this architecture calls parts of a layer that others lack or call otherwise, by the GGUF's name.
+def save(out: Path, weights: Mapping[str, Floats], layer: Mapping[str, str], source: Path) -> None:
+    """Write model.safetensors in bfloat16. `layer` says what this architecture calls the parts of a layer, by the GGUF's name.
 
     Raises ToolError when the GGUF file, `source`, holds a tensor that the model does not have.
     """
-    tensors = {_renamed(name, own, source): torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16) for name, values in weights.items()}
+    tensors = {_renamed(name, layer, source): torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16) for name, values in weights.items()}
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
 
-def _renamed(name: str, own: Mapping[str, str], source: Path) -> str:
+def _renamed(name: str, layer: Mapping[str, str], source: Path) -> str:
     if (outside := _OUTSIDE.get(name)) is not None:
         return outside
-    match, parts = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name), {**_PARTS, **own}
-    if match is None or match[2] not in parts:
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
+    if match is None or match[2] not in layer:
         raise ToolError(f"{source} holds a tensor {name}, which this model does not have: its package was changed on the index. Do not use it.")
-    return f"model.layers.{match[1]}.{parts[match[2]]}.weight"
+    return f"model.layers.{match[1]}.{layer[match[2]]}.weight"
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

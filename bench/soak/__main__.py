@@ -23,10 +23,12 @@ from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from bench.faulty import Fault, Request
-from bench.soak.world import ENDED, SLUICE, Service, World, service, until, world
+from bench.program import SLUICE
+from bench.soak.world import Service, World, service, until, world
 from config.written import load_recipe
 from service.release.way import way
 from service.store.lease import LEASE_SECONDS
+from service.store.queue import FINISHED
 
 MODEL = "upstream/model-{}"
 PATIENCE = 300.0  # seconds that a run may take until the next thing happens
@@ -116,26 +118,17 @@ def _killed_at_stage(world: World, running: Service, stage: str, found: Found) -
     """Let the newest run come to the stage, and kill it there; where it was killed."""
 
     def there() -> bool:
-        return running.stages().get(stage) in ("running", "done", "reused") and _at_work(running)
+        return running.stages().get(stage) in ("running", "done", "reused") and running.at_work
 
-    def over() -> bool:
-        run = running.run()
-        return run is not None and run.state in ENDED
-
-    if not until(lambda: there() or over(), PATIENCE):
+    if not until(lambda: there() or running.over, PATIENCE):
         found.wrong.append(f"lost: stage {stage} was not reached in {PATIENCE:.0f} s")
-    if over():
+    if running.over:
         world.push(MODEL.format(1))
-        until(lambda: not over(), PATIENCE)
+        until(lambda: not running.over, PATIENCE)
     time.sleep(random.uniform(0, 0.2))  # noqa: S311
     at = running.working() or "between stages"
     found.wrong += [f"left running: process {pid}, of {at}" for pid in running.kill()]
     return at
-
-
-def _at_work(running: Service) -> bool:
-    run = running.run()
-    return run is not None and run.state == "running"
 
 
 def _killed_at_write(world: World, running: Service, target: str, found: Found) -> str:
@@ -158,7 +151,7 @@ def _killed_at_write(world: World, running: Service, target: str, found: Found) 
 
     with _rule(world, rule):
         run = running.run()
-        if run is None or run.state in ENDED:
+        if run is None or run.state in FINISHED:
             world.push(MODEL.format(1))
         if not until(lambda: running.process.poll() is not None, PATIENCE):
             found.done["never came to " + target] += 1
@@ -197,7 +190,7 @@ def _settled(world: World, running: Service, found: Found) -> list[str]:
     def runs() -> dict[str, str]:
         return {run.release.sha: run.state for run in running.store.runs(limit=200) if run.release.sha in newest}
 
-    if not until(lambda: len(ends := runs()) == len(newest) and all(state in ENDED for state in ends.values()), 2 * PATIENCE, every=0.5):
+    if not until(lambda: len(ends := runs()) == len(newest) and all(state in FINISHED for state in ends.values()), 2 * PATIENCE, every=0.5):
         return [f"lost: after {2 * PATIENCE:.0f} s the newest runs are {sorted(runs().values())}"]
     found.done.update(runs().values())
     return [f"failed for good: {run.error}" for run in running.store.runs(limit=200) if run.release.sha in newest and run.state == "failed"]
@@ -210,7 +203,7 @@ def pauses(world: World, number: int, until_when: float) -> Found:
     with service(world, "one", database=database) as one, service(world, "two", database=database) as two:
         while found.done.total() < number and time.monotonic() < until_when:
             world.push(MODEL.format(1))
-            if not until(lambda: _at_work(one), PATIENCE):
+            if not until(lambda: one.at_work, PATIENCE):
                 found.wrong.append("lost: no run began")
             time.sleep(random.uniform(0, 10))  # noqa: S311
             chosen = next((each for each in (one, two) if _works(each)), one)
@@ -241,7 +234,7 @@ def disks(world: World, number: int, until_when: float) -> Found:
         with service(world) as running:
             while found.done.total() < number and time.monotonic() < until_when:
                 world.push(MODEL.format(1))
-                until(lambda: _at_work(running), PATIENCE)
+                until(lambda: running.at_work, PATIENCE)
                 time.sleep(random.uniform(0, 12))  # noqa: S311
                 at = running.working() or "between stages"
                 with _filled(home):
@@ -300,7 +293,7 @@ def _ended(world: World, running: Service, *, retry: bool = False) -> list[str]:
 
     def ended() -> bool:
         run = running.run()
-        return run is not None and run.release.sha == newest and run.state in ENDED
+        return run is not None and run.release.sha == newest and run.state in FINISHED
 
     if not until(ended, PATIENCE, every=0.2):
         run = running.run()

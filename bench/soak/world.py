@@ -1,10 +1,8 @@
 """An embedded Hub with a proxy before it, models that are released on it, and services that watch them, as processes."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,16 +14,16 @@ import psutil
 import yaml
 from huggingface_hub import HfApi
 
+from bench import program
 from bench.faulty import Proxy, faulty
 from bench.soak.judge import Judge
 from hub.server import running
 from hub.tokens import create_token
 from service.store import RunRecord, Store, open_store
+from service.store.queue import FINISHED
 
 ROOT = Path(__file__).parents[2]
-SLUICE = Path(sys.executable).parent / "sluice"
 NAMESPACE = "acme"
-ENDED = ("done", "blocked", "held", "superseded", "failed", "cancelled", "paused")
 LEAVES = 10.0  # seconds within which everything that a killed service had started has to be gone
 
 RECIPE = """
@@ -111,6 +109,18 @@ class Service:
             raise SystemExit(f"The service ended with {code}:\n{(self.home / 'serve.log').read_text(encoding='utf-8')[-2000:]}")
         return next(iter(self.store.runs(limit=1)), None)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a worker has the newest run."""
+        run = self.run()
+        return run is not None and run.state == "running"
+
+    @property
+    def over(self) -> bool:
+        """Whether the newest run has ended, and goes on by nobody's doing but a person's."""
+        run = self.run()
+        return run is not None and run.state in FINISHED
+
     def working(self) -> str | None:
         """The stage that is at work, of the newest run."""
         run = self.run()
@@ -152,12 +162,11 @@ def service(world: World, name: str = "home", *, database: str | None = None, po
     (home / "sluice.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     said = {"HOME": str(home), "CONFIG": str(home / "sluice.yaml"), "DATABASE_URL": database, "HUB_ENDPOINT": world.proxy.url, "HUB_TOKEN": world.token}
     said |= {"NAMESPACE": NAMESPACE, "HUB_TIMEOUT": "5", "HUB_PATIENCE": "5", **settings}
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("SLUICE_", "HF_")) or key in {"SLUICE_CACHE", "SLUICE_LLAMA_CPP"}}
-    environment = own | {f"SLUICE_{key}": value for key, value in said.items()} | {"HF_HUB_DISABLE_XET": "1"}
+    environment = program.environment(**{f"SLUICE_{key}": value for key, value in said.items()}, HF_HUB_DISABLE_XET="1")
     store = open_store(database)
     with (
         (home / "serve.log").open("a") as log,
-        subprocess.Popen([SLUICE, "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process,
+        subprocess.Popen([program.SLUICE, "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as process,
     ):
         try:
             yield Service(home=home, process=process, store=store)

@@ -22,7 +22,7 @@ from builders.weights import Tensor
 from builders.writing import write_file, write_index
 from config.errors import UpstreamError
 from config.progress import Tally
-from engines.gguf_header import Entry, Header
+from engines.gguf_header import Entry, Header, mapped
 
 if TYPE_CHECKING:
     from torch import Tensor as Values
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 VERSION = 1  # raise when outputs change
 
 SHARD = 5_000_000_000  # bytes of weights in a file, at most but for a larger tensor: as much as transformers writes
-_RAW = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _ADVICE = "general.sampling."  # before the name of each setting that the file advises for sampling; but for the temperature they are called so here as well
 
@@ -137,17 +136,17 @@ def _shards(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
     yield held
 
 
-def _raw(snapshot: Path, entry: Entry, file: str) -> npt.NDArray[Any]:
-    """The numbers of a tensor as they are stored, mapped."""
+def _raw(snapshot: Path, entry: Entry) -> npt.NDArray[Any]:
+    """The numbers of a tensor as they are stored, mapped. Raises UpstreamError."""
     try:
-        return np.memmap(snapshot / (entry.file or file), dtype=_RAW[entry.type], mode="r", offset=entry.at, shape=entry.shape)
+        return mapped(snapshot, entry)
     except (OSError, ValueError) as error:
-        raise unreadable(entry.file or file, error) from error
+        raise unreadable(entry.file, error) from error
 
 
 def _stored(snapshot: Path, entry: Entry, found: Architecture, header: Header, dtype: str, file: str) -> bytes:
     """The bytes of a tensor as transformers has it."""
-    raw = _raw(snapshot, entry, file)
+    raw = _raw(snapshot, entry)
     if found.permuted and (part := entry.name.rpartition(".")[0].rpartition(".")[2]) in {"attn_q", "attn_k"}:
         queries, keys = heads(header)
         raw = _halves(raw, queries if part == "attn_q" else keys, entry.name, file)
@@ -192,7 +191,7 @@ def _narrowed(raw: npt.NDArray[Any], entry: Entry, found: Architecture, dtype: s
 
 def _fits(snapshot: Path, entry: Entry, found: Architecture, dtype: str, file: str) -> bool:
     """Whether the converter makes the same vector of one in that type."""
-    raw = _raw(snapshot, entry, file)
+    raw = _raw(snapshot, entry)
     narrow = _narrowed(raw, entry, found, dtype)
     wide = narrow if dtype == "F16" else narrow.float()  # it computes in 16 bits where they are float16's
     again = (wide + 1 if _is_shifted(entry, found) else wide).float()

@@ -23,7 +23,7 @@ from typing import Any
 from config.digests import content_digest, file_sha256
 from config.errors import HubUnavailable, StageError
 from config.sharing import share
-from engines import gguf_numbers, toolchain
+from engines import toolchain
 from service.execution import words
 from service.execution.pins import Pins, closed_gate
 
@@ -262,6 +262,8 @@ class StageStore:
 def _numbers(path: Path) -> str | None:
     if path.suffix != ".gguf":
         return None
+    from engines import gguf_numbers  # numpy, which most commands need not load
+
     try:
         return gguf_numbers.digest(path)
     except ValueError:

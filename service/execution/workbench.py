@@ -117,7 +117,7 @@ class Workbench:
 
     def tried(self, name: str, function: str, workspace: Path, inputs: Inputs, /, **params: Any) -> dict[str, Any]:
         """The result of a stage function run in a process of its own, in a workspace of which nothing is kept here. Raises the stage's error."""
-        with self.place.turn():
+        with self.place.turn(), with_space(self.stages.working, name):
             return self._run(name, function, workspace, inputs, params)
 
     def _run(self, name: str, function: str, workspace: Path, inputs: Inputs, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,8 +127,7 @@ class Workbench:
             threads=self.settings.threads,
             request=self.requests.get(name) or self.requests.get(self.within) or Request(),
         )
-        with with_space(self.stages.working, name):
-            return self.place.run(function, workspace, inputs, params, limits=limits, log=self._log(name))
+        return self.place.run(function, workspace, inputs, params, limits=limits, log=self._log(name))
 
     def each(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """What the work makes of each item: one after the other, or side by side where the place has room for that. Raises the first error that occurs."""
@@ -232,6 +231,7 @@ class Workbench:
         number = self.begun(name, key)
         try:
             with with_space(self.stages.working, name), self.stages.workspace(key, resumes=resumes) as workspace, self.watching(workspace):
+                # looks at the disk before the workspace is removed, which gives back the space that there was too little of
                 with with_space(self.stages.working, name), self._told(number, name, started):
                     result = work(workspace)
                 seconds = now() - started

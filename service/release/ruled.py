@@ -1,6 +1,8 @@
 """What the rules make of a model's small files and the headers of its weights; nothing is kept: for `sluice fix`, and for what a dry run foresees."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,17 @@ from service.execution.kept import Input
 from service.execution.process import Limits, run_apart
 
 _HOLDS = TypeAdapter(list[Hold])
+
+
+@contextmanager
+def places() -> Iterator[tuple[Path, Path]]:
+    """A folder for what rules read, and a workspace for the repair, both empty, and gone after the block."""
+    with tempfile.TemporaryDirectory(prefix="sluice-fix-") as made:
+        before, work = Path(made) / "before", Path(made) / "work"
+        before.mkdir()
+        for part in ("files", "tmp"):
+            (work / part).mkdir(parents=True)
+        yield before, work
 
 
 def taken(folder: Path, into: Path) -> None:
@@ -39,10 +52,6 @@ def repaired(settings: Settings, before: Path, work: Path, repo: str, *, ask: bo
 
 def held(settings: Settings, folder: Path, repo: str) -> list[Hold]:
     """What the rules would change of a model's folder and a person has to decide first, as far as its headers tell. Raises UpstreamError, StageError."""
-    with tempfile.TemporaryDirectory(prefix="sluice-fix-") as made:
-        before, work = Path(made) / "before", Path(made) / "work"
-        before.mkdir()
-        for part in ("files", "tmp"):
-            (work / part).mkdir(parents=True)
+    with places() as (before, work):
         taken(folder, before)
         return _HOLDS.validate_python(repaired(settings, before, work, repo, ask=True)["held"])

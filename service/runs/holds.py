@@ -10,7 +10,7 @@ from config.near import hint
 from config.words import Patch
 from service.runs import deciding
 from service.store import ApprovalRefused, HoldRecord, RunRecord, Store
-from service.store.approvals import Approver, changed
+from service.store.approvals import changed
 
 
 class PatchSummary(BaseModel):
@@ -86,7 +86,7 @@ def approve(store: Store, run: int, decision: Decision) -> RunRecord:
     for hold in wanted:
         if decision.digest not in {None, hold.digest}:
             raise changed(run, hold.subject)
-    return store.approve(run, wanted, Approver(name=by, comment=comment, source=decision.source, details=decision.details))
+    return store.approve(run, wanted, by=by, comment=comment, source=decision.source, details=decision.details)
 
 
 def withdraw(store: Store, run: int, decision: Decision) -> RunRecord:

@@ -1,7 +1,7 @@
 """What a person has to decide before a release goes on, and the decisions: recorded with name, comment and time, each also in the audit trail."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Select, delete, select
@@ -17,16 +17,6 @@ from service.store.tables import HoldRow
 
 class ApprovalRefused(SluiceError):
     """There is nothing to approve, or no approval to withdraw."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Approver:
-    """Who lets something be done, and why."""
-
-    name: str
-    comment: str
-    source: str = "command"
-    details: Mapping[str, Any] = field(default_factory=dict)  # for the audit trail
 
 
 class Approvals(Database):
@@ -51,7 +41,7 @@ class Approvals(Database):
         with self.read() as session:
             return tuple(_record(row) for row in session.scalars(_of(run)))
 
-    def approve(self, run: int, wanted: Sequence[Hold], by: Approver) -> RunRecord:
+    def approve(self, run: int, wanted: Sequence[Hold], *, by: str, comment: str, source: str, details: Mapping[str, Any] | None = None) -> RunRecord:
         """Record that what the run is held for may be done as it was proposed, and queue it again once nothing is undecided: all of it or nothing.
 
         Raises UnknownRun, and ApprovalRefused, also where the run is not held any more, or for something else by now than what was shown.
@@ -68,14 +58,14 @@ class Approvals(Database):
                     raise ApprovalRefused(
                         f"The {hold.subject} of run {run} is approved already, by {row.approved_by}. Withdraw it by --withdraw if it is not to stand."
                     )
-                row.approved_by, row.comment, row.approved_at = by.name, by.comment, now()
-                note(session, by.source, f"run/{run}", "approved", {"subject": hold.subject, "by": by.name, "comment": by.comment, **by.details})
+                row.approved_by, row.comment, row.approved_at = by, comment, now()
+                note(session, source, f"run/{run}", "approved", {"subject": hold.subject, "by": by, "comment": comment, **(details or {})})
             session.flush()
             if all(row.approved_at is not None for row in session.scalars(_of(run))):
                 return enqueued(session, order_of(record, trigger="approval"), again=True)[0]
             return record
 
-    def withdraw_approval(self, run: int, subject: str, *, by: str, comment: str, source: str, details: dict[str, Any] | None = None) -> None:
+    def withdraw_approval(self, run: int, subject: str, *, by: str, comment: str, source: str, details: Mapping[str, Any] | None = None) -> None:
         """Remove the approval; the audit trail keeps that it was there. Raises ApprovalRefused when there is none."""
         with self.write() as session:
             row = _held(session.scalars(_of(run, subject).with_for_update()).first(), run, subject)

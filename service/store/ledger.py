@@ -60,14 +60,10 @@ class Ledger(Database):
                 for row in session.scalars(query)
             )
 
-    def put_hint(self, repo: str, source: str, *, rebuild: bool = False) -> None:
-        """Note that `repo` may have changed, to be looked at now. Said again while the look is pending, it is still one look."""
-        self.put_hints({repo: source}, rebuild=rebuild)
-
     def put_hints(self, sources: Mapping[str, str], *, rebuild: bool = False) -> None:
-        """Note of many repos at once that they may have changed, each with who says so; `rebuild`: they are to be released though they did not.
+        """Note of repos that they may have changed, to be looked at now, each with who says so; `rebuild`: they are to be released though they did not.
 
-        What a power cut undoes of this the next poll finds again, but no wish to rebuild.
+        Said again while the look is pending, it is still one look. What a power cut undoes of this the next poll finds again, but no wish to rebuild.
         """
         if sources:
             with self.write(hasty=not rebuild) as session:

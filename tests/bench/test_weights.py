@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from bench.models import gemma, real, weights
+from bench.models import weights
+from builders.rebuilt.architectures import ARCHITECTURES
 from config.errors import ToolError
 from engines.model import Floats
 from service.release.shapes import Model
@@ -39,7 +40,7 @@ def test_the_function_stays_the_same_and_no_weight_does() -> None:
     assert np.abs(after["token_embd.weight"] - before["token_embd.weight"]).max() < 0.5 * 4 / 127
 
 
-@pytest.mark.parametrize("parts", [real._PARTS, gemma._PARTS])
+@pytest.mark.parametrize("parts", [ARCHITECTURES["llama"].layer, ARCHITECTURES["gemma3"].layer])
 @pytest.mark.parametrize("name", ["rope_freqs.weight", "blk.0.attn_sinks.weight", "blk.0.attn_q.bias"])
 def test_a_tensor_that_the_model_does_not_have_is_told(parts: dict[str, str], name: str, tmp_path: Path) -> None:
     with pytest.raises(ToolError, match=rf"odd\.gguf holds a tensor {name}, which this model does not have"):

@@ -25,10 +25,11 @@ def test_it_is_what_gguf_s_reader_reads(whole: Path) -> None:
     assert header.architecture == "llama"
     assert (header.of("block_count"), header.of("nothing", "usual")) == (ggufs.LAYERS, "usual")
     assert [entry.name for entry in header.tensors] == [tensor.name for tensor in reader.tensors]
-    raw = np.memmap(whole, mode="r")
     for entry, tensor in zip(header.tensors, reader.tensors, strict=True):
+        bits = gguf_header.mapped(whole, entry)
         assert (entry.type, list(entry.shape)) == (tensor.tensor_type.name, tensor.shape.tolist()[::-1])
-        assert np.array_equal(raw[entry.at : entry.at + entry.bytes], tensor.data.reshape(-1).view(np.uint8))
+        assert (entry.bytes, entry.shape) == (bits.nbytes, bits.shape)
+        assert np.array_equal(bits.reshape(-1).view(np.uint8), tensor.data.reshape(-1).view(np.uint8))
 
 
 def test_a_beginning_is_enough_for_the_fields_in_it_and_says_when_it_is_not(whole: Path) -> None:
@@ -63,6 +64,8 @@ def test_a_file_that_was_cut_off_is_told(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(whole.read_bytes()[:-100])
     with pytest.raises(ValueError, match="and its tensors end at"):
         gguf_header.read(tmp_path / "cut.gguf")
+    with pytest.raises(ValueError, match="greater than file size"):
+        gguf_header.mapped(tmp_path / "cut.gguf", gguf_header.read(whole).tensors[-1])
 
 
 def test_parts_are_one_model_when_all_are_there(whole: Path, tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 import json
 import queue
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from huggingface_hub._webhooks_payload import WebhookPayload
 
 from hub import delivery
 from hub.tokens import create_token
+from tests.answering import Answer, Request, answering
 from tests.hub.support import Place, Process
 
 
@@ -20,35 +20,21 @@ class Receiver:
     """A local HTTP server that keeps what is posted to it, and answers each post with the next of `answers`, then with 200."""
 
     def __init__(self, port: int = 0) -> None:
-        received: queue.Queue[tuple[str | None, dict[str, Any]]] = queue.Queue()
-        answers: list[int] = []
+        self.received: queue.Queue[tuple[str | None, dict[str, Any]]] = queue.Queue()
+        self.answers: list[int] = []
+        self._serving = ExitStack()
+        url = self._serving.enter_context(answering(self._answer, port))
+        self.port, self.url = int(url.rpartition(":")[2]), f"{url}/hook"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                received.put((self.headers["X-Webhook-Secret"], payload))
-                self.send_response(answers.pop(0) if answers else 200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.received, self.answers = received, answers
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/hook"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
+    def _answer(self, request: Request) -> Answer:
+        self.received.put((request.headers["X-Webhook-Secret"], json.loads(request.body)))
+        return self.answers.pop(0) if self.answers else 200, {}, b""
 
     def next(self, wait: float = 15.0) -> dict[str, Any]:
         return self.received.get(timeout=wait)[1]
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._serving.close()
 
 
 @pytest.fixture

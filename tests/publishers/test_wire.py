@@ -2,9 +2,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from hf_xet import XetConfig, XetSession
@@ -13,6 +11,7 @@ from huggingface_hub import HfApi
 from builders.asking import in_words
 from config.errors import HubError, HubUnavailable
 from publishers.wire import hub_errors, redact
+from tests.answering import Answer, Request, answering
 
 TOKEN = "hf_" + "A1b2" * 8
 
@@ -21,23 +20,11 @@ TOKEN = "hf_" + "A1b2" * 8
 def broken_hub(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server that answers everything with the status of the test's parameter and repeats the token it was sent."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(request.param)
-            self.send_header("X-Error-Message", f"Not now, {self.headers['Authorization']}")
-            self.send_header("X-Request-Id", "abc123")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def answer(asked: Request) -> Answer:
+        return request.param, {"X-Error-Message": f"Not now, {asked.headers['Authorization']}", "X-Request-Id": "abc123"}, b""
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with answering(answer) as url:
+        yield url
 
 
 @pytest.mark.parametrize(
@@ -85,35 +72,18 @@ def test_redact(text: str, shown: str) -> None:
     assert redact(text, "secret\n") == shown
 
 
-class Xet(BaseHTTPRequestHandler):
+def xet(request: Request) -> Answer:
     """A Hub that hands out tokens for Xet, or refuses that, and whose Xet answers with the status in its path."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        place, _, status = self.path.strip("/").partition("/")[0].partition("-")
-        body = b""
-        if place == "token":
-            body = json.dumps({"accessToken": "t", "exp": int(time.time()) + 3600, "casUrl": f"http://{self.headers['Host']}/cas-{status}"}).encode()
-        self.send_response(200 if body else int(status))
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        self.do_POST()
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+    place, _, status = request.path.strip("/").partition("/")[0].partition("-")
+    if place != "token":
+        return int(status), {}, b""
+    return 200, {}, json.dumps({"accessToken": "t", "exp": int(time.time()) + 3600, "casUrl": f"http://{request.headers['Host']}/cas-{status}"}).encode()
 
 
 @pytest.fixture
 def xet_hub() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Xet) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with answering(xet) as url:
+        yield url
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from config.settings import Settings, Watched
 from hub.server import running
 from hub.tokens import create_token
-from service.store import Store, open_store
+from service.store import Store, database, open_store, owner
+from tests.service.helpers import Clock
 
 DEMO = Path(__file__).parents[2] / "demo"
 RECIPE = """
@@ -43,6 +44,15 @@ def file_store(tmp_path: Path) -> Iterator[Store]:
     opened = open_store(f"sqlite:///{tmp_path / 'home' / 'sluice.db'}")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The store's clock, which stands still until it is set."""
+    made = Clock()
+    for module in (database, owner):
+        monkeypatch.setattr(module, "datetime", made)
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)

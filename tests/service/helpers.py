@@ -2,20 +2,32 @@
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 from huggingface_hub import HfApi
 
 from config.digests import file_sha256
-from config.words import Release
+from config.words import GateResult, Kind, Measurement, Outcome, Release, Variant, Verdict
 from service.execution.kept import File, Output
 from service.release.job import Job
 from service.release.way import way
 from service.release.work import Work
-from service.store import RunOrder, RunRecord, Store
+from service.store import Artifact, Published, RunOrder, RunRecord, Store, VariantRecord
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
+STAGE = "quantize IQ1_S"  # of a judged run
+
+
+class Clock:
+    """The time, as it is set; stands in the place of `datetime`."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2025, 1, 1, tzinfo=UTC)
+
+    def now(self, _zone: object) -> datetime:
+        return self.at
 
 
 def queue_run(store: Store, repo: str = "upstream/model", *, again: bool = False, attempts: int | None = None, **changes: object) -> RunRecord:
@@ -27,6 +39,30 @@ def order(repo: str = "upstream/model", **changes: object) -> RunOrder:
     """An order of a run of some release."""
     values = {"release": Release(repo=repo, sha=SHA), "recipe": "default", "recipe_digest": "d" * 64, "namespace": "ours", "trigger": "test"}
     return RunOrder(**{**values, **changes})
+
+
+def judged_run(store: Store, repo: str = "upstream/model", **changes: object) -> int:
+    """A run that was blocked by one gate, and published one repo."""
+    run = queue_run(store, repo, **changes).id
+    store.lease("worker", seconds=60, run=run)
+    stage = store.stage_started(run, STAGE, "k")
+    store.stage_finished(stage, state="done", seconds=2.5, artifacts=(Artifact(name="m.gguf", sha256="a" * 64, bytes=10),))
+    result = GateResult(
+        gate="divergence", measure="kld.mean", value=0.4, stderr=0.01, condition="at most 0.1", limit=0.1, outcome=Outcome.FAILED, reason="0.4 is above 0.1."
+    )
+    record = VariantRecord(
+        variant=Variant(tag="IQ1_S", kind=Kind.GGUF),
+        file="m.gguf",
+        bytes=10,
+        bpw=1.6,
+        measurements=(Measurement(name="kld.mean", value=0.4, unit="nats", stderr=0.01, n=4096),),
+        verdict=Verdict(tag="IQ1_S", outcome=Outcome.FAILED, reasons=("0.4 is above 0.1.",), results=(result,)),
+    )
+    store.record_variant(run, record, position=0)
+    name = f"ours/{repo.partition('/')[2]}-GGUF"
+    store.record_publication(run, Published(repo=name, revision="1" * 40, url=f"http://hub/{name}", files=("README.md",), manifest_digest="m", changed=True))
+    store.finish(run, state="blocked")
+    return run
 
 
 def at_work(job: Job, products: Mapping[str, object]) -> Work:

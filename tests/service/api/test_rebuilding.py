@@ -46,7 +46,7 @@ def test_a_signed_request_leaves_a_hint_to_rebuild(client: TestClient, store: St
     (hint,) = store.hints()
     assert (hint.repo, hint.source, hint.rebuild) == ("upstream/model", "rebuild", True)
     assert [(event.source, event.action) for event in store.audit_events(subject="repo/upstream/model")] == [("rebuild", "requested")]
-    store.put_hint("upstream/model", "poll")
+    store.put_hints({"upstream/model": "poll"})
     assert store.hints()[0].rebuild, "what else is said of the repo does not take the wish back"
 
 

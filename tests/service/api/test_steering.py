@@ -7,40 +7,19 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from config.words import GateResult, Kind, Measurement, Outcome, Variant, Verdict
 from service.api import streams
 from service.api.attempts import FAILURES, TOLD, Attempts
 from service.api.tokens import create_token
-from service.store import Artifact, Published, Store, VariantRecord
+from service.store import Store
 from service.store.access import Grant
-from tests.service.helpers import queue_run
+from tests.service.helpers import STAGE, judged_run, queue_run
 
 Headers = dict[str, str]
 
 
 @pytest.fixture
 def judged(file_store: Store) -> int:
-    """A run that was blocked by one gate, and published one repo."""
-    run = queue_run(file_store).id
-    file_store.lease("worker", seconds=60)
-    stage = file_store.stage_started(run, "quantize IQ1_S", "k")
-    file_store.stage_finished(stage, state="done", seconds=2.5, artifacts=(Artifact(name="m.gguf", sha256="a" * 64, bytes=10),))
-    result = GateResult(
-        gate="divergence", measure="kld.mean", value=0.4, stderr=0.01, condition="at most 0.1", limit=0.1, outcome=Outcome.FAILED, reason="0.4 is above 0.1."
-    )
-    record = VariantRecord(
-        variant=Variant(tag="IQ1_S", kind=Kind.GGUF),
-        file="m.gguf",
-        bytes=10,
-        bpw=1.6,
-        measurements=(Measurement(name="kld.mean", value=0.4, unit="nats", stderr=0.01, n=4096),),
-        verdict=Verdict(tag="IQ1_S", outcome=Outcome.FAILED, reasons=("0.4 is above 0.1.",), results=(result,)),
-    )
-    file_store.record_variant(run, record, position=0)
-    published = Published(repo="ours/model-GGUF", revision="1" * 40, url="http://hub/ours/model-GGUF", files=("README.md",), manifest_digest="m", changed=True)
-    file_store.record_publication(run, published)
-    file_store.finish(run, state="blocked")
-    return run
+    return judged_run(file_store)
 
 
 def test_a_run_is_steered_and_the_trail_tells_by_whom(api: TestClient, file_store: Store, token_for: Callable[..., Headers]) -> None:
@@ -79,8 +58,8 @@ def test_what_came_of_a_run_is_told_in_parts(api: TestClient, judged: int, token
     (gate,) = told("gates")["variants"][0]["gates"]
     assert (gate["limit"], gate["outcome"], gate["value"]) == (0.1, "failed", 0.4)
     (stage,) = told("stages")
-    assert (stage["name"], stage["seconds"], stage["key"]) == ("quantize IQ1_S", 2.5, "k")
-    assert told("artifacts") == stage["artifacts"] == [{"stage": "quantize IQ1_S", "name": "m.gguf", "sha256": "a" * 64, "bytes": 10}]
+    assert (stage["name"], stage["seconds"], stage["key"]) == (STAGE, 2.5, "k")
+    assert told("artifacts") == stage["artifacts"] == [{"stage": STAGE, "name": "m.gguf", "sha256": "a" * 64, "bytes": 10}]
     whole = api.get(f"/runs/{judged}", headers=bearer).json()
     assert (whole["trigger"], whole["attempt"], whole["priority"], whole["namespace"]) == ("test", 1, 0, "ours")
     assert datetime.fromisoformat(whole["finished"]) - datetime.now(UTC) < timedelta(0)
@@ -182,14 +161,14 @@ def test_the_same_request_under_one_key_is_done_once(api: TestClient, file_store
 
 def test_a_log_is_read_without_secrets(api: TestClient, file_store: Store, judged: int, tmp_path: Path, token_for: Callable[..., Headers]) -> None:
     bearer, path = token_for("read"), tmp_path / "home" / "logs" / f"run-{judged}" / "quantize-IQ1_S.log"
-    assert api.get(f"/runs/{judged}/stages/quantize IQ1_S/log", headers=bearer).json()["code"] == "not_found"
+    assert api.get(f"/runs/{judged}/stages/{STAGE}/log", headers=bearer).json()["code"] == "not_found"
     path.parent.mkdir(parents=True)
     path.write_text("first line\nAuthorization: Bearer hf_" + "a" * 34 + "\nlast line\n", encoding="utf-8")
-    answer = api.get(f"/runs/{judged}/stages/quantize IQ1_S/log", headers=bearer)
+    answer = api.get(f"/runs/{judged}/stages/{STAGE}/log", headers=bearer)
     assert answer.text == "first line\nAuthorization: Bearer hf_[hidden]\nlast line\n"
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert api.get(f"/runs/{judged}/stages/quantize IQ1_S/log?tail=14", headers=bearer).text == "last line\n"
-    followed = api.get(f"/runs/{judged}/stages/quantize IQ1_S/log/events", headers=bearer).text
+    assert api.get(f"/runs/{judged}/stages/{STAGE}/log?tail=14", headers=bearer).text == "last line\n"
+    followed = api.get(f"/runs/{judged}/stages/{STAGE}/log/events", headers=bearer).text
     assert followed == "event: log\ndata: first line\ndata: Authorization: Bearer hf_[hidden]\ndata: last line\ndata: \n\nevent: end\ndata: {}\n\n"
     for name in ("../../sluice", "..%2F..%2Fsluice", "convert"):
         assert api.get(f"/runs/{judged}/stages/{name}/log", headers=bearer).status_code == 404

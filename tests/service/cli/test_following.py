@@ -141,7 +141,7 @@ def test_status_of_a_running_run_tells_the_stage_at_work(store: Store) -> None:
 
 
 def test_status_tells_what_was_not_queued_and_why(store: Store) -> None:
-    store.put_hint("upstream/model", "poll")
+    store.put_hints({"upstream/model": "poll"})
     assert "not queued" not in CliRunner().invoke(app, ["status"]).stdout, "nobody looked yet"
     store.defer_hint(store.hints()[0], error="Gate x is on kld.meen.", seconds=60)
     shown = CliRunner().invoke(app, ["status"]).stdout

@@ -15,7 +15,7 @@ from tests.service.conftest import Upstream
 
 def hinted(store: Store, settings: Settings, repo: str = "upstream/model", source: str = "poll") -> None:
     """Give a hint and have it looked at."""
-    store.put_hint(repo, source)
+    store.put_hints({repo: source})
     take_hints(store, settings, Listings(connect(settings)))
 
 
@@ -106,7 +106,7 @@ def test_one_repo_in_trouble_does_not_hold_up_the_others(file_store: Store, upst
         watch=(Watched(repo="upstream/nowhere", recipe=recipe), Watched(repo="upstream/badly-cooked", recipe="/no/recipe.yaml"), *upstream.settings.watch)
     )
     for repo in ("upstream/nowhere", "upstream/badly-cooked", "upstream/model"):
-        file_store.put_hint(repo, "poll")
+        file_store.put_hints({repo: "poll"})
     take_hints(file_store, settings, Listings(connect(settings)))
     assert len(file_store.runs()) == 1
     errors = {hint.repo: hint.error for hint in file_store.hints()}

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from publishers import notify as sending
 from service.cli.main import app
 from service.daemon import notifying
 from service.store import Published, Store, VariantRecord, deliveries, ledger, open_store
+from tests.answering import Answer, Request, answering
 from tests.service.helpers import queue_run
 
 RESULT = GateResult(gate="divergence", measure="kld.mean", value=0.4, stderr=None, condition="at most 0.2", outcome=Outcome.FAILED, reason="far", limit=0.2)
@@ -38,26 +38,14 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            found.requests.append(({name.lower(): value for name, value in self.headers.items()}, content))
-            status, headers = found.answers.pop(0) if found.answers else (204, {})
-            self.send_response(status)
-            for name, value in ({"Content-Length": "0"} | headers).items():
-                self.send_header(name, value)
-            self.end_headers()
+    def answer(request: Request) -> Answer:
+        found.requests.append(({name.lower(): value for name, value in request.headers.items()}, request.body))
+        status, headers = found.answers.pop(0) if found.answers else (204, {})
+        return status, headers, b""
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found = Receiver(address=f"http://127.0.0.1:{server.server_address[1]}/hook/secret")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with answering(answer) as url:
+        found = Receiver(address=f"{url}/hook/secret")
         yield found
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

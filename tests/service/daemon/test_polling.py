@@ -144,7 +144,7 @@ def test_another_branch_is_asked_for(file_store: Store, upstream: Upstream, list
 def test_what_cools_down_is_left_alone_by_polls_and_webhooks(file_store: Store, upstream: Upstream, listings: Listings) -> None:
     settings = watching(upstream, owners=["upstream"], cool_down_minutes=60)
     assert poll(file_store, settings, listings).hints == 0
-    file_store.put_hint("upstream/model", "webhook")
+    file_store.put_hints({"upstream/model": "webhook"})
     take_hints(file_store, settings, listings)
     (hint,) = file_store.hints()
     assert "`cool_down_minutes`" in (hint.error or "")
@@ -154,7 +154,7 @@ def test_what_cools_down_is_left_alone_by_polls_and_webhooks(file_store: Store, 
 
 def test_what_cools_down_for_longer_than_a_day_is_looked_at_on_the_way(file_store: Store, upstream: Upstream, listings: Listings) -> None:
     settings = watching(upstream, owners=["upstream"], cool_down_minutes=10 * 24 * 60)
-    file_store.put_hint("upstream/model", "webhook")
+    file_store.put_hints({"upstream/model": "webhook"})
     take_hints(file_store, settings, listings)
     (hint,) = file_store.hints()
     assert 86_000 < (hint.due - hint.created).total_seconds() <= 86_401
@@ -218,7 +218,7 @@ def test_a_new_readme_is_no_new_release(file_store: Store, upstream: Upstream, l
 def test_a_rebuild_is_carried_out_though_nothing_changed(file_store: Store, upstream: Upstream, listings: Listings) -> None:
     settings = watching(upstream, owners=["upstream"], cool_down_minutes=60)
     for attempt in (1, 2):
-        file_store.put_hint("upstream/model", "rebuild", rebuild=True)
+        file_store.put_hints({"upstream/model": "rebuild"}, rebuild=True)
         take_hints(file_store, settings, listings)
         (run,) = file_store.runs()
         assert (run.state, run.trigger, run.attempt) == ("queued", "rebuild", attempt)

@@ -179,7 +179,7 @@ def test_a_part_whose_work_fails_goes_on_and_health_tells_it(file_store: Store, 
 
         eventually(lambda: told(503))
         assert httpx.get(f"{url}/api/v1/live", timeout=20).status_code == 200, "a restart cures no bug"
-        file_store.put_hint("upstream/unwatched", "webhook")
+        file_store.put_hints({"upstream/unwatched": "webhook"})
         failing.clear()
         eventually(lambda: told(200) and file_store.hints() == ())
 

@@ -7,16 +7,16 @@ after a few weeks; what grows with each run, its records, is counted for all 3,6
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from config.words import Release
 from service.disk.pruning import prune
 from service.execution.kept import StageStore, blocks
-from service.store import Artifact, Published, database, owner
+from service.store import Artifact, Published
 from tests.service.disk.conftest import Home
-from tests.service.helpers import queue_run
+from tests.service.helpers import Clock, queue_run
 
 COMMITS, EVERY = 91, timedelta(days=4)
 SCALE = 100
@@ -24,24 +24,6 @@ WEIGHTS, VARIANT, SMALL = 7_000_000 // SCALE, 4_000_000 // SCALE, 200_000 // SCA
 BOUND = 2_000_000_000 // SCALE
 ALL_RUNS = 3650
 RECORDS = 200_000  # bytes that a run may take in the database and in its logs: 60 stages with their files, and what was answered to each question
-
-
-class Clock:
-    """The time, as it is set."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2025, 1, 1, tzinfo=UTC)
-
-    def now(self, _zone: object) -> datetime:
-        return self.at
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    for module in (database, owner):
-        monkeypatch.setattr(module, "datetime", made)
-    return made
 
 
 def release(at: Home, stages: StageStore, number: int, content: Callable[[str, int], bytes]) -> None:

@@ -2,10 +2,8 @@
 
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,33 +13,14 @@ from config.settings import Settings, load_settings
 from engines import toolchain
 from service.machine import basics, doctor
 from service.machine.basics import Finding
+from tests.answering import answering
 
 TOKEN = "hf_a_token_that_must_not_be_shown"
 
 
-@contextmanager
-def answering(status: int, body: object) -> Iterator[str]:
+def saying(status: int, body: object) -> AbstractContextManager[str]:
     """A server that gives one answer to everything; yields its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return answering(lambda _: (status, {}, json.dumps(body).encode()))
 
 
 def by_name(findings: list[Finding] | Iterator[Finding]) -> dict[str, Finding]:
@@ -158,14 +137,14 @@ def test_pins_are_the_declared_ones() -> None:
     ],
 )
 def test_hub_login(tmp_path: Path, status: int, body: object, hub: bool, login: bool, value: str) -> None:
-    with answering(status, body) as endpoint:
+    with saying(status, body) as endpoint:
         findings = by_name(doctor._hub(nowhere(tmp_path, hub_endpoint=endpoint, hub_token=SecretStr(TOKEN))))
     assert (findings["Hub"].ok, findings["Hub login"].ok, findings["Hub login"].value) == (hub, login, value)
     assert TOKEN not in repr(findings)
 
 
 def test_hub_without_a_token(tmp_path: Path) -> None:
-    with answering(401, {"error": "Invalid username or password."}) as endpoint:
+    with saying(401, {"error": "Invalid username or password."}) as endpoint:
         findings = by_name(doctor._hub(nowhere(tmp_path, hub_endpoint=endpoint)))
     assert findings["Hub"].ok is True
     assert findings["Hub login"].ok is None
@@ -173,7 +152,7 @@ def test_hub_without_a_token(tmp_path: Path) -> None:
 
 
 def test_something_that_is_not_a_hub(tmp_path: Path) -> None:
-    with answering(404, "not here") as endpoint:
+    with saying(404, "not here") as endpoint:
         findings = by_name(doctor._hub(nowhere(tmp_path, hub_endpoint=endpoint)))
     assert findings["Hub"].ok is False
     assert "404" in findings["Hub"].value

@@ -10,16 +10,14 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from config.settings import Settings
-from config.words import GateResult, Hold, Kind, Measurement, Outcome, Variant, Verdict
+from config.words import Hold
 from service.api import create_app
 from service.api.listening import listening
 from service.api.tokens import create_token
 from service.cli.main import app
-from service.store import Artifact, KeptRecipe, Published, Store, VariantRecord, open_store
+from service.store import KeptRecipe, Store, open_store
 from service.store.access import Grant
-from tests.service.helpers import queue_run
-
-STAGE = "quantize IQ1_S"
+from tests.service.helpers import judged_run, queue_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,27 +45,8 @@ class There:
 
 
 def judged(store: Store, repo: str) -> int:
-    """A run that was blocked by one gate, and published one repo."""
-    run = queue_run(store, repo, recipe_digest=f"{repo:_<64}").id
-    store.lease("worker", seconds=60, run=run)
-    stage = store.stage_started(run, STAGE, "k")
-    store.stage_finished(stage, state="done", seconds=2.5, artifacts=(Artifact(name="m.gguf", sha256="a" * 64, bytes=10),))
-    result = GateResult(
-        gate="divergence", measure="kld.mean", value=0.4, stderr=0.01, condition="at most 0.1", limit=0.1, outcome=Outcome.FAILED, reason="0.4 is above 0.1."
-    )
-    record = VariantRecord(
-        variant=Variant(tag="IQ1_S", kind=Kind.GGUF),
-        file="m.gguf",
-        bytes=10,
-        bpw=1.6,
-        measurements=(Measurement(name="kld.mean", value=0.4, unit="nats", stderr=0.01, n=4096),),
-        verdict=Verdict(tag="IQ1_S", outcome=Outcome.FAILED, reasons=("0.4 is above 0.1.",), results=(result,)),
-    )
-    store.record_variant(run, record, position=0)
-    name = f"ours/{repo.partition('/')[2]}-GGUF"
-    store.record_publication(run, Published(repo=name, revision="1" * 40, url=f"http://hub/{name}", files=("README.md",), manifest_digest="m", changed=True))
-    store.finish(run, state="blocked")
-    return run
+    """A run that was blocked by one gate, and published one repo, with a recipe that no other has."""
+    return judged_run(store, repo, recipe_digest=f"{repo:_<64}")
 
 
 def held(store: Store, repo: str) -> int:
@@ -92,7 +71,7 @@ def there(tmp_path: Path) -> Iterator[There]:
     log.write_text("one line\n[and another]\n")
     held(store, "upstream/second")
     queue_run(store, "upstream/third")
-    store.put_hint("upstream/fourth", "poll")
+    store.put_hints({"upstream/fourth": "poll"})
     store.defer_hint(store.hints()[0], error="Gate x is on kld.meen.", seconds=60)
     token = create_token(store, "desk")
     with capture_logs(), listening(create_app(store, settings), "127.0.0.1", 0, per_client=64) as url:  # a service's log is not on our standard output

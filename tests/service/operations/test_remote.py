@@ -26,8 +26,8 @@ from service.api.listening import listening
 from service.api.tokens import revoke_token
 from service.store import Store
 from service.store.access import Grant
-from tests.service.helpers import queue_run
-from tests.service.operations.conftest import STAGE, There, held, judged
+from tests.service.helpers import STAGE, queue_run
+from tests.service.operations.conftest import There, held, judged
 
 LOOKING: list[tuple[str | int, ...]] = [
     ("status",),

@@ -24,7 +24,6 @@ from service.release.checks.terms import licensed, unfit, unlicensed
 from service.release.intake import ReleaseRequest
 from service.release.prospect import Prospect
 from service.store import ApprovalRefused, Store, open_store
-from service.store.approvals import Approver
 from tests.service.conftest import DEMO, RECIPE, Upstream
 from tests.service.helpers import queue_run
 
@@ -198,20 +197,20 @@ def test_that_it_will_be_held_for_its_licence_is_said_beforehand(prospect: Calla
 def test_what_was_approved_stays_approved_only_while_it_is_the_same(store: Store) -> None:
     run, one, two = queue_run(store).id, Hold(subject="a", reason="It is so."), Hold(subject="b", reason="It is otherwise.")
     store.record_holds(run, [one, two])
-    ada = Approver(name="Ada", comment="Yes.")
+    ada = {"by": "Ada", "comment": "Yes.", "source": "command"}
     with pytest.raises(ApprovalRefused, match="it is queued"):
-        store.approve(run, [one], ada)
+        store.approve(run, [one], **ada)
     store.lease("worker", seconds=60)
     store.finish(run, state="held")
     with pytest.raises(ApprovalRefused, match="not what was shown"):
-        store.approve(run, [two, replace(one, reason="It was so.")], ada)
+        store.approve(run, [two, replace(one, reason="It was so.")], **ada)
     assert [item.approval for item in store.holds(run)] == [None, None], "all of it or nothing"
-    assert store.approve(run, [one], ada).state == "held"
+    assert store.approve(run, [one], **ada).state == "held"
     store.record_holds(run, [one, two])
     assert [(item.hold, item.approval is not None) for item in store.holds(run)] == [(one, True), (two, False)]
     changed = Hold(subject="a", reason="It is so by now.")
     store.record_holds(run, [changed])
     assert [(item.hold, item.approval) for item in store.holds(run)] == [(changed, None)]
-    assert store.approve(run, [changed], ada).state == "queued"
+    assert store.approve(run, [changed], **ada).state == "queued"
     actions = [event.action for event in store.audit_events(subject=f"run/{run}")]
     assert actions == ["queued", "approved", "held", "approved", "held", "held", "held", "queued"]

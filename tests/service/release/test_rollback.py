@@ -40,7 +40,7 @@ def looked(way: ShortWay, on_rollback: str = "hold") -> None:
     if "on_rollback" not in recipe.read_text():
         recipe.write_text(recipe.read_text() + f"on_rollback: {on_rollback}\n")
     watch = (Watched(repo="upstream/model", revision="stable", recipe=str(recipe)),)
-    way.store.put_hint("upstream/model", "poll")
+    way.store.put_hints({"upstream/model": "poll"})
     take_hints(way.store, way.settings.with_(watch=watch), Listings(way.api))
     assert way.store.hints() == (), way.store.hints()
 

@@ -27,7 +27,7 @@ def test_a_run_that_waits_for_the_hub_does_so_for_a_day_at_most(store: Store, se
 @pytest.mark.parametrize(("seconds", "taken"), [(DAY, False), (YEARS, True)])
 def test_so_do_looks_and_what_is_still_to_do_and_messages(store: Store, seconds: float, taken: bool) -> None:
     run = queue_run(store).id
-    store.put_hint("upstream/model", "poll")
+    store.put_hints({"upstream/model": "poll"})
     store.defer_hint(store.hints()[0], error="down", seconds=seconds)
     assert bool(store.hints(due=True)) is taken
     assert soon(store.hints()[0].due) is taken

@@ -1,6 +1,6 @@
 """What is old is forgotten with all that hangs on it, and nothing that somebody still needs to know; on both databases."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -8,29 +8,11 @@ from sqlalchemy import create_engine, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from config.words import Hold, Kind, Measurement, Outcome, Patch, Release, Variant, Verdict
-from service.store import Artifact, Horizons, Message, Published, Store, VariantRecord, database, open_store, owner
+from service.store import Artifact, Horizons, Message, Published, Store, VariantRecord, open_store
 from service.store.tables import Base
-from tests.service.helpers import queue_run
+from tests.service.helpers import Clock, queue_run
 
 PATCH = Patch(fix="f", version=1, file="config.json", key="a", reason="Because.", before=1, after=2)
-
-
-class Clock:
-    """The time, as it is set."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2025, 1, 1, tzinfo=UTC)
-
-    def now(self, _zone: object) -> datetime:
-        return self.at
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    for module in (database, owner):
-        monkeypatch.setattr(module, "datetime", made)
-    return made
 
 
 def horizons(clock: Clock, *, runs: float = 100, messages: float = 10, audit: float = 300) -> Horizons:

@@ -9,8 +9,8 @@ from service.store.tables import UtcDateTime
 
 
 def test_a_hint_given_twice_is_one_look(store: Store) -> None:
-    store.put_hint("a/b", "poll")
-    store.put_hint("a/b", "webhook")
+    store.put_hints({"a/b": "poll"})
+    store.put_hints({"a/b": "webhook"})
     (hint,) = store.hints(due=True)
     assert (hint.repo, hint.source, hint.count, hint.attempts) == ("a/b", "webhook", 2, 0)
     store.settle_hint(hint)
@@ -18,30 +18,30 @@ def test_a_hint_given_twice_is_one_look(store: Store) -> None:
 
 
 def test_a_hint_given_while_it_is_looked_at_asks_for_another_look(store: Store) -> None:
-    store.put_hint("a/b", "poll")
+    store.put_hints({"a/b": "poll"})
     (hint,) = store.hints()
-    store.put_hint("a/b", "webhook")
+    store.put_hints({"a/b": "webhook"})
     store.settle_hint(hint)
     assert len(store.hints(due=True)) == 1
 
 
 def test_a_hint_given_anew_is_not_settled_by_an_old_look(store: Store) -> None:
-    store.put_hint("a/b", "poll")
+    store.put_hints({"a/b": "poll"})
     (hint,) = store.hints()
     store.settle_hint(hint)  # by another daemon
-    store.put_hint("a/b", "webhook")
+    store.put_hints({"a/b": "webhook"})
     store.settle_hint(hint)
     assert len(store.hints(due=True)) == 1
 
 
 def test_a_failed_look_is_had_later_or_when_the_hint_is_given_again(store: Store) -> None:
-    store.put_hint("a/b", "poll")
+    store.put_hints({"a/b": "poll"})
     store.defer_hint(store.hints()[0], error="down", seconds=60)
     assert store.hints(due=True) == ()
     (hint,) = store.hints()
     assert (hint.attempts, hint.error) == (1, "down")
     store.defer_hint(hint, error="down", seconds=60)
-    store.put_hint("a/b", "poll")
+    store.put_hints({"a/b": "poll"})
     assert store.hints(due=True)[0].attempts == 2
     assert [event.action for event in store.audit_events(subject="repo/a/b")] == ["deferred"]  # the same failure is told once
 
@@ -95,7 +95,7 @@ def test_a_time_is_stored_in_utc_whatever_its_zone() -> None:
 
 def test_the_number_of_a_request_makes_no_fault_another_one(store: Store) -> None:
     for number in range(3):
-        store.put_hint("a/b", "poll")
+        store.put_hints({"a/b": "poll"})
         store.defer_hint(store.hints()[0], error=f"The Hub answered 503 (request {number:x}-ab). Run it again.", seconds=1)
     assert [event.details["error"] for event in store.audit_events(subject="repo/a/b")] == ["The Hub answered 503 (request 0-ab). Run it again."]
     assert store.hints()[0].error == "The Hub answered 503 (request 2-ab). Run it again."

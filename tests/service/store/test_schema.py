@@ -20,7 +20,7 @@ from service.store.database import alembic_config, newest_revision, revision
 from service.store.tables import Base
 from tests.service.helpers import queue_run
 
-OPEN = "import sys; from service.store import open_store; sys.stdin.readline(); open_store(sys.argv[1]).put_hint('a/b', 'poll')"
+OPEN = "import sys; from service.store import open_store; sys.stdin.readline(); open_store(sys.argv[1]).put_hints({'a/b': 'poll'})"
 
 
 def described(engine: Engine) -> dict[str, Any]:
