@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from config.digests import content_digest
@@ -101,16 +102,17 @@ class Workbench:
         """The folder of the stages' logs."""
         return self.stages.logs / "stages"
 
-    def apart(self, name: str, function: str, inputs: Inputs, /, *, threaded: bool = True, **params: Any) -> Output:
+    def apart(self, name: str, function: str, inputs: Inputs, /, *, threaded: bool = True, helps: Inputs = MappingProxyType({}), **params: Any) -> Output:
         """The output of a stage function run in a process of its own, or the kept one. Raises the stage's error.
 
-        `threaded`: the function takes a number of threads. It changes the speed, not the work, so it stays out of the key.
+        `threaded`: the function takes a number of threads. It changes the speed, not the work, so it stays out of the key; so do inputs that are given as
+        `helps`, which spare work and change nothing of what comes out.
         """
         arguments = {**params, "threads": self.settings.threads} if threaded else params
 
         def work(workspace: Path) -> dict[str, Any]:
             self._keep_promises(name, inputs)
-            return self._run(name, function, workspace, inputs, arguments)
+            return self._run(name, function, workspace, {**inputs, **helps}, arguments)
 
         with self.place.turn():
             return self._once(name, function, inputs, params, work)

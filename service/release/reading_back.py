@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from builders import asking
 from config.errors import HubError, HubUnavailable, MeasurementError, SluiceError, ToolError
@@ -35,7 +36,7 @@ def read_back(work: Work, repo: str, variants: Collection[Built], staged: str, s
 def _used(work: Work, repo: str, item: Built, staged: str) -> None:
     tag, engine, settings = item.variant.tag, kind_of(item.variant).engine, work.job.settings
     generation = work.recipe.evaluation.generation
-    asked = {"question": generation.prompts[0], "max_tokens": min(TOKENS, generation.max_tokens), "threads": settings.threads}
+    asked: dict[str, Any] = {"question": generation.prompts[0], "max_tokens": min(TOKENS, generation.max_tokens), "threads": settings.threads}
     original = engine.model(next(built.output for built in work.of(JUDGED, Judged).built if built.variant == item.variant))
     said = work.job.apart(f"answer {tag}", FUNCTION, {"model": original}, threaded=False, **asked).result["answer"]
     with work.job.noted(f"read back {tag}", staged) as noted, work.job.stages.workspace(staged) as workspace:

@@ -35,8 +35,8 @@ def taken(bench: Workbench, route: Route, upstream: Upstream) -> Output:
         return own
     there, release = bases.base_source(upstream, route.hub), upstream.base.release
     base = bench.here("snapshot of the base", there.fetch, asdict(release), **there.arguments(bench.stages.blobs), release=release)
-    names = {"repo": upstream.release.repo, "below": release.repo}
-    return bench.apart("merge", MERGE, {"adapter": own.whole, "base": base.whole}, threaded=False, **names)
+    inputs = {"adapter": own.whole, "base": base.whole}
+    return bench.apart("merge", MERGE, inputs, threaded=False, repo=upstream.release.repo, below=release.repo)
 
 
 def _rebuilt(bench: Workbench, upstream: Upstream, own: Output) -> Output:

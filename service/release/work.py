@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
@@ -9,7 +10,7 @@ from huggingface_hub import HfApi
 from config.errors import SluiceError
 from config.recipe import Recipe
 from config.words import Hold, Measurement, Release
-from service.execution.kept import Input, Output
+from service.execution.kept import Input, Inputs, Output
 from service.execution.workbench import Workbench
 from service.release.graph import Call, Data, FileOf, Graph, OfHub, OfRelease, Result, Source, Whole
 from service.release.job import Job
@@ -85,9 +86,14 @@ class Work:
         """What a stage left behind. Raises the error of one that failed."""
         return self.of(stage, Output)
 
-    def call(self, name: str, call: Call) -> Output:
-        """The output of a call whose inputs are there. Raises the stage's error."""
-        return perform(self.job, name, call, outputs=self.output, release=self.release)
+    def call(self, name: str, call: Call, *, helps: Inputs = MappingProxyType({})) -> Output:
+        """The output of a call whose inputs are there; `helps` as `Workbench.apart` has them. Raises the stage's error."""
+        return perform(self.job, name, call, outputs=self.output, release=self.release, helps=helps)
+
+    def made(self, stage: str) -> Output | None:
+        """What a stage has left behind by now, for one that neither waits for it nor comes out otherwise with it; None where there is nothing yet."""
+        product = self.products.get(stage)
+        return product if isinstance(product, Output) else None
 
     def input(self, source: Source) -> Input:
         """The file or folder that a source speaks of. Raises the error of a stage that failed."""
@@ -105,13 +111,13 @@ class Work:
         return {name: item for output in gated if isinstance(output, Output) for name, item in measurements(output).items()}
 
 
-def perform(bench: Workbench, name: str, call: Call, *, outputs: Outputs, release: Release | None = None) -> Output:
+def perform(bench: Workbench, name: str, call: Call, *, outputs: Outputs, release: Release | None = None, helps: Inputs = MappingProxyType({})) -> Output:
     """Find a call's inputs and parameters, and its output: the kept one, or that of a process of its own. Raises the stage's error."""
     inputs: dict[str, Input | Sequence[Input]] = {
         key: [resolve(bench, item, outputs) for item in value] if isinstance(value, Sequence) else resolve(bench, value, outputs)
         for key, value in call.inputs.items()
     }
-    return bench.apart(name, call.function, inputs, threaded=call.threaded, **_params(bench, call.params, outputs, release))
+    return bench.apart(name, call.function, inputs, threaded=call.threaded, helps=helps, **_params(bench, call.params, outputs, release))
 
 
 def resolve(bench: Workbench, source: Source, outputs: Outputs) -> Input:

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ def shout(out: Path, *, text: Path, times: int) -> dict[str, Any]:
     (out / "sub").mkdir()
     (out / "sub" / "shout.txt").write_text(text.read_text().upper() * times)
     return {"file": "sub/shout.txt", "bytes": times}
+
+
+def echo(out: Path, *, text: Path, known: Sequence[Path] = ()) -> dict[str, Any]:
+    shutil.copyfile(text, out / "text")
+    return {"known": len(known)}
 
 
 def environment(out: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from publishers import naming, ollama
 from publishers.card import Change, Mix
 from publishers.form import Form
 from publishers.hub import PublishFile
-from service.execution.kept import Output
+from service.execution.kept import Inputs, Output
 from service.release import costs, functions
 from service.release.checks import budgets
 from service.release.costs import sizes
@@ -116,7 +116,18 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
 
 def _rounded(work: Work, tag: str, call: Call) -> Output:
     """The mix as it was built where transformers cannot run the model: it keeps llama.cpp's own rounding."""
-    return work.call(f"round {tag}", call) if work.output("sensitivity").result["rounding"] else work.output(f"build {tag}")
+    if not work.output("sensitivity").result["rounding"]:
+        return work.output(f"build {tag}")
+    return work.call(f"round {tag}", call, helps=_others(work))
+
+
+def _others(work: Work) -> Inputs:
+    """The mixes that were rounded anew already. On several machines they come about side by side, and would have to be sent."""
+    if work.job.place.wide:
+        return {}
+    made = [(work.made(f"build {mix.tag}"), work.made(f"round {mix.tag}")) for mix in work.recipe.variants.dynamic if mix.rounding]
+    pairs = [(plain.file(), again.file()) for plain, again in made if plain is not None and again is not None and again is not plain]
+    return {"built": [plain for plain, _ in pairs], "rounded": [again for _, again in pairs]}
 
 
 def maker(recipe: Recipe, variant: Variant) -> str:

@@ -11,6 +11,7 @@ from builders.rounding import hessians, improve, sizes
 from config.errors import MeasurementError
 from engines import llama
 from engines.ggml import Bytes
+from engines.model import Floats
 from tests.builders.rounding.test_hessians import collected
 
 TYPE = "Q2_K"  # columns of 256 and 768, types Q2_K, Q3_K and others in one file
@@ -52,6 +53,29 @@ def test_the_file_differs_in_its_matrices_only_and_loads(quantized: Path, gguf: 
     assert len(changed) == 29
     with llama.open_model(target, context=64, threads=1) as model:
         assert np.isfinite(model.logits(model.tokenize("What is 2 plus 3?", add_special=True), 0)).all()
+
+
+def test_what_another_mix_rounded_from_the_same_bytes_is_taken_from_there(
+    quantized: Path, gguf: Path, imatrix: Path, statistics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("other", "alone", "helped"):
+        (tmp_path / name).mkdir()
+    other = tmp_path / "other" / str(quantize.quantize(tmp_path / "other", gguf=gguf, imatrix=imatrix, type="Q3_K_S", name="tiny", threads=1)["file"])
+    alone = improve.improve(tmp_path / "alone", quantized=other, gguf=gguf, statistics=statistics, threads=1)
+    again = tmp_path / str(improve.improve(tmp_path, quantized=quantized, gguf=gguf, statistics=statistics, threads=1)["file"])
+
+    rounded, seen = improve._rounded, []
+
+    def counting(values: Floats, type: str, *, hessians: Floats, plain: Bytes, threads: int) -> Bytes:
+        seen.append(type)
+        return rounded(values, type, hessians=hessians, plain=plain, threads=threads)
+
+    monkeypatch.setattr(improve, "_rounded", counting)
+    helped = improve.improve(tmp_path / "helped", quantized=other, gguf=gguf, statistics=statistics, built=[quantized], rounded=[again], threads=1)
+    assert helped == alone
+    assert (tmp_path / "helped" / other.name).read_bytes() == (tmp_path / "alone" / other.name).read_bytes()
+    shared = {(one.name, one.tensor_type) for one in GGUFReader(quantized).tensors} & {(one.name, one.tensor_type) for one in GGUFReader(other).tensors}
+    assert 0 < len(seen) == 29 - sum(name.endswith(".weight") and "norm" not in name for name, _ in shared) < 29
 
 
 def test_without_statistics_the_file_is_llama_quantizes(quantized: Path, gguf: Path, tmp_path: Path) -> None:

@@ -33,6 +33,14 @@ def test_a_stage_is_done_once_and_found_again_without_a_database(bench: Workbenc
     assert not list((tmp_path / "home").glob("*.db"))
 
 
+def test_what_spares_a_stage_work_is_given_to_it_and_decides_nothing(bench: Workbench, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("ab")
+    inputs = {"text": bench.data(tmp_path / "text")}
+    first = bench.apart("echo", f"{FUNCTIONS}:echo", inputs, threaded=False, helps={"known": [bench.data(tmp_path / "text")]})
+    assert first.result == {"known": 1}
+    assert bench.apart("echo", f"{FUNCTIONS}:echo", inputs, threaded=False) == first
+
+
 def test_a_stage_that_fails_is_told_and_leaves_nothing(bench: Workbench, told: list[Event]) -> None:
     with pytest.raises(UpstreamError, match="use another"):
         bench.apart("refuse", f"{FUNCTIONS}:refuse", {}, threaded=False)
