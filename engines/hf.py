@@ -60,7 +60,7 @@ def load_config(folder: Path) -> Any:
 def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The causal language model in `folder`, ready to evaluate, from safetensors only, with what else it may read: see `maker`.
 
-    What is stored in 16 bits is computed in float32: the weights are exactly the stored ones, and figures do not depend on how a CPU rounds activations.
+    What is stored in 16 bits or 4 is computed in float32: the weights are exactly the stored ones, and figures do not depend on how a CPU rounds activations.
     Another `dtype` is for `engines.streaming`. A bitsandbytes folder keeps its 4-bit weights. Raises UnsupportedModel when transformers has no code for its
     architecture, or code that needs a package which is not there, UpstreamError when weights are missing, which transformers would make up, and
     MeasurementError when it cannot be loaded for another reason.
@@ -93,10 +93,17 @@ def _loaded(folder: Path, **options: Any) -> PreTrainedModel:
 
 
 def _widen(model: PreTrainedModel) -> None:
-    """Make all that is not in 4 bits float32 where only some of it is: of NF4 folders transformers widens biases and leaves the weights of norms in 16 bits."""
-    values = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-    if len({parameter.dtype for parameter in values}) > 1:
-        for parameter in values:
+    """Compute in float32 throughout.
+
+    Of an NF4 folder transformers keeps in bfloat16 what is not in 4 bits, though not its biases, and the folder names bfloat16 for products. bitsandbytes
+    (0.50.2) takes nine times as long for those as in float32 on a CPU without instructions for them, and on one that has them rounds scales as well.
+    """
+    part: Any
+    for part in model.modules():
+        if getattr(part, "compute_dtype", None) is not None:
+            part.compute_dtype, part.support_avx512bf16_for_cpu = torch.float32, False
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
             parameter.data = parameter.data.float()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes import functional
 from transformers import AutoModelForCausalLM, Starcoder2Config
 
 from builders import bnb
@@ -73,6 +74,23 @@ def test_a_model_with_biases_is_measured_in_one_type(tmp_path: Path) -> None:
     assert {str(value.dtype) for value in network.parameters()} == {"torch.float32", "torch.uint8"}
     with torch.inference_mode():
         assert torch.isfinite(network(torch.tensor([[3, 4, 5]])).logits).all()
+
+
+def test_it_is_computed_as_its_values_in_float32_are(quantized: tuple[Path, dict[str, Any]], fixed: Path, tmp_path: Path) -> None:
+    """Not in bfloat16, which the folder names for whoever runs it: that rounds activations as the 16-bit model's are not when the two are compared."""
+    model = hf.load_model(quantized[0])
+    values = hf.load_model(fixed)
+    own = dict(model.named_modules())
+    for name, part in values.named_modules():
+        stored: Any = own[name]
+        if isinstance(part, torch.nn.Linear) and hasattr(stored.weight, "quant_state"):
+            state = stored.weight.quant_state
+            state.dtype = torch.float32  # what it would be rounded to otherwise
+            part.weight.data = functional.dequantize_4bit(stored.weight.data, state)
+    tokens = torch.arange(5, 69)[None]
+    with torch.inference_mode():
+        assert torch.allclose(model(tokens).logits, values(tokens).logits, atol=1e-4)
+        assert not torch.allclose(model(tokens).logits, hf.load_model(fixed)(tokens).logits, atol=1e-2)
 
 
 def test_the_same_again_gives_the_same_bytes(quantized: tuple[Path, dict[str, Any]], fixed: Path, tmp_path: Path) -> None:
