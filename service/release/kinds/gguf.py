@@ -52,8 +52,9 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         cost=costs.sensitivity,
         alone=True,
     )
+    first = next((entry for entry in planned if entry.rounding), None)
     for entry in planned:
-        yield from _planned(entry)
+        yield from _planned(entry, first=entry is first)
 
 
 def _stock(variant: Variant) -> Stage:
@@ -79,7 +80,7 @@ def _stock(variant: Variant) -> Stage:
     )
 
 
-def _planned(entry: Dynamic) -> Iterator[Stage]:
+def _planned(entry: Dynamic, *, first: bool) -> Iterator[Stage]:
     yield Stage(
         name=f"plan {entry.tag}",
         variant=entry.tag,
@@ -109,7 +110,7 @@ def _planned(entry: Dynamic) -> Iterator[Stage]:
             work=lambda work: _rounded(work, entry.tag, call),
             also=call.takes,
             unit="tensors",
-            cost=costs.rounded(entry.variant),
+            cost=costs.rounded(entry.variant, first=first),
             alone=True,
         )
 

@@ -60,6 +60,16 @@ def every(recipe: Recipe) -> dict[str, Cost]:
     return found
 
 
+def test_a_planned_mix_takes_less_time_to_round_after_another(recipe: Recipe) -> None:
+    seen = prospect(SMALL, recipe)
+    rounds = [stage for stage in way(recipe).stages if stage.family == "round"]
+    assert len(rounds) > 1
+    for place, stage in enumerate(rounds):
+        alone, after = (costs.rounded(Variant(tag=stage.variant, kind=Kind.GGUF), first=first)(seen, SPEED).seconds for first in (True, False))
+        assert stage.cost(seen, SPEED).seconds == (after if place else alone)
+        assert 0 < after < alone
+
+
 def test_without_questions_no_stage_costs_time_for_them(recipe: Recipe) -> None:
     bare = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"mmlu": None})})
     found = {stage.name: stage.cost(prospect(SMALL, bare), SPEED) for stage in way(bare).stages}
