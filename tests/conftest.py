@@ -14,6 +14,7 @@ os.environ |= {
     "HF_HUB_DISABLE_XET": "1",  # the embedded Hub speaks LFS
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "OMP_NUM_THREADS": "1",
+    "SLUICE_THREADS": "1",  # workers are as many as cores: threads that spin where another worker computes only wait for one another
     "TOKENIZERS_PARALLELISM": "false",
     "NO_COLOR": "1",
 }

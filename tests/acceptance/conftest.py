@@ -25,8 +25,9 @@ NAMESPACE = "acme"
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The caller's environment without anything that configures Sluice or logs in to a Hub."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "HF_")) or name in {"SLUICE_CACHE", "SLUICE_LLAMA_CPP"}}
+    """The caller's environment without anything that configures Sluice or logs in to a Hub, but for what the tests themselves set."""
+    ours = {"SLUICE_CACHE", "SLUICE_LLAMA_CPP", "SLUICE_THREADS"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "HF_")) or name in ours}
     return kept | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"} | extra
 
 

@@ -16,9 +16,10 @@ DEMO = Path(__file__).parents[2] / "demo" / "model"
 def test_it_tells_what_was_said_beforehand_what_was_left_and_each_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first, "MODELS", {"tiny-chat": lambda folder: shutil.copytree(DEMO, folder)})
     out = StringIO()
-    first.release(Console(file=out, width=120), tmp_path, "tiny-chat", "Q8_0")
+    first.release(Console(file=out, width=120), tmp_path, "tiny-chat", variants="Q8_0", out=tmp_path / "kept")
     told = out.getvalue()
     assert "Q8_0" in told
     assert "passed" in told
     assert "said beforehand" in told
     assert "left: tiny-chat-GGUF" in told
+    assert (tmp_path / "kept" / "tiny-chat-GGUF" / "tiny-chat-Q8_0.gguf").is_file()

@@ -203,25 +203,26 @@ def test_a_name_that_repos_may_not_have_is_refused(name: str) -> None:
 
 
 def test_a_folder_with_gguf_alone_is_that_file_with_card_and_terms(tmp_path: Path) -> None:
-    (tmp_path / "BF16").mkdir()
+    model = tmp_path / "model"
+    (model / "BF16").mkdir(parents=True)
     for name in ("README.md", "LICENSE", "config.json", "m-Q4_0.gguf", "m-F16.gguf", "BF16/m-BF16-00001-of-00002.gguf", "BF16/m-BF16-00002-of-00002.gguf"):
-        (tmp_path / name).write_text(name)
+        (model / name).write_text(name)
     parts = ("BF16/m-BF16-00001-of-00002.gguf", "BF16/m-BF16-00002-of-00002.gguf")
-    assert folder.sizes(tmp_path).keys() == {"README.md", "LICENSE", *parts}
-    found = folder.resolve(tmp_path, "mine", "main")
+    assert folder.sizes(model).keys() == {"README.md", "LICENSE", *parts}
+    found = folder.resolve(model, "mine", "main")
     assert (found.gguf, found.over, found.adapter) == (parts, ("m-F16.gguf",), False)
     (tmp_path / "out").mkdir()
-    taken = folder.fetch(tmp_path / "out", folder=tmp_path, release=found.release)
+    taken = folder.fetch(tmp_path / "out", folder=model, release=found.release)
     assert {file["path"] for file in taken["files"]} == {"README.md", "LICENSE", *parts}
     assert (tmp_path / "out" / parts[1]).read_text() == parts[1]
-    (tmp_path / parts[1]).write_text("changed")
-    assert folder.resolve(tmp_path, "mine", "main").release.sha != found.release.sha
+    (model / parts[1]).write_text("changed")
+    assert folder.resolve(model, "mine", "main").release.sha != found.release.sha
     (tmp_path / "again").mkdir()
     with pytest.raises(UpstreamError, match="has changed since"):
-        folder.fetch(tmp_path / "again", folder=tmp_path, release=found.release)
-    (tmp_path / parts[1]).write_text(parts[1])
-    (tmp_path / "m-Q4_0.gguf").write_text("changed")
-    assert folder.resolve(tmp_path, "mine", "main").release.sha == found.release.sha, "which is no part of it"
+        folder.fetch(tmp_path / "again", folder=model, release=found.release)
+    (model / parts[1]).write_text(parts[1])
+    (model / "m-Q4_0.gguf").write_text("changed")
+    assert folder.resolve(model, "mine", "main").release.sha == found.release.sha, "which is no part of it"
 
 
 def test_terms_in_a_folder_are_of_the_release_and_nothing_else_there(model: Path) -> None:

@@ -48,13 +48,13 @@ def test_key_names_the_options_and_the_processor(monkeypatch: pytest.MonkeyPatch
     for name in ("SLUICE_CUDA", "SLUICE_PORTABLE"):
         monkeypatch.delenv(name, raising=False)
     here = toolchain.key()
-    monkeypatch.setattr(toolchain, "instructions", lambda: "another one")
+    monkeypatch.setattr(toolchain, "_processor", lambda: "another one")
     elsewhere = toolchain.key()
     monkeypatch.setenv("SLUICE_CUDA", "1")
     cuda = toolchain.key()
     monkeypatch.setenv("SLUICE_PORTABLE", "1")
     portable = toolchain.key()
-    monkeypatch.setattr(toolchain, "instructions", lambda: "yet another one")
+    monkeypatch.setattr(toolchain, "_processor", lambda: "yet another one")
     assert toolchain.key() == portable, "a portable build does not depend on the processor"
     assert len({here, elsewhere, cuda, portable}) == 4
     assert all(name.startswith(f"{toolchain.VERSION}-") for name in (here, elsewhere, cuda, portable))

@@ -34,8 +34,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["streamed", "whole"])
-@pytest.mark.parametrize("context", [128, 512])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("context", "dtype"), [(128, "float32"), (512, "float32"), (128, "bfloat16")])  # a processor may need minutes for the fourth
 def test_the_formula_is_what_a_pass_takes(folder, way, context, dtype):
     command = [sys.executable, PROGRAM, ROOT / "demo/model", folder, str(context), way, dtype]
     stated = room.needed(room.shape(hf.outline(folder), torch.bfloat16, DTYPES[dtype]), context=context, streamed=way == "streamed", homes=True)
