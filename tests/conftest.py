@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,16 @@ import sqlalchemy
 if TYPE_CHECKING:
     from engines.environments import Environment
 
+BEGAN = time.monotonic()
+MINUTES = float(os.environ.get("SLUICE_TEST_MINUTES", "inf"))
 POSTGRES = os.environ.get("SLUICE_TEST_POSTGRES", "postgresql+psycopg://127.0.0.1:5432/postgres")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where time is bounded, what is slow and has not begun by then is skipped, and said to be."""
+    if time.monotonic() - BEGAN > 60 * MINUTES and item.get_closest_marker("slow"):
+        pytest.skip(f"the tests have taken {MINUTES:g} minutes by now (SLUICE_TEST_MINUTES), and this one is slow")
 
 
 @pytest.fixture(autouse=True)
