@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from engines.environments import Environment
 
 BEGAN = time.monotonic()
-MINUTES = float(os.environ.get("SLUICE_TEST_MINUTES", "inf"))
+MINUTES = float(os.environ.get("TEST_MINUTES", "inf"))
 POSTGRES = os.environ.get("SLUICE_TEST_POSTGRES", "postgresql+psycopg://127.0.0.1:5432/postgres")
 
 
@@ -41,7 +41,7 @@ POSTGRES = os.environ.get("SLUICE_TEST_POSTGRES", "postgresql+psycopg://127.0.0.
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Where time is bounded, what is slow and has not begun by then is skipped, and said to be."""
     if time.monotonic() - BEGAN > 60 * MINUTES and item.get_closest_marker("slow"):
-        pytest.skip(f"the tests have taken {MINUTES:g} minutes by now (SLUICE_TEST_MINUTES), and this one is slow")
+        pytest.skip(f"the tests have taken {MINUTES:g} minutes by now (TEST_MINUTES), and this one is slow")
 
 
 @pytest.fixture(autouse=True)

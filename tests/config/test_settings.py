@@ -78,6 +78,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
     ],
 )
 def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
+    monkeypatch.delenv("SLUICE_THREADS")  # the tests' own
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         load_settings()
