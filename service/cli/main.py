@@ -61,7 +61,7 @@ COMMANDS = {
     ),
     "logs": ("service.cli.logs:logs", "Print the log of a stage, without secrets. Ctrl-C ends that, not the run."),
     "releases": (
-        "service.cli.releases:releases",
+        "service.cli.upstreams:releases",
         "List the upstream repos that are watched or known: the commit last seen, the last run, and what is published. Times are UTC.",
     ),
     "publications": ("service.cli.publications:publications", "List what was published, the newest first. Times are UTC."),

@@ -264,22 +264,18 @@ def describe(work: Work, repo: Repo) -> card.Card:
 def readers(work: Work, repo: Repo, rows: Sequence[card.Row], config: Mapping[str, Any]) -> tuple[str, ...]:
     """What is known of programs that read such a repo otherwise than it was measured."""
     form: Literal["gguf", "safetensors"] = "gguf" if repo.kind.form.library == "gguf" else "safetensors"
-    about = misread.Repo(
-        form=form, config=text_part.of(config), parts=any(row.files > 1 for row in rows), template=work.output(functions.CHAT).result["template"]
-    )
-    return tuple(entry.line for entry in misread.known(about))
+    parts, template = any(row.files > 1 for row in rows), work.output(functions.CHAT).result["template"]
+    return tuple(entry.line for entry in misread.known(misread.Repo(form=form, config=text_part.of(config), parts=parts, template=template)))
 
 
 def proof(chosen: Mapping[str, Any]) -> str:
     """How far the template for Ollama is proved, and what Ollama would have without it, in words."""
-    made = ""
-    if (without := chosen["without"]) is not None:
-        made = f"the Hub's ollama-utils {without['utils']} makes one that renders {without['same']} of {without['of']} plain conversations so"
+    made = (without := chosen["without"]) and "the Hub's ollama-utils {utils} makes one that renders {same} of {of} plain conversations so".format(**without)
     if chosen["go"] is None or chosen["template"] is None:
         return "; ".join(filter(None, (str(chosen["remark"]), made)))
     parts = (f"{part} {found['same']} of {found['of']}" for part, found in chosen["proved"].items() if found["of"])
     proved = f"rendered by Go's text/template ({chosen['go']}) as by the model's own template: {', '.join(parts)}"
-    return f"{proved}; without that file {made}" if made else proved
+    return "; without that file ".join(filter(None, (proved, made)))
 
 
 def merged(work: Work) -> card.Merged | None:
