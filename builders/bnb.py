@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.fixes import dtype_forms, older_names, rope_forms
 from builders.fixes.edits import applied
-from builders.names import CONFIGURATION, EMBEDDINGS, is_legal, is_named_template
+from builders.names import CONFIGURATION, EMBEDDINGS, held_in, is_legal, is_named_template
 from builders.weights import PLAIN, parameters, read_header, weight_files
 from config.errors import UpstreamError
 from engines import nf4
@@ -64,8 +64,7 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
     with hf.counting():
         network.save_pretrained(out)
     _describe(out, model, network)
-    for path in sorted((*model.iterdir(), *model.glob("*/*"))):
-        name = path.relative_to(model).as_posix()
+    for name, path in held_in(model):
         if (name in CONFIGURATION and name != CONFIG) or is_legal(name) or is_named_template(name):
             (out / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, out / name)

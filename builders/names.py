@@ -1,7 +1,8 @@
 """Which files of a repo are fetched, and which names are refused: a repo's listing and its shard index are written by strangers."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from config.errors import UpstreamError
 
@@ -56,6 +57,13 @@ _LEGAL = re.compile(
 _NAMED = re.compile(rf"{NAMED}/{_PART}{{0,80}}\.jinja")
 _NO_TEXT = (".py", ".sh", ".so", ".ipynb", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".onnx", ".safetensors", ".gguf")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
+
+
+def held_in(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files at a folder's top and in the folders there by their names as a repo has them, in order; no links, and nothing through one."""
+    for path in sorted((*folder.iterdir(), *folder.glob("*/*"))):
+        if path.is_file() and not path.is_symlink() and not path.parent.is_symlink():
+            yield path.relative_to(folder).as_posix(), path
 
 
 def is_legal(name: str) -> bool:

@@ -15,7 +15,7 @@ _TOLD = re.compile(r"HTTP status (?:client|server) error \((\d{3}) ")  # as Rust
 
 def passes(status: int) -> bool:
     """Whether an answer of this status may be another one for the same request later on."""
-    return status in {408, 423, 425, 429} or (500 <= status < 600 and status not in {501, 505})
+    return status in {408, LOCKED, 425, 429} or (500 <= status < 600 and status not in {501, 505})
 
 
 def in_turn(status: int, said: str | None) -> bool:

@@ -44,7 +44,7 @@ from builders.fixes.edits import Edit, Files, applied, dict_at, value_at
 from builders.fixes.form import written
 from builders.fixes.templates import templates
 from builders.fixes.unrepaired import broken
-from builders.names import CONFIGURATION, INDEX, NAMED, is_legal, is_named_template
+from builders.names import CONFIGURATION, INDEX, NAMED, held_in, is_legal, is_named_template
 from builders.snapshot import facts
 from builders.ties import Spare
 from builders.weights import Tensor, parameters, read_header, weight_files
@@ -293,10 +293,7 @@ def _recorded(value: Any) -> Any:
 
 def _write(out: Path, snapshot: Path, before: Files, after: Files) -> None:
     """The complete folder but for its weights. Files that no repair changed keep their bytes; the rest of the snapshot (README.md, say) is left behind."""
-    for path in sorted((*snapshot.iterdir(), *snapshot.glob("*/*"))):
-        name = path.relative_to(snapshot).as_posix()
-        if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
-            continue
+    for name, path in held_in(snapshot):
         if is_legal(name) or ((name in CONFIGURATION | {INDEX} or is_named_template(name)) and after.get(name) == before.get(name)):
             (out / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, out / name)

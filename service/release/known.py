@@ -76,19 +76,21 @@ def upstreams(store: Store, settings: Settings, wanted: UpstreamFilter, *, limit
     names = _known(store, watch) if mine == RunFilter() else set(store.last_runs(mine))
     chosen = sorted((name for name in names if _wanted(name, wanted, watch)), key=_place)[:limit]
     runs = store.last_runs(RunFilter(namespaces=mine.namespaces), repos=chosen)
-    seen = store.seen(chosen)
-    current = [(run, item) for run, item in store.published_for(chosen) if token is None or token.sees(run.namespace)]
+    seen: dict[str, list[SeenAt]] = {name: [] for name in chosen}
+    for sight in store.seen(chosen):
+        seen[sight.repo].append(SeenAt(revision=sight.revision, sha=sight.sha, at=sight.at))
+    current: dict[str, list[Current]] = {name: [] for name in chosen}
+    for run, item in store.published_for(chosen):
+        if token is None or token.sees(run.namespace):
+            found = Current(publication=item.id, repo=item.repo, revision=item.revision, url=item.url, sha=run.release.sha, at=item.at)
+            current[run.release.repo].append(found)
     return [
         UpstreamHead(
             repo=name,
             watched=[WatchedAs(revision=entry.revision, recipe=entry.recipe) for entry in following(watch, name)],
-            seen=[SeenAt(revision=item.revision, sha=item.sha, at=item.at) for item in seen if item.repo == name],
+            seen=seen[name],
             run=run_head(runs[name]) if name in runs else None,
-            published=[
-                Current(publication=item.id, repo=item.repo, revision=item.revision, url=item.url, sha=run.release.sha, at=item.at)
-                for run, item in current
-                if run.release.repo == name
-            ],
+            published=current[name],
         )
         for name in chosen
     ]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from config.settings import Settings
 from config.watch import Watched
-from service.store import Store
+from service.store import Store, WatchRecord
 
 MAIN = "main"
 
@@ -27,7 +27,12 @@ class Listed:
 
 def entries(store: Store, settings: Settings) -> tuple[Watched, ...]:
     """The whole watch list: of the settings, then what was added over the network, as far as it can be read."""
-    return (*settings.watch, *(item.entry for item in store.watch_entries() if item.entry is not None))
+    return together(settings, store.watch_entries())
+
+
+def together(settings: Settings, added: Iterable[WatchRecord]) -> tuple[Watched, ...]:
+    """The same of what was added, where that is at hand."""
+    return (*settings.watch, *(item.entry for item in added if item.entry is not None))
 
 
 def following(watch: Iterable[Watched], repo: str) -> tuple[Watched, ...]:

@@ -1,6 +1,7 @@
 """bitsandbytes NF4 on the CPU: what is quantized, what stays, and that it loads."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,15 @@ def test_it_is_computed_as_its_values_in_float32_are(quantized: tuple[Path, dict
 def test_the_same_again_gives_the_same_bytes(quantized: tuple[Path, dict[str, Any]], fixed: Path, tmp_path: Path) -> None:
     bnb.quantize(tmp_path, model=fixed, threads=1)
     assert content_digest(tmp_path) == content_digest(quantized[0])
+
+
+def test_terms_in_a_folder_named_as_terms_are_go_with_it(fixed: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(fixed, tmp_path / "model"))
+    (model / "LICENSES").mkdir()
+    (model / "LICENSES" / "MIT.txt").write_text("terms", encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    bnb.quantize(tmp_path / "out", model=model, threads=1)
+    assert (tmp_path / "out" / "LICENSES" / "MIT.txt").read_text(encoding="utf-8") == "terms"
 
 
 def test_a_model_that_does_not_load_is_told_in_words(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from config.watch import Watched
 from config.written import load_recipe, recipe_path
 from service.release.checks import gates
 from service.release.checks.problem import Remark
-from service.release.watchlist import entries
+from service.release.watchlist import together
 from service.release.way import way
 from service.store import Store
 
@@ -38,12 +38,13 @@ def broken(watch: Iterable[Watched]) -> tuple[Broken, ...]:
 
 def unreleasable(store: Store, settings: Settings) -> tuple[Broken, ...]:
     """The entries of the whole watch list whose recipe cannot be used as it is now, and those that cannot be read."""
+    added = store.watch_entries()
     unread = [
         Broken(repo=f"entry {item.id} of the watch list", recipe=str(item.kept.get("recipe", "default")), error=item.error)
-        for item in store.watch_entries()
+        for item in added
         if item.error is not None
     ]
-    return (*broken(entries(store, settings)), *unread)
+    return (*broken(together(settings, added)), *unread)
 
 
 def fault(recipe: str) -> str | None:

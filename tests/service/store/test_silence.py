@@ -17,19 +17,12 @@ def silent():
         yield listener.getsockname()[1]
 
 
-def test_a_server_that_says_nothing_is_given_up(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(database.PATIENCE, "connect_timeout", 2)
+@pytest.mark.parametrize(("usual", "asked"), [(2, ""), (3600, "?connect_timeout=2")], ids=["as usual", "what the URL says goes before"])
+def test_a_server_that_says_nothing_is_given_up(silent: int, monkeypatch: pytest.MonkeyPatch, usual: int, asked: str) -> None:
+    monkeypatch.setitem(database.PATIENCE, "connect_timeout", usual)
     began = time.monotonic()
     with pytest.raises(ConfigurationError, match="cannot be opened"):
-        open_store(f"postgresql+psycopg://sluice@127.0.0.1:{silent}/sluice")
-    assert time.monotonic() - began < 20
-
-
-def test_what_the_url_says_goes_before(silent: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(database.PATIENCE, "connect_timeout", 3600)
-    began = time.monotonic()
-    with pytest.raises(ConfigurationError, match="cannot be opened"):
-        open_store(f"postgresql+psycopg://sluice@127.0.0.1:{silent}/sluice?connect_timeout=2")
+        open_store(f"postgresql+psycopg://sluice@127.0.0.1:{silent}/sluice{asked}")
     assert time.monotonic() - began < 20
 
 
