@@ -1,7 +1,8 @@
 """Commits whose answer is lost: what was made is found, and not made again."""
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
 from bench.faulty import Fault, Proxy, Request, always, faults, faulty
 from config.errors import HubError, HubUnavailable
@@ -19,7 +20,8 @@ def proxy(endpoint: str):
 
 @pytest.fixture
 def far(api: HfApi, proxy: Proxy) -> HfApi:
-    """The client of the Hub through the proxy."""
+    """The client of the Hub through the proxy, as it comes: a service that ran in this process before would have left it one that asks again by itself."""
+    set_client_factory(default_client_factory)
     return HfApi(endpoint=proxy.url, token=api.token)
 
 
