@@ -1,7 +1,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,10 @@ OURS = "sluice_" + "x-_9" * 11
 
 
 @pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
+def lines() -> io.StringIO:
     stream = io.StringIO()
     configure_logs(stream=stream, secrets=["webhook-secret", None, ""])
-    yield stream
-    root.handlers[:], root.level = before[0], before[1]
-    structlog.reset_defaults()
+    return stream
 
 
 @pytest.mark.parametrize(
