@@ -58,7 +58,7 @@ demo: setup
 	@$(BIN)/sluice demo --keep; code=$$?; \
 	if [ $$code -eq 3 ]; then echo "Exit code 3 of sluice: a gate blocked a variant, which is what this demo is meant to show."; exit 0; fi; exit $$code
 
-# A worker for each core, up to four: a test uses about one, and the slowest files begin first.
+# A worker for each core, up to four: a test uses about one. Files keep the order in which tests/conftest.py puts them, the slowest first.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup

@@ -7,6 +7,7 @@ import secrets
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
 BEGAN = time.monotonic()
 MINUTES = float(os.environ.get("TEST_MINUTES", "inf"))
 POSTGRES = os.environ.get("SLUICE_TEST_POSTGRES", "postgresql+psycopg://127.0.0.1:5432/postgres")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, those with most of them before others: workers take whole files, and so end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.hookimpl(tryfirst=True)

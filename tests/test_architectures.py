@@ -113,6 +113,7 @@ def test_transformers_goes_on_with_a_text_as_if_it_read_it_anew(name: str, ways:
         assert said == anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_variants_are_made_and_measured(name: str, ways: Ways) -> None:
     way = ways(name)

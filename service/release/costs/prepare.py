@@ -3,6 +3,7 @@
 from config.prompt import OPENINGS
 from engines import kv_cache
 from qa import reach
+from qa.sanity import MOST
 from service.machine.speed import Speed
 from service.release.costs.engines import PYTHON_MEMORY, TORCH_MEMORY, Engines
 from service.release.costs.outline import Outline, outline
@@ -119,7 +120,7 @@ def conversations(prospect: Prospect, speed: Speed) -> Needs:
 def sanity(prospect: Prospect, speed: Speed) -> Needs:
     """Let the 16-bit model answer in transformers."""
     at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
-    seconds = at.torch + at.load + at.talk(len(asks.prompts), asks.max_tokens)
+    seconds = at.torch + at.load + at.talk(len(asks.prompts), min(asks.max_tokens, MOST))
     return Needs(seconds=seconds, memory=at.whole)
 
 
