@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from builders import convert, fixes
 from builders.fixes import listed_tokens, tokenizer_class, tokenizer_model
 from builders.fixes.edits import applied
+from config.digests import file_sha256
 from config.errors import ToolError
 from engines import hf, llama
 from engines.battery import TEXTS
@@ -35,6 +36,17 @@ def test_an_oddity_is_repaired_by_its_rule_once(rule: str, tmp_path: Path) -> No
     also = {"listed-tokens"} if rule == "tokenizer-model" else set()
     assert {patch["fix"] for patch in patches} == {rule} | also
     assert repaired(tmp_path / "out", tmp_path / "again") == []
+
+
+@pytest.mark.parametrize(("rule", "key", "value"), [("tied-head", "tie_word_embeddings", True), ("stale-quantization", "quantization_config", None)])
+def test_what_config_json_says_of_the_weights_is_true_of_them_then(rule: str, key: str, value: object, tmp_path: Path) -> None:
+    """And what is made of the model is what is made of one in which nothing is wrong."""
+    repaired(releases.REPAIRED[rule](tmp_path / "made"), tmp_path / "out")
+    assert read(tmp_path / "out" / "config.json").get(key) is value
+    (tmp_path / "sound").mkdir()
+    ours = convert.convert(tmp_path, model=tmp_path / "out", name="model")
+    theirs = convert.convert(tmp_path / "sound", model=releases.clean(tmp_path / "clean"), name="model")
+    assert file_sha256(tmp_path / str(ours["file"])) == file_sha256(tmp_path / "sound" / str(theirs["file"]))
 
 
 def test_a_vocabulary_without_its_model_is_rebuilt_to_the_same_pieces(tmp_path: Path) -> None:

@@ -163,6 +163,19 @@ def test_what_is_not_repaired_is_another_model_in_transformers_4(made: Path, old
     assert "size mismatch" in failed, "it looks for 128 experts"
 
 
+def test_dynamic_nf4_models_are_the_same_in_both(repaired: Path, older: Read, newer: Read, tmp_path: Path) -> None:
+    """The two libraries match names of what stays in 16 bits by other rules; what is published says them so that both keep the same."""
+    kept = ("model.layers.0.mlp.down_proj", "model.layers.1.self_attn.o_proj")
+    folders = [tmp_path / kind for kind in ("llama", "qwen2", "gemma3_text")]
+    for folder in folders:
+        folder.mkdir()
+        bnb.quantize(folder, model=repaired / folder.name, threads=1, skip=kept)
+        assert set(kept) <= set(read(folder / "config.json")["quantization_config"]["llm_int8_skip_modules"])
+    for answer in (older(folders, dtype="bfloat16"), newer(folders, dtype="bfloat16")):
+        assert {folder.name: answer[str(folder)]["failed"] for folder in folders if "failed" in answer[str(folder)]} == {}
+    assert {folder.name: difference(folder) for folder in folders if difference(folder) > 1e-3} == {}
+
+
 def test_nf4_models_are_the_same_in_both(repaired: Path, older: Read, newer: Read, tmp_path: Path) -> None:
     """In bfloat16, in which bitsandbytes computes in either version."""
     folders = [tmp_path / kind for kind in MODELS]
