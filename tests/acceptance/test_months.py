@@ -130,7 +130,7 @@ def test_a_connection_that_stalls_stops_neither_the_service_nor_its_end(there: T
         began = time.monotonic()
         running.process.terminate()
         running.process.wait(20)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 15, "ten seconds, and what a busy machine adds"
     there.world.proxy.rule = lambda request: None
     with service(there.world) as running:
         ended(running)
@@ -290,6 +290,6 @@ def test_a_service_ends_in_time_while_its_run_computes(tmp_path: Path) -> None:
         with service(built) as running:
             wait_until(lambda: running.working() == "imatrix" or running.over, seconds=120, what="a stage that computes")
             running.process.send_signal(signal.SIGTERM)
-            running.process.wait(10)
+            running.process.wait(15)
             (run,) = running.store.runs()
             assert (run.state, run.attempt) == ("queued", 1), "put back, which costs nothing"
