@@ -101,7 +101,7 @@ def kills(world: World, number: int, until_when: float) -> Found:
         found.done[at] += 1
         found.wrong += world.judge.faults()
     with service(world) as running:
-        found.wrong += _ended(world, running)
+        found.wrong += ended(world, running)
     return found
 
 
@@ -109,7 +109,7 @@ def _writes(world: World) -> int:
     """How many writes to the Hub an undisturbed publication makes."""
     world.push(MODEL.format(0))
     with service(world) as running:
-        if problems := _ended(world, running):
+        if problems := ended(world, running):
             raise SystemExit(f"The undisturbed run did not end well: {'; '.join(problems)}")
     return sum(request.method in WRITES for request in world.proxy.seen)
 
@@ -178,7 +178,7 @@ def bad_days(world: World, number: int, until_when: float) -> Found:
             found.wrong += _settled(world, running, found)
             found.wrong += world.judge.faults()
     with service(world) as running:
-        found.wrong += _ended(world, running)
+        found.wrong += ended(world, running)
     print(f"faults of the Hub: {', '.join(f'{name} {count}' for name, count in sorted(found_faults.items()))}")
     return found
 
@@ -211,7 +211,7 @@ def pauses(world: World, number: int, until_when: float) -> Found:
             time.sleep(LEASE_SECONDS + 5)
             chosen.process.send_signal(signal.SIGCONT)
             found.done["stopped at work" if chosen is one else "stopped the other"] += 1
-            found.wrong += _ended(world, one)
+            found.wrong += ended(world, one)
             found.wrong += world.judge.faults()
     return found
 
@@ -240,7 +240,7 @@ def disks(world: World, number: int, until_when: float) -> Found:
                 with _filled(home):
                     time.sleep(5)
                 found.done[at] += 1
-                found.wrong += _ended(world, running, retry=True)
+                found.wrong += ended(world, running, retry=True)
                 found.wrong += world.judge.faults()
     finally:
         subprocess.run(["umount", home], check=False)  # noqa: S607
@@ -268,7 +268,7 @@ def polls(world: World, number: int, until_when: float) -> Found:
     found = Found("polls")
     world.push(MODEL.format(1))
     with service(world, poll_minutes=0.005) as running:
-        found.wrong += _ended(world, running)
+        found.wrong += ended(world, running)
         before = _after(world, number // 10, until_when)
         early = running.memory()
         polled = _after(world, number - before, until_when)
@@ -287,21 +287,21 @@ def _after(world: World, number: int, until_when: float) -> int:
     return world.proxy.count("GET", "/api/models?") - began
 
 
-def _ended(world: World, running: Service, *, retry: bool = False) -> list[str]:
+def ended(world: World, running: Service, *, retry: bool = False) -> list[str]:
     """Let the run of what was pushed last end; what is wrong then."""
     newest = next(reversed(world.pushed.values()))[-1]
 
-    def ended() -> bool:
+    def over() -> bool:
         run = running.run()
         return run is not None and run.release.sha == newest and run.state in FINISHED
 
-    if not until(ended, PATIENCE, every=0.2):
+    if not until(over, PATIENCE, every=0.2):
         run = running.run()
         return [f"lost: no run of {newest[:12]} ended in {PATIENCE:.0f} s; {'there is none' if run is None else f'{run.state}: {run.error}'}"]
     run = running.run()
     if retry and run is not None and run.state == "failed":
         subprocess.run([SLUICE, "--config", running.home / "sluice.yaml", "retry", str(run.id)], check=False)
-        return _ended(world, running)
+        return ended(world, running)
     failed = [] if run is None or run.state == "done" else [f"ended as {run.state}: {run.error}"]
     return failed + world.judge.faults() + world.lost() + [f"left on the Hub: branch {name}" for name in world.judge.branches()]
 
