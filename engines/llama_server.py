@@ -39,13 +39,12 @@ def serve(gguf: Path, *, threads: int, template: Path | None = None) -> Iterator
         command: list[str | Path] = [toolchain.tool("llama-server"), "--model", gguf.absolute(), "--host", SOCKET, "--threads", str(threads)]
         command += ["--jinja", "--no-prefill-assistant", "--ctx-size", "256", "--parallel", "1", "--no-warmup", "--offline"]
         command += [] if template is None else ["--chat-template-file", template.absolute()]
-        environment = orphans.marked() | {name: os.environ[name] for name in tools.PASSED if name in os.environ}
         with (
             log.open("wb") as output,
             subprocess.Popen(
                 command,
                 cwd=folder,
-                env=environment,
+                env=tools.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

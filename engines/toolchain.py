@@ -38,6 +38,7 @@ VERSION = "0.3.36"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 TOOLS = ("llama-imatrix", "llama-quantize", "llama-perplexity", "llama-gguf-split", "llama-server", "llama-cli")
 LIBRARIES = ("ggml", "llama", "mtmd")
+ABORTING = {"GGML_NO_BACKTRACE": "1"}  # for its environment: where it aborts it says why, and does not call a debugger whose pages bury that
 SHARED = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models")  # what the converter needs, and the sample templates and vocabularies
 LAYOUT = 1  # raise when the folder that a build leaves changes
 OPTIONS = (

@@ -56,7 +56,7 @@ def execute(command: Sequence[str | Path], *, log: Path | None = None, timeout: 
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=orphans.marked() | {name: os.environ[name] for name in PASSED if name in os.environ},
+                env=environment(),
                 cwd=cwd,
                 preexec_fn=orphans.prevented(),  # noqa: PLW1509 (it only calls the kernel)
             )
@@ -78,6 +78,11 @@ def execute(command: Sequence[str | Path], *, log: Path | None = None, timeout: 
     where = f" Its whole output is in {log}." if log else ""
     last = "\n".join(text.splitlines()[-LAST_LINES:])
     raise ToolError(f"{_name(command)} {ending}.{where} It ends with:\n{last}")
+
+
+def environment() -> dict[str, str]:
+    """What llama.cpp's programs find in their environment: no secrets."""
+    return orphans.marked() | toolchain.ABORTING | {name: os.environ[name] for name in PASSED if name in os.environ}
 
 
 def _follow(process: "subprocess.Popen[bytes]", output: BinaryIO, timeout: float | None, form: Form | None) -> None:

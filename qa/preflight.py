@@ -23,7 +23,7 @@ from qa import reach
 from qa.file_checks import open_gguf
 from qa.texts import conversations
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 RUN = 32  # words; about the 50 tokens from which Lee et al. (arXiv 2107.06499) count a passage as repeated and not as said twice
 WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+")  # kana and Chinese characters are words of their own: no spaces stand between them
@@ -131,8 +131,9 @@ def _covered(starts: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def imatrix(out: Path, *, imatrix: Path, gguf: Path) -> dict[str, Any]:
-    """imatrix.failures: matrices of the unquantized GGUF's layers that the importance matrix has no sound entry for; imatrix.unused: those that need none,
-    because llama.cpp never multiplies anything by them, as in layers for multi-token prediction.
+    """imatrix.failures: matrices of the unquantized GGUF's layers that the importance matrix has no sound entry for; imatrix.unreached: the share of all
+    experts' matrices that no calibration text reached, while it reached others of their layer; imatrix.unused: matrices that need no entry, because llama.cpp
+    never multiplies anything by them, as in layers for multi-token prediction.
 
     llama-imatrix sums the squares of every matrix's inputs and counts the tokens, for each expert by itself; it collects nothing for embeddings and output.
     What llama-quantize keeps as it is (norms, routers) needs no entry. Raises MeasurementError, ToolError.
@@ -143,8 +144,12 @@ def imatrix(out: Path, *, imatrix: Path, gguf: Path) -> dict[str, Any]:
     missing = [tensor.name for tensor in needed if f"{tensor.name}{quantizable.SUMS}" not in entries]
     unused = _never_multiplied(gguf, missing) if missing else set()
     details = [f"{tensor.name} {fault}" for tensor in needed if tensor.name not in unused for fault in _entry_faults(tensor, entries)]
+    unreached = {tensor.name: found for tensor in needed if (found := _unreached(tensor, entries))}
+    experts = sum(count for tensor in needed if (count := _experts(tensor)) > 1)
+    share = sum(map(len, unreached.values())) / experts if experts else 0.0
     measurements = [
         Measurement(name="imatrix.failures", value=len(details), unit="count", n=len(needed), details=tuple(details)),
+        Measurement(name="imatrix.unreached", value=share, unit="share", n=experts, details=tuple(_unreached_told(unreached, experts))),
         Measurement(name="imatrix.unused", value=len(unused), unit="count", n=len(needed), details=tuple(_unused(unused, header))),
     ]
     return {"measurements": [asdict(measurement) for measurement in measurements]}
@@ -169,13 +174,35 @@ def _unused(names: Collection[str], header: "Header") -> Iterator[str]:
         )
 
 
+def _experts(tensor: ReaderTensor) -> int:
+    return math.prod(map(int, tensor.shape[2:]))
+
+
+def _unreached(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.float32]]) -> list[int]:
+    """The experts of a matrix that saw no token, where others did. With many of them, rarely chosen, that is what a text of some length leaves."""
+    counts = entries.get(f"{tensor.name}.counts", np.zeros(0))
+    if counts.size != _experts(tensor) or not counts.any():
+        return []
+    return [int(expert) for expert in np.flatnonzero(counts.reshape(-1) == 0)]
+
+
+def _unreached_told(unreached: Mapping[str, Sequence[int]], experts: int) -> Iterator[str]:
+    if unreached:
+        name, numbers = next(iter(unreached.items()))
+        count = sum(map(len, unreached.values()))
+        yield (
+            f"No calibration text reached {count} of {experts} experts' matrices, among them expert {numbers[0]} of {name}: these are quantized without "
+            "importances of their own. More calibration text, or text of more kinds, reaches more of them"
+        )
+
+
 def _entry_faults(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.float32]]) -> Iterator[str]:
     """What is wrong with one matrix's entry, in words that follow the matrix's name."""
     sums, counts = entries.get(f"{tensor.name}.in_sum2"), entries.get(f"{tensor.name}.counts")
     if sums is None or counts is None:
         yield "has no entry: no calibration text reached it"
         return
-    columns, experts = int(tensor.shape[0]), math.prod(map(int, tensor.shape[2:]))
+    columns, experts = int(tensor.shape[0]), _experts(tensor)
     if sums.size != columns * experts or counts.size not in {1, experts}:  # matrices of heads, which all see every token, are counted at once
         yield f"has {experts} × {columns} inputs, and its entry holds {sums.size} sums and {counts.size} counts: it belongs to another model"
         return
@@ -184,9 +211,11 @@ def _entry_faults(tensor: ReaderTensor, entries: Mapping[str, npt.NDArray[np.flo
         yield "has an entry that is not finite: activations overflowed"
     elif (sums < 0).any():
         yield "has an entry with negative sums of squares: the file is damaged"
-    elif silent := [expert for expert in range(experts) if not counts[expert] > 0 or not sums[expert].any()]:
+    elif not counts.any():
+        yield "has an entry of zeros: no calibration text reached it"
+    elif silent := [expert for expert in range(experts) if counts[expert] and not sums[expert].any()]:
         which = f"{len(silent)} of {experts} experts, among them expert {silent[0]}" if experts > 1 else "all of its inputs"
-        yield f"has an entry of zeros for {which}: no calibration text reached it"
+        yield f"has an entry of zeros for {which}: whatever the text, nothing is multiplied by it"
 
 
 def metadata(out: Path, *, model: Path, gguf: Path) -> dict[str, Any]:

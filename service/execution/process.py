@@ -143,6 +143,7 @@ def _environment(threads: int) -> dict[str, str]:
     return {
         **passed,
         **orphans.marked(),
+        **toolchain.ABORTING,
         "SLUICE_CACHE": str(toolchain.cache_root()),
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",  # threads that wait for one another sleep; spinning, torch is ten times slower when another program uses the cores too

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from config.words import Hold, Outcome
 from service.release.job import PUBLISHING
 from service.release.products import JUDGED, Judged
-from service.release.publishing import remarks, repos
+from service.release.publishing import repos
+from service.release.remarks import remarks
 from service.release.work import Held, Work
 
 

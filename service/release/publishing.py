@@ -25,6 +25,7 @@ from service.release.measuring.divergence import WINDOWS
 from service.release.offering import offer
 from service.release.products import JUDGED, PARTS, Built, Judged, Projected, from_stage, weights
 from service.release.reading_back import read_back
+from service.release.remarks import remarks
 from service.release.report import sources
 from service.release.stages.examine import patches
 from service.release.tools import tools
@@ -32,18 +33,6 @@ from service.release.work import Work
 from service.runs.report import STAGE as REPORT
 from service.store import Published
 
-# measurements whose details the card tells
-REMARKS = (
-    "template.remarks",
-    "sanity.loops",
-    "parity.known",
-    "metadata.lacking",
-    "long.known",
-    "long.unseen",
-    "imatrix.unused",
-    "conversations.adapted",
-    "conversations.skipped",
-)
 PLOTS = (naming.PLOT, naming.PLOT_SVG)
 CACHED = 8192  # tokens of the conversation whose memory a card names
 
@@ -346,13 +335,6 @@ def _named(work: Work, generated: int, part: Part) -> tuple[str, ...]:
         return files
     tokens: int = work.output(functions.GENERATED).result["parts"][part]["tokens"]
     return (*files, f"text that the model wrote itself, {tokens:,} tokens")
-
-
-def remarks(work: Work) -> tuple[str, ...]:
-    """What is known of the release's family and was found of itself that is no fault, but good to know."""
-    measured, notes = work.measured, work.output("fix").result["notes"]
-    found = (detail for name in REMARKS if name in measured and measured[name].inapplicable is None for detail in measured[name].details)
-    return tuple(f"{' '.join(remark.split()).rstrip('.')}." for remark in (*notes, *found))
 
 
 def _calibrated(work: Work) -> int:

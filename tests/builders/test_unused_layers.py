@@ -53,7 +53,7 @@ def types(file: Path) -> dict[str, str]:
 
 
 def test_they_are_known_and_no_failure_of_the_importance_matrix(made: Made, tmp_path: Path) -> None:
-    failures, unused = preflight.imatrix(tmp_path, imatrix=made.imatrix, gguf=made.gguf)["measurements"]
+    failures, _, unused = preflight.imatrix(tmp_path, imatrix=made.imatrix, gguf=made.gguf)["measurements"]
     assert (failures["name"], failures["value"], failures["details"]) == ("imatrix.failures", 0, ())
     assert (unused["name"], unused["value"]) == ("imatrix.unused", len(made.unused))
     assert len(made.unused) == 11
@@ -73,7 +73,7 @@ def test_a_matrix_that_is_multiplied_and_has_no_entry_is_still_a_failure(made: M
     other = predicting.glm(tmp_path / "other", predicts=False)
     gguf = tmp_path / str(convert.convert(tmp_path, model=other, name="other")["file"])
     imatrix = tmp_path / str(calibrate.imatrix(tmp_path, model=other, gguf=gguf, **TEXT)["file"])
-    failures, unused = preflight.imatrix(tmp_path, imatrix=imatrix, gguf=made.gguf)["measurements"]
+    failures, _, unused = preflight.imatrix(tmp_path, imatrix=imatrix, gguf=made.gguf)["measurements"]
     assert unused["value"] == len(made.unused)
     lacking = [detail for detail in failures["details"] if detail.endswith("has no entry: no calibration text reached it")]
     assert bool(lacking) == (made.layer == 4), "the hybrid has two layers more, and matrices of other names"

@@ -53,6 +53,18 @@ def test_signal_is_named() -> None:
         tools.execute(python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"))
 
 
+def test_what_llama_cpp_says_of_an_abort_is_the_last_line() -> None:
+    aborts = """
+from engines import ggml
+ggml.loaded("libggml-base.so").ggml_abort(b"quants.c", 12, b"GGML_ASSERT(%s) failed", b"k % 256 == 0")
+"""
+    with pytest.raises(ToolError) as caught:
+        tools.execute(python(aborts))
+    first, *said = str(caught.value).splitlines()
+    assert first.endswith("was ended by SIGABRT. It ends with:")
+    assert said == ["quants.c:12: GGML_ASSERT(k % 256 == 0) failed"]
+
+
 def test_timeout_stops_it() -> None:
     with pytest.raises(ToolError, match=r"was stopped after 0\.5 seconds[\s\S]*began"):
         tools.execute(python("import time; print('began', flush=True); time.sleep(60)"), timeout=0.5)

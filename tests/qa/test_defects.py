@@ -87,6 +87,7 @@ MEASURES: Mapping[str, Callable[[Specimen, Path], Any]] = {
     "template.system": lambda it, out: templates.check(out, model=it.model, gguf=it.gguf, threads=1),
     "tokenizer.mismatches": tokenizer,
     "imatrix.failures": lambda it, out: preflight.imatrix(out, imatrix=it.imatrix, gguf=it.gguf),
+    "imatrix.unreached": lambda it, out: preflight.imatrix(out, imatrix=it.imatrix, gguf=it.gguf),
     "file.failures": lambda it, out: file_checks.gguf(it.variant, it.gguf, threads=1),
     "weights.failures": lambda it, out: file_checks.weights(it.variant, it.gguf),
     "kld.mean": closeness,
@@ -198,7 +199,8 @@ DEFECTS = (
     Defect("imatrix without tokens", d.retensored("imatrix", f"{Q}.counts", d.zeroed), "imatrix.failures", "attn_q.weight has an entry of zeros"),
     Defect("imatrix with a NaN", d.retensored("imatrix", f"{Q}.in_sum2", lambda data, _: data.__setitem__(7, torch.nan)), "imatrix.failures", "not finite"),
     Defect("missing imatrix entry", d.without(f"{DOWN}.in_sum2", f"{DOWN}.counts"), "imatrix.failures", "1 too many.*ffn_down.weight has no entry"),
-    Defect("an expert that no text reached", d.mixture([100, 0, 50, 80]), "imatrix.failures", "zeros for 1 of 4 experts, among them expert 1"),
+    Defect("an expert that no text reached", d.mixture([100, 0, 50, 80]), "imatrix.unreached", "is 25 %, at most 1 % is allowed"),
+    Defect("experts that no text reached", d.mixture([0, 0, 0, 0]), "imatrix.failures", "zeros: no calibration text reached it"),
     # variants
     Defect("zeroed tensor", d.retensored("variant", Q, d.zeroed), "weights.failures", "attn_q.weight holds only zeros"),
     Defect("swapped tensors", d.retensored("variant", Q, d.exchanged("blk.2.attn_q.weight")), "weights.failures", "2 too many.*it holds other weights"),

@@ -107,6 +107,26 @@ def test_a_file_that_is_no_gguf(clean: Release, tmp_path: Path) -> None:
         preflight.imatrix(tmp_path, imatrix=clean.model / "config.json", gguf=clean.gguf)
 
 
+def test_of_many_experts_a_few_may_wait_for_a_text_that_reaches_them(clean: Release, tmp_path: Path) -> None:
+    """llama-quantize takes those as without an importance matrix; they are told, and block when there are more than a few."""
+    model, imatrix = GGUFWriter(tmp_path / "many.gguf", "llama"), GGUFWriter(tmp_path / "imatrix.gguf", "imatrix")
+    counts = np.full((128, 1), 40, dtype=np.float32)
+    counts[[5, 77]] = 0
+    for name, reached in {"blk.0.ffn_up_exps": counts, "blk.1.ffn_up_exps": np.full_like(counts, 3)}.items():
+        model.add_tensor(f"{name}.weight", np.ones((128, 8, 32), dtype=np.float16))
+        imatrix.add_tensor(f"{name}.weight.in_sum2", np.repeat(reached, 32, axis=1))
+        imatrix.add_tensor(f"{name}.weight.counts", reached)
+    for writer in (model, imatrix):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    failures, unreached, _ = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=tmp_path / "many.gguf")["measurements"]
+    assert failures["value"] == 0
+    assert (unreached["value"], unreached["n"]) == (2 / 256, 256)
+    assert unreached["details"][0].startswith("No calibration text reached 2 of 256 experts' matrices, among them expert 5 of blk.0.ffn_up_exps.weight")
+
+
 def test_a_file_in_32_bits_is_looked_at_as_well(clean: Release, tmp_path: Path) -> None:
     """Of such a file every matrix of a layer needs an entry, and norms need none."""
     tools.run("llama-quantize", clean.gguf, tmp_path / "F32.gguf", "F32", "1")
@@ -117,7 +137,7 @@ def test_a_file_in_32_bits_is_looked_at_as_well(clean: Release, tmp_path: Path) 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    whole, _ = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=tmp_path / "F32.gguf")["measurements"]
-    half, _ = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=clean.gguf)["measurements"]
+    whole, *_ = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=tmp_path / "F32.gguf")["measurements"]
+    half, *_ = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=clean.gguf)["measurements"]
     assert sorted(whole["details"]) == sorted(half["details"])
     assert (whole["n"], whole["value"]) == (28, 27)

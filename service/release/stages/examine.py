@@ -175,7 +175,7 @@ def _template(recipe: Recipe) -> Iterator[Stage]:
         does="look for holes in the importance matrix",
         work=Call(function="qa.preflight:imatrix", inputs={"imatrix": FileOf(stage="imatrix"), "gguf": GGUF}, threaded=False),
         cost=costs.imatrix_check,
-        measures=("imatrix.failures", "imatrix.unused"),
+        measures=("imatrix.failures", "imatrix.unreached", "imatrix.unused"),
     )
 
 
