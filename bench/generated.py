@@ -135,10 +135,10 @@ def speed(gguf: Path, sequences: int) -> float:
         def spoiled(self, tokens: Sequence[int]) -> bool:
             return False
 
-    with parallel.open_writer(gguf, sequences=sequences, length=256, threads=THREADS) as model:
-        work = Timed(model.tokenize("Once upon a time", add_special=True))
+    with parallel.open_writers(gguf, works=1, sequences=sequences, length=256, threads=THREADS) as models:
+        work = Timed(models[0].tokenize("Once upon a time", add_special=True))
         started = time.perf_counter()
-        parallel.write(model, work, sampling=speaker.USUAL, stop=())
+        parallel.write([work], models, sampling=speaker.USUAL, stop=())
         return work.count / (time.perf_counter() - started)
 
 

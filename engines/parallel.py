@@ -1,8 +1,11 @@
 """Writes with a GGUF model in many sequences at a time: sampled continuations of prompts in one llama.cpp context, each with a seed of its own."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,68 +81,114 @@ class Work(Protocol):
         ...
 
 
-def write(model: LlamaModel, work: Work, *, sampling: Sampling, stop: Collection[int]) -> None:
-    """Continue prompts until there is none left and every sequence has ended.
+def write(works: Sequence[Work], writers: Sequence[LlamaModel], *, sampling: Sampling, stop: Collection[int]) -> None:
+    """Continue the prompts of each work until there is none left and every sequence has ended; as many works at once as there are writers, each in a thread.
 
-    The model must be open `apart`. A prompt and its answer together must fit into a sequence's share of the memory. The same jobs in the same order give the
-    same text on the same machine; which others run beside it can change the last bits of a logit, and with them a token. Raises MeasurementError.
+    The models must be open `apart`. A prompt and its answer together must fit into a sequence's share of the memory. Works are asked and told in the caller's
+    thread alone. A work has one writer to itself, so the same jobs in the same order give the same text on the same machine, whatever else is written
+    meanwhile; which sequences run beside one another can change the last bits of a logit, and with them a token. Raises MeasurementError.
     """
-    active: dict[int, _Active] = {}
-    try:
-        while True:
-            for slot in range(model.sequences):
-                if slot not in active and (job := work.following()) is not None:
-                    active[slot] = _Active(job=job, sampler=_sampler(model, sampling, job.seed), feed=list(job.prompt))
-            if not active:
-                return
-            _evaluate(model, active)
-            work.drawn(sum(sequence.row >= 0 for sequence in active.values()))
-            for slot, sequence in sorted(active.items()):
-                if (written := _sampled(model, work, sequence, stop)) is not None:
-                    _end(model, active, slot)
-                    work.done(sequence.job, written)
-    finally:
-        for slot in list(active):
-            _end(model, active, slot)
+    waiting, running = deque(works), dict[Future[Mapping[int, Written]], _Desk]()
+    with ExitStack() as stack, ThreadPoolExecutor(len(writers)) as pool:  # ctypes lets go of the interpreter while llama.cpp computes
+
+        def begin(model: LlamaModel) -> None:
+            """Have the next work written that there is."""
+            while waiting:
+                desk = _Desk(model=model, work=waiting.popleft(), sampling=sampling, stop=stop)
+                stack.callback(desk.clear)
+                if desk.occupied():
+                    running[pool.submit(desk.step)] = desk
+                    return
+
+        for model in writers:
+            begin(model)
+        while running:
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                desk = running.pop(ended)
+                desk.tell(ended.result())
+                if desk.occupied():
+                    running[pool.submit(desk.step)] = desk
+                else:
+                    begin(desk.model)
 
 
 @contextmanager
-def open_writer(path: Path, *, sequences: int, length: int, threads: int) -> Iterator[LlamaModel]:
-    """A GGUF model that writes `sequences` texts of at most `length` tokens at a time while the block runs. Raises ToolError when it cannot be loaded.
+def open_writers(path: Path, *, works: int, sequences: int, length: int, threads: int) -> Iterator[Sequence[LlamaModel]]:
+    """A GGUF model, up to `works` times as far as one does not keep all threads busy, while the block runs. Each has a memory of its own, and shares weights.
 
-    On two cores that other programs also used, one thread wrote 413 tokens a second with a model of 135M parameters, and two threads 122.
+    Each writes `sequences` texts of at most `length` tokens at a time. On two cores that other programs also used, one thread wrote 413 tokens a second with a
+    model of 135M parameters, and two threads 122. Raises ToolError when it cannot be loaded.
     """
     useful = min(threads, 1 + path.stat().st_size // BYTES_PER_THREAD) if path.exists() else threads
-    with llama.open_model(path, context=sequences * length, threads=useful, sequences=sequences, apart=True) as model:
-        yield model
+    with ExitStack() as stack:
+        writers = range(max(1, min(works, threads // useful)))
+        open_ = partial(llama.open_model, path, context=sequences * length, threads=useful, sequences=sequences, apart=True)
+        yield [stack.enter_context(open_()) for _ in writers]
 
 
-def _evaluate(model: LlamaModel, active: dict[int, _Active]) -> None:
-    """One batch: a token of each sequence that is writing, and as much of new prompts as there is room for."""
-    entries: list[tuple[int, int, int, bool]] = []
-    for slot, sequence in sorted(active.items(), key=lambda item: (len(item[1].feed), item[0])):
-        taken = sequence.feed[: model.batch.size - len(entries)]
-        last = len(taken) == len(sequence.feed)
-        sequence.row = len(entries) + len(taken) - 1 if taken and last else -1
-        entries += [(token, sequence.position + i, slot, last and i == len(taken) - 1) for i, token in enumerate(taken)]
-        sequence.feed = sequence.feed[len(taken) :]
-        sequence.position += len(taken)
-    model.evaluate(np.array(entries, dtype=np.int32))
+@dataclass(kw_only=True)
+class _Desk:
+    """A model with the work that it writes, and its sequences."""
 
+    model: LlamaModel
+    work: Work
+    sampling: Sampling
+    stop: Collection[int]
+    active: dict[int, _Active] = field(default_factory=dict)
 
-def _sampled(model: LlamaModel, work: Work, sequence: _Active, stop: Collection[int]) -> Written | None:
-    """Draw the next token where there are logits; what was written, once that is all."""
-    if sequence.row < 0:
+    def occupied(self) -> bool:
+        """Give free sequences something to do; whether any has."""
+        for slot in range(self.model.sequences):
+            if slot not in self.active and (job := self.work.following()) is not None:
+                self.active[slot] = _Active(job=job, sampler=_sampler(self.model, self.sampling, job.seed), feed=list(job.prompt))
+        return bool(self.active)
+
+    def step(self) -> Mapping[int, Written]:
+        """Evaluate one batch, a token of each sequence that is writing and as much of new prompts as there is room for, and draw tokens; what has ended."""
+        entries: list[tuple[int, int, int, bool]] = []
+        for slot, sequence in sorted(self.active.items(), key=lambda item: (len(item[1].feed), item[0])):
+            taken = sequence.feed[: self.model.batch.size - len(entries)]
+            last = len(taken) == len(sequence.feed)
+            sequence.row = len(entries) + len(taken) - 1 if taken and last else -1
+            entries += [(token, sequence.position + i, slot, last and i == len(taken) - 1) for i, token in enumerate(taken)]
+            sequence.feed = sequence.feed[len(taken) :]
+            sequence.position += len(taken)
+        self.model.evaluate(np.array(entries, dtype=np.int32))
+        return {slot: written for slot, sequence in sorted(self.active.items()) if (written := self._sampled(sequence)) is not None}
+
+    def _sampled(self, sequence: _Active) -> Written | None:
+        """Draw the next token where there are logits; what was written, once that is all."""
+        if sequence.row < 0:
+            return None
+        token = int(c.llama_sampler_sample(sequence.sampler, self.model.pointer, sequence.row))
+        if token in self.stop:
+            return Written(tokens=sequence.tokens, end=token)
+        sequence.tokens.append(token)
+        if len(sequence.tokens) >= sequence.job.most:
+            return Written(tokens=sequence.tokens, end=None)
+        sequence.feed = [token]
         return None
-    token = int(c.llama_sampler_sample(sequence.sampler, model.pointer, sequence.row))
-    if token in stop:
-        return Written(tokens=sequence.tokens, end=token)
-    sequence.tokens.append(token)
-    written = len(sequence.tokens)
-    if written >= sequence.job.most or (written % LOOKED_AT == 0 and work.spoiled(sequence.tokens)):
-        return Written(tokens=sequence.tokens, end=None)
-    sequence.feed = [token]
-    return None
+
+    def tell(self, ended: Mapping[int, Written]) -> None:
+        """Hand over what has ended in a step, or is not worth going on with."""
+        self.work.drawn(sum(sequence.row >= 0 for sequence in self.active.values()))
+        for slot, sequence in sorted(self.active.items()):
+            looked_at = sequence.row >= 0 and sequence.tokens and len(sequence.tokens) % LOOKED_AT == 0
+            written = ended.get(slot)
+            if written is None and looked_at and self.work.spoiled(sequence.tokens):
+                written = Written(tokens=sequence.tokens, end=None)
+            if written is not None:
+                self._end(slot)
+                self.work.done(sequence.job, written)
+
+    def clear(self) -> None:
+        """Leave all that is not written to its end."""
+        for slot in list(self.active):
+            self._end(slot)
+
+    def _end(self, slot: int) -> None:
+        c.llama_sampler_free(self.active.pop(slot).sampler)
+        self.model.forget(slot)
 
 
 def _sampler(model: LlamaModel, sampling: Sampling, seed: int) -> Any:
@@ -158,8 +207,3 @@ def _sampler(model: LlamaModel, sampling: Sampling, seed: int) -> Any:
     for step in steps:
         c.llama_sampler_chain_add(chain, step)
     return chain
-
-
-def _end(model: LlamaModel, active: dict[int, _Active], slot: int) -> None:
-    c.llama_sampler_free(active.pop(slot).sampler)
-    model.forget(slot)

@@ -108,7 +108,7 @@ MODELS: Mapping[str, Make] = {
     "Gemma 3 with vision": _seeing,
     "Mistral": _small("Mistral", sliding_window=None, tie_word_embeddings=False),
     "Mixtral": _small("Mixtral", num_local_experts=4, num_experts_per_tok=2),
-    "Mixtral of many experts": _small("Mixtral", intermediate_size=32, num_local_experts=16, num_experts_per_tok=8),
+    "Mixtral of many experts": _small("Mixtral", intermediate_size=32, num_local_experts=128, num_experts_per_tok=8),
     "Phi-3": _small("Phi3", spaced=True),
     "Granite": _small("Granite", embedding_multiplier=4.0, attention_multiplier=0.1, residual_multiplier=0.5, logits_scaling=2.0),
     "gpt-oss": _large("GptOss", hidden_size=64, tie_word_embeddings=False, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=128),

@@ -11,8 +11,8 @@ from typing import Any
 
 from builders.generated.answers import Tally
 from builders.generated.speaker import Render, begun, thought
+from config import progress
 from config.errors import MeasurementError
-from config.progress import report
 from config.prompt import Part, Prompt
 from engines.llama import Vocabulary
 from engines.parallel import Job, Written
@@ -52,6 +52,7 @@ class Rounds(ABC):
     vocabulary: Vocabulary
     wanted: int  # tokens
     length: int  # tokens of one text, at most
+    drawn_of_all: progress.Tally  # tokens of all parts together
     tally: Tally = field(default_factory=Tally)
     begun: list[Text] = field(default_factory=list)
     tokens: int = 0  # of the texts that have ended
@@ -61,6 +62,7 @@ class Rounds(ABC):
     _writing: int = 0  # answers at work
     _asked: int = 0  # tokens of their prompts
     _drawn: int = 0
+    _told: int = 0  # of `drawn_of_all`
     _order: Iterator[Text] | None = None
 
     @property
@@ -106,7 +108,9 @@ class Rounds(ABC):
     def drawn(self, tokens: int) -> None:
         """Report how much is there; an answer counts while it is written."""
         self._drawn += tokens
-        report(min(self.wanted, max(self.tokens, self._drawn)), self.wanted, "tokens")
+        there = min(self.wanted, max(self.tokens, self._drawn))
+        self.drawn_of_all.add(there - self._told)
+        self._told = there
 
     def spoiled(self, tokens: Sequence[int]) -> bool:
         """An answer that runs in circles is dropped in any case."""

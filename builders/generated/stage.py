@@ -9,12 +9,11 @@ from typing import Any
 from builders.generated.answers import Tally, unfit
 from builders.generated.rounds import Continuations, Conversations, Rounds
 from builders.generated.speaker import Render, advised, speaking
-from config import prompt
-from config.progress import within
+from config import progress, prompt
 from config.prompt import Part
 from config.words import Measurement
 from engines import parallel
-from engines.llama import LlamaModel, open_vocabulary
+from engines.llama import Vocabulary, open_vocabulary
 
 VERSION = 1  # raise when outputs change
 
@@ -36,15 +35,12 @@ def write(out: Path, *, model: Path, gguf: Path, prompts: Path, tokens: Mapping[
     with open_vocabulary(gguf) as vocabulary, speaking(model, vocabulary, threads=threads) as render:
         sampling, own = advised(model, vocabulary)
         length = min(LENGTH, vocabulary.trained_context)
-        with parallel.open_writer(gguf, sequences=SEQUENCES, length=length, threads=threads) as writer:
-            stop = writer.vocabulary.end_of_generation | writer.vocabulary.control
-            parts: dict[Part, Rounds] = {}
-            for part, wanted in tokens.items():
-                before = sum(tokens[earlier] for earlier in parts)
-                parts[part] = _rounds(writer, render, prompts, part, wanted, length)
-                with within(before, sum(tokens.values()), "tokens"):
-                    parallel.write(writer, parts[part], sampling=sampling, stop=stop)
-                _save(out, parts[part], chats=render is not None)
+        wanted = progress.Tally(sum(tokens.values()), "tokens")
+        parts = {part: _rounds(vocabulary, render, prompts, part, count, length, wanted) for part, count in tokens.items()}
+        with parallel.open_writers(gguf, works=len(parts), sequences=SEQUENCES, length=length, threads=threads) as writers:
+            parallel.write(list(parts.values()), writers, sampling=sampling, stop=vocabulary.end_of_generation | vocabulary.control)
+        for rounds in parts.values():
+            _save(out, rounds, chats=render is not None)
     figures = {part: rounds.tally.figures for part, rounds in parts.items()}
     failures = [f"{part}: {sentence}" for part, rounds in parts.items() for sentence in _faults(rounds, figures[part])]
     return {
@@ -57,8 +53,8 @@ def write(out: Path, *, model: Path, gguf: Path, prompts: Path, tokens: Mapping[
     }
 
 
-def _rounds(writer: LlamaModel, render: Render | None, prompts: Path, part: Part, wanted: int, length: int) -> Rounds:
-    given: dict[str, Any] = {"part": part, "vocabulary": writer.vocabulary, "wanted": wanted, "length": length}
+def _rounds(vocabulary: Vocabulary, render: Render | None, prompts: Path, part: Part, wanted: int, length: int, drawn: progress.Tally) -> Rounds:
+    given: dict[str, Any] = {"part": part, "vocabulary": vocabulary, "wanted": wanted, "length": length, "drawn_of_all": drawn}
     if render is None:
         return Continuations(**given, openings=prompt.openings(prompts, part))
     return Conversations(**given, questions=prompt.prompts(prompts, part), render=render)

@@ -34,11 +34,20 @@ class Asked:
 
 
 def written(gguf: Path, sampling: Sampling, *, sequences: int, most: int = 24, seed: int = 1) -> dict[object, Written]:
-    with parallel.open_writer(gguf, sequences=sequences, length=256, threads=1) as model:
-        asked = Asked([Job(prompt=model.tokenize(text, add_special=True), most=most, seed=seed + i, of=i) for i, text in enumerate(PROMPTS)])
-        parallel.write(model, asked, sampling=sampling, stop=model.vocabulary.end_of_generation)
-    assert asked.counted == sum(len(item.tokens) + (item.end is not None) for item in asked.written.values())
-    return asked.written
+    [found] = all_written(gguf, sampling, seeds=[seed], sequences=sequences, threads=1, most=most)
+    return found
+
+
+def all_written(gguf: Path, sampling: Sampling, *, seeds: Sequence[int], sequences: int, threads: int, most: int = 24) -> list[dict[object, Written]]:
+    """What came of the prompts with each seed, a work of its own."""
+    with parallel.open_writers(gguf, works=len(seeds), sequences=sequences, length=256, threads=threads) as models:
+        assert len(models) == min(len(seeds), threads)
+        prompts = [models[0].tokenize(text, add_special=True) for text in PROMPTS]
+        works = [Asked([Job(prompt=prompt, most=most, seed=seed + i, of=i) for i, prompt in enumerate(prompts)]) for seed in seeds]
+        parallel.write(works, models, sampling=sampling, stop=models[0].vocabulary.end_of_generation)
+    for work in works:
+        assert work.counted == sum(len(item.tokens) + (item.end is not None) for item in work.written.values())
+    return [work.written for work in works]
 
 
 @pytest.mark.parametrize("sequences", [1, 3, 8])
@@ -58,6 +67,13 @@ def test_a_seed_tells_what_is_drawn(gguf: Path) -> None:
     assert once != other
 
 
+def test_what_one_work_becomes_is_the_same_whatever_is_written_beside_it(gguf: Path) -> None:
+    hot = Sampling(temperature=1.5)
+    alone = [written(gguf, hot, sequences=3, seed=seed) for seed in (1, 100, 200)]
+    for threads in (1, 2, 3):
+        assert all_written(gguf, hot, seeds=(1, 100, 200), sequences=3, threads=threads) == alone
+
+
 def test_what_sampling_leaves_out_is_never_drawn(gguf: Path) -> None:
     greedy = written(gguf, Sampling(temperature=0), sequences=3)
     for narrow in (Sampling(temperature=2, top_k=1), Sampling(temperature=2, top_p=1e-6), Sampling(temperature=2, min_p=0.999999)):
@@ -73,17 +89,19 @@ def test_an_answer_ends_where_it_may_not_be_longer(gguf: Path) -> None:
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_in_words(gguf: Path) -> None:
-    with parallel.open_writer(gguf, sequences=2, length=256, threads=1) as model, pytest.raises(MeasurementError, match="cannot evaluate"):
-        parallel.write(model, Asked([Job(prompt=[5] * 400, most=2, seed=1)]), sampling=Sampling(), stop=())
+    too_long, other = Asked([Job(prompt=[5] * 400, most=2, seed=1)]), Asked([Job(prompt=[5], most=200, seed=1)] * 50)
+    with parallel.open_writers(gguf, works=2, sequences=2, length=256, threads=2) as models, pytest.raises(MeasurementError, match="cannot evaluate"):
+        parallel.write([other, too_long], models, sampling=Sampling(), stop=())
+    assert other.waiting  # nobody waits for what is written beside it
 
 
 def test_what_is_not_worth_going_on_with_is_broken_off(gguf: Path) -> None:
-    with parallel.open_writer(gguf, sequences=2, length=512, threads=1) as model:
+    with parallel.open_writers(gguf, works=1, sequences=2, length=512, threads=1) as models:
         never = Asked([Job(prompt=[5, 6, 7], most=200, seed=1, of="whole")])
-        parallel.write(model, never, sampling=Sampling(temperature=3), stop=())
+        parallel.write([never], models, sampling=Sampling(temperature=3), stop=())
         whole = never.written["whole"].tokens
         broken = Asked([Job(prompt=[5, 6, 7], most=200, seed=1, of="part")], loathed=whole[40])
-        parallel.write(model, broken, sampling=Sampling(temperature=3), stop=())
+        parallel.write([broken], models, sampling=Sampling(temperature=3), stop=())
     part = broken.written["part"]
     assert part.end is None
     first = list(whole).index(whole[40]) + 1

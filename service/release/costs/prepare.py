@@ -177,14 +177,18 @@ def templates(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def generated(prospect: Prospect, speed: Speed) -> Needs:
-    """Let the model write, in many sequences at a time; prompts, which go in at once, are about as many tokens as answers that are dropped."""
+    """Let the model write, in many sequences at a time; prompts, which go in at once, are about as many tokens as answers that are dropped.
+
+    The larger part takes longest where a small model writes both at once.
+    """
     at, recipe = engines(prospect, speed), prospect.recipe
-    wanted = recipe.calibration.generated + recipe.evaluation.divergence.generated
+    parts = [tokens for tokens in (recipe.calibration.generated, recipe.evaluation.divergence.generated) if tokens]
     threads = min(speed.threads, 1 + at.model.weights // BYTES_PER_THREAD)
-    seconds = at.torch + at.vocabulary + FEW * at.decode(wanted, wanted, batch=SEQUENCES, bits=at.model.bits, threads=threads)
-    seconds += DRAWN * wanted * at.model.vocabulary
-    held = TORCH_MEMORY + at.opened(at.model.weights, context=SEQUENCES * LENGTH, batch=512)
-    return Needs(seconds=seconds, memory=held, disk=5 * wanted)
+    together = max(1, min(len(parts), speed.threads // threads))
+    one_by_one = max(parts) if together > 1 else sum(parts)
+    writing = FEW * at.decode(one_by_one, one_by_one, batch=SEQUENCES, bits=at.model.bits, threads=threads) + DRAWN * one_by_one * at.model.vocabulary
+    held = TORCH_MEMORY + at.opened(at.model.weights, context=together * SEQUENCES * LENGTH, batch=512)
+    return Needs(seconds=at.torch + at.vocabulary + writing, memory=held, disk=5 * sum(parts))
 
 
 # ---- what variants are built and measured with -------------------------------------------------------------------------------------------------
