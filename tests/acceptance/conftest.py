@@ -1,12 +1,15 @@
 """Fixtures that drive Sluice from outside: its command, its daemon and the embedded Hub as processes."""
 
+import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,10 +101,10 @@ class Hub:
         return self.upstream.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).oid
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
+@contextmanager
+def serving_hub(root: Path) -> Iterator[Hub]:
     """`sluice hub serve` as a process, with the bundled model pushed upstream."""
-    root, port = tmp_path / "hub", free_port()
+    port = free_port()
     with subprocess.Popen(
         [PROGRAMS / "sluice", "hub", "serve", "--root", root, "--port", str(port)], env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
@@ -119,6 +122,37 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
             yield found
         finally:
             process.terminate()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """An embedded Hub of the test's own."""
+    with serving_hub(tmp_path / "hub") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Gives a home what the small recipe makes of the bundled model, where a test is about something else than the making; it returns the home.
+
+    It is made once, by the worker that asks first.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "complete").exists():
+            with serving_hub(shared / "hub") as hub:
+                done = sluice("run", UPSTREAM, "--recipe", RECIPE, **hub.environment(shared / "home"))
+            assert done.returncode == 3, done.stdout + done.stderr
+            (shared / "complete").touch()
+
+    def given(home: Path) -> Path:
+        shutil.copytree(shared / "home" / "stages", home / "stages")
+        return home
+
+    return given
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import re
 import select
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def held(hub: Hub, folder: Path) -> dict[str, bytes]:
     return {path: Path(hub.publisher.hf_hub_download(REPO, path, local_dir=folder, force_download=True)).read_bytes() for path in paths}
 
 
-def test_a_filled_repo_is_refused_until_it_is_adopted_and_keeps_what_is_not_ours(hub: Hub, tmp_path: Path) -> None:
+def test_a_filled_repo_is_refused_until_it_is_adopted_and_keeps_what_is_not_ours(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
     shown = fill(hub)
     settings = hub.environment(tmp_path / "home")
     wish = ("--upstream", UPSTREAM, "--recipe", RECIPE, "--remove", "*.dat")
@@ -64,7 +65,7 @@ def test_a_filled_repo_is_refused_until_it_is_adopted_and_keeps_what_is_not_ours
     assert {path: held(hub, tmp_path / "adopted")[path] for path in THEIRS} == THEIRS
 
     # another service, with a database of its own, publishes: the repo itself says that it may
-    other = hub.environment(tmp_path / "other")
+    other = hub.environment(made(tmp_path / "other"))
     ran = sluice("run", UPSTREAM, "--recipe", RECIPE, "--json", **other)
     assert ran.returncode == 3, ran.stderr
     (publication,) = json.loads(ran.stdout)["publications"]

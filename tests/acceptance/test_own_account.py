@@ -1,6 +1,7 @@
 """One's own fine-tune under one's own account: what is left out and said beforehand, and its fixes as a pull request."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,11 @@ def own_recipe(folder: Path) -> Path:
     return saved(folder, found)
 
 
-def test_the_upstream_itself_is_left_out_and_its_fixes_are_offered_once(hub: Hub, tmp_path: Path) -> None:
+def test_the_upstream_itself_is_left_out_and_its_fixes_are_offered_once(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
     hub.publisher.create_repo(OWN)
     released = hub.publisher.upload_folder(repo_id=OWN, folder_path=ROOT / "demo" / "model", commit_message="My fine-tune").oid
     recipe = own_recipe(tmp_path)
-    settings = hub.environment(tmp_path / "home", SLUICE_NAMESPACE="Publisher")
+    settings = hub.environment(made(tmp_path / "home"), SLUICE_NAMESPACE="Publisher")
     planned = sluice("run", OWN, "--recipe", recipe, "--dry-run", "--json", **settings)
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)

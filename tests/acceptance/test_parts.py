@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,10 +41,10 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def test_a_file_above_the_limit_is_published_in_parts_that_llama_cpp_finds_by_its_tag(hub: Hub, tmp_path: Path) -> None:
+def test_a_file_above_the_limit_is_published_in_parts_that_llama_cpp_finds_by_its_tag(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
     recipe = small()
     recipe["variants"]["gguf"] = ["Q8_0", "Q4_K_M"]
-    settings = hub.environment(tmp_path / "home", SLUICE_LARGEST_FILE=str(LIMIT))
+    settings = hub.environment(made(tmp_path / "home"), SLUICE_LARGEST_FILE=str(LIMIT))
     done = sluice("run", UPSTREAM, "--recipe", saved(tmp_path, recipe), "--json", **settings)
     assert done.returncode == 0, done.stderr
     sizes = {file.path: file.size for file in hub.publisher.list_repo_tree(TARGET, recursive=True) if hasattr(file, "size")}
