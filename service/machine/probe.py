@@ -1,7 +1,7 @@
-"""Times what the stages of a release do most, on parts as they use them: `python -m service.machine.probe FOLDER SECONDS`, which `service.machine.speed` reads.
+"""Times what the stages of a release do most, on parts as they use them, for `service.machine.speed`: `python -m service.machine.probe FOLDER SECONDS THREADS`.
 
 A process of its own, because the service does without torch, whose import is one of the things that are timed. Processor time is taken, not wall time: other
-programs must not count. Covers one thread; what several do together is reckoned from it.
+programs must not count. Covers one thread; what several do together is reckoned from it, but for reading memory, which they share.
 """
 
 import json
@@ -22,18 +22,19 @@ HEAD = 64  # units
 ROWS, COLUMNS = 128, 1024
 ENTRIES = 4000  # of a vocabulary
 WRITTEN = 2**25  # bytes
+READ = 6  # times
 
 Found = dict[str, Any]
 
 
 def main() -> None:
     """Print one JSON object."""
-    folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    folder, seconds, threads = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     found = starts()
     each = seconds / 30
     try:
         with tempfile.TemporaryDirectory(prefix="sluice-probe-", dir=folder) as work:
-            found |= transformers(each) | llama(Path(work), each) | quantizers() | header(Path(work)) | disk(Path(work))
+            found |= transformers(each) | shared(threads) | llama(Path(work), each) | quantizers() | header(Path(work)) | disk(Path(work))
     except SluiceError as error:
         raise SystemExit(str(error)) from error
     sys.stdout.write(json.dumps(found) + "\n")
@@ -98,6 +99,22 @@ def transformers(seconds: float) -> Found:
     found["call"] = narrow[0] / narrow[1]
     found["memory"] = 4 * wide[2] / max(wide[0] - found["call"] * wide[1], 1e-6)
     return found | gpu(seconds)
+
+
+def shared(threads: int) -> Found:
+    """`shared`: bytes a second of weights that so many threads read together, more than any cache holds."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    weights, vector = torch.ones((2**16, 1024)), torch.ones(1024)
+    best = float("inf")
+    for _ in range(READ):
+        started = time.perf_counter()
+        torch.mv(weights, vector)
+        best = min(best, time.perf_counter() - started)
+    torch.set_num_threads(before)
+    return {"shared": 4 * weights.numel() / best}
 
 
 def gpu(seconds: float) -> Found:

@@ -24,7 +24,7 @@ from engines import orphans, toolchain
 FILE = "machine.json"
 KEPT = 24 * 3600.0  # seconds
 PATIENCE = 600.0  # seconds that measuring may take on a machine that is busy with other things
-PROBE = 3  # raise when what is measured changes
+PROBE = 4  # raise when what is measured changes
 LIBRARIES = ("torch", "transformers", "numpy", "gguf", "bitsandbytes")
 PASSED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SLUICE_LLAMA_CPP")
 LAST = 400  # characters of the last line that a failed probe said
@@ -47,7 +47,7 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Rates of this machine, of one thread each, of which stages' times are computed. What is not given is as a server of 2023 has it."""
+    """Rates of this machine, of one thread each but `shared`, of which stages' times are computed. What is not given is as a server of 2023 has it."""
 
     threads: int  # that a stage uses
     python: float = 0.25  # seconds to start a process that runs llama.cpp
@@ -56,6 +56,7 @@ class Speed:
     wide: float = 9.2e10  # and of `probe.WIDTHS["wide"]`
     call: float = 8e-4  # seconds of one layer in transformers beyond its products
     memory: float = 1.1e10  # bytes a second of weights that one token passes
+    shared: float = 4.4e10  # the same, of all threads together
     llama_narrow: float = 6.7e10  # as `narrow`, in llama.cpp, bfloat16
     llama_wide: float = 9.8e10  # as `wide`, in llama.cpp, bfloat16
     decode: float = 1.5e-4  # seconds of one layer in llama.cpp for one token
@@ -101,7 +102,7 @@ def measure(threads: int, *, seconds: float = 5.0, folder: Path | None = None) -
     where = folder or Path.cwd()
     environment = orphans.marked() | {name: os.environ[name] for name in PASSED if name in os.environ}
     environment |= {"OMP_NUM_THREADS": "1", "HOME": str(where), "TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "SLUICE_CACHE": str(toolchain.cache_root())}
-    command = [sys.executable, "-m", "service.machine.probe", str(where), str(seconds)]
+    command = [sys.executable, "-m", "service.machine.probe", str(where), str(seconds), str(threads)]
     try:
         done = subprocess.run(
             command,

@@ -175,7 +175,7 @@ class _Pass:
     @property
     def bandwidth(self) -> float:
         """Bytes a second from memory."""
-        return self.at.speed.gpu.bandwidth if self.at.speed.gpu is not None else self.at.speed.memory * min(self.at.speed.threads, 4)
+        return self.at.speed.gpu.bandwidth if self.at.speed.gpu is not None else self.at.bandwidth(self.at.speed.threads)
 
     @property
     def memory(self) -> int:

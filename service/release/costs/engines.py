@@ -101,23 +101,27 @@ class Engines:
         if not tokens:
             return 0.0
         computing = self.operations(tokens, rows) / (self.rate(self.speed.narrow, self.speed.wide) * self.threads)
-        reading = passes * 4 * self.model.active / (self.speed.memory * min(self.threads, 4))
+        reading = passes * 4 * self.model.active / self.bandwidth(self.threads)
         return passes * call * self.model.depth * self.speed.call + max(computing, reading) + 0.3 * min(computing, reading)
 
     def backward(self, windows: float, tokens: int) -> float:
         """Passes forward and backward over windows, with logits everywhere, each weight's gradient taken."""
         return windows * (1 + BACKWARD) * self.forward(tokens, tokens)
 
-    def decode(self, tokens: float, rows: float, *, batch: int, bits: float, threads: int | None = None) -> float:
-        """Evaluating so many tokens in llama.cpp, so many at a time, with weights of so many bits."""
+    def decode(self, tokens: float, rows: float, *, batch: int, bits: float, threads: int | None = None, together: int = 1) -> float:
+        """Evaluating so many tokens in llama.cpp, so many at a time, with weights of so many bits; so many such evaluations run at once."""
         if not tokens:
             return 0.0
         used = self.threads if threads is None else threads
         rate = self.rate(self.speed.llama_narrow, self.speed.llama_wide) * self.pace(bits) * used
         calls = math.ceil(tokens / batch)
-        reading = calls * bits / 8 * self.model.active / (self.speed.memory * min(used, 4))
+        reading = calls * bits / 8 * self.model.active / self.bandwidth(used, together)
         computing = self.operations(tokens, rows) / rate
         return calls * self.model.depth * self.speed.decode + max(computing, reading) + 0.3 * min(computing, reading)
+
+    def bandwidth(self, threads: int, together: int = 1) -> float:
+        """Bytes of weights a second that so many threads read, where so many groups of them do."""
+        return min(self.speed.memory * threads, self.speed.shared / together)
 
     def pace(self, bits: float) -> float:
         """Times the rate of 16 bits. Types in blocks of 256 have kernels for matrices; those in blocks of 32 are multiplied row by row."""

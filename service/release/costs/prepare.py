@@ -22,7 +22,7 @@ WORDS = 5e-7  # seconds for a byte of text that is split into words and looked u
 RENDERED = 1.5e-4  # seconds of a conversation in the template
 TURNS = 6  # renderings of a conversation of which every answer is found
 ENCODED = 6e-7  # seconds for a byte in transformers' tokenizer
-FEW = 2.0  # times as long as many tokens take so few at a time
+FEW = 3.0  # times as long as many tokens take so few at a time
 BYTES_PER_THREAD = 10**9  # of weights, see `engines.parallel`
 DRAWN = 3e-9  # seconds for a token's probability when one is drawn
 FINITE = 3e-9  # seconds for a value that is looked at once
@@ -118,9 +118,11 @@ def conversations(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def sanity(prospect: Prospect, speed: Speed) -> Needs:
-    """Let the 16-bit model answer in transformers."""
+    """Let the 16-bit model answer in transformers; one without a chat template goes on until it is stopped."""
     at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
-    seconds = at.torch + at.load + at.talk(len(asks.prompts), min(asks.max_tokens, MOST))
+    most = min(asks.max_tokens, MOST)
+    answers = at.talk(len(asks.prompts), most) if prospect.template else at.forward(passes := len(asks.prompts) * most, passes, passes=passes)
+    seconds = at.torch + at.load + answers
     return Needs(seconds=seconds, memory=at.whole)
 
 
@@ -186,7 +188,10 @@ def generated(prospect: Prospect, speed: Speed) -> Needs:
     threads = min(speed.threads, 1 + at.model.weights // BYTES_PER_THREAD)
     together = max(1, min(len(parts), speed.threads // threads))
     one_by_one = max(parts) if together > 1 else sum(parts)
-    writing = FEW * at.decode(one_by_one, one_by_one, batch=SEQUENCES, bits=at.model.bits, threads=threads) + DRAWN * one_by_one * at.model.vocabulary
+    writing = (
+        FEW * at.decode(one_by_one, one_by_one, batch=SEQUENCES, bits=at.model.bits, threads=threads, together=together)
+        + DRAWN * one_by_one * at.model.vocabulary
+    )
     held = TORCH_MEMORY + at.opened(at.model.weights, context=together * SEQUENCES * LENGTH, batch=512)
     return Needs(seconds=at.torch + at.vocabulary + writing, memory=held, disk=5 * sum(parts))
 
@@ -236,9 +241,10 @@ def greedy(engine: Engine) -> Cost:
 
     def cost(prospect: Prospect, speed: Speed) -> Needs:
         at, asks = engines(prospect, speed), prospect.recipe.evaluation.generation
+        prompts = len(asks.prompts) * prospect.template
         if engine is TRANSFORMERS:
-            return sanity(prospect, speed)
-        seconds = at.start + at.server + 3 * at.vocabulary + at.talk(len(asks.prompts) * prospect.template, asks.max_tokens, at.model.bits)
+            return Needs(seconds=at.torch + at.load + at.talk(prompts, asks.max_tokens), memory=at.whole)
+        seconds = at.start + at.server + 3 * at.vocabulary + at.talk(prompts, asks.max_tokens, at.model.bits)
         return Needs(seconds=seconds, memory=PYTHON_MEMORY + at.opened(at.model.weights, context=asks.max_tokens, batch=512))
 
     return cost
