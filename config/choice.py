@@ -97,21 +97,22 @@ def write(recipe: Recipe, folder: Path) -> Path:
 
 
 def _tag(recipe: Recipe, name: str) -> str:
-    """The tag that a name stands for."""
+    """The tag that a name stands for. Q4_K_XL is the planned UD-Q4_K_XL, unless the recipe has a variant of that name: llama.cpp finds the file by it."""
     known = {variant.tag.lower(): variant.tag for variant in (*recipe.variants.listed(), *recipe.variants.projectors())}
-    known |= {tag.lower(): tag for tag in (*get_args(GgufType), SIXTEEN_BIT, PLAIN_NF4, f"dynamic-{PLAIN_NF4}")}
+    known |= {tag.lower(): tag for tag in (*get_args(GgufType), *get_args(StoredType), SIXTEEN_BIT, PLAIN_NF4, f"dynamic-{PLAIN_NF4}")}
     low = OTHER_NAMES.get(name.lower(), name.lower())
     if low in known:
         return known[low]
+    made = name.upper()
     try:
-        stock_of(made := f"UD-{name[3:].upper()}" if low.startswith("ud-") else name)
+        stock_of(made)
     except ValueError:
         near = difflib.get_close_matches(low, known, n=3, cutoff=0.5)
         hint = (
             f"Did you mean {' or '.join(known[one] for one in near)}?" if near else f"This recipe builds {', '.join(v.tag for v in recipe.variants.listed())}."
         )
         raise ConfigurationError(f"There is no variant named {name!r}. {hint}") from None
-    return made
+    return made if made.startswith("UD-") else f"UD-{made}"
 
 
 def _narrowed(gate: Gate, before: Iterable[Variant], listed: Iterable[Variant]) -> Gate | None:

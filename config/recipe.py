@@ -57,13 +57,24 @@ class Dynamic(Budget):
 
 
 def stock_of(tag: str) -> str:
-    """The stock mix whose bytes a variant of this name is expected to have: UD-Q4_K_XL is as large as Q4_K_M, UD-IQ2_M as IQ2_M. Raises ValueError."""
+    """The stock mix whose bytes a variant of this name is expected to have: UD-Q4_K_XL is as large as Q4_K_M, UD-IQ2_M as IQ2_M. Raises ValueError.
+
+    llama.cpp has no mixes that end in _XL: such a name means a planned one also without UD- before it.
+    """
     name = tag.removeprefix("UD-")
     bare = name.removesuffix("_XL")
     for stock in {"Q8_K_XL": "Q8_0"}.get(name, name), f"{bare}_M", bare:
-        if name != tag and stock in get_args(GgufType) and stock not in {"BF16", "F32"}:
+        if bare != tag and stock in get_args(GgufType) and stock not in {"BF16", "F32"}:
             return stock
     raise ValueError(f"{tag!r} does not say how large the variant may be, as UD-Q4_K_XL or UD-IQ2_M do; add `like`, `bytes`, `bpw` or `fit` to it")
+
+
+def _is_planned(tag: str) -> bool:
+    """Whether a name by itself means a planned mix."""
+    try:
+        return bool(stock_of(tag))
+    except ValueError:
+        return False
 
 
 SIXTEEN_BIT = "16bit"  # tag of the fixed 16-bit safetensors
@@ -142,6 +153,15 @@ class Variants(Strict):
     """Keep layers for multi-token prediction (MTP, NextN) in GGUF files: llama.cpp runs them only to draft, and they are Q8_0. `false` leaves them out."""
     others: Mapping[str, tuple[Other, ...]] = {}
     """Variants of further kinds, by the word of their kind, which is a file in `service/release/kinds`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _planned_ones_have_a_list_of_their_own(cls, value: Any) -> Any:
+        named = value.get("gguf") if isinstance(value, dict) else None
+        planned = [tag for tag in named if isinstance(tag, str) and _is_planned(tag)] if isinstance(named, list | tuple) else []
+        if planned:
+            raise ValueError(f"llama.cpp has no stock mix of the name {', '.join(planned)}: name what is to be planned under `dynamic`, not under `gguf`")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, LlamaFileType
 from safetensors.torch import load_file, save_file
 
 from builders import convert, fixes, mxfp4
@@ -83,7 +83,9 @@ def test_every_number_and_every_power_of_two_is_exact() -> None:
 def test_the_variant_holds_upstreams_bits(upstream: Path, repaired: tuple[Path, dict[str, Any]], gguf: Path, tmp_path: Path) -> None:
     found = mxfp4.build(tmp_path, gguf=gguf, model=repaired[0], snapshot=upstream, name="mini")
     assert (found["file"], found["kept"]) == ("mini-MXFP4.gguf", 3 * LAYERS)
-    tensors = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "mini-MXFP4.gguf").tensors}
+    reader = GGUFReader(tmp_path / "mini-MXFP4.gguf")
+    assert LlamaFileType(reader.fields["general.file_type"].contents()) is LlamaFileType.MOSTLY_MXFP4_MOE
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
     stored = load_file(upstream / "model.safetensors")
     for layer in range(LAYERS):
         both = EXPERTS.format(layer=layer, part="gate_up")

@@ -42,6 +42,15 @@ def test_a_variant_that_the_recipe_does_not_build_is_made_by_convention(demo: Re
     assert tags(choice.only(demo, ["iq2_xxs", "ud-iq2_m"])) == ["IQ2_XXS", "UD-IQ2_M"]
 
 
+def test_of_a_planned_name_that_no_stock_mix_has_ud_may_be_left_out(demo: Recipe) -> None:
+    """Readers find the file by it."""
+    found = choice.only(demo, ["q3_k_xl", "Q5_K_XL", "mxfp4"])
+    assert tags(found) == ["MXFP4", "UD-Q3_K_XL", "UD-Q5_K_XL"]
+    assert found.variants.dynamic[0] == demo.variants.mix("UD-Q3_K_XL")
+    own = Recipe.model_validate(demo.model_dump() | {"variants": {"gguf": ["Q8_0"], "dynamic": ["Q3_K_XL"]}})
+    assert tags(choice.only(own, ["q3_k_xl"])) == ["Q3_K_XL"]
+
+
 @pytest.mark.parametrize(
     ("name", "near"), [("Q4_KM", "Q4_K_M"), ("bnb4bit", "bnb-4bit"), ("UD-Q4_XL", "UD-Q4_K_XL"), ("nothing like it", "This recipe builds 16bit, BF16")]
 )

@@ -74,6 +74,7 @@ def test_a_type_that_is_not_there(tmp_path: Path, arguments: list[str], words: s
         ({}, True, "Q4_K_M", "UD-Q4_K_XL"),
         ({"type": "q4_k_m"}, False, "Q4_K_M", "Q4_K_M"),
         ({"type": "ud-q4_k_xl"}, True, "Q4_K_M", "UD-Q4_K_XL"),
+        ({"type": "q4_k_xl"}, True, "Q4_K_M", "UD-Q4_K_XL"),
         ({"type": "UD-IQ2_M"}, True, "IQ2_M", "UD-IQ2_M"),
         ({"like": "q2_k"}, True, "Q2_K", "UD-Q2_K_XL"),
         ({"like": "Q8_0"}, True, "Q8_0", "UD-Q8_K_XL"),
