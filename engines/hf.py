@@ -302,6 +302,12 @@ class HfModel:
         """Most tokens that one sequence can hold."""
         return context(self.network)
 
+    @property
+    def unused(self) -> frozenset[int]:
+        """Ids of no token: rows that only pad the embeddings, for the most part. They are written as nothing at all."""
+        rows = int(self.network.config.get_text_config().vocab_size)
+        return frozenset(range(rows)) - {int(token) for token in self.tokenizer.get_vocab().values()}
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """See `engines.model.Model`."""
         return encode(self.tokenizer, text, add_special=add_special, parse_special=parse_special)

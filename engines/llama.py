@@ -173,6 +173,11 @@ class Vocabulary:
         return frozenset(token for token in range(self.size) if c.llama_vocab_is_control(self._vocab, token))
 
     @cached_property
+    def unused(self) -> frozenset[int]:
+        """Ids of no token: rows that only pad the embeddings, for the most part. They are written as nothing at all."""
+        return frozenset(token for token in range(self.size) if c.llama_vocab_get_attr(self._vocab, token) & c.LLAMA_TOKEN_ATTR_UNUSED)
+
+    @cached_property
     def metadata(self) -> dict[str, str]:
         """The file's metadata, each value written out as text; llama.cpp leaves out arrays, such as the vocabulary."""
         pairs = (

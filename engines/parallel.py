@@ -1,5 +1,6 @@
 """Writes with a GGUF model in many sequences at a time: sampled continuations of prompts in one llama.cpp context, each with a seed of its own."""
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -192,9 +193,10 @@ class _Desk:
 
 
 def _sampler(model: LlamaModel, sampling: Sampling, seed: int) -> Any:
-    """In llama.cpp's own order: penalties, top-k, top-p, min-p, temperature."""
+    """In llama.cpp's own order: penalties, top-k, top-p, min-p, temperature. Ids of no token are left out: of those the text would say nothing."""
     chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
-    steps: list[Any] = []
+    unused = model.vocabulary.unused
+    steps: list[Any] = [_never(unused, model.vocabulary.size)] if unused else []
     if sampling.repetition_penalty != 1.0:
         steps.append(c.llama_sampler_init_penalties(model.vocabulary.size, PENALIZED, sampling.repetition_penalty, 0.0, 0.0))
     if sampling.temperature <= 0:
@@ -207,3 +209,9 @@ def _sampler(model: LlamaModel, sampling: Sampling, seed: int) -> Any:
     for step in steps:
         c.llama_sampler_chain_add(chain, step)
     return chain
+
+
+def _never(tokens: Collection[int], size: int) -> Any:
+    """A step that leaves tokens of a vocabulary of that size out."""
+    biases = (c.llama_logit_bias * len(tokens))(*(c.llama_logit_bias(token=token, bias=-math.inf) for token in sorted(tokens)))
+    return c.llama_sampler_init_logit_bias(size, len(tokens), biases)

@@ -1,7 +1,7 @@
 """Do greedy answers stop by themselves, without running in circles, and does the code in them parse?
 
-Covered: an answer that does not end in an end-of-generation token, is empty, repeats itself, is one token over and over, holds broken characters, or
-contains Python that does not parse.
+Covered: an answer that does not end in an end-of-generation token, is empty, repeats itself, is one token over and over, holds broken characters or ids
+of no token, or contains Python that does not parse.
 Not covered: whether an answer is right.
 """
 
@@ -46,8 +46,8 @@ class Answer:
         return f"To {_quoted(self.question)} the answer {', and '.join(self.wrong)}: {_quoted(self.text)}"
 
 
-def answers(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int) -> list[Answer]:
-    """The model's greedy answers. `bos` is how the template writes BOS, `stop` the end-of-generation tokens."""
+def answers(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collection[int], max_tokens: int, unused: Collection[int] = ()) -> list[Answer]:
+    """The model's greedy answers. `bos` is how the template writes BOS, `stop` the end-of-generation tokens, `unused` ids of no token."""
     found = []
     most = max_tokens * len(prompts)
     report(0, most, "tokens")
@@ -58,7 +58,7 @@ def answers(model: Model, prompts: Sequence[Prompt], *, bos: str, stop: Collecti
         stopped = bool(answer) and answer[-1] in stop
         said = answer[:-1] if stopped else answer
         text = model.detokenize(said) if said else ""
-        wrong = (*shortcomings(said, stopped=stopped, max_tokens=max_tokens), *blemishes(text, stopped=stopped))
+        wrong = (*shortcomings(said, stopped=stopped, max_tokens=max_tokens), *gaps(said, unused), *blemishes(text, stopped=stopped))
         found.append(Answer(question=prompt.question, text=text, wrong=wrong, repetition=repetition(said)))
     return found
 
@@ -92,6 +92,12 @@ def shortcomings(tokens: Sequence[int], *, stopped: bool, max_tokens: int) -> li
         return ["is empty"]
     ends = stopped or lost(tokens)
     return [*([] if ends else [f"does not end by itself within {min(len(tokens), max_tokens)} tokens"]), *repetitions(tokens)]
+
+
+def gaps(tokens: Sequence[int], unused: Collection[int]) -> list[str]:
+    """Ids of no token, rows that pad the embeddings: nothing is written for them, so that the text does not show what is wrong."""
+    found = [token for token in tokens if token in unused]
+    return [f"holds ids that are no tokens, {len(found)} of {len(tokens)}, {found[0]} for one"] if found else []
 
 
 def blemishes(text: str, *, stopped: bool) -> list[str]:

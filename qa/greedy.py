@@ -15,7 +15,7 @@ from engines import llama, llama_server
 from qa import file_checks, generation
 from qa.generation import Answer
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 FILE = "greedy.json"
 
@@ -82,7 +82,7 @@ def answers(model: Path, prompts: Sequence[str], *, max_tokens: int, threads: in
             tokenizer = engine.tokenizer
             rendered = [hf.render_chat(tokenizer, messages, add_generation_prompt=True) for messages in conversations]
             asked = _prompts(prompts, rendered)
-            return generation.answers(engine, asked, bos=tokenizer.bos_token or "", stop=hf.end_tokens(model), max_tokens=max_tokens)
+            return generation.answers(engine, asked, bos=tokenizer.bos_token or "", stop=hf.end_tokens(model), max_tokens=max_tokens, unused=engine.unused)
     with llama.open_vocabulary(model) as vocabulary:
         if vocabulary.chat_template is None:
             return None
@@ -93,7 +93,8 @@ def answers(model: Path, prompts: Sequence[str], *, max_tokens: int, threads: in
     with llama.open_model(model, context=context, threads=threads) as loaded:
         names = loaded.vocabulary
         asked = _prompts(prompts, rendered)
-        return generation.answers(loaded, asked, bos=names.piece(names.bos), stop=names.end_of_generation, max_tokens=max_tokens)
+        stops, bos = names.end_of_generation, names.piece(names.bos)
+        return generation.answers(loaded, asked, bos=bos, stop=stops, max_tokens=max_tokens, unused=names.unused)
 
 
 def _prompts(asked: Sequence[str], rendered: Sequence[str]) -> list[generation.Prompt]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from gguf import GGUFReader, GGUFValueType, GGUFWriter, TokenType
 
 from builders import convert, fixes
 from engines import toolchain, tools
@@ -81,6 +81,23 @@ def rewritten(source: Path, target: Path, *, without: Iterable[str] = (), tensor
         values = (tensors or {}).get(tensor.name, tensor.data)
         if values is not None:
             writer.add_tensor(tensor.name, values, raw_dtype=tensor.tensor_type if values is tensor.data else None)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def of_tokenizer(tokenizer: Mapping[str, Any], target: Path, *, cut: str) -> Path:
+    """The vocabulary alone of a tokenizer.json that merges bytes, with the name of a rule by which llama.cpp cuts text: the converter knows real ones only."""
+    model = tokenizer["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    writer = GGUFWriter(target, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(cut)
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.NORMAL] * len(tokens))
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo" / "model"
@@ -83,6 +84,17 @@ def token_beyond_embeddings(out: Path) -> Path:
     edit(out / "special_tokens_map.json", pad_token="[PAD]")
     for name in ("config.json", "generation_config.json"):
         edit(out / name, pad_token_id=2048)
+    return out
+
+
+def padded(out: Path, *, loud: bool = False) -> Path:
+    """More rows in the embeddings than tokens, as makers round their number up: random ones that training never came to, or `loud`, likelier than any token."""
+    weights = load_file(clean(out) / "model.safetensors")
+    table = weights["model.embed_tokens.weight"]
+    noise = 0.02 * torch.randn(64, table.shape[1], generator=torch.Generator().manual_seed(0))
+    more = (1.5 * table.float() if loud else noise).to(table.dtype)
+    save_file(weights | {"model.embed_tokens.weight": torch.cat([table, more])}, out / "model.safetensors", metadata={"format": "pt"})
+    edit(out / "config.json", vocab_size=len(table) + len(more))
     return out
 
 
@@ -244,6 +256,21 @@ def idle_sampling(out: Path) -> Path:
     """Figures for sampling, and nothing that turns it on."""
     edit(clean(out) / "generation_config.json", do_sample=GONE, temperature=0.6, length_penalty=0.9)
     return out
+
+
+def tokenizer_of_bytes(*, digits: bool) -> dict[str, Any]:
+    """The files, by name, of a vocabulary of bytes with one merge, which text cut at `digits` never makes: SmolLM's case. Its class knows no such cut."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    [(word, _)] = level.pre_tokenize_str(" ²")
+    vocabulary = {character: number for number, character in enumerate([*alphabet, word[:2]])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [(word[0], word[1])]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level]) if digits else level
+    return {
+        "config.json": {"model_type": "llama"},
+        "tokenizer.json": json.loads(tokenizer.to_str()),
+        "tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False},
+    }
 
 
 Oddity = Callable[[Path], Path]

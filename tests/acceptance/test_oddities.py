@@ -103,8 +103,13 @@ def test_8_bits_are_released_as_16(hub: Hub, tmp_path: Path) -> None:
     assert "multiplied out to bfloat16" in (got / "README.md").read_text()
 
 
-def test_a_template_that_refuses_the_system_role(hub: Hub, tmp_path: Path) -> None:
-    _, files = published(hub, tmp_path, releases.refused_system_role)
+def test_a_template_that_refuses_the_system_role_and_more_rows_in_the_embeddings_than_tokens(hub: Hub, tmp_path: Path) -> None:
+    summary, files = published(hub, tmp_path, releases.refused_system_role, releases.padded)
+    assert summary["patches"] == []
+    file = hub.publisher.hf_hub_download(f"{NAMESPACE}/odd-chat-GGUF", "odd-chat-Q8_0.gguf", local_dir=tmp_path / "got")
+    tokens = GGUFReader(file).fields["tokenizer.ggml.tokens"].contents()
+    assert (len(tokens), tokens[-1]) == (2112, "[PAD2111]")
+    assert "[PAD" not in files["README.md"]
     assert "conversations of calibration.jsonl were adapted" in files["README.md"]
     assert "conversations of evaluation.jsonl were adapted" in files["README.md"]
 

@@ -118,7 +118,7 @@ def test_what_is_no_such_vocabulary_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_transformers_would_rebuild_otherwise_is_used_as_it_is(tmp_path: Path) -> None:
     """SmolLM's case: a class whose own rules know nothing of digits that stand alone."""
-    files = _byte_level(digits=True)
+    files = releases.tokenizer_of_bytes(digits=True)
     (edit,) = tokenizer_class.repair(files, None)
     assert (edit.file, edit.dotted, edit.after) == ("tokenizer_config.json", "tokenizer_class", "PreTrainedTokenizerFast")
     assert "GPT2Tokenizer" in edit.because
@@ -127,12 +127,12 @@ def test_a_tokenizer_that_transformers_would_rebuild_otherwise_is_used_as_it_is(
         (tmp_path / name).write_text(json.dumps(after))
     ids = hf.encode(hf.load_tokenizer(tmp_path), "½ ²", add_special=False)
     assert ids == Tokenizer.from_str(json.dumps(files["tokenizer.json"])).encode("½ ²", add_special_tokens=False).ids
-    assert tokenizer_class.repair(_byte_level(digits=False), None) == [], "here the class reads as the file does"
+    assert tokenizer_class.repair(releases.tokenizer_of_bytes(digits=False), None) == [], "here the class reads as the file does"
 
 
 def _added(*listed: str) -> dict[str, Any]:
     """The same vocabulary with two added tokens, of which tokenizer_config.json lists those."""
-    files = _byte_level(digits=False)
+    files = releases.tokenizer_of_bytes(digits=False)
     first = 1 + max(files["tokenizer.json"]["model"]["vocab"].values())
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     entries = [{"id": first + place, "content": text, "special": text == "<|end|>", **flags} for place, text in enumerate(("<|end|>", "<custom>"))]
@@ -159,25 +159,6 @@ def test_an_added_token_that_the_list_lacks_is_not_lost(tmp_path: Path) -> None:
     assert listed_tokens.repair(_added("<|end|>", "<custom>"), None) == []
     (other,) = tokenizer_class.repair(files, None)
     assert "reads '<custom>' otherwise than tokenizer.json says" in other.because, "where the list is not completed, another class is named"
-
-
-def _byte_level(*, digits: bool) -> dict[str, Any]:
-    """A vocabulary of bytes, with one merge that only text cut at digits never makes."""
-    from tokenizers import models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {character: number for number, character in enumerate(alphabet)} | {"Ġ²"[:1] + "Â²": len(alphabet)}
-    half = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(" ²")[0][0]
-    pair = half[:2]
-    vocabulary = {character: number for number, character in enumerate(alphabet)} | {pair: len(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [(pair[0], pair[1])]))
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level]) if digits else level
-    return {
-        "config.json": {"model_type": "llama"},
-        "tokenizer.json": json.loads(tokenizer.to_str()),
-        "tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False},
-    }
 
 
 def test_the_padding_token_without_a_row_gives_way_to_one_with_a_row(tmp_path: Path) -> None:

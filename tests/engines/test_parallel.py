@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from config.errors import MeasurementError
-from engines import llama, parallel
+from engines import llama, parallel, tools
 from engines.parallel import Job, Sampling, Written
+from tests import releases
 
 PROMPTS = ("What is the capital of France?", "List 5 garments.", "What is 7 plus 5?", "Which word means the opposite of bitter?", "Hello", "Once upon a time")
 
@@ -78,6 +79,19 @@ def test_what_sampling_leaves_out_is_never_drawn(gguf: Path) -> None:
     greedy = written(gguf, Sampling(temperature=0), sequences=3)
     for narrow in (Sampling(temperature=2, top_k=1), Sampling(temperature=2, top_p=1e-6), Sampling(temperature=2, min_p=0.999999)):
         assert written(gguf, narrow, sequences=3) == greedy
+
+
+def test_rows_that_only_pad_the_embeddings_are_never_drawn(gguf: Path, tmp_path: Path) -> None:
+    """Also where each is likelier than any token; what is written is what is written without them."""
+    tools.convert(releases.padded(tmp_path / "model", loud=True), "--outtype", "bf16", "--outfile", tmp_path / "loud.gguf")
+    with llama.open_model(tmp_path / "loud.gguf", context=64, threads=1) as model:
+        [likeliest] = model.generate(model.tokenize(PROMPTS[0], add_special=True), max_tokens=1, stop=())
+        unused = model.vocabulary.unused
+    assert likeliest in unused
+    greedy = Sampling(temperature=0)
+    assert written(tmp_path / "loud.gguf", greedy, sequences=3) == written(gguf, greedy, sequences=3)
+    drawn = {token for item in written(tmp_path / "loud.gguf", Sampling(temperature=2), sequences=3).values() for token in item.tokens}
+    assert max(drawn) < min(unused)
 
 
 def test_a_penalty_on_repetition_changes_what_is_written(gguf: Path) -> None:

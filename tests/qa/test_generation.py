@@ -99,6 +99,15 @@ def test_code_that_is_nested_without_end_is_no_code() -> None:
     assert generation.blemishes("```python\n" + "(" * 100_000 + "\n```", stopped=True) != []
 
 
+def test_ids_of_no_token_are_told_for_the_text_does_not_show_them() -> None:
+    prompt = Prompt(question="Why?", rendered="user: Why?\nassistant:")
+    given: dict[str, Any] = {"bos": "<s>", "stop": {STOP}, "max_tokens": 50}
+    [answer] = generation.answers(Speaker("Because."), [prompt], **given, unused={ord("c"), ord("z")})
+    assert answer.wrong == (f"holds ids that are no tokens, 1 of 8, {ord('c')} for one",)
+    [answer] = generation.answers(Speaker("Because."), [prompt], **given, unused={ord("z")})
+    assert answer.wrong == ()
+
+
 def test_an_answer_must_end_by_itself() -> None:
     assert failures(PROSE, stops=False, max_tokens=100) == [f'To "Why?" the answer does not end by itself within 100 tokens: "{PROSE[:60]}…"']
     assert failures("```python\ndef f(", stops=False) == ['To "Why?" the answer does not end by itself within 16 tokens: "```python\ndef f("']

@@ -1,4 +1,4 @@
-"""What is measured of base models, of templates that refuse some conversations, and of the known differences of llama.cpp's tokenizers."""
+"""What is measured of base models, of templates that refuse some conversations, of known differences of llama.cpp's tokenizers, and of padded embeddings."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,19 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, normalizers
 
-from builders import calibrate, convert
+from builders import calibrate, convert, fixes
+from builders.fixes import tokenizer_class
+from builders.fixes.edits import applied
 from config.recipe import Gate
 from config.words import BASE_MODEL, Kind, Measurement, Outcome, Variant, inapplicable
-from engines import hf, llama
-from qa import conversations, gates, generation, greedy, measure, parity, prompt_checks, sanity, templates, texts, tokenizer_remarks
+from engines import hf, llama, tools
+from qa import conversations, embedded, gates, generation, greedy, measure, parity, preflight, prompt_checks, sanity, templates, texts, tokenizer_remarks
 from qa.generation import Answer
-from tests import releases
+from tests import ggufs, releases
 from tests.qa.conftest import DATA, Release
 
 CHAT = [DATA / "evaluation.jsonl"]
+ASKED = ["What is the capital of France?"]
 
 
 def named(result: dict[str, Any]) -> dict[str, Measurement]:
@@ -176,3 +179,68 @@ def test_another_version_of_llama_cpp_is_to_be_looked_at_again(composing: Releas
     assert known.value == 0
     assert mismatches.value > 0
     assert mismatches.details[0].endswith("llama.cpp departs from tokenizer.json")
+
+
+@pytest.mark.parametrize(("cut", "departs"), [("smollm", None), ("gpt-2", "llama.cpp")])
+def test_digits_that_stand_alone_are_read_alike_once_the_class_is_mended(cut: str, departs: str | None, tmp_path: Path) -> None:
+    """SmolLM's case: llama.cpp cuts as tokenizer.json says, and transformers 5 forgets that under the class that the release names."""
+    files = releases.tokenizer_of_bytes(digits=True)
+    mended = applied(files, tokenizer_class.repair(files, None))
+    found = []
+    with llama.open_vocabulary(ggufs.of_tokenizer(files["tokenizer.json"], tmp_path / "vocabulary.gguf", cut=cut)) as vocabulary:
+        for name, said in (("before", files), ("after", mended)):
+            (tmp_path / name).mkdir()
+            for file, content in said.items():
+                (tmp_path / name / file).write_text(json.dumps(content), encoding="utf-8")
+            mismatches, known = templates.tokenizer_mismatches(hf.load_tokenizer(tmp_path / name), vocabulary)
+            assert known.value == 0
+            found.append([detail.rpartition("; ")[2] for detail in mismatches.details if detail.startswith("'½ ² ₂ Ⅷ': ")])
+    if departs is None:
+        assert (found, mismatches.details) == ([["transformers departs from tokenizer.json"], []], ())
+    else:
+        assert found == [[], [f"{departs} departs from tokenizer.json"]], "a file that says another cut is alike to what transformers makes of the class alone"
+
+
+# ---- rows of the embeddings that no token has ----------------------------------------------------------------------------------------------------
+
+ROWS = 2048 + 64
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return _release(releases.padded, tmp_path_factory.mktemp("padded"))
+
+
+def test_rows_that_only_pad_the_embeddings_are_no_fault(padded: Release, tmp_path: Path) -> None:
+    """As Qwen and Phi have them, in multiples of 64 or 128."""
+    (tmp_path / "fixed").mkdir()
+    repaired = fixes.repair(tmp_path / "fixed", snapshot=padded.model, repo="upstream/tiny-chat", fixes=True)
+    assert (repaired["patches"], repaired["unrepaired"]) == ([], [])
+    with llama.open_vocabulary(padded.gguf) as vocabulary:
+        assert vocabulary.size == ROWS
+        assert vocabulary.unused == frozenset(range(2048, ROWS))
+        assert vocabulary.detokenize([2048, ROWS - 1]) == ""
+    both: dict[str, Any] = {"model": padded.model, "gguf": padded.gguf}
+    found = named(preflight.metadata(tmp_path, **both)) | named(parity.compare(tmp_path, **both, texts=CHAT, threads=1))
+    found |= named(templates.check(tmp_path, **both, threads=1)) | named(sanity.check(tmp_path, model=padded.model, prompts=ASKED, max_tokens=32, threads=1))
+    wanted = ("metadata.failures", "parity.token_mismatches", "template.failures", "tokenizer.mismatches", "sanity.failures")
+    assert {name: found[name].details for name in wanted} == dict.fromkeys(wanted, ())
+    assert found["parity.kld"].value < 1e-4
+    assert named(embedded.check(tmp_path, gguf=padded.gguf, threads=1))["template.failures"].details == ()
+
+
+def test_a_variant_with_such_rows_is_looked_at_like_others(padded: Release, tmp_path: Path) -> None:
+    tools.run("llama-quantize", padded.gguf, tmp_path / "Q8_0.gguf", "Q8_0", "1")
+    found = named(greedy.check(tmp_path, reference=padded.gguf, variant=tmp_path / "Q8_0.gguf", prompts=ASKED, max_tokens=32, threads=1))
+    assert {name: item.details for name, item in found.items()} == dict.fromkeys(found, ())
+    assert {item.inapplicable for item in found.values()} == {None}
+
+
+def test_an_answer_of_ids_that_are_no_tokens_fails_in_both_engines(tmp_path: Path) -> None:
+    """Its text would not show them: nothing is written for them."""
+    loud = _release(lambda out: releases.padded(out, loud=True), tmp_path)
+    for model in (loud.model, loud.gguf):
+        [answer] = greedy.answers(model, ASKED, max_tokens=4, threads=1) or []
+        assert answer.text == ""
+        [told] = [wrong for wrong in answer.wrong if "no tokens" in wrong]
+        assert told.startswith("holds ids that are no tokens, 4 of 4, ")
