@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests import predicting, releases
 
 HIDDEN, CONTEXT = 64, 1024
+PADDED, PADDED_LARGE = 2112, 50304  # rows of the embeddings where makers round their number up: of 2048 tokens, and of GPT-2's and some
 SPREAD = 0.08  # of random weights: answers differ from token to token, and are not nearly certain
 LINEAR = {f"linear_{name}": size for name, size in (("key_head_dim", 16), ("value_head_dim", 16), ("num_key_heads", 2), ("num_value_heads", 4))}
 
@@ -109,9 +110,12 @@ MODELS: Mapping[str, Make] = {
     "Mistral": _small("Mistral", sliding_window=None, tie_word_embeddings=False),
     "Mixtral": _small("Mixtral", num_local_experts=4, num_experts_per_tok=2),
     "Mixtral of many experts": _small("Mixtral", intermediate_size=32, num_local_experts=128, num_experts_per_tok=8),
-    "Phi-3": _small("Phi3", spaced=True),
+    "Phi-3": _small("Phi3", spaced=True, vocab_size=PADDED),
     "Granite": _small("Granite", embedding_multiplier=4.0, attention_multiplier=0.1, residual_multiplier=0.5, logits_scaling=2.0),
-    "gpt-oss": _large("GptOss", hidden_size=64, tie_word_embeddings=False, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=128),
+    "gpt-oss": _large(
+        "GptOss", vocab_size=PADDED_LARGE, hidden_size=64, tie_word_embeddings=False, head_dim=16,
+        num_local_experts=4, num_experts_per_tok=2, sliding_window=128,
+    ),
     "DeepSeek": _large(
         "DeepseekV3", num_key_value_heads=4, q_lora_rank=32, kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=16,
         n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1, n_group=1, topk_group=1, moe_intermediate_size=64,
