@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from builders import header, precision
+from builders import header, precision, predicting
 from builders.ggufs import weigh
 from builders.weights import read_header, weight_files
 from config.errors import MeasurementError, ToolError, UpstreamError
@@ -25,7 +25,6 @@ _UNKNOWN = re.compile(r"Model (\S+) is not supported")
 _UNMAPPED = re.compile(r"Can not map tensor '([^']+)'")
 _NOT_LEFT_OUT = re.compile(r"--no-nextn are not supported for (\S+)")
 _VOCABULARY = re.compile(r"BPE pre-tokenizer was not recognized|File not found: \S*tokenizer\.model")
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _ANNOUNCED = ("num_nextn_predict_layers", "mtp_num_hidden_layers")  # keys of config.json
 STRIPPING = re.compile(r"(phi)-?3", re.IGNORECASE)
 NEVER_STRIPS = {"<unk>", "<s>", "<|endoftext|>"}
@@ -51,12 +50,12 @@ def convert(
     target = out / f"{name}-{type}.gguf"
     with called(model, name, _FACTS.validate_python(dict(facts)), repo=repo, hub=hub) as named:
         options = ("--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", title(name, model))
-        lost = _lost_mtp(model)
+        held, lost = _predicting(model)
         try:
             try:
                 tools.convert(named, *options, *(() if mtp and not lost else ("--no-mtp",)), cwd=named.parent)
             except ToolError as error:
-                if not lost or _NOT_LEFT_OUT.search(str(error)) is None:
+                if held or _NOT_LEFT_OUT.search(str(error)) is None:  # of what is not there nothing has to be left out
                     raise
                 tools.convert(named, *options, cwd=named.parent)
         except ToolError as error:
@@ -103,17 +102,13 @@ def _require_all(model: Path) -> None:
         hf.require_all(model)
 
 
-def _lost_mtp(model: Path) -> bool:
-    """Whether the weights lack the layers for multi-token prediction that config.json, or the converter, expects."""
+def _predicting(model: Path) -> tuple[bool, bool]:
+    """Whether the weights hold layers for multi-token prediction, and whether they lack those that config.json, or the converter, expects."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     text = text_part.of(config)
-    if not any(text.get(key) for key in _ANNOUNCED) and text.get("model_type") not in _ALWAYS:
-        return False
     names = [tensor.name for file in weight_files(model) for tensor in read_header(file)]
-    beyond = (int(found[1]) for name in names if (found := _LAYER.search(name)))
-    layers = text.get("num_hidden_layers")
-    own = any("mtp." in name for name in names) or (isinstance(layers, int) and any(layer >= layers for layer in beyond))
-    return bool(names) and not own
+    expected, held = any(text.get(key) for key in _ANNOUNCED) or text.get("model_type") in _ALWAYS, bool(predicting.found(names, config))
+    return held, bool(names) and expected and not held
 
 
 def _in_words(error: ToolError, name: str, model: Path) -> UpstreamError:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from gguf import GGUFReader
 
 from builders import calibrate, convert, ggufs, quantize
+from builders import predicting as layers
 from builders.plan import plan
 from builders.plan.capacity import cache_bytes
 from builders.rounding import improve
@@ -18,8 +20,8 @@ from builders.sensitivity.table import Sensitivity
 from config.errors import UpstreamError
 from engines import graph, quantizable
 from qa import file_checks, preflight
-from tests import predicting
-from tests.builders.conftest import DATA, THREADS
+from tests import predicting, releases
+from tests.builders.conftest import CONVERTED, DATA, THREADS
 
 TEXT: dict[str, Any] = {"chat": [], "plain": [DATA / "calibration_questions.txt"], "tokens": 1024, "context": 128, "threads": THREADS}
 LAYERS = {"glm": 2, "qwen3_next": 4}
@@ -133,9 +135,29 @@ def test_what_the_weights_lost_is_not_announced(kind: str, tmp_path: Path) -> No
     assert graph.multiplied(file) >= {entry.name for entry in quantizable.in_layers(file)}
 
 
-def test_an_architecture_whose_converter_cannot_leave_them_out_is_told_in_words(fixed: Path, tmp_path: Path) -> None:
+def test_an_architecture_whose_converter_cannot_leave_them_out_is_told_in_words(tmp_path: Path) -> None:
+    model = releases.clean(tmp_path / "model")
+
+    def add(weights: dict[str, torch.Tensor]) -> None:
+        weights.update({name.replace(".3.", ".4."): value.clone() for name, value in weights.items() if ".layers.3." in name})
+
+    releases.change_weights(model, add)
     with pytest.raises(UpstreamError, match="cannot leave out layers for multi-token prediction of LlamaForCausalLM.*multi_token_prediction: true"):
-        convert.convert(tmp_path, model=fixed, name="tiny-chat", mtp=False)
+        convert.convert(tmp_path, model=model, name="tiny-chat", mtp=False)
+
+
+def test_of_a_model_that_has_none_nothing_has_to_be_left_out(fixed: Path, gguf: Path, tmp_path: Path) -> None:
+    """Whatever its converter knows to leave out: one recipe is for many models."""
+    made = convert.convert(tmp_path, model=fixed, mtp=False, **CONVERTED)
+    assert (tmp_path / str(made["file"])).read_bytes() == gguf.read_bytes()
+
+
+def test_they_are_told_by_their_names() -> None:
+    names = {"mtp.fc.weight", "model.layers.1.up.weight", "model.layers.2.up.weight", "model.language_model.layers.3.up.weight", "vision.layers.9.up.weight"}
+    drafting = {"mtp.fc.weight", "model.layers.2.up.weight", "model.language_model.layers.3.up.weight"}
+    for config in ({"num_hidden_layers": 2}, {"text_config": {"num_hidden_layers": 2}}):
+        assert layers.found(names, config) == drafting
+    assert layers.found(names, {}) == {"mtp.fc.weight"}
 
 
 def test_their_cache_is_not_counted() -> None:

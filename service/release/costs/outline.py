@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from builders import modalities
+from builders import modalities, predicting
 from builders.sensitivity import room
 from builders.sensitivity.table import Tensor
 from engines import text_part
@@ -19,8 +19,6 @@ BITS = {"BF16": 16.0, "F16": 16.0, "F32": 32.0}  # of a value in the file that e
 MANY_EXPERTS = 8  # of which a token reaches so many, where config.json does not say
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
-_OWN_LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\.")  # of the language model
-_PREDICTING = re.compile(r"(?:^|\.)mtp\.")  # layers for multi-token prediction, where they are not numbered after the model's own
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _TABLE = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings)\.weight$")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|output|embed_out)\.weight$")
@@ -108,7 +106,8 @@ def _outlined(prospect: Prospect) -> Outline:
     config = text_part.of(prospect.config)
     seeing = {name: shape for name, shape in prospect.shapes.items() if modalities.sees(prospect.config, name)}
     rest = {name: shape for name, shape in prospect.shapes.items() if name not in seeing}
-    shapes, predicting = _parted(rest, int(_of(config, "num_hidden_layers", 0)))
+    beyond = predicting.found(rest, config)
+    shapes = {name: shape for name, shape in rest.items() if name not in beyond}
     table = next((shape for name, shape in shapes.items() if _TABLE.search(name) and len(shape) == 2), (int(_of(config, "vocab_size", 1)), 1))
     hidden = int(table[1]) if table[1] > 1 else int(_of(config, "hidden_size", 1))
     experts = int(_of(config, "num_local_experts", 0) or _of(config, "num_experts", 0) or _of(config, "n_routed_experts", 0))
@@ -131,14 +130,8 @@ def _outlined(prospect: Prospect) -> Outline:
         halves=prospect.reference == "BF16",
         entries=vocabulary * (1 if any(path.endswith("tokenizer.model") for path in prospect.sizes) else 2),
         seeing=sum(map(math.prod, seeing.values())),
-        predicting=predicting,
+        predicting=sum(math.prod(rest[name]) for name in beyond),
     )
-
-
-def _parted(shapes: Mapping[str, tuple[int, ...]], layers: int) -> tuple[dict[str, tuple[int, ...]], int]:
-    """The tensors that are run, and how many parameters those for multi-token prediction have: in `mtp`, or in layers beyond the model's own."""
-    beyond = {name for name in shapes if _PREDICTING.search(name) or (layers and (found := _OWN_LAYER.match(name)) and int(found[1]) >= layers)}
-    return {name: shape for name, shape in shapes.items() if name not in beyond}, sum(math.prod(shapes[name]) for name in beyond)
 
 
 def _of(config: Mapping[str, Any], name: str, otherwise: float) -> float:

@@ -1,0 +1,17 @@
+"""Tells layers for multi-token prediction (MTP, NextN) by their names: they draft tokens ahead, and no ordinary answer runs them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from engines import text_part
+
+_APART = re.compile(r"(?:^|\.)mtp\.")  # where they are not numbered after the model's own
+_NUMBERED = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\.")  # layers of the language model
+
+
+def found(names: Iterable[str], config: Mapping[str, Any]) -> frozenset[str]:
+    """Those of a model's tensors that are in such layers: in `mtp`, or in layers beyond as many as config.json says that the language model has."""
+    layers = text_part.of(config).get("num_hidden_layers")
+    counted = isinstance(layers, int) and not isinstance(layers, bool) and layers > 0
+    return frozenset(name for name in names if _APART.search(name) or (counted and (layer := _NUMBERED.match(name)) is not None and int(layer[1]) >= layers))
