@@ -5,11 +5,12 @@ Behind the header they are a hole in the disk, as large as the data would be.
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from builders.weights import read_header
+from builders.weights import Tensor, read_header
+from builders.writing import write_file
 
 
 def of_file(source: Path, target: Path) -> None:
@@ -28,6 +29,13 @@ def of_tensors(tensors: Mapping[str, Any], target: Path) -> None:
     end = max((int(tensor.data_offsets[1]) for tensor in tensors.values()), default=0)
     _write(target, struct.pack("<Q", len(header)) + header, 8 + len(header) + end)
     read_header(target)
+
+
+def of(tensors: Sequence[Tensor], target: Path) -> None:
+    """Write the header of a file of these tensors to `target`."""
+    write_file(target, tensors, ())
+    with target.open("r+b") as file:
+        file.truncate(target.stat().st_size + sum(tensor.bytes for tensor in tensors))
 
 
 def _write(target: Path, beginning: bytes, size: int) -> None:

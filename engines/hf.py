@@ -32,6 +32,7 @@ from engines.repetition import lost
 from engines.spoken import Voice, plain
 
 SHOWN = 3  # missing weights that a sentence names
+HEAD = "lm_head.weight"  # how the name of an output matrix ends that embeddings may stand in for
 MEMORY = ("past_key_values", "cache_params")  # what networks call what they remember of the text so far: those with attention, those without
 KNOWN = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}  # model types
 UNLIMITED = 2**20  # tokens; what llama.cpp's converter writes for networks that remember a state, and know no positions
@@ -84,12 +85,25 @@ def _loaded(folder: Path, **options: Any) -> PreTrainedModel:
         told: dict[str, set[str]]
         model, told = made.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options)
     if missing := sorted(told["missing_keys"]):
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        raise UpstreamError(
-            f"The safetensors lack {', '.join(missing[:SHOWN])}{more}, which the architecture that config.json names has: transformers would make up random "
-            "weights, and llama.cpp another model. Ask the owner of the release to upload what is missing, or to correct config.json."
-        )
+        raise UpstreamError(_lacking(folder, missing))
     return model
+
+
+def _lacking(folder: Path, missing: Sequence[str]) -> str:
+    """That weights are missing, from which file, and what can be done."""
+    files = sorted(folder.glob("*.safetensors"))
+    there = f"{files[0].name} lacks" if len(files) == 1 else f"The {len(files)} safetensors files lack"
+    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    remedy = "Ask the owner of the release to upload what is missing, or to correct config.json."
+    if all(name.endswith(HEAD) for name in missing):
+        remedy = (
+            "If its embeddings are to be its output matrix too, `tie_word_embeddings` has to be true in config.json, which `sluice fix` and a recipe with "
+            "`fixes: true` see to; if not, ask the owner of the release to upload what is missing."
+        )
+    return (
+        f"{there} {', '.join(missing[:SHOWN])}{more}, which the architecture that config.json names has: transformers would make up random weights, and "
+        f"llama.cpp another model. {remedy}"
+    )
 
 
 def _widen(model: PreTrainedModel) -> None:

@@ -103,6 +103,7 @@ def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator
             with told(listener, f"fetch what rules read of {source.name}"):
                 _fetched(*_remote(source), before)
         result = ruled.repaired(settings, before, work, source.repo)
+        ruled.require_all(settings, before, work / "files")
         yield Repaired(
             source=source,
             family=result["family"],

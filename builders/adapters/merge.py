@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builders import hollow
 from builders.adapters import description, files
 from builders.adapters.changes import Change, Changes, changes
 from builders.links import link_or_copy
@@ -45,9 +46,7 @@ def merge(out: Path, *, adapter: Path, base: Path, repo: str, below: str, header
         for path in weight_files(base):
             there = [tensor for tensor in found.tensors.values() if tensor.file == path.name]
             if headers:
-                write_file(out / path.name, there, ())
-                with (out / path.name).open("r+b") as file:
-                    file.truncate((out / path.name).stat().st_size + sum(tensor.bytes for tensor in there))
+                hollow.of(there, out / path.name)
             elif any(tensor.name in found.changed for tensor in there):
                 write_file(out / path.name, there, made.values(there, reading, names))
             else:

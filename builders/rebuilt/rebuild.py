@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from builders import front_matter
+from builders import front_matter, hollow
 from builders.front_matter import CARD
 from builders.names import SINGLE, is_legal
 from builders.rebuilt import architectures, headers, origin, vocabulary
@@ -71,10 +71,7 @@ def describe(out: Path, header: Header, file: str) -> None:
 def describe_all(out: Path, folder: Path, header: Header, file: str) -> None:
     """What `rebuild` writes, as far as rules read it: weight files that are all header, from a header whose tensors may not be there; the card in `folder`."""
     describe(out, header, file)
-    tensors = architectures.tensors(header, file)
-    write_file(out / SINGLE, list(tensors.values()), ())
-    with (out / SINGLE).open("r+b") as stream:
-        stream.truncate((out / SINGLE).stat().st_size + sum(tensor.bytes for tensor in tensors.values()))
+    hollow.of([*architectures.tensors(header, file).values()], out / SINGLE)
     _accompany(out, folder, header)
 
 

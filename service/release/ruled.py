@@ -1,7 +1,7 @@
 """What the rules make of a model's small files and the headers of its weights; nothing is kept: for `sluice fix`, and for what a dry run foresees."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,21 @@ def taken(folder: Path, into: Path) -> None:
 
 def repaired(settings: Settings, before: Path, work: Path, repo: str, *, ask: bool = False) -> dict[str, Any]:
     """The repair in a process of its own: templates are programs, and tokenizers are a stranger's."""
+    return _apart(settings, "builders.fixes:repair", work, {"snapshot": before}, {"repo": repo, "fixes": True, "headers": True, "ask": ask})
+
+
+def require_all(settings: Settings, before: Path, after: Path) -> None:
+    """Raise UpstreamError when the weights of the folder `before` lack some that the model has of which `after` holds the configuration."""
+    with places() as (_, work):
+        _apart(settings, "builders.lacking:check", work, {"model": after, "weights": before}, {})
+
+
+def _apart(settings: Settings, function: str, work: Path, given: Mapping[str, Path], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a stage function of which nothing is kept but its log."""
     memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
     limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=1)
-    inputs = {"snapshot": Input(path=before, digest="")}  # a digest is part of a stage's key, and nothing is kept here
-    log = settings.folder / "logs" / "fix" / "repair.log"
-    return run_apart("builders.fixes:repair", work, inputs, {"repo": repo, "fixes": True, "headers": True, "ask": ask}, limits=limits, log=log)
+    inputs = {name: Input(path=folder, digest="") for name, folder in given.items()}  # a digest is part of a stage's key
+    return run_apart(function, work, inputs, params, limits=limits, log=settings.folder / "logs" / "fix" / f"{function.rpartition(':')[2]}.log")
 
 
 def held(settings: Settings, folder: Path, repo: str) -> list[Hold]:

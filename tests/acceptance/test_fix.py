@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests import miniatures, releases
+from tests import releases
 from tests.acceptance.conftest import ROOT, UPSTREAM, Hub, sluice
-
-SOUND = "granite ibm-granite-granite-4.0.jinja"
 
 
 def fix(home: Path, *arguments: str | Path, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -33,18 +31,18 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_sound_model_stays_as_it_is_and_its_copy_is_the_same(tmp_path: Path) -> None:
-    made = miniatures.sound(SOUND, tmp_path / "miniature")
+    made = releases.clean(tmp_path / "tiny-chat")
     (made / "original").mkdir()
     (made / "original" / "params.json").write_text("{}")
     before = content(made)
     done = fix(tmp_path / "home", made)
     assert (done.returncode, "nothing to repair" in done.stdout) == (0, True), done.stdout + done.stderr
-    assert "of the family granite" in done.stdout
+    assert "of the family tiny-chat" in done.stdout
     assert fix(tmp_path / "home", made, "--dry-run").returncode == 0
-    assert not (tmp_path / "miniature-fixed").exists()
+    assert not (tmp_path / "tiny-chat-fixed").exists()
     assert fix(tmp_path / "home", made, "-o", tmp_path / "copy").returncode == 0
     assert content(tmp_path / "copy") == content(made) == before
-    assert {path.name for path in tmp_path.iterdir()} == {"miniature", "copy", "home"}
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny-chat", "copy", "home"}
 
 
 def test_a_model_is_repaired_beside_itself_once(tmp_path: Path, model: Path) -> None:
@@ -140,12 +138,21 @@ def test_what_no_rule_repairs_is_said_and_the_rest_is_repaired(tmp_path: Path, m
     assert (tmp_path / "tiny-chat-fixed" / "model.safetensors").exists()
 
 
+def without_a_layer(model: Path) -> None:
+    releases.change_weights(model, lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"))
+
+
+LACKING = "model.safetensors lacks model.layers.1.mlp.up_proj.weight, which the architecture that config.json names has"
+
+
 @pytest.mark.parametrize(
     ("spoil", "arguments", "code", "said"),
     [
         (lambda model: (model / "config.json").unlink(), (), 1, "has no config.json"),
         (lambda model: (model / "config.json").write_text("{"), (), 1, "config.json of the release is not JSON"),
         (lambda model: (model / "model.safetensors").write_bytes(b"short"), (), 1, "is not a sound safetensors file"),
+        (without_a_layer, (), 1, LACKING),
+        (without_a_layer, ("--dry-run",), 1, LACKING),
         (lambda model: None, ("-o", "tiny-chat/inside"), 2, "inside of the model's own folder"),
         (lambda model: None, ("-o", "nowhere/at/all"), 2, "is no folder"),
         (lambda model: None, ("--revision", "main"), 2, "has no revisions"),

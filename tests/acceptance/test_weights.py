@@ -1,4 +1,4 @@
-"""What `plan` and `quantize` alone do with weights that are no ordinary ones: the same as a release."""
+"""What `plan`, `quantize` and `measure` alone do with weights that are no ordinary ones: the same as a release."""
 
 import json
 import shutil
@@ -10,10 +10,13 @@ import torch
 from gguf import GGUFReader
 
 from tests import releases
-from tests.acceptance.conftest import ROOT, sluice
+from tests.acceptance.conftest import RECIPE, ROOT, sluice
 
 pytestmark = pytest.mark.timeout(600)
 TEXT = ROOT / "demo" / "data" / "evaluation_questions.txt"
+QUESTIONS = ROOT / "demo" / "data" / "tiny_mmlu"
+NOWHERE = {"SLUICE_HUB_ENDPOINT": "http://127.0.0.1:1"}  # no Hub is there, and no token is given
+LACKING = "model.safetensors lacks model.layers.1.mlp.up_proj.weight, which the architecture that config.json names has"
 Made = Callable[[Path], Path]
 
 
@@ -98,7 +101,7 @@ def packed(out: Path) -> Path:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (without_a_layer, "The safetensors lack model.layers.1.mlp.up_proj.weight, which the architecture that config.json names has"),
+        (without_a_layer, LACKING),
         (with_a_hole, "holds weights that are not numbers (infinite or NaN): model.embed_tokens.weight in model.safetensors"),
         (without_index, "holds 3 shards, among them model-00001-of-00003.safetensors, and no model.safetensors.index.json"),
         (without_a_shard, "names 1 files that the repo does not hold, among them model-00002-of-00003.safetensors"),
@@ -112,3 +115,27 @@ def test_what_is_broken_is_told_by_every_command(made: Made, words: str, command
     assert words in " ".join(error.split())
     assert "Traceback" not in error
     assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [("generate", "--prompt", "Hello"), ("mmlu", "--data", str(QUESTIONS)), ("template",)], ids=lambda asked: asked[0])
+def test_nothing_is_measured_of_weights_that_transformers_would_make_up(asked: tuple[str, ...], tmp_path: Path) -> None:
+    """Nothing is repaired for a measurement: the sentence says what would be."""
+    what, *more = asked
+    done = sluice("measure", what, releases.head_neither_tied_nor_there(tmp_path / "model"), *more, SLUICE_HOME=str(tmp_path / "home"))
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "model.safetensors lacks lm_head.weight, which the architecture that config.json names has" in said
+    assert "`tie_word_embeddings` has to be true in config.json, which `sluice fix` and a recipe with `fixes: true` see to" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_release_ends_at_weights_that_transformers_would_make_up(tmp_path: Path) -> None:
+    model, home = without_a_layer(tmp_path / "model"), str(tmp_path / "home")
+    done = sluice("release", model, "--to", tmp_path / "out", "--recipe", RECIPE, "--json", SLUICE_HOME=home, **NOWHERE)
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert (told["state"], told["publications"]) == ("failed", [])
+    assert told["error"].startswith(LACKING)
+    assert not (tmp_path / "out").exists()
