@@ -12,7 +12,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer
 
 from builders import convert, fixes
-from builders.fixes import listed_tokens, tokenizer_class, tokenizer_model
+from builders.fixes import listed_tokens, open_prompts, tokenizer_class, tokenizer_model
 from builders.fixes.edits import applied
 from config.digests import file_sha256
 from config.errors import ToolError
@@ -178,6 +178,50 @@ def test_prompts_are_open_again_in_both_engines(tmp_path: Path) -> None:
     found = convert.convert(tmp_path, model=tmp_path / "out", name="open")
     fields = GGUFReader(tmp_path / str(found["file"])).fields
     assert "tokenizer.ggml.add_eos_token" not in fields or not fields["tokenizer.ggml.add_eos_token"].contents()
+
+
+BEGIN, TEXT = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+SPECIAL = {text: {"id": text, "ids": [number], "tokens": [text]} for text, number in (("<s>", 1), ("</s>", 2), ("<|endoftext|>", 5))}
+
+
+def closing(token: str) -> dict[str, Any]:
+    template = {"type": "TemplateProcessing", "pair": [TEXT, {"Sequence": {"id": "B", "type_id": 0}}], "special_tokens": SPECIAL}
+    return {**template, "single": [BEGIN, TEXT, {"SpecialToken": {"id": token, "type_id": 0}}]}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        closing("<|endoftext|>"),  # the end of documents, which generation_config.json names beside that of turns
+        {"type": "Sequence", "processors": [BYTES, closing("<|endoftext|>")]},
+        {"type": "RobertaProcessing", "sep": ["<|endoftext|>", 5], "cls": ["<s>", 1], "trim_offsets": True, "add_prefix_space": False},
+    ],
+    ids=["another end", "one of several", "no template"],
+)
+def test_prompts_are_open_whatever_end_was_put_behind_them_and_by_what(processor: dict[str, Any], tmp_path: Path) -> None:
+    made = releases.clean(tmp_path / "made")
+    for file, changes in {"tokenizer.json": {"post_processor": processor}, "generation_config.json": {"eos_token_id": [4, 5]}}.items():
+        releases.edit(made / file, **changes)
+    (before, after) = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (made, repaired_to(tmp_path / "out", made)))
+    for text in ("Hi", "What is the capital of France?"):
+        expected = [1, *after.encode(text, add_special_tokens=False).ids]
+        assert (before.encode(text).ids, after.encode(text).ids) == ([*expected, 5], expected)
+    assert [patch["fix"] for patch in repaired(tmp_path / "out", tmp_path / "again")] == []
+
+
+def repaired_to(out: Path, made: Path) -> Path:
+    assert {patch["fix"] for patch in repaired(made, out)} == {"open-prompts"}
+    return out
+
+
+def test_what_stands_before_a_text_or_ends_none_is_left_there() -> None:
+    files = _added("<|end|>", "<custom>")
+    for parts in ([{"SpecialToken": {"id": "<|end|>"}}, TEXT], [TEXT, {"SpecialToken": {"id": "<custom>"}}], [TEXT, {"SpecialToken": {"id": ["<|end|>"]}}]):
+        files["tokenizer.json"]["post_processor"] = {"type": "TemplateProcessing", "single": parts, "pair": parts, "special_tokens": {}}
+        assert open_prompts.repair(files, None) == []
+    files["tokenizer.json"]["post_processor"] = {"type": "RobertaProcessing", "sep": ["<custom>", 7], "cls": ["<|end|>", 6]}
+    assert open_prompts.repair(files, None) == []
 
 
 def test_the_template_in_force_is_the_one_that_the_gguf_holds(tmp_path: Path) -> None:

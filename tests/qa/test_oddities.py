@@ -1,6 +1,7 @@
 """What is measured of base models, of templates that refuse some conversations, of known differences of llama.cpp's tokenizers, and of padded embeddings."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,23 @@ from builders.fixes import tokenizer_class
 from builders.fixes.edits import applied
 from config.recipe import Gate
 from config.words import BASE_MODEL, Kind, Measurement, Outcome, Variant, inapplicable
-from engines import hf, llama, tools
-from qa import conversations, embedded, gates, generation, greedy, measure, parity, preflight, prompt_checks, sanity, templates, texts, tokenizer_remarks
+from engines import hf, llama, llama_server, tools
+from qa import (
+    conversations,
+    embedded,
+    gates,
+    generation,
+    greedy,
+    measure,
+    parity,
+    preflight,
+    prompt_checks,
+    read_back,
+    sanity,
+    templates,
+    texts,
+    tokenizer_remarks,
+)
 from qa.generation import Answer
 from tests import ggufs, releases
 from tests.qa.conftest import DATA, Release
@@ -97,6 +113,35 @@ def test_the_16_bit_model_itself_is_not_asked_twice(clean: Release, tmp_path: Pa
     again = tmp_path / "same.gguf"
     again.hardlink_to(clean.gguf)
     assert named(greedy.check(tmp_path, reference=clean.gguf, variant=again, original=file, **asked)) == before
+
+
+CLOSED = r"in {} the prompt for an answer ends in <\|im_end\|> \(4\) in (\d+) of \1 conversations: the answer begins after the end"
+
+
+def test_an_end_behind_every_prompt_is_told_of_both_engines_and_gone_after_the_repair(tmp_path: Path) -> None:
+    """The two do the same wrong thing, so that no comparison of theirs tells: the last token of a prompt for an answer is looked at by itself."""
+    for folder in ("closed", "open"):
+        (tmp_path / folder).mkdir()
+    closed = _release(releases.eos_behind_every_text, tmp_path / "closed")
+
+    def repaired(out: Path) -> Path:
+        out.mkdir()
+        assert {patch["fix"] for patch in fixes.repair(out, snapshot=closed.model, repo="upstream/odd", fixes=True)["patches"]} == {"open-prompts"}
+        return out
+
+    opened = _release(repaired, tmp_path / "open")
+    wrong, right = (named(templates.check(tmp_path, model=it.model, gguf=it.gguf, threads=1))["template.failures"] for it in (closed, opened))
+    assert len(wrong.details) == 2, wrong.details
+    assert all(re.fullmatch(CLOSED.format(engine), said) for engine, said in zip(("transformers", "llama.cpp"), wrong.details, strict=True)), wrong.details
+    assert right.details == ()
+    prompt = hf.render_chat(hf.load_tokenizer(opened.model), [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True)
+    ids = {}
+    for it in (closed, opened):
+        with llama_server.serve(it.gguf, threads=1) as server:
+            ids[it.model] = server.tokenize(prompt, add_special=True)
+        assert hf.encode(hf.load_tokenizer(it.model), prompt, add_special=True) == ids[it.model]
+    assert ids[closed.model] == [*ids[opened.model], 4]
+    assert "Paris" in str(read_back.answer(tmp_path, model=opened.gguf, question="What is the capital of France?", max_tokens=16, threads=1)["answer"])
 
 
 def answered(*wrong: bool) -> list[Answer]:
