@@ -15,6 +15,7 @@ from builders.fixes import (
     architecture,
     breaking_branches,
     copied_head,
+    corrected_rope,
     distinct_pad,
     dtype_forms,
     embedded_tokens,
@@ -82,6 +83,7 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "sampling_flags": sampling_flags.repair,
     "breaking_branches": breaking_branches.repair,
     "prompt_end": prompt_end.repair,
+    "corrected_rope": corrected_rope.repair,
     "yarn_context": yarn_context.repair,
 }
 LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB

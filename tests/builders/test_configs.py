@@ -14,7 +14,7 @@ from builders.fixes import architecture, dtype_forms, older_names, rope_forms, s
 from builders.fixes.edits import Edit, Files, applied
 from builders.weights import Tensor
 from config.errors import UpstreamError
-from tests import releases
+from tests import miniatures, releases
 from tests.releases import edit, read
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
@@ -80,6 +80,46 @@ def test_forms_that_disagree_are_made_one() -> None:
 def test_a_base_that_is_none_is_told(base: Any) -> None:
     with pytest.raises(UpstreamError, match=r"config\.json of the release says that rope_theta is .* which is no positive number"):
         rope_forms.repair({"config.json": {"model_type": "llama", "rope_parameters": {"rope_theta": base}}}, None)
+
+
+FIRST = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+SCOUT = FIRST | {"factor": 16.0, "high_freq_factor": 1.0}  # as Llama 4's makers corrected it
+
+
+def repaired_rope(proof: str, out: Path, config: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Which rules changed a sound miniature whose config.json says that besides, and what it says then; a second time none does."""
+    (out / "fixed").mkdir(parents=True)
+    (out / "again").mkdir()
+    made = miniatures.sound(proof, out / "made")
+    edit(made / "config.json", **config)
+    rules = [patch["fix"] for patch in fixes.repair(out / "fixed", snapshot=made, repo="someone/renamed", fixes=True)["patches"]]
+    assert fixes.repair(out / "again", snapshot=out / "fixed", repo="someone/renamed", fixes=True)["patches"] == []
+    return rules, read(out / "fixed" / "config.json")
+
+
+@pytest.mark.parametrize("form", ["rope_scaling", "rope_parameters"])
+def test_the_scaling_that_llama_4_was_published_with_is_the_corrected_one(form: str, tmp_path: Path) -> None:
+    """In copies and tunes of the first days, in either form and in a config of the text part alone; what every reader finds is the same then."""
+    stated = FIRST if form == "rope_scaling" else FIRST | {"rope_theta": 5e5}
+    base = {"rope_theta": 5e5} if form == "rope_scaling" else {}
+    inner = {"model_type": "llama4_text", form: stated, **base}
+    for name, config in {"whole": {"text_config": inner}, "text": {"architectures": ["Llama4ForCausalLM"], **inner}}.items():
+        rules, after = repaired_rope("llama4 llama4.jinja", tmp_path / name, config)
+        assert rules.count("corrected-rope") == 2, rules
+        assert set(rules) <= {"corrected-rope", "rope-forms"}
+        section = after["text_config"] if name == "whole" else after
+        assert section["rope_scaling"] == SCOUT
+        assert section[form] == stated | SCOUT
+
+
+def test_a_scaling_that_is_meant_stays(tmp_path: Path) -> None:
+    """That of Llama 4 after the correction, and the same figures in Llama 3.1, which was trained with them."""
+    inner = {"model_type": "llama4_text", "rope_scaling": SCOUT, "rope_theta": 5e5}
+    assert repaired_rope("llama4 llama4.jinja", tmp_path / "corrected", {"text_config": inner})[0] == []
+    other = {"model_type": "llama4_text", "rope_scaling": FIRST | {"factor": 32.0}, "rope_theta": 5e5}
+    assert repaired_rope("llama4 llama4.jinja", tmp_path / "own", {"text_config": other})[0] == []
+    llama = repaired_rope("llama3 meta-llama-Llama-3.1-8B-Instruct.jinja", tmp_path / "llama", {"rope_scaling": FIRST, "rope_theta": 5e5})
+    assert (llama[0], llama[1]["rope_scaling"]) == ([], FIRST)
 
 
 IDS = {"config.json": {"vocab_size": 8}, "tokenizer_config.json": {"eos_token": "</s>", "pad_token": "<pad>"}, "added_tokens.json": {"</s>": 2, "<pad>": 7}}

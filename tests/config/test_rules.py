@@ -16,7 +16,7 @@ def test_the_shipped_rules_name_repairs_that_exist_and_stand_in_order() -> None:
     tokens = ["embedded-tokens", "tokenizer-model", "listed-tokens", "open-prompts", "tokenizer-class", "breaking-branches", "token-ids"]
     alike = ["rope-forms", "older-names", "dtype-forms"]
     better = ["distinct-pad", "single-bos", "prompt-end", "sampling-defaults", "sampling-flags"]
-    assert [rule.id for rule in rules] == [*first, *whole, *tokens, "end-of-turn-eos", "yarn-context", *alike, *better], (
+    assert [rule.id for rule in rules] == [*first, *whole, *tokens, "end-of-turn-eos", "corrected-rope", "yarn-context", *alike, *better], (
         "what names code or paths is gone before anything is loaded"
     )
     assert {rule.repair for rule in rules} == set(REPAIRS)
