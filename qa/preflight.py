@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from qa import reach
 from qa.file_checks import open_gguf
 from qa.texts import conversations
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 RUN = 32  # words; about the 50 tokens from which Lee et al. (arXiv 2107.06499) count a passage as repeated and not as said twice
 WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+")  # kana and Chinese characters are words of their own: no spaces stand between them
@@ -49,6 +50,9 @@ MAY_LACK = {"attention.head_count_kv", "attention.key_length", "attention.slidin
 LATENT_ATTENTION = {"attention.head_count_kv", "attention.key_length"}  # mean something else where keys are compressed (kv_lora_rank)
 ROPE_BASE = 10000.0  # what llama.cpp assumes when the file does not say
 TOLERANCE = 1e-6  # relative; GGUF holds 32-bit floats
+FACTORS = 1e-4  # relative; those of positions are computed in 32 bits too
+FREQUENCIES, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"  # tensors of factors of positions
+LLAMA_3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # what the converter takes for them
 SPECIAL = {"bos": "tokenizer.ggml.bos_token_id", "eos": "tokenizer.ggml.eos_token_id", "pad": "tokenizer.ggml.padding_token_id"}
 
 
@@ -316,10 +320,10 @@ def _rope(header: Header, config: Any) -> Iterator[str]:
             expected = {"type": None}
         case "linear" | "yarn":
             expected = {"type": kind, "factor": parameters.get("factor")}
-        case "llama3" if "rope_freqs.weight" not in header.tensors:
-            yield "rope_freqs.weight is missing, and config.json asks for RoPE scaling of the type llama3"
-        case "longrope" if not {"rope_factors_long.weight", "rope_factors_short.weight"} <= header.tensors.keys():
-            yield "rope_factors_long.weight and rope_factors_short.weight are missing, and config.json asks for RoPE scaling of the type longrope"
+        case "llama3":
+            yield from _factors(header, kind, {FREQUENCIES: list(_frequencies(parameters, config))})
+        case "longrope":
+            yield from _factors(header, kind, {LONG: parameters.get("long_factor") or [], SHORT: parameters.get("short_factor") or []})
     if kind == "yarn":
         expected["original_context_length"] = parameters.get("original_max_position_embeddings")
     for key, value in expected.items():
@@ -327,6 +331,34 @@ def _rope(header: Header, config: Any) -> Iterator[str]:
         found = None if found == "none" else found
         if not _same(found, value):
             yield f"rope.scaling.{key} is {_shown(found)}, and config.json says {_shown(value)}"
+
+
+def _factors(header: Header, kind: str, wanted: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """The tensors by whose values positions are scaled, in which a config.json of another revision, or another model's, does not show otherwise."""
+    if not wanted.keys() <= header.tensors.keys():
+        yield f"{' and '.join(wanted)} {'are' if len(wanted) > 1 else 'is'} missing, and config.json asks for RoPE scaling of the type {kind}"
+        return
+    for name, expected in wanted.items():
+        pairs = enumerate(zip(map(float, header.tensors[name].data), expected, strict=False))
+        wrong = ((at, found, value) for at, (found, value) in pairs if not math.isclose(found, value, rel_tol=FACTORS))
+        for at, found, value in islice(wrong, 1):
+            yield f"{name} holds {found:.6g} at place {at}, and by config.json (RoPE scaling of the type {kind}) it is {value:.6g}"
+
+
+def _frequencies(parameters: Mapping[str, Any], config: Any) -> Iterator[float]:
+    """By what Llama 3's scaling divides the frequency of each pair of a head's values (transformers, `_compute_llama3_parameters`)."""
+    factor, low, high, length = (float(parameters.get(name) or default) for name, default in LLAMA_3.items())
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width = int(head * (parameters.get("partial_rotary_factor") or 1.0))
+    for place in range(0, width, 2):
+        wave = 2 * math.pi * (parameters.get("rope_theta") or ROPE_BASE) ** (place / width)
+        if wave < length / high:
+            yield 1.0
+        elif wave >= length / low:
+            yield factor
+        else:
+            smooth = (length / wave - low) / (high - low)
+            yield 1 / ((1 - smooth) / factor + smooth)
 
 
 def _vocabulary(header: Header, tokenizer: Any, config: Any) -> Iterator[str]:

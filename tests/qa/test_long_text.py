@@ -76,6 +76,12 @@ def test_what_the_window_does_not_account_for_blocks(windowed: Release, tmp_path
     assert judged(found).outcome is Outcome.FAILED
 
 
+def headed(release: Release, out: Path) -> list[str]:
+    """What the header of the GGUF file says otherwise than the model."""
+    measurements = preflight.metadata(out, model=release.model, gguf=release.gguf)["measurements"]
+    return [said for item in measurements if item["name"] == "metadata.failures" for said in item["details"]]
+
+
 SCALED = {"yarn": partial(releases.scaled, kind="yarn"), "llama3": partial(releases.scaled, kind="llama3"), "longrope": releases.long_rope}
 
 
@@ -87,9 +93,10 @@ def test_scaled_positions_agree_beyond_the_original_length(make: Callable[[Path]
     found = measured(release, tmp_path)
     assert found["long.kld"].value < 1e-3
     assert found["long.known"].value == 0
+    assert headed(release, tmp_path) == []
 
 
-def test_other_factors_far_away_are_seen_there_and_nowhere_else(tmp_path: Path) -> None:
+def test_other_factors_far_away_are_seen_there_and_in_the_header_and_in_no_short_text(tmp_path: Path) -> None:
     release = converted(releases.long_rope(tmp_path / "model"), tmp_path)
     config = json.loads((release.model / "config.json").read_text())
     other = [1 + number / 2 for number in range(32)]
@@ -97,6 +104,8 @@ def test_other_factors_far_away_are_seen_there_and_nowhere_else(tmp_path: Path) 
     short = parity.compare(tmp_path, model=release.model, gguf=release.gguf, texts=TEXTS, threads=1)["measurements"]
     assert next(item["value"] for item in short if item["name"] == "parity.kld") < 1e-4
     assert measured(release, tmp_path)["long.kld"].value > BOUND
+    [said] = headed(release, tmp_path)
+    assert said.startswith("rope_factors_long.weight holds 1.125 at place 1, and by config.json (RoPE scaling of the type longrope) it is 1.5")
 
 
 def test_a_short_text_is_read_over_and_over(clean: Release, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 import json
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from gguf import GGUFWriter
+from gguf import GGUFReader, GGUFWriter
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from config.errors import MeasurementError
 from engines import tools
@@ -141,3 +145,42 @@ def test_a_file_in_32_bits_is_looked_at_as_well(clean: Release, tmp_path: Path) 
     half, *_ = preflight.imatrix(tmp_path, imatrix=tmp_path / "imatrix.gguf", gguf=clean.gguf)["measurements"]
     assert sorted(whole["details"]) == sorted(half["details"])
     assert (whole["n"], whole["value"]) == (28, 27)
+
+
+SCOUT = {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0, "original_max_position_embeddings": 64}
+FIRST = SCOUT | {"factor": 8.0, "high_freq_factor": 4.0}  # as Llama 4 Scout was published, for some days
+LONG = {"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 512, "short_factor": [1.0] * 32, "long_factor": [2.0] * 32}
+
+
+def factors(scaling: dict[str, Any]) -> dict[str, Any]:
+    """The tensors of a file that was made by such a scaling, for heads of 64 values; those of Llama 3's by transformers' own code."""
+    if scaling["rope_type"] == "longrope":
+        made = {preflight.LONG: scaling["long_factor"], preflight.SHORT: scaling["short_factor"]}
+    else:
+        plain = 1.0 / 10000.0 ** (np.arange(0, 64, 2) / 64)
+        made = {preflight.FREQUENCIES: plain / ROPE_INIT_FUNCTIONS["llama3"](LlamaConfig(head_dim=64, rope_parameters=based(scaling)))[0].numpy()}
+    return {name: SimpleNamespace(data=np.asarray(values, dtype=np.float32)) for name, values in made.items()}
+
+
+def based(scaling: dict[str, Any]) -> dict[str, Any]:
+    return scaling | {"rope_theta": 10000.0}
+
+
+@pytest.mark.parametrize(
+    ("made", "now", "said"),
+    [
+        (FIRST, FIRST, None),
+        (SCOUT, SCOUT, None),
+        (FIRST, SCOUT, "rope_freqs.weight holds 1.29.* at place 4, and by config.json .RoPE scaling of the type llama3. it is 1"),
+        (SCOUT, FIRST, "rope_freqs.weight holds 1 at place 4, and by config.json .RoPE scaling of the type llama3. it is 1.29.*"),
+        (LONG, LONG, None),
+        (LONG, LONG | {"long_factor": [2.0] * 31 + [3.0]}, "rope_factors_long.weight holds 2 at place 31, and by config.json .* it is 3"),
+    ],
+)
+def test_a_file_made_by_the_scaling_of_another_revision_is_told(clean: Release, made: dict[str, Any], now: dict[str, Any], said: str | None) -> None:
+    """No key of the header says otherwise: the factors stand in tensors of their own."""
+    header = preflight.Header(GGUFReader(clean.gguf))
+    header.tensors |= factors(made)
+    found = list(preflight._rope(header, LlamaConfig(head_dim=64, rope_parameters=based(now))))
+    assert len(found) == (0 if said is None else 1)
+    assert all(re.fullmatch(said or "", text) for text in found), found
