@@ -28,8 +28,9 @@ LAST_LINES = 12  # of its log, shown in an error
 
 
 @contextmanager
-def serve(gguf: Path, *, threads: int, template: Path | None = None) -> Iterator["LlamaServer"]:
-    """A llama-server with the model `gguf` while the block runs; it is always gone afterwards. `template` goes before the embedded one.
+def serve(gguf: Path, *, threads: int, template: Path | None = None, projector: Path | None = None) -> Iterator["LlamaServer"]:
+    """A llama-server with the model `gguf` while the block runs; it is always gone afterwards. `template` goes before the embedded one, and a `projector` reads
+    images.
 
     It listens on a Unix socket in a private temporary folder, so that no other user or program can reach it and no port can be taken.
     Raises ToolError with the last lines of its log when it does not start.
@@ -39,6 +40,7 @@ def serve(gguf: Path, *, threads: int, template: Path | None = None) -> Iterator
         command: list[str | Path] = [toolchain.tool("llama-server"), "--model", gguf.absolute(), "--host", SOCKET, "--threads", str(threads)]
         command += ["--jinja", "--no-prefill-assistant", "--ctx-size", "256", "--parallel", "1", "--no-warmup", "--offline"]
         command += [] if template is None else ["--chat-template-file", template.absolute()]
+        command += [] if projector is None else ["--mmproj", projector.absolute()]
         with (
             log.open("wb") as output,
             subprocess.Popen(

@@ -1,7 +1,7 @@
 """The fixed conversations and texts on which template engines and tokenizers are compared."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -153,6 +153,41 @@ EVERY_TEMPLATE_RENDERS = ("one question", "question and answer")
 CONVERSATIONS: Mapping[str, Conversation] = _PLAIN | {
     title: conversation for call, messages in _TOOL_CALLS.items() for title, conversation in _both_forms(call, messages).items()
 }
+
+IMAGE: Message = {"type": "image"}  # a part of a message, as transformers documents it
+
+
+def _shown(*parts: str | Message) -> Message:
+    """A question of texts and images."""
+    return {"role": "user", "content": [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]}
+
+
+IMAGES: Mapping[str, Conversation] = {
+    "image and question": Conversation(messages=[_shown(IMAGE, "What is this?")]),
+    "question and image": Conversation(messages=[_shown("What is this?", IMAGE)]),
+    "two images": Conversation(messages=[_shown(IMAGE, IMAGE, "Which is larger?")]),
+    "image between texts": Conversation(messages=[_shown("Compare this", IMAGE, "with a cat.")]),
+    "image and system message": Conversation(messages=[{"role": "system", "content": "You are terse."}, _shown(IMAGE, "What is this?")]),
+    "image in an earlier turn": Conversation(messages=[_shown(IMAGE, "What is this?"), {"role": "assistant", "content": "A cat."}, *_turns("Why?")]),
+}
+"""For models that read images: no two texts of a message follow one another, between which llama.cpp writes a line break."""
+
+
+def without_images(conversation: Conversation) -> Conversation:
+    """The same texts alone."""
+    return replace(conversation, messages=[_changed(message, lambda parts: [part for part in parts if part != IMAGE]) for message in conversation.messages])
+
+
+def with_markers(conversation: Conversation, marker: str) -> Conversation:
+    """The same with a text for each message, in which the marker stands for an image: what llama.cpp makes of parts before a template sees them."""
+    messages = [_changed(message, lambda parts: "".join(str(part.get("text", marker)) for part in parts)) for message in conversation.messages]
+    return replace(conversation, messages=messages)
+
+
+def _changed(message: Message, change: Callable[[Sequence[Message]], object]) -> Message:
+    """The message with other contents, if it has parts."""
+    content = message["content"]
+    return {**message, "content": change(content)} if isinstance(content, list) else message
 
 
 def around(special: str) -> list[str]:

@@ -4,8 +4,8 @@ llama.cpp removes a BOS that a template writes at the very beginning when its to
 without it, and the token ids of that same text in both engines. The doubled BOS is a finding of its own: every other program that reads the template the usual
 way, transformers' tokenizer(text) first of all, does not remove it. `qa.renderings` says which conversations are compared and by which rules.
 A base model has no template: of it, the tokenizer alone is looked at.
-Covered: conversations with system messages, tools, tool calls and reasoning, thinking on and off, answers to go on with. Not covered: images, and templates
-chosen by name.
+Covered: conversations with system messages, tools, tool calls and reasoning, thinking on and off, answers to go on with, and images as `qa.image_prompts` says.
+Not covered: templates chosen by name.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,12 +17,12 @@ from typing import Any
 from config.progress import counted
 from config.words import BASE_MODEL, Measurement, inapplicable
 from engines import battery, hf, llama, llama_server
-from qa import alike, batteries, prompt_checks, renderings, template_remarks, tokenizer_remarks, turns
+from qa import alike, batteries, image_prompts, prompt_checks, renderings, template_remarks, tokenizer_remarks, turns
 from qa.batteries import Conversation
 from qa.prompt_checks import SHOWN, share
 from qa.renderings import Rendering
 
-VERSION = 5  # raise when outputs change
+VERSION = 6  # raise when outputs change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +92,14 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
         compared = list(renderings.all_of(render, server, template=_source(tokenizer), bos=setup.bos))
         prompts = [_prompt(setup, rendering) for rendering in compared if rendering.rendered]
         checks: tuple[Check, ...] = (same_ids, one_bos, open_prompt, end_of_turn, padding, whole_specials)
-        alike = [*prompt_checks.refusals(compared), *prompt_checks.same_text(compared, setup.bos)]
+        images = image_prompts.look(render, server, model=model, tokenizer=tokenizer, template=_source(tokenizer), bos=setup.bos)
+        alike = [*prompt_checks.refusals(compared), *prompt_checks.same_text(compared, setup.bos), *images.failures]
         findings = [*alike, *(finding for look in checks for finding in look(setup, prompts))]
         invented = tuple(own_system_prompt(setup))
         parts = template_remarks.contents_in_parts(tokenizer.get_chat_template(), tokenizer.special_tokens_map)
-        remarks = (*invented, *parts, *template_remarks.all_of(render, compared), *ordinary_ends(tokenizer, vocabulary, setup.eos))
+        remarks = (*invented, *parts, *images.remarks, *template_remarks.all_of(render, compared), *ordinary_ends(tokenizer, vocabulary, setup.eos))
         failures = Measurement(
-            name="template.failures", value=len(findings), unit="count", n=len(compared) + (1 + len(checks)) * len(prompts), details=tuple(findings)
+            name="template.failures", value=len(findings), unit="count", n=images.n + len(compared) + (1 + len(checks)) * len(prompts), details=tuple(findings)
         )
         system = Measurement(name="template.system", value=len(invented), unit="count", n=len(compared), details=invented)
         remarked = Measurement(name="template.remarks", value=len(remarks), unit="count", n=len(compared), details=remarks)

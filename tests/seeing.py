@@ -55,7 +55,7 @@ def _broken_by_rows(kind: str) -> Make:
     def make(out: Path) -> Path:
         ids = bundled(out, spaced=False) | {"vocab_size": 2056}
         for place in ("tokenizer.json", "tokenizer_config.json"):
-            _with_breaks(out / place)
+            with_tokens(out / place, BREAKS)
         text = sizes(**ids, model_type="mistral" if kind == "Mistral3" else "llama", head_dim=16, sliding_window=None, tie_word_embeddings=False)
         eyes = EYES | {
             "num_hidden_layers": 3,
@@ -76,10 +76,11 @@ def _broken_by_rows(kind: str) -> Make:
     return make
 
 
-def _with_breaks(path: Path) -> None:
+def with_tokens(path: Path, named: Mapping[str, int]) -> None:
+    """Add special tokens to tokenizer.json or tokenizer_config.json."""
     tokens = {
         str(token): {"content": name, "special": True, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
-        for name, token in BREAKS.items()
+        for name, token in named.items()
     }
     if path.name == "tokenizer.json":
         edit(path, added_tokens=[*read(path)["added_tokens"], *({"id": int(token), **about} for token, about in tokens.items())])
