@@ -135,12 +135,16 @@ def two_templates(out: Path) -> Path:
     return out
 
 
+TERMS = ("LICENSE", "USE_POLICY.md", "Notice", "license.md")
+
+
 def many_terms(out: Path) -> Path:
-    """Terms in several files, in any case, and a card with two licences."""
+    """Terms in several files, in any case and one of them twice, and a card with two licences, and with what the Hub warns by."""
     clean(out)
-    for name in ("LICENSE", "USE_POLICY.md", "Notice"):
+    for name in TERMS:
         (out / name).write_text(f"{name}: terms.\n", encoding="utf-8")
-    (out / "README.md").write_text("---\nlicense:\n- apache-2.0\n- mit\n---\n# A model\n", encoding="utf-8")
+    card = "license:\n- apache-2.0\n- mit\nlanguage: [en, de]\ndatasets: [someone/some-data]\ntags: [not-for-all-audiences, roleplay]\n"
+    (out / "README.md").write_text(f"---\n{card}---\n# A model\n", encoding="utf-8")
     return out
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from gguf import GGUFReader
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from tests import releases
@@ -58,17 +59,23 @@ def published(hub: Hub, tmp_path: Path, *oddities: Callable[[Path], Path]) -> tu
 
 def test_a_base_model_with_odd_files_beside_it(hub: Hub, tmp_path: Path) -> None:
     _, files = published(hub, tmp_path, releases.base_model, releases.many_terms, releases.odd_names)
-    assert {"LICENSE", "USE_POLICY.md", "Notice"} <= files.keys()
     assert not any(name.startswith(("assets/", "eval/")) for name in files)
     card = files["README.md"]
     assert "This is a **base model**" in card
     assert "conversational" not in card
     assert "greedy answers" not in card
-    assert "license: other\nlicense_name: apache-2.0 and mit" in card
+    for repo in ("odd-chat", "odd-chat-GGUF"):
+        got = Path(hub.publisher.snapshot_download(f"{NAMESPACE}/{repo}", local_dir=tmp_path / repo, ignore_patterns=["*.gguf", "*.safetensors"]))
+        assert {name: (got / name).read_text() for name in releases.TERMS} == {name: f"{name}: terms.\n" for name in releases.TERMS}
+        said = ModelCard.load(got / "README.md").data.to_dict()
+        assert (said["license"], said["license_name"]) == ("other", "apache-2.0 and mit")
+        assert (said["language"], said["datasets"]) == (["en", "de"], ["someone/some-data"])
+        assert {"not-for-all-audiences", "roleplay"} <= set(said["tags"])
     file = next(name for name in files if name.endswith(".gguf") and name != "imatrix.gguf")
     fields = GGUFReader(hub.publisher.hf_hub_download(f"{NAMESPACE}/odd-chat-GGUF", file, local_dir=tmp_path / "got")).fields
-    found = [fields[f"general.{name}"].contents() for name in ("license", "license.name", "organization")]
-    assert found == ["other", "apache-2.0 and mit", "Upstream"]
+    found = [fields[f"general.{name}"].contents() for name in ("license", "license.name", "organization", "languages")]
+    assert found == ["other", "apache-2.0 and mit", "Upstream", ["en", "de"]]
+    assert {"not-for-all-audiences", "roleplay"} <= set(fields["general.tags"].contents())
 
 
 def test_float16_weights_stay_what_they_are(hub: Hub, tmp_path: Path) -> None:

@@ -57,3 +57,9 @@ def test_other_advice_or_another_template_costs_no_calibration_and_no_divergence
     third = model.release()
     assert third["convert"] == "done"
     assert third["divergence 1"] == "reused"
+    config = model.folder / "model" / "config.json"
+    other = {"rope_theta": 10000.0, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rope_parameters": other}))
+    fourth = model.release()
+    again = ("fix", "convert", "build Q4_K_M", "imatrix", "divergence 1")
+    assert {name: fourth[name] for name in again} == dict.fromkeys(again, "done"), "other positions, as Llama 4 got after its release, are another model"

@@ -1,8 +1,10 @@
 """Names from a stranger's listing and shard index."""
 
+from collections.abc import Callable
+
 import pytest
 
-from builders.names import check_name, check_names, is_legal, shards
+from builders.names import check_name, check_names, converses, is_legal, predicts, shards, speaks, tokenizes
 from config.errors import UpstreamError
 
 REPO = "upstream/tiny-chat"
@@ -81,6 +83,24 @@ def test_names_that_some_file_systems_take_for_one() -> None:
 )
 def test_terms(name: str, legal: bool) -> None:
     assert is_legal(name) is legal
+
+
+@pytest.mark.parametrize(
+    ("name", "read_by"),
+    [
+        ("config.json", {tokenizes, speaks, predicts, converses}),  # a scaling of positions that upstream corrects is another model
+        ("tokenizer.json", {tokenizes, speaks, predicts, converses}),
+        ("model.safetensors", {predicts, converses}),
+        ("chat_template.jinja", {speaks, converses}),
+        ("additional_chat_templates/tool_use.jinja", {speaks, converses}),
+        ("generation_config.json", set()),
+        ("README.md", set()),
+        ("LICENSE", set()),
+    ],
+)
+def test_what_a_file_decides(name: str, read_by: set[Callable[[str], bool]]) -> None:
+    """By which it is known what of an earlier revision need not be computed again."""
+    assert {by for by in (tokenizes, speaks, predicts, converses) if by(name)} == read_by
 
 
 def test_shards_are_plain_files_of_the_repo() -> None:
