@@ -12,6 +12,10 @@ _NUMBERED = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\
 
 def found(names: Iterable[str], config: Mapping[str, Any]) -> frozenset[str]:
     """Those of a model's tensors that are in such layers: in `mtp`, or in layers beyond as many as config.json says that the language model has."""
-    layers = text_part.of(config).get("num_hidden_layers")
-    counted = isinstance(layers, int) and not isinstance(layers, bool) and layers > 0
-    return frozenset(name for name in names if _APART.search(name) or (counted and (layer := _NUMBERED.match(name)) is not None and int(layer[1]) >= layers))
+    said = text_part.of(config).get("num_hidden_layers")
+    layers = said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
+
+    def beyond(name: str) -> bool:
+        return layers is not None and (layer := _NUMBERED.match(name)) is not None and int(layer[1]) >= layers
+
+    return frozenset(name for name in names if _APART.search(name) or beyond(name))

@@ -35,7 +35,7 @@ ROUTED = 0.02  # and what it makes where that sends a token to another expert, f
 # a text (`tokenizer.ggml.add_space_prefix`), so that llama.cpp puts one there; and transformers has rules of its own for Qwen2's class
 TOKENIZED_OTHERWISE: Mapping[str, set[str]] = {
     "Qwen2": {"llama.cpp", "transformers"},
-    **dict.fromkeys(("Qwen3", "Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "InternVL"), {"llama.cpp"}),
+    **{name: {"llama.cpp"} for name in ("Qwen3", "Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "InternVL")},
 }
 UNREACHED = {"Mixtral of many experts"}  # by text of this length, some of its experts
 SLOWLY_READ = {"Qwen3-MoE", "Qwen3-Next", "GLM4-MoE", "DeepSeek", "Mamba"}  # a vocabulary of 50,000: their planned files are not compared weight by weight
