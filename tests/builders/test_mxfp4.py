@@ -1,6 +1,7 @@
 """Releases in MXFP4: multiplied out without rounding, as transformers does, and published in upstream's own bits beside what is made from that."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from gguf import GGUFReader, LlamaFileType
 from safetensors.torch import load_file, save_file
 
-from builders import convert, fixes, mxfp4
+from builders import convert, fixes, lacking, mxfp4
 from builders.float8 import unfolded
 from config.errors import UpstreamError
 from engines import hf
@@ -70,6 +71,19 @@ def test_it_is_multiplied_out_as_transformers_does_and_said(upstream: Path, repa
     [reason] = [patch["reason"] for patch in found["patches"] if patch["fix"] == "plain-weights"]
     assert reason.endswith("(4 tensors in MXFP4, a power of two for each 32 numbers).")
     hf.require_all(folder)
+
+
+def test_it_is_whole_by_its_headers_until_experts_are_gone(upstream: Path, tmp_path: Path) -> None:
+    """For who repairs no more than its configuration, weights and what describes them stay as they are."""
+    short, *folders = (tmp_path / name for name in ("short", "one", "other"))
+    for folder in folders:
+        folder.mkdir()
+    lacking.check(folders[0], model=upstream, weights=upstream)
+    shutil.copytree(upstream, short)
+    gone = EXPERTS.format(layer=1, part="down")
+    releases.change_weights(short, lambda weights: [weights.pop(gone + end) for end in ("_blocks", "_scales")])
+    with pytest.raises(UpstreamError, match=rf"^model\.safetensors lacks {gone}, which"):
+        lacking.check(folders[1], model=short, weights=short)
 
 
 def test_every_number_and_every_power_of_two_is_exact() -> None:
