@@ -58,8 +58,9 @@ demo: setup
 	@$(BIN)/sluice demo --keep; code=$$?; \
 	if [ $$code -eq 3 ]; then echo "Exit code 3 of sluice: a gate blocked a variant, which is what this demo is meant to show."; exit 0; fi; exit $$code
 
-# As many workers as tests/conftest.py says. Files keep the order in which it puts them, the slowest first.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# A worker for each core, up to four: a test uses about one, and with one more on two cores the whole takes as long. Files keep the order in which
+# tests/conftest.py puts them, the slowest first.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(PYTEST)

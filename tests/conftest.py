@@ -39,11 +39,6 @@ MINUTES = float(os.environ.get("TEST_MINUTES", "inf"))
 POSTGRES = os.environ.get("SLUICE_TEST_POSTGRES", "postgresql+psycopg://127.0.0.1:5432/postgres")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One for each core, for a test computes in one thread, up to four; and one more, since a fifth of the time tests wait for a service or a clock."""
-    return min(4, os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, those with most of them before others: workers take whole files, and so end together."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

@@ -109,7 +109,7 @@ Change = Callable[[dict[str, torch.Tensor]], object]
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"), r"lack model\.layers\.1\.mlp\.up_proj\.weight, which the architecture"),
+        (lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"), r"lacks model\.layers\.1\.mlp\.up_proj\.weight, which the architecture"),
         (lambda weights: weights.update({"model.layers.9.odd.weight": torch.ones(2, 2)}), r"holds the tensor model\.layers\.9\.odd\.weight, which the conv"),
     ],
 )

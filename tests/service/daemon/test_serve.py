@@ -144,7 +144,7 @@ def test_a_lease_is_kept_for_as_long_as_the_block(file_store: Store) -> None:
 
 def test_a_lease_is_kept_where_all_connections_are_in_use_for_a_moment(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run, renew, busy = queue_run(file_store), Store.renew, iter([True, True])
-    file_store.lease("worker", seconds=0.6)
+    file_store.lease("worker", seconds=2)
 
     def renewed(store: Store, *given: Any) -> bool:
         if next(busy, False):
@@ -152,8 +152,8 @@ def test_a_lease_is_kept_where_all_connections_are_in_use_for_a_moment(file_stor
         return renew(store, *given)
 
     monkeypatch.setattr(Store, "renew", renewed)
-    with kept_lease(file_store, run, "worker", seconds=0.6):
-        time.sleep(1.2)
+    with kept_lease(file_store, run, "worker", seconds=2):
+        time.sleep(2.5)
         assert file_store.lease("thief", seconds=60) is None
 
 
