@@ -104,7 +104,7 @@ def _legend(axes: "Axes", styles: Sequence[_Style]) -> None:
     for style in sorted(set(styles), key=lambda style: style.meaning):
         look: dict[str, Any] = {"marker": style.marker, "color": style.edge, "markerfacecolor": style.fill, "markersize": 6.5, "markeredgewidth": 1.4}
         axes.plot([], [], linestyle="none", label=style.meaning, **look)
-    axes.legend(loc="upper right")
+    axes.legend(loc="best")  # where it covers the fewest points; in the upper right where it covers none
 
 
 def _label(figure: "Figure", axes: "Axes", tags: Sequence[str], points: Sequence[tuple[float, float]], muted: str) -> None:
@@ -117,7 +117,9 @@ def _label(figure: "Figure", axes: "Axes", tags: Sequence[str], points: Sequence
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in at]
     legend = axes.get_legend()
     if legend is not None:
-        taken.append(legend.get_window_extent())
+        box = legend.get_window_extent()
+        legend.set_loc(tuple(axes.transAxes.inverted().transform((box.x0, box.y0))))  # it stays there, whatever is written beside points
+        taken.append(box)
     frame = axes.get_window_extent()
     for tag, point in zip(tags, points, strict=True):
         best: tuple[float, Any] | None = None

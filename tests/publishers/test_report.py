@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Release, Verdict, Waiver
@@ -170,6 +171,29 @@ def test_the_plot_of_a_card_stands_alone_as_svg_and_png(make: Make) -> None:
         assert len(picture.convert("L").getcolors(256) or ()) > 20, "something is drawn"
     assert plots.size_pictures(found.variants, (yardstick,)) == made, "equal figures, equal bytes"
     assert plots.size_pictures([variant("16bit", 10, 0.0)], (yardstick,)) is None
+
+
+def test_the_legend_covers_no_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gemma 3 270M's NF4 files, large and far from the model, lay beneath it."""
+    small = [variant(f"Q{number}", 230_000_000 + 10_000_000 * number, 0.02 / number) for number in range(1, 6)]
+    worst = [variant("bnb-4bit", 388_000_000, 0.48, Kind.BNB_4BIT), variant("IQ1_S", 540_000_000, 0.6), variant("IQ1_M", 520_000_000, 0.3)]
+    seen: dict[str, Any] = {}
+
+    def kept(name: str, paint: Any) -> tuple[bytes, bytes]:
+        paint(figure := Figure())
+        figure.draw_without_rendering()
+        seen["axes"] = figure.axes[0]
+        return b"", b""
+
+    monkeypatch.setattr(plots, "pictures", kept)
+    assert plots.size_pictures([*small, *worst]) is not None
+    axes = seen["axes"]
+    box = axes.get_legend().get_window_extent()
+    drawn = [point for line in axes.lines for point in axes.transData.transform(line.get_xydata())]
+    assert len(drawn) >= len(small) + len(worst)
+    assert not [point for point in drawn if box.contains(*point)]
+    written = [note.get_window_extent() for note in axes.texts]
+    assert not [note for note in written if note.overlaps(box)]
 
 
 def test_the_stage_leaves_the_plot_beside_the_page(make: Make, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.service.release.short_way import ShortWay
 
 
 def test_a_run_waits_for_its_cluster_and_is_tried_again_at_no_cost(short_way: ShortWay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed: `make test` does that, or pip install -r requirements-ray.lock")
+    pytest.importorskip("ray", reason="the extra `ray` is not installed: `make test-ray` does that, or pip install -r requirements-ray.lock")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     elsewhere = replace(short_way.upstream, settings=short_way.settings.with_(executor="ray", store_url=f"file://{tmp_path}/store"))
     events, run = list[Event](), short_way.queued()
