@@ -1,8 +1,9 @@
 """What a model in the transformers form makes of pictures before its language model reads them: its vision tower and projector, without most of the rest."""
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, __version__
+from transformers import AddedToken, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerBase, __version__
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from config.errors import MeasurementError, UnsupportedModel, UpstreamError
 from engines.hf import load_config, load_tokenizer, loading, seeing
@@ -21,6 +23,28 @@ BREAK = "[IMG_BREAK]"  # the token behind each row of a picture but the last, of
 ANY_SIZE = ("pixtral",)  # types of towers whose `image_size` is the most that they take
 BROKEN = ("llava", "mistral3")  # types of these models
 LAYERS = 1  # of the language model that are loaded: no picture goes through them
+IMAGE_IDS = ("image_token_id", "image_token_index", "boi_token_id", "boi_token_index")  # of a configuration: of an image, or of its beginning
+
+
+def image_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """In place of which texts of a prompt transformers puts an image: that of the processor in `folder`, or, where no processor can be loaded, those which
+    config.json, the tokenizer and the processor's class name. Empty when none of them does.
+    """
+    made: Any = AutoProcessor  # it has no types
+    try:
+        processor = made.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception:  # noqa: BLE001 (the files are a stranger's, and some processors need packages that are not installed)
+        processor = None
+    if (token := getattr(processor, "image_token", None)) is not None:
+        return frozenset({str(token)})
+    found: list[Any] = [getattr(tokenizer, "image_token", None)]
+    with suppress(UnsupportedModel, MeasurementError):
+        config = load_config(folder)
+        ids = [number for name in IMAGE_IDS if isinstance(number := getattr(config, name, None), int) and 0 <= number < len(tokenizer)]
+        found += tokenizer.convert_ids_to_tokens(ids)
+        kind: Any = PROCESSOR_MAPPING.get(type(config), None)
+        found += [] if kind is None else [getattr(inspect.signature(kind).parameters.get("image_token"), "default", None)]
+    return frozenset(str(token) for token in found if isinstance(token, str | AddedToken))
 
 
 @contextmanager

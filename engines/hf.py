@@ -1,10 +1,9 @@
 """Tokenizers and models in the safetensors form, through transformers: read from a local folder only, and never with code from that folder."""
 
 import copy
-import inspect
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,15 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from transformers import (
-    AddedToken,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     __version__,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import logging
 
 from config.errors import MeasurementError, UnsupportedModel, UpstreamError
@@ -39,7 +35,6 @@ SHOWN = 3  # missing weights that a sentence names
 HEAD = "lm_head.weight"  # how the name of an output matrix ends that embeddings may stand in for
 MEMORY = ("past_key_values", "cache_params")  # what networks call what they remember of the text so far: those with attention, those without
 KNOWN = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}  # model types
-IMAGE_IDS = ("image_token_id", "image_token_index", "boi_token_id", "boi_token_index")  # of a configuration: of an image, or of its beginning
 UNLIMITED = 2**20  # tokens; what llama.cpp's converter writes for networks that remember a state, and know no positions
 
 
@@ -50,27 +45,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # the files are a stranger's: any parser below may raise anything
         raise MeasurementError(f"transformers cannot load a tokenizer from {folder}: {error}. Look at its tokenizer.json and tokenizer_config.json.") from error
     return tokenizer
-
-
-def image_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
-    """In place of which texts of a prompt transformers puts an image: that of the processor in `folder`, or, where no processor can be loaded, those which
-    config.json, the tokenizer and the processor's class name. Empty when none of them does.
-    """
-    made: Any = AutoProcessor  # it has no types
-    try:
-        processor = made.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception:  # noqa: BLE001 (the files are a stranger's, and some processors need packages that are not installed)
-        processor = None
-    if (token := getattr(processor, "image_token", None)) is not None:
-        return frozenset({str(token)})
-    found: list[Any] = [getattr(tokenizer, "image_token", None)]
-    with suppress(UnsupportedModel, MeasurementError):
-        config = load_config(folder)
-        ids = [number for name in IMAGE_IDS if isinstance(number := getattr(config, name, None), int) and 0 <= number < len(tokenizer)]
-        found += tokenizer.convert_ids_to_tokens(ids)
-        kind: Any = PROCESSOR_MAPPING.get(type(config), None)
-        found += [] if kind is None else [getattr(inspect.signature(kind).parameters.get("image_token"), "default", None)]
-    return frozenset(str(token) for token in found if isinstance(token, str | AddedToken))
 
 
 def maker(config: Any) -> Any:

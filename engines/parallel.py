@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +14,8 @@ import numpy as np
 
 from engines import llama
 from engines.llama import LlamaModel
+from engines.model import writers
 
-BYTES_PER_THREAD = 10**9  # of weights: with few tokens at a time, threads wait for one another at every layer longer than `engines.model` reckons with
 LOOKED_AT = 32  # tokens between two looks at what is being written
 PENALIZED = 64  # tokens that a repetition penalty looks back, llama.cpp's own number
 
@@ -117,14 +116,12 @@ def write(works: Sequence[Work], writers: Sequence[LlamaModel], *, sampling: Sam
 def open_writers(path: Path, *, works: int, sequences: int, length: int, threads: int) -> Iterator[Sequence[LlamaModel]]:
     """A GGUF model, up to `works` times as far as one does not keep all threads busy, while the block runs. Each has a memory of its own, and shares weights.
 
-    Each writes `sequences` texts of at most `length` tokens at a time. On two cores that other programs also used, one thread wrote 413 tokens a second with a
-    model of 135M parameters, and two threads 122. Raises ToolError when it cannot be loaded.
+    Each writes `sequences` texts of at most `length` tokens at a time. Raises ToolError when it cannot be loaded.
     """
-    useful = min(threads, 1 + path.stat().st_size // BYTES_PER_THREAD) if path.exists() else threads
+    together, useful = writers(path.stat().st_size if path.exists() else 0, works, threads)
     with ExitStack() as stack:
-        writers = range(max(1, min(works, threads // useful)))
-        open_ = partial(llama.open_model, path, context=sequences * length, threads=useful, sequences=sequences, apart=True)
-        yield [stack.enter_context(open_()) for _ in writers]
+        opened = (llama.open_model(path, context=sequences * length, threads=useful, sequences=sequences, apart=True) for _ in range(together))
+        yield [stack.enter_context(model) for model in opened]
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import MeasurementError
-from engines import hf
 from engines.llama_server import LlamaServer
 from qa import alike, batteries, prompt_checks, renderings
 from qa.prompt_checks import SHOWN, share
@@ -51,6 +50,8 @@ def look(render: Render, server: LlamaServer, *, model: Path, tokenizer: Any, te
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     if not isinstance(config.get("vision_config"), dict):
         return Found()
+    from engines import eyes  # torch, and what reads images
+
     refused: list[str] = []
     shown = list(_shown(render, bos, refused))
     if (how := _not_taken(shown, refused)) is not None:
@@ -59,7 +60,7 @@ def look(render: Render, server: LlamaServer, *, model: Path, tokenizer: Any, te
     marked = {title: batteries.with_markers(conversation, MARKER) for title, conversation in batteries.IMAGES.items()}
     compared = list(renderings.all_of(render, server, template=template, bos=bos, conversations=marked))
     return Found(
-        failures=(*_wrong_token(shown, hf.image_tokens(model, tokenizer)), *prompt_checks.refusals(compared), *prompt_checks.same_text(compared, bos)),
+        failures=(*_wrong_token(shown, eyes.image_tokens(model, tokenizer)), *prompt_checks.refusals(compared), *prompt_checks.same_text(compared, bos)),
         remarks=tuple(_around(shown)),
         n=len(shown) + len(compared),
     )

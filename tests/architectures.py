@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from builders import convert, fixes
 from tests import predicting, releases
 
 HIDDEN, CONTEXT = 64, 1024
@@ -132,3 +133,11 @@ REFUSED: Mapping[str, Make] = {
     "RecurrentGemma": _small("RecurrentGemma", lru_width=HIDDEN, attention_window_size=128, head_dim=16),
 }
 """What the pinned converter does not know."""
+
+
+def converted(make: Make, out: Path) -> tuple[Path, Path]:
+    """The folder of a miniature as rules leave it, and its GGUF file in 16 bits, both in `out`."""
+    snapshot, model = make(out / "snapshot"), out / "model"
+    model.mkdir()
+    fixes.repair(model, snapshot=snapshot, repo="makers/miniature", fixes=True)
+    return model, out / str(convert.convert(out, model=model, name="miniature")["file"])

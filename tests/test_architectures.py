@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from builders import bnb, calibrate, convert, fixes, mmproj, quantize
+from builders import bnb, calibrate, mmproj, quantize
 from builders.plan import plan
 from builders.sensitivity import measure
 from builders.sensitivity.table import Sensitivity
@@ -72,10 +72,8 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Ways:
 
 
 def _converted(make: architectures.Make, out: Path) -> Way:
-    snapshot, model = make(out / "snapshot"), out / "model"
-    model.mkdir()
-    fixes.repair(model, snapshot=snapshot, repo="makers/miniature", fixes=True)
-    return Way(out=out, model=model, gguf=out / str(convert.convert(out, model=model, name="miniature")["file"]))
+    model, gguf = architectures.converted(make, out)
+    return Way(out=out, model=model, gguf=gguf)
 
 
 def values(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from gguf import GGUFReader, LlamaFileType
 
-from builders import calibrate, convert, fixes, quantize
+from builders import calibrate, quantize
 from config import choice
 from config.plans import GgufType, StoredType
 from config.recipe import Recipe
@@ -76,10 +76,7 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     out = tmp_path_factory.mktemp("formats")
-    snapshot, model = architectures.MODELS["Llama"](out / "snapshot"), out / "model"
-    model.mkdir()
-    fixes.repair(model, snapshot=snapshot, repo="makers/miniature", fixes=True)
-    gguf = out / str(convert.convert(out, model=model, name="miniature")["file"])
+    model, gguf = architectures.converted(architectures.MODELS["Llama"], out)
     text = [ROOT / "demo" / "data" / "calibration_questions.txt"]
     imatrix = calibrate.imatrix(out, model=model, gguf=gguf, chat=[], plain=text, tokens=1024, context=128, threads=1)
     return Made(gguf=gguf, imatrix=out / str(imatrix["file"]))

@@ -26,6 +26,9 @@ RECIPE = Path(__file__).parent / "recipe.yaml"
 UPSTREAM = "upstream/tiny-chat"
 NAMESPACE = "acme"
 
+Made = Callable[[Path], Path]
+"""Gives a home what the small recipe makes of the bundled model, and returns it."""
+
 
 def environment(**extra: str) -> dict[str, str]:
     """The caller's environment without anything that configures Sluice or logs in to a Hub, but for what the tests themselves set."""
@@ -132,7 +135,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Gives a home what the small recipe makes of the bundled model, where a test is about something else than the making; it returns the home.
 
     It is made once, by the worker that asks first.

@@ -7,13 +7,12 @@ import re
 import select
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd
 
-from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, UPSTREAM, Hub, environment, sluice
+from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, UPSTREAM, Hub, Made, environment, sluice
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,7 +37,7 @@ def held(hub: Hub, folder: Path) -> dict[str, bytes]:
     return {path: Path(hub.publisher.hf_hub_download(REPO, path, local_dir=folder, force_download=True)).read_bytes() for path in paths}
 
 
-def test_a_filled_repo_is_refused_until_it_is_adopted_and_keeps_what_is_not_ours(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_a_filled_repo_is_refused_until_it_is_adopted_and_keeps_what_is_not_ours(hub: Hub, made: Made, tmp_path: Path) -> None:
     shown = fill(hub)
     settings = hub.environment(tmp_path / "home")
     wish = ("--upstream", UPSTREAM, "--recipe", RECIPE, "--remove", "*.dat")

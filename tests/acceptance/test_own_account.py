@@ -1,12 +1,11 @@
 """One's own fine-tune under one's own account: what is left out and said beforehand, and its fixes as a pull request."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import ROOT, Hub, saved, sluice, small
+from tests.acceptance.conftest import ROOT, Hub, Made, saved, sluice, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -26,7 +25,7 @@ def own_recipe(folder: Path) -> Path:
     return saved(folder, found)
 
 
-def test_the_upstream_itself_is_left_out_and_its_fixes_are_offered_once(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_the_upstream_itself_is_left_out_and_its_fixes_are_offered_once(hub: Hub, made: Made, tmp_path: Path) -> None:
     hub.publisher.create_repo(OWN)
     released = hub.publisher.upload_folder(repo_id=OWN, folder_path=ROOT / "demo" / "model", commit_message="My fine-tune").oid
     recipe = own_recipe(tmp_path)

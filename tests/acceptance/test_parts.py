@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from engines import toolchain
-from tests.acceptance.conftest import NAMESPACE, UPSTREAM, Hub, free_port, saved, sluice, small, wait_until
+from tests.acceptance.conftest import NAMESPACE, UPSTREAM, Hub, Made, free_port, saved, sluice, small, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -41,7 +41,7 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def test_a_file_above_the_limit_is_published_in_parts_that_llama_cpp_finds_by_its_tag(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_a_file_above_the_limit_is_published_in_parts_that_llama_cpp_finds_by_its_tag(hub: Hub, made: Made, tmp_path: Path) -> None:
     recipe = small()
     recipe["variants"]["gguf"] = ["Q8_0", "Q4_K_M"]
     settings = hub.environment(made(tmp_path / "home"), SLUICE_LARGEST_FILE=str(LIMIT))

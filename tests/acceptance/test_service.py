@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, ROOT, UPSTREAM, Hub, environment, free_port, sluice, wait_until
+from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, ROOT, UPSTREAM, Hub, Made, environment, free_port, sluice, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -63,7 +63,7 @@ def changed_sampling(hub: Hub) -> str:
     return hub.upstream.upload_file(repo_id=UPSTREAM, path_in_repo="generation_config.json", path_or_fileobj=json.dumps(settings).encode()).oid
 
 
-def test_a_poll_finds_the_release_and_a_webhook_the_next_one_and_rest_republishes(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_a_poll_finds_the_release_and_a_webhook_the_next_one_and_rest_republishes(hub: Hub, made: Made, tmp_path: Path) -> None:
     first = hub.upstream.model_info(UPSTREAM).sha
     assert first is not None
     with service(hub, made(tmp_path / "service"), poll_minutes=0.05) as client:
@@ -84,7 +84,7 @@ def test_a_poll_finds_the_release_and_a_webhook_the_next_one_and_rest_republishe
         assert len(runs["runs"] if isinstance(runs, dict) else runs) == 1, "polling the same commit again makes no new run"
 
 
-def test_a_webhook_that_the_hub_delivers_starts_a_run(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_a_webhook_that_the_hub_delivers_starts_a_run(hub: Hub, made: Made, tmp_path: Path) -> None:
     with service(hub, made(tmp_path / "service"), poll_minutes=600) as client:
         hub.upstream.create_webhook(
             url=f"{client.base_url}/webhooks/huggingface", watched=[{"type": "model", "name": UPSTREAM}], domains=["repo"], secret=SECRET

@@ -1,12 +1,11 @@
 """A blocked variant is looked at, waived by name, published with the waiver on its card, and blocked again when the waiver is withdrawn."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import NAMESPACE, RECIPE, UPSTREAM, Hub, sluice
+from tests.acceptance.conftest import NAMESPACE, RECIPE, UPSTREAM, Hub, Made, sluice
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -14,7 +13,7 @@ GGUF = f"{NAMESPACE}/tiny-chat-GGUF"
 SAID = ("--by", "Ada Lovelace", "--comment", "Small enough for the *museum*'s machine.")
 
 
-def test_a_waived_variant_is_published_and_its_card_says_who_and_why(hub: Hub, made: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_a_waived_variant_is_published_and_its_card_says_who_and_why(hub: Hub, made: Made, tmp_path: Path) -> None:
     settings = hub.environment(made(tmp_path / "home"))
     first = sluice("run", UPSTREAM, "--recipe", RECIPE, "--json", **settings)
     assert first.returncode == 3, first.stderr

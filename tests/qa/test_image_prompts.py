@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from builders import convert, fixes, mmproj
+from builders import mmproj
 from config.errors import MeasurementError
-from engines import hf, llama_server
+from engines import eyes, hf, llama_server
 from qa import batteries, image_prompts, renderings, templates
 from qa.batteries import Conversation
 from tests import architectures, releases
@@ -44,10 +44,7 @@ class Seeing:
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory: pytest.TempPathFactory) -> Seeing:
     out = tmp_path_factory.mktemp("seeing")
-    snapshot, model = gemma(out / "snapshot"), out / "model"
-    model.mkdir()
-    fixes.repair(model, snapshot=snapshot, repo="makers/miniature", fixes=True)
-    gguf = out / str(convert.convert(out, model=model, name="miniature")["file"])
+    model, gguf = architectures.converted(gemma, out)
     built = mmproj.build(out, model=model, name="miniature", types=["F16"])
     return Seeing(model=model, gguf=gguf, projector=out / built["files"]["mmproj-F16"]["file"])
 
@@ -91,7 +88,7 @@ def test_a_template_that_writes_the_model_s_image_token_passes(seeing: Seeing, t
     assert measured["template.failures"]["details"] == ()
     assert not [said for said in measured["template.remarks"]["details"] if "image" in said]
     tokenizer, render = renderer(seeing.model)
-    assert hf.image_tokens(seeing.model, tokenizer) == {"<start_of_image>"}
+    assert eyes.image_tokens(seeing.model, tokenizer) == {"<start_of_image>"}
     ids = hf.encode(tokenizer, render(batteries.IMAGES["two images"], True), add_special=True)
     assert ids.count(TOKENS["<start_of_image>"]) == 2
 
@@ -157,7 +154,7 @@ def test_what_llama_cpp_makes_of_a_message_before_the_template_sees_it_is_a_rema
 def test_without_a_processor_the_tokens_that_the_files_name_are_known(seeing: Seeing, tmp_path: Path) -> None:
     model = Path(shutil.copytree(seeing.model, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "*processor*")))
     releases.edit(model / "tokenizer_config.json", extra_special_tokens=releases.GONE, **dict.fromkeys(ROLES, releases.GONE))
-    assert hf.image_tokens(model, hf.load_tokenizer(model)) == {"<start_of_image>", "<image_soft_token>"}
+    assert eyes.image_tokens(model, hf.load_tokenizer(model)) == {"<start_of_image>", "<image_soft_token>"}
 
 
 def test_of_a_model_that_reads_text_alone_nothing_is_asked(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from builders import convert, fixes, mmproj
+from builders import mmproj
 from config.errors import UnsupportedModel
 from engines import gguf_tensors
 from qa import mmproj as seen
@@ -36,10 +36,7 @@ class Seeing:
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory: pytest.TempPathFactory) -> Seeing:
     out = tmp_path_factory.mktemp("seeing")
-    snapshot, model = architectures.MODELS["Gemma 3 with vision"](out / "snapshot"), out / "model"
-    model.mkdir()
-    fixes.repair(model, snapshot=snapshot, repo="makers/miniature", fixes=True)
-    gguf = out / str(convert.convert(out, model=model, name="miniature")["file"])
+    model, gguf = architectures.converted(architectures.MODELS["Gemma 3 with vision"], out)
     return Seeing(model=model, gguf=gguf, out=out, built=mmproj.build(out, model=model, name="miniature", types=TYPES))
 
 

@@ -2,6 +2,7 @@
 
 from config.prompt import OPENINGS
 from engines import kv_cache
+from engines.model import writers
 from qa import reach
 from qa.sanity import MOST
 from service.machine.speed import Speed
@@ -23,7 +24,6 @@ RENDERED = 1.5e-4  # seconds of a conversation in the template
 TURNS = 6  # renderings of a conversation of which every answer is found
 ENCODED = 6e-7  # seconds for a byte in transformers' tokenizer
 FEW = 3.0  # times as long as many tokens take so few at a time
-BYTES_PER_THREAD = 10**9  # of weights, see `engines.parallel`
 DRAWN = 3e-9  # seconds for a token's probability when one is drawn
 FINITE = 3e-9  # seconds for a value that is looked at once
 MERGED = 2e-8  # seconds for a value that a product is added to, and that is compared with the base's
@@ -185,8 +185,7 @@ def generated(prospect: Prospect, speed: Speed) -> Needs:
     """
     at, recipe = engines(prospect, speed), prospect.recipe
     parts = [tokens for tokens in (recipe.calibration.generated, recipe.evaluation.divergence.generated) if tokens]
-    threads = min(speed.threads, 1 + at.model.weights // BYTES_PER_THREAD)
-    together = max(1, min(len(parts), speed.threads // threads))
+    together, threads = writers(at.model.weights, len(parts), speed.threads)
     one_by_one = max(parts) if together > 1 else sum(parts)
     writing = (
         FEW * at.decode(one_by_one, one_by_one, batch=SEQUENCES, bits=at.model.bits, threads=threads, together=together)
