@@ -22,7 +22,7 @@ from builders.links import link_or_copy
 from config.errors import ToolError
 from engines import gguf_table, quantizable, tools
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 UNQUANTIZED = ("BF16", "F16", "F32")
 BLOCKS_OF_32 = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", *UNQUANTIZED)
@@ -57,18 +57,22 @@ def quantize(out: Path, *, gguf: Path, imatrix: Path, type: str, name: str, thre
     return {**described(target), "fallbacks": fallbacks(target, type)}
 
 
-def fallbacks(path: Path, type: str) -> dict[str, dict[str, int]]:
-    """How often which type stands in for one in blocks of 256, which a matrix's rows do not fit, by what the matrices do in their layers; `type` is the mix.
+def fallbacks(path: Path, type: str) -> dict[str, dict[str, list[int]]]:
+    """Where a type stands in for one in blocks of 256, which a matrix's rows do not fit: by type and role, the layers; none for a matrix outside of layers.
+
+    `type` is the mix.
 
     llama.cpp decides that in src/llama-quant.cpp, where it warns of "fallback quantization".
     """
     if type in BLOCKS_OF_32:
         return {}
-    found: dict[str, Counter[str]] = {}
+    found: dict[str, dict[str, list[int]]] = {}
     for entry in gguf_table.read(path).entries:
         if entry.dimensions > 1 and entry.columns % QK_K and entry.type not in UNQUANTIZED:
-            found.setdefault(entry.type, Counter())[place(entry.name)[1]] += 1
-    return {type: dict(sorted(roles.items())) for type, roles in sorted(found.items())}
+            layer, role = place(entry.name)
+            layers = found.setdefault(entry.type, {}).setdefault(role, [])
+            layers += [] if layer is None else [layer]
+    return {type: {role: sorted(layers) for role, layers in sorted(roles.items())} for type, roles in sorted(found.items())}
 
 
 def unquantized(gguf: Path) -> str:

@@ -331,9 +331,10 @@ class HfModel:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
     @torch.inference_mode()
-    def logits(self, tokens: Sequence[int], first: int) -> Floats:
-        """See `engines.model.Model`."""
-        output = self.network(input_ids=self._row(tokens), use_cache=False, logits_to_keep=len(tokens) - first)
+    def logits(self, tokens: Sequence[int], first: int, *, start: int = 0) -> Floats:
+        """See `engines.model.Model`. The first token stands at position `start`, where the architecture counts positions."""
+        placed = {"position_ids": torch.arange(start, start + len(tokens), device=self.network.device)[None]} if start else {}
+        output = self.network(input_ids=self._row(tokens), use_cache=False, logits_to_keep=len(tokens) - first, **placed)
         return np.asarray(output.logits[0].float().cpu().numpy(), dtype=np.float32)
 
     @torch.inference_mode()

@@ -269,10 +269,12 @@ class LlamaModel:
         """See `engines.model.Model`."""
         return self._whole(self.logits_in_parts(tokens, first))
 
-    def logits_in_parts(self, tokens: Sequence[int], first: int) -> Iterator[Floats]:
-        """The same in consecutive parts of at most a batch, none of them copied: each is llama.cpp's memory, and valid until the next is asked for."""
+    def logits_in_parts(self, tokens: Sequence[int], first: int, *, start: int = 0) -> Iterator[Floats]:
+        """The same in consecutive parts of at most a batch, none of them copied: each is llama.cpp's memory, and valid until the next is asked for. The first
+        token stands at position `start`.
+        """
         self._clear()
-        yield from self._decoded(_sequence(tokens, first))
+        yield from self._decoded(_sequence(tokens, first) + np.array([0, start, 0, 0], dtype=np.int32))
 
     def hidden(self, tokens: Sequence[int]) -> Floats:
         """What enters the output matrix (len(tokens), width) at each position of one sequence; the model must be open with `hidden`."""

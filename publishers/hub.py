@@ -22,11 +22,11 @@ from config.errors import Damaged, HubError, HubUnavailable, PublishConflict
 from config.passing import pause
 from config.words import Rollback
 from publishers import opening, order, sections, sending, staging, target
-from publishers.card import OWNED
 from publishers.manifest import FileEntry, Manifest
 from publishers.naming import CARD, MANIFEST, checked_path
 from publishers.opening import Forgetful, Openings
 from publishers.order import Line, Point
+from publishers.readme import OWNED
 from publishers.sending import Operation
 from publishers.target import ATTRIBUTES, Head
 from publishers.wire import hub_errors

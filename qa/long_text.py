@@ -2,7 +2,8 @@
 
 `qa.parity` reads windows of 512 tokens, and what begins later is not seen there: attention to the last tokens only (sliding windows, chunks), positions that
 are stretched (YaRN, LongRoPE, Llama 3). So one text is read that goes past every such edge within reach, at best to twice its length, and its last tokens are
-compared. Any text will do, for both must read it alike; a short one is repeated.
+compared. Any text will do, for both must read it alike; a short one is repeated. Where positions alone decide, farther edges are reached by a short text whose
+tokens are given positions beyond them.
 
 A known difference of llama.cpp's has a name, the versions that were looked at, and an exact account of itself: a config.json with which transformers, too,
 computes what llama.cpp does. Where the account holds, what is left is measured and gated, and the card says what differs. What it does not account for blocks.
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ import numpy as np
 from config.errors import MeasurementError
 from config.words import Measurement, inapplicable
 from engines import hf, kv_cache, llama, text_part, toolchain
-from qa import divergence
+from qa import divergence, reach
 from qa.parity import CONTEXT as READ_ANYWAY
 from qa.reach import SCORED, SHORTEST, SLIDING, Config, Edge, edges, edges_of_header, length, window
 from qa.texts import Windows, pieces
@@ -30,7 +32,7 @@ from qa.texts import Windows, pieces
 if TYPE_CHECKING:
     from engines.hf import HfModel
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 PARTS = 8  # of the tokens at the end, by whose spread the error is told
 NOTABLE = 0.001  # nats; what is below is rounding
@@ -49,8 +51,8 @@ class Known:
 
 
 def compare(out: Path, *, model: Path, gguf: Path, texts: Sequence[Path], threads: int) -> dict[str, Any]:
-    """long.kld (mean, nats, transformers ‖ GGUF, over the last tokens of a long text, known differences set aside), long.known (the whole divergence where a
-    known difference accounts for it, else 0), long.unseen (edges that are too far away to be looked at).
+    """long.kld (mean, nats, transformers ‖ GGUF, over the last tokens of a long text, known differences set aside, or of one at far positions if it is more),
+    long.known (the whole divergence where a known difference accounts for it, else 0), long.unseen (edges that are too far away to be looked at).
 
     `texts` are conversations (.jsonl) or plain text. Raises MeasurementError when there is no text, and ToolError.
     """
@@ -65,6 +67,8 @@ def compare(out: Path, *, model: Path, gguf: Path, texts: Sequence[Path], thread
     with hf.open_model(model, threads=threads) as original:
         text = _text(original, texts, size, bos)
         found = _compared(original, gguf, text, threads=threads)
+        start = reach.far(ahead, loaded, size)
+        placed = None if start is None else _compared(original, gguf, text[:, : reach.PLACED], threads=threads, start=start)
     for item in KNOWN if found.mean > NOTABLE else ():
         other = item.account(config, header) if toolchain.VERSION in item.versions else None
         if other is not None:
@@ -72,8 +76,9 @@ def compare(out: Path, *, model: Path, gguf: Path, texts: Sequence[Path], thread
                 left = _compared(original, gguf, text, threads=threads)
             if left.mean <= max(NOTABLE, found.mean / 100):
                 place = f"over tokens {size - SCORED} to {size} of a text their divergence is {found.mean:.2g} nats (llama.cpp {toolchain.VERSION})"
-                return _measured(replace(left, known=found.mean, remark=(f"{item.says(config)}; {place}",)), ahead, size)
-    return _measured(found, ahead, size)
+                found = replace(left, known=found.mean, remark=(f"{item.says(config)}; {place}",))
+                break
+    return _measured(found, placed, ahead, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +88,27 @@ class _Found:
     mean: float
     error: float | None
     n: int  # tokens
+    end: int  # position after the last of them
     known: float = 0.0  # before what is known was set aside
     remark: tuple[str, ...] = ()
 
 
-def _measured(found: _Found, ahead: Sequence[Edge], size: int) -> dict[str, Any]:
-    unseen = {edge.tokens: edge for edge in reversed(ahead) if edge.tokens + SCORED > size}
+def _measured(found: _Found, placed: _Found | None, ahead: Sequence[Edge], size: int) -> dict[str, Any]:
+    reached = 0 if placed is None else placed.end
+    unseen = {edge.tokens: edge for edge in reversed(ahead) if edge.tokens + SCORED > (max(size, reached) if edge.positions else size)}
+    worst = found if placed is None or found.mean >= placed.mean else placed
     said = tuple(f"What begins after {edge.tokens} tokens ({edge.key}) was not compared: the comparison ends at {size} tokens" for edge in unseen.values())
     measurements = [
-        Measurement(name="long.kld", value=found.mean, unit="nats", stderr=found.error, n=found.n),
+        Measurement(name="long.kld", value=worst.mean, unit="nats", stderr=worst.error, n=worst.n, details=_places(worst, placed)),
         Measurement(name="long.known", value=found.known, unit="nats", n=found.n, details=found.remark),
         Measurement(name="long.unseen", value=len(said), unit="count", details=said),
     ]
     return {"measurements": [asdict(measurement) for measurement in measurements]}
+
+
+def _places(worst: _Found, placed: _Found | None) -> tuple[str, ...]:
+    """Where it is, if two places were looked at."""
+    return () if placed is None else (f"at positions {worst.end - worst.n} to {worst.end}",)
 
 
 def _loaded(model: Path) -> Config:
@@ -122,14 +135,18 @@ def _text(original: "HfModel", texts: Sequence[Path], size: int, bos: int | None
     return np.asarray([ids], dtype=np.int32)
 
 
-def _compared(original: "HfModel", gguf: Path, text: Windows, *, threads: int) -> _Found:
-    """Mean over the last tokens, with its error from neighbouring parts of them, which take the place of windows."""
+def _compared(original: "HfModel", gguf: Path, text: Windows, *, threads: int, start: int = 0) -> _Found:
+    """Mean over the last tokens, with its error from neighbouring parts of them, which take the place of windows. The first stands at position `start`.
+
+    llama.cpp's context holds all positions up to the last, since it chooses LongRoPE's factors by that.
+    """
     size = text.shape[1]
-    with llama.open_model(gguf, context=-(-size // CELLS) * CELLS, threads=threads) as converted:
-        scores = divergence.compare(original.logits, converted.logits_in_parts, text, first=size - SCORED)
+    with llama.open_model(gguf, context=-(-(start + size) // CELLS) * CELLS, threads=threads) as converted:
+        here, there = partial(original.logits, start=start), partial(converted.logits_in_parts, start=start)
+        scores = divergence.compare(here, there, text, first=size - SCORED)
     kld = scores.kld[0]
     mean, error = divergence.clustered(np.stack(np.split(kld[: len(kld) // PARTS * PARTS], PARTS)))
-    return _Found(mean=mean, error=error, n=len(kld))
+    return _Found(mean=mean, error=error, n=len(kld), end=start + size)
 
 
 @contextmanager

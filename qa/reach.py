@@ -1,17 +1,22 @@
 """How long a text must be for a model to compute all that it can: after how many tokens it attends, or counts positions, in another way."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engines import text_part
+from engines import kv_cache, text_part
 
 LONGEST = 9216  # tokens of the text: past 8192, where the farthest edges lie that are common and not out of all proportion
 SHORTEST = 2048  # of the text where there is no edge, or none within reach
 SCORED = 384  # tokens at the text's end that are looked at
+PLACED = 512  # tokens of the text that is read as if it stood far into a longer one
+MOST_MEMORY = 6 * 2**30  # bytes of llama.cpp's cache that it may take; 32768 tokens of a model of 8B take 4 GiB
 SLIDING = "sliding_attention"  # what config.json calls a layer that attends to the last tokens only
 
 Config = Mapping[str, Any]
+
+_POSITIONS = frozenset({"original_max_position_embeddings", "rope.scaling.original_context_length", "floor_scale"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +25,11 @@ class Edge:
 
     tokens: int
     key: str  # that says so, of config.json or of the GGUF's header
+
+    @property
+    def positions(self) -> bool:
+        """Whether a token's position alone decides: however few tokens there are before one, it is computed as it is far into a text."""
+        return self.key in _POSITIONS
 
 
 def window(config: Config) -> int | None:
@@ -57,6 +67,23 @@ def length(edges: Sequence[Edge], context: int) -> int:
     """Tokens of the text: twice the farthest edge that can be passed, as far as LONGEST and the model's context allow."""
     most = min(LONGEST, context)
     return min(most, max([SHORTEST, *(2 * edge.tokens for edge in edges if edge.tokens + SCORED <= most)]))
+
+
+def far(edges: Sequence[Edge], config: Config, size: int) -> int | None:
+    """Where a text of PLACED tokens starts that is past every edge of positions that one of `size` tokens does not reach, as far as the model's context and
+    MOST_MEMORY allow; None where there is no such edge.
+
+    It starts at a multiple of its length, so that it does not cross the border of a chunk of attention.
+    """
+    context = kv_cache.context_length(config) or 0
+    starts = [-(-edge.tokens // PLACED) * PLACED for edge in edges if edge.positions and edge.tokens + SCORED > size]
+    return max((start for start in starts if start + PLACED <= context and _kept(config, start + PLACED) <= MOST_MEMORY), default=None)
+
+
+def _kept(config: Config, tokens: int) -> float:
+    """Bytes of llama.cpp's cache; without end where that is not known."""
+    found = kv_cache.cache_bytes(config, tokens)
+    return math.inf if found is None else found
 
 
 def _number(value: object) -> bool:

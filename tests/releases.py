@@ -311,16 +311,16 @@ def sliding_window(out: Path) -> Path:
     return out
 
 
-def scaled(out: Path, kind: str) -> Path:
-    """Positions scaled by this type of RoPE scaling from FAR tokens on, to the four times longer context that the model has anyway."""
+def scaled(out: Path, kind: str, *, far: int = FAR) -> Path:
+    """Positions scaled by this type of RoPE scaling from so many tokens on, to the four times longer context that the model has anyway, or is said to have."""
     others = {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}.get(kind, {})
-    rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": FAR, **others}
-    edit(clean(out) / "config.json", rope_parameters=rope)
+    rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": far, **others}
+    edit(clean(out) / "config.json", rope_parameters=rope, max_position_embeddings=4 * far)
     return out
 
 
-def long_rope(out: Path) -> Path:
-    """The model as a Phi-3, whose positions have other factors beyond FAR tokens."""
+def long_rope(out: Path, *, far: int = FAR) -> Path:
+    """The model as a Phi-3, whose positions have other factors beyond so many tokens."""
     weights = load_file(clean(out) / "model.safetensors")
     fused: dict[str, torch.Tensor] = {}
     for name, value in weights.items():
@@ -332,9 +332,10 @@ def long_rope(out: Path) -> Path:
             fused[name] = value
     save_file(fused, out / "model.safetensors", metadata={"format": "pt"})
     factors = {"short_factor": [1.0] * 32, "long_factor": [1 + number / 8 for number in range(32)]}
-    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": FAR, **factors}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": far, **factors}
     gone = dict.fromkeys(("attention_bias", "mlp_bias", "pretraining_tp", "head_dim"), GONE)
     older = {"rope_scaling": {key: value for key, value in rope.items() if key != "rope_theta"}, "rope_theta": 10000.0}  # which the converter reads
-    phi = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "sliding_window": None, "original_max_position_embeddings": FAR}
-    edit(out / "config.json", **phi, rope_parameters=rope, **older, **gone)
+    phi = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "sliding_window": None}
+    lengths = {"original_max_position_embeddings": far, "max_position_embeddings": 4 * far}
+    edit(out / "config.json", **phi, **lengths, rope_parameters=rope, **older, **gone)
     return out

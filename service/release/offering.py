@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from builders.names import INDEX
 from config.errors import HubError
 from config.words import Patch
-from publishers import card, markdown, pull_request, shown
+from publishers import markdown, pull_request, readme, shown
 from publishers.hub import PublishFile
 from publishers.pull_request import Proposal
 from service.release.kinds import kind_of
@@ -68,7 +68,7 @@ def proposed(work: Work, files: Sequence[PublishFile]) -> Proposal:
 def _reasons(made: Sequence[Patch]) -> list[str]:
     """A list of the fixes, each with its reason and what it changed."""
     lines = []
-    for fix, changes in card.repairs(made):
+    for fix, changes in readme.repairs(made):
         lines.append(f"- **{markdown.text(fix.fix)}**: {markdown.text(fix.reason)}")
         for patch, before, after in changes:
             lines.append(f"  - {markdown.code(patch.file)}, {markdown.code(patch.key)}: {before} → {after}")

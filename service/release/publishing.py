@@ -13,7 +13,7 @@ from config import readers as misread
 from config.prompt import Part
 from config.words import Kind
 from engines import kv_cache, text_part
-from publishers import card, evaluations, folder, hub, manifest, naming, ollama, quoting
+from publishers import card, evaluations, folder, hub, manifest, naming, ollama, quoting, readme
 from publishers.hub import PublishFile
 from publishers.order import Line
 from service.execution.kept import Output
@@ -126,7 +126,7 @@ def plan(work: Work, repo: Repo, *, private: bool, line: Line) -> hub.Plan:
     page = work.output(REPORT)
     told = describe(work, repo)
     files = content(work, repo)
-    files += [PublishFile.from_bytes(naming.CARD, card.render(told).encode())]
+    files += [PublishFile.from_bytes(naming.CARD, readme.render(told).encode())]
     files += [from_stage(page, file) for file in page.files if told.plot or file.path not in PLOTS]
     files += [PublishFile.from_bytes(naming.EVALUATIONS, found) for found in [evaluations.render(results(work, told))] if found]
     return hub.Plan(

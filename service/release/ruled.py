@@ -49,12 +49,13 @@ def repaired(settings: Settings, before: Path, work: Path, repo: str, *, ask: bo
 def require_all(settings: Settings, before: Path, after: Path) -> None:
     """Raise UpstreamError when the weights of the folder `before` lack some that the model has of which `after` holds the configuration."""
     with places() as (_, work):
-        _apart(settings, "builders.lacking:check", work, {"model": after, "weights": before}, {})
+        mapped = 2 * sum(path.stat().st_size for path in before.glob("*.safetensors"))  # transformers opens each for its metadata and again for its tensors
+        _apart(settings, "builders.lacking:check", work, {"model": after, "weights": before}, {}, mapped=mapped)
 
 
-def _apart(settings: Settings, function: str, work: Path, given: Mapping[str, Path], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a stage function of which nothing is kept but its log."""
-    memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30)
+def _apart(settings: Settings, function: str, work: Path, given: Mapping[str, Path], params: Mapping[str, Any], *, mapped: int = 0) -> dict[str, Any]:
+    """The result of a stage function of which nothing is kept but its log; `mapped` bytes of files that it maps and never reads come on top of its memory."""
+    memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30) + mapped
     limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=1)
     inputs = {name: Input(path=folder, digest="") for name, folder in given.items()}  # a digest is part of a stage's key
     return run_apart(function, work, inputs, params, limits=limits, log=settings.folder / "logs" / "fix" / f"{function.rpartition(':')[2]}.log")

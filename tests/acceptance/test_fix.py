@@ -3,11 +3,14 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builders import hollow
+from builders.weights import read_header
 from tests import releases
 from tests.acceptance.conftest import ROOT, UPSTREAM, Hub, sluice
 
@@ -164,6 +167,20 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(tmp_path: Path, model: P
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"tiny-chat", "home"}
+
+
+def test_missing_weights_of_a_model_larger_than_a_stage_may_be_are_said(tmp_path: Path, model: Path) -> None:
+    """The look maps the files without reading them, which the bound of a stage's address space would forbid."""
+    without_a_layer(model)
+    held = {tensor.name: tensor for tensor in read_header(model / "model.safetensors")}
+    large = held["model.embed_tokens.weight"]
+    rows = 6 * 2**30 // (large.bytes // large.shape[0])
+    held[large.name] = replace(large, shape=(rows, *large.shape[1:]), bytes=rows * large.bytes // large.shape[0])
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "vocab_size": rows}))
+    hollow.of(list(held.values()), model / "model.safetensors")
+    done = fix(tmp_path / "home", model, "--dry-run", SLUICE_MEMORY_GIB="4")
+    assert (done.returncode, LACKING in done.stderr) == (1, True), done.stdout + done.stderr
 
 
 def test_what_is_no_model_at_all_is_said(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 from huggingface_hub import HfApi, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
+from config.facts import Facts
 from config.words import Kind, Measurement, Outcome, Patch, Release, Verdict
 from hub.server import running
 from hub.tokens import create_token
 from publishers import manifest as manifests
-from publishers.card import Card, Facts, Method, Row
+from publishers.card import Card, Method, Row
 from publishers.hub import Plan, PublishFile, inventory
 from service.release import kinds
 

@@ -10,12 +10,14 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from config.cards import Recommendation
+from config.facts import Facts
 from config.words import Kind, Measurement, Release
-from publishers.card import Card, Change, Facts, Kept, Merged, Mix, Row, Trained, TypeUse, render
+from publishers.card import Card, Change, Kept, Merged, Mix, Row, Trained, TypeUse
 from publishers.form import Form
 from publishers.manifest import Approval, DataEntry, Waiver
 from publishers.naming import NOBODY
 from publishers.quoting import quote
+from publishers.readme import render
 from publishers.sections import merge
 from tests.publishers.conftest import MEASURED, PASSED, PATCH, MakeCard
 
@@ -215,15 +217,18 @@ def test_waivers_are_shown(make_card: MakeCard) -> None:
     assert "## Waivers" not in render(card)
 
 
+STANDING_IN = {"Q4_0": {"attn_q": [0, 1, 2, 3, 5, 7, 8], "attn_v": [2]}, "Q8_0": {"token_embd": []}}
+
+
 def test_types_that_stand_in_and_files_that_others_outdo_are_told(make_card: MakeCard) -> None:
     card = make_card()
     assert "Types that stand in" not in render(card)
-    coarse = replace(card.rows[0], tag="Q3_K_M", file="tiny-chat-Q3_K_M.gguf", bytes=2_400_000, fallbacks={"Q4_0": {"attn_q": 30}, "Q8_0": {"token_embd": 1}})
+    coarse = replace(card.rows[0], tag="Q3_K_M", file="tiny-chat-Q3_K_M.gguf", bytes=2_400_000, fallbacks=STANDING_IN)
     coarse = replace(coarse, measurements={**MEASURED, "kld.mean": replace(MEASURED["kld.mean"], value=0.1)})
     text = render(replace(card, rows=(card.rows[0], coarse, replace(coarse, tag="Q3_K_L", bytes=2_500_000))))
     assert "- As small or smaller, and closer: Q4_K_M than Q3_K_M and Q3_K_L. How fast a type is depends on the processor." in text
     assert "[other types](#types-that-stand-in)" in text
-    assert "- **Q3_K_M**: Q4_0 for `attn_q` (30); Q8_0 for `token_embd`\n" in text
+    assert "- **Q3_K_M**: Q4_0 for `blk.{0-3,5,7-8}.attn_q`, `blk.2.attn_v`; Q8_0 for `token_embd`\n" in text
     assert "**Q4_K_M**: Q" not in text
 
 

@@ -21,7 +21,8 @@ from builders import bnb
 from config.words import Kind
 from engines import toolchain, tools
 from publishers import card as cards
-from publishers.card import Card, Row, render
+from publishers.card import Card, Row
+from publishers.readme import render
 from tests import releases
 from tests.publishers.conftest import MEASURED, PASSED, MakeCard
 

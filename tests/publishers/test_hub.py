@@ -15,9 +15,9 @@ from config.errors import Damaged, HubError, PublishConflict
 from config.words import Kind, Release
 from hub.tokens import create_token
 from publishers import manifest as manifests
-from publishers.card import render
 from publishers.hub import Known, PublishFile, collection, inventory, publish
 from publishers.naming import MANIFEST
+from publishers.readme import render
 from tests.publishers.conftest import REPO, MakeCard, MakePlan, Wire, commits, once
 
 

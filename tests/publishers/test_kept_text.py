@@ -9,10 +9,11 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
 from config.errors import PublishConflict
+from config.facts import Facts
 from publishers import manifest as manifests
-from publishers.card import Facts, render
 from publishers.hub import CARD_BYTES, Known, Plan, Publication, PublishFile, inventory, publish
 from publishers.naming import CARD, MANIFEST
+from publishers.readme import render
 from tests.publishers.conftest import REPO, MakeCard, MakePlan, commits
 
 

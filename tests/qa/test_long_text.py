@@ -126,11 +126,26 @@ def test_what_is_compared_anyway_is_not_looked_at_again(tmp_path: Path) -> None:
     assert judged(found).outcome is Outcome.PASSED
 
 
-def test_edges_that_are_too_far_away_are_told(clean: Release, tmp_path: Path) -> None:
-    model = releases.clean(tmp_path / "model")
-    rope = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 32768}
-    releases.edit(model / "config.json", max_position_embeddings=131072, rope_parameters=rope)
-    found = measured(converted(model, tmp_path), tmp_path)
+DISTANT = 32768  # tokens: more than are read
+
+
+def test_positions_far_beyond_the_text_are_given_to_a_short_one(tmp_path: Path) -> None:
+    """LongRoPE's other factors begin there, of which neither windows of 512 tokens nor the long text shows anything."""
+    release = converted(releases.long_rope(tmp_path / "model", far=DISTANT), tmp_path)
+    found = measured(release, tmp_path)
+    assert found["long.kld"].value < 1e-3
+    assert found["long.unseen"].value == 0
+    config = json.loads((release.model / "config.json").read_text())
+    other = [1 + number / 2 for number in range(32)]
+    releases.edit(release.model / "config.json", **{key: config[key] | {"long_factor": other} for key in ("rope_parameters", "rope_scaling")})
+    changed = measured(release, tmp_path)["long.kld"]
+    assert changed.value > BOUND
+    assert changed.details == (f"at positions {DISTANT + reach.PLACED - changed.n} to {DISTANT + reach.PLACED}",)
+
+
+def test_edges_that_are_too_far_away_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "MOST_MEMORY", 2**20)
+    found = measured(converted(releases.scaled(tmp_path / "model", "yarn", far=DISTANT), tmp_path), tmp_path)
     assert found["long.unseen"].details == (
         "What begins after 32768 tokens (original_max_position_embeddings) was not compared: the comparison ends at 2048 tokens",
     )

@@ -146,9 +146,12 @@ def parity(prospect: Prospect, speed: Speed) -> Needs:
 
 
 def long_text(prospect: Prospect, speed: Speed) -> Needs:
-    """One long text in both engines, at the same time; twice, where llama.cpp does without a window of attention, for what that accounts for."""
+    """One long text in both engines, at the same time; twice, where llama.cpp does without a window of attention, for what that accounts for. Beyond farther
+    edges of positions a short one, for which llama.cpp's cache is as long as if all before it were there.
+    """
     at, config = engines(prospect, speed), prospect.config
-    size = reach.length(reach.edges(config), kv_cache.context_length(config) or reach.SHORTEST)
+    edges = reach.edges(config)
+    size = reach.length(edges, kv_cache.context_length(config) or reach.SHORTEST)
     if size <= PARITY_CONTEXT:
         return Needs(seconds=at.torch, memory=TORCH_MEMORY)
     looked_back = 4 * size**2 * at.model.hidden * at.model.depth  # operations: each token meets all, under a mask
@@ -158,8 +161,11 @@ def long_text(prospect: Prospect, speed: Speed) -> Needs:
     passes = max(in_torch, in_llama, (in_torch + in_llama) / together) + at.load + at.vocabulary + at.compared(reach.SCORED, 1, difference=True)
     window = reach.window(config)
     times = 2 if window is not None and window < size and not kv_cache.windowed(config) else 1
-    held = at.whole + at.opened(at.model.weights, context=size, batch=512) + 6 * size**2 + 4 * at.logits(reach.SCORED)
-    return Needs(seconds=at.torch + times * passes + at.python(1e-5 * size), memory=held)
+    start = reach.far(edges, config, size)
+    placed = 0.0 if start is None else at.forward(reach.PLACED, reach.SCORED) + at.decode(reach.PLACED, reach.SCORED, batch=512, bits=16.0) + at.load
+    context = size if start is None else max(size, start + reach.PLACED)
+    held = at.whole + at.opened(at.model.weights, context=context, batch=512) + 6 * size**2 + 4 * at.logits(reach.SCORED)
+    return Needs(seconds=at.torch + times * passes + placed + at.python(1e-5 * size), memory=held)
 
 
 def activations(prospect: Prospect, speed: Speed) -> Needs:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from config.facts import Facts
 from config.recipe import Recipe
 from config.words import Kind, Measurement, Outcome, Release, Verdict
-from publishers.card import Card, Facts, Method, Row
+from publishers.card import Card, Method, Row
 from service.execution.kept import Output
 from service.release import kinds
 from service.release.evaluated import results
