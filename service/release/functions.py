@@ -15,7 +15,7 @@ from config.prompt import OPENINGS, PROMPTS, Part
 from config.rules import FAMILIES, FIXES
 from config.texts import EvaluationText, Generation, Text
 from engines import go_template
-from engines.environments import OLLAMA_UTILS
+from engines.environments import OLLAMA_UTILS, TRANSFORMERS_4, Environment
 from service.execution.kept import Output
 from service.release.graph import Call, Data, FileOf, OfHub, OfRelease, Result, Source, Whole
 
@@ -175,6 +175,17 @@ def greedy(generation: Generation) -> dict[str, Any]:
     return {"prompts": list(generation.prompts), "max_tokens": generation.max_tokens}
 
 
+def older(folder: Source, form: str) -> Call:
+    """What an older transformers reads in a folder of safetensors."""
+    params = {"form": form, "older": _there(TRANSFORMERS_4)}
+    return Call(function="qa.older:compare", inputs={"variant": folder}, params=params, threaded=False)
+
+
+def _there(environment: Environment) -> str | None:
+    """Its version, where it was fetched: what it says is then made anew."""
+    return environment.version if environment.missing() is None else None
+
+
 def chat(conversations: Mapping[str, object]) -> Call:
     """How the model's template writes these conversations, with its sampling and stop strings."""
     return Call(function="builders.probes:render", inputs={"model": MODEL}, params={"conversations": conversations}, threaded=False)
@@ -182,6 +193,5 @@ def chat(conversations: Mapping[str, object]) -> Call:
 
 def ollama(derived: str | None, family: Sequence[str]) -> Call:
     """Which of these templates for Ollama, derived from the model's own or its family's, renders as the model's own does."""
-    utils = OLLAMA_UTILS.version if OLLAMA_UTILS.missing() is None else None
-    params = {"derived": derived, "family": list(family), "go": go_template.version(), "utils": utils}
+    params = {"derived": derived, "family": list(family), "go": go_template.version(), "utils": _there(OLLAMA_UTILS)}
     return Call(function="qa.ollama:choose", inputs={"model": MODEL}, params=params, threaded=False)

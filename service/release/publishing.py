@@ -25,7 +25,7 @@ from service.release.measuring.divergence import WINDOWS
 from service.release.offering import offer
 from service.release.products import JUDGED, PARTS, Built, Judged, Projected, from_stage, weights
 from service.release.reading_back import read_back
-from service.release.remarks import remarks
+from service.release.remarks import older_version, remarks
 from service.release.report import sources
 from service.release.stages.examine import patches
 from service.release.tools import tools
@@ -254,7 +254,8 @@ def readers(work: Work, repo: Repo, rows: Sequence[card.Row], config: Mapping[st
     """What is known of programs that read such a repo otherwise than it was measured."""
     form: Literal["gguf", "safetensors"] = "gguf" if repo.kind.form.library == "gguf" else "safetensors"
     parts, template = any(row.files > 1 for row in rows), work.output(functions.CHAT).result["template"]
-    return tuple(entry.line for entry in misread.known(misread.Repo(form=form, config=text_part.of(config), parts=parts, template=template)))
+    known = (entry.line for entry in misread.known(misread.Repo(form=form, config=text_part.of(config), parts=parts, template=template)))
+    return (*known, *older_version(rows))
 
 
 def proof(chosen: Mapping[str, Any]) -> str:

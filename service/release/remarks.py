@@ -1,9 +1,11 @@
 """What a card tells of a release that is no fault, and good to know."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from builders import predicting
 from builders.weights import read_header, weight_files
+from publishers.card import Row
 from service.release import functions
 from service.release.work import Work
 
@@ -27,6 +29,13 @@ def remarks(work: Work) -> tuple[str, ...]:
     measured, notes = work.measured, work.output("fix").result["notes"]
     found = (detail for name in REMARKS if name in measured and measured[name].inapplicable is None for detail in measured[name].details)
     return tuple(f"{' '.join(remark.split()).rstrip('.')}." for remark in (*notes, *found, *_left_out(work)))
+
+
+def older_version(rows: Sequence[Row]) -> Iterator[str]:
+    """What an older version of their engine does with variants and says so, which deceives nobody: each sentence once, and of how many."""
+    found = [row.measurements["older.failures"] for row in rows if "older.failures" in row.measurements]
+    said = Counter(line.rstrip(".") for item in found if item.inapplicable is None for line in item.details)
+    yield from (f"{line}{'' if count == len(rows) else f' ({count} of {len(rows)} variants)'}." for line, count in said.items())
 
 
 def _left_out(work: Work) -> Iterator[str]:

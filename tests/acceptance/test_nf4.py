@@ -1,6 +1,7 @@
 """Dynamic NF4 from a recipe to the Hub: each variant in a repo of its own, better than plain NF4, explained on its card, and loaded by transformers."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM
 
+from engines.environments import TRANSFORMERS_4, Environment
 from tests.acceptance.conftest import NAMESPACE, UPSTREAM, Hub, saved, sluice, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 DYNAMIC, LARGER = f"{NAMESPACE}/tiny-chat-dynamic-bnb-4bit", f"{NAMESPACE}/tiny-chat-dynamic-40-bnb-4bit"
+OLDER = {"name": "older transformers", "measure": "older.failures", "at_most": 0}
 BETTER = {"name": "better than plain", "measure": "kld.mean", "relative_to": "stock", "compare": "ratio", "at_most": 1.0}
 
 
@@ -22,11 +25,12 @@ def recipe(tmp_path: Path) -> Path:
     found = small()
     entries = [{"tag": "dynamic-bnb-4bit", "above": 0.2}, {"tag": "dynamic-40-bnb-4bit", "above": 0.4}, {"tag": "tiny-bnb-4bit", "bytes": "2.7MB"}]
     found["variants"] = {"sixteen_bit": False, "dynamic_bnb_4bit": entries}
-    found["gates"] = [gate for gate in found["gates"] if gate["name"] not in {"file", "weights", "mmlu"}] + [BETTER]
+    found["gates"] = [gate for gate in found["gates"] if gate["name"] not in {"file", "weights", "mmlu"}] + [BETTER, OLDER]
     return saved(tmp_path, found)
 
 
-def test_what_4_bits_hurt_most_stays_in_16(hub: Hub, recipe: Path, tmp_path: Path) -> None:
+def test_what_4_bits_hurt_most_stays_in_16(hub: Hub, recipe: Path, tmp_path: Path, fetched: Callable[[Environment], None]) -> None:
+    fetched(TRANSFORMERS_4)
     settings = hub.environment(tmp_path / "home")
     done = sluice("run", UPSTREAM, "--recipe", recipe, "--json", **settings)
     assert done.returncode == 3, done.stderr
@@ -39,6 +43,9 @@ def test_what_4_bits_hurt_most_stays_in_16(hub: Hub, recipe: Path, tmp_path: Pat
     assert dynamic["plan"]["measured"] == dynamic["kld"]["mean"]
     assert 0.5 < dynamic["plan"]["factor"] < 1.5
     assert not dynamic["plan"]["replaced"]
+    judged = json.loads(sluice("gates", str(summary["run"]), "--json", **settings).stdout)
+    [looked] = [gate for row in judged["variants"] if row["tag"] == "dynamic-bnb-4bit" for gate in row["gates"] if gate["gate"] == "older transformers"]
+    assert (looked["outcome"], looked["value"], looked["n"]) == ("passed", 0, 1), "it was asked, and reads the same model"
     assert {publication["repo"] for publication in summary["publications"]} == {DYNAMIC, LARGER}, "plain NF4 was built to compare with"
 
     folder = Path(snapshot_download(DYNAMIC, local_dir=tmp_path / "got", endpoint=hub.url, token=hub.publisher_token))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from config.words import Variant
+from engines.environments import TRANSFORMERS_4
 from qa import mmlu
 from qa.file_checks import CHUNK
 from qa.group import BATCH, shares
@@ -14,7 +15,7 @@ from service.release.costs.engines import CACHE_COPY, PYTHON_MEMORY, TORCH_MEMOR
 from service.release.costs.prepare import FINITE, QUESTION_CONTEXT, configuration, copied, engines, gguf_bytes, transferred
 from service.release.costs.texts import Asked, asked, windows
 from service.release.graph import Cost, Needs
-from service.release.kinds import LLAMA_CPP, Engine, kind_of
+from service.release.kinds import LLAMA_CPP, Engine, asked_older, kind_of
 from service.release.measuring.groups import MOST, WORKING_BYTES, memory_for_models
 from service.release.prospect import Prospect
 
@@ -22,6 +23,7 @@ UNDECIDED = 1 / 3  # of the variants, whose sample is doubled once where it may 
 COMPARED = 1.8e-8  # seconds for a value that is read from both files and compared, by gguf's own Python
 ANSWERED = 2e-3  # seconds for a question, beside the model
 PLOT, FIGURE = 2.0, 0.12  # seconds for a report, and for each variant in it
+READ = 16  # tokens of the answer that another version gives
 COMMIT = 0.5  # seconds for the calls that publish a repo
 SCORES = 5 * 8  # bytes kept of a scored token
 
@@ -141,6 +143,8 @@ def measure(variant: Variant) -> Cost:
         again = not (kind := kind_of(variant)).original(prospect, variant)  # the 16-bit model itself has answered
         if kind.engine is not LLAMA_CPP:
             seconds = at.torch + again * (at.load + kind.slower * at.talk(prompts, most)) + FINITE * parameters + at.python(5e-6 * at.model.entries)
+            if asked_older(prospect.recipe, variant) and TRANSFORMERS_4.missing() is None:
+                seconds += 2 * (at.torch + at.load + kind.slower * at.talk(1, READ))
             return Needs(seconds=seconds, memory=at.whole)
         generated = again * (at.server + 2 * at.vocabulary + at.talk(prompts, most, sizes.bits(prospect, variant)))
         checked = 2 * at.header + at.python(COMPARED * parameters) / speed.threads + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9

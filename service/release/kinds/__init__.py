@@ -39,6 +39,7 @@ class Engine:
     greedy: str  # the stage in which its greedy answers are read
     compares: tuple[str, ...]  # names of what is measured of the files themselves
     compared: str  # for a person: how
+    older: str | None = None  # measurement that an older version of it makes of the files, where a gate is on it
 
     def model(self, output: Output) -> Input:
         """A variant's files in the form that the engine runs."""
@@ -69,6 +70,7 @@ TRANSFORMERS = Engine(
     greedy="greedy answers 16bit",
     compares=("file.failures",),
     compared="check the files",
+    older="older.failures",
 )
 
 
@@ -130,6 +132,12 @@ def by_repo(variants: Iterable[Variant], namespace: str, name: str) -> dict[str,
 def maker(recipe: Recipe, variant: Variant) -> str:
     """The stage whose product is the variant's files."""
     return kind_of(variant).maker(recipe, variant)
+
+
+def asked_older(recipe: Recipe, variant: Variant) -> str | None:
+    """What an older version of the variant's engine measures of it; None where no gate is on that."""
+    measure = kind_of(variant).engine.older
+    return measure if any(gate.measure == measure and gate.applies_to(variant) for gate in recipe.gates) else None
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:

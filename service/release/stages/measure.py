@@ -7,12 +7,12 @@ from config.recipe import Recipe
 from config.words import Sample, Variant
 from qa import mmlu
 from service.release import claims, costs, functions
-from service.release.graph import Call, FileOf, Phase, Stage
-from service.release.kinds import every_variant, kind_of, maker
+from service.release.graph import Call, FileOf, Phase, Source, Stage
+from service.release.kinds import asked_older, every_variant, kind_of, maker
 from service.release.measuring.divergence import DIVERGENCE, WINDOWS, diverge
 from service.release.measuring.questions import QUESTIONS, question
 from service.release.measuring.samples import PUBLISHED, basis
-from service.release.products import CLAIMS, Found, Outcomes, Settled, measurements
+from service.release.products import CLAIMS, Found, Measured, Outcomes, Settled, measurements
 from service.release.work import Work
 
 ANSWERS = "questions"
@@ -87,7 +87,7 @@ def _measured(recipe: Recipe, variant: Variant) -> Stage:
         also=(*found_by(recipe), kind_of(variant).engine.original.stage, kind_of(variant).engine.greedy),
         unit="answers",
         cost=costs.measure(variant),
-        measures=(*GREEDY, *kind_of(variant).engine.compares),
+        measures=(*GREEDY, *kind_of(variant).engine.compares, *filter(None, [asked_older(recipe, variant)])),
     )
 
 
@@ -125,13 +125,21 @@ def measure(work: Work, variant: Variant) -> Found | None:
             raise answered
         inputs = {"reference": engine.original, "variant": engine.model(made.output), "original": FileOf(stage=engine.greedy)}
         output = work.call(f"measure {variant.tag}", Call(function="qa.greedy:check", inputs=inputs, params=params))
+        read = older(work, variant, engine.model(made.output))
     except NoSpace:
         raise
     except SluiceError as error:
         return Found(measured=work.measured, errors=unmeasured(work, error))
     sample = Sample(basis=basis(("generation",), params["prompts"], params["max_tokens"]))
-    own = Found(measured=measurements(output), errors={}, samples=(sample,))
+    own = Found(measured={**measurements(output), **read}, errors={}, samples=(sample,))
     return Found(measured=work.measured, errors={}).also(answered).also(own)
+
+
+def older(work: Work, variant: Variant, files: Source) -> Measured:
+    """What an older version of its engine makes of a variant, where a gate is on that. Raises the stage's error."""
+    if asked_older(work.recipe, variant) is None:
+        return {}
+    return measurements(work.call(f"read {variant.tag} by an older version", functions.older(files, variant.kind)))
 
 
 def unmeasured(work: Work, error: SluiceError) -> dict[str, str]:
