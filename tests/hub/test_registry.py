@@ -15,6 +15,7 @@ FILES = {
     "README.md": b"---\nlicense: mit\n---\n# Hello\n",
     "params": b'{"stop": ["<|im_end|>"]}\n',
     "system": b"You are tiny.\n",
+    "template": b"{{ range .Messages }}{{ .Content }}{{ end }}",
     "imatrix.gguf": b"GGUF imatrix",
     "mmproj-F16.gguf": b"GGUF projector",
     "tiny-chat-BF16.gguf": b"GGUF bf16",
@@ -79,7 +80,8 @@ def test_ollama_finds_every_layer_behind_its_digest(place: Place, repo: str) -> 
     assert (status, found["schemaVersion"], "ggufFile" in found) == (200, 2, False)
     layers = {layer["mediaType"].rpartition(".")[2]: layer for layer in found["layers"]}
     assert {kind: layer["digest"] for kind, layer in layers.items()} == {
-        "model": digest("tiny-chat-F16.gguf"), "projector": digest("mmproj-F16.gguf"), "system": digest("system"), "params": digest("params"),
+        "model": digest("tiny-chat-F16.gguf"), "projector": digest("mmproj-F16.gguf"),
+        "template": digest("template"), "system": digest("system"), "params": digest("params"),
     }  # fmt: skip
     for layer in [*found["layers"], found["config"]]:
         address = f"/v2/{repo}/blobs/{layer['digest']}"
