@@ -216,21 +216,7 @@ def _amount(count: int, scale: int) -> str:
 
 
 def _roles(found: Mapping[str, Sequence[int]]) -> Markdown:
-    """Names of tensors, those of one kind together: `blk.0.ffn_up` to `blk.29.ffn_up` are `blk.{0-29}.ffn_up`."""
-    return Markdown(", ".join(markdown.code(f"blk.{_span(layers)}.{role}" if layers else role) for role, layers in found.items()))
-
-
-def _span(layers: Sequence[int]) -> str:
-    """Layers in order, as a name has them: 3, or {0-4,7}."""
-    if len(layers) == 1:
-        return str(layers[0])
-    runs: list[tuple[int, int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1] = runs[-1][0], layer
-        else:
-            runs.append((layer, layer))
-    return "{" + ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs) + "}"
+    return Markdown(", ".join(map(markdown.code, shown.tensors(found))))
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,7 @@
 """How cards and reports show figures and changed values, as plain strings that are not yet escaped."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config.words import Measurement
@@ -25,6 +25,24 @@ def size(count: int | None) -> str:
 def unit_of(count: int) -> tuple[int, str]:
     """The decimal unit in which that many bytes are a readable number."""
     return next((unit, name) for unit, name in UNITS if count >= unit or unit == 1)
+
+
+def tensors(found: Mapping[str, Sequence[int]]) -> list[str]:
+    """Names of tensors by roles, each with its layers in order or none, those of one role together: blk.0.ffn_up to blk.29.ffn_up are blk.{0-29}.ffn_up."""
+    return [f"blk.{_span(layers)}.{role}" if layers else role for role, layers in found.items()]
+
+
+def _span(layers: Sequence[int]) -> str:
+    """Layers in order, as a name has them: 3, or {0-4,7}."""
+    if len(layers) == 1:
+        return str(layers[0])
+    runs: list[tuple[int, int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], layer
+        else:
+            runs.append((layer, layer))
+    return "{" + ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs) + "}"
 
 
 def nats(found: Measurement | None) -> str:

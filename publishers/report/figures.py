@@ -1,6 +1,6 @@
 """What a report is made from: plain records that the service fills in and hands over as JSON."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -44,6 +44,7 @@ class ReportedVariant:
     positions: tuple[Position, ...] = ()
     remarks: tuple[str, ...] = ()  # on the plan of a planned one: what a person should look at
     blocks: tuple[Block, ...] = ()
+    fallbacks: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # types that stand in, by role the layers; see `builders.quantize`
 
     @property
     def planned(self) -> bool:

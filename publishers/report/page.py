@@ -18,7 +18,7 @@ from publishers.naming import PLOT, PLOT_SVG, REPORT
 from publishers.report import plots, tensors
 from publishers.report.figures import Block, Report, ReportedVariant, read
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 QUANTILES = (("median", "kld.median"), ("90 %", "kld.p90"), ("99 %", "kld.p99"), ("99.9 %", "kld.p999"), ("largest", "kld.max"))
 EXCERPT = 300  # characters of a patched value that are shown
@@ -45,7 +45,8 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"size": shown.size, "nats": shown.nats, "share": shown.share, "figure": _figure, "excerpts": _excerpts, "listed": shown.listed}
+    environment.filters |= {"size": shown.size, "nats": shown.nats, "share": shown.share, "figure": _figure, "excerpts": _excerpts}
+    environment.filters |= {"listed": shown.listed, "tensors": shown.tensors}
     variants = report.variants
     colors = tensors.type_colors(variants)
     context = {

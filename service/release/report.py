@@ -35,8 +35,8 @@ def figures(work: Work, built: Sequence[Built]) -> Report:
     """What the page says, from what the store keeps about the run: the same after a restart or a second publication."""
     job = work.job
     positions = {item.variant.tag: item.positions for item in built}
-    names = {item.variant.tag: weights(item.output)[0].path for item in built}
-    variants = tuple(_variant(record, names.get(record.variant.tag), positions.get(record.variant.tag, ())) for record in job.store.variants(job.run.id))
+    outputs = {item.variant.tag: item.output for item in built}
+    variants = tuple(_variant(record, outputs.get(record.variant.tag), positions.get(record.variant.tag, ())) for record in job.store.variants(job.run.id))
     return Report(
         release=job.run.release,
         recipe_name=job.recipe.label,
@@ -57,17 +57,18 @@ def sources(work: Work) -> Sequence[Mapping[str, Any]]:
     return () if recorded is None else recorded.result["sources"]
 
 
-def _variant(record: VariantRecord, file: str | None, positions: Sequence[Position]) -> ReportedVariant:
+def _variant(record: VariantRecord, made: Output | None, positions: Sequence[Position]) -> ReportedVariant:
     return ReportedVariant(
         tag=record.variant.tag,
         kind=record.variant.kind,
-        file=file,
+        file=None if made is None else weights(made)[0].path,
         bytes=record.bytes,
         bpw=record.bpw,
         measurements=tuple(_finite(item) for item in record.measurements if math.isfinite(item.value)),
         verdict=None if record.verdict is None else _told(record.verdict),
         positions=tuple(positions),
         remarks=tuple(remarks({item.name: item for item in record.measurements})),
+        fallbacks={} if made is None else made.result.get("fallbacks", {}),
     )
 
 

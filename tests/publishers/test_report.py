@@ -123,6 +123,13 @@ def test_says_every_figure_and_every_gate(shown: str) -> None:
     assert "Waivers" not in text
 
 
+def test_names_the_tensors_whose_types_stand_in(make: Make) -> None:
+    standing_in = {"Q4_0": {"attn_q": [0, 1, 2, 3, 5], "attn_v": [2]}, "Q8_0": {"token_embd": []}}
+    text = page.render(make(variants=(variant("Q3_K_M", 10**6, 0.02, fallbacks=standing_in), variant("Q8_0", 2 * 10**6, 0.001))))
+    assert "Stand in for them: Q4_0 for blk.{0-3,5}.attn_q , blk.2.attn_v ; Q8_0 for token_embd ." in plain(text)
+    assert text.count("Stand in for them") == 1
+
+
 def test_says_how_far_a_sample_was_extended(make: Make) -> None:
     decided = verdict("Q4_K_M", 0.01)
     looked = replace(decided, results=(replace(decided.results[0], look=2, looks=3),))
@@ -256,7 +263,7 @@ def test_strangers_strings_stay_text(make: Make, shown: str) -> None:
         waiver = Waiver(tag=EVIL, gate=EVIL, by=EVIL, comment=EVIL, outcome=Outcome.FAILED)
         told = verdict(EVIL, 0.6, EVIL, waiver)
         results = tuple(replace(result, gate=EVIL, measure=EVIL, condition=EVIL) for result in told.results)
-        return replace(item, tag=item.tag + EVIL, blocks=evil, verdict=replace(told, reasons=(EVIL,), results=results))
+        return replace(item, tag=item.tag + EVIL, blocks=evil, fallbacks={EVIL: {EVIL: [0]}}, verdict=replace(told, reasons=(EVIL,), results=results))
 
     patch = Patch(fix=EVIL, version=1, file=EVIL, key=EVIL, reason=EVIL, before=EVIL, after={EVIL: [EVIL]})
     changed = replace(
@@ -282,6 +289,7 @@ def test_the_page_is_self_contained(shown: str) -> None:
 
 def test_equal_findings_give_equal_bytes_by_way_of_json(make: Make, tmp_path: Path) -> None:
     found = make()
+    found = replace(found, variants=(*found.variants, variant("Q3_K_M", 10**6, 0.02, fallbacks={"Q4_0": {"attn_q": [0], "output": []}})))
     assert read(found.as_json()) == found
     before = dict(mpl.rcParams)
     contents = tmp_path / "contents.json"

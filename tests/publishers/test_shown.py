@@ -1,12 +1,16 @@
 import pytest
 
 from config.words import Measurement
-from publishers.shown import excerpts, nats, share, size
+from publishers.shown import excerpts, nats, share, size, tensors
 
 
 @pytest.mark.parametrize(("count", "words"), [(None, "—"), (999, "999 B"), (1000, "1.00 kB"), (2_345_678, "2.35 MB"), (10**9, "1.00 GB")])
 def test_bytes_are_shown_in_decimal_units(count: int | None, words: str) -> None:
     assert size(count) == words
+
+
+def test_tensors_of_one_role_are_named_together() -> None:
+    assert tensors({"attn_q": [0, 1, 2, 5, 7, 8], "attn_v": [3], "output": []}) == ["blk.{0-2,5,7-8}.attn_q", "blk.3.attn_v", "output"]
 
 
 def test_errors_follow_figures_where_they_are_known() -> None:

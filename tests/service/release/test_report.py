@@ -17,10 +17,12 @@ from service.cli.main import app
 from service.execution.kept import StageStore
 from service.release import report as reporting
 from service.release.job import Job
+from service.release.products import Built
 from service.runs import report as found
 from service.store import Store, UnknownRun, VariantRecord, open_store
 from tests.service.conftest import RECIPE
 from tests.service.helpers import at_work, queue_run
+from tests.service.release.test_claims import OURS, made
 
 REASON = "template.failures is 3, at most 0 is allowed: <b>bold</b> differs."
 
@@ -101,3 +103,12 @@ def test_what_is_remarked_on_a_plan_reaches_the_page(job: Job) -> None:
     record = VariantRecord(variant=variant, file=None, bytes=None, bpw=None, measurements=(predicted,), verdict=None)
     job.store.record_variant(job.run.id, record, position=1)
     assert [item.remarks for item in reporting.figures(at_work(job, {}), ()).variants] == [(), ("A pattern matches no tensor.",)]
+
+
+def test_types_that_stand_in_reach_the_page(job: Job, tmp_path: Path) -> None:
+    item = made(tmp_path, "Q4_0", OURS)
+    item.output.result["fallbacks"] = {"Q5_0": {"attn_q": [0, 1]}}
+    built = Built(variant=item.variant, output=item.output, bpw=4.5, measured={}, verdict=Verdict(tag="Q4_0", outcome=Outcome.PASSED, reasons=(), results=()))
+    (found_of,) = reporting.figures(at_work(job, {}), (built,)).variants
+    assert (found_of.file, found_of.fallbacks) == ("m-Q4_0.gguf", {"Q5_0": {"attn_q": [0, 1]}})
+    assert [item.fallbacks for item in reporting.figures(at_work(job, {}), ()).variants] == [{}], "of what was not built"
