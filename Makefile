@@ -9,7 +9,7 @@ RAY := $(VENV)/.ray-is-complete
 S3_SERVER := $(VENV)/.s3-server-is-complete
 
 .DELETE_ON_ERROR:
-.PHONY: help setup ray demo test test-fast test-ray lint format bench bench-plan readers docs lock clean
+.PHONY: help setup ray demo test test-fast test-ray lint format bench bench-plan readers findings docs lock clean
 
 help:
 	@echo "make setup      virtual environment, pinned libraries, llama.cpp (first time: about ten minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint       ruff, mypy, import-linter;  make format: what ruff can correct"
 	@echo "make bench      measurements;  make bench-plan: planned mixes against other ways to choose types (an hour or two on two cores)"
 	@echo "make readers    what other programs make of released files: fetches them in pinned versions, and prints a table"
+	@echo "make findings   whether what surprised us about other programs still holds: fetches them, and takes a quarter of an hour or more"
 	@echo "make docs       write docs/{recipe,settings,fixes}.md and docs/way.svg anew"
 	@echo "make lock       write requirements.lock anew after a change of pyproject.toml's dependencies"
 	@echo "make clean      remove the virtual environment; the llama.cpp in the user's cache stays"
@@ -92,6 +93,10 @@ bench-plan: setup
 # FOLDER names repos that `sluice release … --to FOLDER` has left; otherwise the bundled model and SmolLM2-135M-Instruct are released for it first.
 readers: setup
 	$(BIN)/python -m bench.readers $(FOLDER)
+
+# NAMES are parts of findings' names: make findings NAMES="ollama jinja". No part of CI: it fetches gigabytes from the registries.
+findings: setup
+	$(BIN)/python -m bench.findings $(NAMES)
 
 # What docs/ says of recipes, settings and rules comes from their schemas, the picture of a release's way from its graph.
 docs: setup
