@@ -1,6 +1,7 @@
 """The readers' table: programs that read published files, on the bundled model; those that `make readers` installs are skipped where it was not run."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from huggingface_hub import HfApi
 
+from builders import bnb
 from engines import environments
 from hub.server import running
 from hub.tokens import create_token
@@ -18,6 +20,7 @@ from qa.readers import (
     ctranslate2,
     gguf_py,
     huggingface_gguf,
+    huggingface_jinja,
     llama_cpp,
     llama_cpp_python,
     node_llama_cpp,
@@ -29,21 +32,29 @@ from qa.readers import (
 )
 from qa.readers import releases as folders
 from qa.readers import running as programs
-from qa.readers.words import BITS16, GGUF, Outcome, Reader, Reading, Reference, Refusal, Result, Variant
+from qa.readers.words import BITS16, GGUF, NF4, Outcome, Reader, Reading, Reference, Refusal, Result, Variant
 from tests.qa.conftest import Quantize, Release
 from tests.releases import edit
+
+CHATML = (  # as the bundled model's, which takes a system prompt at the beginning alone
+    '{{ range $i, $m := .Messages }}{{ if or (eq $i 0) (ne .Role "system") }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}{{ end }}'
+    "<|im_start|>assistant\n"
+)
 
 
 @pytest.fixture(scope="module")
 def folder(clean: Release, quantize: Quantize, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two repos, as a release leaves them: GGUF files and the 16-bit folder."""
+    """Three repos, as a release leaves them: GGUF files, the 16-bit folder, and NF4."""
     out = tmp_path_factory.mktemp("released")
     shutil.copytree(clean.model, out / "tiny-chat")
     (out / "tiny-chat-GGUF").mkdir()
+    (out / "tiny-chat-bnb-4bit").mkdir()
+    bnb.quantize(out / "tiny-chat-bnb-4bit", model=clean.model, threads=1)
     files = {"BF16": clean.gguf, "Q4_K_M": quantize("Q4_K_M")}
     for tag, file in files.items():
         shutil.copy(file, out / "tiny-chat-GGUF" / f"tiny-chat-{tag}.gguf")
     _manifest(out / "tiny-chat", {"16bit": ["model.safetensors"]})
+    _manifest(out / "tiny-chat-bnb-4bit", {"bnb-4bit": ["model.safetensors"]})
     _manifest(out / "tiny-chat-GGUF", {tag: [f"tiny-chat-{tag}.gguf"] for tag in files})
     return out
 
@@ -75,6 +86,7 @@ def test_the_variants_of_a_folder_are_those_of_its_manifests(release: list[Varia
         ("16bit", BITS16, "tiny-chat"),
         ("BF16", GGUF, "tiny-chat-BF16.gguf"),
         ("Q4_K_M", GGUF, "tiny-chat-Q4_K_M.gguf"),
+        ("bnb-4bit", NF4, "tiny-chat-bnb-4bit"),
     ]
 
 
@@ -84,13 +96,17 @@ def test_a_projector_is_no_model(tmp_path: Path) -> None:
     assert [variant.tag for variant in folders.found(tmp_path)] == ["Q8_0"]
 
 
-@pytest.mark.parametrize("reader", [llama_cpp.READER, llama_cpp_python.READER, gguf_py.READER, huggingface_gguf.READER], ids=lambda reader: reader.name)
+QUICK = (llama_cpp.READER, llama_cpp_python.READER, gguf_py.READER, huggingface_gguf.READER, huggingface_jinja.READER)
+
+
+@pytest.mark.parametrize("reader", QUICK, ids=lambda reader: reader.name)
 def test_quantized_files_are_read_as_they_were_measured(reader: Reader, release: list[Variant]) -> None:
     assert asked(reader, release, "Q4_K_M").result is Result.SAME
 
 
-def test_transformers_5_computes_what_llama_cpp_does(release: list[Variant]) -> None:
-    found = asked(transformers.READERS[0], release, "16bit")
+@pytest.mark.parametrize("tag", ["16bit", "bnb-4bit"])
+def test_transformers_5_computes_what_was_measured(release: list[Variant], tag: str) -> None:
+    found = asked(transformers.READERS[0], release, tag)
     assert found.result is Result.SAME, found.words
 
 
@@ -101,6 +117,15 @@ def test_transformers_reads_a_gguf_file_as_something_else_and_says_nothing(relea
     assert found.result is Result.OTHER
     assert "other tokens" in found.words
     assert "the same KLD" in found.words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reader", "tag"), [(transformers.READERS[2], "bnb-4bit"), (transformers.READERS[3], "Q4_K_M")], ids=lambda item: getattr(item, "name", item)
+)
+def test_the_older_transformers_computes_the_same(release: list[Variant], reader: Reader, tag: str) -> None:
+    found = asked(reader, release, tag)
+    assert found.result is Result.SAME, found.words
 
 
 @pytest.mark.slow
@@ -117,6 +142,19 @@ def test_programs_that_were_installed_answer(reader: Reader, release: list[Varia
 def test_ollama_would_write_other_prompts_without_a_template_of_ours(release: list[Variant]) -> None:
     found = asked(ollama_utils.READER, release, "Q4_K_M")
     assert "no file in the repo" in found.words
+
+
+def test_ollama_writes_the_model_s_prompts_by_a_template_that_does(release: list[Variant], tmp_path: Path) -> None:
+    given = next(variant for variant in release if variant.tag == "Q4_K_M")
+    inside = replace(given, folder=tmp_path)  # where the repo's other files are looked for
+    (tmp_path / "template").write_text(CHATML, encoding="utf-8")
+    found = asked(ollama_utils.READER, [inside], "Q4_K_M")
+    assert found.result is Result.SAME, found.words
+    told = re.fullmatch(r"11 of 11 conversations by the repo's file; without it (.+)", found.words)
+    assert told is not None
+    assert told[1].startswith("7 of 11 conversations by library/"), "that of another model"
+    (tmp_path / "template").write_text(CHATML.replace("assistant", "user"), encoding="utf-8")
+    assert asked(ollama_utils.READER, [inside], "Q4_K_M").result is Result.OTHER, "what was found of another file is not taken"
 
 
 def test_a_model_with_another_rope_base_is_something_else(release: list[Variant], tmp_path: Path) -> None:
