@@ -20,9 +20,9 @@ from config.words import Measurement, Patch, Release
 from publishers import grades, markdown, ollama, shown
 from publishers.card import PUBLIC, Card, Change, Kept, Row
 from publishers.markdown import Markdown
-from publishers.naming import NOBODY, PLOT, PLOT_SVG, UNFORCED_TEMPLATE, checked_path
+from publishers.naming import IMATRIX, NOBODY, PLOT, PLOT_SVG, UNFORCED_TEMPLATE, checked_path
 from publishers.sections import MARKER, section
-from publishers.tags import fetched
+from publishers.tags import fetched, projectors
 
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9.:/_-]{1,300}")
 
@@ -58,7 +58,8 @@ def _context(card: Card) -> dict[str, Any]:
     tags = {row.tag: row for row in rows}
     recommended = tags.get(grades.recommended(rows, card.recommend) or "")
     pick = recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None)
-    ways = fetched(card.repo, {row.tag: row.file for row in rows})
+    beside = _beside(card)
+    ways = fetched(card.repo, {row.tag: row.file for row in rows}, beside)
     baseline = None if card.trained is None else tags.get(card.trained.type)
     scale, unit = shown.unit_of(max((row.bytes for row in rows), default=1))
     return {
@@ -79,8 +80,9 @@ def _context(card: Card) -> dict[str, Any]:
         "outdone": grades.outdone(rows) if card.form.quantized else [],
         "pick": pick,
         "way": None if pick is None else ways[pick.tag],
+        "nearest": [] if pick is None else projectors(beside, pick.file),
         "unclear": [row.tag for row in rows if not ways[row.tag].by_tag],
-        "unknown": [row.tag for row in rows if ways[row.tag].ollama != row.tag and row.files == 1],
+        "unknown": [row.tag for row in rows if ways[row.tag].ollama not in {row.tag, None} and row.files == 1],
         "unit": unit,
         "scale": scale,
         "fallbacks": [row for row in rows if row.fallbacks],
@@ -106,6 +108,12 @@ def _context(card: Card) -> dict[str, Any]:
         "plot": PLOT,
         "plot_svg": PLOT_SVG,
     }
+
+
+def _beside(card: Card) -> list[str]:
+    """The repo's GGUF files that are no variant: readers that look for a tag see these too."""
+    later = [row.file.replace("-00001-of-", f"-{number:05}-of-") for row in card.rows for number in range(2, row.files + 1)]
+    return [*(row.file for row in card.projectors), *later, *([IMATRIX] if card.form.imatrix else [])]
 
 
 def _otherwise(row: Row) -> bool:

@@ -2,9 +2,12 @@
 
 - **llama.cpp** (`find_best_model` in common/download.cpp): the tag is a regular expression with `.` or `-` behind it, in any case, looked for anywhere in the
   path. `:F16` may fetch …-BF16.gguf, and of a model called …-q4_0-unquantized `:Q4_0` any file. The first that fits is taken, in the Hub's order, which nobody
-  promises. Names that hold `mtp-`, `mmproj` and the like are no models to it. `-hff FILE` is exact.
+  promises. `-hff FILE` is exact. Beside a model it fetches the projector whose bits, the first number in the last part of its name, are nearest to the model's
+  (`find_best_sibling`); of several the first.
 - **Ollama**, and node-llama-cpp, ask the Hub, which compares the tag with the label of each file (`parseGGUFQuantLabel` of @huggingface/tasks): Q4_K_L, say, is
   none. A file's whole name is a tag too. Ollama's names have at most 80 characters, those of owners no dot (types/model/name.go), and it fetches no parts.
+
+To all of them, files whose names hold `mmproj`, `mtp-` and the like are no models.
 """
 
 import re
@@ -20,6 +23,7 @@ _QUANTIZATIONS = (
 _LABEL = re.compile(rf"(?:UD-)?(?:{'|'.join(sorted(_QUANTIZATIONS, key=len))})(?:_[A-Z]+)?")  # of two that begin alike the shorter one, as there
 _LATER = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _BESIDE = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
+_BITS = re.compile(r"[-.][A-Z_]*(\d+)\w*(?:-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _OLLAMA = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
 
@@ -40,12 +44,18 @@ def label(path: str) -> str | None:
 def llama_cpp(paths: Sequence[str], tag: str) -> list[str]:
     """The files of which llama.cpp fetches one for a tag."""
     form = re.compile(f"{tag}[.-]", re.IGNORECASE)
-    return [path for path in _whole(paths) if form.search(path) and not any(word in path.rpartition("/")[2] for word in _BESIDE)]
+    return [path for path in _models(paths) if form.search(path)]
 
 
 def hub(paths: Sequence[str], tag: str) -> list[str]:
     """The files of which the Hub hands Ollama or node-llama-cpp one for a tag."""
-    return [path for path in _whole(paths) if tag.upper() in {label(path), path.upper(), path.rpartition("/")[2].upper()}]
+    return [path for path in _models(paths) if tag.upper() in {label(path), path.upper(), path.rpartition("/")[2].upper()}]
+
+
+def projectors(paths: Sequence[str], file: str) -> list[str]:
+    """The projectors, all of them in the repo's root, of which llama.cpp fetches one beside a model's file."""
+    apart = {path: abs(_bits(path) - _bits(file)) for path in paths if path.endswith(".gguf") and "mmproj" in path}
+    return [path for path, distance in apart.items() if distance == min(apart.values())]
 
 
 def fetched(repo: str, files: Mapping[str, str], others: Sequence[str] = ()) -> dict[str, Fetched]:
@@ -61,6 +71,11 @@ def _fetched(repo: str, tag: str, file: str, paths: Sequence[str]) -> Fetched:
     return Fetched(by_tag=llama_cpp(paths, tag) == [file], ollama=asked if possible else None)
 
 
-def _whole(paths: Sequence[str]) -> list[str]:
-    """Without parts that are not the first ones."""
-    return [path for path in paths if path.endswith(".gguf") and not _LATER.search(path)]
+def _models(paths: Sequence[str]) -> list[str]:
+    """Whole models, and the first parts of others."""
+    return [path for path in paths if path.endswith(".gguf") and not _LATER.search(path) and not any(word in path.rpartition("/")[2] for word in _BESIDE)]
+
+
+def _bits(path: str) -> int:
+    found = _BITS.search(path)
+    return int(found[1]) if found else 0

@@ -199,7 +199,12 @@ def test_what_a_person_decided_is_shown(make_card: MakeCard) -> None:
 
 def test_a_second_template_is_told_of(make_card: MakeCard) -> None:
     told = render(replace(make_card(), unforced=True))
-    assert "[chat_template_without_think.jinja](chat_template_without_think.jinja) is the same without it: `llama-server --chat-template-file`" in told
+    assert (
+        "[chat_template_without_think.jinja](chat_template_without_think.jinja) is the same without it: download it for `llama-server --chat-template-file`."
+        in told
+    )
+    safetensors = render(make_card(kind=Kind.SIXTEEN_BIT, unforced=True))
+    assert "is the same without it: `vllm serve --chat-template` (as its documentation says, not run here)." in safetensors
     assert "without_think" not in render(make_card())
 
 
@@ -418,6 +423,32 @@ def test_commands_name_the_file_where_the_tag_would_fetch_another(make_card: Mak
     assert "The Hub knows no tag Q4_K_L: give Ollama the file's name, `ollama run hf.co/acme/tiny-chat-GGUF:FILE`." in text
     assert "ollama run hf.co/acme/tiny-chat-GGUF:tiny-chat-Q4_K_L.gguf\n" in render(replace(card, rows=rows, recommend="Q4_K_L"))
     assert "llama.cpp looks for the tag" not in render(card)
+    long = replace(row, tag="mine", file=f"{'x' * 80}-mine.gguf")
+    text = render(replace(card, rows=(long,), recommend=None))
+    assert "Ollama can be given neither this tag nor this file's name." in text
+    assert "give Ollama the file's name" not in text
+
+
+def test_files_beside_the_variants_are_seen_by_those_who_look_for_a_tag(make_card: MakeCard) -> None:
+    card = make_card()
+    row = card.rows[0]
+    rows = tuple(replace(row, tag=tag, file=f"tiny-chat-{tag}.gguf") for tag in ("F16", "Q8_0"))
+    beside = tuple(replace(row, tag=f"mmproj-{type}", file=f"mmproj-{type}.gguf") for type in ("BF16", "F16", "Q8_0"))
+    text = render(replace(card, rows=rows, projectors=beside, recommend="F16"))
+    assert "llama-server -hf acme/tiny-chat-GGUF:F16\n" in text
+    assert "ollama run hf.co/acme/tiny-chat-GGUF:F16\n" in text
+    assert "of the model's file, here mmproj-BF16.gguf or mmproj-F16.gguf, whichever the Hub names first; `--mmproj FILE` takes another" in text
+    text = render(replace(card, rows=(*rows, replace(row, tag="BF16", file="tiny-chat-BF16.gguf")), projectors=beside, recommend="F16"))
+    assert text.count("llama-server -hf acme/tiny-chat-GGUF -hff tiny-chat-F16.gguf") == 2, "also where images are spoken of"
+    assert "Give llama.cpp the projector by `--mmproj FILE`." in render(replace(card, rows=(), projectors=beside))
+
+
+def test_a_base_model_is_offered_to_no_program_for_chats(make_card: MakeCard) -> None:
+    text = render(make_card(base=True))
+    assert "whose `/v1/completions` goes on with a text" in text
+    assert "llama-cli -hf" not in text
+    assert "derives its template" not in text
+    assert "ollama run hf.co/acme/tiny-chat-GGUF:Q4_K_M\n" in text
 
 
 def test_a_custom_licence_is_named_and_linked(make_card: MakeCard) -> None:

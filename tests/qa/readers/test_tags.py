@@ -31,6 +31,7 @@ process.exit(0);
 """
 ENDS = (*tags._QUANTIZATIONS, *gguf.ORDER, "Q4_K_L", "Q2_K_L", "Q6_K_L", "UD-IQ1_M", "UD-Q4_K_XL", "UD-Q2_K_XL", "mine", "Q4_0_4_4", "imat-Q5_K_M")
 NAMES = ("BF16", "F16", "Q8_0", "Q4_K_M", "UD-Q4_K_XL", "Q4_0", "Q4_K_L")
+BESIDE = ("imatrix.gguf", "mmproj-F16.gguf", "mmproj-Q8_0.gguf")
 MODELS = ("tiny", "tiny-qat-q4_0-unquantized")
 
 
@@ -56,12 +57,12 @@ def test_labels_are_those_of_the_hub_s_own_package() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_node_llama_cpp_fetches_what_is_foretold(model: str, tmp_path: Path) -> None:
-    """Each file holds its own name."""
+    """Each file holds its own name; projectors of the same types lie beside them."""
     there = {name: f"{model}-{name}.gguf" for name in NAMES}
     with running(tmp_path / "hub") as url:
-        repo = _published(HfApi(endpoint=url, token=create_token(tmp_path / "hub", user="acme")), f"acme/{model}-GGUF", list(there.values()))
-        ways = {name: way.ollama for name, way in tags.fetched(repo, there).items()}
-        assert (ways["Q8_0"], ways["Q4_K_L"]) == ("Q8_0", there["Q4_K_L"]), "of which the Hub has no label"
+        repo = _published(HfApi(endpoint=url, token=create_token(tmp_path / "hub", user="acme")), f"acme/{model}-GGUF", [*there.values(), *BESIDE])
+        ways = {name: way.ollama for name, way in tags.fetched(repo, there, BESIDE).items()}
+        assert (ways["F16"], ways["Q8_0"], ways["Q4_K_L"]) == ("F16", "Q8_0", there["Q4_K_L"]), "of which the Hub has no label"
         given = [tag for tag in ways.values() if tag is not None]
         found = json.loads(asked(NODE_LLAMA_CPP, FETCHING, json.dumps(given), repo, str(tmp_path / "got"), HF_ENDPOINT=url, HOME=str(tmp_path)))
     assert found == {ways[name]: there[name] for name in NAMES}
