@@ -73,16 +73,16 @@ def run(path: Path, *, longest: float = LONGEST) -> Ran:
                 start_new_session=True,
             )
             try:
-                code, late = started.wait(timeout=longest), ()
+                holds, late = started.wait(timeout=longest) == 0, ""
             except subprocess.TimeoutExpired:
-                code, late = 1, (f"It did not end in {longest:.0f} seconds.",)
+                holds, late = False, f"It did not end in {longest:.0f} seconds."
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(started.pid, signal.SIGKILL)
                 started.wait()
             log.seek(0)
             said = tuple(log.read().decode("utf-8", errors="replace").splitlines()[-SHOWN:])
-        return Ran(holds=code == 0, seconds=time.monotonic() - began, said=(*said, *late))
+        return Ran(holds=holds, seconds=time.monotonic() - began, said=(*said, late) if late else said)
 
 
 def _environment(empty: Path) -> dict[str, str]:
