@@ -25,7 +25,7 @@ from engines import environments
 from hub.server import running
 from hub.tokens import create_token
 from qa.readers import releases, table
-from qa.readers.words import Outcome, Result, Variant
+from qa.readers.words import Outcome, Reader, Result, Variant
 
 REAL = "SmolLM2-135M-Instruct"
 SHOWN = 3  # tags that a cell names
@@ -74,15 +74,15 @@ def released(made: Path, models: Sequence[str]) -> Iterator[Path]:
         yield out
 
 
-def show(console: Console, folder: Path) -> None:
-    """Print the table of a folder of repos."""
+def show(console: Console, folder: Path, readers: Sequence[Reader] = table.READERS) -> None:
+    """Print the table of a folder of repos, and below it what there is to say of each reader."""
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as root, running(Path(root)) as url:
         api = HfApi(endpoint=url, token=create_token(Path(root), user=releases.NAMESPACE))
         for repo in sorted(path for path in folder.iterdir() if (path / MANIFEST).is_file()):
             api.create_repo(f"{releases.NAMESPACE}/{repo.name}")
             api.upload_folder(repo_id=f"{releases.NAMESPACE}/{repo.name}", folder_path=repo)
         variants = releases.found(folder, hub=url)
-        found = list(table.rows(variants, heard=_heard))
+        found = list(table.rows(variants, readers, heard=_heard))
     console.print(_printed(folder.name, variants, found))
     for row in found:
         for result in Result:
