@@ -194,8 +194,13 @@ def _tokenized(model: Path, original: Path) -> int:
     except MeasurementError as error:
         raise _refused(original.name, f"the rebuilt tokenizer cannot be loaded ({error})") from error
     with llama.open_vocabulary(original) as vocabulary:
-        mismatches, known = templates.tokenizer_mismatches(tokenizer, vocabulary)
-        for what in (*mismatches.details, *templates.alike_in_bos(tokenizer, vocabulary), *templates.unread_specials(tokenizer, vocabulary)):
+        mismatches, known, departures = templates.tokenizer_mismatches(tokenizer, vocabulary)
+        for what in (
+            *mismatches.details,
+            *departures.details,
+            *templates.alike_in_bos(tokenizer, vocabulary),
+            *templates.unread_specials(tokenizer, vocabulary),
+        ):
             raise _refused(original.name, f"its tokenizer reads a text otherwise than llama.cpp does by the file: {what}")
         around = hf.encode(tokenizer, "a", add_special=True), vocabulary.tokenize("a", add_special=True)
     if around[0] != around[1]:

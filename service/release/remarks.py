@@ -13,6 +13,8 @@ REMARKS = (
     "template.remarks",
     "sanity.loops",
     "parity.known",
+    "parity.departures",
+    "tokenizer.departures",
     "metadata.lacking",
     "long.known",
     "long.unseen",

@@ -93,7 +93,7 @@ def test_a_sound_template_passes_as_a_file_and_as_a_folder(files: Path) -> None:
         (linked / path.name).symlink_to(path)
     both = by_name(found(measure(files, "template", linked, "--gguf", files / "BF16.gguf", "--json"))["measurements"])
     assert {name: item["value"] for name, item in alone.items()} == {"template.failures": 0}
-    assert both.keys() == {"template.failures", "template.system", "tokenizer.mismatches", "tokenizer.known", "template.remarks"}
+    assert both.keys() == {"template.failures", "template.system", "tokenizer.mismatches", "tokenizer.known", "tokenizer.departures", "template.remarks"}
     assert both["template.failures"]["value"] == both["tokenizer.mismatches"]["value"] == 0
     assert any("does not read tools" in remark for remark in both["template.remarks"]["details"]), "remarks do not fail it"
 

@@ -198,7 +198,7 @@ def composing(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 def test_a_known_difference_of_llama_cpp_s_tokenizer_is_a_remark(composing: Release) -> None:
     with llama.open_vocabulary(composing.gguf) as vocabulary:
-        mismatches, known = templates.tokenizer_mismatches(hf.load_tokenizer(composing.model), vocabulary)
+        mismatches, known, _ = templates.tokenizer_mismatches(hf.load_tokenizer(composing.model), vocabulary)
     assert mismatches.details == ()
     assert known.value > 0
     assert "no Unicode normalization" in known.details[0]
@@ -220,30 +220,78 @@ def test_known_differences_that_touch_much_of_the_text_block(composing: Release,
 def test_another_version_of_llama_cpp_is_to_be_looked_at_again(composing: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engines.toolchain.VERSION", "9.9.9")
     with llama.open_vocabulary(composing.gguf) as vocabulary:
-        mismatches, known = templates.tokenizer_mismatches(hf.load_tokenizer(composing.model), vocabulary)
+        mismatches, known, _ = templates.tokenizer_mismatches(hf.load_tokenizer(composing.model), vocabulary)
     assert known.value == 0
     assert mismatches.value > 0
     assert mismatches.details[0].endswith("llama.cpp departs from tokenizer.json")
 
 
-@pytest.mark.parametrize(("cut", "departs"), [("smollm", None), ("gpt-2", "llama.cpp")])
-def test_digits_that_stand_alone_are_read_alike_once_the_class_is_mended(cut: str, departs: str | None, tmp_path: Path) -> None:
-    """SmolLM's case: llama.cpp cuts as tokenizer.json says, and transformers 5 forgets that under the class that the release names."""
+@pytest.mark.parametrize(("cut", "wrong"), [("smollm", []), ("gpt-2", ["llama.cpp"])])
+def test_digits_that_stand_alone_are_read_by_the_file_s_own_word(cut: str, wrong: list[str], tmp_path: Path) -> None:
+    """SmolLM's case: transformers 5 forgets under the class that the release names what tokenizer.json says of digits. A GGUF file that heeds it is right, and
+    one that forgets it too is wrong, though both engines agree.
+    """
     files = releases.tokenizer_of_bytes(digits=True)
     mended = applied(files, tokenizer_class.repair(files, None))
-    found = []
     with llama.open_vocabulary(ggufs.of_tokenizer(files["tokenizer.json"], tmp_path / "vocabulary.gguf", cut=cut)) as vocabulary:
-        for name, said in (("before", files), ("after", mended)):
-            (tmp_path / name).mkdir()
-            for file, content in said.items():
-                (tmp_path / name / file).write_text(json.dumps(content), encoding="utf-8")
-            mismatches, known = templates.tokenizer_mismatches(hf.load_tokenizer(tmp_path / name), vocabulary)
-            assert known.value == 0
-            found.append([detail.rpartition("; ")[2] for detail in mismatches.details if detail.startswith("'½ ² ₂ Ⅷ': ")])
-    if departs is None:
-        assert (found, mismatches.details) == ([["transformers departs from tokenizer.json"], []], ())
+        before, after = (_read_three_ways(tmp_path / name, said, vocabulary) for name, said in (("before", files), ("after", mended)))
+    mismatches, departures = before
+    told = [detail for detail in mismatches.details if detail.startswith("'½ ² ₂ Ⅷ': ")]
+    assert [detail.rpartition("; ")[2] for detail in told] == ["transformers and llama.cpp depart from tokenizer.json" for _ in wrong]
+    assert any("½" in detail for detail in departures.details) == (not wrong)
+    if wrong:
+        assert all(f"in {reader}" in told[0] for reader in ("transformers, ", "llama.cpp, ", "tokenizer.json; "))
     else:
-        assert found == [[], [f"{departs} departs from tokenizer.json"]], "a file that says another cut is alike to what transformers makes of the class alone"
+        assert mismatches.details == ()
+        began, _, said = departures.details[0].partition(" texts otherwise than tokenizer.json: ")
+        assert re.fullmatch(rf"transformers \S+ reads {departures.value} of {departures.n}", began)
+        assert re.fullmatch(
+            r"'½ ² ₂ Ⅷ': from position \d+ \[.+\] in transformers, \[.+\] in llama\.cpp, \[.+\] in tokenizer\.json; transformers departs from tokenizer\.json",
+            said,
+        )
+    mismatches, departures = after
+    assert departures.details == ()
+    assert {detail.rpartition("; ")[2] for detail in mismatches.details} == {f"{engine} departs from tokenizer.json" for engine in wrong}
+
+
+def _read_three_ways(folder: Path, files: dict[str, Any], vocabulary: llama.Vocabulary) -> tuple[Measurement, Measurement]:
+    """Mismatches and transformers' own departures, of the tokenizer of these files."""
+    folder.mkdir()
+    for file, content in files.items():
+        (folder / file).write_text(json.dumps(content), encoding="utf-8")
+    mismatches, known, departures = templates.tokenizer_mismatches(hf.load_tokenizer(folder), vocabulary)
+    assert known.value == 0
+    return mismatches, departures
+
+
+def test_a_tokenizer_json_that_its_config_takes_back_is_no_judge(tmp_path: Path) -> None:
+    """`add_prefix_space` of tokenizer_config.json, which both engines heed and transformers 4 does: they are compared with each other, as without the file."""
+    files = releases.tokenizer_of_bytes(digits=False)
+    spaced = json.loads(json.dumps(files["tokenizer.json"]))
+    spaced["pre_tokenizer"]["add_prefix_space"] = True
+    silent = {"tokenizer_class": "GPT2Tokenizer"}  # which puts no blank either
+    stated = {**silent, "add_prefix_space": False}
+    found = []
+    with llama.open_vocabulary(ggufs.of_tokenizer(files["tokenizer.json"], tmp_path / "vocabulary.gguf", cut="gpt-2")) as vocabulary:
+        for name, config in (("stated", stated), ("silent", silent)):
+            said = {**files, "tokenizer.json": spaced, "tokenizer_config.json": config}
+            mismatches, _ = _read_three_ways(tmp_path / name, said, vocabulary)
+            found.append([detail.rpartition("; ")[2] for detail in mismatches.details if detail.startswith("'Hello': ")])
+    assert found == [[], ["transformers and llama.cpp depart from tokenizer.json"]]
+
+
+def test_a_tokenizer_json_that_cuts_texts_off_or_fills_them_up_says_the_same(tmp_path: Path) -> None:
+    """Both are for training in batches, and whoever loads the file afterwards drops them."""
+    files = releases.tokenizer_of_bytes(digits=False)
+    tokenizer = Tokenizer.from_str(json.dumps(files["tokenizer.json"]))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=8)
+    with llama.open_vocabulary(ggufs.of_tokenizer(files["tokenizer.json"], tmp_path / "vocabulary.gguf", cut="gpt-2")) as vocabulary:
+        config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        mismatches, _ = _read_three_ways(
+            tmp_path / "model", {**files, "tokenizer.json": json.loads(tokenizer.to_str()), "tokenizer_config.json": config}, vocabulary
+        )
+    assert mismatches.details == ()
 
 
 # ---- rows of the embeddings that no token has ----------------------------------------------------------------------------------------------------

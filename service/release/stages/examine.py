@@ -134,7 +134,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         after=("metadata",),
         unit="windows",
         cost=costs.parity,
-        measures=("parity.token_mismatches", "parity.known", "parity.kld", "parity.max_difference"),
+        measures=("parity.token_mismatches", "parity.known", "parity.departures", "parity.kld", "parity.max_difference"),
     )
     yield Stage(
         name="long text",
@@ -167,7 +167,7 @@ def _template(recipe: Recipe) -> Iterator[Stage]:
         work=Call(function="qa.templates:check", inputs=_PAIR),
         after=("parity",),
         cost=costs.templates,
-        measures=("template.failures", "template.system", "template.remarks", "tokenizer.mismatches", "tokenizer.known"),
+        measures=("template.failures", "template.system", "template.remarks", "tokenizer.mismatches", "tokenizer.known", "tokenizer.departures"),
     )
     yield Stage(
         name="imatrix check",
