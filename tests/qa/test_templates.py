@@ -3,6 +3,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from engines import hf, llama, toolchain, tools
 from qa import templates
+from tests import ggufs, releases
 from tests.qa.conftest import DEMO, Release
 from tests.releases import edit, read
 
@@ -122,6 +124,21 @@ def test_other_token_ids_are_found() -> None:
         measured, *_ = templates.tokenizer_mismatches(hf.load_tokenizer(DEMO), other)
     assert measured.value == len(measured.details) > 100
     assert measured.details[0] == "' ': from position 0 [1960] in transformers, [259] in llama.cpp; llama.cpp departs from tokenizer.json"
+
+
+@pytest.mark.parametrize(("cut", "found"), [("smollm", 0), ("gpt-2", 1)])
+def test_a_prompt_that_transformers_alone_reads_otherwise_is_no_failure(cut: str, found: int, tmp_path: Path) -> None:
+    """It forgets under this class what tokenizer.json says of digits; a text that llama.cpp too reads otherwise is told."""
+    files = releases.tokenizer_of_bytes(digits=True)
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    with llama.open_vocabulary(ggufs.of_tokenizer(files["tokenizer.json"], tmp_path / "vocabulary.gguf", cut=cut)) as vocabulary:
+        setup = templates.Setup(
+            tokenizer=hf.load_tokenizer(tmp_path), eos=frozenset(), vocabulary=vocabulary, server=SimpleNamespace(tokenize=vocabulary.tokenize)
+        )
+        text = "½ ² ₂ Ⅷ" if cut == "smollm" else "a<|endoftext|> ²"
+        prompt = templates.Prompt(title="digits", prompting=True, hf_text=text, hf_ids=[], llama_text=text, llama_ids=[])
+        assert len(list(templates.same_ids(setup, [prompt]))) == found
 
 
 def test_an_added_token_that_both_engines_lost_is_found(clean: Release, tmp_path: Path) -> None:
