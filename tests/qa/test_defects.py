@@ -173,7 +173,7 @@ DEFECTS = (
     Defect("wrong RoPE base computes wrongly", d.headed("gguf", {"llama.rope.freq_base": 500.0}), "parity.kld", "parity.kld is"),
     Defect("swapped tensors in the 16-bit file", d.retensored("gguf", Q, d.exchanged("blk.2.attn_q.weight")), "parity.kld", "parity.kld is"),
     Defect("query heads in another order", d.retensored("gguf", Q, d.permuted), "parity.kld", "parity.kld is"),
-    Defect("shuffled vocabulary", d.listed("gguf", "tokenizer.ggml.tokens", d.shuffled), "parity.token_mismatches", "in transformers and .* in llama.cpp"),
+    Defect("shuffled vocabulary", d.listed("gguf", "tokenizer.ggml.tokens", d.shuffled), "parity.token_mismatches", "in transformers, .* in llama.cpp"),
     Defect("lost scores", d.listed("gguf", "tokenizer.ggml.scores", lambda s: [0.0] * len(s)), "tokenizer.mismatches", "in transformers, .* in llama.cpp"),
     Defect(
         "a special token that is not single",
