@@ -19,9 +19,10 @@ from config.errors import MeasurementError, ToolError
 from engines import go_template
 from engines.hf import load_tokenizer, render_chat
 from engines.model import Message
+from qa import interleaved
 from qa.batteries import CONVERSATIONS, Arguments, Conversation
 
-VERSION = 4  # raise when outputs change
+VERSION = 5  # raise when outputs change
 
 PLAIN, SPACES, THINKING, TOOLS = "plain conversations", "white space around texts", "thinking", "tools"
 ROLES = frozenset({"system", "user", "assistant", "tool"})
@@ -44,6 +45,7 @@ _PARTS: Mapping[str, str] = {
 }
 DEFAULT = "__DEFAULT_SYSTEM__"  # in a family's template
 _DATES = re.compile(r"strftime_now\(\s*['\"]([^'\"]*)['\"]")  # in a chat template: the forms in which it writes the day
+_OTHER_DATES = re.compile(r"strftime_now\(\s*(?!['\"\s])")  # forms that are not written there
 SHOWN = 60  # characters around the first difference
 log = logging.getLogger(__name__)
 
@@ -66,8 +68,8 @@ class Proof:
 
 
 def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str], go: str | None, utils: str | None = None) -> dict[str, Any]:
-    """The template that renders all plain conversations as that of `model` does: of those of its `family`, which may know more, the one that renders most of
-    the others too, else the one `derived` from its own.
+    """The template that renders all plain conversations as that of `model` does: of those of its `family`, which may know more, the one `derived` from its own,
+    and one learnt from that (see `qa.interleaved`), the one that renders most of the others too; of equal ones the first.
 
     Returns `template` (None where none does), `go` (the version it was proved by), `proved` (by part of the battery, `same` of `of` conversations), `remark`,
     and `without`: the same of plain conversations by what the Hub makes for Ollama where a repo has no template, None where that cannot be asked (`utils` is
@@ -86,7 +88,9 @@ def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str]
 
     source = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     try:
-        found = proved([*(with_default(candidate, own, source) for candidate in family), derived], own)
+        found = proved(
+            [*(with_default(candidate, own, source) for candidate in family), derived, interleaved.derived(own, lambda text: fixed(text, source))], own
+        )
         without = _without(source, tokenizer, own, utils)
     except ToolError as error:
         log.warning("no template for Ollama is proved: %s", error)
@@ -139,13 +143,28 @@ def with_default(template: str, own: Render, source: str) -> str | None:
     except MeasurementError:
         return None
     before, _, after = given.partition(DEFAULT)
-    forms = {form: day_in(form) for form in _DATES.findall(source)}
-    if None in forms.values() or not after or not without.startswith(before) or not without.endswith(after) or len(without) < len(before) + len(after):
+    if not after or not without.startswith(before) or not without.endswith(after) or len(without) < len(before) + len(after):
         return None
-    said, today = without[len(before) : len(without) - len(after)], datetime.now().astimezone()
+    said = in_go(without[len(before) : len(without) - len(after)], source)
+    return None if said is None else template.replace(DEFAULT, said)
+
+
+def in_go(text: str, source: str) -> str | None:
+    """A text that a chat template of this `source` always writes, in Go's language, where the day that it names is written anew each day. None where that is
+    named in a form that Ollama's function for it cannot make.
+    """
+    forms = {form: day_in(form) for form in _DATES.findall(source)}
+    if None in forms.values() or _OTHER_DATES.search(source):
+        return None
+    today = datetime.now().astimezone()
     days = {today.strftime(form): day for form, day in forms.items()}
-    parts = re.split(f"({'|'.join(map(re.escape, days))})", said) if days else [said]
-    return template.replace(DEFAULT, "".join(str(days[part]) if part in days else _quoted(part) for part in parts))
+    parts = re.split(f"({'|'.join(map(re.escape, days))})", text) if days else [text]
+    return "".join(str(days[part]) if part in days else _quoted(part) for part in parts if part)
+
+
+def fixed(text: str, source: str) -> str | None:
+    """The same in a template that trims no white space, where most texts may stand as they are."""
+    return in_go(text, source) if "{" in text or "strftime_now" in source else text
 
 
 def day_in(form: str) -> str | None:

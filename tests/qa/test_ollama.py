@@ -22,6 +22,7 @@ FAMILY_TEMPLATES = [(family, name) for family in load_families() if family.ollam
 OTHERS = [(family.name, name) for family in load_families() if not family.ollama for name in family.templates]
 BOS = "<s>"
 DERIVED = {"phi3", "phi4", "smollm2", "tiny-chat"}  # families whose turns are all of one simple form
+UNLEARNT = "{% for m in messages %}<|im_start|>{{ loop.index }}{{ m.content }}<|im_end|>\n{% endfor %}"  # which no template for Ollama can be learnt from
 # conversations that come out otherwise: texts that are trimmed, reasoning in the text of an answer, which Ollama takes out before, tools that these models were
 # not made for, and `</think>`, which llama.cpp's copies of two templates write where thinking is off
 OTHERWISE: Mapping[str, Mapping[str, int]] = {
@@ -185,8 +186,9 @@ def test_what_the_hub_would_make_is_counted_where_it_can_be_asked(fetched: Calla
     assert found["template"] == sound.decode()
     assert found["without"]["utils"] == utils
     assert 0 <= found["without"]["same"] < found["without"]["of"] == found["proved"][PLAIN]["of"]
+    releases.edit(model / "tokenizer_config.json", chat_template=UNLEARNT)
     unknown = ollama.choose(tmp_path, model=model, derived=None, family=[], go=go_template.version(), utils=utils)
-    assert (unknown["template"], unknown["without"]) == (None, found["without"])
+    assert (unknown["template"], unknown["without"]["same"]) == (None, 0)
     assert "it is of no form that one is known for" in unknown["remark"]
 
 
@@ -200,6 +202,10 @@ def test_a_template_that_renders_otherwise_is_not_published(tmp_path: Path) -> N
     found = ollama.choose(tmp_path, model=model, derived=sound.decode(), family=[wrong], go=version)
     assert (found["template"], found["go"], found["remark"]) == (sound.decode(), version, "")
     assert found["proved"][PLAIN]["same"] == found["proved"][PLAIN]["of"] >= 10
+    learnt = ollama.choose(tmp_path, model=model, derived=wrong, family=[wrong], go=version)
+    assert learnt["template"] not in {None, wrong, sound.decode()}
+    assert learnt["proved"][PLAIN] == found["proved"][PLAIN]
+    releases.edit(model / "tokenizer_config.json", chat_template=UNLEARNT)
     found = ollama.choose(tmp_path, model=model, derived=wrong, family=[], go=version)
     assert found["template"] is None
     assert "one question: the model's own template writes" in found["remark"]

@@ -1,0 +1,120 @@
+"""Looks at what of Ollama's would be written for the chat templates that @huggingface/ollama-utils knows, and keeps the table of what came out.
+
+python -m tests.qa.ollama_templates    write the table anew; what none is written for without a reason in it is put under `nobody knows yet`
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import yaml
+
+from config.errors import MeasurementError
+from config.rules import FAMILIES, load_families
+from engines import chat, environments
+from publishers import ollama as publishing
+from qa import interleaved, ollama
+from qa.batteries import Conversation
+from qa.ollama import PLAIN
+from qa.readers import ollama_utils
+
+TABLE = Path(__file__).parent / "data" / "ollama_templates.yaml"
+HEADING = """\
+# What Sluice writes as `template` for the chat templates that @huggingface/ollama-utils knows, each proved by Go over the battery's plain conversations:
+# by a file of config/families/templates, by what is derived from the template (publishers/ollama.py), or learnt from it (qa/interleaved.py); and why none.
+# hub: those of which the Go template that the package itself makes is right as well. Written by `python -m tests.qa.ollama_templates`, reasons by hand.
+"""
+DERIVED, LEARNT, NONE = "derived", "learnt", "none"
+UNEXPLAINED = "nobody knows yet"
+BOS = "<s>"
+_LIST = """
+const source = require("fs").readFileSync(process.argv[1], "utf-8");
+const list = source.match(/OLLAMA_CHAT_TEMPLATE_MAPPING = (\\[[\\s\\S]*?\\n\\]);\\n/)[1];
+console.log(JSON.stringify(require("vm").runInNewContext(list).map(({model, gguf}) => [model, gguf])));
+"""  # which the package does not export
+
+
+def known() -> dict[str, str]:
+    """The package's chat templates by the models of Ollama's library that they are taken for; a model's further ones by `MODEL (2)` and so on."""
+    source = environments.OLLAMA_UTILS.folder / "node_modules" / "@huggingface" / "ollama-utils" / "dist" / "index.mjs"
+    said = subprocess.run(["node", "-e", _LIST, str(source)], capture_output=True, text=True, check=True, timeout=60).stdout
+    found: dict[str, str] = {}
+    for model, template in json.loads(said):
+        name = model.removeprefix("library/")
+        again = sum(other == name or other.startswith(f"{name} (") for other in found)
+        found[f"{name} ({again + 1})" if again else name] = template
+    return found
+
+
+def survey() -> tuple[dict[str, str], set[str]]:
+    """By what each template is proved, or NONE, by name; and those that the package's own renders right."""
+    with ThreadPoolExecutor(2) as pool:
+        rows = list(pool.map(lambda item: (item[0], *_of(*item)), known().items()))
+    return {name: by for name, by, _ in rows}, {name for name, _, right in rows if right}
+
+
+def _of(name: str, template: str) -> tuple[str, bool]:
+    special = {"bos_token": BOS, "eos_token": "<｜end▁of▁sentence｜>" if "deepseek" in name or "｜" in template else "</s>"}
+
+    def own(conversation: Conversation) -> str:
+        variables = {"enable_thinking": conversation.thinking}
+        messages, tools = conversation.messages, conversation.tools
+        return chat.render(template, messages, special_tokens=special, tools=tools, add_generation_prompt=True, variables=variables).removeprefix(BOS)
+
+    candidates = dict(_candidates(template, own))
+    found = ollama.proved(candidates.values(), own)
+    right = found and found[0][1][PLAIN].whole
+    by = next(by for by, candidate in candidates.items() if candidate == found[0][0]) if right else NONE
+    made = ollama_utils.made(template, special)[0]
+    return by, made is not None and ollama.prove(made, own)[PLAIN].whole
+
+
+def _candidates(template: str, own: ollama.Render) -> Iterator[tuple[str, str]]:
+    """As `qa.ollama.choose` has them, by name; of every family whose chat templates look like this one, since of what architecture it is nobody says here."""
+    families = [family for family in load_families() if family.template is not None and family.template.fit(template)]
+    for name in dict.fromkeys(file for family in families for file in family.ollama):
+        filled = ollama.with_default((FAMILIES / "templates" / name).read_text(encoding="utf-8"), own, template)
+        if filled is not None:
+            yield name, filled
+    derived = publishing.template_from_probes(dict(_probed(own)))
+    if derived is not None:
+        yield DERIVED, derived.decode()
+    learnt = interleaved.derived(own, lambda text: ollama.fixed(text, template))
+    if learnt is not None:
+        yield LEARNT, learnt
+
+
+def _probed(own: ollama.Render) -> Iterator[tuple[str, str]]:
+    for name, probe in publishing.PROBES.items():
+        try:
+            yield name, own(Conversation(messages=probe.messages, tools=probe.tools))
+        except MeasurementError:
+            continue
+
+
+def read() -> tuple[dict[str, str], set[str], dict[str, str]]:
+    """The table: by what each template is proved; which the package renders right; and why none is written for those that have none, by name."""
+    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    proved = {name: by for by, names in table["proved"].items() for name in names}
+    reasons: dict[str, str] = {name: reason for reason, names in table[NONE].items() for name in names}
+    return proved | dict.fromkeys(reasons, NONE), set(table["hub"]), reasons
+
+
+def write(found: Mapping[str, str], hub: set[str]) -> None:
+    """Write the table, with the reasons that it has already."""
+    known = read()[2] if TABLE.exists() else {}
+    proved: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
+    for name, by in sorted(found.items()):
+        if by == NONE:
+            reasons.setdefault(known.get(name, UNEXPLAINED), []).append(name)
+        else:
+            proved.setdefault(by, []).append(name)
+    table = {"proved": dict(sorted(proved.items())), NONE: reasons, "hub": sorted(hub)}
+    TABLE.write_text(HEADING + yaml.safe_dump(table, sort_keys=False, allow_unicode=True, width=160, default_flow_style=None), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(*survey())

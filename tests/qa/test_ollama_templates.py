@@ -1,0 +1,25 @@
+from collections.abc import Callable
+
+import pytest
+
+from engines import environments
+from engines.environments import Environment
+from tests.qa import ollama_templates
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("go")
+def test_every_template_that_ollama_utils_knows_is_proved_or_said_why_not(fetched: Callable[[Environment], None]) -> None:
+    fetched(environments.OLLAMA_UTILS)
+    found, hub = ollama_templates.survey()
+    table, right, _ = ollama_templates.read()
+    assert found == table, "run `python -m tests.qa.ollama_templates` and explain what it adds"
+    assert hub == right
+
+
+def test_the_table_says_why_there_is_none() -> None:
+    table, right, reasons = ollama_templates.read()
+    assert ollama_templates.UNEXPLAINED not in reasons.values()
+    assert len(table) == 97
+    assert len(reasons) == 6
+    assert len(right) == 10
