@@ -8,7 +8,7 @@ import calendar
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -17,12 +17,12 @@ from typing import Any
 
 from config.errors import MeasurementError, ToolError
 from engines import go_template
-from engines.hf import load_tokenizer, render_chat
+from engines.hf import end_tokens, load_tokenizer, render_chat
 from engines.model import Message
 from qa import interleaved
 from qa.batteries import CONVERSATIONS, Arguments, Conversation
 
-VERSION = 5  # raise when outputs change
+VERSION = 6  # raise when outputs change
 
 PLAIN, SPACES, THINKING, TOOLS = "plain conversations", "white space around texts", "thinking", "tools"
 ROLES = frozenset({"system", "user", "assistant", "tool"})
@@ -72,9 +72,9 @@ def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str]
     and one learnt from that (see `qa.interleaved`), the one that renders most of the others too; of equal ones the first.
 
     Returns `template` (None where none does), `go` (the version it was proved by), `proved` (by part of the battery, `same` of `of` conversations), `remark`,
-    and `without`: the same of plain conversations by what the Hub makes for Ollama where a repo has no template, None where that cannot be asked (`utils` is
-    the version of what makes it). Without Go (`go` is None, or it does not work here) nothing is proved here, and what was derived is taken, which is exact by
-    construction.
+    and `without`: the same of plain conversations by what the Hub makes for Ollama where a repo has no template, with `stops` that answers may hold; None
+    where that cannot be asked (`utils` is the version of what makes it). Without Go (`go` is None, or it does not work here) nothing is proved here, and what
+    was derived is taken, which is exact by construction.
     """
     tokenizer = load_tokenizer(model)
     if tokenizer.chat_template is None:
@@ -91,7 +91,7 @@ def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str]
         found = proved(
             [*(with_default(candidate, own, source) for candidate in family), derived, interleaved.derived(own, lambda text: fixed(text, source))], own
         )
-        without = _without(source, tokenizer, own, utils)
+        without = _without(source, model, tokenizer, own, utils)
     except ToolError as error:
         log.warning("no template for Ollama is proved: %s", error)
         return _chosen(derived, None, {}, f"not verified by Go: {str(error).splitlines()[0]}")
@@ -104,19 +104,39 @@ def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str]
     return _chosen(template, go, proofs, "", without)
 
 
-def _without(source: str, tokenizer: Any, own: Render, utils: str | None) -> dict[str, Any] | None:
-    """How what the Hub makes of a chat template for Ollama does on plain conversations. Raises ToolError when Go does not work."""
+def _without(source: str, model: Path, tokenizer: Any, own: Render, utils: str | None) -> dict[str, Any] | None:
+    """How what the Hub makes of a chat template for Ollama does on plain conversations, and which of its stop strings answers may hold. Raises ToolError when
+    Go does not work.
+    """
     from qa.readers import ollama_utils  # which proves by this module
 
     if utils is None or not source:
         return None
     try:
-        made, _ = ollama_utils.made(source, {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""})
+        made = ollama_utils.made(source, {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""})
+        ends = {str(token) for token in (tokenizer.eos_token, *tokenizer.convert_ids_to_tokens(list(end_tokens(model)))) if token is not None}
     except MeasurementError as error:
         log.warning("what Ollama would write without a template of ours is not known: %s", error)
         return None
-    proof = prove(made or "", own)[PLAIN]
-    return {"utils": utils, "same": proof.same, "of": proof.of}
+    special = {*tokenizer.all_special_tokens, *(added.content for added in tokenizer.added_tokens_decoder.values() if added.special)}
+    proof = prove(made.template or "", own)[PLAIN]
+    return {"utils": utils, "same": proof.same, "of": proof.of, "stops": cutting(made.stops, ends=ends, special=special)}
+
+
+def cutting(stops: Iterable[str], *, ends: Collection[str], special: Collection[str]) -> list[str]:
+    """The stop strings at which an answer may end too early: they are no ends of generation of the model, and either none of its special tokens, which text
+    never becomes, or in an answer of the battery.
+    """
+    return [stop for stop in stops if stop not in ends and (stop not in special or any(stop in answer for answer in _answers()))]
+
+
+def _answers() -> Iterator[str]:
+    """What the battery's assistant says, reasoning as models write it."""
+    for conversation in CONVERSATIONS.values():
+        for message in conversation.messages:
+            if message["role"] == "assistant":
+                thought = message.get("reasoning_content")
+                yield f"{f'<think>{thought}</think>' if thought else ''}{message.get('content') or ''}"
 
 
 def proved(candidates: Iterable[str | None], own: Render) -> list[tuple[str, dict[str, Proof]]]:

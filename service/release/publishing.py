@@ -1,5 +1,6 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -261,6 +262,8 @@ def readers(work: Work, repo: Repo, rows: Sequence[card.Row], config: Mapping[st
 def proof(chosen: Mapping[str, Any]) -> str:
     """How far the template for Ollama is proved, and what Ollama would have without it, in words."""
     made = (without := chosen["without"]) and "the Hub's ollama-utils {utils} makes one that renders {same} of {of} plain conversations so".format(**without)
+    if without and without["stops"]:
+        made += f", with stop strings that answers may hold: {', '.join(map(json.dumps, without['stops']))}"
     if chosen["go"] is None or chosen["template"] is None:
         return "; ".join(filter(None, (str(chosen["remark"]), made)))
     parts = (f"{part} {found['same']} of {found['of']}" for part, found in chosen["proved"].items() if found["of"])

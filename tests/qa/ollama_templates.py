@@ -67,7 +67,7 @@ def _of(name: str, template: str) -> tuple[str, bool]:
     found = ollama.proved(candidates.values(), own)
     right = found and found[0][1][PLAIN].whole
     by = next(by for by, candidate in candidates.items() if candidate == found[0][0]) if right else NONE
-    made = ollama_utils.made(template, special)[0]
+    made = ollama_utils.made(template, special).template
     return by, made is not None and ollama.prove(made, own)[PLAIN].whole
 
 

@@ -192,6 +192,35 @@ def test_what_the_hub_would_make_is_counted_where_it_can_be_asked(fetched: Calla
     assert "it is of no form that one is known for" in unknown["remark"]
 
 
+HEADINGS = "{% if messages[0].role != 'system' %}<|turn|>system\n### Rules\nAnswer briefly.<|done|>\n{% endif %}"
+TURNS = "{% for m in messages %}<|turn|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n{% endif %}{{ m.content }}<|done|>\n{% endfor %}"
+OPENS = "{% if add_generation_prompt %}<|turn|>assistant\n<think>\n{% endif %}"
+
+
+@go
+def test_stop_strings_of_the_hub_s_that_answers_may_hold_are_told(fetched: Callable[[environments.Environment], None], tmp_path: Path) -> None:
+    """Of a template that it does not know it takes whatever looks like a token, and `###`, for stop strings."""
+    fetched(environments.OLLAMA_UTILS)
+    model = releases.clean(tmp_path / "model")
+
+    def without(template: str) -> list[str]:
+        releases.edit(model / "tokenizer_config.json", chat_template=template)
+        found = ollama.choose(tmp_path, model=model, derived=None, family=[], go=go_template.version(), utils=environments.OLLAMA_UTILS.version)
+        stops: list[str] = found["without"]["stops"]
+        return stops
+
+    assert set(without(HEADINGS + TURNS + OPENS)) == {"###", "<think>", "<|turn|>", "<|done|>"}, "none is a token of this model's"
+    own = (HEADINGS + TURNS + OPENS).replace("<|turn|>", "<|im_start|>").replace("<|done|>", "<|im_end|>")
+    assert set(without(own)) <= {"###", "<think>"}
+
+
+def test_a_stop_string_that_ends_answers_as_the_model_does_cuts_none() -> None:
+    given = ["<end>", "</s>", "<|user|>", "###", "<think>"]
+    assert ollama.cutting(given, ends={"<end>", "</s>"}, special={"<end>", "<|user|>"}) == ["###", "<think>"]
+    assert ollama.cutting(given, ends={"</s>"}, special={"<|user|>", "<think>"}) == ["<end>", "###", "<think>"], "the battery's answers hold <think>"
+    assert ollama.cutting(["<think>"], ends={"<think>"}, special=set()) == []
+
+
 @go
 def test_a_template_that_renders_otherwise_is_not_published(tmp_path: Path) -> None:
     model = releases.clean(tmp_path / "model")

@@ -12,9 +12,10 @@ import pytest
 from huggingface_hub import HfApi
 
 from builders import bnb
-from engines import environments
+from engines import environments, tools
 from hub.server import running
 from hub.tokens import create_token
+from qa import interleaved
 from qa.readers import (
     compared,
     ctranslate2,
@@ -28,6 +29,7 @@ from qa.readers import (
     openvino_genai,
     references,
     table,
+    templates,
     transformers,
 )
 from qa.readers import releases as folders
@@ -155,6 +157,31 @@ def test_ollama_writes_the_model_s_prompts_by_a_template_that_does(release: list
     assert told[1].startswith("7 of 11 conversations by library/"), "that of another model"
     (tmp_path / "template").write_text(CHATML.replace("assistant", "user"), encoding="utf-8")
     assert asked(ollama_utils.READER, [inside], "Q4_K_M").result is Result.OTHER, "what was found of another file is not taken"
+
+
+@pytest.mark.usefixtures("go")
+def test_ollama_would_stop_where_answers_go_on(clean: Release, tmp_path: Path) -> None:
+    """Whatever looks like a token in a template that ollama-utils does not know, and `###`, becomes a stop string, unless the repo says which ones are."""
+    if why := ollama_utils.READER.missing():
+        pytest.skip(why)
+    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    shutil.copytree(clean.model, tmp_path / "model")
+    edit(tmp_path / "model" / "tokenizer_config.json", chat_template="{# ### #}" + turns + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    file, template = tmp_path / "it-BF16.gguf", tmp_path / ollama_utils.FILE
+    tools.convert(tmp_path / "model", "--outtype", "bf16", "--outfile", file)
+    variant = Variant(tag="BF16", form=GGUF, path=file, files=(file,), folder=tmp_path, repo="someone/it")
+
+    def ask() -> Outcome:
+        return ollama_utils.ask(variant, pytest.fail)
+
+    assert "with stop strings that answers may hold: '<think>', '###'" in ask().words
+    known, special = templates.read(file)
+    template.write_text(interleaved.derived(templates.own(known, special), lambda text: text) or "", encoding="utf-8")
+    found = ask()
+    assert found.result is Result.OTHER
+    assert "without a params file against such stop strings; without it" in found.words
+    (tmp_path / ollama_utils.PARAMS).write_text("{}")
+    assert ask().result is Result.SAME
 
 
 def test_a_model_with_another_rope_base_is_something_else(release: list[Variant], tmp_path: Path) -> None:

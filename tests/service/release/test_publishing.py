@@ -6,7 +6,7 @@ import pytest
 
 from service.release.publishing import proof
 
-WITHOUT = {"utils": "0.0.18", "same": 2, "of": 11}
+WITHOUT = {"utils": "0.0.18", "same": 2, "of": 11, "stops": []}
 MADE = "the Hub's ollama-utils 0.0.18 makes one that renders 2 of 11 plain conversations so"
 PROVED = {"plain conversations": {"same": 11, "of": 11}, "tools": {"same": 3, "of": 4}, "thinking": {"same": 0, "of": 0}}
 
@@ -21,6 +21,10 @@ PROVED = {"plain conversations": {"same": 11, "of": 11}, "tools": {"same": 3, "o
         (
             {"template": None, "go": "go1.27.3", "proved": {}, "remark": "none renders as the model's own does", "without": WITHOUT},
             f"none renders as the model's own does; {MADE}",
+        ),
+        (
+            {"template": None, "go": "go1.27.3", "proved": {}, "remark": "", "without": WITHOUT | {"stops": ["###", "<think>"]}},
+            f'{MADE}, with stop strings that answers may hold: "###", "<think>"',
         ),
         ({"template": "x", "go": None, "proved": {}, "remark": "not verified by Go", "without": None}, "not verified by Go"),
         ({"template": None, "go": None, "proved": {}, "remark": "", "without": None}, ""),
