@@ -2,7 +2,7 @@
 
 Covered: templates in which every turn is a fixed header, the content, and one fixed end (ChatML and its relatives), with a system prompt first, be it one
 of the template's own where the conversation has none.
-Not covered: tools, forced reasoning, trimmed content, a beginning-of-sequence token in the template. For those Ollama derives its template from the GGUF.
+Not covered: tools, forced reasoning, trimmed content, a beginning-of-sequence token in the template. Of those qa/interleaved.py learns one, for Go to prove.
 """
 
 import json
