@@ -17,6 +17,7 @@ from service.logs import redact
 from service.release.library import UnknownRecipe
 from service.release.redoing import RedoRefused
 from service.release.rollback import RollbackRefused
+from service.release.unpublishing import UnpublishRefused
 from service.runs.logs import NoLog
 from service.runs.recipe import NoRecipe
 from service.runs.report import NoReport
@@ -44,6 +45,7 @@ _REFUSED: Mapping[type[SluiceError], tuple[HTTPStatus, str]] = {
     RollbackRefused: (HTTPStatus.CONFLICT, "not_rolled_back"),
     RedoRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "unknown_stage"),
     Superseded: (HTTPStatus.CONFLICT, "superseded"),
+    UnpublishRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid"),
 }
 """How what somebody asked for in vain is answered."""
 

@@ -240,6 +240,9 @@ class Elsewhere:
 
     def unpublish(self, publication: int, *, by: str, reason: str) -> PublicationSummary:
         """Make a published repo private."""
+        from service.release.unpublishing import said
+
+        by, reason = said(by, reason)
         return _as(PublicationSummary, self.line.post(f"/publications/{publication}/unpublish", {"by": by, "reason": reason}))
 
     def start(self, repo: str, *, revision: str | None, recipe: str | None) -> RunSummary:

@@ -96,6 +96,7 @@ REFUSED: list[tuple[str | int, ...]] = [
     ("rollback", 3, "--by", "Ada", "--comment", "fine"),
     ("republish", 99),
     ("unpublish", 99, "--by", "Ada", "--reason", "fine"),
+    ("unpublish", 1, "--by", "Ada", "--reason", " "),
 ]
 
 
