@@ -101,6 +101,19 @@ def refuse_lacking(token: TokenRecord, scope: Scope) -> None:
     if not token.may(scope):
         message = f"The token {token.name} has the scopes {', '.join(token.scopes)}, and this needs `{scope}`. Use another, or make one with --scope {scope}."
         raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", message)
+    if not reaches(token, scope):
+        only = ", ".join(token.namespaces or ())
+        message = f"The token {token.name} is for {only} alone, and this is of the whole service. Use another, or make one without --namespace."
+        raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", message)
+
+
+def reaches(token: TokenRecord, scope: Scope) -> bool:
+    """Whether the token's namespaces let it use that scope.
+
+    What needs `admin` is of the whole service. The watch list decides what it does for everybody. The audit trail is not cut down to some namespaces either:
+    it tells of tokens and sign-ins as well, and of a run that was forgotten since nobody can say any more whose it was.
+    """
+    return scope != "admin" or token.namespaces is None
 
 
 Operator = Annotated[TokenRecord, Depends(needing("operate"))]

@@ -64,7 +64,7 @@ class TokenView(BaseModel):
 
 @protected.get("/audit", summary="The audit trail, newest first")
 def audit(store: TheStore, wanted: Annotated[Wanted, Query()]) -> EventPage:
-    """One page of what happened, and by whom. Needs the scope `admin`."""
+    """One page of what happened, and by whom. Needs the scope `admin`, of all namespaces."""
     found = store.audit_events(limit=wanted.limit + 1, wanted=AuditFilter(**wanted.model_dump(exclude={"limit"})))
     page = found[: wanted.limit]
     return EventPage(events=[EventView(**vars(event)) for event in page], next=page[-1].id if len(found) > wanted.limit else None)
@@ -72,7 +72,7 @@ def audit(store: TheStore, wanted: Annotated[Wanted, Query()]) -> EventPage:
 
 @protected.get("/tokens", summary="The tokens there are or were")
 def tokens(store: TheStore) -> list[TokenView]:
-    """With their last use. They are made and revoked by `sluice token` on the service's machine alone. Needs the scope `admin`."""
+    """With their last use. They are made and revoked by `sluice token` on the service's machine alone. Needs the scope `admin`, of all namespaces."""
     return [
         TokenView(
             name=token.name,

@@ -31,7 +31,7 @@ def get_watch(store: TheStore, settings: TheSettings) -> WatchList:
 
 @acting.post("/watch", status_code=HTTPStatus.CREATED, summary="Watch more", responses=_CHANGES)
 def add_watch(entry: Watched, response: Response, store: TheStore, settings: TheSettings, token: Administrator) -> WatchEntry:
-    """Adds an entry, which counts from the next poll on. 422: it follows nothing, or no recipe has that name. Needs the scope `admin`."""
+    """Adds an entry, which counts from the next poll on. 422: it follows nothing, or no recipe has that name. Needs the scope `admin`, of all namespaces."""
     _refuse_unusable(entry, settings)
     record = store.add_watch(entry, by=token.name)
     response.headers["Location"] = f"{prefix()}{API}/watch/{record.id}"
@@ -51,7 +51,7 @@ def get_watch_entry(id: Number, store: TheStore) -> WatchEntry:
     responses=_CHANGES | problems(412),
 )
 def change_watch(id: Number, entry: Watched, store: TheStore, settings: TheSettings, token: Administrator) -> WatchEntry:
-    """Replaces the whole entry. Needs the scope `admin`."""
+    """Replaces the whole entry. Needs the scope `admin`, of all namespaces."""
     _refuse_unusable(entry, settings)
     return watch_entry(store.change_watch(id, entry, by=token.name))
 
@@ -64,7 +64,7 @@ def change_watch(id: Number, entry: Watched, store: TheStore, settings: TheSetti
     responses=_CHANGES | problems(412),
 )
 def remove_watch(id: Number, store: TheStore, token: Administrator) -> None:
-    """Takes the entry off the list; runs that it led to stay. Needs the scope `admin`."""
+    """Takes the entry off the list; runs that it led to stay. Needs the scope `admin`, of all namespaces."""
     store.remove_watch(id, by=token.name)
 
 

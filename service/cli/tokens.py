@@ -25,7 +25,7 @@ class Allowed:
         list[str] | None,
         typer.Option(
             help="What it may do besides reading: `operate` (queue and steer runs), `publish` (approve, waive, publish, unpublish), "
-            "`admin` (all that, audit trail and tokens), or `read` alone. Repeatable; default: admin."
+            "`admin` (all that; without --namespace also audit trail, tokens and watch list), or `read` alone. Repeatable; default: admin."
         ),
     ] = None
     namespace: Annotated[list[str] | None, typer.Option(help="Only runs that publish under this account or organization. Repeatable; default: all.")] = None

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from service.api.access import TheStore, refuse_flood, refuse_lacking
+from service.api.access import TheStore, reaches, refuse_flood, refuse_lacking
 from service.api.behind import prefix
 from service.api.errors import ApiError
 from service.api.tokens import check_token, digest_of
@@ -36,8 +36,8 @@ class Visitor:
     csrf: str  # what forms of this session carry
 
     def may(self, scope: Scope) -> bool:
-        """Whether the token has that scope."""
-        return self.token.may(scope)
+        """Whether the token has that scope, and it reaches as far."""
+        return self.token.may(scope) and reaches(self.token, scope)
 
 
 class NotSignedIn(Exception):

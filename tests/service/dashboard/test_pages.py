@@ -145,6 +145,9 @@ def test_no_other_site_and_no_token_without_the_scope_does_anything(file_store: 
     assert other.post(f"/runs/{run}/cancel", data={"csrf": csrf(other)}).status_code == 404
     assert file_store.run(run).state == "queued"
     assert "upstream/model" not in other.get("/").text + other.get("/runs").text
+    told = other.get("/audit")
+    assert (told.status_code, "is for theirs alone, and this is of the whole service" in told.text) == (403, True)
+    assert "/ui/audit" not in other.get("/").text, "nor is it offered"
 
 
 def test_static_files_are_ours_alone(file_store: Store, settings: Settings) -> None:
