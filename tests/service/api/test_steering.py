@@ -1,6 +1,6 @@
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from config.settings import Watched
 from service.api import streams
 from service.api.attempts import FAILURES, TOLD, Attempts
 from service.api.tokens import create_token
-from service.store import KeptRecipe, Scope, Store
+from service.store import AuditFilter, KeptRecipe, Scope, Store
 from service.store.access import Grant
 from tests.service.helpers import STAGE, judged_run, queue_run
 
@@ -48,6 +48,49 @@ def test_a_run_is_steered_and_the_trail_tells_by_whom(api: TestClient, file_stor
     events = api.get(f"/audit?subject=run/{run}&source=api", headers=token_for("admin")).json()["events"]
     assert [event["action"] for event in events] == ["retried", "cancelled", "resumed", "paused", "prioritized"]
     assert {event["details"]["token"] for event in events} == {"token-0"}
+
+
+def test_stages_are_done_anew_on_demand(api: TestClient, file_store: Store, judged: int, token_for: Callable[..., Headers]) -> None:
+    bearer = token_for("operate")
+
+    def ask(*stages: str) -> Any:
+        return api.post(f"/runs/{judged}/redo", headers=bearer, json={"stages": stages})
+
+    assert ask("convert").json()["code"] == "not_found", "an older version kept no recipe"
+    file_store.keep_recipe(SMALL)
+    unknown = ask("convert", "convrt")
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_stage")
+    assert "has no stage 'convrt'. Did you mean convert" in unknown.json()["detail"]
+    answer = ask("convert", "build IQ1_S")
+    assert (answer.status_code, answer.headers["Location"]) == (202, f"/api/v1/runs/{judged}")
+    assert {key: answer.json()[key] for key in ("state", "trigger", "attempt")} == {"state": "queued", "trigger": "redo", "attempt": 2}
+    leased = file_store.lease("worker", seconds=60)
+    assert leased is not None
+    assert (leased.id, leased.redo) == (judged, ("convert", "build IQ1_S")), "which whoever carries it out is told"
+    (event,) = file_store.audit_events(subject=f"run/{judged}", wanted=AuditFilter(action="redo"))
+    assert (event.source, event.details) == ("api", {"stages": ["convert", "build IQ1_S"], "attempt": 2, "token": "token-0"})
+    assert ask("convert").json()["code"] == "not_now"
+
+
+def test_runs_are_found_by_recipe_and_date(api: TestClient, file_store: Store, token_for: Callable[..., Headers]) -> None:
+    bearer = token_for("read")
+    runs = [queue_run(file_store, f"upstream/{name}", recipe=name).id for name in ("default", "reference", "default-too")]
+    created = [file_store.run(run).created for run in runs]
+
+    def found(**asked: object) -> list[int]:
+        answer = api.get("/runs", headers=bearer, params=asked)
+        assert answer.status_code == 200, answer.text
+        return [item["run"] for item in answer.json()["runs"]]
+
+    assert found(recipe="default") == runs[:1]
+    assert found(recipe="nobody's") == []
+    assert found(since=created[1].isoformat()) == [runs[2], runs[1]], "then or later"
+    assert found(until=created[1].isoformat()) == runs[:1], "before"
+    elsewhere = timezone(timedelta(hours=5, minutes=30))
+    assert found(since=created[1].astimezone(elsewhere).isoformat(), until=created[2].astimezone(elsewhere).isoformat()) == runs[1:2]
+    assert found(recipe="default", since=created[1].isoformat()) == []
+    answer = api.get("/runs", headers=bearer, params={"since": created[1].replace(tzinfo=None).isoformat()})
+    assert (answer.status_code, "timezone" in answer.json()["detail"]) == (422, True), "a time without a zone is none"
 
 
 def test_what_came_of_a_run_is_told_in_parts(api: TestClient, judged: int, token_for: Callable[..., Headers]) -> None:
