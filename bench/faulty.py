@@ -26,12 +26,14 @@ class Fault:
 
     answer: int | None = None  # with this status instead of the Hub's
     headers: dict[str, str] = field(default_factory=dict)  # of that answer
+    content: bytes = b""  # of that answer
     said: str = ""  # by it, as the Hub says what is wrong
     stall: bool = False  # never answered, and the connection held
     lose: bool = False  # carried out, and the answer thrown away
     cut: int | None = None  # bytes of the answer that come, before the connection is closed; reset when it is 0
     rate: float | None = None  # bytes a second of the answer
     choke: bool = False  # the request's body is not taken off the line
+    take: float | None = None  # bytes a second of the request's body
     then: Callable[[], None] | None = None  # done once the Hub has answered, before the answer comes back
 
     @property
@@ -128,11 +130,14 @@ def _serve(line: socket.socket, target: tuple[str, int], proxy: Proxy, ended: th
             there.sendall(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) + body)
             chunked = request.headers.get("transfer-encoding") == "chunked"
             while (left := length - len(body)) > 0 or (chunked and not body.endswith(b"0\r\n\r\n")):
-                piece = line.recv(PIECE if chunked else min(PIECE, left))
+                most = PIECE if fault.take is None else max(1, int(fault.take / 10))
+                piece = line.recv(most if chunked else min(most, left))
                 if not piece:
                     return
                 there.sendall(piece)
                 body += piece
+                if fault.take is not None and ended.wait(len(piece) / fault.take):
+                    return
             if fault.then is not None:
                 there.recv(1, socket.MSG_PEEK)
                 fault.then()
@@ -179,6 +184,6 @@ def _request(head: bytes) -> Request:
 
 
 def _answer(fault: Fault) -> bytes:
-    headers = {"Content-Length": "0", "Connection": "close", **({"X-Error-Message": fault.said} if fault.said else {}), **fault.headers}
+    headers = {"Content-Length": str(len(fault.content)), "Connection": "close", **({"X-Error-Message": fault.said} if fault.said else {}), **fault.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {fault.answer} Fault\r\n{lines}\r\n".encode()
+    return f"HTTP/1.1 {fault.answer} Fault\r\n{lines}\r\n".encode() + fault.content

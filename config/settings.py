@@ -49,10 +49,13 @@ class Settings(BaseSettings):
     hub_rate: float = Field(default=10_000.0, gt=0)
     """Bytes a second that uploads and downloads must reach in the long run."""
     upload_limit: Bytes | None = Field(default=None, ge=SLOWEST)
-    """Bytes a second that are sent to the Hub at most, all uploads of this process together; "20MB". Where it or `download_limit` is set, files go by LFS and
-    not by Xet, whose own client knows no limit."""
+    """Bytes a second that are sent to the Hub at most, all uploads of this process together; "20MB"."""
     download_limit: Bytes | None = Field(default=None, ge=SLOWEST)
     """The same of what comes from the Hub."""
+    hub_xet: bool = False
+    """Whether files go to and from the public Hub by Xet instead of LFS. Of a file that resembles one that is there it sends what is new only, but a download
+    that breaks off begins the file anew. It is held to `hub_timeout`, `hub_rate` and `stage_minutes`; it knows no `upload_limit` or `download_limit`, so
+    where one of these is set, files go by LFS all the same."""
     hub_patience: float = Field(default=300.0, ge=0)
     """Seconds that a run waits for a Hub that is busy or away, or for a cluster without a node, before it is put back into the queue and tried again later."""
     namespace: str | None = None

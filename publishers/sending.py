@@ -1,4 +1,4 @@
-"""Tells how much has been sent to the Hub: bytes as they go out over LFS, and whole files over Xet, whose client tells nobody in between."""
+"""Tells how much has been sent to the Hub: bytes as they go out over LFS, and over Xet as its client, or who watches it, tells them of each file."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
-from config.progress import Tally, report
+from config.progress import Tally, report, within
 
 ALONE = 1_000_000  # bytes of a file above which it is sent by itself
 Operation = CommitOperationAdd | CommitOperationDelete
@@ -47,16 +47,31 @@ def upload(api: HfApi, repo: str, operations: Sequence[Operation]) -> None:
     """
     additions = [operation for operation in operations if isinstance(operation, Addition)]
     total = sum(addition.upload_info.size for addition in additions)
-    tally = Tally(total, "bytes")
-    xet, small = not constants.HF_HUB_DISABLE_XET, []
+    if constants.HF_HUB_DISABLE_XET:
+        _by_lfs(api, repo, additions, Tally(total, "bytes"))
+    else:
+        _by_xet(api, repo, additions, total)
+    report(total, total, "bytes")  # others were there already
+
+
+def _by_lfs(api: HfApi, repo: str, additions: Sequence[Addition], tally: Tally) -> None:
+    small = []
     for addition in additions:
-        addition.tally = None if xet else tally
-        if xet or addition.upload_info.size > ALONE:  # the client sends several in threads of its own, to which no time limit of ours applies
+        addition.tally = tally
+        if addition.upload_info.size > ALONE:  # the client sends several in threads of its own, to which no time limit of ours applies
             api.preupload_lfs_files(repo, [addition], free_memory=False)
         else:
             small.append(addition)
-        if xet:
-            tally.add(addition.upload_info.size)
     if small:
         api.preupload_lfs_files(repo, small, free_memory=False)
-    report(total, total, "bytes")  # others were there already
+
+
+def _by_xet(api: HfApi, repo: str, additions: Sequence[Addition], total: int) -> None:
+    sent = 0
+    report(sent, total, "bytes")
+    for addition in additions:
+        addition.tally = None
+        with within(sent, total, "bytes"):
+            api.preupload_lfs_files(repo, [addition], free_memory=False)
+        sent += addition.upload_info.size
+        report(sent, total, "bytes")

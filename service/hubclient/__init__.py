@@ -10,6 +10,7 @@ from config.settings import PUBLIC_HUB, Settings
 from service.hubclient.allowance import patient, within
 from service.hubclient.lines import Limits, ending
 from service.hubclient.retrying import Client
+from service.hubclient.xet import watch
 
 CHUNK = 2**20  # bytes of a download that are lost when it breaks off, at most
 
@@ -19,16 +20,19 @@ __all__ = ["connect", "ending", "patient", "within"]
 def connect(settings: Settings) -> HfApi:
     """A client for the configured Hub with the configured token, and with no other: a token on this machine is never sent to another Hub.
 
-    Only the public Hub speaks Xet; anywhere else, and where a limit is set, of which Xet's own client knows nothing, files go by LFS.
+    Files go by LFS, on our own lines, which bound every byte and go on with a download where it broke off. By Xet they go only where the operator wants it,
+    at the public Hub, which alone speaks it, and without a limit, of which Xet's own client knows nothing.
     """
     # the run's own display says what happens; the client's bars would be drawn across it
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if settings.hub_endpoint != PUBLIC_HUB or settings.upload_limit is not None or settings.download_limit is not None:
+    limits = Limits(silence=settings.hub_timeout, rate=settings.hub_rate, upload=settings.upload_limit, download=settings.download_limit)
+    if not settings.hub_xet or settings.hub_endpoint != PUBLIC_HUB or limits.upload is not None or limits.download is not None:
         constants.HF_HUB_DISABLE_XET = True
+    watch(limits)
     constants.HF_HUB_DISABLE_TELEMETRY = True  # else each process asks the public Hub for words to describe itself by, whichever Hub it works with
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK
-    _bound(Limits(silence=settings.hub_timeout, rate=settings.hub_rate, upload=settings.upload_limit, download=settings.download_limit))
+    _bound(limits)
     return HfApi(endpoint=settings.hub_endpoint, token=settings.token or False, library_name="sluice")
 
 

@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -78,8 +79,11 @@ def test_a_download_keeps_to_its_own_limit(far: Far, tmp_path: Path) -> None:
     assert time.monotonic() - began >= (file.stat().st_size - 2**18) / (RATE * 2)
 
 
-@pytest.mark.parametrize(("limit", "xet"), [({}, True), ({"upload_limit": "20MB"}, False), ({"download_limit": "20MB"}, False)])
-def test_xet_which_knows_no_limit_is_not_used_where_one_is_set(monkeypatch: pytest.MonkeyPatch, limit: dict[str, str], xet: bool) -> None:
+@pytest.mark.parametrize(
+    ("limit", "xet"),
+    [({}, False), ({"hub_xet": True}, True), ({"hub_xet": True, "upload_limit": "20MB"}, False), ({"hub_xet": True, "download_limit": "20MB"}, False)],
+)
+def test_xet_which_knows_no_limit_is_used_where_it_is_wanted_and_none_is_set(monkeypatch: pytest.MonkeyPatch, limit: dict[str, Any], xet: bool) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     settings = Settings.model_validate(limit)
     connect(settings)
