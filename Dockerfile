@@ -54,7 +54,8 @@ USER 10001
 WORKDIR /etc/sluice
 VOLUME /var/lib/sluice
 EXPOSE 8080
+# Whether a part is stuck: a recipe that is broken fails /health, and is no reason to start the service again.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/api/v1/health', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/api/v1/live', timeout=4)"]
 ENTRYPOINT ["sluice"]
 CMD ["serve"]

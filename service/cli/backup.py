@@ -16,7 +16,8 @@ def backup(
 ) -> None:
     """Copy the database of runs, verdicts, waivers, approvals and publications to one file, also while a service works.
 
-    Everything else under `home` is made or fetched again when it is needed. To restore, put the file in the place of `sluice.db` while no service runs.
+    Everything else under `home` is made or fetched again when it is needed. To restore, put the file in the place of `sluice.db` while no service runs, or
+    give it to `pg_restore` where the database is on a server: docs/operating.md has the commands.
 
     Example: sluice backup backups/sluice-today.db
     """

@@ -3,18 +3,28 @@
 import json
 import shutil
 import sqlite3
+import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from click.testing import Result
+from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
-from config.errors import ConfigurationError
+from config.errors import ConfigurationError, StageError
+from config.settings import Settings
 from service.cli.main import app
-from service.store import open_store
+from service.daemon.serve import Worker, front
+from service.release import lifecycle
+from service.store import Store, open_store
 from service.store.backup import back_up
-from tests.service.helpers import queue_run
+from tests.service.conftest import Upstream
+from tests.service.helpers import eventually, queue_run
+from tests.service.release.short_way import ShortWay, short
 
 
 def asked(home: Path, *arguments: str) -> Result:
@@ -100,6 +110,80 @@ def test_a_damaged_database_is_told_and_leaves_no_backup(tmp_path: Path) -> None
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_server_s_database_is_backed_up_by_the_server_s_tool(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"pg_dump --format=custom --file=.*copy\.db postgresql://sluice:\*\*\*@db/sluice"):
-        back_up("postgresql+psycopg://sluice:secret@db/sluice", tmp_path / "copy.db")
+@pytest.mark.skipif(shutil.which("pg_dump") is None, reason="PostgreSQL's own programs are not here")
+def test_what_a_server_s_tool_says_is_told_without_the_password(postgres_server: sqlalchemy.Engine, tmp_path: Path) -> None:
+    url = postgres_server.url.set(database="sluice_is_not_there", password="of-nobody-else")
+    with pytest.raises(StageError, match=r"sluice_is_not_there cannot be copied: .*does not exist") as found:
+        back_up(url.render_as_string(hide_password=False), tmp_path / "copy.backup")
+    assert "of-nobody-else" not in str(found.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_server_s_tool_it_is_said_that_this_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"on a server \(postgresql://sluice@db/sluice\), and its program for copies, `pg_dump`, is not here"):
+        back_up("postgresql+psycopg://sluice:secret@db/sluice", tmp_path / "copy.backup")
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[Store]:
+    """What `sluice serve` has: the API, polls, intake and a worker, for as long as the block lasts."""
+    with closing(open_store(settings.database)) as store:
+        worker = Worker(store, lambda store, run: lifecycle.execute(store, run, settings))
+        thread = threading.Thread(target=worker.work)
+        with front(store, settings):
+            thread.start()
+            try:
+                yield store
+            finally:
+                worker.stop()
+                thread.join(30)
+
+
+def lost_and_restored(settings: Settings, copy: Path) -> None:
+    """What docs/operating.md has an operator do, after all that the service had is gone."""
+    shutil.rmtree(settings.folder)
+    url = make_url(settings.database).set(drivername="postgresql")
+    if settings.database.startswith("sqlite"):
+        settings.folder.mkdir()
+        shutil.copy(copy, settings.folder / "sluice.db")
+        return
+    maintenance = f"--maintenance-db={url.set(database='postgres').render_as_string(hide_password=False)}"
+    for command in (["dropdb", "--if-exists", "--force"], ["createdb"]):
+        subprocess.run([*command, maintenance, str(url.database)], check=True)
+    subprocess.run(["pg_restore", "--exit-on-error", "--no-owner", f"--dbname={url.render_as_string(hide_password=False)}", copy], check=True)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_service_that_lost_its_home_is_restored_and_publishes_nothing_twice(
+    kind: str, upstream: Upstream, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "postgresql" and shutil.which("pg_dump") is None:
+        pytest.skip("PostgreSQL's own programs are not here")
+    url = request.getfixturevalue("postgres_url") if kind == "postgresql" else None
+    settings = upstream.settings.with_(poll_minutes=0.01, database_url=url)
+    copy = tmp_path / "backups" / "monday.backup"
+    short(monkeypatch, tmp_path / "built")
+
+    def published(store: Store, sha: str) -> None:
+        eventually(lambda: any(run.release.sha == sha and run.state == "done" for run in store.runs()), 60)
+
+    with served(settings) as store:
+        way = ShortWay(upstream=upstream, store=store)
+        published(store, before := way.upstream.author.repo_info("upstream/model").sha or "")
+        back_up(settings.database, copy)
+        published(store, newest := upstream.release())
+    commits = way.commits()
+
+    lost_and_restored(settings, copy)
+    with served(settings) as store:
+        again = ShortWay(upstream=upstream, store=store)
+        assert [run.release.sha for run in store.runs() if run.state == "done"][-1] == before, "what was done before is known"
+        published(store, newest)
+        assert again.commits() == commits, "what was published after the backup is there already"
+        assert again.manifest().upstream.sha == newest
+        older = again.queued(before, again=True).id
+        eventually(lambda: store.run(older).state == "superseded", 60)
+        assert again.commits() == commits
+        published(store, upstream.release())
+        assert len(again.commits()) == len(commits) + 1
