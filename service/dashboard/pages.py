@@ -1,4 +1,4 @@
-"""The pages: what goes on, the runs there are, one run with everything about it, what was published, the audit trail."""
+"""The pages: what goes on, the runs there are, one run with everything about it, what is watched, what was published, the audit trail."""
 
 from http import HTTPStatus
 from typing import Annotated, get_args
@@ -111,6 +111,16 @@ def log_text(id: Number, stage: str, visitor: TheVisitor, store: TheStore, setti
     seen(store, visitor, id)
     path = logs.find(store, settings, id, stage)
     return PlainTextResponse(logs.Reader(path, settings, last=logs.ALL).read(ended=True))
+
+
+@router.get("/watch")
+def watch(visitor: TheVisitor, store: TheStore, settings: TheSettings, after: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
+    """The watch list, and what was seen last of each upstream that it follows."""
+    refuse_lacking(visitor.token, "read")
+    found = views.watching(store, settings, visitor, after=after.replace("\0", ""), limit=PAGE + 1)
+    following = found[PAGE - 1].head.repo if len(found) > PAGE else None
+    listed = views.watch_list_of(store, settings, visitor)
+    return page("watch.html.j2", visitor, here="watch", listed=listed, upstreams=found[:PAGE], next=following, after=after)
 
 
 @router.get("/releases")

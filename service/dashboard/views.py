@@ -11,6 +11,8 @@ from service.dashboard.differences import Difference, differences
 from service.dashboard.picture import Step, graph_of, phases, picture
 from service.dashboard.plot import size_plot
 from service.dashboard.signing import Visitor
+from service.release.known import UpstreamFilter, UpstreamHead, upstreams
+from service.release.listing import WatchList, watch_list
 from service.runs import logs, report
 from service.runs.attempts import Attempt, attempts_of
 from service.runs.gates import GateView, RunGates, gates_of
@@ -30,6 +32,14 @@ class Publication:
 
     record: PublicationRecord
     run: RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """A repo that is watched."""
+
+    head: UpstreamHead
+    hint: HintRecord | None  # why the last look at it came to nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +119,18 @@ def board(store: Store, visitor: Visitor) -> Board:
         latest=[run for run in store.runs(limit=3 * LATEST, wanted=RunFilter(namespaces=namespaces)) if run.finished and run.state != "held"][:LATEST],
         published=published[:LATEST],
     )
+
+
+def watch_list_of(store: Store, settings: Settings, visitor: Visitor) -> WatchList | None:
+    """The watch list; None for who may see some namespaces alone, of which it says nothing."""
+    return watch_list(store, settings) if visitor.token.namespaces is None else None
+
+
+def watching(store: Store, settings: Settings, visitor: Visitor, *, after: str, limit: int) -> list[Upstream]:
+    """What is watched, by name from behind `after` on, as far as the visitor may see it."""
+    found = upstreams(store, settings, UpstreamFilter(watched=True, after=after or None), limit=limit, token=visitor.token)
+    hints = {hint.repo.lower(): hint for hint in store.hints() if hint.error} if visitor.token.namespaces is None else {}
+    return [Upstream(head=head, hint=hints.get(head.repo.lower())) for head in found]
 
 
 def publications(store: Store, records: Sequence[PublicationRecord]) -> list[Publication]:

@@ -8,15 +8,17 @@ from fastapi.testclient import TestClient
 
 from config.data import as_written, referring
 from config.progress import Progress
-from config.settings import Settings
+from config.settings import Settings, Watched
 from config.words import GateResult, Hold, Kind, Measurement, Outcome, Patch, Variant, Verdict
 from config.written import read_recipe
 from service.api import create_app
 from service.api.tokens import create_token
 from service.dashboard import add_dashboard
-from service.store import Foretold, KeptRecipe, Published, Scope, Store, VariantRecord
+from service.store import Foretold, KeptRecipe, LookKey, Published, Scope, Store, VariantRecord
 from service.store.access import Grant
+from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
+from tests.service.release.short_way import ShortWay, short
 
 RECIPE = str(Path(__file__).parents[3] / "demo" / "recipe.yaml")
 HOSTILE = "<script>alert('x')</script>"
@@ -46,6 +48,13 @@ def signed_in(file_store: Store, settings: Settings) -> Callable[..., TestClient
         return browser
 
     return sign_in
+
+
+@pytest.fixture
+def short_way(upstream: Upstream, file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShortWay:
+    """A service that publishes to a Hub within a moment, and watches nothing by itself."""
+    short(monkeypatch, tmp_path / "built")
+    return ShortWay(upstream=upstream, store=file_store)
 
 
 def gate(outcome: Outcome, value: float) -> GateResult:
@@ -143,3 +152,18 @@ def held_run(store: Store) -> int:
     store.record_holds(run, [Hold(subject="chat-template", reason=f"No family vouches for it. {HOSTILE}", patches=PATCHES[:1])])
     store.finish(run, state="held")
     return run
+
+
+def watched_upstreams(store: Store) -> int:
+    """What an owner has, and a repo that is gone, watched over the network; the number of a run of one of them."""
+    for entry in (
+        Watched(owners=("Qwen",), revision="stable", cool_down_minutes=30, recipe=RECIPE),
+        Watched(repo="upstream/gone", recipe="/no/recipe.yaml"),
+    ):
+        store.add_watch(entry, by="ada")
+    store.record_listings({"qwen": 12, "upstream": "There is no account of that name."})
+    store.record_look(LookKey(repo="Qwen/seen", revision="stable", asked="a" * 64), "2" * 40)
+    store.put_hints({"upstream/gone": "poll"})
+    (hint,) = (item for item in store.hints() if item.repo == "upstream/gone")
+    store.defer_hint(hint, error=f"There is no such repo. {HOSTILE}", seconds=3600)
+    return queue_run(store, "Qwen/seen", recipe=RECIPE).id

@@ -1,6 +1,7 @@
 """The main ways through the dashboard in Chromium, on wide and narrow screens."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from service.api.tokens import create_token
 from service.daemon.serve import front
 from service.store import Store
 from service.store.access import Grant
-from tests.service.dashboard.conftest import blocked_run, held_run, running_run
+from tests.service.dashboard.conftest import blocked_run, held_run, running_run, watched_upstreams
+from tests.service.release.short_way import REPO, ShortWay
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PICTURES = os.environ.get("SLUICE_TEST_PICTURES")  # a folder for pictures of the pages, for who wants to look at them
@@ -60,15 +62,23 @@ def sign_in(page: Page, url: str, token: str) -> None:
 
 
 def look(page: Page, name: str) -> None:
-    """Nothing is wider than the screen, be it a wide or a narrow one; and a picture of both, light and dark, for who wants them."""
-    for width, scheme in ((760, "light"), (390, "dark")):
+    """Nothing is wider than the screen, be it a wide or a narrow one, light is light and dark is dark; and pictures of all four, for who wants them."""
+    for width in (1200, 390):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
-        if PICTURES:
+        for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            page.screenshot(path=Path(PICTURES) / f"{name}-{width}.png", full_page=True)
+            assert (bright(page, "backgroundColor") > 200, bright(page, "color") < 80) == (scheme == "light",) * 2, f"{name} is not {scheme}"
+            if PICTURES:
+                page.screenshot(path=Path(PICTURES) / f"{name}-{width}-{scheme}.png", full_page=True)
     page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 760, "height": 900})
+
+
+def bright(page: Page, what: str) -> float:
+    """How bright a colour of the page is, 0 to 255."""
+    colour = page.evaluate(f"getComputedStyle(document.body).{what}")
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
 
 
 def test_a_person_watches_waives_approves_and_cancels(page: Page, url: str, file_store: Store, settings: Settings) -> None:
@@ -78,6 +88,12 @@ def test_a_person_watches_waives_approves_and_cancels(page: Page, url: str, file
     sign_in(page, url, create_token(file_store, "ada", Grant(scopes=("operate", "publish"))))
     expect(page.get_by_role("heading", name="Needs you")).to_be_visible()
     look(page, "overview")
+
+    watched_upstreams(file_store)
+    page.get_by_role("link", name="Watched").click()
+    expect(page.get_by_text("There is no such repo.")).to_be_visible()
+    look(page, "watched")
+    page.get_by_role("link", name="Now").click()
 
     page.get_by_role("link", name="upstream/running").click()
     expect(page.get_by_text("30 of 120 tensors")).to_be_visible()
@@ -125,3 +141,60 @@ def test_a_log_grows_as_it_is_written(page: Page, url: str, file_store: Store, s
         written.write("a line that came later, token hf_" + "a" * 34 + "\n")
     expect(page.get_by_text("came later, token hf_[hidden]")).to_be_visible()
     look(page, "log")
+
+
+def test_a_person_publishes_again_rolls_back_and_unpublishes(page: Page, short_way: ShortWay) -> None:
+    older = short_way.released()
+    short_way.upstream.release()
+    newer = short_way.released()
+    first, second = (item["publications"][0]["id"] for item in (older, newer))
+    store, settings = short_way.store, short_way.settings.with_(api_port=0, watch=())
+    with front(store, settings) as url:
+        sign_in(page, url, create_token(store, "ada", Grant(scopes=("publish",))))
+        page.goto(f"{url}/ui/runs/{older['run']}")
+        page.get_by_text("Roll back…").click()
+        page.get_by_role("button", name="Roll back to this release").click()  # without a comment: the browser asks for it
+        assert store.run(older["run"]).state == "done"
+        page.get_by_label("Why; it stands in the manifest").fill("The new weights are broken.")
+        look(page, "rolling-back")
+        page.get_by_role("button", name="Roll back to this release").click()
+        expect(page.get_by_role("status")).to_contain_text("to take the place of the newer release")
+        assert short_way.carried_out(older["run"])["state"] == "done"
+        told = short_way.manifest()
+        assert (told.upstream.sha, told.rollback and told.rollback.comment) == (older["release"]["sha"], "The new weights are broken.")
+        expect(page.get_by_role("button", name="Publish again")).to_be_visible()  # the page has loaded itself again
+
+        page.goto(f"{url}/ui/runs/{newer['run']}")
+        page.get_by_role("button", name="Publish again").click()
+        expect(page.get_by_role("status")).to_contain_text("publish what it published before")
+        assert store.run(newer["run"]).trigger == "republish"
+        assert short_way.carried_out(newer["run"])["state"] == "superseded", "what was rolled back does not come back by itself"
+        assert short_way.manifest().upstream.sha == older["release"]["sha"]
+        expect(page.get_by_role("button", name="Publish again")).to_be_visible()
+
+        page.goto(f"{url}/ui/runs/{older['run']}")
+        look(page, "published")
+        page.get_by_text("Unpublish…").click()
+        page.get_by_label("Reason").fill("Its licence changed.")
+        page.get_by_role("button", name="Make it private").click()
+        expect(page.get_by_role("status")).to_contain_text("The repo is private now.")
+        expect(page.get_by_text("Made private by ada")).to_be_visible()
+        look(page, "unpublished")
+    assert short_way.api.repo_info(REPO).private
+    current, back = (store.publication(number).unpublished for number in (second, first))
+    assert (current, back and back.reason) == (None, "Its licence changed.")
+
+
+def test_nothing_runs_in_a_page_but_our_own_script(browser: Browser, url: str) -> None:
+    bad = """<img src="nothing" onerror="window.ran = 'attribute'"><p id="dyed" style="color: red">.</p><script>window.ran = 'inline'</script>
+        <script src="data:text/javascript,window.ran='elsewhere'"></script><style>body { color: red }</style>"""
+    page, told = browser.new_page(), list[str]()
+    page.on("console", lambda message: told.append(message.text))
+    page.route("**/sign-in", lambda route: route.fulfill(response=(got := route.fetch()), body=got.text().replace("</main>", f"{bad}</main>")))
+    page.goto(f"{url}/ui/sign-in")
+    assert page.evaluate("window.ran") is None
+    assert page.evaluate("getComputedStyle(document.querySelector('#dyed')).color") == page.evaluate("getComputedStyle(document.body).color")
+    assert bright(page, "color") < 80, "the style was refused"
+    refused = [line for line in told if "Content Security Policy" in line or "Content-Security-Policy" in line]
+    assert len(refused) == 5, told
+    page.close()

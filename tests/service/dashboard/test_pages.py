@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from config.settings import Settings
+from config.settings import Settings, Watched
 from service.api import outward, streams
 from service.api.attempts import FAILURES
+from service.api.tokens import create_token
 from service.store import Published, Store
-from tests.service.dashboard.conftest import HOSTILE, blocked_run, dashboard, held_run, running_run
+from service.store.access import Grant
+from tests.service.dashboard.conftest import HOSTILE, blocked_run, dashboard, held_run, running_run, watched_upstreams
 from tests.service.helpers import queue_run
+from tests.service.release.short_way import REPO, ShortWay
 
 SignIn = Callable[..., TestClient]
 
@@ -25,7 +28,7 @@ def csrf(browser: TestClient) -> str:
 
 def test_nobody_sees_a_page_without_signing_in(file_store: Store, settings: Settings) -> None:
     browser = dashboard(file_store, settings)
-    for path in ("/", "/runs", "/runs/1", "/runs/1/logs/fix", "/releases", "/audit", "/live", "/runs/1/live"):
+    for path in ("/", "/runs", "/runs/1", "/runs/1/logs/fix", "/watch", "/releases", "/audit", "/live", "/runs/1/live"):
         answer = browser.get(path)
         assert "Sign in" in answer.text, path
         assert answer.url.path == "/ui/sign-in"
@@ -59,7 +62,7 @@ def test_after_signing_in_one_is_where_one_wanted_to_be_and_nowhere_else(file_st
 def test_every_state_of_a_run_has_its_page(file_store: Store, signed_in: SignIn, make: Callable[[Store], object]) -> None:
     make(file_store)
     browser = signed_in("admin")
-    for path in ("/", "/runs", "/runs?state=running&repo=upstream", "/runs/1", "/releases", "/audit", "/live", "/runs/1/live"):
+    for path in ("/", "/runs", "/runs?state=running&repo=upstream", "/runs/1", "/watch", "/releases", "/audit", "/live", "/runs/1/live"):
         answer = browser.get(path)
         assert answer.status_code == 200, (path, answer.text)
         assert HOSTILE not in answer.text
@@ -130,6 +133,38 @@ def test_a_form_does_what_the_api_does_and_the_trail_tells_who(file_store: Store
     ]
 
 
+def test_what_is_published_is_published_again_rolled_back_and_taken_back(short_way: ShortWay) -> None:
+    older = short_way.released()
+    short_way.upstream.release()
+    newer = short_way.released()
+    browser = dashboard(short_way.store, short_way.settings)
+    browser.post("/sign-in", data={"token": create_token(short_way.store, "ada", Grant(scopes=("publish",)))})
+    form = {"csrf": csrf(browser), "by": "Ada", "comment": "The new weights are broken."}
+    first, second = (item["publications"][0]["id"] for item in (older, newer))
+
+    assert "to take the place of the newer release" in browser.post(f"/publications/{first}/rollback", data=form).text
+    assert short_way.manifest().upstream.sha == newer["release"]["sha"], "until the run is carried out"
+    assert short_way.carried_out(older["run"])["state"] == "done"
+    told = short_way.manifest()
+    assert (told.upstream.sha, told.rollback and told.rollback.by) == (older["release"]["sha"], "Ada")
+
+    assert "publish what it published before" in browser.post(f"/publications/{second}/publish", data=form).text
+    assert short_way.carried_out(newer["run"])["state"] == "superseded", "what was rolled back does not come back by itself"
+    short_way.api.delete_file("model-Q4_0.gguf", REPO)
+    browser.post(f"/publications/{first}/publish", data=form)
+    assert short_way.carried_out(older["run"])["state"] == "done"
+    assert "model-Q4_0.gguf" in short_way.api.list_repo_files(REPO), "what somebody deleted is there again"
+
+    answer = browser.post(f"/publications/{first}/unpublish", data=form)
+    assert "The repo is private now." in answer.text
+    assert "Made private by Ada" in answer.text
+    assert short_way.api.repo_info(REPO).private
+    assert short_way.store.publication(first).unpublished is not None
+    done = [(event.subject, event.action) for event in reversed(short_way.store.audit_events()) if event.details.get("token") == "ada"]
+    again = [(f"publication/{number}", "republish") for number in (second, first)]
+    assert done == [(f"run/{older['run']}", "rollback"), *again, (f"publication/{first}", "unpublished")]
+
+
 def test_no_other_site_and_no_token_without_the_scope_does_anything(file_store: Store, settings: Settings, signed_in: SignIn) -> None:
     run = queue_run(file_store).id
     browser = signed_in("operate")
@@ -148,6 +183,35 @@ def test_no_other_site_and_no_token_without_the_scope_does_anything(file_store: 
     told = other.get("/audit")
     assert (told.status_code, "is for theirs alone, and this is of the whole service" in told.text) == (403, True)
     assert "/ui/audit" not in other.get("/").text, "nor is it offered"
+
+
+def test_what_is_watched_has_a_page(file_store: Store, settings: Settings) -> None:
+    run = watched_upstreams(file_store)
+    app = settings.with_(watch=(Watched(repo="upstream/model", recipe="default"),))
+
+    def told(name: str, namespaces: tuple[str, ...] | None = None) -> list[str]:
+        browser = dashboard(file_store, app)
+        browser.post("/sign-in", data={"token": create_token(file_store, name, Grant(scopes=("read",), namespaces=namespaces))})
+        assert 'href="/ui/watch"' in browser.get("/").text
+        text = browser.get("/watch").text
+        assert HOSTILE not in text
+        return re.findall(r"<li>.*?</li>", text)
+
+    settled, owner, broken, seen, gone, new, listed, refused = told("all")
+    for row, *words in (
+        (settled, "upstream/model", ">sound<", "recipe default, no cool-down, in the settings"),
+        (owner, "Qwen/*", ">sound<", "recipe recipe.yaml, branch stable, cool-down 30 min, added by ada"),
+        (broken, "upstream/gone", ">broken<", "/no/recipe.yaml does not exist"),
+        (seen, "Qwen/seen", f'/ui/runs/{run}"', ">queued<", "stable was <code>2222222222</code> on "),
+        (gone, "upstream/gone", ">not queued<", "There is no such repo.", "not seen yet"),
+        (new, "upstream/model", "not seen yet"),
+        (listed, "qwen", "12 repos"),
+        (refused, "upstream", ">not listed<", "There is no account of that name."),
+    ):
+        for word in words:
+            assert word in row, word
+    assert [row for row in told("ours", ("ours",)) if "Qwen/seen" in row] == told("ours-too", ("ours",)), "of what its runs are of, and nothing else"
+    assert told("theirs", ("theirs",)) == []
 
 
 def test_static_files_are_ours_alone(file_store: Store, settings: Settings) -> None:
