@@ -99,7 +99,7 @@ def _sources(by: Voice, chat: Sequence[Path], plain: Sequence[Path]) -> list[lis
 
 
 def conversations(path: Path, by: Voice) -> Iterator[str]:
-    """Each conversation of a JSON Lines file as the model's template takes it; those that it refuses in every form are left out.
+    """Each conversation of a JSON Lines file as the model's template takes it; those of which it takes no form are left out.
 
     Raises ConfigurationError with the line that is wrong.
     """

@@ -1,14 +1,18 @@
-"""How conversations of the data are put to a model that does not take them as they are: one whose template refuses some of them, and one without a template."""
+"""How conversations of the data are put to a model that does not take them as they are: one whose template refuses some of them or breaks on them, and one
+without a template.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from config.errors import TemplateRefusal
+from config.errors import MeasurementError, TemplateRefusal
 from engines.model import Message
 
 Render = Callable[[Sequence[Message]], str]
 """A conversation as text. Raises TemplateRefusal for one that the template does not take."""
+
+QUESTION: Sequence[Message] = ({"role": "user", "content": "Hello!"},)  # what every chat template takes
 
 BETWEEN = "\n\n"  # what was said by two messages that become one, and by two messages of a conversation in plain text
 
@@ -29,17 +33,28 @@ def plain(messages: Sequence[Message]) -> str:
 
 
 def taken(render: Render, messages: Sequence[Message]) -> tuple[Sequence[Message], str] | None:
-    """A conversation as the template takes it, with its text; None when it refuses every form of it.
+    """A conversation as the template takes it, with its text; None when it takes no form of it. See `tried`."""
+    found = tried(render, messages)
+    return None if isinstance(found, MeasurementError) else found
+
+
+def tried(render: Render, messages: Sequence[Message]) -> tuple[Sequence[Message], str] | MeasurementError:
+    """A conversation as the template takes it, with its text; or why it takes no form of it: a TemplateRefusal, or another error where it breaks.
 
     Templates may refuse the system role, or turns that do not alternate. As chat front ends do, the system's text is then put before the next question, and
-    messages of one speaker in a row are joined. A template that takes the conversation gets it unchanged. Raises MeasurementError when the template breaks.
+    messages of one speaker in a row are joined. A template that takes the conversation gets it unchanged. Many were tried on questions and answers alone, and
+    break on an empty content beside a tool call for instance: that is this conversation's fate. Raises MeasurementError when a plain question breaks it too.
     """
+    failed: list[MeasurementError] = []
     for form in chain((messages,), _adaptations(messages)):
         try:
             return form, render(form)
-        except TemplateRefusal:
-            continue
-    return None
+        except TemplateRefusal as error:
+            failed.append(error)
+        except MeasurementError as error:
+            render(QUESTION)
+            failed.append(error)
+    return next((error for error in failed if not isinstance(error, TemplateRefusal)), failed[0])
 
 
 def _adaptations(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

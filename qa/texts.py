@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from qa import alike, looks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 Windows = npt.NDArray[np.int32]
 """Token ids (windows, context)."""
@@ -84,7 +85,7 @@ def part(kinds: Sequence[str], start: int, end: int) -> npt.NDArray[np.intp]:
 
 
 def said(by: Voice, chat: Sequence[Path]) -> Iterator[tuple[int, int]]:
-    """Tokens and marks of the conversations in JSON Lines files, as the template takes them; those that it refuses are left out."""
+    """Tokens and marks of the conversations in JSON Lines files, as the template takes them; those that it refuses or breaks on are left out."""
     for messages in conversations(chat):
         form = spoken.taken(by.render, messages)
         if form is not None:
@@ -121,7 +122,8 @@ def answers(by: Voice, messages: Sequence[Message]) -> tuple[list[int], list[int
     """Token ids of a conversation without BOS, and their marks: ANSWER for what the assistant says, tool calls included, and for the token that ends its turn.
 
     An answer is what changes in the rendered conversation when its message is replaced by a probe. Unlike the prefixes that end before and after it, this holds
-    for templates that rewrite earlier turns (leave out their reasoning) or put words into the assistant's mouth (`<think>`). The token that ends the turn is
+    for templates that rewrite earlier turns (leave out their reasoning) or put words into the assistant's mouth (`<think>`). Of a call without which the
+    template does not take the result behind it, the arguments are scored; what it takes in no other words is not. The token that ends the turn is
     the special token that follows at once; in a template that writes blanks between, it is not scored. A token that only partly belongs to an answer is scored.
     """
     text = by.render(messages)
@@ -130,9 +132,9 @@ def answers(by: Voice, messages: Sequence[Message]) -> tuple[list[int], list[int
     for position, message in enumerate(messages):
         if message.get("role") != "assistant":
             continue
-        other = by.render([*messages[:position], {"role": "assistant", "content": PROBE}, *messages[position + 1 :]])
-        if PROBE not in other:
-            continue  # the template leaves this turn out
+        other = _otherwise(by, messages[:position], message, messages[position + 1 :])
+        if other is None:
+            continue
         start, end = alike.shared(text, other), len(text) - alike.shared(text[::-1], other[::-1])
         # where tokens begin in the text is not known to every tokenizer, but how far two tokenizations agree is
         first, last = (alike.shared(ids, by.encode(text[:border])) for border in (start, end))
@@ -142,6 +144,34 @@ def answers(by: Voice, messages: Sequence[Message]) -> tuple[list[int], list[int
             last += 1  # the answer's last token goes on behind it
         marks[first:last] = [ANSWER] * (last - first)
     return ids, marks
+
+
+def _otherwise(by: Voice, before: Sequence[Message], message: Message, after: Sequence[Message]) -> str | None:
+    """The conversation with a probe in place of what one message says; None where the template leaves this turn out, or takes no other words in it."""
+    for probe in _probes(message):
+        with suppress(MeasurementError):  # it took the conversation as it is
+            other = by.render([*before, probe, *after])
+            if PROBE in other:
+                return other
+    return None
+
+
+def _probes(message: Message) -> Iterator[Message]:
+    """An assistant's message that says something else: without its tool calls, and then with other arguments in them, since a result may have to follow a call.
+
+    The calls keep their names: some templates write them again before the result, which is no part of the answer.
+    """
+    yield {"role": "assistant", "content": PROBE}
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and all(isinstance(call, dict) for call in calls):
+        yield {**message, "content": PROBE if message.get("content") else message.get("content"), "tool_calls": list(map(_called, calls))}
+
+
+def _called(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call with other arguments, in the form of these: a mapping, or its JSON as text."""
+    if isinstance(call.get("function"), dict):
+        return {**call, "function": _called(call["function"])}
+    return {**call, "arguments": PROBE if isinstance(call.get("arguments"), str) else {PROBE: ""}}
 
 
 def cut(ids: Sequence[int], *, context: int, bos: int | None) -> Windows:
@@ -161,7 +191,7 @@ def pieces(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Path]) -> Itera
     """Conversations (.jsonl), whose special tokens count as such, and lines of plain text, in which they do not; without the BOS that the
     tokenizer adds by itself.
 
-    Conversations that the template refuses are left out.
+    Conversations of which the template takes no form are left out.
     """
     from engines import hf  # torch
 
@@ -194,7 +224,15 @@ def numbered(file: Path) -> Iterator[tuple[int, list[dict[str, Any]]]]:
             if not line.strip():
                 continue
             try:
-                messages = json.loads(line)["messages"]
+                messages = _messages(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise MeasurementError(f'{file}, line {number}, is not a conversation ({error}). Each line must read {{"messages": [...]}}.') from error
             yield number, messages
+
+
+def _messages(line: str) -> list[dict[str, Any]]:
+    """Raises ValueError, KeyError or TypeError for what is no conversation."""
+    messages = json.loads(line)["messages"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise TypeError("its messages are no list of objects")
+    return messages

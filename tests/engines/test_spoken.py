@@ -41,12 +41,26 @@ def test_what_it_takes_is_not_touched() -> None:
     assert found[0] is messages
 
 
-def test_a_template_that_breaks_is_no_refusal() -> None:
-    def breaks(messages: object) -> str:
-        raise MeasurementError("It breaks.")
+def glued(messages: object) -> str:
+    """A template that knows texts alone."""
+    return chat.render("{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}", messages, special_tokens={})  # type: ignore[arg-type]
 
-    with pytest.raises(MeasurementError, match="breaks") as caught:
-        spoken.taken(breaks, [SYSTEM, ASKS])
+
+CALLS: Message = {"role": "assistant", "content": None, "tool_calls": [{"name": "look"}]}
+
+
+def test_a_conversation_on_which_a_template_breaks_is_left_out_with_its_words() -> None:
+    assert spoken.taken(glued, [ASKS, CALLS]) is None
+    why = spoken.tried(glued, [SYSTEM, ASKS, CALLS])
+    assert isinstance(why, MeasurementError)
+    assert not isinstance(why, TemplateRefusal)
+    assert "of 3 messages" in str(why), "as it is in the data"
+    assert isinstance(spoken.tried(render, [ANSWERS, ASKS]), TemplateRefusal)
+
+
+def test_a_template_that_breaks_on_everything_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match="of 1 messages") as caught:
+        spoken.taken(lambda messages: chat.render("{{ nothing.at.all }}", messages, special_tokens={}), [ASKS, ANSWERS])
     assert not isinstance(caught.value, TemplateRefusal)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,30 @@ def test_conversations_are_adapted_or_left_out_and_counted(refusing: Release, cl
     assert texts.prepare(tmp_path, model=refusing.model, chat=[data], plain=[], tokens=4096, context=256)["windows"] == 16
     voice = hf.speaking(hf.load_tokenizer(refusing.model))
     assert len(list(calibrate.conversations(data, voice))) == len(lines)
+
+
+def test_conversations_on_which_a_template_breaks_are_left_out_and_named(clean: Release, tmp_path: Path) -> None:
+    """Templates that join strings know no empty content beside a tool call; the rest of the data is calibrated and measured on all the same."""
+    model = tmp_path / "model"
+    shutil.copytree(clean.model, model)
+    releases.edit(
+        model / "tokenizer_config.json",
+        chat_template="{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}",
+    )
+    lines = CHAT[0].read_text(encoding="utf-8").splitlines()
+    asked = [{"role": "user", "content": "Is it wet?"}, {"role": "assistant", "content": None, "tool_calls": [{"name": "look", "arguments": {}}]}]
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join([lines[0], json.dumps({"messages": asked}), *lines[1:], json.dumps({"messages": asked})]) + "\n", encoding="utf-8")
+    found = named(conversations.check(tmp_path, model=model, chat=[data]))
+    assert found["conversations.adapted"].value == 0
+    assert (found["conversations.skipped"].value, found["conversations.skipped"].n) == (2, len(lines) + 2)
+    (words,) = found["conversations.skipped"].details
+    assert words.startswith(f"2 conversations of data.jsonl were left out, because the template breaks on them: lines 2, {len(lines) + 2}. Of line 2: The ")
+    assert "can only concatenate" in words or "has no attribute 'content'" in words
+    assert texts.prepare(tmp_path, model=model, chat=[data], plain=[], tokens=4096, context=256)["windows"] == 16
+    tokenizer = hf.load_tokenizer(model)
+    assert len(list(calibrate.conversations(data, hf.speaking(tokenizer)))) == len(lines)
+    assert len(list(texts.pieces(tokenizer, [data]))) == len(lines)
 
 
 def test_the_16_bit_model_itself_is_not_asked_twice(clean: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import json
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -5,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from config.errors import MeasurementError
-from engines import hf, llama
+from config.errors import MeasurementError, TemplateRefusal
+from engines import hf, llama, toolchain
 from qa import texts
 from tests.qa.conftest import DATA, DEMO, Release
 
@@ -111,6 +112,40 @@ def test_answers_are_found_where_a_template_rewrites_history(clean: Release) -> 
     assert spoken(tokenizer, called) == ["[call look]<|im_end|>"]
 
 
+NEMO = "mistralai-Mistral-Nemo-Instruct-2407.jinja"
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Bonn"}}, "id": "abcdefghi"}
+USED = [
+    {"role": "user", "content": "Is it wet?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "rain", "tool_call_id": "abcdefghi"},
+    {"role": "assistant", "content": "Yes."},
+]
+
+
+def test_a_call_is_found_where_a_template_takes_its_result_behind_nothing_else(clean: Release, tmp_path: Path) -> None:
+    tokenizer = hf.load_tokenizer(clean.model)
+    tokenizer.chat_template = (toolchain.sources() / "models" / "templates" / NEMO).read_text(encoding="utf-8")
+    with pytest.raises(TemplateRefusal, match="must alternate"):
+        hf.render_chat(tokenizer, [USED[0], {"role": "assistant", "content": "x"}, *USED[2:]])
+    call, answer = spoken(tokenizer, USED)
+    assert "Bonn" in call
+    assert "rain" not in call
+    assert "weather" not in call
+    assert answer.startswith("Yes.")
+    chat = tmp_path / "chat.jsonl"
+    chat.write_text(json.dumps({"messages": USED}) + "\n")
+    assert list(texts.said(hf.speaking(tokenizer), [chat])) == list(zip(*texts.answers(hf.speaking(tokenizer), USED), strict=True))
+
+
+def test_an_answer_that_a_template_takes_in_no_other_words_is_not_scored(clean: Release) -> None:
+    tokenizer = hf.load_tokenizer(clean.model)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' and m.content != 'Hey' and m.content != 'So.' %}{{ {}.x.y }}{% endif %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    assert spoken(tokenizer, turns("Hi", "Hey")) == []
+
+
 def test_conversations_without_an_answer_are_refused(clean: Release, tmp_path: Path) -> None:
     chat = tmp_path / "chat.jsonl"
     chat.write_text('{"messages": [{"role": "user", "content": "Why is that so, and since when?"}]}\n' * 50)
@@ -123,7 +158,7 @@ def test_too_little_text_is_an_error(clean: Release, tmp_path: Path) -> None:
         prepared(tmp_path, clean.model, tokens=500)
 
 
-@pytest.mark.parametrize("line", ["not json", '{"text": "x"}', "[]", "3"])
+@pytest.mark.parametrize("line", ["not json", '{"text": "x"}', "[]", "3", '{"messages": "hello"}', '{"messages": ["hello"]}'])
 def test_a_line_that_is_no_conversation_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "chat.jsonl"
     file.write_text('{"messages": []}\n' + line + "\n")
@@ -133,9 +168,9 @@ def test_a_line_that_is_no_conversation_is_named(tmp_path: Path, line: str) -> N
 
 def test_blank_lines_are_no_conversations_and_count_as_lines(tmp_path: Path) -> None:
     file = tmp_path / "chat.jsonl"
-    file.write_text('{"messages": [1]}\n\n{"messages": [2]}\n \n\n')
-    assert list(texts.numbered(file)) == [(1, [1]), (3, [2])]
-    assert list(texts.conversations([file, file])) == [[1], [2], [1], [2]]
+    file.write_text('{"messages": [{"a": 1}]}\n\n{"messages": []}\n \n\n')
+    assert list(texts.numbered(file)) == [(1, [{"a": 1}]), (3, [])]
+    assert list(texts.conversations([file, file])) == [[{"a": 1}], [], [{"a": 1}], []]
 
 
 def test_cutting_without_bos_changes_nothing() -> None:
