@@ -76,15 +76,31 @@ def eos_behind_every_text(out: Path) -> Path:
 
 def token_beyond_embeddings(out: Path) -> Path:
     """A padding token was added for training, and the embeddings were never resized."""
-    clean(out)
-    entry = {"content": "[PAD]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    edit(out / "tokenizer.json", added_tokens=[*read(out / "tokenizer.json")["added_tokens"], {"id": 2048, **entry}])
-    decoder = read(out / "tokenizer_config.json")["added_tokens_decoder"]
-    edit(out / "tokenizer_config.json", added_tokens_decoder={**decoder, "2048": entry}, pad_token="[PAD]")
-    edit(out / "special_tokens_map.json", pad_token="[PAD]")
+    _added(clean(out), "[PAD]")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        edit(out / name, pad_token="[PAD]")
     for name in ("config.json", "generation_config.json"):
         edit(out / name, pad_token_id=2048)
     return out
+
+
+def end_of_turn_beyond_embeddings(out: Path) -> Path:
+    """The token that ends turns was added for training, and the embeddings were never resized; generation_config.json is still the base's."""
+    _added(clean(out), "<|turn_end|>")
+    template = read(out / "tokenizer_config.json")["chat_template"].replace("<|im_end|>", "<|turn_end|>")
+    edit(out / "tokenizer_config.json", eos_token="<|turn_end|>", chat_template=template)
+    edit(out / "special_tokens_map.json", eos_token="<|turn_end|>")
+    edit(out / "config.json", eos_token_id=2048)
+    edit(out / "generation_config.json", eos_token_id=2)
+    return out
+
+
+def _added(out: Path, text: str) -> None:
+    """A token behind the last row of the embeddings."""
+    entry = {"content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    edit(out / "tokenizer.json", added_tokens=[*read(out / "tokenizer.json")["added_tokens"], {"id": 2048, **entry}])
+    decoder = read(out / "tokenizer_config.json")["added_tokens_decoder"]
+    edit(out / "tokenizer_config.json", added_tokens_decoder={**decoder, "2048": entry})
 
 
 def padded(out: Path, *, loud: bool = False) -> Path:

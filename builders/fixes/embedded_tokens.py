@@ -1,28 +1,40 @@
 """Drops added tokens that have no row in the embeddings, as a padding token that was added for training and never embedded: a batch that holds one fails."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from builders.fixes.edits import Edit, Files, dict_at, list_at, value_at
+from builders.fixes.templates import end_of_turn
 from builders.fixes.vocabulary import BY_ID, BY_TEXT, ROLES, added_tokens, role_key, special_ids, text_of
-from builders.names import EMBEDDINGS
+from builders.fixes.weight_shapes import rows
 from builders.weights import Tensor
+from config.errors import UpstreamError
 from config.rules import Family
+
+NEEDED = {"eos_token": "ends turns", "bos_token": "begins texts"}
+"""Roles that no other token can take."""
 
 
 def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor], candidates: Sequence[str] = ()) -> list[Edit]:
     """Take them out of the tokenizer's files; where one has a role, another token takes that, or nothing has it.
 
-    `candidates` are tokens for padding, in order of preference. Nothing is changed when a missing token ends a turn or begins a text: no other can do that.
+    `candidates` are tokens for padding, in order of preference. Raises UpstreamError when a missing token ends a turn or begins a text.
     """
-    rows = next((tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and len(tensor.shape) == 2), None)
-    missing = {} if rows is None else {text: number for text, number in _added(files).items() if number >= rows}
-    named = [(file, role) for file in BY_TEXT for role in ROLES if text_of(value_at(files, file, (role,))) in missing]
-    if not missing or any(role in {"bos_token", "eos_token"} for _, role in named):
+    count = rows(tensors)
+    missing = {} if count is None else {text: number for text, number in _added(files).items() if number >= count}
+    if not missing:
         return []
+    named = [(file, role) for file in BY_TEXT for role in ROLES if text_of(value_at(files, file, (role,))) in missing]
+    for text, does, where in _needed(files, named):
+        if text in missing:
+            raise UpstreamError(
+                f"{text} ({missing[text]}) {does} and has no row in the embeddings ({count} rows): it is {where}, and no engine can compute it. Ask its owner "
+                "for weights that were saved after the embeddings were resized; or, where the model was trained with another token there, write that one in "
+                f"the tokenizer's files and the chat template, and take {text} out of them."
+            )
     ids = special_ids(files)
     pad = next((text for text in candidates if text in ids and text not in missing), None)
-    because = f"{', '.join(f'{text} ({number})' for text, number in missing.items())} of {rows} rows"
+    because = f"{', '.join(f'{text} ({number})' for text, number in missing.items())} of {count} rows"
     edits = []
     for file, role in named:
         if role == "pad_token" and pad is not None:
@@ -32,6 +44,12 @@ def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]
     numbered = (file for file in BY_ID if value_at(files, file, ("pad_token_id",)) in [*missing.values()])
     edits += [Edit(file=file, key=("pad_token_id",), after=None if pad is None else ids[pad], because=because) for file in numbered]
     return [*edits, *_dropped(files, missing, because)]
+
+
+def _needed(files: Files, named: Sequence[tuple[str, str]]) -> Iterator[tuple[str | None, str, str]]:
+    """Tokens that no other can stand for: their text, what they do, and where that is said."""
+    yield from ((text_of(value_at(files, file, (role,))), NEEDED[role], f"{role} of {file}") for file, role in named if role in NEEDED)
+    yield end_of_turn(files), NEEDED["eos_token"], "what the chat template puts after an answer"
 
 
 def _added(files: Files) -> dict[str, int]:

@@ -1,19 +1,28 @@
 """Makes the token that ends the assistant's turn the end-of-sequence token, in every file that names one."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from builders.fixes.edits import Edit, Files, value_at
 from builders.fixes.templates import end_of_turn
 from builders.fixes.vocabulary import BY_ID, BY_TEXT, role_key, special_ids, text_of
+from builders.fixes.weight_shapes import rows
+from builders.weights import Tensor
 from config.rules import Family
 
 
-def repair(files: Files, family: Family | None) -> list[Edit]:
-    """Set eos to the token that the chat template puts after an answer. A list of ids that lacks it gets it as its first; one that has it is left alone."""
-    token = end_of_turn(files)
+def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor] = MappingProxyType({})) -> list[Edit]:
+    """Set eos to the token that the chat template puts after an answer. A list of ids that lacks it gets it as its first; one that has it is left alone.
+
+    A token that has no row in the embeddings ends nothing: no model can write it.
+    """
+    token, count = end_of_turn(files), rows(tensors)
     if token is None:
         return []
     number = special_ids(files)[token]
+    if count is not None and number >= count:
+        return []
     because = f"the chat template ends the turn with {token}"
     edits = []
     for file in BY_TEXT:

@@ -15,7 +15,8 @@ from builders import convert, fixes
 from builders.fixes import listed_tokens, open_prompts, tokenizer_class, tokenizer_model
 from builders.fixes.edits import applied
 from config.digests import file_sha256
-from config.errors import ToolError
+from config.errors import ToolError, UpstreamError
+from config.rules import FIXES, load_rules
 from engines import hf, llama
 from engines.battery import TEXTS
 from tests import releases
@@ -167,6 +168,30 @@ def test_the_padding_token_without_a_row_gives_way_to_one_with_a_row(tmp_path: P
     assert len(tokenizer) <= 2048
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|endoftext|>", 5)
     assert read(tmp_path / "out" / "config.json")["pad_token_id"] == read(tmp_path / "out" / "generation_config.json")["pad_token_id"] == 5
+
+
+def test_an_end_of_turns_without_a_row_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    made = releases.end_of_turn_beyond_embeddings(tmp_path / "made")
+    with pytest.raises(UpstreamError, match=r"^<\|turn_end\|> \(2048\) ends turns and has no row in the embeddings \(2048 rows\).*Ask its owner"):
+        repaired(made, tmp_path / "out")
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        releases.edit(made / file, eos_token="</s>")
+    with pytest.raises(UpstreamError, match="ends turns and has no row.*the chat template"):
+        repaired(made, tmp_path / "of the template alone")
+    releases.edit(made / "tokenizer_config.json", bos_token="<|turn_end|>", chat_template=releases.GONE)
+    with pytest.raises(UpstreamError, match="begins texts and has no row.*bos_token of tokenizer_config.json"):
+        repaired(made, tmp_path / "of a beginning")
+
+
+def test_no_rule_makes_a_token_without_a_row_the_end_and_twice_changes_nothing(tmp_path: Path) -> None:
+    """Also where nothing looks at the embeddings' rows before."""
+    files = fixes.read_files(releases.end_of_turn_beyond_embeddings(tmp_path / "made"))
+    tensors = fixes._tensors(tmp_path / "made")
+    rules = [rule for rule in load_rules(FIXES) if rule.repair != "embedded_tokens"]
+    once, patches = fixes.apply_rules(files, rules, None, tensors=tensors)
+    assert (once["config.json"]["eos_token_id"], once["generation_config.json"]["eos_token_id"]) == (2, 2)
+    assert "end-of-turn-eos" not in {patch.fix for patch in patches}
+    assert fixes.apply_rules(once, rules, None, tensors=tensors) == (once, [])
 
 
 def test_prompts_are_open_again_in_both_engines(tmp_path: Path) -> None:
