@@ -66,7 +66,7 @@ def quantize(out: Path, *, model: Path, threads: int, skip: Sequence[str] = ()) 
     _describe(out, model, network)
     for name, path in held_in(model):
         if (name in CONFIGURATION and name != CONFIG) or is_legal(name) or is_named_template(name):
-            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out / name)
     if not (model / "generation_config.json").exists():
         (out / "generation_config.json").unlink(missing_ok=True)

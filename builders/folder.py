@@ -17,7 +17,7 @@ from typing import Any
 from builders import front_matter
 from builders.adapters.description import Adapter, read
 from builders.asking import require_room
-from builders.names import ADAPTER, INDEX, is_legal, is_named_template
+from builders.names import ADAPTER, INDEX, is_legal, is_named_template, listed_in
 from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, in_gguf, weight_map_in
 from builders.weights import Tensor, read_header
 from config.copying import copy, hashed
@@ -26,7 +26,7 @@ from config.progress import Tally
 from config.settings import REPO_ID
 from config.words import Release
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 PRESENT = "main"  # the revision that stands for the content as it is now
 SETTLED = 2 * 10**9  # nanoseconds since a file last changed, after which a further change is sure to show in its times
@@ -84,13 +84,12 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def listing(folder: Path) -> list[str]:
-    """What is at the top, and in the folders there terms, named templates, and GGUF files, which publishers keep there in parts. Raises UpstreamError."""
+    """What is at the top, and below terms, named templates, and GGUF files of the folders at the top, where publishers keep parts. Raises UpstreamError."""
     try:
-        top = [path.name for path in sorted(folder.iterdir()) if path.is_symlink() or not path.is_dir()]
-        below = {path.relative_to(folder).as_posix(): path for path in folder.glob("*/*") if path.is_file() and not path.parent.is_symlink()}
-        return top + sorted(name for name, path in below.items() if path.suffix == ".gguf" or is_legal(name) or is_named_template(name))
+        found = listed_in(folder)
     except OSError as error:
         raise _unreadable(folder, error) from error
+    return [name for name in found if "/" not in name or is_legal(name) or is_named_template(name) or (name.endswith(".gguf") and name.count("/") == 1)]
 
 
 def headers(folder: Path, paths: Iterable[str]) -> dict[str, Tensor]:
@@ -108,7 +107,7 @@ def fetch(out: Path, *, folder: Path, release: Release) -> dict[str, Any]:
     require_room(out, total, f"{release.repo} has {total / 1e9:.2f} GB, which are copied")
     tally = Tally(total, "bytes")
     for path in wanted:
-        (out / path).parent.mkdir(exist_ok=True)
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
     digests = {path: copied(folder / path, out / path, tally.add) for path in sorted(wanted)}
     if commit(digests | _below(folder, wanted)) != release.sha:
         raise _changed(folder)

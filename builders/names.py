@@ -1,5 +1,6 @@
 """Which files of a repo are fetched, and which names are refused: a repo's listing and its shard index are written by strangers."""
 
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -49,26 +50,60 @@ TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
 DESCRIBING = frozenset({"README.md", "generation_config.json"})
 """Those that say what a model is and how it is best let write; nothing of them changes what it predicts."""
 
-_TERMS = r"(LICEN[CS]ES?|NOTICES?|COPYING|COPYRIGHT|EULA|TERMS|US(E|AGE)[._-]POLICY)"
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")  # of a name in any case, CamelCase too
+MOST_WORDS = 12  # a file with more of them in its name is a text about something
+_TERMS = re.compile(
+    r"\b(licen[cs]es?(?! (number )?plates?\b)|notices?|copying|copyright|eula|(?<!search )(?<!key )terms|(use|usage) policy|acceptable use)\b"
+)  # in words of small letters with blanks between
+_LICENCES = re.compile(r"licen[cs]es?", re.IGNORECASE)  # a folder of them
 _PART = "[A-Za-z0-9][A-Za-z0-9._-]"
-_LEGAL = re.compile(
-    rf"({_PART}{{0,80}}/)?([A-Za-z0-9]{{1,40}}[._-]){{0,4}}{_TERMS}([._-][A-Za-z0-9._-]{{1,40}})?|LICEN[CS]ES?/{_PART}{{0,80}}", re.IGNORECASE
-)  # at the top or in a folder there; and what lies in a folder of licences
+_PLAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._() -]{0,120}[A-Za-z0-9)])?")
 _NAMED = re.compile(rf"{NAMED}/{_PART}{{0,80}}\.jinja")
-_NO_TEXT = (".py", ".sh", ".so", ".ipynb", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".onnx", ".safetensors", ".gguf")
+_NO_TEXT = re.compile(
+    r"\.(py|pyi|ipynb|sh|js|ts|c|h|cpp|go|rs|so|bin|pt|pth|pkl|ckpt|onnx|safetensors|gguf|npy|npz|h5|parquet|arrow|csv|tsv|jsonl?|ya?ml|toml|jinja"
+    r"|png|jpe?g|gif|webp|svg|mp4|wav|zip|gz|tar|7z)$",
+    re.IGNORECASE,
+)  # how programs, weights, data and pictures end
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
 def held_in(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files at a folder's top and in the folders there by their names as a repo has them, in order; no links, and nothing through one."""
-    for path in sorted((*folder.iterdir(), *folder.glob("*/*"))):
-        if path.is_file() and not path.is_symlink() and not path.parent.is_symlink():
-            yield path.relative_to(folder).as_posix(), path
+    """The files of a folder by their names as a repo has them, in order; no links, and nothing through one."""
+    for name in listed_in(folder):
+        path = folder / name
+        if path.is_file() and not path.is_symlink():
+            yield name, path
+
+
+def listed_in(folder: Path) -> list[str]:
+    """What is no folder in a folder and in those there, as deep as names of a release go: hidden folders are left out, and nothing is looked at through a link.
+
+    Raises OSError.
+    """
+
+    def raised(error: OSError) -> None:
+        raise error
+
+    found: list[str] = []
+    for place, folders, files in os.walk(folder, onerror=raised):
+        below = Path(place).relative_to(folder)
+        folders[:] = [name for name in folders if not name.startswith(".") and len(below.parts) + 2 <= DEEPEST]
+        found += [(below / name).as_posix() for name in files]
+    return sorted(found)
 
 
 def is_legal(name: str) -> bool:
-    """Whether a file of the repo, by its path there, holds terms under which it may be passed on."""
-    return _LEGAL.fullmatch(name) is not None and not name.lower().endswith(_NO_TEXT)
+    """Whether a file of the repo, by its path there, holds terms under which it may be passed on: in any case, however its words are parted, at any depth."""
+    *folders, file = parts = name.split("/")
+    if len(parts) > DEEPEST or not all(map(_PLAIN.fullmatch, parts)) or _NO_TEXT.search(file):
+        return False
+    words = words_of(file)
+    return any(map(_LICENCES.fullmatch, folders)) or (words.count(" ") < MOST_WORDS and _TERMS.search(words) is not None)
+
+
+def words_of(name: str) -> str:
+    """The words of a name in small letters, with a blank between two."""
+    return " ".join(_WORDS.findall(name)).lower()
 
 
 def is_named_template(path: str) -> bool:

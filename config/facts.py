@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
+from urllib.parse import quote
 
 from config.settings import REPO_ID
 
@@ -26,7 +27,7 @@ LICENSES = frozenset(
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _LICENSE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,95}")
-_LICENSE_LINK = re.compile(r"https://[A-Za-z0-9.-]+(?:/[A-Za-z0-9._~/%+-]*)?|[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_LICENSE_LINK = re.compile(r"https://[A-Za-z0-9.-]+(?:/[A-Za-z0-9._~/%+-]*)?|[A-Za-z0-9][A-Za-z0-9._()% -]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._()% -]{0,95}){0,9}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,2}|multilingual|code")
 _PIPELINE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:+-]{0,63}")
@@ -74,7 +75,7 @@ def together(own: AnyFacts, base: Facts) -> AnyFacts:
 def vetted(facts: Facts) -> Facts:
     """Only what may be repeated: of plain characters, of a bounded length and number, true of files made from the model; nothing is added.
 
-    A licence that is no id becomes `other` under its own name. What came out of this goes through it unchanged.
+    A licence that is no id becomes `other` under its own name, and a file's name with blanks an address. What came out of this goes through it unchanged.
     """
     stated = (facts.license or "").strip()
     license, name = stated.lower(), facts.license_name
@@ -84,7 +85,7 @@ def vetted(facts: Facts) -> Facts:
         facts,
         license=license or None,
         license_name=name if license and name and _LICENSE_NAME.fullmatch(name) else None,
-        license_link=facts.license_link if license and facts.license_link and _LICENSE_LINK.fullmatch(facts.license_link) else None,
+        license_link=quote(facts.license_link, safe=":/%~+") if license and facts.license_link and _LICENSE_LINK.fullmatch(facts.license_link) else None,
         languages=_fitting(_LANGUAGE, facts.languages),
         pipeline_tag=facts.pipeline_tag if facts.pipeline_tag and _PIPELINE.fullmatch(facts.pipeline_tag) else None,
         tags=_fitting(_TAG, (tag for tag in facts.tags if not _UNTRUE.fullmatch(tag))),

@@ -20,7 +20,7 @@ from config.words import Measurement, Patch, Release
 from publishers import grades, markdown, ollama, shown
 from publishers.card import PUBLIC, Card, Change, Kept, Row
 from publishers.markdown import Markdown
-from publishers.naming import IMATRIX, NOBODY, PLOT, PLOT_SVG, UNFORCED_TEMPLATE, checked_path
+from publishers.naming import IMATRIX, NOBODY, PLOT, PLOT_SVG, UNFORCED_TEMPLATE, checked_argument
 from publishers.sections import MARKER, section
 from publishers.tags import fetched, projectors
 
@@ -44,7 +44,7 @@ def render(card: Card) -> str:
     """The README.md of `card.repo`: front matter, and sections of which Sluice owns each. Raises ConfigurationError when a file's name cannot be published."""
     environment = _environment()
     for row in (*card.rows, *card.projectors, *card.blocked):
-        checked_path(row.file)
+        checked_argument(row.file)
     context = _context(card)
     head = f"---\n{yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True, width=10**6)}---\n"
     bodies = {name: environment.get_template(f"{name}.md.j2").render(context) for name in SECTIONS}

@@ -151,13 +151,14 @@ def two_templates(out: Path) -> Path:
     return out
 
 
-TERMS = ("LICENSE", "USE_POLICY.md", "Notice", "license.md")
+TERMS = ("LICENSE", "USE_POLICY.md", "Notice", "license.md", "Community License for Tiny Model (1).txt", "docs/legal/Terms of Use.md")
 
 
 def many_terms(out: Path) -> Path:
     """Terms in several files, in any case and one of them twice, and a card with two licences, and with what the Hub warns by."""
     clean(out)
     for name in TERMS:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(f"{name}: terms.\n", encoding="utf-8")
     card = "license:\n- apache-2.0\n- mit\nlanguage: [en, de]\ndatasets: [someone/some-data]\ntags: [not-for-all-audiences, roleplay]\n"
     (out / "README.md").write_text(f"---\n{card}---\n# A model\n", encoding="utf-8")

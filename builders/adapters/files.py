@@ -3,13 +3,13 @@
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from builders import front_matter
 from builders.adapters.changes import Changes
 from builders.front_matter import CARD
-from builders.names import CONFIGURATION, TEMPLATES, TOKENIZER, is_legal
+from builders.names import CONFIGURATION, TEMPLATES, TOKENIZER, held_in, is_legal
 from builders.snapshot import facts
 from config.facts import together
 
@@ -84,21 +84,24 @@ def _keep_template(out: Path, *, base: Path, adapter: Path) -> None:
 
 
 def _terms(out: Path, *, base: Path, adapter: Path) -> None:
-    own = {name.casefold(): name for name in _listed(adapter) if is_legal(name)}
-    for name in own.values():
-        shutil.copyfile(adapter / name, out / name)
-    for name in filter(is_legal, _listed(base)):
-        other = own.get(name.casefold())
-        if other is None:
-            shutil.copyfile(base / name, out / name)
-        elif (base / name).read_bytes() != (adapter / other).read_bytes():
-            shutil.copyfile(base / name, out / renamed(name))
+    own = {name.casefold(): (name, path) for name, path in held_in(adapter) if is_legal(name)}
+    chosen = dict(own.values())
+    for name, path in held_in(base):
+        if is_legal(name):
+            other = own.get(name.casefold())
+            if other is None:
+                chosen[name] = path
+            elif path.read_bytes() != other[1].read_bytes():
+                chosen[renamed(name)] = path
+    for name, path in chosen.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out / name)
 
 
 def renamed(name: str) -> str:
     """What the base's terms are called where the adapter has a file of that name: `LICENSE-base-model.txt`."""
-    path = Path(name)
-    return f"{path.stem}-base-model{path.suffix}"
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{path.stem}-base-model{path.suffix}"))
 
 
 def _say(out: Path, found: Changes) -> None:

@@ -297,12 +297,12 @@ def _write(out: Path, snapshot: Path, before: Files, after: Files) -> None:
     """The complete folder but for its weights. Files that no repair changed keep their bytes; the rest of the snapshot (README.md, say) is left behind."""
     for name, path in held_in(snapshot):
         if is_legal(name) or ((name in CONFIGURATION | {INDEX} or is_named_template(name)) and after.get(name) == before.get(name)):
-            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out / name)
     for name, content in after.items():
         if content == before.get(name):
             continue
-        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
             (out / name).write_bytes(content)
         else:

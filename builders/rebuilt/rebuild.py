@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from builders import front_matter, hollow
 from builders.front_matter import CARD
-from builders.names import SINGLE, is_legal
+from builders.names import SINGLE, held_in, is_legal
 from builders.rebuilt import architectures, headers, origin, vocabulary
 from builders.rebuilt.architectures import Architecture
 from builders.rebuilt.headers import unreadable
@@ -27,7 +27,7 @@ from engines.gguf_header import Entry, Header, mapped
 if TYPE_CHECKING:
     from torch import Tensor as Values
 
-VERSION = 1  # raise when outputs change
+VERSION = 2  # raise when outputs change
 
 SHARD = 5_000_000_000  # bytes of weights in a file, at most but for a larger tensor: as much as transformers writes
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -77,9 +77,10 @@ def describe_all(out: Path, folder: Path, header: Header, file: str) -> None:
 
 def _accompany(out: Path, snapshot: Path, header: Header) -> None:
     """Terms, and the card with what the header says where it is silent."""
-    for path in sorted(snapshot.iterdir()):
-        if path.is_file() and is_legal(path.name):
-            shutil.copyfile(path, out / path.name)
+    for name, path in held_in(snapshot):
+        if is_legal(name):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, out / name)
     card = snapshot / CARD
     own = facts(front_matter.read(card), known=True)
     names = {"languages": "language", "base_models": "base_model"}

@@ -44,7 +44,7 @@ def published(hub: Hub, tmp_path: Path, *oddities: Callable[[Path], Path]) -> tu
         for path in filter(Path.is_file, part.rglob("*")):
             place = path.relative_to(part)
             if not (plain / place).exists() or (plain / place).read_bytes() != path.read_bytes():
-                (made / place).parent.mkdir(exist_ok=True)
+                (made / place).parent.mkdir(parents=True, exist_ok=True)
                 (made / place).write_bytes(path.read_bytes())
     hub.push("upstream/odd-chat", made)
     done = sluice("run", "upstream/odd-chat", "--recipe", recipe(tmp_path), "--json", **hub.environment(tmp_path / "home"))

@@ -101,11 +101,12 @@ def test_the_same_again_gives_the_same_bytes(quantized: tuple[Path, dict[str, An
 
 def test_terms_in_a_folder_named_as_terms_are_go_with_it(fixed: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(fixed, tmp_path / "model"))
-    (model / "LICENSES").mkdir()
-    (model / "LICENSES" / "MIT.txt").write_text("terms", encoding="utf-8")
+    terms = "docs/LICENSES/MIT of 2020.txt"
+    (model / terms).parent.mkdir(parents=True)
+    (model / terms).write_text("terms", encoding="utf-8")
     (tmp_path / "out").mkdir()
     bnb.quantize(tmp_path / "out", model=model, threads=1)
-    assert (tmp_path / "out" / "LICENSES" / "MIT.txt").read_text(encoding="utf-8") == "terms"
+    assert (tmp_path / "out" / terms).read_text(encoding="utf-8") == "terms"
 
 
 def test_a_model_that_does_not_load_is_told_in_words(tmp_path: Path) -> None:

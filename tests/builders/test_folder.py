@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from builders import folder
+from builders.names import held_in
 from builders.sources import FolderSource
 from config.digests import file_sha256
 from config.errors import ConfigurationError, UpstreamError
@@ -225,8 +226,13 @@ def test_a_folder_with_gguf_alone_is_that_file_with_card_and_terms(tmp_path: Pat
     assert folder.resolve(model, "mine", "main").release.sha == found.release.sha, "which is no part of it"
 
 
-def test_terms_in_a_folder_are_of_the_release_and_nothing_else_there(model: Path) -> None:
-    for name in ("legal/Notice", "eval/results.json"):
-        (model / name).parent.mkdir()
+def test_terms_in_a_folder_are_of_the_release_and_nothing_else_there(model: Path, tmp_path: Path) -> None:
+    terms = {"legal/Notice", "docs/legal/Terms of Use.md"}
+    for name in (*terms, "eval/results.json", ".git/LICENSE", "eval/terms/results.json"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).write_text("{}", encoding="utf-8")
-    assert {name for name in folder.sizes(model) if "/" in name} == {"legal/Notice"}
+    assert {name for name in folder.sizes(model) if "/" in name} == terms
+    found = folder.resolve(model, "mine", "main")
+    (tmp_path / "out").mkdir()
+    folder.fetch(tmp_path / "out", folder=model, release=found.release)
+    assert {name for name, _ in held_in(tmp_path / "out") if "/" in name} == terms

@@ -1,6 +1,7 @@
 """What of an upstream's card may be repeated."""
 
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
 
@@ -49,5 +50,9 @@ def test_only_plain_words_of_bounded_number_pass_and_pass_again() -> None:
     assert facts.tags[:2] == ("math", "not-for-all-audiences")
     assert len(facts.tags) == MOST
     assert vetted(facts) == facts
-    for link in ("javascript:alert(1)", "https://example.org/a b", "../LICENSE", "http://example.org"):
+    for link in ("Community License for Tiny Model (1).pdf", "docs/legal/Terms of Use.md"):
+        found = vetted(replace(facts, license_link=link))
+        assert found.license_link is not None
+        assert (unquote(found.license_link), " " in found.license_link, vetted(found)) == (link, False, found)
+    for link in ("a/../b", "javascript:alert(1)", "https://example.org/a b", "../LICENSE", "http://example.org"):
         assert vetted(replace(facts, license_link=link)).license_link is None

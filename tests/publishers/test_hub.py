@@ -8,10 +8,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from config.errors import Damaged, HubError, PublishConflict
+from config.facts import Facts
 from config.words import Kind, Release
 from hub.tokens import create_token
 from publishers import manifest as manifests
@@ -38,6 +39,21 @@ def test_publishes_the_whole_set_in_one_commit(api: HfApi, make_plan: MakePlan, 
     assert hashlib.sha256((folder / "tiny-chat-Q4_K_M.gguf").read_bytes()).hexdigest() == plan.manifest.files["tiny-chat-Q4_K_M.gguf"].sha256
     assert manifests.read((folder / MANIFEST).read_bytes(), where="here") == plan.manifest
     assert done.manifest_digest == hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
+def test_terms_with_blanks_in_names_are_published_and_a_link_leads_to_them(api: HfApi, make_plan: MakePlan, make_card: MakeCard, tmp_path: Path) -> None:
+    names = ("Community License for Tiny Model (1).pdf", "docs/legal/Terms of Use.md")
+    facts = Facts(license="other", license_name="tiny", license_link=names[1])
+    plan = make_plan()
+    card = PublishFile.from_bytes("README.md", render(make_card(facts=facts)).encode())
+    changed = (*(file for file in plan.files if file.path != "README.md"), card, *(PublishFile.from_bytes(name, name.encode()) for name in names))
+    plan = replace(plan, files=changed, manifest=plan.manifest.model_copy(update={"files": inventory(changed)}))
+    assert set(names) < set(publish(api, plan).files)
+    assert not publish(api, plan).changed
+    folder = Path(snapshot_download(REPO, endpoint=api.endpoint, token=False, cache_dir=tmp_path / "cache"))
+    assert [(folder / name).read_text() for name in names] == [*names]
+    link = ModelCard.load(folder / "README.md").data.to_dict()["license_link"]
+    assert httpx2.get(f"{api.endpoint}/{REPO}/resolve/main/{link}", follow_redirects=True).text == names[1]
 
 
 def test_the_same_again_sends_nothing(api: HfApi, make_plan: MakePlan, wire: Wire) -> None:

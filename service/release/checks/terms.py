@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from builders.names import is_legal
+from builders.names import is_legal, words_of
 from config.errors import UpstreamError
 from config.words import Hold
 from service.release.checks.problem import Remark
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from service.release.prospect import Prospect
 
 
-_LICENCE = re.compile(r"licen[cs]e", re.IGNORECASE)
+_LICENCE = re.compile(r"licen[cs]e|copying|eula|terms")
 
 
 def refusal(upstream: "Upstream") -> str | None:
@@ -35,7 +35,11 @@ def licensed(upstream: "Upstream", paths: Iterable[str]) -> bool:
     """Whether somebody can read under which terms it is: its card names them, or it has a file of them."""
     named = upstream.license not in {None, "unknown"}
     told = upstream.license != "other" or upstream.license_name is not None or upstream.license_link is not None
-    return (named and told) or any(is_legal(path) and _LICENCE.search(path) for path in paths)
+    return (named and told) or any(is_legal(path) and _is_licence(words_of(path)) for path in paths)
+
+
+def _is_licence(words: str) -> bool:
+    return _LICENCE.search(words) is not None and "third party" not in words  # which are of what the model was made with
 
 
 def unlicensed(upstream: "Upstream", paths: Iterable[str], *, strange: bool) -> Iterator[Hold]:

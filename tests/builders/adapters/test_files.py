@@ -18,6 +18,7 @@ Content = dict[str, object]
 def put(folder: Path, content: Content) -> Path:
     folder.mkdir()
     for name, value in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(value if isinstance(value, str) else json.dumps(value))
     return folder
 
@@ -27,7 +28,7 @@ def assembled(tmp_path: Path, base: Content, adapter: Content, found: Changes = 
     out = put(tmp_path / "out", {})
     both = put(tmp_path / "base", {"config.json": {"vocab_size": 2}, **base}), put(tmp_path / "adapter", {"adapter_config.json": {}, **adapter})
     files.assemble(out, base=both[0], adapter=both[1], found=found)
-    return {path.name: path.read_text() for path in out.iterdir()}
+    return {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*") if path.is_file()}
 
 
 BASE: Content = {
@@ -80,10 +81,11 @@ def test_a_template_of_the_adapter_goes_before_the_base_s(tmp_path: Path, base: 
 
 
 def test_terms_of_both_are_passed_on(tmp_path: Path) -> None:
-    base: Content = {"LICENSE": "base's", "USE_POLICY.md": "policy", "NOTICE.txt": "same"}
-    found = assembled(tmp_path, base, {"License": "own", "NOTICE.txt": "same"})
+    base: Content = {"LICENSE": "base's", "USE_POLICY.md": "policy", "NOTICE.txt": "same", "docs/legal/Terms of Use.md": "base's"}
+    found = assembled(tmp_path, base, {"License": "own", "NOTICE.txt": "same", "docs/legal/terms of use.md": "own"})
     assert {name: text for name, text in found.items() if name != "config.json"} == {
         "License": "own", "LICENSE-base-model": "base's", "USE_POLICY.md": "policy", "NOTICE.txt": "same",
+        "docs/legal/terms of use.md": "own", "docs/legal/Terms of Use-base-model.md": "base's",
     }  # fmt: skip
 
 
