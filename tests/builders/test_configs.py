@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
+from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
 from builders import fixes
 from builders.fixes import architecture, dtype_forms, older_names, rope_forms, sampling_flags, strip_remote_code, token_ids, weight_shapes
 from builders.fixes.edits import Edit, Files, applied
 from builders.weights import Tensor
 from config.errors import UpstreamError
+from config.rules import FIXES, load_rules
 from tests import miniatures, releases
 from tests.releases import edit, read
 
@@ -236,13 +238,45 @@ def test_names_of_transformers_5_are_completed_by_older_ones() -> None:
         ({"length_penalty": 0.8, "early_stopping": True, "output_scores": True}, {"length_penalty": None, "early_stopping": None, "output_scores": None}),
         ({"length_penalty": 0.8, "num_beams": 4}, {}),
         ({"max_new_tokens": 0}, {"max_new_tokens": None}),
+        ({"num_return_sequences": 3}, {"num_return_sequences": None}),
+        ({"num_return_sequences": 3, "temperature": 0.0, "do_sample": True}, {"num_return_sequences": None, "temperature": None, "do_sample": False}),
+        ({"num_return_sequences": 3, "temperature": 0.6}, {"do_sample": True}),
+        ({"num_return_sequences": 5, "num_beams": 4}, {"num_return_sequences": None}),
+        ({"num_return_sequences": 4, "num_beams": 4}, {}),
+        ({"cache_implementation": "mamba"}, {"cache_implementation": None}),
+        ({"cache_implementation": "hybrid"}, {}),
+        ({"cache_implementation": "hybrid", "cache_config": {"a": 1}, "use_cache": False}, {"cache_implementation": None, "cache_config": None}),
+        ({"cache_implementation": "mamba", "use_cache": False}, {"cache_implementation": None}),
+        ({"early_stopping": "soon", "num_beams": 4}, {"early_stopping": None}),
+        ({"early_stopping": ["soon"]}, {"early_stopping": None}),
+        ({"early_stopping": "never", "num_beams": 4}, {}),
+        ({"assistant_ensemble_weight": 1}, {"assistant_ensemble_weight": None}),
+        ({"compile_config": {"fullgraph": True}, "streamer": None}, {"compile_config": None, "streamer": None}),
+        ({"compile_config": None}, {}),
+        ({"suppress_tokens": [1, 2], "forced_eos_token_id": 1, "forced_bos_token_id": [2, 3]}, {"forced_eos_token_id": None}),
     ],
 )
-def test_sampling_settings_that_have_no_effect(stated: dict[str, Any], wanted: dict[str, Any]) -> None:
+def test_sampling_settings_that_have_no_effect_or_cannot_be(stated: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """transformers itself is content with what is left, and with nothing else."""
     files = {"generation_config.json": stated}
     edits = sampling_flags.repair(files, None)
     assert changed(files, edits) == {f"generation_config:{name}": value for name, value in wanted.items()}
     assert sampling_flags.repair(applied(files, edits), None) == []
+    GenerationConfig.from_dict(applied(files, edits)["generation_config.json"]).validate(strict=True)
+    if any(value is None for value in wanted.values()) and "temperature" not in wanted:
+        with pytest.raises((ValueError, TypeError)):
+            GenerationConfig.from_dict(stated).validate(strict=True)
+
+
+def test_every_cache_that_transformers_knows_is_known() -> None:
+    assert {*sampling_flags.CACHES} == {*ALL_CACHE_IMPLEMENTATIONS, "paged"}
+
+
+def test_padding_by_no_token_does_not_outlast_the_rules() -> None:
+    """A number below 0, which transformers refuses to save."""
+    files = {"config.json": {"model_type": "llama", "vocab_size": 8, "eos_token_id": 2}, "generation_config.json": {"eos_token_id": 2, "pad_token_id": -1}}
+    after, _ = fixes.apply_rules(files, load_rules(FIXES), None)
+    GenerationConfig.from_dict(after["generation_config.json"]).validate(strict=True)
 
 
 def test_an_infinity_is_no_private_key() -> None:
