@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from builders.fixes.edits import Edit, Files, Key, value_at
-from builders.fixes.transformers_4 import LOCAL, NAMES, PARTIAL, SCALINGS, THETAS, THREE_FIELDS, VERSION
+from builders.fixes.transformers_4 import LOCAL, NAMES, PARTIAL, SCALINGS, SECTIONS, THETAS, THREE_FIELDS, VERSION
 from config.errors import UpstreamError
 from config.rules import Family
 
@@ -41,6 +41,8 @@ def _edits(section: Mapping[str, Any]) -> Iterator[Edit]:
         return
     nested = isinstance(stated.get(FULL), dict) or isinstance(stated.get(SLIDING), dict)
     full = _read(stated.get(FULL) if nested else stated)
+    if kind in SECTIONS:
+        full = {"mrope_section": list(SECTIONS[kind]), **full}
     true = _true(full, scaling)
     true.setdefault(THETA, section.get(_name(kind, THETA), THETAS.get(kind)))
     _check(true[THETA])

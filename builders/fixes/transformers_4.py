@@ -3,7 +3,7 @@
 Collected from its configuration classes; tests/builders/test_transformers_4.py holds this against the library itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 VERSION = "4.57.6"
@@ -11,16 +11,17 @@ VERSION = "4.57.6"
 THETAS: Mapping[str, float] = {
     model_type: theta
     for theta, names in {
-        10_000.0: "arcee aria_text bamba cohere cohere2 deepseek_v2 deepseek_v3 diffllama doge dots1 exaone4 falcon gemma gemma2 glm glm4 glm4_moe gpt_neox "
-        "gpt_neox_japanese granite granitemoe granitemoehybrid granitemoeshared hunyuan_v1_dense hunyuan_v1_moe jetmoe llama ministral mistral moshi nemotron "
-        "olmo olmo2 olmo3 olmoe phi phi3 phi4_multimodal qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next recurrent_gemma seed_oss stablelm starcoder2 vaultgemma "
-        "zamba2",
+        10_000.0: "arcee aria_text bamba chameleon cohere cohere2 deepseek_v2 deepseek_v3 diffllama doge dots1 exaone4 falcon gemma gemma2 glm glm4 glm4_moe "
+        "glm4v_moe_text glm4v_text gpt_neox gpt_neox_japanese granite granitemoe granitemoehybrid granitemoeshared hunyuan_v1_dense hunyuan_v1_moe "
+        "jetmoe llama ministral mistral moshi nemotron olmo olmo2 olmo3 olmoe phi phi3 phi4_multimodal qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next "
+        "recurrent_gemma seed_oss stablelm starcoder2 vaultgemma zamba2",
         25_000.0: "persimmon",
         100_000.0: "falcon_h1 helium",
         150_000.0: "gpt_oss",
         500_000.0: "bitnet blt ernie4_5 ernie4_5_moe flex_olmo llama4_text mllama_text_model",
-        1_000_000.0: "emu3_text_model gemma3_text gemma3n_text lfm2 minimax mixtral phimoe",
+        1_000_000.0: "emu3_text_model gemma3_text gemma3n_text lfm2 minimax mixtral phimoe qwen2_5_vl_text qwen2_vl_text",
         2_000_000.0: "smollm3",
+        5_000_000.0: "qwen3_vl_moe_text qwen3_vl_text",
         10_000_000.0: "longcat_flash",
         12_000_000.0: "apertus",
     }.items()
@@ -29,7 +30,7 @@ THETAS: Mapping[str, float] = {
 """The base of the rotary embeddings by model type, of those that the version knows."""
 
 PARTIAL: Mapping[str, float] = {
-    **dict.fromkeys(("bamba", "glm", "glm4", "glm4_moe", "nemotron", "persimmon", "phi", "recurrent_gemma"), 0.5),
+    **dict.fromkeys(("bamba", "glm", "glm4", "glm4_moe", "glm4v_moe_text", "nemotron", "persimmon", "phi", "recurrent_gemma"), 0.5),
     **dict.fromkeys(("gpt_neox", "qwen3_next", "stablelm"), 0.25),
 }
 """The share of each head that is rotated, where it is not all of it."""
@@ -44,6 +45,13 @@ SCALINGS: Mapping[str, Mapping[str, Any]] = {
     },
 }  # fmt: skip
 """The scaling, where it is not none."""
+
+SECTIONS: Mapping[str, Sequence[int]] = {
+    **dict.fromkeys(("qwen2_5_vl_text", "qwen2_vl_text"), (16, 24, 24)),
+    **dict.fromkeys(("qwen3_vl_moe_text", "qwen3_vl_text"), (24, 20, 20)),
+    **dict.fromkeys(("glm4v_moe_text", "glm4v_text"), (8, 12, 12)),
+}
+"""How text, rows and columns share a head where config.json does not say it: transformers 5 takes this, and transformers 4 fails."""
 
 NAMES: Mapping[str, Mapping[str, str]] = {
     kind: {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"} for kind in ("gpt_neox", "gpt_neox_japanese")

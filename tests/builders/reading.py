@@ -11,23 +11,28 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 CAUSAL = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-OTHERS = {"open-llama", "modernbert-decoder", "musicgen", "musicgen_melody"}  # gone from transformers 5, with other keys, or no text at all
+SEEING = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+# gone from transformers 5, with other keys, no text at all, of proteins, the eyes of others, or of two further parts that are not said
+OTHERS = {"open-llama", "modernbert-decoder", "musicgen", "musicgen_melody", "evolla", "pixtral", "vision-encoder-decoder"}
+NEWER = {"Glm4vMoe_text": "glm4v_moe_text"}  # what transformers 5 calls the types
 ROPE = ("rope_theta", "rope_scaling", "partial_rotary_factor", "rope_local_base_freq")
 
 
 def read(folder: str, text: str | None, dtype: str | None) -> dict[str, Any]:
     """`text`: for the tokenizer; `dtype`: in which to compute logits, None computes none."""
-    config = AutoConfig.from_pretrained(folder).get_text_config()
+    whole = AutoConfig.from_pretrained(folder)
+    config = whole.get_text_config()
     found: dict[str, Any] = {"rope": {name: getattr(config, name) for name in ROPE if hasattr(config, name)}, "dtype": str(config.dtype)}
     if text is not None:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         found["ids"] = tokenizer(text)["input_ids"]
         found["special"] = sorted(set(tokenizer.all_special_tokens))
     if dtype is not None:
-        network = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="eager").eval()
+        made = AutoModelForImageTextToText if whole.model_type in SEEING else AutoModelForCausalLM
+        network = made.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="eager").eval()
         ids = torch.tensor([[(7 * place * place + 3 * place) % (config.vocab_size - 3) + 3 for place in range(48)]])
         with torch.inference_mode():
             np.save(Path(folder) / f"{transformers.__version__}.npy", network(ids).logits[0].float().numpy())
@@ -44,12 +49,13 @@ def saved(folder: str) -> str | None:
 
 
 def defaults() -> dict[str, dict[str, Any]]:
-    """What each type of language models takes for rotary embeddings when it is told nothing."""
+    """What each type of language models, and of the text parts of those that read images, takes for rotary embeddings when it is told nothing."""
     found = {}
-    for name in set(CAUSAL) - OTHERS:
+    for name in {*CAUSAL, *SEEING} - OTHERS:
         config = transformers.CONFIG_MAPPING[name]().get_text_config()
-        if config.model_type in {name, f"{name}_text", f"{name}_text_model"} and getattr(config, "rope_theta", None) is not None:
-            found[config.model_type] = {key: getattr(config, key, None) for key in ROPE}
+        kind = NEWER.get(config.model_type, config.model_type)
+        if kind in {name, f"{name}_text", f"{name}_text_model"} and getattr(config, "rope_theta", None) is not None:
+            found[kind] = {key: getattr(config, key, None) for key in ROPE}
     return found
 
 

@@ -69,6 +69,18 @@ def test_bases_by_layer_are_written_under_their_older_names() -> None:
     assert rope(model_type="of-tomorrow", rope_parameters=nested, rope_theta=5.0) == {}, "what an unknown type's keys mean is not known"
 
 
+def test_sections_of_positions_are_written_for_models_that_read_images() -> None:
+    """transformers 4 ends with an error of Python's where it does not find them."""
+    told = {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 54_321.0}
+    older = {"rope_type": "default", "mrope_section": [2, 3, 3]}
+    assert rope(model_type="qwen2_5_vl_text", rope_parameters=told) == {"rope_scaling": older, "rope_theta": 54_321.0}
+    interleaved = rope(model_type="qwen3_vl_text", rope_parameters={**older, "mrope_interleaved": True, "rope_theta": 5e6})
+    assert interleaved == {"rope_scaling": {**older, "mrope_interleaved": True}, "rope_theta": 5e6}
+    untold = rope(model_type="qwen3_vl_text", rope_parameters={**PLAIN, "rope_theta": 5e5})
+    assert untold == {"rope_scaling": {**PLAIN, "mrope_section": [24, 20, 20]}, "rope_theta": 5e5}, "what transformers 5 takes"
+    assert rope(model_type="qwen2_vl_text", rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]}, rope_theta=1e6) == {}
+
+
 def test_forms_that_disagree_are_made_one() -> None:
     """Qwen's card says to add a rope_scaling for long texts: llama.cpp's converter does not see it beside rope_parameters."""
     added = rope(model_type="qwen3", rope_parameters={**PLAIN, "rope_theta": 1e6}, rope_scaling=YARN)
