@@ -10,10 +10,10 @@ from config.written import named_data
 from service.api.access import Number, TheSettings, TheStore, caller, visible_run
 from service.api.errors import ApiError, problems
 from service.api.outward import asking_the_hub
-from service.api.runs import RECIPE_NAME
 from service.api.tagging import Tagged
 from service.hubclient import connect
 from service.release import library
+from service.release.checks.watch import RECIPE_NAME
 from service.release.inventory import DataView, inventory
 from service.store import TokenRecord
 

@@ -20,7 +20,7 @@ from service.api.tagging import Tagged
 from service.disk.space import space
 from service.hubclient import connect
 from service.release.attention import Attention, attention
-from service.release.checks.watch import broken, unreleasable
+from service.release.checks.watch import RECIPE_NAME, broken, unreleasable
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.route import Route
 from service.release.watchlist import entries, following
@@ -35,8 +35,6 @@ public = APIRouter(tags=["service"])
 protected = APIRouter(tags=["runs"], route_class=Tagged, dependencies=[Depends(caller)], responses=problems(401, 422, 429))
 acting = APIRouter(tags=["runs"], route_class=Once, dependencies=[Depends(idempotency_key)], responses=problems(400, 401, 403, 404, 408, 409, 413, 422, 429))
 
-RECIPE_NAME = r"^[a-z0-9][a-z0-9_-]*$"
-"""A recipe in `config/recipes/`. Paths are for the operator: over the network they would tell what files there are."""
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 _FOLDERS = re.compile(r"(?<![^\s'\"(])[~.]{0,2}(?:/[^/\s]+)*/(?=[^/\s])")
 """What stands before the last part of a path in a sentence."""

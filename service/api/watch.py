@@ -1,19 +1,17 @@
-"""Endpoints for the watch list: what the settings say, and entries that are added, changed and removed over the network."""
+"""Endpoints for the watch list: what the settings say, and entries that are added, changed and removed."""
 
-import re
 from http import HTTPStatus
 
 from fastapi import APIRouter, Depends, Response
 
-from config.settings import Settings, Watched
+from config.settings import Watched
 from config.wire import API
 from service.api.access import Administrator, Number, TheSettings, TheStore, caller
 from service.api.behind import prefix
-from service.api.errors import ApiError, problems
+from service.api.errors import problems
 from service.api.once import Once, idempotency_key
-from service.api.runs import RECIPE_NAME
 from service.api.tagging import UNCHANGED_ENTRY, Tagged
-from service.release.checks.watch import fault
+from service.release.checks.watch import refuse_unusable
 from service.release.listing import WatchEntry, WatchList, watch_entry, watch_list
 
 router = APIRouter(tags=["watch list"], route_class=Tagged, dependencies=[Depends(caller)], responses=problems(401, 422, 429))
@@ -32,13 +30,13 @@ def get_watch(store: TheStore, settings: TheSettings) -> WatchList:
 @acting.post("/watch", status_code=HTTPStatus.CREATED, summary="Watch more", responses=_CHANGES)
 def add_watch(entry: Watched, response: Response, store: TheStore, settings: TheSettings, token: Administrator) -> WatchEntry:
     """Adds an entry, which counts from the next poll on. 422: it follows nothing, or no recipe has that name. Needs the scope `admin`, of all namespaces."""
-    _refuse_unusable(entry, settings)
+    refuse_unusable(entry, settings)
     record = store.add_watch(entry, by=token.name)
     response.headers["Location"] = f"{prefix()}{API}/watch/{record.id}"
     return watch_entry(record)
 
 
-@router.get("/watch/{id}", summary="An entry that was added over the network", responses=_ENTRY)
+@router.get("/watch/{id}", summary="An entry that was added beside the settings", responses=_ENTRY)
 def get_watch_entry(id: Number, store: TheStore) -> WatchEntry:
     """The entry of that number."""
     return watch_entry(store.watch_entry(id))
@@ -46,30 +44,23 @@ def get_watch_entry(id: Number, store: TheStore) -> WatchEntry:
 
 @router.put(
     "/watch/{id}",
-    summary="Change an entry that was added over the network",
+    summary="Change an entry that was added beside the settings",
     dependencies=[UNCHANGED_ENTRY],
     responses=_CHANGES | problems(412),
 )
 def change_watch(id: Number, entry: Watched, store: TheStore, settings: TheSettings, token: Administrator) -> WatchEntry:
     """Replaces the whole entry. Needs the scope `admin`, of all namespaces."""
-    _refuse_unusable(entry, settings)
+    refuse_unusable(entry, settings)
     return watch_entry(store.change_watch(id, entry, by=token.name))
 
 
 @router.delete(
     "/watch/{id}",
     status_code=HTTPStatus.NO_CONTENT,
-    summary="Watch no more what was added over the network",
+    summary="Watch no more what was added beside the settings",
     dependencies=[UNCHANGED_ENTRY],
     responses=_CHANGES | problems(412),
 )
 def remove_watch(id: Number, store: TheStore, token: Administrator) -> None:
     """Takes the entry off the list; runs that it led to stay. Needs the scope `admin`, of all namespaces."""
     store.remove_watch(id, by=token.name)
-
-
-def _refuse_unusable(entry: Watched, settings: Settings) -> None:
-    if entry.recipe not in {item.recipe for item in settings.watch} and not re.fullmatch(RECIPE_NAME, entry.recipe):
-        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "`recipe` must be the name of a recipe, not a path.")
-    if (error := fault(entry.recipe)) is not None:
-        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_recipe", error)

@@ -7,11 +7,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config.settings import Settings
+    from config.watch import Watched
     from service.release.attention import Attention
     from service.release.inventory import DataView
     from service.release.known import UpstreamFilter, UpstreamHead
     from service.release.library import RecipeCheck, RecipeHead, RecipePreview, RecipeView
-    from service.release.listing import WatchList
+    from service.release.listing import WatchEntry, WatchList
     from service.runs import deciding, holds
     from service.runs import gates as judged
     from service.runs.going import Going
@@ -129,6 +130,12 @@ class Operations(Protocol):
 
     def unpublish(self, publication: int, *, by: str, reason: str) -> "PublicationSummary":
         """Make a published repo private."""
+
+    def add_watch(self, entry: "Watched") -> "WatchEntry":
+        """Watch more, from the next poll on."""
+
+    def remove_watch(self, id: int) -> None:
+        """Watch an entry no more that was added so."""
 
     def close(self) -> None:
         """Let go of what they are asked of."""

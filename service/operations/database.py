@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.settings import Settings
+from config.watch import Watched
 from publishers.naming import NOBODY
 from service.release.attention import Attention, attention
 from service.runs import deciding, holds, logs, report, steering
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from service.release.inventory import DataView
     from service.release.known import UpstreamFilter, UpstreamHead
     from service.release.library import RecipeCheck, RecipeHead, RecipePreview, RecipeView
-    from service.release.listing import WatchList
+    from service.release.listing import WatchEntry, WatchList
 
 _ME = steering.Actor()
 
@@ -221,6 +222,18 @@ class Here:
         from service.release.unpublishing import unpublish
 
         return publication_summary(unpublish(self.store, connect(self.settings), publication, by=by, reason=reason, actor=_ME))
+
+    def add_watch(self, entry: Watched) -> "WatchEntry":
+        """Watch more."""
+        from service.release.checks.watch import refuse_unusable
+        from service.release.listing import watch_entry
+
+        refuse_unusable(entry, self.settings)
+        return watch_entry(self.store.add_watch(entry, by=_ME.source, source=_ME.source))
+
+    def remove_watch(self, id: int) -> None:
+        """Watch an entry no more."""
+        self.store.remove_watch(id, by=_ME.source, source=_ME.source)
 
     def close(self) -> None:
         """Let go of the database."""

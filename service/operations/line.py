@@ -53,6 +53,10 @@ class Line:
         """The JSON of the answer to a request that changes something."""
         return self._document(self._asked("POST", path, json=body))
 
+    def delete(self, path: str) -> None:
+        """Let something there be no more."""
+        self._asked("DELETE", path)
+
     def text(self, path: str, **wanted: Any) -> str:
         """An answer that is text."""
         return self._asked("GET", path, params=_query(wanted)).text

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from config.errors import SluiceError
+from config.watch import Watched
 from service.operations import refuse_path
 from service.operations.line import Line, Unreachable, parsed
 from service.release.attention import Attention
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from service.release.inventory import DataView
     from service.release.known import UpstreamFilter, UpstreamHead
     from service.release.library import RecipeCheck, RecipeHead, RecipePreview, RecipeView
-    from service.release.listing import WatchList
+    from service.release.listing import WatchEntry, WatchList
 
 PAGE = 200  # of runs and publications, at most
 EVENTS = 1000  # of the audit trail
@@ -244,6 +245,16 @@ class Elsewhere:
 
         by, reason = said(by, reason)
         return _as(PublicationSummary, self.line.post(f"/publications/{publication}/unpublish", {"by": by, "reason": reason}))
+
+    def add_watch(self, entry: Watched) -> "WatchEntry":
+        """Watch more."""
+        from service.release.listing import WatchEntry
+
+        return _as(WatchEntry, self.line.post("/watch", entry.model_dump(mode="json", exclude_defaults=True)))
+
+    def remove_watch(self, id: int) -> None:
+        """Watch an entry no more."""
+        self.line.delete(f"/watch/{id}")
 
     def start(self, repo: str, *, revision: str | None, recipe: str | None) -> RunSummary:
         """Queue a release."""

@@ -16,12 +16,13 @@ class WatchEntry(BaseModel):
     id: int | None
     """Null for one of the settings, which only their file changes."""
     source: Literal["settings", "api"]
+    """Where it stands: in the settings, or in the database, to which the API and `sluice watch` add."""
     entry: Watched | None
     """Null where this version cannot read what is kept."""
     error: str | None
     """What is wrong with it or its recipe; null when nothing is."""
     by: str | None
-    """The token that added it."""
+    """The token that added it; `command` where that was done on the service's machine."""
     created: datetime | None
 
 
@@ -49,6 +50,6 @@ def watch_list(store: Store, settings: Settings) -> WatchList:
 
 
 def watch_entry(record: WatchRecord) -> WatchEntry:
-    """An entry that was added over the network."""
+    """An entry that was added beside the settings."""
     error = record.error if record.entry is None else fault(record.entry.recipe)
     return WatchEntry(id=record.id, source="api", entry=record.entry, error=error, by=record.by, created=record.created)

@@ -29,7 +29,7 @@ class Watching(Database):
     """The watch list and its state."""
 
     def watch_entries(self) -> tuple[WatchRecord, ...]:
-        """What was added over the network, oldest first."""
+        """What was added beside the settings, over the network or by command, oldest first."""
         with self.read() as session:
             return tuple(_record(row) for row in session.scalars(select(WatchRow).order_by(WatchRow.id)))
 
@@ -38,12 +38,12 @@ class Watching(Database):
         with self.read() as session:
             return _record(_known(session.get(WatchRow, id), id))
 
-    def add_watch(self, entry: Watched, *, by: str) -> WatchRecord:
-        """Put an entry on the list."""
+    def add_watch(self, entry: Watched, *, by: str, source: str = "api") -> WatchRecord:
+        """Put an entry on the list; `by` names the token that asks over the network."""
         with self.write() as session:
             session.add(row := WatchRow(entry=entry.model_dump(mode="json", exclude_defaults=True), by=by, created=now()))
             session.flush()
-            note(session, "api", f"watch/{row.id}", "added", {"token": by, "entry": row.entry})
+            note(session, source, f"watch/{row.id}", "added", {**_asking(by, source), "entry": row.entry})
             return _record(row)
 
     def change_watch(self, id: int, entry: Watched, *, by: str) -> WatchRecord:
@@ -54,11 +54,11 @@ class Watching(Database):
             note(session, "api", f"watch/{id}", "changed", {"token": by, "entry": row.entry})
             return _record(row)
 
-    def remove_watch(self, id: int, *, by: str) -> None:
+    def remove_watch(self, id: int, *, by: str, source: str = "api") -> None:
         """Take an entry off the list. Raises UnknownEntry."""
         with self.write() as session:
             session.delete(_known(session.get(WatchRow, id), id))
-            note(session, "api", f"watch/{id}", "removed", {"token": by})
+            note(session, source, f"watch/{id}", "removed", _asking(by, source))
 
     def looks(self) -> dict[LookKey, Look]:
         """The last look, by repo, branch and what was asked of it."""
@@ -124,8 +124,13 @@ class Watching(Database):
 
 def _known(row: WatchRow | None, id: int) -> WatchRow:
     if row is None:
-        raise UnknownEntry(f"The watch list has no entry {id} that was added over the network. GET /api/v1/watch shows those there are.")
+        raise UnknownEntry(f"The watch list has no entry {id} beside those of the settings. `sluice watch list` shows those there are.")
     return row
+
+
+def _asking(by: str, source: str) -> dict[str, str]:
+    """Who asks, as the audit trail tells it."""
+    return {"token": by} if source == "api" else {}
 
 
 def _record(row: WatchRow) -> WatchRecord:

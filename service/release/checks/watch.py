@@ -1,5 +1,6 @@
 """What is wrong with the recipes of a watch list: missing, unreadable, or with gates that could never be judged. Cheap enough to ask every second."""
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from config.data import as_written, on_hub
-from config.errors import SluiceError
+from config.errors import ConfigurationError, SluiceError
 from config.recipe import Recipe
 from config.settings import Settings
 from config.watch import Watched
@@ -18,6 +19,8 @@ from service.release.watchlist import together
 from service.release.way import way
 from service.store import Store
 
+RECIPE_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+"""A recipe in `config/recipes/`. Paths are for the operator: over the network they would tell what files there are."""
 Stamp = tuple[int, ...]
 """What changes when a file does."""
 
@@ -45,6 +48,14 @@ def unreleasable(store: Store, settings: Settings) -> tuple[Broken, ...]:
         if item.error is not None
     ]
     return (*broken(together(settings, added)), *unread)
+
+
+def refuse_unusable(entry: Watched, settings: Settings) -> None:
+    """Raise ConfigurationError for an entry that is to be added and whose recipe is broken, or a path that the settings' list does not have."""
+    if entry.recipe not in {item.recipe for item in settings.watch} and not re.fullmatch(RECIPE_NAME, entry.recipe):
+        raise ConfigurationError(f"`recipe` must be the name of a recipe, not a path: {entry.recipe}. Entries of the settings may name paths.")
+    if (error := fault(entry.recipe)) is not None:
+        raise ConfigurationError(error)
 
 
 def fault(recipe: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -20,14 +21,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from config.watch import Watched
 from config.wire import LEVEL_HEADER
 from service.api import create_app
 from service.api.listening import listening
 from service.api.tokens import revoke_token
-from service.store import Store
+from service.store import LookKey, Store
 from service.store.access import Grant
-from tests.service.helpers import STAGE, queue_run
-from tests.service.operations.conftest import There, held, judged
+from tests.service.helpers import SHA, STAGE, queue_run
+from tests.service.operations.conftest import There, ThereAtAHub, approved, held, judged, kept, paused, waived
+from tests.service.release.short_way import REPO
 
 LOOKING: list[tuple[str | int, ...]] = [
     ("status",),
@@ -94,6 +97,13 @@ REFUSED: list[tuple[str | int, ...]] = [
     ("waive", 1, "divergence", "IQ1_S", "--by", "", "--comment", "fine"),
     ("waive", 1, "divergence", "IQ1_S", "--by", "Ada", "--comment", "fine", "--withdraw"),
     ("rollback", 3, "--by", "Ada", "--comment", "fine"),
+    ("watch", "add", "upstream/a", "--recipe", "defualt"),
+    ("watch", "add", "upstream/a", "--recipe", "my/own.yaml"),
+    ("watch", "add", "upstream/a", "--names", "Qwen3-*"),
+    ("watch", "add", "https://huggingface.co/a"),
+    ("watch", "add", "upstream", "--gated", "folow"),
+    ("watch", "add", "qwen/"),
+    ("watch", "remove", 99),
     ("republish", 99),
     ("unpublish", 99, "--by", "Ada", "--reason", "fine"),
     ("unpublish", 1, "--by", "Ada", "--reason", " "),
@@ -114,9 +124,13 @@ STEERED: dict[str, Callable[[Store, str], int]] = {
     "pause": lambda store, repo: queue_run(store, repo).id,
     "prioritize 7": lambda store, repo: queue_run(store, repo).id,
     "retry": judged,
+    "resume": paused,
+    "redo convert": kept,
     "approve --by Ada --comment fine": held,
     "approve --by Ada --comment fine --only licence": held,
+    "approve --by Ada --comment hasty --withdraw": approved,
     "waive divergence IQ1_S --by Ada --comment fine": judged,
+    "waive divergence IQ1_S --by Ada --comment hasty --withdraw": waived,
 }
 
 
@@ -130,7 +144,7 @@ def test_it_is_done_as_on_the_service_s_machine(there: There, deed: str, form: l
     if form:
         found = [json.loads(done.stdout) | {"run": 0, "next": None} for done in (here, elsewhere)]
         assert found[0] == found[1]
-    elif verb in {"cancel", "pause", "prioritize", "retry"}:
+    elif verb in {"cancel", "pause", "prioritize", "retry", "resume", "redo"}:
         assert here.stdout.replace(str(numbers[0]), "N", 1) == elsewhere.stdout.replace(str(numbers[1]), "N", 1)
     states = [there.store.run(number).state for number in numbers]
     assert states[0] == states[1]
@@ -138,6 +152,75 @@ def test_it_is_done_as_on_the_service_s_machine(there: There, deed: str, form: l
     assert events[0] == events[1]
     (last,) = [event for event in there.store.audit_events() if event.subject == f"run/{numbers[1]}" and event.details.get("token")][:1]
     assert (last.source, last.details["token"]) == ("api", "desk"), "who did it stands on record"
+
+
+def without(document: dict[str, Any], *names: str) -> dict[str, Any]:
+    """What must be the same wherever it is asked for."""
+    return {name: value for name, value in document.items() if name not in names}
+
+
+def answered(done: Any) -> dict[str, Any]:
+    """The JSON of a command that succeeded."""
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_what_was_published_is_rolled_back_published_again_and_taken_back_as_on_the_service_s_machine(at_a_hub: ThereAtAHub) -> None:
+    there, way = at_a_hub.there, at_a_hub.way
+    for deed, ended in ((("rollback", 1, "--by", "Ada", "--comment", "fine"), "done"), (("republish", 2), "superseded")):
+        here = answered(there.local(*deed, "--json"))
+        answered(there.local("cancel", here["run"], "--json"))
+        elsewhere = answered(there.remote(*deed, "--json"))
+        assert without(elsewhere, "next") == without(here, "next")
+        assert (here["next"].split()[:2], elsewhere["next"]) == (["sluice", "run"], None)
+        assert way.carried_out(here["run"])["state"] == ended, "what gave way does not come back by being published again"
+    told = []
+    for ask in (there.local, there.remote):
+        told.append(answered(ask("unpublish", 2, "--by", "Ada", "--reason", "fine", "--json")))
+        assert way.api.repo_info(REPO).private
+        way.api.update_repo_settings(REPO, private=False)
+    assert without(told[0], "unpublished") == without(told[1], "unpublished")
+    assert [without(item["unpublished"], "at") for item in told] == 2 * [{"by": "Ada", "reason": "fine"}]
+    sources = [event.source for event in there.store.audit_events() if event.action in {"rollback", "republish", "unpublished"}]
+    assert sources == ["api", "command"] * 3
+
+
+def test_the_watch_list_is_changed_as_on_the_service_s_machine(there: There) -> None:
+    asked = ("Qwen", "upstream/model", "--names", "Qwen3-*", "--exclude", "*-GGUF", "--minimum-downloads", 1000, "--licenses", "mit", "--cool-down-minutes", 60)
+    here, elsewhere = there.local("watch", "add", *asked), there.remote("watch", "add", *asked)
+    assert (here.exit_code, elsewhere.exit_code) == (0, 0), elsewhere.output
+    assert here.stdout == "entry 1 follows upstream/model, Qwen/Qwen3-* by the recipe default\n"
+    assert elsewhere.stdout == here.stdout.replace("1", "2", 1)
+    first, second = there.store.watch_entries()
+    assert first.entry is not None
+    assert first.entry == second.entry
+    assert (first.entry.licenses, first.entry.minimum_downloads, first.entry.cool_down_minutes) == (("mit",), 1000, 60)
+    assert (first.by, second.by) == ("command", "desk")
+    told = [json.loads(ask("watch", "add", "a/b", "--json").stdout) for ask in (there.local, there.remote)]
+    assert without(told[0], "id", "by", "created") == without(told[1], "id", "by", "created")
+    assert there.local("watch", "remove", 1).stdout == "entry 1 is watched no more\n"
+    assert there.remote("watch", "remove", 2).stdout == "entry 2 is watched no more\n"
+    assert [json.loads(ask("watch", "remove", id, "--json").stdout) for ask, id in ((there.local, 3), (there.remote, 4))] == [
+        {"entry": 3, "removed": True},
+        {"entry": 4, "removed": True},
+    ]
+    assert there.store.watch_entries() == ()
+    events = [(event.source, event.action, event.details.get("token")) for event in there.store.audit_events() if event.subject in {"watch/1", "watch/2"}]
+    assert events == [("api", "removed", "desk"), ("command", "removed", None), ("api", "added", "desk"), ("command", "added", None)]
+
+
+@pytest.mark.parametrize("words", ["status", "audit", "publications", "releases", "watch list", "token list"])
+def test_every_time_is_told_with_its_zone(there: There, words: str, token_for: Callable[..., str]) -> None:
+    token_for(Grant(expires=datetime.now(UTC) + timedelta(days=1)))
+    there.store.record_listings({"qwen": 3})
+    there.store.record_look(LookKey(repo="upstream/first", revision="main", asked="a" * 64), SHA)
+    there.store.add_watch(Watched(repo="upstream/first"), by="ci")
+    lines = there.local(*words.split()).stdout.splitlines()
+    heading = any("(UTC)" in line for line in lines)
+    times = [line[found.end() :] for line in lines for found in re.finditer(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?", line)]
+    assert times
+    assert heading or all(rest.startswith(" UTC") for rest in times)
 
 
 def test_what_goes_on_by_itself_there_is_not_shown_as_a_command(there: There) -> None:
