@@ -45,4 +45,4 @@ def audit(context: typer.Context, looked: Looked, as_json: AsJson = False) -> No
 
 def _line(event: "AuditRecord") -> str:
     told = "; ".join(f"{name}: {value}" for name, value in event.details.items() if value is not None)
-    return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.source}  {event.subject}  {event.action}{f'  ({told})' if told else ''}"
+    return f"{event.at:%Y-%m-%d %H:%M:%S} UTC  {event.source}  {event.subject}  {event.action}{f'  ({told})' if told else ''}"

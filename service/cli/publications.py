@@ -32,7 +32,7 @@ def publications(
     if not found:
         terminal.out.print("nothing was published yet")
         return
-    table = Sheet(columns=names("publication", "run", "at", "state"))
+    table = Sheet(columns=names("publication", "run", "at (UTC)", "state"))
     for item in found:
         state = "published" if item.unpublished is None else f"private again, by {escape(item.unpublished.by)}"
         table.add(f"{item.id} {escape(item.repo)}@{item.revision[:12]}", str(item.run), f"{item.at:%Y-%m-%d %H:%M}", state)

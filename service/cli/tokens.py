@@ -85,9 +85,9 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
     if not found:
         terminal.out.print("no tokens yet; make one with [bold]sluice token create NAME[/]")
         return
-    table = Sheet(columns=names("token", "scopes", "namespaces", "created", "last used", "works"))
+    table = Sheet(columns=names("token", "scopes", "namespaces", "created (UTC)", "last used (UTC)", "works"))
     for token in found:
-        until = "revoked" if token.revoked else "until revoked" if token.expires is None else f"until {token.expires:%Y-%m-%d %H:%M}"
+        until = "revoked" if token.revoked else "until revoked" if token.expires is None else f"until {token.expires:%Y-%m-%d %H:%M} UTC"
         works = until if token.works(datetime.now(UTC)) or token.revoked else "expired"
         used = "never" if token.used is None else f"{token.used:%Y-%m-%d %H:%M}"
         table.add(escape(token.name), " ".join(token.scopes), escape(" ".join(token.namespaces or ("all",))), f"{token.created:%Y-%m-%d}", used, works)

@@ -42,7 +42,7 @@ def releases(context: typer.Context, which: Which, as_json: AsJson = False) -> N
     if not found:
         terminal.out.print("nothing of that kind is watched or was released yet")
         return
-    table = Sheet(columns=[*names("upstream", "seen", "last run"), Column(heading="published", prose=True)])
+    table = Sheet(columns=[*names("upstream", "seen (UTC)", "last run"), Column(heading="published", prose=True)])
     for item in found:
         table.add(escape(item.repo), _seen(item), _run(item), escape(_published(item)))
     terminal.out.print(table)

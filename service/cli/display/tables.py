@@ -207,7 +207,7 @@ def _how_far(stage: Mapping[str, Any]) -> str:
 def runs_table(runs: "Sequence[RunHead]") -> Sheet:
     """Runs, newest first."""
     digits = max((len(str(run.run)) for run in runs), default=1)
-    table = Sheet(columns=names(f"{'run':{max(3, digits)}} release", "recipe", "state", "trigger", "created"))
+    table = Sheet(columns=names(f"{'run':{max(3, digits)}} release", "recipe", "state", "trigger", "created (UTC)"))
     for run in runs:
         release = f"{run.run:{max(3, digits)}} {run.release.repo}@{run.release.sha[:12]}"
         table.add(escape(release), escape(Path(run.recipe).name), run.state, run.trigger, f"{run.created:%Y-%m-%d %H:%M}")
