@@ -1,5 +1,6 @@
 """A poll: lists each watched owner by one call and leaves hints of the repos that are not as they were at the last look."""
 
+import random
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +9,13 @@ from datetime import timedelta
 
 import structlog
 
-from config.errors import SluiceError, in_words
+from config.errors import HubUnavailable, SluiceError, in_words
 from config.settings import Settings
 from config.watch import Watched
 from service.daemon.listing import Listings
-from service.hubclient import patient
+from service.hubclient import patient, within
 from service.logs import redact
+from service.pulse import pulse
 from service.release.datasets import recipe_for
 from service.release.watchlist import MAIN, Listed, asked, cooling, entries, refusal
 from service.runs.again import ATTEMPTS
@@ -22,6 +24,7 @@ from service.store import LookKey, Store
 FORGOTTEN = timedelta(days=30)  # after which nobody will ask again for what another recipe asked for
 AT_ONCE = 4  # calls to the Hub
 PATIENCE = 10.0  # seconds that one call waits for a fault of the moment to pass
+LONGEST = 600.0  # seconds that a poll may take, where `poll_minutes` are less
 
 log = structlog.get_logger(__name__)
 
@@ -40,21 +43,37 @@ class Polled:
 def poll(store: Store, settings: Settings, listings: Listings) -> Polled:
     """List every watched owner and leave a hint for each repo that is to be looked at. An owner that cannot be listed is told, and does not stop the others.
 
-    A look that waits for a fault of the moment to pass is not had any sooner for that.
+    A look that waits for a fault of the moment to pass is not had any sooner for that. When it lasts too long the Hub is asked no more:
+    owners whose turn has not come by then are told, and may be the first of the next poll.
     """
     began, before = time.monotonic(), listings.calls
+    longest = max(LONGEST, settings.poll_minutes * 60)
+
+    def over() -> SluiceError:
+        return HubUnavailable(f"The poll took longer than {longest:.0f} seconds, so the Hub is asked no more in it. The next one begins with others.")
+
+    def listed(item: tuple[str, str | None]) -> list[Listed] | str:
+        with within(began + longest - time.monotonic(), over):
+            return _listed(listings, *item)
+
     watch = entries(store, settings)
-    wanted = _wanted(watch)
+    wanted = _shuffled(_wanted(watch))
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="poll") as pool:
-        found = dict(zip(wanted, pool.map(lambda item: _listed(listings, *item), wanted.items()), strict=True))
+        found = dict(zip(wanted, pool.map(listed, wanted.items()), strict=True))
     store.record_listings({owner: said if isinstance(said, str) else len(said) for owner, said in found.items()})
-    listed = {owner: said for owner, said in found.items() if not isinstance(said, str)}
-    changed = _changed(store, settings, listings, watch, listed)
+    there = {owner: said for owner, said in found.items() if not isinstance(said, str)}
+    with within(began + longest - time.monotonic(), over):
+        changed = _changed(store, settings, listings, watch, there)
     store.put_hints(dict.fromkeys(changed, "poll"))
-    repos, calls, seconds = sum(map(len, listed.values())), listings.calls - before, time.monotonic() - began
+    repos, calls, seconds = sum(map(len, there.values())), listings.calls - before, time.monotonic() - began
     told = Polled(owners=len(wanted), repos=repos, calls=calls, hints=len(changed), seconds=round(seconds, 3))
     log.info("polled", **vars(told))
     return told
+
+
+def _shuffled(wanted: Mapping[str, str | None]) -> dict[str, str | None]:
+    """In an order of chance: where the time is too short for all, it is not always too short for the same."""
+    return dict(random.sample(list(wanted.items()), len(wanted)))
 
 
 def _wanted(watch: Iterable[Watched]) -> dict[str, str | None]:
@@ -80,6 +99,8 @@ def _listed(listings: Listings, owner: str, repo: str | None) -> list[Listed] | 
     except Exception as error:  # what one Hub answers for one owner must not stop the others
         log.exception("owner not listed", owner=owner)
         return redact(in_words(error))
+    finally:
+        pulse.beat("poll", owner)
 
 
 def _changed(store: Store, settings: Settings, listings: Listings, watch: Collection[Watched], listed: Mapping[str, list[Listed]]) -> set[str]:
@@ -125,6 +146,7 @@ def _sound(settings: Settings, listings: Listings, watch: Iterable[Watched]) -> 
 
 def _branch(listings: Listings, repo: str, revision: str) -> str | None:
     """The commit of another branch than main; None where the look shall say what is wrong."""
+    pulse.beat("poll", repo)
     try:
         return listings.of_repo(repo, revision).sha
     except SluiceError:

@@ -1,21 +1,27 @@
 """Polls of a real Hub: how many calls they take, and which repos they find."""
 
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import httpx
 import pytest
-from huggingface_hub import HfApi
+from fastapi.testclient import TestClient
+from huggingface_hub import HfApi, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
-from bench.faulty import Fault, faulty
+from bench.faulty import Fault, Proxy, always, faulty
 from config.settings import Settings, Watched
 from hub.routes import repos as routes
+from service.api import create_health_app
 from service.daemon import listing, polling
 from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
 from service.daemon.polling import poll
 from service.hubclient import connect
+from service.pulse import pulse
 from service.store import LookKey, Published, Store, open_store
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
@@ -281,3 +287,39 @@ def test_services_that_look_at_once_do_not_get_into_one_another_s_way(store: Sto
     assert [(item.owner, item.repos, item.error) for item in store.listings()] == [("always", 9, "The Hub is down.")]
     for each in stores[1:]:
         each.close()
+
+
+@pytest.fixture
+def slow(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Settings, Listings, Proxy]]:
+    """A list of many owners, none of whom the Hub says anything of."""
+    monkeypatch.setattr(polling, "PATIENCE", 0.0)
+    with faulty(upstream.settings.hub_endpoint) as proxy:
+        proxy.rule = always(Fault(stall=True))
+        settings = watching(upstream, owners=[f"owner-{number}" for number in range(24)]).with_(hub_endpoint=proxy.url, hub_timeout=0.5)
+        yield settings, Listings(connect(settings)), proxy
+    set_client_factory(default_client_factory)
+
+
+def test_a_hub_that_stalls_for_every_owner_does_not_make_the_poll_look_stuck(file_store: Store, slow: tuple[Settings, Listings, Proxy]) -> None:
+    settings, listings, _ = slow
+    client, answered, began = TestClient(create_health_app(file_store, settings)), set[int](), time.monotonic()
+    with pulse.part("poll", limit=2.0), ThreadPoolExecutor(1) as pool:
+        told = pool.submit(poll, file_store, settings, listings)
+        while not told.done():
+            answered.add(client.get("/api/v1/live").status_code)
+            time.sleep(0.05)
+    assert (told.result().owners, told.result().repos) == (24, 0)
+    assert time.monotonic() - began > 2.0, "or nothing is shown by this"
+    assert answered == {200}
+
+
+def test_a_poll_ends_although_the_hub_is_slow_and_tells_whose_turn_did_not_come(
+    file_store: Store, slow: tuple[Settings, Listings, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, listings, proxy = slow
+    monkeypatch.setattr(polling, "LONGEST", 0.7)
+    poll(file_store, settings.with_(poll_minutes=0.01), listings)
+    assert proxy.count("GET", "author=owner-") <= 12
+    said = [listing.error or "" for listing in file_store.listings()]
+    assert len(said) == 24
+    assert sum("The poll took longer than" in error for error in said) >= 12
