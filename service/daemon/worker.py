@@ -11,6 +11,7 @@ from config.errors import SluiceError, Unavailable
 from service.logs import labelled, redact
 from service.pulse import pulse
 from service.store import LeaseLost, RunRecord, Store, worker_name
+from service.store.database import passes
 from service.store.lease import LEASE_SECONDS, kept_lease
 
 IDLE_SECONDS = 1.0  # between two looks into an empty queue
@@ -93,9 +94,25 @@ class Worker:
             error = str(expected)
             log.warning("run failed", run=run.id, error=error)
         except Exception as unexpected:
+            if passes(unexpected):
+                self._put_back(run, unexpected)
+                return
             error = f"{type(unexpected).__name__}: {unexpected}"
             log.exception("run failed", run=run.id)
         self._store.finish(run.id, state="failed", error=redact(error), lease=run.lease)  # changes nothing when the run was finished, as it should be
+
+    def _put_back(self, run: RunRecord, fault: Exception) -> None:
+        """Give back a run that the database kept from going on, as soon as it takes that: it costs no attempt, and goes on where it was."""
+        while True:
+            log.warning("run put back, because the database does not answer", run=run.id, error=redact(str(fault)))
+            pulse.beat("worker", "database")
+            self._rest(TROUBLE_SECONDS)
+            try:
+                self._store.release(run.id, self._name)
+            except SQLAlchemyError as error:
+                fault = error
+            else:
+                return
 
     def _rest(self, seconds: float) -> None:
         with self._interrupted_by_stop():

@@ -26,6 +26,7 @@ from service.release.withdrawing import Withdrawn, withdrawable
 from service.release.work import Held, Work
 from service.runs.again import at, wait
 from service.store import RunRecord, Store
+from service.store.database import passes
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
         listener(Event(stage="run", state="remark", message=f"The run waits for {fault.what}, and is tried again by itself {at(left.due)}."))
         raise
     except Exception as error:
+        if passes(error):  # the database's: nothing can be written now, and whoever has the run puts it back when that is over
+            raise
         finish("failed", redact(in_words(error)))
         raise
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, inspect, make_url, or_, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from config.errors import ConfigurationError, SluiceError
@@ -23,18 +24,31 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT = 30_000  # milliseconds that SQLite waits for another process's write
 LONGEST_WAIT = timedelta(seconds=DAY, minutes=1)  # that anything is put off: a pause is a day at most, and what chance adds
-PATIENCE = {  # of PostgreSQL's client: seconds, but for the milliseconds that what was sent may stay without acknowledgement
+OPENING = 600_000  # milliseconds that whoever opens PostgreSQL waits for another process that migrates, which itself takes as long as it takes
+PATIENCE = {  # of PostgreSQL's client: seconds, but for the milliseconds that what was sent may stay without acknowledgement, and those of statements and locks
     "connect_timeout": 10,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
+    "options": "-c statement_timeout=120000 -c lock_timeout=15000",
 }
+_BUSY = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED
 MIGRATION_LOCK = 0x5C1_0CE  # an arbitrary number that all our processes agree on
 
 
 class StoreError(SluiceError):
     """The database refused something that the program asked of it."""
+
+
+def passes(error: Exception) -> bool:
+    """Whether the database is only busy, locked or away at the moment; not so where it refuses what it was asked for."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code in _BUSY if isinstance(code, int) else type(error.orig).__module__.startswith("psycopg")
 
 
 def now() -> datetime:
@@ -115,6 +129,7 @@ def connect(url: str) -> Engine:
             _prepare_sqlite(engine, Path(parsed.database or ""))
         with engine.execution_options(sluice_write=True).begin() as connection:
             if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {OPENING}"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             if revision(connection) != newest_revision():
                 migrate(connection)
