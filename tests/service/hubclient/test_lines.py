@@ -52,6 +52,22 @@ def test_an_upload_that_is_not_taken_is_given_up(far: Far, monkeypatch: pytest.M
     assert far.proxy.count("POST", "/commit/") == 0
 
 
+def test_an_upload_that_is_taken_drop_by_drop_is_given_up(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    far.proxy.rule = always(Fault(take=200_000.0), method="PUT")  # never silent: a piece every tenth of a second
+    api = far.connect(hub_timeout=0.5, hub_rate=4_000_000.0)
+    with pytest.raises(HubUnavailable), hub_errors(api, "publish acme/model"):
+        sending.upload(api, "acme/model", [sending.Addition(path_in_repo="a.safetensors", path_or_fileobj=os.urandom(20_000_000))])
+    assert far.proxy.count("POST", "/commit/") == 0
+
+
+def test_an_upload_that_is_taken_slowly_but_fast_enough_arrives(far: Far) -> None:
+    far.proxy.rule = always(Fault(take=2_000_000.0), method="PUT")
+    api = far.connect(hub_timeout=3.0, hub_rate=10_000.0)
+    sending.upload(api, "acme/model", [sending.Addition(path_in_repo="a.safetensors", path_or_fileobj=os.urandom(6_000_000))])
+    assert far.proxy.count("PUT", "") == 1
+
+
 def test_a_download_that_crawls_is_given_up_although_something_comes(far: Far) -> None:
     far.proxy.rule = always(Fault(rate=200.0), method="GET", path="/resolve/")
     api = far.connect(**QUICK)
