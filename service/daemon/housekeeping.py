@@ -13,12 +13,15 @@ from service.disk.records import forget
 from service.disk.space import space
 from service.execution.artifacts import DAYS, ArtifactStore
 from service.hubclient.traffic import traffic
+from service.pulse import pulse
 from service.repeating import repeated
 from service.store import Store
 
 LOOK_SECONDS = 20.0  # between two looks at the disk
 TIDY_SECONDS = 3600.0  # between two collections while there is space
 FORGET_SECONDS = 86_400.0  # between two times that old records are forgotten
+SILENT_SECONDS = 3600.0  # that one look may take: what is thrown away may be many files of a slow disk or store
+PART = "housekeeping"
 AHEAD_SECONDS = 86_400.0  # that the clock may be ahead of the Hub's: by one that is further, what is new seems old
 
 log = structlog.get_logger(__name__)
@@ -41,6 +44,7 @@ class Housekeeping:
             log.error("the clock is ahead of the Hub's, so nothing is thrown away for its age: set it right", seconds=round(traffic.ahead))
             self._tidied = time.monotonic()
         if there.lacking or (due and not ahead):
+            pulse.beat(PART, "prune")
             pruned = prune(self._store, self._settings, lacking=there.lacking)
             self._tidied = time.monotonic()
             if pruned.gone:
@@ -48,6 +52,7 @@ class Housekeeping:
                 log.info("pruned", **details)
                 self._store.audit("housekeeping", "disk", "pruned", details)
             if self._settings.executor == "ray" and self._settings.store_url is not None:
+                pulse.beat(PART, "sweep")
                 swept = ArtifactStore(self._settings.store_url).sweep(datetime.now(UTC) - timedelta(days=DAYS))
                 log.info("swept", store=self._settings.store_url, files=swept)
 
@@ -56,6 +61,7 @@ class Housekeeping:
             self._forgot = time.monotonic()
 
     def _forget(self) -> None:
+        pulse.beat(PART, "forget")
         forgotten = forget(self._store, self._settings)
         if forgotten.counts:
             log.info("forgotten", **forgotten.counts, database=forgotten.bytes)
@@ -68,14 +74,17 @@ class Housekeeping:
 
 @contextmanager
 def tidied(housekeeping: Housekeeping) -> Iterator[None]:
-    """Look at the disk again and again until the block ends."""
+    """Look at the disk again and again until the block ends; that this is alive, and whether it fails, shows in health."""
 
     def look() -> bool:
         try:
             housekeeping.look()
         except Exception:  # whatever it is, the next look may find it gone, and nobody else keeps the disk from filling up
             log.exception("not pruned")
+            pulse.beat(PART, failing=True)
+        else:
+            pulse.beat(PART)
         return True
 
-    with repeated(look, seconds=LOOK_SECONDS, name="housekeeping"):
+    with pulse.part(PART, limit=SILENT_SECONDS), repeated(look, seconds=LOOK_SECONDS, name=PART):
         yield

@@ -20,6 +20,7 @@ from service.daemon.housekeeping import Housekeeping
 from service.daemon.worker import Worker
 from service.execution.artifacts import DAYS, ArtifactStore
 from service.hubclient.traffic import traffic
+from service.pulse import pulse
 from service.store import RunRecord, Store
 from tests.service.disk.conftest import Home
 from tests.service.helpers import eventually, queue_run
@@ -138,3 +139,23 @@ def test_whatever_goes_wrong_at_a_look_there_is_another_one(home: Home, disk: Di
     monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.01)
     with housekeeping.tidied(keeper):
         assert looked.wait(10)
+
+
+def test_a_look_that_hangs_or_fails_is_told(home: Home, disk: DiskOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def there() -> tuple[str, bool, bool] | None:
+        return next(((sign.doing, sign.stuck, sign.failing) for sign in pulse.signs() if sign.part == "housekeeping"), None)
+
+    hang = threading.Event()
+
+    def prune(*_: object, **__: object) -> None:
+        hang.wait(60)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(housekeeping, "prune", prune)
+    monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(housekeeping, "SILENT_SECONDS", 0.5)
+    with housekeeping.tidied(Housekeeping(home.store, home.settings)):
+        eventually(lambda: there() == ("prune", True, False))
+        hang.set()
+        eventually(lambda: (there() or ())[2:] == (True,))
+    assert there() is None
