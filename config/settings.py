@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     """Addresses or networks (`10.0.0.0/8`) of reverse proxies that are believed about who the client is: `X-Forwarded-For` and `X-Forwarded-Proto`. Each must
     add the address that it was asked from at the end of the first. Nobody else is believed."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
-    """Port of a second listener that answers `/api/v1/health` and nothing else, for a supervisor that is to be answered whatever the API has to do."""
+    """Port of a second listener for `/api/v1/health`, `/api/v1/live` and `/metrics` alone, for a supervisor that is to be answered whatever the API does."""
     server: str | None = None
     """Address of a service elsewhere. `sluice` then shows and steers that one, in the place of what is on this machine."""
     server_token: SecretStr | None = None

@@ -127,8 +127,13 @@ def test_answers_do_not_wait_for_acknowledgements(served: str, monkeypatch: pyte
 def test_health_may_have_a_listener_of_its_own(file_store: Store, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    settings = Settings(home=tmp_path, api_port=0, health_port=port, api_connections_per_client=1, hub_endpoint="http://127.0.0.1:1")
-    with front(file_store, settings):
+    settings = Settings(home=tmp_path, api_port=0, health_port=port, api_connections_per_client=MANY, hub_endpoint="http://127.0.0.1:1")
+    with front(file_store, settings) as url, ExitStack() as held:
+        lines = [held.enter_context(connected(url, HEAD)) for _ in range(MANY + 1)]
+        assert closed(lines[0]), "or the API's listener is not full"
+        for path in ("live", "health"):
+            assert httpx.get(f"http://127.0.0.1:{port}/api/v1/{path}", timeout=10).json()["status"] == "ok"
+        assert "sluice_" in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
         health = httpx.get(f"http://127.0.0.1:{port}/api/v1/health")
         assert (health.status_code, health.json()["status"]) == (200, "ok")
         assert httpx.get(f"http://127.0.0.1:{port}/api/v1/runs").status_code == 404
