@@ -8,6 +8,7 @@ Covered: conversations with system messages, tools, tool calls and reasoning, th
 Not covered: templates chosen by name.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,13 +17,13 @@ from typing import Any
 
 from config.progress import counted
 from config.words import BASE_MODEL, Measurement, inapplicable
-from engines import battery, hf, llama, llama_server
+from engines import battery, hf, llama, llama_server, sentencepiece
 from qa import alike, batteries, image_prompts, prompt_checks, renderings, template_remarks, tokenizer_remarks, turns
 from qa.batteries import Conversation
 from qa.prompt_checks import SHOWN, share
 from qa.renderings import Rendering
 
-VERSION = 7  # raise when outputs change
+VERSION = 8  # raise when outputs change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
     """
     tokenizer = hf.load_tokenizer(model)
     if tokenizer.chat_template is None:
-        return _without_template(tokenizer, gguf)
+        return _without_template(tokenizer, model, gguf)
 
     def render(conversation: Conversation, prompting: bool) -> str:
         return hf.render_chat(
@@ -99,7 +100,8 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
         checks: tuple[Check, ...] = (same_ids, one_bos, open_prompt, end_of_turn, padding, whole_specials)
         images = image_prompts.look(render, server, model=model, tokenizer=tokenizer, template=_source(tokenizer), bos=setup.bos)
         alike = [*prompt_checks.refusals(compared), *prompt_checks.same_text(compared, setup.bos), *images.failures]
-        findings = [*alike, *(finding for look in checks for finding in look(setup, prompts))]
+        tokens = tokenizer_mismatches(tokenizer, vocabulary)
+        findings = [*unconverted(model, tokens[0]), *alike, *(finding for look in checks for finding in look(setup, prompts))]
         invented = tuple(own_system_prompt(setup))
         parts = template_remarks.contents_in_parts(tokenizer.get_chat_template(), tokenizer.special_tokens_map)
         remarks = (*invented, *parts, *images.remarks, *template_remarks.all_of(render, compared), *ordinary_ends(tokenizer, vocabulary, setup.eos))
@@ -108,18 +110,19 @@ def check(out: Path, *, model: Path, gguf: Path, threads: int) -> dict[str, Any]
         )
         system = Measurement(name="template.system", value=len(invented), unit="count", n=len(compared), details=invented)
         remarked = Measurement(name="template.remarks", value=len(remarks), unit="count", n=len(compared), details=remarks)
-        return {"measurements": [asdict(item) for item in (failures, system, *tokenizer_mismatches(tokenizer, vocabulary), remarked)]}
+        return {"measurements": [asdict(item) for item in (failures, system, *tokens, remarked)]}
 
 
-def _without_template(tokenizer: Any, gguf: Path) -> dict[str, Any]:
+def _without_template(tokenizer: Any, model: Path, gguf: Path) -> dict[str, Any]:
     """The same measurements of a base model."""
     with llama.open_vocabulary(gguf) as vocabulary:
-        findings = (*alike_in_bos(tokenizer, vocabulary), *unread_specials(tokenizer, vocabulary))
+        tokens = tokenizer_mismatches(tokenizer, vocabulary)
+        findings = (*unconverted(model, tokens[0]), *alike_in_bos(tokenizer, vocabulary), *unread_specials(tokenizer, vocabulary))
         remarks = (BASE_MODEL, *ordinary_ends(tokenizer, vocabulary))
         found = [
             Measurement(name="template.failures", value=len(findings), unit="count", n=2, details=findings),
             inapplicable("template.system", BASE_MODEL),
-            *tokenizer_mismatches(tokenizer, vocabulary),
+            *tokens,
             Measurement(name="template.remarks", value=len(remarks), unit="count", n=2, details=remarks),
         ]
     return {"measurements": [asdict(measurement) for measurement in found]}
@@ -140,6 +143,18 @@ def _prompt(setup: Setup, rendering: Rendering) -> Prompt:
         llama_text=rendering.llama_text,
         llama_ids=setup.server.tokenize(rendering.llama_text, add_special=True),
     )
+
+
+def unconverted(model: Path, mismatches: Measurement) -> Iterator[str]:
+    """Why tokens differ, where llama.cpp's converter lacked the file that it reads such a vocabulary from, and took another kind of vocabulary for it."""
+    file = model / "tokenizer.json"
+    if not mismatches.value or (model / sentencepiece.FILE).exists() or not file.exists():
+        return
+    if sentencepiece.is_one(json.loads(file.read_text(encoding="utf-8"))):
+        yield (
+            f"{sentencepiece.FILE} is missing, from which alone llama.cpp's converter reads a SentencePiece vocabulary: this is why tokens differ; "
+            "`sluice fix` rebuilds it from tokenizer.json"
+        )
 
 
 def same_ids(setup: Setup, prompts: Sequence[Prompt]) -> Iterator[str]:

@@ -17,10 +17,11 @@ from tokenizers import Tokenizer
 from builders.fixes.edits import Edit, Files, dict_at, list_at, value_at
 from builders.fixes.vocabulary import added_tokens, named
 from config.rules import Family
+from engines import sentencepiece
 from engines.battery import TEXTS
+from engines.sentencepiece import FILE
 
 _PROTOCOL: Any = sentencepiece_model_pb2  # its classes are made when it is imported, so that nobody knows their types
-FILE, SPACE = "tokenizer.model", "▁"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 BPE = 2
 ADDED_SCORE = -1000.0  # as the converter gives them; never looked at
@@ -31,7 +32,7 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
 
     Nothing is changed unless every text of the battery has the same tokens in both.
     """
-    pieces = _pieces(files) if _is_sentencepiece(files) else None
+    pieces = _pieces(files) if sentencepiece.is_one(dict_at(files, "tokenizer.json", ())) else None
     if pieces is None or (FILE in files and not _contradicted(files, pieces)):
         return []
     prefix = _dummy_prefix(files)
@@ -55,13 +56,6 @@ def _contradicted(files: Files, pieces: list[tuple[str, float, int]]) -> bool:
         return True
     both = zip(stated.pieces, pieces, strict=False)
     return any(one.piece != text for one, (text, _, kind) in both if kind in {NORMAL, BYTE})
-
-
-def _is_sentencepiece(files: Files) -> bool:
-    """Whether spaces are written as ▁ and unknown characters as bytes, which byte-level vocabularies never do."""
-    model = dict_at(files, "tokenizer.json", ("model",))
-    written = json.dumps([value_at(files, "tokenizer.json", (part,)) for part in ("normalizer", "pre_tokenizer")], ensure_ascii=False)
-    return model.get("type") == "BPE" and model.get("byte_fallback") is True and SPACE in written
 
 
 def _pieces(files: Files) -> list[tuple[str, float, int]] | None:

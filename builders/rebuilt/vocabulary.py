@@ -12,10 +12,11 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from builders.convert import NEVER_STRIPS, STRIPPING
-from builders.fixes.tokenizer_model import ADDED_SCORE, BPE, BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED
+from builders.fixes.tokenizer_model import ADDED_SCORE, BPE, BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from builders.rebuilt.architectures import special_ids
 from config.errors import UpstreamError
 from engines.gguf_header import Header
+from engines.sentencepiece import SPACE
 
 _PROTOCOL: Any = sentencepiece_model_pb2  # its classes are made when it is imported, so that nobody knows their types
 UNUSED = 5

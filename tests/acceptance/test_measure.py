@@ -105,6 +105,16 @@ def test_planted_defects_are_found_in_a_folder_that_is_converted_for_it(files: P
         assert words in done.stdout
 
 
+def test_a_missing_tokenizer_model_is_named_before_what_comes_of_it(files: Path, tmp_path: Path) -> None:
+    given = releases.without_tokenizer_model(tmp_path / "given")
+    both = by_name(found(measure(files, "template", given, "--json"), 3)["measurements"])
+    assert both["tokenizer.mismatches"]["value"] > 0
+    assert both["template.failures"]["details"][0].startswith("tokenizer.model is missing")
+    assert "`sluice fix` rebuilds it" in both["template.failures"]["details"][0]
+    right = found(measure(files, "template", given, "--gguf", files / "BF16.gguf", "--json"))
+    assert by_name(right["measurements"])["template.failures"]["value"] == 0, "the file is missing, and nothing comes of it"
+
+
 def test_planted_defects_are_found_in_a_file_alone(files: Path) -> None:
     (failures,) = found(measure(files, "template", files / "planted.gguf", "--json"), 3)["measurements"]
     assert failures["details"] == [
