@@ -351,6 +351,18 @@ def _say(line: str) -> None:
     print(f"llama.cpp: {line}", file=sys.stderr, flush=True)
 
 
+def _prepare_go() -> None:
+    """Build the renderer of Ollama's templates as well, where Go is installed; without it they are not published, which is no failure of the set-up."""
+    from engines import go_template  # which imports this module
+
+    if go_template.version() is None:
+        return
+    try:
+        go_template.program()
+    except (SluiceError, OSError) as error:
+        print(f"Go: the renderer of Ollama's templates was not built, and will be tried again when one is rendered: {error}", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m engines.toolchain", description="Build llama.cpp once into the user's cache, and say where it is.")
@@ -359,6 +371,7 @@ def main() -> int:
         match parser.parse_args().action:
             case "install":
                 install()
+                _prepare_go()
             case "path":
                 print(_existing(location()))
             case "key":

@@ -36,6 +36,7 @@ def _edits(section: Mapping[str, Any]) -> Iterator[Edit]:
     stated, kind = section.get(NEW), str(section.get("model_type"))
     scaling = section[OLD] if isinstance(section.get(OLD), dict) and section[OLD] else None
     if not isinstance(stated, dict) or not stated:
+        _check(section.get(_name(kind, THETA)))
         if NEW in section and scaling:
             yield Edit(file=FILE, key=(NEW,), remove=True, because=f"it is empty, and llama.cpp's converter would look there and not in {OLD}")
         return

@@ -94,6 +94,8 @@ def test_forms_that_disagree_are_made_one() -> None:
 def test_a_base_that_is_none_is_told(base: Any) -> None:
     with pytest.raises(UpstreamError, match=r"config\.json of the release says that rope_theta is .* which is no positive number"):
         rope_forms.repair({"config.json": {"model_type": "llama", "rope_parameters": {"rope_theta": base}}}, None)
+    with pytest.raises(UpstreamError, match="no positive number"):
+        rope_forms.repair({"config.json": {"model_type": "llama", "rope_theta": base}}, None)
 
 
 FIRST = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

@@ -306,3 +306,22 @@ def test_installed_python_package_finds_its_library_by_itself() -> None:
     code = "import llama_cpp; print(llama_cpp.__version__, llama_cpp.llama_supports_gpu_offload())"
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert answer.stdout.split()[0] == toolchain.VERSION
+
+
+def _go(folder: Path, build: str) -> Path:
+    """A Go that tells its version, and builds by these shell commands."""
+    folder.mkdir()
+    (folder / "go").write_text(f'#!/bin/sh\ncase "$1" in\nversion) echo "go version go1.19.8 linux/amd64" ;;\nbuild) {build} ;;\nesac\n')
+    (folder / "go").chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(("build", "built"), [('shift; cp /bin/true "$2"', True), ("echo no room >&2; exit 1", False)])
+def test_set_up_builds_the_renderer_of_ollama_s_templates_where_go_is_there(build: str, built: bool, tmp_path: Path) -> None:
+    """A build that fails is told, and the set-up goes on."""
+    programs = _go(tmp_path / "go", build)
+    places = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SLUICE_CACHE": str(tmp_path / "cache"), "SLUICE_LLAMA_CPP": str(toolchain.location())}
+    done = subprocess.run([sys.executable, "-m", "engines.toolchain", "install"], capture_output=True, text=True, check=False, env={**os.environ, **places})
+    assert done.returncode == 0, done.stderr
+    assert bool([*(tmp_path / "cache").rglob("render")]) == built
+    assert ("was not built" in done.stderr and "no room" in done.stderr) != built
