@@ -22,7 +22,7 @@ from engines.model import Message
 from qa import interleaved
 from qa.batteries import CONVERSATIONS, Arguments, Conversation
 
-VERSION = 6  # raise when outputs change
+VERSION = 7  # raise when outputs change
 
 PLAIN, SPACES, THINKING, TOOLS = "plain conversations", "white space around texts", "thinking", "tools"
 ROLES = frozenset({"system", "user", "assistant", "tool"})

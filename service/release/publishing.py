@@ -268,6 +268,8 @@ def proof(chosen: Mapping[str, Any]) -> str:
         return "; ".join(filter(None, (str(chosen["remark"]), made)))
     parts = (f"{part} {found['same']} of {found['of']}" for part, found in chosen["proved"].items() if found["of"])
     proved = f"rendered by Go's text/template ({chosen['go']}) as by the model's own template: {', '.join(parts)}"
+    if ".Tools" not in chosen["template"]:
+        proved += "; it offers no tools, so that Ollama refuses requests with them"
     return "; without that file ".join(filter(None, (proved, made)))
 
 

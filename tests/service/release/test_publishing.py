@@ -15,8 +15,15 @@ PROVED = {"plain conversations": {"same": 11, "of": 11}, "tools": {"same": 3, "o
     ("chosen", "said"),
     [
         (
-            {"template": "x", "go": "go1.27.3", "proved": PROVED, "remark": "", "without": WITHOUT},
+            {"template": "{{ .Tools }}", "go": "go1.27.3", "proved": PROVED, "remark": "", "without": WITHOUT},
             f"rendered by Go's text/template (go1.27.3) as by the model's own template: plain conversations 11 of 11, tools 3 of 4; without that file {MADE}",
+        ),
+        (
+            {"template": "x", "go": "go1.27.3", "proved": PROVED, "remark": "", "without": None},
+            (
+                "rendered by Go's text/template (go1.27.3) as by the model's own template: plain conversations 11 of 11, tools 3 of 4; "
+                "it offers no tools, so that Ollama refuses requests with them"
+            ),
         ),
         (
             {"template": None, "go": "go1.27.3", "proved": {}, "remark": "none renders as the model's own does", "without": WITHOUT},
