@@ -85,6 +85,13 @@ def test_a_family_s_template_renders_what_its_chat_templates_do(family: Family, 
     assert missing == OTHERWISE.get(name, {}), {part: proof.first for part, proof in found.items()}
 
 
+@pytest.mark.parametrize("name", ["llama3", "llama3.2", "llama4"])
+def test_what_ollama_takes_for_the_sign_of_a_call_is_written_by_the_model(name: str) -> None:
+    """Its tools/template.go takes the first text within `if .ToolCalls`, up to a brace, which no answer holds where it is a header; nothing stands for JSON."""
+    text = (FAMILIES / "templates" / f"{name}.gotmpl").read_text(encoding="utf-8")
+    assert text.partition("if .ToolCalls }}")[2].startswith('{{ range .ToolCalls }}{"name"')
+
+
 def test_a_system_prompt_of_the_model_s_own_is_put_into_the_template_with_its_day() -> None:
     words = "'It is ' + strftime_now('%Y-%m-%d') + '.\\nSay \"{{\"'"
     dated = "[S]{{ messages[0].content if messages[0].role == 'system' else " + words + " }}[/S]{{ messages[-1].content }}"
