@@ -1,5 +1,6 @@
 """Templates for Ollama against the chat templates that they stand for, rendered by Go itself."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -85,11 +86,15 @@ def test_a_family_s_template_renders_what_its_chat_templates_do(family: Family, 
     assert missing == OTHERWISE.get(name, {}), {part: proof.first for part, proof in found.items()}
 
 
-@pytest.mark.parametrize("name", ["llama3", "llama3.2", "llama4"])
-def test_what_ollama_takes_for_the_sign_of_a_call_is_written_by_the_model(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "sign"), [("llama3", ""), ("llama3.2", ""), ("llama4", ""), ("qwen2.5", "<tool_call>"), ("qwq", "<tool_call>"), ("qwen3", "<tool_call>")]
+)
+def test_what_ollama_takes_for_the_sign_of_a_call_is_written_by_the_model(name: str, sign: str) -> None:
     """Its tools/template.go takes the first text within `if .ToolCalls`, up to a brace, which no answer holds where it is a header; nothing stands for JSON."""
     text = (FAMILIES / "templates" / f"{name}.gotmpl").read_text(encoding="utf-8")
-    assert text.partition("if .ToolCalls }}")[2].startswith('{{ range .ToolCalls }}{"name"')
+    [_, branch] = re.split(r"if [^}]*\.ToolCalls", text)
+    said = re.sub(r"\{\{.*?\}\}", "", branch.partition("}}")[2]).lstrip()
+    assert said.startswith(f'{sign}\n{{"name"' if sign else '{"name"')
 
 
 def test_a_system_prompt_of_the_model_s_own_is_put_into_the_template_with_its_day() -> None:
