@@ -352,7 +352,7 @@ def _say(line: str) -> None:
 
 
 def _prepare_go() -> None:
-    """Build the renderer of Ollama's templates as well, where Go is installed; without it they are not published, which is no failure of the set-up."""
+    """Build the renderer of Ollama's templates as well, where Go is installed; a failure is told, and ends nothing."""
     from engines import go_template  # which imports this module
 
     if go_template.version() is None:
