@@ -1,4 +1,6 @@
-"""The API as OpenAPI tells it: every status that an endpoint can answer with and with what body, ETags, and an example of everything that is sent."""
+"""The API as OpenAPI tells it: every status that an endpoint can answer with and with what body, ETags, and an example of everything that is sent
+and of every answer in JSON.
+"""
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -7,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
+from config.wire import PROBLEM
 from service.api.errors import Problem
 from service.api.tagging import Tagged
 
@@ -27,6 +30,44 @@ _BODIES: Mapping[str, Mapping[str, Any]] = {
     "Watched": {"owners": ["Qwen"], "names": ["Qwen3-*"], "recipe": "default"},
 }
 """Examples of what is sent, where they are not made of those of its fields."""
+_VALUES: Mapping[str, Any] = {
+    "id": 12,
+    "run": 12,
+    "attempt": 1,
+    "bytes": 484_220_320,
+    "sha256": "9465e63a22add5354d9bb4b99e90117043c7124007664907259bd16d043bb031",
+    "sha": "c1899de289a04d12100db370d81485cdf75e47ca",
+    "revision": "main",
+    "repo": "Qwen/Qwen3-0.6B",
+    "repos": "Qwen/Qwen3-0.6B",
+    "owner": "Qwen",
+    "owners": "Qwen",
+    "names": "Qwen3-*",
+    "exclude": "*-GGUF",
+    "tags": "text-generation",
+    "licenses": "apache-2.0",
+    "namespace": "ours",
+    "namespaces": "ours",
+    "recipe": "default",
+    "trigger": "poll",
+    "stage": "quantize Q4_K_M",
+    "variant": "Q4_K_M",
+    "tag": "Q4_K_M",
+    "gate": "divergence",
+    "measure": "kld.mean",
+    "unit": "nats",
+    "by": "Ada",
+    "comment": "Asked for by its users.",
+    "reason": "The licence changed.",
+    "token": "ci",
+    "subject": "run/12",
+    "action": "queued",
+    "url": "https://huggingface.co/ours/Qwen3-0.6B-GGUF",
+    "version": "1.0",
+}
+"""Of fields in answers, where they are not told with the field."""
+_MOMENT = "2026-11-28T12:00:00Z"
+_DEEP = 12  # levels of an answer, below which lists are empty
 
 
 def install(app: FastAPI) -> None:
@@ -57,7 +98,7 @@ def _tell_tags(app: FastAPI, document: dict[str, Any]) -> None:
 
 
 def _show_examples(document: dict[str, Any]) -> None:
-    """An example of each body that is sent, made of those of its fields, and of each parameter in a path."""
+    """An example of each body that is sent and of each answer in JSON, made of those of its fields, and of each parameter in a path."""
     schemas = document["components"]["schemas"]
     for operation in _operations(document):
         for parameter in operation.get("parameters", ()):
@@ -68,6 +109,41 @@ def _show_examples(document: dict[str, Any]) -> None:
         if named in schemas:
             fields = schemas[named].get("properties", {}).items()
             content["example"] = _BODIES.get(named.removesuffix("-Input")) or {name: field["examples"][0] for name, field in fields if field.get("examples")}
+        for status, answer in operation["responses"].items():
+            if "content" in answer:
+                answer["content"] = {kind: _shown(kind, said, schemas, int(status)) for kind, said in answer["content"].items()}
+
+
+def _shown(kind: str, said: dict[str, Any], schemas: Mapping[str, Any], status: int) -> dict[str, Any]:
+    """What an answer of that kind holds, with an example where that is JSON."""
+    if kind == PROBLEM:
+        return {**said, "example": _example(schemas["Problem"], schemas) | {"status": status, "title": HTTPStatus(status).phrase}}
+    return {**said, "example": _example(said["schema"], schemas)} if kind == "application/json" and said.get("schema") else said
+
+
+def _example(schema: Mapping[str, Any], schemas: Mapping[str, Any], name: str = "", depth: int = 0) -> Any:
+    """A value as the schema of a field of that name has it."""
+    if "$ref" in schema:
+        return _example(schemas[schema["$ref"].rpartition("/")[2]], schemas, name, depth + 1)
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "enum" in schema or "const" in schema:
+        return schema["enum"][0] if "enum" in schema else schema["const"]
+    if choices := [choice for choice in schema.get("anyOf", schema.get("oneOf", ())) if choice.get("type") != "null"]:
+        return _example(choices[0], schemas, name, depth + 1)
+    known = _VALUES.get(name)
+    match schema.get("type"):
+        case "object":
+            return {key: _example(field, schemas, key, depth + 1) for key, field in schema.get("properties", {}).items()}
+        case "array":
+            return [_example(schema["items"], schemas, name, depth + 1)] if "items" in schema and depth < _DEEP else []
+        case "string":
+            return _MOMENT if schema.get("format") == "date-time" else known if isinstance(known, str) else "…"
+        case "integer" | "number" as kind:
+            return known if isinstance(known, int) else 1 if kind == "integer" else 0.5
+        case "boolean":
+            return False
+    return None
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from jsonschema_rs import Draft202012Validator
 
 from config.progress import Progress
+from config.wire import PROBLEM
 from service.store import Published, Store
 from tests.service.helpers import queue_run
 
@@ -108,3 +110,23 @@ def test_the_description_tells_tags_and_an_example_of_each_body(api: TestClient)
         schema = described["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
         assert content["example"], path
         assert set(schema.get("required", [])) <= content["example"].keys() <= schema["properties"].keys(), path
+
+
+def test_every_answer_in_json_is_told_with_an_example_that_its_schema_has(api: TestClient) -> None:
+    described = api.get("/openapi.json").json()
+    seen = 0
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            for status, answer in operation["responses"].items():
+                for kind, content in answer.get("content", {}).items():
+                    if "json" not in kind:
+                        continue
+                    rooted = {**content["schema"], "components": described["components"]}
+                    wrong = [error.message for error in Draft202012Validator(rooted).iter_errors(content["example"])]
+                    assert wrong == [], (method, path, status)
+                    assert status[0] == "2" or kind != PROBLEM or content["example"]["status"] == int(status)
+                    seen += 1
+    assert seen > 200
+    run, artifacts = (described["paths"][f"/api/v1/runs/{{id}}{part}"]["get"]["responses"]["200"]["content"] for part in ("", "/artifacts"))
+    assert run["application/json"]["example"]["release"]["repo"] == "Qwen/Qwen3-0.6B"
+    assert artifacts["application/json"]["example"][0]["bytes"] == 484_220_320
