@@ -15,7 +15,7 @@ from service.store import Published, Store
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
 
-EXAMPLES = 4  # of each endpoint and way of making them up
+EXAMPLES = 8  # of each endpoint and way of making them up
 NOT_TOLD = [positive_data_acceptance]  # whether there is such a recipe, or an entry follows anything, no schema can tell
 
 pytestmark = pytest.mark.slow
@@ -59,4 +59,5 @@ def test_no_request_finds_a_fault_or_an_answer_that_is_not_described(described: 
             except FailureGroup as failures:
                 said.append(f"{operation.label}, {mode}: {failures}")
     assert said == [], "\n\n".join(said)
+    assert looked_at == {f"{method.upper()} {path}" for path, operations in described.raw_schema["paths"].items() for method in operations}
     assert {"GET /api/v1/runs", "POST /api/v1/runs/{id}/cancel", "PUT /api/v1/watch/{id}", "POST /webhooks/rebuild"} <= looked_at
