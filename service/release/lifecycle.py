@@ -100,9 +100,8 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
         listener(Event(stage="run", state="remark", message=f"The run waits for {fault.what}, and is tried again by itself {at(left.due)}."))
         raise
     except Exception as error:
-        if passes(error):  # the database's: nothing can be written now, and whoever has the run puts it back when that is over
-            raise
-        finish("failed", redact(in_words(error)))
+        if not passes(error):  # the database can be asked; else whoever has the run puts it back when that is over
+            finish("failed", redact(in_words(error)))
         raise
     else:
         finish(state)
