@@ -5,6 +5,7 @@ A file is kept under the sha256 of its bytes. It is there whole or not at all, a
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from service.execution.leaving import checkpoint
 
 CHUNK = 8 * 2**20  # bytes that are read, and sent, at once
 MOST_PARTS = 5000  # that a file is sent in: S3 takes 10,000
+PATIENCE = 300.0  # seconds that a file may take however small it is
+SLOWEST = 100_000  # bytes a second that a file must reach beyond that
 DAYS = 7.0  # that a file stays: it is on its way, and whoever comes to need it later puts it again
 PARTIAL = ".partial"  # ends the name of a file in a folder that is being written
 _SCHEMES = ("file://", "s3://")
@@ -71,7 +74,7 @@ class ArtifactStore:
         if self.has(sha256):
             return
         with path.open("rb") as source, self._worded("write to"), self._written(self._place(sha256), path.stat().st_size) as target:
-            if (found := _copied(source, target)) != sha256:
+            if (found := _copied(source, target, path.stat().st_size)) != sha256:
                 raise StageError(f"{path} has other bytes than when it was made (sha256 {sha256}, now {found}). `sluice run … --redo STAGE` makes it again.")
 
     @contextmanager
@@ -108,7 +111,7 @@ class ArtifactStore:
                 self._files.open(self._place(sha256), "rb", block_size=CHUNK, cache_type="readahead") as source,
                 target.open("wb") as file,
             ):
-                found = _copied(source, file)
+                found = _copied(source, file, source.size)
         except FileNotFoundError as error:
             raise Lacking(sha256, self.url) from error
         if found != sha256:
@@ -161,13 +164,15 @@ class ArtifactStore:
             raise ClusterUnavailable(f"Cannot {doing} {self.url}: {type(error).__name__}: {error}.{hint}") from error
 
 
-def _copied(source: IO[bytes], target: IO[bytes]) -> str:
-    """Copy in pieces, between which the work may be left; the sha256 of the bytes."""
-    digest = hashlib.sha256()
+def _copied(source: IO[bytes], target: IO[bytes], size: int) -> str:
+    """Copy so many bytes in pieces, between which the work may be left; the sha256 of the bytes. Raises ClusterUnavailable when that takes too long."""
+    digest, longest, began = hashlib.sha256(), PATIENCE + size / SLOWEST, time.monotonic()
     while piece := source.read(CHUNK):
         digest.update(piece)
         target.write(piece)
         checkpoint()
+        if time.monotonic() - began > longest:
+            raise ClusterUnavailable(f"The store of `store_url` took longer than {longest:,.0f} seconds for a file of {size:,} bytes. Check the network.")
     return digest.hexdigest()
 
 

@@ -161,3 +161,16 @@ def test_a_bucket_that_cannot_be_used_is_refused_in_words(
         assert "secret" not in str(caught.value)
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_store_that_takes_a_file_too_slowly_is_given_up_and_keeps_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, (path, sha256) = ArtifactStore(f"file://{tmp_path / 'store'}"), file(tmp_path)
+    store.put(path, sha256)
+    monkeypatch.setattr(artifacts, "PATIENCE", -1.0)
+    with pytest.raises(ClusterUnavailable, match="for a file of 7 bytes"):
+        store.get(sha256, tmp_path / "back")
+    other, digest = file(tmp_path, b"another")
+    with pytest.raises(ClusterUnavailable):
+        store.put(other, digest)
+    assert not store.has(digest)
+    assert not list((tmp_path / "store").rglob("*.partial"))
