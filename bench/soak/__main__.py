@@ -1,9 +1,9 @@
 """A service under everything that months bring, against the embedded Hub: `python -m bench.soak`.
 
-Kills it at every stage and at every write to the Hub, before and after the Hub has carried it out; puts a proxy before the Hub that does what Hubs and
-networks do on bad days; stops one of two services for longer than its lease; takes the disk away; polls for long. After each of these the Hub itself is read:
-nothing may be half published, published twice, or replaced by something older, no process may be left, and in the end the newest release of every model has
-to be there. Each part ends at its number, or after --minutes.
+Kills it at every stage and at every step of a publication, before and after the Hub has carried it out; puts a proxy before the Hub that does what Hubs and
+networks do on bad days; stops one of two services for longer than its lease; takes the disk away; polls for long; lets days pass by a clock that is set. After
+each of these the Hub itself is read: nothing may be half published, published twice, or replaced by something older, no process may be left, and in the end
+the newest release of every model has to be there. A part that --minutes cuts short is a failure, unless --partly is given.
 """
 
 import argparse
@@ -14,8 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +23,9 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from bench.faulty import Fault, Request
 from bench.program import SLUICE
+from bench.soak.found import Found
+from bench.soak.hours import hours
+from bench.soak.steps import Step, step_of, steps
 from bench.soak.world import Service, World, service, until, world
 from config.written import load_recipe
 from service.release.way import way
@@ -32,7 +34,6 @@ from service.store.queue import FINISHED
 
 MODEL = "upstream/model-{}"
 PATIENCE = 300.0  # seconds that a run may take until the next thing happens
-WRITES = ("POST", "PUT", "PATCH", "DELETE")
 BAD_DAYS: tuple[Fault, ...] = (
     Fault(answer=429, headers={"Retry-After": "1"}),
     Fault(answer=500),
@@ -42,25 +43,10 @@ BAD_DAYS: tuple[Fault, ...] = (
     Fault(cut=40),
     Fault(lose=True),
     Fault(stall=True),
+    Fault(answer=401, said="Invalid credentials in Authorization header"),
+    Fault(rate=100.0),
+    Fault(choke=True),
 )
-
-
-@dataclass
-class Found:
-    """What a part came to."""
-
-    part: str
-    done: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-
-    def tell(self, began: float) -> None:
-        """Print it."""
-        places = ", ".join(f"{name} {number}" for name, number in sorted(self.done.items()))
-        print(f"{self.part}: {self.done.total()} in {(time.monotonic() - began) / 60:.1f} min ({places}); wrong: {len(self.wrong)}", flush=True)
-        for line in self.wrong:
-            print(f"  {line}", flush=True)
-
-
 Part = Callable[[World, int, float], Found]
 """Of a world, how often, and until when."""
 
@@ -70,48 +56,53 @@ def main() -> None:
     for name, (number, _, told) in PARTS.items():
         parser.add_argument(f"--{name}", type=int, default=number, help=f"{told} ({number})")
     parser.add_argument("--minutes", type=float, default=60.0, help="for each part at most (60)")
+    parser.add_argument("--partly", action="store_true", help="a part that is cut short is no failure")
     given = parser.parse_args()
     constants.HF_HUB_DISABLE_XET = True  # the embedded Hub stores files by LFS
     disable_progress_bars()
-    wrong = 0
+    bad = False
     for name, (_, part, _) in PARTS.items():
         if wanted := getattr(given, name):
             with TemporaryDirectory(prefix="sluice-soak-") as folder, world(Path(folder)) as built:
                 began = time.monotonic()
                 found = part(built, wanted, began + 60 * given.minutes)
                 found.tell(began)
-                wrong += len(found.wrong)
-    raise SystemExit(1 if wrong else 0)
+                bad = bad or bool(found.wrong) or (found.short and not given.partly)
+    raise SystemExit(1 if bad else 0)
 
 
 def kills(world: World, number: int, until_when: float) -> Found:
-    """SIGKILL at each stage in turn, and at each write of a publication, before the Hub gets it and after it has carried it out."""
-    found = Found("SIGKILL")
-    writes = _writes(world)
+    """SIGKILL at each stage in turn, and at each step of a publication, before the Hub gets it and after it has carried it out."""
+    found, new = Found("SIGKILL", number), count(2)
+    writes = _undisturbed(world)
     stages = [f"stage {stage.name}" for stage in way(load_recipe(str(world.recipe))).stages]
-    targets = cycle([*stages, *(f"{when} write {n}" for n in range(1, writes + 1) for when in ("before", "after"))])
+    named: list[str | tuple[str, Step]] = [*stages, *((when, step) for step in writes for when in ("before", "after"))]
+    targets = cycle(named)
     world.push(MODEL.format(1))
     while found.done.total() < number and time.monotonic() < until_when:
         target = next(targets)
         with service(world) as running:
-            if target.startswith("stage "):
-                at = _killed_at_stage(world, running, target.removeprefix("stage "), found)
+            if isinstance(target, str):
+                found.done[_killed_at_stage(world, running, target.removeprefix("stage "), found)] += 1
             else:
-                at = _killed_at_write(world, running, target, found)
-        found.done[at] += 1
+                when, step = target
+                if _killed_at_step(world, running, when, step, MODEL.format(next(new)), found):
+                    found.done[f"{when} {step.name}"] += 1
         found.wrong += world.judge.faults()
     with service(world) as running:
         found.wrong += ended(world, running)
     return found
 
 
-def _writes(world: World) -> int:
-    """How many writes to the Hub an undisturbed publication makes."""
+def _undisturbed(world: World) -> list[Step]:
+    """The steps of a publication that nobody disturbs, the first one of its repo."""
     world.push(MODEL.format(0))
     with service(world) as running:
         if problems := ended(world, running):
             raise SystemExit(f"The undisturbed run did not end well: {'; '.join(problems)}")
-    return sum(request.method in WRITES for request in world.proxy.seen)
+    found = steps(world.proxy.seen)
+    print(f"steps of a publication: {', '.join(map(str, found))}", flush=True)
+    return found
 
 
 def _killed_at_stage(world: World, running: Service, stage: str, found: Found) -> str:
@@ -131,43 +122,43 @@ def _killed_at_stage(world: World, running: Service, stage: str, found: Found) -
     return at
 
 
-def _killed_at_write(world: World, running: Service, target: str, found: Found) -> str:
-    """Kill at a write to the Hub; where it was killed."""
-    when, _, which = target.split()
-    seen = iter(range(1, 1_000_000))
-    killed: list[int] = []
+def _killed_at_step(world: World, running: Service, when: str, step: Step, repo: str, found: Found) -> bool:
+    """Kill before or after a step of the first publication of what is new on the Hub, for later ones have fewer; whether it came to that."""
+    killed: list[str] = []
+    seen = count(1)
 
     def kill() -> None:
-        killed.append(1)
-        found.wrong.extend(f"left running: process {pid}, of {target}" for pid in running.kill())
+        killed.append(str(step))
+        found.wrong.extend(f"left running: process {pid}, {when} {step}" for pid in running.kill())
 
     def rule(request: Request) -> Fault | None:
-        if request.method not in WRITES or killed or next(seen) != int(which):
+        if killed or step_of(request) != step.name or next(seen) != step.number:
             return None
         if when == "after":
             return Fault(lose=True, then=kill)
         kill()
         return Fault(cut=0)
 
+    if not until(lambda: running.run() is None or running.over, PATIENCE):  # what the service before this one was killed at
+        found.wrong.append(f"lost: what was left off is not over after {PATIENCE:.0f} s")
     with _rule(world, rule):
-        run = running.run()
-        if run is None or run.state in FINISHED:
-            world.push(MODEL.format(1))
-        if not until(lambda: running.process.poll() is not None, PATIENCE):
-            found.done["never came to " + target] += 1
-            running.kill()
-    return f"{when} a write"
+        sha = world.push(repo)
+        until(lambda: bool(killed) or (running.over and (run := running.run()) is not None and run.release.sha == sha), PATIENCE)
+        until(lambda: not killed or running.process.poll() is not None, PATIENCE)
+    if not killed:
+        found.wrong.append(f"not killed: the publication of {repo} never came to {step}")
+    return bool(killed)
 
 
 def bad_days(world: World, number: int, until_when: float) -> Found:
     """Runs while one request in thirty meets a fault."""
-    found, chance = Found("bad days"), random.Random(0)  # noqa: S311
+    found, chance = Found("bad days", number), random.Random(0)  # noqa: S311
 
     def rule(request: Request) -> Fault | None:
         if chance.random() >= 1 / 30:
             return None
         fault = chance.choice(BAD_DAYS)
-        found_faults[str(fault.answer or ("lost" if fault.lose else "stalled" if fault.stall else "cut"))] += 1
+        found_faults[_called(fault)] += 1
         return fault
 
     found_faults: Counter[str] = Counter()
@@ -181,6 +172,11 @@ def bad_days(world: World, number: int, until_when: float) -> Found:
         found.wrong += ended(world, running)
     print(f"faults of the Hub: {', '.join(f'{name} {count}' for name, count in sorted(found_faults.items()))}")
     return found
+
+
+def _called(fault: Fault) -> str:
+    named = {"lost": fault.lose, "stalled": fault.stall, "choked": fault.choke, "trickled": fault.rate, "cut": fault.cut is not None}
+    return str(fault.answer or next(name for name, given in named.items() if given))
 
 
 def _settled(world: World, running: Service, found: Found) -> list[str]:
@@ -198,7 +194,7 @@ def _settled(world: World, running: Service, found: Found) -> list[str]:
 
 def pauses(world: World, number: int, until_when: float) -> Found:
     """Two services on one database, of which the one that works is stopped for longer than its lease."""
-    found = Found("pauses")
+    found = Found("pauses", number)
     database = f"sqlite:///{world.folder / 'shared.db'}"
     with service(world, "one", database=database) as one, service(world, "two", database=database) as two:
         while found.done.total() < number and time.monotonic() < until_when:
@@ -224,7 +220,7 @@ def _works(each: Service) -> bool:
 
 def disks(world: World, number: int, until_when: float) -> Found:
     """A disk that fills up at a random moment, and is given back. Wants to mount a file system in memory, as root may."""
-    found = Found("full disks")
+    found = Found("full disks", number)
     home = world.folder / "home"
     home.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", home], check=False, capture_output=True).returncode:  # noqa: S607
@@ -265,7 +261,7 @@ def _filled(home: Path) -> Iterator[None]:
 
 def polls(world: World, number: int, until_when: float) -> Found:
     """Memory of a service that does nothing but poll."""
-    found = Found("polls")
+    found = Found("polls", number)
     world.push(MODEL.format(1))
     with service(world, poll_minutes=0.005) as running:
         found.wrong += ended(world, running)
@@ -321,6 +317,7 @@ PARTS: dict[str, tuple[int, Part, str]] = {
     "pauses": (50, pauses, "stops of one of two services for longer than its lease"),
     "disks": (20, disks, "disks that are full for a while"),
     "polls": (500, polls, "polls, after which memory is compared"),
+    "hours": (72, hours, "hours of a clock that is set, with retention on"),
 }
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class World:
     publisher: HfApi
     token: str = field(repr=False)
     judge: Judge
-    pushed: dict[str, list[str]] = field(default_factory=dict)  # commits of each upstream repo, the newest last
+    pushed: dict[str, list[str]] = field(default_factory=dict)  # commits of each upstream repo, the newest last, and last the repo that has it
     serial: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
@@ -67,7 +67,7 @@ class World:
             self.author.upload_folder(repo_id=repo, folder_path=ROOT / "demo" / "model")
         settings = json.loads((ROOT / "demo" / "model" / "generation_config.json").read_bytes()) | {"max_new_tokens": 100 + next(self.serial)}
         made = self.author.upload_file(repo_id=repo, path_in_repo="generation_config.json", path_or_fileobj=json.dumps(settings).encode())
-        self.pushed.setdefault(repo, []).append(made.oid)
+        self.pushed[repo] = [*self.pushed.pop(repo, []), made.oid]
         return made.oid
 
     def lost(self) -> list[str]:

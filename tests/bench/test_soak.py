@@ -1,18 +1,24 @@
-"""What the soak's judge takes for wrong, of repos on a real Hub."""
+"""What the soak's judge takes for wrong, of repos on a real Hub; a small piece of its simulated days, and how its parts are told."""
 
 import hashlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
+from bench.faulty import Request
+from bench.soak.found import Found
+from bench.soak.hours import hours
 from bench.soak.judge import Judge
-from bench.soak.world import Service
+from bench.soak.steps import steps
+from bench.soak.world import Service, world
 from config.words import Place, Release
 from hub.server import running
 from hub.tokens import create_token
@@ -92,3 +98,40 @@ def test_what_outlives_a_killed_service_is_found_and_ended() -> None:
         found = Service(home=Path(), process=process, store=SimpleNamespace()).kill(seconds=0.5)  # type: ignore[arg-type]
         assert found == [child.pid]
         child.wait(10)
+
+
+def test_every_request_of_a_publication_is_a_step_with_a_name() -> None:
+    asked = (
+        ("POST", "/api/repos/create"),
+        ("GET", "/api/models/acme/a-GGUF"),
+        ("POST", "/api/models/acme/a-GGUF/preupload/main"),
+        ("PUT", "/lfs/77/ab?signature=1"),
+        ("PUT", "/lfs/77/cd?signature=1"),
+        ("POST", "/api/models/acme/a-GGUF/paths-info/main"),
+        ("POST", "/api/models/acme/a-GGUF/commit/sluice%2Fstaging"),
+        ("POST", "/api/models/acme/a-GGUF/commit/main"),
+        ("DELETE", "/api/models/acme/a-GGUF/branch/sluice%2Fstaging"),
+        ("PUT", "/api/models/acme/a-GGUF/settings"),
+    )
+    found = steps(Request(method=method, path=path, headers={}) for method, path in asked)
+    assert list(map(str, found)) == [
+        "create 1", "preupload 1", "LFS PUT 1", "LFS PUT 2", "staging commit 1", "main commit 1", "branch delete 1", "opening 1",
+    ]  # fmt: skip
+
+
+def test_a_part_that_was_cut_short_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Found("polls", 500)
+    found.done["polls"] = 499
+    found.tell(0.0)
+    assert found.short
+    assert capsys.readouterr().out.startswith("polls: 499 of 500 in ")
+    found.done["polls"] += 1
+    assert not found.short
+
+
+def test_days_pass_and_nothing_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with world(tmp_path) as built:
+        found = hours(built, 72, time.monotonic() + 600, step=timedelta(hours=3), often=1, models=1)
+        assert (found.wrong, found.short) == ([], False)
+        assert len(built.judge.history("acme/model-0-GGUF")) == len(built.pushed["upstream/model-0"]) == 24
