@@ -69,7 +69,7 @@ def test_templates_tell_conversations_and_texts(clean: Release, tmp_path: Path) 
 def test_conversations_are_told_as_they_are_rendered(clean: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered: list[int] = []
     with hearing() as found:
-        monkeypatch.setattr(spoken, "taken", lambda render, messages: rendered.append(found[-1].done) or (messages, ""))
+        monkeypatch.setattr(spoken, "tried", lambda render, messages: rendered.append(found[-1].done) or (messages, ""))
         conversations.check(tmp_path, model=clean.model, chat=TEXTS[:1])
     assert whole(found, "conversations") == [len(rendered)]
     assert rendered == list(range(len(rendered)))
