@@ -11,8 +11,8 @@ from typing import Any
 
 from config.words import Measurement, inapplicable
 from engines.environments import TRANSFORMERS_4
-from qa.readers import compared, references, running, transformers
-from qa.readers.words import Broken, Outcome, Refusal, Result, Variant
+from qa.readers import references, transformers
+from qa.readers.words import Result, Variant
 
 VERSION = 1  # raise when outputs change
 
@@ -29,17 +29,8 @@ def compare(out: Path, *, variant: Path, form: str, older: str | None) -> dict[s
         why = f"transformers {TRANSFORMERS_4.version} is not installed beside Sluice: `make readers` fetches it"
         return {"measurements": [asdict(inapplicable("older.failures", why))]}
     asked = Variant(tag=variant.name, form=form, path=variant, files=(), folder=variant, repo=variant.name)
-    found = _outcome(asked)
+    ours = references.by_transformers(asked)
+    found = transformers.OLDER[0].tried(asked, lambda: ours)
     told = () if found.result is Result.SAME else (f"transformers {older} {_SAYS[found.result]}: {found.words}",)
     measurement = Measurement(name="older.failures", value=float(found.result is Result.OTHER), unit="count", n=1, details=told)
     return {"measurements": [asdict(measurement)]}
-
-
-def _outcome(asked: Variant) -> Outcome:
-    ours = references.by_transformers(asked)
-    try:
-        return compared.judge(ours, running.reading(transformers.answer(asked, TRANSFORMERS_4, ours.tokens)))
-    except Refusal as refusal:
-        return Outcome(result=Result.REFUSED, words=str(refusal))
-    except Broken as broken:
-        return Outcome(result=Result.BROKEN, words=str(broken))

@@ -28,7 +28,7 @@ from qa.readers import (
     transformers,
     vllm,
 )
-from qa.readers.words import Broken, Outcome, Reader, Reference, Refusal, Result, Variant
+from qa.readers.words import Outcome, Reader, Reference, Result, Variant
 
 VERSION = 2  # raise when outcomes change
 READERS = (
@@ -81,14 +81,11 @@ def outcome(reader: Reader, variant: Variant, reference: Callable[[], Reference]
         record = json.loads(kept.read_text(encoding="utf-8"))
         return Outcome(result=Result(record["result"]), words=record["words"])
     try:
-        found = reader.ask(variant, reference)
-    except Refusal as error:
-        found = Outcome(result=Result.REFUSED, words=str(error))
-    except Broken as error:
-        return Outcome(result=Result.BROKEN, words=str(error))
+        found = reader.tried(variant, reference)
     except SluiceError as error:
         return Outcome(result=Result.MISSING, words=f"cannot be compared: {error}")
-    _keep(kept, found)
+    if found.result is not Result.BROKEN:
+        _keep(kept, found)
     return found
 
 

@@ -37,7 +37,6 @@ def _readers(name: str, version: Callable[[], str], environment: Environment | N
     )
 
 
-READERS = (
-    *_readers("transformers 5", lambda: metadata.version("transformers"), None),
-    *_readers("transformers 4", lambda: TRANSFORMERS_4.version, TRANSFORMERS_4),
-)
+OURS = _readers("transformers 5", lambda: metadata.version("transformers"), None)
+OLDER = _readers("transformers 4", lambda: TRANSFORMERS_4.version, TRANSFORMERS_4)
+READERS = (*OURS, *OLDER)

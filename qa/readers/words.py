@@ -85,3 +85,12 @@ class Reader:
     ask: Ask  # raises Refusal or Broken
     needs_hub: bool = False
     rests_on: tuple[str, ...] = ()  # files besides the weights that its outcome rests on, by their names in the repo
+
+    def tried(self, variant: Variant, reference: Callable[[], Reference]) -> Outcome:
+        """What it makes of a variant, refusals and ends without an answer among it."""
+        try:
+            return self.ask(variant, reference)
+        except Refusal as error:
+            return Outcome(result=Result.REFUSED, words=str(error))
+        except Broken as error:
+            return Outcome(result=Result.BROKEN, words=str(error))

@@ -8,6 +8,7 @@ from engines.environments import TRANSFORMERS_4
 from qa import mmlu
 from qa.file_checks import CHUNK
 from qa.group import BATCH, shares
+from qa.readers import running
 from service.machine.folders import existing
 from service.machine.speed import Speed
 from service.release.costs import sizes
@@ -23,7 +24,6 @@ UNDECIDED = 1 / 3  # of the variants, whose sample is doubled once where it may 
 COMPARED = 1.8e-8  # seconds for a value that is read from both files and compared, by gguf's own Python
 ANSWERED = 2e-3  # seconds for a question, beside the model
 PLOT, FIGURE = 2.0, 0.12  # seconds for a report, and for each variant in it
-READ = 16  # tokens of the answer that another version gives
 COMMIT = 0.5  # seconds for the calls that publish a repo
 SCORES = 5 * 8  # bytes kept of a scored token
 
@@ -144,7 +144,7 @@ def measure(variant: Variant) -> Cost:
         if kind.engine is not LLAMA_CPP:
             seconds = at.torch + again * (at.load + kind.slower * at.talk(prompts, most)) + FINITE * parameters + at.python(5e-6 * at.model.entries)
             if asked_older(prospect.recipe, variant) and TRANSFORMERS_4.missing() is None:
-                seconds += 2 * (at.torch + at.load + kind.slower * at.talk(1, READ))
+                seconds += 2 * (at.torch + at.load + kind.slower * at.talk(1, running.MOST))
             return Needs(seconds=seconds, memory=at.whole)
         generated = again * (at.server + 2 * at.vocabulary + at.talk(prompts, most, sizes.bits(prospect, variant)))
         checked = 2 * at.header + at.python(COMPARED * parameters) / speed.threads + 3 * at.vocabulary + sizes.weight(prospect, variant) / 1e9
