@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.models import fetched
 from bench.plan.model import CALIBRATION, HELD_OUT, MODELS
 from builders import bnb, fixes
 from builders.plan import nf4 as plan
@@ -26,16 +27,17 @@ from qa import divergence, texts
 CONTEXT = 512
 ABOVE = (0.05, 0.1, 0.2)  # of plain NF4's bytes
 SEEDS = 3
+WIDTH = max(map(len, (*MODELS, *fetched.MODELS)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.nf4", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=["llama", "gemma3"])
+    parser.add_argument("--models", nargs="+", choices=(*MODELS, *fetched.MODELS), default=["llama", "gemma3"])
     parser.add_argument("--tokens", type=int, default=20_000, help="at most, of the evaluation text")
     parser.add_argument("--calibration-tokens", type=int, default=65_536, help="at most, of the sensitivity pass")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    print(f"{'model':8} {'above':>6} {'choice':14} {'predicted':>10} {'measured':>10} {'of plain':>9} {'planned /':>9}")
+    print(f"{'model':{WIDTH}} {'above':>6} {'choice':14} {'predicted':>10} {'measured':>10} {'of plain':>9} {'planned /':>9}")
     for name in given.models:
         with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
             contend(name, Path(folder), given.tokens, given.calibration_tokens, given.threads)
@@ -46,7 +48,7 @@ def contend(name: str, work: Path, tokens: int, calibration_tokens: int, threads
     fixed, made, plain, text = (work / part for part in ("fixed", "table", "plain", "text"))
     for folder in (fixed, made, plain, text):
         folder.mkdir()
-    fixes.repair(fixed, snapshot=MODELS[name], repo=f"upstream/{name}", fixes=True)
+    fixes.repair(fixed, snapshot=folder_of(name, work / "upstream"), repo=f"upstream/{name}", fixes=True)
     sensitivity.measure(made, model=fixed, **CALIBRATION, tokens=calibration_tokens, context=CONTEXT, threads=threads)
     bnb.quantize(plain, model=fixed, threads=threads)
     evaluated: dict[str, Any] = {"tokens": tokens, "context": CONTEXT, **HELD_OUT}
@@ -60,15 +62,23 @@ def contend(name: str, work: Path, tokens: int, calibration_tokens: int, threads
         return table.predict({tensor.name: sensitivity.TYPES[tensor.name in kept] for tensor in table.tensors}).mean
 
     base = kld([])
-    print(f"{name:8} {'':6} {'plain NF4':14} {predicted([]):10.5f} {base:10.5f}", flush=True)
+    print(f"{name:{WIDTH}} {'':6} {'plain NF4':14} {predicted([]):10.5f} {base:10.5f}", flush=True)
     for above in ABOVE:
         kept = plan.choose(table, capacity=small + int(above * size)).kept
         ours = kld(kept)
-        print(f"{name:8} {above:6.0%} {'planned':14} {predicted(kept):10.5f} {ours:10.5f} {ours / base:9.2f}", flush=True)
+        print(f"{name:{WIDTH}} {above:6.0%} {'planned':14} {predicted(kept):10.5f} {ours:10.5f} {ours / base:9.2f}", flush=True)
         for way, choices in naive(fixed, table, int(above * size)):
             found = [(predicted(choice), kld(choice)) for choice in choices]
             foretold, theirs = np.mean(found, axis=0)
-            print(f"{name:8} {above:6.0%} {way:14} {foretold:10.5f} {theirs:10.5f} {theirs / base:9.2f} {ours / theirs:9.2f}", flush=True)
+            print(f"{name:{WIDTH}} {above:6.0%} {way:14} {foretold:10.5f} {theirs:10.5f} {theirs / base:9.2f} {ours / theirs:9.2f}", flush=True)
+
+
+def folder_of(name: str, out: Path) -> Path:
+    """The owners' folder of the model: one of the repository's, or written to `out` from its package. Raises ToolError when that cannot be fetched."""
+    if name in MODELS:
+        return MODELS[name]
+    fetched.MODELS[name](out)
+    return out
 
 
 def measured(fixed: Path, table: Sensitivity, text: Path, threads: int) -> Callable[[Collection[str]], float]:

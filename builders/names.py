@@ -111,6 +111,11 @@ def is_named_template(path: str) -> bool:
     return _NAMED.fullmatch(path) is not None
 
 
+def loads(path: str) -> bool:
+    """Whether a file of a model is read by any program that loads it; terms are passed on, and nobody computes with them."""
+    return not is_legal(path)
+
+
 def tokenizes(path: str) -> bool:
     """Whether a file of a model decides how text becomes tokens."""
     return path in TOKENIZER or path == "config.json"

@@ -33,6 +33,7 @@ from service.store.lease import LEASE_SECONDS
 from service.store.queue import FINISHED
 
 MODEL = "upstream/model-{}"
+FILES = 10  # turns on bad days, in one of which releases change what is in the files; in the others what is beside them
 PATIENCE = 300.0  # seconds that a run may take until the next thing happens
 BAD_DAYS: tuple[Fault, ...] = (
     Fault(answer=429, headers={"Retry-After": "1"}),
@@ -151,7 +152,7 @@ def _killed_at_step(world: World, running: Service, when: str, step: Step, repo:
 
 
 def bad_days(world: World, number: int, until_when: float) -> Found:
-    """Runs while one request in thirty meets a fault."""
+    """Runs while one request in thirty meets a fault, one in ten of a release of which the files have to be made anew."""
     found, chance = Found("bad days", number), random.Random(0)  # noqa: S311
 
     def rule(request: Request) -> Fault | None:
@@ -161,11 +162,12 @@ def bad_days(world: World, number: int, until_when: float) -> Found:
         found_faults[_called(fault)] += 1
         return fault
 
-    found_faults: Counter[str] = Counter()
+    found_faults, turns = Counter[str](), count()
     with service(world) as running, _rule(world, rule):
         while found.done.total() < number and time.monotonic() < until_when:
+            terms = next(turns) % FILES > 0
             for model in range(4):
-                world.push(MODEL.format(model))
+                world.push(MODEL.format(model), terms=terms)
             found.wrong += _settled(world, running, found)
             found.wrong += world.judge.faults()
     with service(world) as running:

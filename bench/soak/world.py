@@ -60,13 +60,14 @@ class World:
         """Two stock mixes and little text."""
         return self.folder / "soak.yaml"
 
-    def push(self, repo: str) -> str:
-        """Release something new; the commit."""
+    def push(self, repo: str, *, terms: bool = False) -> str:
+        """Release something new, other advice for sampling, which is in every GGUF file, or other terms, which are a file beside them; the commit."""
         if repo not in self.pushed:
             self.author.create_repo(repo)
             self.author.upload_folder(repo_id=repo, folder_path=ROOT / "demo" / "model")
-        settings = json.loads((ROOT / "demo" / "model" / "generation_config.json").read_bytes()) | {"max_new_tokens": 100 + next(self.serial)}
-        made = self.author.upload_file(repo_id=repo, path_in_repo="generation_config.json", path_or_fileobj=json.dumps(settings).encode())
+        advice = json.loads((ROOT / "demo" / "model" / "generation_config.json").read_bytes()) | {"max_new_tokens": 100 + (serial := next(self.serial))}
+        path, content = ("LICENSE", f"Terms, in their {serial}. wording.\n") if terms else ("generation_config.json", json.dumps(advice))
+        made = self.author.upload_file(repo_id=repo, path_in_repo=path, path_or_fileobj=content.encode())
         self.pushed[repo] = [*self.pushed.pop(repo, []), made.oid]
         return made.oid
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from builders.names import converses, predicts, speaks, tokenizes
+from builders.names import converses, loads, predicts, speaks, tokenizes
 from builders.rounding import sizes
 from config.plans import Budget, Profile, Rules
 from config.prompt import OPENINGS, PROMPTS, Part
@@ -29,7 +29,8 @@ CHAT = "chat"  # the stage that renders what Ollama's template is told by
 GGUF = FileOf(stage="convert")
 TABLE = Whole(stage="sensitivity", chosen=lambda path: not sizes.belongs(path))  # what plans are made from
 HESSIANS = Whole(stage="sensitivity", chosen=sizes.belongs)  # what matrices are rounded anew with
-MODEL = Whole(stage="fix")
+MODEL = Whole(stage="fix", chosen=loads)
+WITH_TERMS = Whole(stage="fix")  # for what passes them on itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +98,17 @@ def convert(*, name: str | OfRelease, repo: str | OfRelease | None, mtp: bool = 
     return Call(function="builders.convert:convert", inputs={"model": MODEL}, params=params, threaded=False)
 
 
-def _numbers(gguf: Source) -> Source:
+def numbers(gguf: Source) -> Source:
     """A GGUF file for a stage that only computes with it: another template, licence or advice in its header is no reason to do that again."""
     return replace(gguf, numbers=True) if isinstance(gguf, FileOf) else gguf
 
 
-def _voice(model: Source, chat: Sequence[Source]) -> Source:
+def voice(model: Source, chat: Sequence[Source]) -> Source:
     """What of the model's folder decides how text, and conversations if there are any, become tokens; of a GGUF file all."""
     return replace(model, chosen=speaks if chat else tokenizes) if isinstance(model, Whole) else model
 
 
-def _network(model: Source, chat: Sequence[Source]) -> Source:
+def network(model: Source, chat: Sequence[Source]) -> Source:
     """What of the model's folder decides what it predicts for these; of a GGUF file all."""
     return replace(model, chosen=converses if chat else predicts) if isinstance(model, Whole) else model
 
@@ -116,12 +117,12 @@ def windows(text: EvaluationText, *, context: int) -> Call:
     """The evaluation text, cut into windows of so many tokens."""
     files = texts(text, "evaluation")
     sizes = {"context": context, "tokens": text.tokens, "most_tokens": text.most}
-    return Call(function="qa.texts:prepare", inputs={"model": _voice(MODEL, files["chat"]), **files}, params=sizes, threaded=False)
+    return Call(function="qa.texts:prepare", inputs={"model": voice(MODEL, files["chat"]), **files}, params=sizes, threaded=False)
 
 
 def imatrix(model: Source, gguf: Source, text: Calibration) -> Call:
     """The importance matrix of the 16-bit GGUF file; `model` has template and tokenizer."""
-    inputs = {"model": _voice(model, text.chat), "gguf": _numbers(gguf), **text.files}
+    inputs = {"model": voice(model, text.chat), "gguf": numbers(gguf), **text.files}
     return Call(function="builders.calibrate:imatrix", inputs=inputs, params=text.sizes)
 
 
@@ -131,13 +132,13 @@ def sensitivity(model: Source, gguf: Source, text: Calibration, *, probed: bool 
     `rounding`: with how errors of columns count together, once for all mixes that are rounded anew; the result's `rounding` says whether that was found.
     `model` is the folder in the transformers form; the GGUF file where there is none, and then only probes can tell.
     """
-    inputs = {"model": _network(model, text.chat), "gguf": _numbers(gguf), "imatrix": FileOf(stage="imatrix"), **text.files}
+    inputs = {"model": network(model, text.chat), "gguf": numbers(gguf), "imatrix": FileOf(stage="imatrix"), **text.files}
     return Call(function="builders.sensitivity.measure:measure", inputs=inputs, params={**text.sizes, "probed": probed, "rounding": rounding})
 
 
 def plan(gguf: Source, budget: Budget, profile: Profile, rules: Rules) -> Call:
     """The best mix within a budget; `MIX` holds each tensor's type."""
-    inputs = {"sensitivity": TABLE, "gguf": _numbers(gguf), "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES)}
+    inputs = {"sensitivity": TABLE, "gguf": numbers(gguf), "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES)}
     params = {"budget": budget.model_dump(mode="json", exclude_none=True), "profile": profile, "rules": rules.model_dump(mode="json")}
     return Call(function="builders.plan.stage:plan", inputs=inputs, params=params)
 

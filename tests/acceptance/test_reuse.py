@@ -45,7 +45,7 @@ def model(tmp_path: Path) -> Model:
 
 def test_other_advice_or_another_template_costs_no_calibration_and_no_divergence(model: Model) -> None:
     first = model.release()
-    kept = {"imatrix", "evaluation text", "divergence 1"}
+    kept = {"parity", "long text", "imatrix", "evaluation text", "divergence 1"}
     assert kept <= first.keys()
     advice = model.folder / "model" / "generation_config.json"
     advice.write_text(json.dumps(json.loads(advice.read_text()) | {"temperature": 0.7, "do_sample": True}))
@@ -53,6 +53,10 @@ def test_other_advice_or_another_template_costs_no_calibration_and_no_divergence
     template = json.loads(tokenizer.read_text()).get("chat_template") or (model.folder / "model" / "chat_template.jinja").read_text()
     second = model.release()
     assert {name: second[name] for name in (*kept, "convert", "build Q4_K_M")} == {**dict.fromkeys(kept, "reused"), "convert": "done", "build Q4_K_M": "done"}
+    (model.folder / "model" / "LICENSE").write_text("You may.\n")
+    terms = model.release()
+    assert {name for name, state in terms.items() if state != "reused"} <= {"upstream", "snapshot", "fix", "report", "leave model-GGUF"}
+    assert (model.folder / "out" / "model-GGUF" / "LICENSE").read_text() == "You may.\n"
     (model.folder / "model" / "chat_template.jinja").write_text(f"{template}{{# as before #}}")
     third = model.release()
     assert third["convert"] == "done"

@@ -35,17 +35,18 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
             variant=PLAIN_NF4,
             phase=Phase.BUILD,
             does="quantize the linear layers to NF4",
-            work=Call(function="builders.bnb:quantize", inputs={"model": functions.MODEL}),
+            work=Call(function="builders.bnb:quantize", inputs={"model": functions.WITH_TERMS}),
             unit="tensors",
             cost=costs.bnb,
         )
     if recipe.variants.dynamic_bnb_4bit:
         text = functions.calibration(recipe.calibration, recipe.evaluation.context)
+        network = functions.network(functions.MODEL, text.chat)
         yield Stage(
             name=SENSITIVITY,
             phase=Phase.PLAN,
             does="measure what NF4 in each linear layer does to the model's predictions",
-            work=Call(function="builders.sensitivity.nf4:measure", inputs={"model": functions.MODEL, **text.files}, params=text.sizes),
+            work=Call(function="builders.sensitivity.nf4:measure", inputs={"model": network, **text.files}, params=text.sizes),
             unit="windows",
             cost=costs.nf4_sensitivity,
             alone=True,
@@ -72,7 +73,7 @@ def _planned(entry: DynamicNf4) -> Iterator[Stage]:
         variant=entry.tag,
         phase=Phase.PLAN,
         does="quantize the other linear layers to NF4",
-        work=Call(function="builders.bnb:quantize", inputs={"model": functions.MODEL}, params=skip),
+        work=Call(function="builders.bnb:quantize", inputs={"model": functions.WITH_TERMS}, params=skip),
         unit="tensors",
         cost=costs.nf4(entry.variant),
         alone=True,

@@ -95,7 +95,7 @@ def _original(recipe: Recipe) -> Iterator[Stage]:
             name="conversations",
             phase=Phase.EXAMINE,
             does="look whether the template takes the conversations of the data",
-            work=Call(function="qa.conversations:check", inputs={"model": MODEL, "chat": chat}, threaded=False),
+            work=Call(function="qa.conversations:check", inputs={"model": functions.voice(MODEL, chat), "chat": chat}, threaded=False),
             after=("approval",),
             unit="conversations",
             cost=costs.conversations,
@@ -118,6 +118,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
     """What is measured on the 16-bit GGUF file."""
     text = recipe.evaluation.divergence
     files = functions.texts(text, "evaluation")
+    numbers: dict[str, Source] = {"model": functions.network(MODEL, () if text.plain else files["chat"]), "gguf": functions.numbers(GGUF)}
     yield Stage(
         name="metadata",
         phase=Phase.EXAMINE,
@@ -130,7 +131,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         name="parity",
         phase=Phase.EXAMINE,
         does="compare the GGUF file in llama.cpp with the model in transformers",
-        work=Call(function="qa.parity:compare", inputs={**_PAIR, "texts": functions.compared(text)}),
+        work=Call(function="qa.parity:compare", inputs={**numbers, "texts": functions.compared(text)}),
         after=("metadata",),
         unit="windows",
         cost=costs.parity,
@@ -140,7 +141,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
         name="long text",
         phase=Phase.EXAMINE,
         does="compare both on a long text, beyond windows of attention and scaled positions",
-        work=Call(function="qa.long_text:compare", inputs={**_PAIR, "texts": functions.compared(text)}),
+        work=Call(function="qa.long_text:compare", inputs={**numbers, "texts": functions.compared(text)}),
         after=("parity",),
         cost=costs.long_text,
         measures=("long.kld", "long.known", "long.unseen"),
@@ -150,7 +151,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
             name="activations",
             phase=Phase.EXAMINE,
             does="look for the largest activation",
-            work=Call(function="qa.activations:check", inputs={"model": MODEL, "texts": [*files["chat"], *files["plain"]]}),
+            work=Call(function="qa.activations:check", inputs={"model": functions.network(MODEL, files["chat"]), "texts": [*files["chat"], *files["plain"]]}),
             after=("parity",),
             unit="windows",
             cost=costs.activations,
