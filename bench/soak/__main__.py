@@ -33,7 +33,10 @@ from service.store.lease import LEASE_SECONDS
 from service.store.queue import FINISHED
 
 MODEL = "upstream/model-{}"
-FILES = 10  # turns on bad days, in one of which releases change what is in the files; in the others what is beside them
+LONGEST = 1200.0  # seconds that a run may wait for a Hub that has bad days
+MODELS = 20  # that are released on bad days
+FILES = 10  # releases on bad days, one of which changes what is in the files and the others what is beside them
+JUDGED = 50  # runs after which what is on the Hub is looked at
 PATIENCE = 300.0  # seconds that a run may take until the next thing happens
 BAD_DAYS: tuple[Fault, ...] = (
     Fault(answer=429, headers={"Retry-After": "1"}),
@@ -152,8 +155,8 @@ def _killed_at_step(world: World, running: Service, when: str, step: Step, repo:
 
 
 def bad_days(world: World, number: int, until_when: float) -> Found:
-    """Runs while one request in thirty meets a fault, one in ten of a release of which the files have to be made anew."""
-    found, chance = Found("bad days", number), random.Random(0)  # noqa: S311
+    """Runs while one request in thirty meets a fault. A model's next release comes when the run of the last one has ended, so that none waits for another."""
+    found, chance, serial = Found("bad days", number), random.Random(0), count()  # noqa: S311
 
     def rule(request: Request) -> Fault | None:
         if chance.random() >= 1 / 30:
@@ -162,36 +165,44 @@ def bad_days(world: World, number: int, until_when: float) -> Found:
         found_faults[_called(fault)] += 1
         return fault
 
-    found_faults, turns = Counter[str](), count()
-    with service(world) as running, _rule(world, rule):
-        while found.done.total() < number and time.monotonic() < until_when:
-            terms = next(turns) % FILES > 0
-            for model in range(4):
-                world.push(MODEL.format(model), terms=terms)
-            found.wrong += _settled(world, running, found)
-            found.wrong += world.judge.faults()
+    found_faults = Counter[str]()
     with service(world) as running:
-        found.wrong += ended(world, running)
+        waiting = dict[str, tuple[str, float]]()  # of each model its newest release, and when it came
+        with _rule(world, rule):
+            while found.done.total() < number and time.monotonic() < until_when:
+                _take(world, running, waiting, found)
+                for repo in [name for name in map(MODEL.format, range(MODELS)) if name not in waiting]:
+                    waiting[repo] = (world.push(repo, terms=next(serial) % FILES > 0), time.monotonic())
+                time.sleep(2)
+        while waiting:
+            _take(world, running, waiting, found)
+            time.sleep(2)
+        found.wrong += world.judge.faults() + world.lost()
     print(f"faults of the Hub: {', '.join(f'{name} {count}' for name, count in sorted(found_faults.items()))}")
     return found
+
+
+def _take(world: World, running: Service, waiting: dict[str, tuple[str, float]], found: Found) -> None:
+    """Take the releases whose runs have ended out of those that wait, and say what is wrong with them."""
+    running.run()  # which looks whether the service is still there
+    runs = {run.release.sha: run for run in running.store.runs(limit=50 * MODELS)}
+    for repo, (sha, came) in list(waiting.items()):
+        run = runs.get(sha)
+        if run is not None and run.state in FINISHED:
+            found.done[run.state] += 1
+            found.wrong += [f"failed for good: {run.error}"] if run.state == "failed" else []
+            if found.done.total() % JUDGED == 0:
+                found.wrong += world.judge.faults()
+        elif time.monotonic() < came + LONGEST:
+            continue
+        else:
+            found.wrong.append(f"lost: the run of {repo} at {sha[:12]} is {'not there' if run is None else run.state} after {LONGEST:.0f} s")
+        del waiting[repo]
 
 
 def _called(fault: Fault) -> str:
     named = {"lost": fault.lose, "stalled": fault.stall, "choked": fault.choke, "trickled": fault.rate, "cut": fault.cut is not None}
     return str(fault.answer or next(name for name, given in named.items() if given))
-
-
-def _settled(world: World, running: Service, found: Found) -> list[str]:
-    """Wait until the newest commit of every model has a run that ended."""
-    newest = {commits[-1] for commits in world.pushed.values()}
-
-    def runs() -> dict[str, str]:
-        return {run.release.sha: run.state for run in running.store.runs(limit=200) if run.release.sha in newest}
-
-    if not until(lambda: len(ends := runs()) == len(newest) and all(state in FINISHED for state in ends.values()), 2 * PATIENCE, every=0.5):
-        return [f"lost: after {2 * PATIENCE:.0f} s the newest runs are {sorted(runs().values())}"]
-    found.done.update(runs().values())
-    return [f"failed for good: {run.error}" for run in running.store.runs(limit=200) if run.release.sha in newest and run.state == "failed"]
 
 
 def pauses(world: World, number: int, until_when: float) -> Found:
