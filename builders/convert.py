@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from builders import header, precision, predicting
 from builders.ggufs import weigh
 from builders.weights import read_header, weight_files
-from config.errors import MeasurementError, ToolError, UpstreamError
+from config.errors import MeasurementError, ProgramError, ToolError, UpstreamError
 from config.facts import Facts
 from engines import converted, text_part, toolchain, tools
 
@@ -60,6 +60,8 @@ def convert(
                 tools.convert(named, *options, cwd=named.parent)
         except ToolError as error:
             target.unlink(missing_ok=True)
+            if isinstance(error, ProgramError) and error.killed:  # which says nothing of the model's files
+                raise
             raise _in_words(error, name, model) from error
     weight = weigh(target)
     return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "type": type}

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from builders import convert, respelt
 from builders.ggufs import weigh
-from config.errors import ToolError
+from config.errors import ProgramError, ToolError
 from config.facts import Facts
 from engines import gguf_tensors, toolchain, tools
 
@@ -50,6 +50,8 @@ def build(
                 tools.convert(named, *options, cwd=named.parent)
             except ToolError as error:
                 target.unlink(missing_ok=True)
+                if isinstance(error, ProgramError) and error.killed:  # which says nothing of the model's files
+                    raise
                 return {"files": {}, "reason": _in_words(error)}
             if (heard := gguf_tensors.Reader(target).get_field(HEARS)) is not None and heard.contents():
                 target.unlink()

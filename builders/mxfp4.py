@@ -13,7 +13,7 @@ from builders import matrices, packed
 from builders.ggufs import described
 from builders.names import INDEX
 from builders.quantize import unquantized
-from config.errors import ToolError, UpstreamError
+from config.errors import ProgramError, ToolError, UpstreamError
 from config.progress import counted
 from engines import gguf_tensors, tools
 
@@ -47,6 +47,8 @@ def build(out: Path, *, gguf: Path, model: Path, snapshot: Path, name: str) -> d
             tools.convert(stored, *options, cwd=Path(folder))
         except ToolError as error:
             target.unlink(missing_ok=True)
+            if isinstance(error, ProgramError) and error.killed:  # which says nothing of the model's files
+                raise
             raise UpstreamError(
                 f"llama.cpp's converter cannot move the MXFP4 weights of {name} into a GGUF file. Leave the variant {TYPE} out. {error}"
             ) from error

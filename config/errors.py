@@ -19,6 +19,15 @@ class ToolError(SluiceError):
     """A llama.cpp tool or the toolchain itself is missing or ended with an error."""
 
 
+class ProgramError(ToolError):
+    """A program ended with an error of which nobody wrote a sentence; the message has its name, how it ended and what it said last."""
+
+    def __init__(self, message: str, *, killed: bool = False) -> None:
+        """`killed`: by a signal, so that what it said last may be no reason."""
+        super().__init__(message)
+        self.killed = killed
+
+
 class MeasurementError(SluiceError):
     """A measurement could not be made; its gate therefore blocks."""
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from config.errors import ToolError
+from config.errors import ProgramError, ToolError
 from engines import orphans, printed, toolchain
 from engines.printed import Form
 
@@ -23,6 +23,7 @@ LAST_LINES = 15  # of the output, shown in an error
 KEPT = 2**24  # bytes of the output's end that are returned
 POLL = 0.25  # seconds between two looks at the output
 PIECE = 2**20  # bytes of new output that one look takes in; of more it takes the last
+OUT_OF_MEMORY = " (probably out of memory)"  # of what the kernel kills, nothing else says so
 FLOOD = 2**28  # bytes of output at which a program is stopped: none of ours has so much to say, and no disk has room for one that never ends
 
 
@@ -34,7 +35,7 @@ def run(name: str, *arguments: str | Path, log: Path | None = None, timeout: flo
     """Run a llama.cpp program by name and return its output, standard error included, the last KEPT bytes of it; keep all at `log` when given.
 
     Progress is reported of those that `engines.printed` knows. `timeout` is in seconds.
-    Raises ToolError when the program is missing, ends with an error or is stopped by the timeout.
+    Raises ToolError when the program is missing, and ProgramError when it ends with an error or is stopped.
     """
     return execute([toolchain.tool(name), *arguments], log=log, timeout=timeout, cwd=cwd, form=printed.FORMS.get(name))
 
@@ -77,7 +78,7 @@ def execute(command: Sequence[str | Path], *, log: Path | None = None, timeout: 
         return text
     where = f" Its whole output is in {log}." if log else ""
     last = "\n".join(text.splitlines()[-LAST_LINES:])
-    raise ToolError(f"{_name(command)} {ending}.{where} It ends with:\n{last}")
+    raise ProgramError(f"{_name(command)} {ending}.{where} It ends with:\n{last}", killed=process.returncode < 0)
 
 
 def environment() -> dict[str, str]:
@@ -119,4 +120,7 @@ def _name(command: Sequence[str | Path]) -> str:
 def _ending(code: int) -> str | None:
     if code == 0:
         return None
-    return f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+    if code > 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    return f"was ended by {name}{OUT_OF_MEMORY if name == 'SIGKILL' else ''}"

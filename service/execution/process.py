@@ -85,7 +85,7 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
     latest.unlink(missing_ok=True)
     if stage.status or not answer.exists():
         last = words.without_traceback(log.read_text(encoding="utf-8", errors="replace"))[-LOG_TAIL:]
-        raise StageError(f"{function} ended with {_ending(stage.status or 0)}. The end of its log, {log}:\n{last}")
+        raise StageError(words.of_death(_ending(stage.status or 0), last, _files(inputs), log))
     reply = json.loads(answer.read_text(encoding="utf-8"))
     answer.unlink()
     if "error" in reply:
@@ -97,10 +97,15 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
 def _failure(error: Mapping[str, Any], inputs: Inputs, log: Path) -> SluiceError:
     """What the process said of its end, as the error that it was."""
     if error.get("unforeseen"):
-        files = [item.path for value in inputs.values() for item in ([value] if isinstance(value, Input) else value)]
-        return StageError(words.unforeseen(error["message"], files, log))
+        return StageError(words.unforeseen(error["message"], _files(inputs), log))
     kind: type[SluiceError] = getattr(errors, error["type"], StageError)
+    if issubclass(kind, errors.ProgramError):
+        return kind(words.of_program(error["message"], _files(inputs), log))
     return kind(words.told(error["message"], log))
+
+
+def _files(inputs: Inputs) -> list[Path]:
+    return [item.path for value in inputs.values() for item in ([value] if isinstance(value, Input) else value)]
 
 
 def _absolute(given: Input) -> str:

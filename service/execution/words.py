@@ -9,17 +9,37 @@ from pathlib import Path
 
 _BEGINNING = "Traceback (most recent call last):"
 _FRAME = re.compile(r'\s*File "[^"\n]*", line \d+')
+_REPORT = "look whether other programs can use the model, and report this with that file and the model's name."
+_MEMORY = "Let other programs leave it more memory, or use a machine that has more, then run it again: it goes on where it was."
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 
 
 def unforeseen(error: str, files: Iterable[Path], log: Path) -> str:
     """For an error that nobody wrote a sentence for: its type and text, what the stage had read, and the log, which is called after the stage."""
-    read = ", ".join(map(str, files))
-    return (
-        f"The stage {log.stem} failed in a way that Sluice has no advice for: {without_traceback(error)}. "
-        + (f"It read {read}. " if read else "")
-        + f"{log} has all that is known: look whether other programs can use the model, and report this with that file and the model's name."
-    )
+    said = f"The stage {log.stem} failed in a way that Sluice has no advice for: {without_traceback(error)}."
+    return f"{said} {_read(files)}{log} has all that is known: {_REPORT}"
+
+
+def of_program(message: str, files: Iterable[Path], log: Path) -> str:
+    """For a program that ended with an error: what it said last, which stage it worked for, what that had read, what to do."""
+    where = f"It worked for the stage {log.stem}. {_read(files)}"
+    return f"{without_traceback(message).rstrip()}\n{where}{_next(message, f'{log} has all that it printed')}"
+
+
+def of_death(ending: str, last: str, files: Iterable[Path], log: Path) -> str:
+    """For a stage that ended without a word: how, the end of what it printed, what it had read, what to do."""
+    said = f" It had printed last:\n{last.strip()}\n" if last.strip() else " "
+    return f"The stage {log.stem} ended with {ending}.{said}{_read(files)}{_next(ending, f'{log} has all that it printed')}"
+
+
+def _read(files: Iterable[Path]) -> str:
+    named = ", ".join(map(str, files))
+    return f"It read {named}. " if named else ""
+
+
+def _next(said: str, found: str) -> str:
+    """What a person does about a program's end: what the kernel kills is no fault of the model."""
+    return f"{found}. {_MEMORY}" if "SIGKILL" in said else f"{found}: {_REPORT}"
 
 
 def of_system(error: OSError) -> str:

@@ -13,8 +13,8 @@ from gguf import GGUFReader, TokenType
 from builders import convert, fixes
 from builders.weights import parameters, weight_files
 from config.digests import file_sha256
-from config.errors import UpstreamError
-from engines import llama
+from config.errors import ProgramError, UpstreamError
+from engines import llama, toolchain
 from tests.builders.conftest import CLEAN, CONVERTED, demo_json
 
 FROM_THE_CARD = ("license", "organization", "author", "url", "base_model", "dataset", "tags", "languages")
@@ -114,4 +114,13 @@ def test_a_model_that_cannot_be_converted_is_told_in_words(upload: Callable[...,
     fixes.repair(model, snapshot=upload(config=demo_json("config.json") | changed), repo="upstream/tiny-chat", fixes=True)
     with pytest.raises(UpstreamError, match=said):
         convert.convert(out, model=model, name="tiny-chat")
+    assert list(out.iterdir()) == []
+
+
+def test_a_converter_that_is_killed_says_nothing_against_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (script := tmp_path / "convert_hf_to_gguf.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    monkeypatch.setattr(toolchain, "converter", lambda: script)
+    (out := tmp_path / "out").mkdir()
+    with pytest.raises(ProgramError, match=r"^convert_hf_to_gguf\.py was ended by SIGKILL \(probably out of memory\)"):
+        convert.convert(out, model=CLEAN, name="tiny")
     assert list(out.iterdir()) == []

@@ -14,7 +14,7 @@ from typing import Any
 
 from config.errors import UpstreamError
 from config.progress import counted, report
-from engines import orphans
+from engines import orphans, tools
 
 VERSION = 3
 
@@ -70,10 +70,24 @@ def convert_in_vain(out: Path) -> dict[str, Any]:
 
 
 def die(out: Path) -> dict[str, Any]:
+    return end(out, name="SIGKILL")
+
+
+def end(out: Path, *, name: str, text: Path | None = None) -> dict[str, Any]:
+    """Die of a signal, as when llama.cpp aborts in this very process."""
     sys.stdout.write("about to die\n")
     sys.stdout.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.Signals[name])
     return {}
+
+
+def quantize_in_vain(out: Path, *, gguf: Path) -> dict[str, Any]:
+    """One of llama.cpp's programs that ends with an error."""
+    return {"printed": tools.run("llama-quantize", gguf, out / "model.gguf", "Q4_0", "1")}
+
+
+def run_a_program_that_dies(out: Path, *, text: Path, name: str) -> dict[str, Any]:
+    return {"printed": tools.execute(["/bin/sh", "-c", f"echo at work; kill -{name.removeprefix('SIG')} $$"])}
 
 
 def sleep(out: Path) -> dict[str, Any]:

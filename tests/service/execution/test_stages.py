@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from config.errors import StageError, UpstreamError
+from config.errors import ProgramError, StageError, UpstreamError
 from service.execution import kept as kept_outputs
 from service.execution.kept import Input, Inputs, Output, StageStore, blocks, declared_version, stage_key
 from service.execution.process import Limits, run_apart, run_here
@@ -155,9 +155,29 @@ def test_a_full_disk_is_told_with_what_to_do(store: StageStore) -> None:
         run(store, "fill_the_disk")
 
 
-def test_a_killed_stage_is_told_with_its_log(store: StageStore) -> None:
-    with pytest.raises(StageError, match=r"(?s)SIGKILL \(probably out of memory\).*about to die"):
-        run(store, "die")
+REPORT = "look whether other programs can use the model, and report this with that file and the model's name."
+MEMORY = "Let other programs leave it more memory, or use a machine that has more, then run it again: it goes on where it was."
+
+
+@pytest.mark.parametrize(("name", "ending", "advice"), [("SIGKILL", "SIGKILL (probably out of memory)", f". {MEMORY}"), ("SIGABRT", "SIGABRT", f": {REPORT}")])
+def test_a_killed_stage_is_told_with_what_it_read_its_log_and_what_to_do(store: StageStore, tmp_path: Path, name: str, ending: str, advice: str) -> None:
+    (text := tmp_path / "text").write_text("a")
+    with pytest.raises(StageError) as caught:
+        run(store, "end", {"text": Input.of(text)}, name=name)
+    read = f"It read {text}. {store.logs / 'stage.log'} has all that it printed{advice}"
+    assert str(caught.value) == f"The stage stage ended with {ending}. It had printed last:\nabout to die\n{read}"
+    with pytest.raises(ProgramError) as caught_program:
+        run(store, "run_a_program_that_dies", {"text": Input.of(text)}, name=name)
+    assert str(caught_program.value) == f"sh was ended by {ending}. It ends with:\nat work\nIt worked for the stage stage. {read}"
+
+
+def test_a_program_that_fails_is_told_with_the_stage_its_file_and_what_to_do(store: StageStore, tmp_path: Path) -> None:
+    (broken := tmp_path / "broken.gguf").write_bytes(b"GGUF" + b"\0" * 60)
+    with pytest.raises(ProgramError) as caught:
+        run(store, "quantize_in_vain", {"gguf": Input.of(broken)})
+    said, log = str(caught.value), store.logs / "stage.log"
+    assert said.startswith("llama-quantize ended with exit code 1. It ends with:\n")
+    assert said.endswith(f"\nIt worked for the stage stage. It read {broken}. {log} has all that it printed: {REPORT}")
 
 
 def test_a_stage_that_runs_too_long_is_stopped(store: StageStore) -> None:
