@@ -7,6 +7,7 @@ the newest release of every model has to be there. A part that --minutes cuts sh
 """
 
 import argparse
+import logging
 import random
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from itertools import count, cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import structlog
 from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -64,6 +66,7 @@ def main() -> None:
     given = parser.parse_args()
     constants.HF_HUB_DISABLE_XET = True  # the embedded Hub stores files by LFS
     disable_progress_bars()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # of what runs in this process
     bad = False
     for name, (_, part, _) in PARTS.items():
         if wanted := getattr(given, name):
