@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -94,7 +95,7 @@ def _worked(store: Store, settings: Settings) -> list[str]:
     return wrong
 
 
-def _kept(work: Work) -> dict[str, bytes]:
+def _kept(work: Work) -> Mapping[str, bytes | Path]:
     """What a run publishes; and an output of a stage is kept, as a run that builds something does."""
     stages, key = work.job.stages, sha256(work.release.sha.encode()).hexdigest()
     if stages.look_up(key) is None:

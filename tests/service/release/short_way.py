@@ -1,6 +1,6 @@
 """A release whose way is short: a real upstream, hold, publication, database and Hub, and between them nothing that takes time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,8 @@ class ShortWay:
         return [commit.commit_id for commit in self.api.list_repo_commits(REPO)]
 
 
-Weights = Callable[[Work], dict[str, bytes]]
-"""By tag what a run publishes."""
+Weights = Callable[[Work], Mapping[str, bytes | Path]]
+"""By tag what a run publishes: the bytes of a GGUF file, or a folder with a model in 16 bits."""
 
 
 def nothing_to_run(work: Work) -> dict[str, bytes]:
@@ -115,14 +115,26 @@ def _made(result: dict[str, Any], *files: File, folder: Path = Path("nowhere")) 
     return Output(key="k" * 64, folder=folder, result=result, files=files, seconds=0)
 
 
-def _built(folder: Path, tag: str, content: bytes) -> Built:
-    path = folder / tag / "files" / f"model-{tag}.gguf"
+def _built(folder: Path, tag: str, content: bytes | Path) -> Built:
+    whole = isinstance(content, Path)
+    output = of_folder(content) if isinstance(content, Path) else _of_file(folder / tag / "files" / f"model-{tag}.gguf", content)
+    verdict = Verdict(tag=tag, outcome=Outcome.PASSED, reasons=(), results=())
+    return Built(variant=Variant(tag=tag, kind=Kind.SIXTEEN_BIT if whole else Kind.GGUF), output=output, bpw=4.5, measured={}, verdict=verdict)
+
+
+def _of_file(path: Path, content: bytes) -> Output:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    file = File(path=path.name, sha256=file_sha256(path), bytes=path.stat().st_size)
-    output = _made({"file": path.name}, file, folder=path.parents[1])
-    verdict = Verdict(tag=tag, outcome=Outcome.PASSED, reasons=(), results=())
-    return Built(variant=Variant(tag=tag, kind=Kind.GGUF), output=output, bpw=4.5, measured={}, verdict=verdict)
+    return _made({"file": path.name}, _file(path), folder=path.parents[1])
+
+
+def of_folder(folder: Path) -> Output:
+    """The output of a stage, whose files are in `files`."""
+    return _made({}, *map(_file, sorted((folder / "files").iterdir())), folder=folder)
+
+
+def _file(path: Path) -> File:
+    return File(path=path.name, sha256=file_sha256(path), bytes=path.stat().st_size)
 
 
 def _plan(work: Work, repo: publishing.Repo, *, private: bool, line: Line) -> hub.Plan:

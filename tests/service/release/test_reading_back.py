@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,14 @@ from service.release.reading_back import FUNCTION, TOKENS
 from service.release.work import Work
 from service.store import Store
 from tests.service.conftest import DEMO, Upstream
-from tests.service.release.short_way import REPO, ShortWay, short
+from tests.service.release.short_way import REPO, ShortWay, of_folder, short
 
-Files = dict[str, bytes]
+Files = Mapping[str, bytes | Path]
 MakeWay = Callable[..., ShortWay]
 
 
 @pytest.fixture(scope="session")
-def ggufs(tmp_path_factory: pytest.TempPathFactory) -> Files:
+def ggufs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The bundled model in two types."""
     folder = tmp_path_factory.mktemp("gguf")
     tools.convert(DEMO / "model", "--outtype", "bf16", "--outfile", folder / "BF16.gguf")
@@ -55,20 +55,22 @@ def steps(made: ShortWay, run: int) -> dict[str, str]:
     return {step.name: step.state for step in made.store.stages(run) if "read back" in step.name}
 
 
-def plant(made: ShortWay, content: bytes, answer: str) -> str:
-    """Have the measured file of these bytes have answered so; the key under which that is kept."""
+def plant(made: ShortWay, content: bytes | Path, answer: str) -> str:
+    """Have the measured file of these bytes, or the measured folder, have answered so; the key under which that is kept."""
     generation = load_recipe(made.settings.watch[0].recipe).evaluation.generation
     stages = StageStore(made.settings.folder)
-    file = made.settings.folder / "measured"
-    file.write_bytes(content)
+    if isinstance(content, Path):
+        measured = of_folder(content).whole
+    else:
+        (file := made.settings.folder / "measured").write_bytes(content)
+        measured = Input.of(file)
     asked = {"question": generation.prompts[0], "max_tokens": min(TOKENS, generation.max_tokens), "threads": made.settings.threads}
     bench = Workbench(settings=made.settings, stages=stages)
     keys = list[str]()
     bench._run = lambda *_, **__: keys.append("asked") or {"answer": answer}  # type: ignore[method-assign, func-returns-value]
-    key = bench.apart("answer Q4_0", FUNCTION, {"model": Input.of(file)}, threaded=False, **asked).key
+    key = bench.apart("answer", FUNCTION, {"model": measured}, threaded=False, **asked).key
     assert keys, "it was not known yet"
     stages.close()
-    file.unlink()
     return key
 
 
@@ -131,6 +133,39 @@ def test_a_copy_that_says_something_else_stops_the_publication(way: MakeWay, ggu
     made.queued(again=True)
     assert made.carried_out(run)["state"] == "done"
     assert len(made.commits()) == 2
+
+
+@pytest.fixture
+def safetensors(tmp_path: Path) -> Path:
+    """The output of a stage with the bundled model."""
+    shutil.copytree(DEMO / "model", tmp_path / "fixed" / "files", ignore=shutil.ignore_patterns("README.md", "training_args.bin"))
+    return tmp_path / "fixed"
+
+
+def test_a_folder_of_safetensors_is_used_before_main_has_it(way: MakeWay, safetensors: Path) -> None:
+    made = way({"16bit": safetensors})
+    run = made.queued().id
+    assert made.carried_out(run)["state"] == "done"
+    assert steps(made, run) == {"read back 16bit": "done"}
+    assert {path.name for path in (safetensors / "files").iterdir()} <= set(made.api.list_repo_files("ours/model"))
+
+
+def test_a_folder_of_safetensors_that_says_something_else_stops_the_publication(way: MakeWay, safetensors: Path) -> None:
+    made = way({"16bit": safetensors})
+    plant(made, safetensors, "Something else.")
+    with pytest.raises(HubError, match=r"^16bit, downloaded from ours/model as it would be published, answers .*'Something else\.'\. Nothing was published\."):
+        made.released()
+    assert len(made.api.list_repo_commits("ours/model")) == 1, "the Hub's own"
+
+
+def test_a_folder_of_safetensors_that_transformers_cannot_load_stops_the_publication(way: MakeWay, safetensors: Path) -> None:
+    (safetensors / "files" / "tokenizer.json").write_text("{}")
+    (safetensors / "files" / "tokenizer.model").unlink()
+    made = way({"16bit": safetensors})
+    plant(made, safetensors, "Hello.")
+    with pytest.raises(HubError, match=r"^16bit, downloaded from ours/model as it would be published, cannot be used: .*Nothing was published\."):
+        made.released()
+    assert len(made.api.list_repo_commits("ours/model")) == 1
 
 
 def test_a_copy_that_no_engine_runs_stops_the_publication(way: MakeWay) -> None:
