@@ -115,6 +115,8 @@ def look_at(ray: Any, nodes: list[Node], store_url: str) -> None:
         try:
             wrong = ray.get(answer)
         except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, ClusterUnavailable):
+                raise ClusterUnavailable(f"The node {name} of the Ray cluster cannot carry stages out at the moment: {error.cause}") from error
             wrong = said_of(error)
         except ray.exceptions.RayError:
             continue  # it went away, and is given no work

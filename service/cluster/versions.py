@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from config.errors import SluiceError
+from config.errors import ClusterUnavailable, SluiceError
 from engines import toolchain
 from service.execution.artifacts import ArtifactStore
 
@@ -23,12 +23,17 @@ def here() -> Mapping[str, str]:
 
 
 def refusal(wanted: Mapping[str, str], store_url: str) -> str | None:
-    """Why this machine cannot carry out stages of a service that has this, with files in that store; None where it can."""
+    """Why this machine cannot carry out stages of a service that has this, with files in that store; None where it can.
+
+    Raises ClusterUnavailable where the store cannot be reached from here at the moment.
+    """
     if other := [f"{name} {here().get(name)} and the service {name} {wanted[name]}" for name in wanted if here().get(name) != wanted[name]]:
         return f"it has {', '.join(other)}; install the same there as here"
     try:
         toolchain.tool("llama-quantize")
         ArtifactStore(store_url).check()
+    except ClusterUnavailable:
+        raise
     except SluiceError as error:
         return str(error)
     return None

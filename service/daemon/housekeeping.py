@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from config.errors import ClusterUnavailable
 from config.settings import Settings
 from service.disk.pruning import prune
 from service.disk.records import forget
@@ -51,14 +52,22 @@ class Housekeeping:
                 details = {"things": len(pruned.gone), "bytes": pruned.freed, "short_of": there.lacking}
                 log.info("pruned", **details)
                 self._store.audit("housekeeping", "disk", "pruned", details)
-            if self._settings.executor == "ray" and self._settings.store_url is not None:
-                pulse.beat(PART, "sweep")
-                swept = ArtifactStore(self._settings.store_url).sweep(datetime.now(UTC) - timedelta(days=DAYS))
-                log.info("swept", store=self._settings.store_url, files=swept)
-
+            self._sweep()
         if not ahead and (self._forgot is None or time.monotonic() - self._forgot >= FORGET_SECONDS):
             self._forget()
             self._forgot = time.monotonic()
+
+    def _sweep(self) -> None:
+        """Throw away what lies in the store of a cluster for long; one that is away now is swept an hour later."""
+        if self._settings.executor != "ray" or self._settings.store_url is None:
+            return
+        pulse.beat(PART, "sweep")
+        try:
+            swept = ArtifactStore(self._settings.store_url).sweep(datetime.now(UTC) - timedelta(days=DAYS))
+        except ClusterUnavailable as error:
+            log.warning("not swept", store=self._settings.store_url, error=str(error))
+        else:
+            log.info("swept", store=self._settings.store_url, files=swept)
 
     def _forget(self) -> None:
         pulse.beat(PART, "forget")

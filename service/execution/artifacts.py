@@ -1,28 +1,46 @@
 """The shared store by which files travel between machines: a folder that all of them see, or a bucket of a server that speaks S3.
 
 A file is kept under the sha256 of its bytes. It is there whole or not at all, and whoever takes it compares what came with that digest.
+Every call has a deadline, a transfer one for each piece and a lowest rate: it is made in a thread of its own, and whoever asked waits no longer than that,
+whatever fsspec or the file system of a server that hangs goes on waiting for.
 """
 
 import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
+from config.aside import begun
 from config.errors import ClusterUnavailable, ConfigurationError, SluiceError, StageError
 from service.execution.leaving import checkpoint
 
 CHUNK = 8 * 2**20  # bytes that are read, and sent, at once
 MOST_PARTS = 5000  # that a file is sent in: S3 takes 10,000
-PATIENCE = 300.0  # seconds that a file may take however small it is
+CONNECT = 10.0  # seconds for a connection to an S3 server
+SILENCE = 30.0  # seconds that such a server may say nothing before it is asked again
+TRIES = 2  # of a request, by the client underneath; s3fs makes five of each
+ANSWER = 60.0  # seconds that a call may take in all, or a piece of a file beyond what its bytes take
+LISTING = 600.0  # seconds for a list of everything
+ENDING = 10.0  # seconds for what is tidied up when a transfer fails
+LOOK = 0.2  # seconds between two looks whether the work is left
+PATIENCE = 300.0  # seconds that a file may take however small it is, or its last piece: the server puts it together then
 SLOWEST = 100_000  # bytes a second that a file must reach beyond that
 DAYS = 7.0  # that a file stays: it is on its way, and whoever comes to need it later puts it again
 PARTIAL = ".partial"  # ends the name of a file in a folder that is being written
 _SCHEMES = ("file://", "s3://")
+
+T = TypeVar("T")
+
+
+class _Silent(Exception):
+    """No answer came in time."""
 
 
 class Lacking(StageError):
@@ -46,8 +64,9 @@ class ArtifactStore:
 
         self.url = url.rstrip("/")
         self._local = url.startswith("file://")
+        waits = {"connect_timeout": CONNECT, "read_timeout": SILENCE, "retries": {"total_max_attempts": TRIES}}
         try:
-            self._files, self._root = url_to_fs(self.url, **({"auto_mkdir": True} if self._local else {"default_block_size": CHUNK}))
+            self._files, self._root = url_to_fs(self.url, **({"auto_mkdir": True} if self._local else {"default_block_size": CHUNK, "config_kwargs": waits}))
         except ImportError as error:
             raise ConfigurationError(f"{self.url} cannot be used: {error}. `pip install 'sluice[ray]'` brings what is missing.") from error
 
@@ -55,11 +74,11 @@ class ArtifactStore:
         """Write a file, read it and remove it. Raises ConfigurationError when that is not permitted, ClusterUnavailable when the store is out of reach."""
         place, content = f"{self._root}/check-{uuid.uuid4().hex}", uuid.uuid4().bytes
         with self._worded("write to"):
-            self._files.pipe_file(place, content)
+            _within(ANSWER, self._files.pipe_file, place, content)
         with self._worded("read what was written to"):
-            found = self._files.cat_file(place)
+            found = _within(ANSWER, self._files.cat_file, place)
         with self._worded("remove what was written to"):
-            self._files.rm_file(place)
+            _within(ANSWER, self._files.rm_file, place)
         if found != content:
             raise ConfigurationError(f"{self.url} gives back other bytes than were written there. Set `store_url` to a store that keeps them.")
 
@@ -67,7 +86,7 @@ class ArtifactStore:
         """Whether a file is there."""
         with self._worded("look into"):
             self._files.invalidate_cache()
-            return bool(self._files.exists(self._place(sha256)))
+            return bool(_within(ANSWER, self._files.exists, self._place(sha256)))
 
     def put(self, path: Path, sha256: str) -> None:
         """Keep a file under its digest, unless it is there already. Raises StageError when it has other bytes than that, and what `check` raises."""
@@ -92,14 +111,14 @@ class ArtifactStore:
             finally:
                 beside.unlink(missing_ok=True)
             return
-        target = self._files.open(place, "wb", block_size=max(CHUNK, size // MOST_PARTS + 1), autocommit=False)
+        target = _within(ANSWER, self._files.open, place, "wb", block_size=_part(size), autocommit=False)
         try:
             yield target
-            target.close()
-            target.commit()
+            _within(PATIENCE + _part(size) / SLOWEST, target.close)
+            _within(PATIENCE, target.commit)
         except BaseException:
             with suppress(Exception):
-                target.discard()
+                _within(ENDING, target.discard, leaving=False)
             target.closed = True  # or it would send what it was told to discard
             raise
 
@@ -108,7 +127,7 @@ class ArtifactStore:
         try:
             with (
                 self._worded("read"),
-                self._files.open(self._place(sha256), "rb", block_size=CHUNK, cache_type="readahead") as source,
+                _within(ANSWER, self._files.open, self._place(sha256), "rb", block_size=CHUNK, cache_type="readahead") as source,
                 target.open("wb") as file,
             ):
                 found = _copied(source, file, source.size)
@@ -117,19 +136,21 @@ class ArtifactStore:
         if found != sha256:
             target.unlink()
             with self._worded("remove a damaged file from"), suppress(FileNotFoundError):
-                self._files.rm_file(self._place(sha256))
+                _within(ANSWER, self._files.rm_file, self._place(sha256))
             raise Lacking(sha256, self.url)
 
     def sweep(self, before: datetime) -> int:
         """Remove what was put there before a moment, and return how many files that were; whoever needs one puts it again."""
         with self._worded("look into"):
             self._files.invalidate_cache()
-            found: dict[str, dict[str, Any]] = self._files.find(f"{self._root}/artifacts", detail=True) if self._files.exists(f"{self._root}/artifacts") else {}
+            folder = f"{self._root}/artifacts"
+            there = _within(ANSWER, self._files.exists, folder)
+            found: dict[str, dict[str, Any]] = _within(LISTING, self._files.find, folder, detail=True) if there else {}
         old = [place for place, about in found.items() if _changed(about) < before]
         with self._worded("remove old files from"):
             for place in old:
                 with suppress(FileNotFoundError):
-                    self._files.rm_file(place)
+                    _within(ANSWER, self._files.rm_file, place)
         return len(old)
 
     def _place(self, sha256: str) -> str:
@@ -160,16 +181,34 @@ class ArtifactStore:
                 raise ConfigurationError(
                     f"Cannot {doing} {self.url}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of the service and of every node."
                 ) from error
-            hint = "" if self._local else " Check the network and AWS_ENDPOINT_URL_S3."
-            raise ClusterUnavailable(f"Cannot {doing} {self.url}: {type(error).__name__}: {error}.{hint}") from error
+            hint = " Check the server that the folder is of." if self._local else " Check the network and AWS_ENDPOINT_URL_S3."
+            said = str(error) if isinstance(error, _Silent) else f"{type(error).__name__}: {error}"
+            raise ClusterUnavailable(f"Cannot {doing} {self.url}: {said}.{hint}") from error
+
+
+def _within(seconds: float, call: Callable[..., T], *arguments: Any, leaving: bool = True, **named: Any) -> T:
+    """What a call returns, or raises. Raises _Silent when that takes longer; in the middle of it the work may be left, unless it is being left already."""
+    until, done = time.monotonic() + seconds, begun(partial(call, *arguments, **named), "store")
+    while not wait([done], LOOK).done:
+        if leaving:
+            checkpoint()
+        if time.monotonic() >= until:
+            raise _Silent(f"no answer came within {seconds:,.0f} seconds")
+    return done.result()
+
+
+def _part(size: int) -> int:
+    """Bytes of the parts in which a file of that size is sent."""
+    return max(CHUNK, size // MOST_PARTS + 1)
 
 
 def _copied(source: IO[bytes], target: IO[bytes], size: int) -> str:
     """Copy so many bytes in pieces, between which the work may be left; the sha256 of the bytes. Raises ClusterUnavailable when that takes too long."""
     digest, longest, began = hashlib.sha256(), PATIENCE + size / SLOWEST, time.monotonic()
-    while piece := source.read(CHUNK):
+    most = ANSWER + 2 * _part(size) / SLOWEST  # a piece ahead is read, and pieces are sent when there is a part of them
+    while piece := _within(most, source.read, CHUNK):
         digest.update(piece)
-        target.write(piece)
+        _within(most, target.write, piece)
         checkpoint()
         if time.monotonic() - began > longest:
             raise ClusterUnavailable(f"The store of `store_url` took longer than {longest:,.0f} seconds for a file of {size:,} bytes. Check the network.")

@@ -5,16 +5,16 @@ Covers: silence and rate, what is left of a stage's time, the end of the program
 Does not cover: a limit of bytes a second, which it cannot keep (`connect` goes by LFS then), `traffic`, and its own tries again.
 """
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from huggingface_hub.utils import _xet
 
+from config.aside import begun
 from config.errors import HubUnavailable
 from config.progress import Tally
 from service.hubclient.allowance import allowance
@@ -87,16 +87,8 @@ class Transfer:
 
     def _watched(self, work: Callable[[], T]) -> T:
         """What the work comes to. Raises what it raises, HubUnavailable when too little moves or the program ends, and what the allowance has to raise."""
-        done: Future[T] = Future()
-
-        def carry_out() -> None:
-            try:
-                done.set_result(work())
-            except BaseException as error:  # noqa: BLE001  whoever waits raises it
-                done.set_exception(error)
-
         self._looked = time.monotonic()
-        threading.Thread(target=carry_out, name="xet", daemon=True).start()
+        done = begun(work, "xet")
         try:
             while not wait([done], LOOK).done:
                 self._settle()

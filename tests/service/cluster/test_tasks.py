@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from config.digests import file_sha256
-from config.errors import ConfigurationError, StageError, UpstreamError
+from config.errors import ClusterUnavailable, ConfigurationError, StageError, UpstreamError
+from service.execution import artifacts
 from service.execution.kept import Input, StageStore
 from service.execution.leaving import Left, left_by
 from service.execution.place import HERE
 from tests.service.cluster.conftest import GIB, Bench, Nodes
 from tests.service.helpers import alive, eventually
+from tests.service.lines import accepting
 from tests.service.s3 import BUCKET, S3
 
 pytestmark = [pytest.mark.slow]
@@ -255,6 +257,27 @@ def test_a_node_whose_keys_may_not_write_is_refused_in_words(two: Nodes, bench_a
         two.kill(name)
 
 
+def test_a_store_that_a_node_cannot_reach_is_waited_for(two: Nodes, bench_at: Benches) -> None:
+    name = two.add("cut off", environment={"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"})
+    try:
+        with pytest.raises(ClusterUnavailable, match=r"The node .* cannot carry .* at the moment: Cannot write to s3://.* Check the network"):
+            bench_at()
+    finally:
+        two.kill(name)
+
+
+def test_a_store_that_is_silent_is_waited_for(two: Nodes, bench_at: Benches, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    monkeypatch.setattr(artifacts, "ANSWER", 1.0)
+    with accepting() as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(ClusterUnavailable, match="Cannot write to s3://.*: no answer came within 1 seconds"):
+            bench_at()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 def test_a_node_without_llama_cpp_is_refused_in_words(two: Nodes, bench_at: Benches, tmp_path: Path) -> None:
     name = two.add("bare", environment={"SLUICE_LLAMA_CPP": str(tmp_path / "nothing")})
     try:
@@ -294,8 +317,6 @@ def test_a_cluster_of_another_ray_is_refused_in_words(two: Nodes, bench_at: Benc
 
 def test_a_cluster_that_is_not_there_is_told(two: Nodes, bench_at: Benches, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
-
-    from config.errors import ClusterUnavailable
 
     ray.shutdown()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")

@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from config.digests import file_sha256
+from config.errors import ClusterUnavailable
 from config.settings import Settings
 from service.api import create_app
 from service.cli.main import app
@@ -94,6 +96,22 @@ def test_the_store_of_a_cluster_keeps_files_for_a_week(home: Home, disk: DiskOf,
         os.utime(tmp_path / "store" / "artifacts" / digests[-1][:2] / digests[-1], (then, then))
     Housekeeping(home.store, home.settings.with_(executor="ray", store_url=store.url)).look()
     assert [store.has(digest) for digest in digests] == [False, True]
+
+
+def test_a_store_that_is_away_is_swept_another_time(home: Home, disk: DiskOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def sweep(store: ArtifactStore, before: datetime) -> int:
+        asked.append(before)
+        raise ClusterUnavailable("the store is away")
+
+    monkeypatch.setattr(ArtifactStore, "sweep", sweep)
+    keeper = Housekeeping(home.store, home.settings.with_(executor="ray", store_url=f"file://{tmp_path}/store"))
+    monkeypatch.setattr(keeper, "_forget", lambda: asked.append("forgot"))
+    keeper.look()
+    keeper.look()
+    assert len(asked) == 2, "once each, an hour apart"
+    assert asked[1] == "forgot", "all else is done all the same"
 
 
 def test_no_run_is_begun_on_a_full_disk_and_everybody_is_told(home: Home, disk: DiskOf) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from config.errors import ClusterUnavailable, ConfigurationError, StageError
 from service.execution import artifacts
 from service.execution.artifacts import CHUNK, ArtifactStore, Lacking
 from service.execution.leaving import Left, left_by
+from tests.service.lines import accepting, relayed
 from tests.service.s3 import S3, served
 
 
@@ -174,3 +175,73 @@ def test_a_store_that_takes_a_file_too_slowly_is_given_up_and_keeps_no_part(tmp_
         store.put(other, digest)
     assert not store.has(digest)
     assert not list((tmp_path / "store").rglob("*.partial"))
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Deadlines that a test can wait for."""
+    s3fs = pytest.importorskip("s3fs", reason="the extra `ray` is not installed: `make test-ray` does that, or pip install -r requirements-ray.lock")
+    for name, value in {"AWS_ACCESS_KEY_ID": "writer", "AWS_SECRET_ACCESS_KEY": "writer-secret", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("ANSWER", "LISTING", "PATIENCE", "ENDING"):
+        monkeypatch.setattr(artifacts, name, 1.0)
+    monkeypatch.setattr(artifacts, "SLOWEST", 100_000_000)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("word", [b"", b" "], ids=["silent", "trickling"])
+def test_a_server_that_never_answers_holds_nobody(hurried: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: bytes) -> None:
+    path, sha256 = file(tmp_path)
+    with accepting(word) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        store = ArtifactStore("s3://bucket/prefix")
+        calls: dict[str, Callable[[], object]] = {
+            "write to": store.check,
+            "look into": lambda: store.has(sha256),
+            "read": lambda: store.get(sha256, tmp_path / "back"),
+        }
+        for doing, call in calls.items():
+            with pytest.raises(ClusterUnavailable) as caught:
+                call()
+            said = f"Cannot {doing} s3://bucket/prefix: no answer came within 1 seconds. Check the network and AWS_ENDPOINT_URL_S3."
+            assert str(caught.value) == said
+        for call in (lambda: store.put(path, sha256), lambda: store.sweep(datetime.now(UTC))):
+            with pytest.raises(ClusterUnavailable, match="Cannot look into s3://bucket/prefix: no answer came within 1 seconds"):
+                call()
+
+
+def test_who_waits_for_a_silent_server_may_leave(hurried: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "ANSWER", 600.0)
+
+    def asked(whole: bool) -> None:
+        raise Left("cancelled")
+
+    with accepting() as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        with left_by(asked), pytest.raises(Left):
+            ArtifactStore("s3://bucket/prefix").has("0" * 64)
+
+
+def test_a_server_that_falls_silent_in_a_transfer_is_given_up_and_nothing_half_is_left(
+    hurried: None, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sha256 = file(tmp_path, os.urandom(6 * CHUNK))
+    monkeypatch.setattr(artifacts, "ANSWER", 5.0)  # of a server that is there
+    monkeypatch.setattr(artifacts, "PATIENCE", 300.0)
+    with relayed(s3.endpoint) as relay:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", relay.endpoint)
+        store = ArtifactStore(f"{s3.url}/{tmp_path.name}")
+        relay.left = 3 * CHUNK
+        with pytest.raises(ClusterUnavailable, match=r"Cannot write to s3://.*: no answer came within"):
+            store.put(path, sha256)
+        relay.left = None
+        assert not store.has(sha256)
+        store.put(path, sha256)
+        relay.left = 3 * CHUNK
+        with pytest.raises(ClusterUnavailable, match=r"Cannot read s3://.*: no answer came within"):
+            store.get(sha256, tmp_path / "back")
+        relay.left = None
+        store.get(sha256, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
