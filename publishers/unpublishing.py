@@ -6,6 +6,12 @@ from config.errors import HubError
 from publishers.wire import hub_errors
 
 
+def is_private(api: HfApi, repo: str) -> bool:
+    """Whether only its owner sees the repo. Raises HubError."""
+    with hub_errors(api, f"look at {repo}"):
+        return bool(api.repo_info(repo).private)
+
+
 def make_private(api: HfApi, repo: str) -> None:
     """Make the repo private, and see on the Hub that it is. Raises HubError."""
     with hub_errors(api, f"make {repo} private"):

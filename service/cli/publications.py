@@ -34,7 +34,8 @@ def publications(
         return
     table = Sheet(columns=names("publication", "run", "at (UTC)", "state"))
     for item in found:
-        state = "published" if item.unpublished is None else f"private again, by {escape(item.unpublished.by)}"
+        back = item.unpublished
+        state = "published" if back is None else f"unpublished by {escape(back.by)} on {back.at:%Y-%m-%d %H:%M}: {escape(back.reason)}"
         table.add(f"{item.id} {escape(item.repo)}@{item.revision[:12]}", str(item.run), f"{item.at:%Y-%m-%d %H:%M}", state)
     terminal.out.print(table)
 
@@ -69,7 +70,7 @@ class TakenBack:
 def unpublish(context: typer.Context, publication: Number, said: TakenBack, as_json: AsJson = False) -> None:
     """Make a published repo private, with name and reason on record. It keeps its files.
 
-    It stays private until a person makes it public on the Hub.
+    It stays private until a person makes it public on the Hub; newer releases are published there, and seen by nobody until then.
 
     Example: sluice unpublish 3 --by Ada --reason "the licence changed"
     """

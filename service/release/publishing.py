@@ -18,7 +18,7 @@ from publishers import card, evaluations, folder, hub, manifest, naming, ollama,
 from publishers.hub import PublishFile
 from publishers.order import Line
 from service.execution.kept import Output
-from service.release import functions, gathering, rollback
+from service.release import functions, gathering, rollback, unpublishing
 from service.release.evaluated import results
 from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
@@ -69,15 +69,19 @@ def publish(work: Work) -> list[str]:
     for repo in repos(work):
         if not repo.passed:
             continue
-        planned = plan(work, repo, private=private, line=line)
-        with job.noted(f"publish {repo.name}" if job.run.target is None else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
+        elsewhere = job.run.target is not None
+        planned = plan(work, repo, private=private or (not elsewhere and unpublishing.removed(job.store, work.api, repo.name)), line=line)
+        with job.noted(f"publish {repo.name}" if not elsewhere else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
             result = _publish(work, repo, planned, line)
             noted.message = result.remark or ""
             if not result.changed:
                 noted.state, noted.message = "reused", "already holds exactly this"
+            opened = None if elsewhere else unpublishing.opened(job.store, work.api, repo.name)
+            back = None if elsewhere or opened is not None else unpublishing.taken_back(job.store, repo.name)
+            noted.message = "; ".join(part for part in (noted.message, unpublishing.remark(back)) if part)
         record = {name: value for name, value in asdict(result).items() if name != "remark"}
         lease = None if job.run.worker is None else job.run.lease
-        job.store.record_publication(job.run.id, Published(**record), rollback=planned.rollback, lease=lease)
+        job.store.record_publication(job.run.id, Published(**record), rollback=planned.rollback, lease=lease, opened=opened)
         published.append(repo.name)
     if published and job.run.target is None:
         gathering.gather(work, published, private=private)

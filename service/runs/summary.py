@@ -122,7 +122,7 @@ class PublicationSummary(BaseModel):
     at: datetime
     """When it was published, or last found to be so."""
     unpublished: UnpublishedSummary | None
-    """Null where nobody took it back."""
+    """Of its repo, whichever publication was taken back; null where nobody did, or the repo was public again when something was published there."""
 
 
 class PullRequestSummary(BaseModel):

@@ -15,8 +15,8 @@ from config.words import GateResult, Measurement, Outcome, Patch, Rollback, Samp
 from service.pace import Phase, heard
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
-from service.store.queue import leased, state_of
-from service.store.records import Artifact, Foretold, PublicationRecord, Published, StageRecord, StageState, Unpublished, VariantRecord
+from service.store.queue import leased, matching, state_of
+from service.store.records import Artifact, Foretold, PublicationRecord, Published, RunFilter, StageRecord, StageState, Unpublished, VariantRecord
 from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, ReleaseRow, RunRow, StageRow, VerdictRow
 
 
@@ -129,10 +129,13 @@ class Results(Database):
         with self.read() as session:
             return tuple(_variant(row) for row in session.scalars(select(VerdictRow).where(VerdictRow.run_id == run).order_by(VerdictRow.position)))
 
-    def record_publication(self, run: int, published: Published, *, rollback: Rollback | None = None, lease: int | None = None) -> int:
+    def record_publication(
+        self, run: int, published: Published, *, rollback: Rollback | None = None, lease: int | None = None, opened: Unpublished | None = None
+    ) -> int:
         """Keep that the run's repo holds exactly these files at this commit; the publication's number, the same for the same run and repo.
 
-        `rollback` is what it was allowed to take the place of. Raises LeaseLost when `lease` is given and is not that of the run any more.
+        `rollback` is what it was allowed to take the place of. A repo that was taken back stays so, unless that is what `opened` says: a person has made it
+        public since. Raises LeaseLost when `lease` is given and is not that of the run any more.
         """
         repo, revision, digest = published.repo, published.revision, published.manifest_digest
         with self.write() as session:
@@ -140,10 +143,12 @@ class Results(Database):
                 leased(session, run, lease)
             row = session.scalars(select(PublicationRow).where(PublicationRow.run_id == run, PublicationRow.repo == repo)).first()
             if row is None:
-                session.add(row := PublicationRow(run_id=run, repo=repo))
+                session.add(row := PublicationRow(run_id=run, repo=repo, unpublished=_mark(_taken_back(session, repo))))
             row.revision, row.url, row.files, row.manifest_digest = revision, published.url, list(published.files), digest
             row.changed, row.at = published.changed, now()
             session.flush()
+            if opened is not None and opened == _taken_back(session, repo):
+                _mark_all(session, repo, None)
             details = {"run": run, "repo": repo, "revision": revision, "manifest_digest": digest}
             if rollback is not None:
                 details["rollback"] = {"from": rollback.sha, "by": rollback.by, "comment": rollback.comment}
@@ -175,23 +180,30 @@ class Results(Database):
                 raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
             return publication_record(row)
 
-    def all_publications(self, *, limit: int = 50, repo: str | None = None, before: int | None = None) -> tuple[PublicationRecord, ...]:
-        """The newest publications first, at most `limit`; only those in `repo`, only those with a number below `before`."""
+    def all_publications(
+        self, *, limit: int = 50, repo: str | None = None, before: int | None = None, namespaces: tuple[str, ...] | None = None
+    ) -> tuple[PublicationRecord, ...]:
+        """The newest publications first, at most `limit`; only those in `repo`, with a number below `before`, of runs of these namespaces."""
         query = select(PublicationRow).order_by(PublicationRow.id.desc()).limit(limit)
         if repo is not None:
             query = query.where(PublicationRow.repo == repo)
         if before is not None:
             query = query.where(PublicationRow.id < before)
         with self.read() as session:
+            if namespaces is not None:
+                query = query.join(RunRow, RunRow.id == PublicationRow.run_id).where(*matching(session, RunFilter(namespaces=namespaces)))
             return tuple(publication_record(row) for row in session.scalars(query))
 
     def record_unpublished(self, id: int, *, by: str, reason: str, source: str, details: Mapping[str, Any]) -> PublicationRecord:
-        """Keep that a publication's repo was made private, by whom and why; `details` go into the audit trail. Raises UnknownPublication."""
+        """Keep that a publication's repo was made private, by whom and why, of all that was published in it; `details` go into the audit trail.
+
+        Raises UnknownPublication.
+        """
         with self.write() as session:
             row = session.get(PublicationRow, id)
             if row is None:
                 raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
-            row.unpublished = {"by": by, "reason": reason, "at": now().isoformat()}
+            _mark_all(session, row.repo, Unpublished(by=by, reason=reason, at=now()))
             note(session, source, f"publication/{id}", "unpublished", {"repo": row.repo, "by": by, "reason": reason, **details})
             return publication_record(row)
 
@@ -208,6 +220,21 @@ class Results(Database):
         with self.read() as session:
             row = session.scalars(query).first()
             return None if row is None else publication_record(row)
+
+
+def _taken_back(session: Session, repo: str) -> Unpublished | None:
+    """Who made a repo private, of which every publication in it tells."""
+    last = session.scalars(select(PublicationRow).where(PublicationRow.repo == repo).order_by(PublicationRow.id.desc()).limit(1)).first()
+    return None if last is None else _unpublished(last)
+
+
+def _mark_all(session: Session, repo: str, unpublished: Unpublished | None) -> None:
+    for row in session.scalars(select(PublicationRow).where(PublicationRow.repo == repo)):
+        row.unpublished = _mark(unpublished)
+
+
+def _mark(unpublished: Unpublished | None) -> dict[str, Any] | None:
+    return None if unpublished is None else {"by": unpublished.by, "reason": unpublished.reason, "at": unpublished.at.isoformat()}
 
 
 def _forecast(row: RunRow) -> dict[str, Foretold]:

@@ -178,7 +178,7 @@ def test_a_person_publishes_again_rolls_back_and_unpublishes(page: Page, short_w
         page.get_by_label("Reason").fill("Its licence changed.")
         page.get_by_role("button", name="Make it private").click()
         expect(page.get_by_role("status")).to_contain_text("The repo is private now.")
-        expect(page.get_by_text("Made private by ada")).to_be_visible()
+        expect(page.get_by_text("Unpublished by ada")).to_be_visible()
         look(page, "unpublished")
     assert short_way.api.repo_info(REPO).private
     current, back = (store.publication(number).unpublished for number in (second, first))

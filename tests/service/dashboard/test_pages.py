@@ -157,7 +157,7 @@ def test_what_is_published_is_published_again_rolled_back_and_taken_back(short_w
 
     answer = browser.post(f"/publications/{first}/unpublish", data=form)
     assert "The repo is private now." in answer.text
-    assert "Made private by Ada" in answer.text
+    assert "Unpublished by Ada" in answer.text
     assert short_way.api.repo_info(REPO).private
     assert short_way.store.publication(first).unpublished is not None
     done = [(event.subject, event.action) for event in reversed(short_way.store.audit_events()) if event.details.get("token") == "ada"]

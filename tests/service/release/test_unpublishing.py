@@ -1,5 +1,6 @@
 """A publication that is taken back: its repo is private on the Hub, who did it and why stands on record, and nothing makes it public again by itself."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from config.settings import Settings
 from service.api import create_app
 from service.api.tokens import create_token
 from service.cli.main import app
+from service.execution.workbench import Event
 from service.hubclient import connect
 from service.release.unpublishing import UnpublishRefused, unpublish
 from service.runs.steering import Actor
@@ -63,6 +65,27 @@ def test_its_repo_is_private_with_name_and_reason_on_record_and_later_releases_l
     (queued,) = short_way.store.runs(state="queued")
     assert short_way.carried_out(queued.id)["state"] == "done"
     assert not seen(short_way)
+    told = [item["unpublished"] for item in client.get("publications").json()["publications"]]
+    assert [{key: item[key] for key in SAID} for item in told] == [SAID, SAID], "what is newer is seen by nobody either, and that is told"
+    (head,) = (item for item in client.get("releases").json()["releases"] if item["repo"] == "upstream/model")
+    assert head["published"] == []
+
+
+def test_a_person_makes_it_public_again_and_nothing_else_does(short_way: ShortWay) -> None:
+    first = short_way.released()["publications"][0]["id"]
+    unpublish(short_way.store, short_way.api, first, **SAID, actor=Actor())
+    short_way.api.delete_repo(REPO)
+    short_way.upstream.release()
+    events, run = list[Event](), short_way.queued()
+    short_way.carried_out(run.id, events.append)
+    (said,) = (event.message for event in events if event.stage == f"publish {REPO}" and event.state == "done")
+    assert re.search(r"the repo stays private: Ada unpublished it on [\d-]+ \(The licence changed\.\)\. Make it public on the Hub", said)
+    assert not seen(short_way), "though it was made anew"
+    short_way.api.update_repo_settings(REPO, private=False)
+    short_way.upstream.release()
+    short_way.released()
+    assert seen(short_way), "which is left as it is"
+    assert [item.unpublished for item in short_way.store.all_publications()] == [None, None, None]
 
 
 def test_a_hub_that_takes_the_request_and_does_nothing_is_found_out(short_way: ShortWay) -> None:
@@ -91,7 +114,7 @@ def test_a_command_takes_it_back(short_way: ShortWay) -> None:
     assert found is not None
     assert {"by": found.by, "reason": found.reason} == SAID
     listed = CliRunner().invoke(app, ["publications"], env=environment)
-    assert "private again, by Ada" in listed.stdout
+    assert f"unpublished by Ada on {found.at:%Y-%m-%d %H:%M}: The licence changed." in " ".join(listed.stdout.split())
 
 
 def test_nobody_takes_it_back_without_name_and_reason(short_way: ShortWay) -> None:
