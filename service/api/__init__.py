@@ -9,6 +9,7 @@ from config.wire import API
 from service.api import (
     describing,
     errors,
+    files,
     findings,
     live,
     metrics,
@@ -43,10 +44,11 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     )
     app.state.store = store
     app.state.settings = settings
+    app.state.named = False  # whoever has no token, or one for some namespaces, learns nothing of what is watched
     app.state.metrics = metrics.registry(store, settings)
     app.state.attempts = Attempts()
     app.state.hinting = Hinting(store, settings)
-    for room in (runs.public, live.router, runs.protected, runs.acting, steering.acting, findings.protected, streams.protected):
+    for room in (runs.public, live.router, runs.protected, runs.acting, steering.acting, findings.protected, files.protected, streams.protected):
         app.include_router(room, prefix=API)
     for room in (releases.protected, publications.protected, publications.acting, watch.router, watch.acting, recipes.protected, trail.protected):
         app.include_router(room, prefix=API)
@@ -66,6 +68,7 @@ def create_health_app(store: Store, settings: Settings) -> FastAPI:
     app = FastAPI(title="Sluice", version=_version(), openapi_url=None)
     app.state.store = store
     app.state.settings = settings
+    app.state.named = True
     app.state.metrics = metrics.registry(store, settings)
     app.include_router(runs.public, prefix=API)
     app.include_router(live.router, prefix=API)

@@ -102,9 +102,20 @@ def refuse_lacking(token: TokenRecord, scope: Scope) -> None:
         message = f"The token {token.name} has the scopes {', '.join(token.scopes)}, and this needs `{scope}`. Use another, or make one with --scope {scope}."
         raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", message)
     if not reaches(token, scope):
-        only = ", ".join(token.namespaces or ())
-        message = f"The token {token.name} is for {only} alone, and this is of the whole service. Use another, or make one without --namespace."
-        raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", message)
+        raise _of_everything(token)
+
+
+def everybodys(token: Caller) -> TokenRecord:
+    """The caller's token, which may see all namespaces. Raises the 403 answer: what is of no namespace tells of all of them."""
+    if token.namespaces is not None:
+        raise _of_everything(token)
+    return token
+
+
+def _of_everything(token: TokenRecord) -> ApiError:
+    only = ", ".join(token.namespaces or ())
+    message = f"The token {token.name} is for {only} alone, and this is of the whole service. Use another, or make one without --namespace."
+    return ApiError(HTTPStatus.FORBIDDEN, "forbidden", message)
 
 
 def reaches(token: TokenRecord, scope: Scope) -> bool:

@@ -24,7 +24,8 @@ _KNOWN = {
     "description": "ETags of answers that you have; of one of these the answer is 304, without a body.",
     "schema": {"type": "string"},
 }
-_IDS = {"id": 12, "stage": "convert", "name": "default"}  # of parameters in paths
+_SHA256 = "9465e63a22add5354d9bb4b99e90117043c7124007664907259bd16d043bb031"
+_IDS = {"id": 12, "stage": "convert", "name": "default", "sha256": _SHA256}  # of parameters in paths
 _BODIES: Mapping[str, Mapping[str, Any]] = {
     "RunRequest": {"repo": "Qwen/Qwen3-0.6B", "revision": "main", "recipe": "default"},
     "Watched": {"owners": ["Qwen"], "names": ["Qwen3-*"], "recipe": "default"},
@@ -35,7 +36,7 @@ _VALUES: Mapping[str, Any] = {
     "run": 12,
     "attempt": 1,
     "bytes": 484_220_320,
-    "sha256": "9465e63a22add5354d9bb4b99e90117043c7124007664907259bd16d043bb031",
+    "sha256": _SHA256,
     "sha": "c1899de289a04d12100db370d81485cdf75e47ca",
     "revision": "main",
     "repo": "Qwen/Qwen3-0.6B",

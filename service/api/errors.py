@@ -18,6 +18,7 @@ from service.release.library import UnknownRecipe
 from service.release.redoing import RedoRefused
 from service.release.rollback import RollbackRefused
 from service.release.unpublishing import UnpublishRefused
+from service.runs.artifacts import ArtifactGone, NoArtifact
 from service.runs.logs import NoLog
 from service.runs.recipe import NoRecipe
 from service.runs.report import NoReport
@@ -30,8 +31,10 @@ _SAID = {
     404: "There is no such thing, or the token may not see it",
     408: "The body took too long",
     409: "As it is now, that cannot be done",
+    410: "It was there, and is not kept any more",
     412: "It is not as If-Match says",
     413: "The body is too large",
+    416: "The file has no such bytes",
     422: "The request is not valid",
     429: "Too many wrong tokens, secrets or signatures came from this address; Retry-After tells when to try again",
     502: "The Hub is down, or refuses the service's token",
@@ -46,6 +49,7 @@ _REFUSED: Mapping[type[SluiceError], tuple[HTTPStatus, str]] = {
     RedoRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "unknown_stage"),
     Superseded: (HTTPStatus.CONFLICT, "superseded"),
     UnpublishRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid"),
+    ArtifactGone: (HTTPStatus.GONE, "not_kept"),
 }
 """How what somebody asked for in vain is answered."""
 
@@ -99,7 +103,7 @@ def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
         return refused
     unknown = isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError)) and not isinstance(error.__cause__, GatedRepoError)
     match error:
-        case UnknownRun() | UnknownPublication() | UnknownEntry() | UnknownRecipe() | NoReport() | NoRecipe() | NoLog():
+        case UnknownRun() | UnknownPublication() | UnknownEntry() | UnknownRecipe() | NoReport() | NoRecipe() | NoLog() | NoArtifact():
             return HTTPStatus.NOT_FOUND, "not_found"
         case UpstreamError() if unknown:
             return HTTPStatus.NOT_FOUND, "unknown_upstream"

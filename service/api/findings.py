@@ -74,7 +74,7 @@ def stages(run: TheRun, store: TheStore) -> list[StageView]:
 
 @protected.get("/runs/{id}/artifacts", summary="The files that a run's stages made")
 def artifacts(run: TheRun, store: TheStore) -> list[ArtifactView]:
-    """With size and sha256; they lie on the machine that carried the run out."""
+    """With size and sha256, under which each can be fetched as long as it is kept."""
     return [artifact for stage in store.stages(run.id) for artifact in _stage(stage).artifacts]
 
 

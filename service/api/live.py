@@ -4,11 +4,13 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from service.pulse import pulse
 from service.store import Store
+
+POLL = "poll"
 
 router = APIRouter(tags=["service"])
 
@@ -18,7 +20,9 @@ class Part(BaseModel):
 
     name: str
     doing: str
-    """What it was at when it was last heard of, e.g. a run's stage; empty when it waited for something to do."""
+    """What it was at when it was last heard of, e.g. a run's stage; empty when it waited for something to do. Of a poll the owner or the repo, told by the
+    listener of `health_port` alone; elsewhere `a repo`.
+    """
     since: datetime
     """When that was; UTC."""
     limit: float
@@ -43,9 +47,19 @@ class Liveness(BaseModel):
     parts: list[Part]
 
 
-def parts() -> list[Part]:
-    """Every part of this program, and whether it is stuck."""
-    return [Part(name=sign.part, doing=sign.doing, since=sign.since, limit=sign.limit, stuck=sign.stuck, failing=sign.failing) for sign in pulse.signs()]
+def parts(*, named: bool) -> list[Part]:
+    """Every part of this program, and whether it is stuck; `named`: who asks may know which repos are watched."""
+    return [
+        Part(
+            name=sign.part,
+            doing=sign.doing if named or sign.part != POLL or not sign.doing else "a repo",
+            since=sign.since,
+            limit=sign.limit,
+            stuck=sign.stuck,
+            failing=sign.failing,
+        )
+        for sign in pulse.signs()
+    ]
 
 
 def waiting(store: Store) -> Waiting:
@@ -55,9 +69,9 @@ def waiting(store: Store) -> Waiting:
 
 
 @router.get("/live", summary="Whether no part of the service is stuck")
-async def live(response: Response) -> Liveness:
+async def live(request: Request, response: Response) -> Liveness:
     """Answers without a token and without the database, with 503 when a part is stuck, which a restart cures; `/health` says whether the service can work."""
-    found = parts()
+    found = parts(named=request.app.state.named)
     if stuck := any(part.stuck for part in found):
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return Liveness(status="stuck" if stuck else "ok", parts=found)

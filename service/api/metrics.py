@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from config.settings import Settings
-from service.api.access import caller
+from service.api.access import everybodys
 from service.api.errors import problems
 from service.hubclient.traffic import traffic
 from service.machine.folders import existing
@@ -27,7 +27,7 @@ from service.store.database import now
 KEPT = 60.0  # seconds for which counts are not counted again: over thousands of runs that takes a second or two
 
 open_to_all = APIRouter(tags=["service"])
-protected = APIRouter(tags=["service"], dependencies=[Depends(caller)], responses=problems(401, 429))
+protected = APIRouter(tags=["service"], dependencies=[Depends(everybodys)], responses=problems(401, 403, 429))
 
 
 class Figures(Collector):
@@ -87,7 +87,10 @@ def registry(store: Store, settings: Settings) -> CollectorRegistry:
 @open_to_all.get("/metrics", response_class=Response, summary="Figures for Prometheus", include_in_schema=False)
 @protected.get("/metrics", response_class=Response, summary="Figures for Prometheus", responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
 def metrics(request: Request) -> Response:
-    """Runs by state, the queue's age, seconds of stages, gates that blocked, publications, disk, and this process's own time and memory."""
+    """Runs by state, the queue's age, seconds of stages, gates that blocked, publications, disk, and this process's own time and memory.
+
+    Not for a token of some namespaces: figures are of all.
+    """
     return Response(generate_latest(request.app.state.metrics), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -69,10 +69,9 @@ class UnpublishRequest(BaseModel):
 @protected.get("/publications", summary="The publications, newest first")
 def list_publications(store: TheStore, token: Caller, wanted: Annotated[Wanted, Query()]) -> PublicationPage:
     """One page of those that the token may see."""
-    found = store.all_publications(limit=wanted.limit + 1, repo=wanted.repo, before=wanted.before)
+    found = store.all_publications(limit=wanted.limit + 1, repo=wanted.repo, before=wanted.before, namespaces=token.namespaces)
     page = found[: wanted.limit]
-    seen = [item for item in page if token.sees(store.run(item.run).namespace)]
-    return PublicationPage(publications=[publication_summary(item) for item in seen], next=page[-1].id if len(found) > wanted.limit else None)
+    return PublicationPage(publications=[publication_summary(item) for item in page], next=page[-1].id if len(found) > wanted.limit else None)
 
 
 @protected.get("/publications/{id}", summary="A repo that was published", responses=problems(404))

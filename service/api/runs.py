@@ -44,10 +44,12 @@ _HTML: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schem
 
 
 class BrokenWatch(BaseModel):
-    """An entry of the watch list that cannot be released as it is now."""
+    """An entry of the watch list that cannot be released as it is now, told by the listener of `health_port` alone; elsewhere that there is one."""
 
     repo: str
+    """Empty where it is not told."""
     recipe: str
+    """Likewise."""
     error: str
 
 
@@ -73,6 +75,11 @@ class Health(BaseModel):
     """Runs that wait for a worker; null when the database does not answer."""
     disk: Disk
     version: str
+
+
+_UNNAMED = BrokenWatch(
+    repo="", recipe="", error="It cannot be released. `sluice status`, and GET /api/v1/attention with a token for all namespaces, say which and why."
+)
 
 
 class RunPage(BaseModel):
@@ -101,10 +108,11 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
     fails, or the disk is too full to begin a run.
     """
     database = store.healthy()
-    # without a token nobody learns in which folders the data lie
+    named = request.app.state.named
     watched = unreleasable(store, settings) if database else broken(settings.watch)
-    watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) for item in watched]
-    alive, there = parts(), space(settings)
+    # without a token nobody learns what is watched, and nobody in which folders the data lie
+    watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) if named else _UNNAMED for item in watched]
+    alive, there = parts(named=named), space(settings)
     sound = database and not watch and not there.paused and not any(part.stuck or part.failing for part in alive)
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE

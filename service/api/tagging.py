@@ -14,7 +14,7 @@ from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from service.api.access import Number, ThePublication, TheRun, TheStore
+from service.api.access import Administrator, Number, ThePublication, TheRun, TheStore
 from service.api.errors import ApiError
 from service.release.listing import watch_entry
 from service.runs.changing import substance
@@ -45,7 +45,7 @@ class Tagged(APIRoute):
             if request.method != "GET" or answer.status_code != HTTPStatus.OK or answer.media_type != "application/json":
                 return answer
             tag = tag_of(bytes(answer.body))
-            if _named(request.headers.get("If-None-Match"), tag):
+            if named(request.headers.get("If-None-Match"), tag):
                 return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
             answer.headers["ETag"] = tag
             return answer
@@ -68,8 +68,8 @@ def unchanged_publication(publication: ThePublication, if_match: IfMatch = None)
     _refuse_changed(if_match, lambda: publication_summary(publication), f"Publication {publication.id}")
 
 
-def unchanged_entry(id: Number, store: TheStore, if_match: IfMatch = None) -> None:
-    """A dependency: the entry of the watch list is as the request says."""
+def unchanged_entry(id: Number, store: TheStore, token: Administrator, if_match: IfMatch = None) -> None:
+    """A dependency: the entry of the watch list is as the request says, which nobody learns who may not change it."""
     _refuse_changed(if_match, lambda: watch_entry(store.watch_entry(id)), f"Entry {id} of the watch list")
 
 
@@ -82,7 +82,7 @@ def _refuse_changed(wanted: str | None, found: Callable[[], BaseModel], what: st
         raise ApiError(HTTPStatus.PRECONDITION_FAILED, "changed", message)
 
 
-def _named(header: str | None, tag: str) -> bool:
+def named(header: str | None, tag: str) -> bool:
     """Whether an If-None-Match names the tag; a weak one of the same text counts."""
     if header is None:
         return False

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Response
 
 from config.settings import Watched
 from config.wire import API
-from service.api.access import Administrator, Number, TheSettings, TheStore, caller
+from service.api.access import Administrator, Number, TheSettings, TheStore, everybodys
 from service.api.behind import prefix
 from service.api.errors import problems
 from service.api.once import Once, idempotency_key
@@ -14,7 +14,7 @@ from service.api.tagging import UNCHANGED_ENTRY, Tagged
 from service.release.checks.watch import refuse_unusable
 from service.release.listing import WatchEntry, WatchList, watch_entry, watch_list
 
-router = APIRouter(tags=["watch list"], route_class=Tagged, dependencies=[Depends(caller)], responses=problems(401, 422, 429))
+router = APIRouter(tags=["watch list"], route_class=Tagged, dependencies=[Depends(everybodys)], responses=problems(401, 403, 422, 429))
 acting = APIRouter(tags=["watch list"], route_class=Once, dependencies=[Depends(idempotency_key)], responses=problems(401, 422, 429))
 
 _CHANGES = problems(400, 403, 404, 408, 409, 413)
@@ -23,7 +23,7 @@ _ENTRY = problems(404)
 
 @router.get("/watch", summary="The watch list")
 def get_watch(store: TheStore, settings: TheSettings) -> WatchList:
-    """All entries, those of the settings first, and how the last poll went."""
+    """All entries, those of the settings first, and how the last poll went. Not for a token of some namespaces: what is watched is of none of them."""
     return watch_list(store, settings)
 
 
@@ -38,7 +38,7 @@ def add_watch(entry: Watched, response: Response, store: TheStore, settings: The
 
 @router.get("/watch/{id}", summary="An entry that was added beside the settings", responses=_ENTRY)
 def get_watch_entry(id: Number, store: TheStore) -> WatchEntry:
-    """The entry of that number."""
+    """The entry of that number. Not for a token of some namespaces."""
     return watch_entry(store.watch_entry(id))
 
 

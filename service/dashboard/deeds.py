@@ -8,7 +8,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from service.api.access import Number, TheSettings, TheStore
+from service.api.access import Number, TheSettings, TheStore, visible_publication, visible_run
 from service.api.errors import ApiError
 from service.api.outward import asking_the_hub
 from service.dashboard.signing import Form, TheVisitor, Visitor, doing
@@ -19,7 +19,7 @@ from service.release.unpublishing import unpublish as take_back
 from service.runs import gates, holds, steering
 from service.runs.deciding import Decision
 from service.runs.steering import Actor
-from service.store import RunRecord, Store, UnknownPublication, UnknownRun
+from service.store import RunRecord, Store
 
 router = APIRouter()
 
@@ -33,10 +33,7 @@ PLAIN: dict[str, Callable[[Store, int, Actor], RunRecord]] = {
 
 def seen(store: Store, visitor: Visitor, run: int) -> RunRecord:
     """The run, as far as the visitor may see it. Raises UnknownRun."""
-    record = store.run(run)
-    if not visitor.token.sees(record.namespace):
-        raise UnknownRun(f"There is no run {run}.")
-    return record
+    return visible_run(run, store, visitor.token)
 
 
 @router.post("/runs/{id}/priority")
@@ -95,34 +92,34 @@ def steer(id: Number, verb: str, request: Request, form: Form, visitor: TheVisit
 def publish(id: Number, request: Request, form: Form, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> Response:
     """Publish again."""
     doing(visitor, form, "publish")
-    run = seen(store, visitor, _publication_run(store, id))
+    run = visible_publication(id, store, visitor.token).run
     with asking_the_hub():
         republish(store, settings, id, actor(visitor))
-    return back(request, run.id, "publish")
+    return back(request, run, "publish")
 
 
 @router.post("/publications/{id}/rollback")
 def roll_back(id: Number, request: Request, form: Form, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> Response:
     """Publish an older release in the place of the newer one."""
     doing(visitor, form, "publish")
-    run = seen(store, visitor, _publication_run(store, id))
+    run = visible_publication(id, store, visitor.token).run
     said = Decision(by=form.get("by", ""), comment=form.get("comment", ""), source="dashboard", details={"publication": id, **actor(visitor).details})
     with asking_the_hub():
-        rollback.roll_back(store, connect(settings), run.id, said)
-    return back(request, run.id, "rollback")
+        rollback.roll_back(store, connect(settings), run, said)
+    return back(request, run, "rollback")
 
 
 @router.post("/publications/{id}/unpublish")
 def unpublish(id: Number, request: Request, form: Form, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> Response:
     """Make a published repo private."""
     doing(visitor, form, "publish")
-    run = seen(store, visitor, _publication_run(store, id))
+    run = visible_publication(id, store, visitor.token).run
     by, reason = form.get("by", ""), form.get("comment", "")
     if not by or not reason:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "Say who takes this back, and why: both are kept on record.")
     with asking_the_hub():
         take_back(store, connect(settings), id, by=by, reason=reason, actor=actor(visitor))
-    return back(request, run.id, "unpublish")
+    return back(request, run, "unpublish")
 
 
 def actor(visitor: Visitor) -> Actor:
@@ -138,10 +135,3 @@ def back(request: Request, run: int, said: str) -> Response:
 def _waiver(form: dict[str, str], visitor: Visitor) -> gates.Decision:
     said = {"by": form.get("by", ""), "comment": form.get("comment", "")}
     return gates.Decision(gate=form.get("gate", ""), tag=form.get("variant", ""), **said, source="dashboard", details=actor(visitor).details)
-
-
-def _publication_run(store: Store, id: int) -> int:
-    try:
-        return store.publication(id).run
-    except UnknownPublication as error:
-        raise UnknownPublication(f"There is no publication {id}.") from error

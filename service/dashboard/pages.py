@@ -126,10 +126,9 @@ def watch(visitor: TheVisitor, store: TheStore, settings: TheSettings, after: An
 @router.get("/releases")
 def releases(visitor: TheVisitor, store: TheStore, before: Number | None = None) -> HTMLResponse:
     """What was published, newest first."""
-    found = store.all_publications(limit=PAGE + 1, before=before)
+    found = store.all_publications(limit=PAGE + 1, before=before, namespaces=visitor.token.namespaces)
     following = found[PAGE - 1].id if len(found) > PAGE else None
-    rows = [item for item in views.publications(store, found[:PAGE]) if visitor.token.sees(item.run.namespace)]
-    return page("releases.html.j2", visitor, here="releases", rows=rows, next=following)
+    return page("releases.html.j2", visitor, here="releases", rows=views.publications(store, found[:PAGE]), next=following)
 
 
 @router.get("/audit")

@@ -110,14 +110,13 @@ def board(store: Store, visitor: Visitor) -> Board:
     def in_state(*states: str) -> list[RunRecord]:
         return [run for state in states for run in store.runs(limit=LATEST, wanted=RunFilter(state=state, namespaces=namespaces))]  # type: ignore[arg-type]
 
-    published = [item for item in publications(store, store.all_publications(limit=2 * LATEST)) if visitor.token.sees(item.run.namespace)]
     return Board(
         at_work=[summarize(store, run.id) for run in in_state("running", "interrupted")],
         waiting=[run for run in store.waiting() if visitor.token.sees(run.namespace)][:50],
         asking=in_state("held", "paused"),
         hints=[hint for hint in store.hints() if hint.error] if namespaces is None else [],
         latest=[run for run in store.runs(limit=3 * LATEST, wanted=RunFilter(namespaces=namespaces)) if run.finished and run.state != "held"][:LATEST],
-        published=published[:LATEST],
+        published=publications(store, store.all_publications(limit=LATEST, namespaces=namespaces)),
     )
 
 

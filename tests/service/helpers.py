@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 
 from config.digests import file_sha256
 from config.words import GateResult, Kind, Measurement, Outcome, Release, Variant, Verdict
-from service.execution.kept import File, Output
+from service.execution.kept import File, Output, StageStore
 from service.release.job import Job
 from service.release.way import way
 from service.release.work import Work
@@ -63,6 +63,20 @@ def judged_run(store: Store, repo: str = "upstream/model", **changes: object) ->
     store.record_publication(run, Published(repo=name, revision="1" * 40, url=f"http://hub/{name}", files=("README.md",), manifest_digest="m", changed=True))
     store.finish(run, state="blocked")
     return run
+
+
+def kept_file(store: Store, home: Path, run: int, stage: str, name: str, content: bytes) -> str:
+    """The sha256 of a file that a stage of the run made, and that is kept under the home."""
+    stages, key = StageStore(home), f"{stage}-of-{run}"
+    with stages.workspace(key) as workspace:
+        path = workspace / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        (made,) = stages.keep(key, workspace, {}, {}, 1.0).files
+    stages.close()
+    step = store.stage_started(run, stage, key, stage=stage)
+    store.stage_finished(step, state="done", seconds=1.0, artifacts=(Artifact(name=made.path, sha256=made.sha256, bytes=made.bytes),))
+    return made.sha256
 
 
 def at_work(job: Job, products: Mapping[str, object]) -> Work:

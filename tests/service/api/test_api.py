@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from config.errors import ConfigurationError, HubError, ToolError, UpstreamError
 from config.progress import Progress
 from config.settings import Settings, Watched
-from service.api import create_app
+from service.api import create_app, create_health_app
 from service.api.attempts import FAILURES
 from service.api.errors import status_of
 from service.api.guard import MAX_BODY
@@ -80,13 +80,17 @@ def test_health_fails_with_a_watched_recipe(file_store: Store, tmp_path: Path) -
     recipe = tmp_path / "own.yaml"
     recipe.write_text(Path(RECIPE).read_text().replace("data/", f"{Path(RECIPE).parent}/data/"))
     settings = SETTINGS.with_(watch=(Watched(repo="upstream/model", recipe=str(recipe)),))
-    with TestClient(create_app(file_store, settings)) as client:
+    with TestClient(create_health_app(file_store, settings)) as client, TestClient(create_app(file_store, settings)) as open_to_all:
         assert client.get("/api/v1/health").status_code == 200
         recipe.write_text(recipe.read_text().replace("kld.mean", "kld.meen"))
         response = client.get("/api/v1/health")
         assert (response.status_code, response.json()["status"], response.json()["database"]) == (503, "failing", True)
         error = "Gate divergence is on kld.meen, which nothing in this recipe measures. Did you mean kld.mean?"
         assert response.json()["watch"] == [{"repo": "upstream/model", "recipe": str(recipe), "error": error}]
+        unnamed = open_to_all.get("/api/v1/health")
+        assert unnamed.status_code == 503
+        assert [(item["repo"], item["recipe"]) for item in unnamed.json()["watch"]] == [("", "")]
+        assert "GET /api/v1/attention with a token for all namespaces, say which and why" in unnamed.text
         recipe.unlink()
         assert client.get("/api/v1/health").json()["watch"][0]["error"] == "own.yaml does not exist. Create it, or name another file."
 

@@ -60,4 +60,10 @@ def test_no_request_finds_a_fault_or_an_answer_that_is_not_described(described: 
                 said.append(f"{operation.label}, {mode}: {failures}")
     assert said == [], "\n\n".join(said)
     assert looked_at == {f"{method.upper()} {path}" for path, operations in described.raw_schema["paths"].items() for method in operations}
-    assert {"GET /api/v1/runs", "POST /api/v1/runs/{id}/cancel", "PUT /api/v1/watch/{id}", "POST /webhooks/rebuild"} <= looked_at
+    assert {
+        "GET /api/v1/runs",
+        "GET /api/v1/runs/{id}/artifacts/{sha256}",
+        "POST /api/v1/runs/{id}/cancel",
+        "PUT /api/v1/watch/{id}",
+        "POST /webhooks/rebuild",
+    } <= looked_at
