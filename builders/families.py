@@ -13,7 +13,7 @@ from config.errors import ConfigurationError, MeasurementError, ToolError
 from config.files import load_model
 from config.near import hint, meant
 from config.rules import FAMILIES, Family, load_families
-from engines import chat, toolchain
+from engines import chat, ollama_library, toolchain
 
 BOS = "<bos>"  # for templates that write `bos_token`
 _TOKEN = re.compile(r"<[|｜]?[^<>\s'\"]{1,40}>|\[/?[A-Z_]{2,40}\]")  # what special tokens look like
@@ -30,9 +30,13 @@ def check(path: Path, *, families: Path = FAMILIES) -> list[str]:
     return list(_faults(family, path, others))
 
 
-def find(name: str, path: Path) -> Path | None:
-    """The template that a family file at `path` names: one of its own, or of llama.cpp's collection. None when neither has it."""
-    return next((folder / name for folder in _collections(path) if (folder / name).is_file()), None)
+def find(name: str, path: Path) -> str | None:
+    """The template that a family file at `path` names: a file beside it or of llama.cpp's collection, or that of a model of Ollama's library, which has a colon
+    in its name. None when there is no such one. Raises ToolError when that library's templates are not installed.
+    """
+    if ":" in name:
+        return ollama_library.templates().get(name)
+    return next(((folder / name).read_text(encoding="utf-8") for folder in _collections(path) if (folder / name).is_file()), None)
 
 
 def _collections(path: Path) -> list[Path]:
@@ -51,17 +55,30 @@ def _faults(family: Family, path: Path, others: Sequence[Family]) -> Iterator[st
         if not (path.parent / "templates" / name).is_file():
             yield f"`ollama`: there is no file {name} in {path.parent / 'templates'}"
     if not family.templates:
-        yield "`templates` names none, so that nothing proves what the file says: put one into `templates/` beside it, or name one of llama.cpp's"
+        yield (
+            "`templates` names none, so that nothing proves what the file says: name one of llama.cpp's or a model of Ollama's library, or put one into "
+            "`templates/` beside it"
+        )
     for name in family.templates:
-        if (found := find(name, path)) is None:
-            there = [file.name for folder in _collections(path) for file in folder.glob("*.jinja")]
-            yield f"there is no template {name}, neither in {path.parent / 'templates'} nor in llama.cpp's collection.{hint(name, there)}"
+        try:
+            text = find(name, path)
+        except ToolError as error:
+            yield f"{name}: the templates of Ollama's library cannot be looked at. {error}"
+            continue
+        if text is None:
+            yield _nowhere(name, path)
         else:
-            text = found.read_text(encoding="utf-8")
             yield from (
                 f"{name}: {fault}"
                 for fault in (*_unrecognised(family, text), *_shared(family, text, others), *_wrong_turn(family, text), *_wrong_opening(family, text))
             )
+
+
+def _nowhere(name: str, path: Path) -> str:
+    if ":" in name:
+        return f"@huggingface/ollama-utils knows no template of a model {name}.{hint(name, list(ollama_library.templates()))}"
+    there = [file.name for folder in _collections(path) for file in folder.glob("*.jinja")]
+    return f"there is no template {name}, neither in {path.parent / 'templates'} nor in llama.cpp's collection.{hint(name, there)}"
 
 
 def _unknown_types(family: Family) -> Iterator[str]:

@@ -128,7 +128,8 @@ class Family(Strict):
     """Templates for Ollama, in Go's language: one file under `templates/`, or several where releases of the family differ. That is published with a model by
     which Go renders what the model's own does. In it, `__DEFAULT_SYSTEM__` stands for the system prompt that the model's own writes where there is none."""
     templates: tuple[str, ...] = ()
-    """Chat templates that prove all this: files beside this one under `templates/`, or of llama.cpp's own collection `models/templates`."""
+    """Chat templates that prove all this: of llama.cpp's own collection `models/templates`; of a model of Ollama's library, by its name there (`gemma3:1b`), as
+    @huggingface/ollama-utils has them, which `make readers` fetches; or files beside this one under `templates/`."""
     notes: tuple[str, ...] = ()
     """What someone who runs or repairs the model should know, one sentence each."""
 

@@ -16,6 +16,7 @@ Rewriting = Callable[[str], str]
 
 _MAPPED = re.compile(r"(\|\s*map\((?:[^()]|\([^()]*\))*\))(\s*\|\s*tojson)")
 _APPENDED = re.compile(r"\{%(-?)\s*(?:set\s+\w+\s*=|do)\s*(\w+\.\w+)\.append\((.*?)\)\s*(-?)%\}")
+_FIRST_PART = re.compile(r"""(\w+(?:\[[^\[\]]*\])?(?:\['content'\]|\["content"\]|\.content))\[0\](?:\['text'\]|\["text"\]|\.text\b)""")
 _TAKEN = re.compile(r"\{%(-?)\s*set\s+(\w+)\s*=\s*(\w+\.\w+)\.pop\(0\)\s*(-?)%\}")
 
 
@@ -70,4 +71,9 @@ def _shifted(text: str) -> str:
     return _TAKEN.sub(r"{%\1 set \2 = \3[0] \4%}{%\1 set \3 = \3[1:] \4%}", text)
 
 
-_REWRITINGS: tuple[Rewriting, ...] = (_listed, lambda text: _shifted(_joined(text)))
+def _plain(text: str) -> str:
+    """What a message holds is a list of parts or, as most programs write it, a text: of this nobody can take the first part's."""
+    return _FIRST_PART.sub(r"(\1 if \1 is string else \g<0>)", text)
+
+
+_REWRITINGS: tuple[Rewriting, ...] = (_listed, lambda text: _shifted(_joined(text)), _plain)

@@ -53,6 +53,17 @@ def test_what_was_rendered_before_stays_the_same_text() -> None:
     assert chat.render(edit.after, PROBES[4].forms[0], special_tokens={}) == "Name a colour.;<call00001>;[call00001]done;<call00001>;[call00001]done;"
 
 
+@pytest.mark.parametrize("path", ["messages[0]['content'][0]['text']", 'message["content"][0]["text"]', "messages[0].content[0].text"])
+def test_a_system_message_may_be_a_text_as_well_as_parts(path: str) -> None:
+    """The way in which Gemma 3's makers corrected theirs."""
+    said = "{% set message = messages[0] %}{% if message.role == 'system' %}[{{ PATH + '.' }}]{% endif %}{{ messages[-1].content is string }}"
+    (edit,) = breaking_branches.repair(model(said.replace("PATH", path)), None)
+    assert edit.because == "it broke at a system message"
+    question = {"role": "user", "content": "Hello!"}
+    for content in ("Be terse.", [{"type": "text", "text": "Be terse."}]):
+        assert chat.render(edit.after, [{"role": "system", "content": content}, question], special_tokens={}) == "[Be terse..]True"
+
+
 @pytest.mark.parametrize(
     "template",
     [

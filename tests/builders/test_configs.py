@@ -120,7 +120,7 @@ def test_the_scaling_that_llama_4_was_published_with_is_the_corrected_one(form: 
     base = {"rope_theta": 5e5} if form == "rope_scaling" else {}
     inner = {"model_type": "llama4_text", form: stated, **base}
     for name, config in {"whole": {"text_config": inner}, "text": {"architectures": ["Llama4ForCausalLM"], **inner}}.items():
-        rules, after = repaired_rope("llama4 llama4.jinja", tmp_path / name, config)
+        rules, after = repaired_rope("llama4 llama4:latest", tmp_path / name, config)
         assert rules.count("corrected-rope") == 2, rules
         assert set(rules) <= {"corrected-rope", "rope-forms"}
         section = after["text_config"] if name == "whole" else after
@@ -131,9 +131,9 @@ def test_the_scaling_that_llama_4_was_published_with_is_the_corrected_one(form: 
 def test_a_scaling_that_is_meant_stays(tmp_path: Path) -> None:
     """That of Llama 4 after the correction, and the same figures in Llama 3.1, which was trained with them."""
     inner = {"model_type": "llama4_text", "rope_scaling": SCOUT, "rope_theta": 5e5}
-    assert repaired_rope("llama4 llama4.jinja", tmp_path / "corrected", {"text_config": inner})[0] == []
+    assert repaired_rope("llama4 llama4:latest", tmp_path / "corrected", {"text_config": inner})[0] == []
     other = {"model_type": "llama4_text", "rope_scaling": FIRST | {"factor": 32.0}, "rope_theta": 5e5}
-    assert repaired_rope("llama4 llama4.jinja", tmp_path / "own", {"text_config": other})[0] == []
+    assert repaired_rope("llama4 llama4:latest", tmp_path / "own", {"text_config": other})[0] == []
     llama = repaired_rope("llama3 meta-llama-Llama-3.1-8B-Instruct.jinja", tmp_path / "llama", {"rope_scaling": FIRST, "rope_theta": 5e5})
     assert (llama[0], llama[1]["rope_scaling"]) == ([], FIRST)
 

@@ -11,18 +11,21 @@ from pydantic import TypeAdapter
 from builders import fixes
 from builders.fixes import form
 from builders.fixes.templates import ANSWER, TURN, end_of_turn
+from config.rules import load_families
 from config.words import Hold
 from engines import chat
 from tests import miniatures
 from tests.miniatures import PROOFS
 
+UNSOUND = {"gemma3 gemma3:1b": {"breaking-branches"}}  # a text in a system message breaks the template of its first days
+
 
 def test_there_are_enough_of_them() -> None:
     assert len(PROOFS) >= 20
-    assert len({family.name for family, _ in PROOFS.values()}) == 20
+    assert {family.name for family, _ in PROOFS.values()} == {family.name for family in load_families()}
 
 
-@pytest.mark.parametrize("proof", PROOFS)
+@pytest.mark.parametrize("proof", [proof for proof in PROOFS if proof not in UNSOUND])
 def test_a_sound_release_is_not_touched(proof: str, tmp_path: Path) -> None:
     made, out = miniatures.sound(proof, tmp_path / "made"), tmp_path / "out"
     out.mkdir()
@@ -31,6 +34,12 @@ def test_a_sound_release_is_not_touched(proof: str, tmp_path: Path) -> None:
     assert (result["patches"], result["unrepaired"], result["family"]) == ([], [], family.name)
     kept = {path.name: path.read_bytes() for path in out.iterdir()}
     assert kept == {path.name: path.read_bytes() for path in made.iterdir() if path.name != "README.md"}
+
+
+@pytest.mark.parametrize("proof", UNSOUND)
+def test_what_is_wrong_in_a_real_template_is_put_right(proof: str, tmp_path: Path) -> None:
+    result = repaired(miniatures.sound(proof, tmp_path / "made"), tmp_path / "out", repo="someone/miniature")
+    assert ({patch["fix"] for patch in result["patches"]}, result["unrepaired"], result["family"]) == (UNSOUND[proof], [], PROOFS[proof][0].name)
 
 
 def test_what_a_family_advises_comes_with_the_repaired_model(tmp_path: Path) -> None:

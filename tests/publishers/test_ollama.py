@@ -12,7 +12,11 @@ MODEL = Path(__file__).parents[2] / "demo" / "model"
 PHI = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 
 KIND = "{% if messages[0].role != 'system' %}<|system|>\nBe kind.<|end|>\n{% endif %}" + PHI
-SMOLLM2 = (Path(__file__).parents[2] / "config" / "families" / "templates" / "smollm2.jinja").read_text(encoding="utf-8")
+SMOLLM2 = (  # as its makers have it, with a system prompt of its own
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def tiny_chat() -> str:

@@ -3,8 +3,6 @@
 python -m tests.qa.ollama_templates    write the table anew; what none is written for without a reason in it is put under `nobody knows yet`
 """
 
-import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +11,7 @@ import yaml
 
 from config.errors import MeasurementError
 from config.rules import FAMILIES, load_families
-from engines import chat, environments
+from engines import chat, ollama_library
 from publishers import ollama as publishing
 from qa import interleaved, ollama
 from qa.batteries import Conversation
@@ -29,29 +27,12 @@ HEADING = """\
 DERIVED, LEARNT, NONE = "derived", "learnt", "none"
 UNEXPLAINED = "nobody knows yet"
 BOS = "<s>"
-_LIST = """
-const source = require("fs").readFileSync(process.argv[1], "utf-8");
-const list = source.match(/OLLAMA_CHAT_TEMPLATE_MAPPING = (\\[[\\s\\S]*?\\n\\]);\\n/)[1];
-console.log(JSON.stringify(require("vm").runInNewContext(list).map(({model, gguf}) => [model, gguf])));
-"""  # which the package does not export
-
-
-def known() -> dict[str, str]:
-    """The package's chat templates by the models of Ollama's library that they are taken for; a model's further ones by `MODEL (2)` and so on."""
-    source = environments.OLLAMA_UTILS.folder / "node_modules" / "@huggingface" / "ollama-utils" / "dist" / "index.mjs"
-    said = subprocess.run(["node", "-e", _LIST, str(source)], capture_output=True, text=True, check=True, timeout=60).stdout
-    found: dict[str, str] = {}
-    for model, template in json.loads(said):
-        name = model.removeprefix("library/")
-        again = sum(other == name or other.startswith(f"{name} (") for other in found)
-        found[f"{name} ({again + 1})" if again else name] = template
-    return found
 
 
 def survey() -> tuple[dict[str, str], set[str]]:
     """By what each template is proved, or NONE, by name; and those that the package's own renders right."""
     with ThreadPoolExecutor(2) as pool:
-        rows = list(pool.map(lambda item: (item[0], *_of(*item)), known().items()))
+        rows = list(pool.map(lambda item: (item[0], *_of(*item)), ollama_library.templates().items()))
     return {name: by for name, by, _ in rows}, {name for name, _, right in rows if right}
 
 
