@@ -12,6 +12,7 @@ from config.cards import CardRules
 from config.defaults import default
 from config.digests import content_digest
 from config.plans import Budget, GgufType, Nf4Budget, Profile, ProjectorType, Rules, StoredType
+from config.rules import SystemPrompt
 from config.strict import Strict
 from config.texts import Evaluation, Text
 from config.words import Kind, Variant
@@ -303,6 +304,11 @@ class Recipe(Strict):
     fixes: bool | Literal["auto"] = True
     """Apply the fix rules. What a rule derives of a model that no family vouches for is proposed, and the release held until a person approves it by
     `sluice approve`; with `auto` it is done at once. Removing code from configs is not a fix and always happens."""
+    system_prompt: SystemPrompt = "keep"
+    """What becomes of a system prompt that the upstream's chat template writes where a conversation brings none, as Qwen2.5's and SmolLM2's do: `keep` leaves
+    it, as its makers want it; `remove` takes it out of the template, so that such conversations have none, also with `fixes: false`, and the run ends where no
+    change can be proved to do that and nothing else. What a template writes before a system message as well, as Llama 3's does with the day, is part of its
+    format and stays."""
     calibration: Text = Field(default_factory=lambda: Text.model_validate(default("calibration")))
     """What importance matrices and planned mixes are made from."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
@@ -376,7 +382,9 @@ class Recipe(Strict):
 
     def digest(self, of: Callable[[Path], str] = content_digest) -> str:
         """sha256 over everything the recipe says of what is built; data files count by their content, `of` them, so that it is the same on every machine."""
-        said = self.model_dump(exclude={"on_rollback", "publish", "read_back"} | (set() if self.quick else {"quick"}))  # which older versions did not know
+        silent = {"quick"} if not self.quick else set()
+        silent |= {"system_prompt"} if self.system_prompt == "keep" else set()  # older versions knew neither
+        said = self.model_dump(exclude={"on_rollback", "publish", "read_back"} | silent)
         return hashlib.sha256(json.dumps(_by_content(said, of), sort_keys=True).encode()).hexdigest()
 
 

@@ -150,7 +150,8 @@ def _profiles() -> str:
 
 
 def _rules() -> str:
-    rows = [f"| `{rule.id}` | {rule.version} | {_cell(rule.reason)} | {', '.join(rule.families) or 'all'} |" for rule in load_rules()]
+    where = {rule.id: ", ".join(rule.families) or (f"where the recipe says `{rule.asked_by}`" if rule.asked_by else "all") for rule in load_rules()}
+    rows = [f"| `{rule.id}` | {rule.version} | {_cell(rule.reason)} | {where[rule.id]} |" for rule in load_rules()]
     return "\n".join(["\n## The rules\n", "| rule | version | why | families |", "|---|---|---|---|", *rows]) + "\n"
 
 

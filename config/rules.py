@@ -13,6 +13,9 @@ from config.files import load_model
 FIXES = Path(__file__).parent / "fixes"
 FAMILIES = Path(__file__).parent / "families"
 
+SystemPrompt = Literal["keep", "remove"]
+"""What becomes of a system prompt that a chat template writes where a conversation has none."""
+
 Sampler = Literal["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]
 """llama.cpp's names of samplers, for its option `--samplers`."""
 
@@ -52,10 +55,18 @@ class Rule(Strict):
     derived: bool = False
     """What it writes is derived from the release alone. Where no family vouches for that, a release is held until a person approves it, unless the recipe says
     `fixes: auto`."""
+    asked_by: Literal["system_prompt: remove"] | None = None
+    """What a recipe has to say for the rule to apply, which it then does even with `fixes: false`; left out where it need not be asked for."""
     families: tuple[str, ...] = ()
     """Names of the only families to apply it to; any release when empty."""
     params: dict[str, Any] = {}
     """Keyword arguments of the repair."""
+
+    def applies(self, *, fixes: bool, system_prompt: SystemPrompt, family: str | None) -> bool:
+        """Whether it applies to a release of this family by a recipe that says so."""
+        if self.asked_by is not None:
+            return self.asked_by == f"system_prompt: {system_prompt}"
+        return self.always or (fixes and (not self.families or family in self.families))
 
 
 class Sampling(Strict):

@@ -28,6 +28,7 @@ from builders.snapshot import Upstream
 from builders.weights import unsafe
 from config.errors import ConfigurationError
 from config.progress import Tally
+from config.rules import SystemPrompt
 from config.settings import Settings
 from config.words import Release
 from service.execution.kept import StageStore
@@ -91,7 +92,7 @@ def source_of(settings: Settings, model: str, revision: str | None) -> Source:
 
 
 @contextmanager
-def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator[Repaired]:
+def repaired(settings: Settings, source: Source, listener: Listener, system_prompt: SystemPrompt = "keep") -> Iterator[Repaired]:
     """The model's files as the rules leave them, in folders that are gone after the block. Raises UpstreamError, HubError, ConfigurationError, StageError."""
     with ruled.places() as (before, work):
         if source.upstream is not None:
@@ -102,7 +103,7 @@ def repaired(settings: Settings, source: Source, listener: Listener) -> Iterator
         else:
             with told(listener, f"fetch what rules read of {source.name}"):
                 _fetched(*_remote(source), before)
-        result = ruled.repaired(settings, before, work, source.repo)
+        result = ruled.repaired(settings, before, work, source.repo, ruled.Choices(system_prompt=system_prompt))
         ruled.require_all(settings, before, work / "files")
         yield Repaired(
             source=source,

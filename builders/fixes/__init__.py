@@ -16,6 +16,7 @@ from builders.fixes import (
     breaking_branches,
     copied_head,
     corrected_rope,
+    default_system,
     distinct_pad,
     dtype_forms,
     embedded_tokens,
@@ -51,7 +52,7 @@ from builders.ties import Spare
 from builders.weights import Tensor, parameters, read_header, weight_files
 from config.errors import ConfigurationError, UpstreamError
 from config.facts import vetted
-from config.rules import FAMILIES, FIXES, Family, Rule, families_of, load_families, load_rules
+from config.rules import FAMILIES, FIXES, Family, Rule, SystemPrompt, families_of, load_families, load_rules
 from config.words import Hold, Patch
 
 VERSION = 10  # raise when outputs change
@@ -63,6 +64,7 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "end_of_turn_eos": end_of_turn_eos.repair,
     "distinct_pad": distinct_pad.repair,
     "single_bos": single_bos.repair,
+    "default_system": default_system.repair,
     "sampling_defaults": sampling_defaults.repair,
     "one_template": one_template.repair,
     "stale_quantization": stale_quantization.repair,
@@ -99,6 +101,7 @@ def repair(
     snapshot: Path,
     repo: str,
     fixes: bool,
+    system_prompt: SystemPrompt = "keep",
     ask: bool = False,
     approved: Sequence[str] = (),
     headers: bool = False,
@@ -109,12 +112,13 @@ def repair(
     MXFP4, which are multiplied out to bfloat16, or a rule leaves a tensor out.
 
     With `headers`, no weights are written, and what is said of those stays: those of the snapshot may be all header.
-    `repo` helps to tell the family; without `fixes` only rules marked `always` apply. With `ask`, what a rule derives and no family vouches for is not done
-    but proposed, unless its digest is among `approved`. `rules` and `families` are folders of YAML files.
+    `repo` helps to tell the family; without `fixes` only rules marked `always` apply, and that which `system_prompt: remove` asks for. With `ask`, what a rule
+    derives and no family vouches for is not done but proposed, unless its digest is among `approved`. `rules` and `families` are folders of YAML files.
     Returns `held` (each a Hold: what a person has to decide, or decided), `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend),
     `family` (its name or None) with its `notes`, `stop` strings, order of `samplers` and templates for `ollama`, the `facts` of the release's card (see
     `config.facts`), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
-    Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, ConfigurationError when a rule is wrong.
+    Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, or a template's system prompt cannot be removed;
+    ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
     tensors = _tensors(snapshot)
@@ -126,7 +130,8 @@ def repair(
     desk = Desk(asks=ask and family is None, approved=frozenset(approved))
     if len(alike) > 1 and templates(files):
         desk.lets(_unclear(alike))
-    chosen = [rule for rule in load_rules(rules) if rule.always or (fixes and (not rule.families or (family is not None and family.name in rule.families)))]
+    of = family.name if family else None
+    chosen = [rule for rule in load_rules(rules) if rule.applies(fixes=fixes, system_prompt=system_prompt, family=of)]
     chosen = [rule for rule in chosen if not (headers and rule.repair in WITH_WEIGHTS)]
     spare = None if headers else ties.spare(snapshot, config, tensors)
     fixed, patches = apply_rules(files, chosen, family, desk, tensors=tensors, spare=spare)
@@ -140,7 +145,7 @@ def repair(
         "held": [asdict(hold) for hold in desk.held],
         "patches": [asdict(patch) for patch in patches],
         "unrepaired": list(broken(fixed)),
-        "family": family.name if family else None,
+        "family": of,
         "notes": list(family.notes) if family else [],
         "stop": list(family.stop) if family else [],
         "samplers": list(family.samplers) if family else [],

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -27,6 +27,10 @@ class RepairOptions:
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be repaired: exit code 3 when something would.")] = False
     diff: Annotated[bool, typer.Option("--diff", help="Show the changes as a unified diff as well.")] = False
+    system_prompt: Annotated[
+        Literal["keep", "remove"],
+        typer.Option("--system-prompt", help="What becomes of one that the chat template writes where a conversation has none, as in a recipe."),
+    ] = "keep"
 
 
 @spread
@@ -52,7 +56,10 @@ def fix(
         settings = settings_of(context)
         source = repairing.source_of(settings, model, revision)
         target = None if do.dry_run else repairing.target_of(source, do.out)
-        with progress(terminal.err, line_seconds=settings.progress_seconds) as listener, repairing.repaired(settings, source, listener) as found:
+        with (
+            progress(terminal.err, line_seconds=settings.progress_seconds) as listener,
+            repairing.repaired(settings, source, listener, do.system_prompt) as found,
+        ):
             whole = source.upstream is not None  # an adapter is no model before it is merged
             wanted = target is not None and bool(found.patches or whole or (do.out and not repairing.in_place(source, target)))
             if target is not None and wanted:

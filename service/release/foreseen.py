@@ -1,7 +1,6 @@
 """What a run will be held for, as far as files at hand tell it beforehand: those of a folder, and those of a repo that were fetched already."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from config.errors import SluiceError
@@ -16,8 +15,11 @@ from service.store import Store
 
 
 def held(store: Store, ahead: Prospect) -> Iterator[str]:
-    """A sentence for each thing that a person has to decide and has not; nothing where the files are elsewhere or cannot be read, which the run says then."""
-    if ahead.recipe.fixes is not True or ahead.upstream.adapter:
+    """A sentence for each thing that a person has to decide and has not, and why a system prompt cannot be removed; nothing where the files are elsewhere or
+    cannot be read, which the run says then.
+    """
+    removes = ahead.recipe.system_prompt == "remove"
+    if (ahead.recipe.fixes is not True and not removes) or ahead.upstream.adapter:
         return
     work, job = looking(store, ahead, way(ahead.recipe))
     kept(work, job)
@@ -26,10 +28,13 @@ def held(store: Store, ahead: Prospect) -> Iterator[str]:
     there = snapshot.folder / "files" if isinstance(snapshot, Output) else None if elsewhere else Path(str(ahead.folder))
     if there is None:
         return
-    with suppress(SluiceError):
-        for hold in ruled.held(ahead.settings, there, ahead.upstream.release.repo):
+    try:
+        for hold in ruled.held(ahead.settings, there, ahead.upstream.release.repo, ahead.recipe):
             if hold.digest not in job.approved:
                 yield sentence(hold)
+    except SluiceError as error:
+        if removes:
+            yield str(error)
 
 
 def sentence(hold: Hold) -> str:

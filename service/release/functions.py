@@ -12,7 +12,7 @@ from builders.names import converses, loads, predicts, speaks, tokenizes
 from builders.rounding import sizes
 from config.plans import Budget, Profile, Rules
 from config.prompt import OPENINGS, PROMPTS, Part
-from config.rules import FAMILIES, FIXES
+from config.rules import FAMILIES, FIXES, SystemPrompt
 from config.texts import EvaluationText, Generation, Text
 from engines import go_template
 from engines.environments import OLLAMA_UTILS, TRANSFORMERS_4, Environment
@@ -84,11 +84,12 @@ def compared(text: Text) -> Sequence[Source]:
     return [Data(path=path) for path in text.plain or text.chat or OPENINGS.values()]
 
 
-def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool, approved: Sequence[str] | None = None) -> Call:
+def fix(snapshot: Source, *, repo: str | OfRelease, fixes: bool, system_prompt: SystemPrompt = "keep", approved: Sequence[str] | None = None) -> Call:
     """The model with its faults patched; `repo` tells its family. Where `approved` is given, what needs a person's word is done only if it is among these."""
     # an edited rule must not be taken for a stage that is done
     inputs = {"snapshot": snapshot, "rules": Data(path=FIXES), "families": Data(path=FAMILIES)}
-    asked = {} if approved is None else {"ask": True, "approved": sorted(approved)}
+    asked: dict[str, Any] = {} if approved is None else {"ask": True, "approved": sorted(approved)}
+    asked |= {} if system_prompt == "keep" else {"system_prompt": system_prompt}
     return Call(function="builders.fixes:repair", inputs=inputs, params={"repo": repo, "fixes": fixes, **asked}, threaded=False)
 
 

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from pydantic import TypeAdapter
 from builders import folder as folders
 from builders import hollow
 from builders.names import ADAPTER, CONFIGURATION, INDEX, NAMED, is_named_template
+from config.recipe import Recipe
+from config.rules import SystemPrompt
 from config.settings import Settings
 from config.words import Hold
 from service.execution.kept import Input
@@ -41,9 +44,18 @@ def taken(folder: Path, into: Path) -> None:
             hollow.of_file(path, into / path.name)
 
 
-def repaired(settings: Settings, before: Path, work: Path, repo: str, *, ask: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a recipe says of repairs, and whether what a person has to decide is to be asked."""
+
+    fixes: bool = True
+    system_prompt: SystemPrompt = "keep"
+    ask: bool = False
+
+
+def repaired(settings: Settings, before: Path, work: Path, repo: str, choices: Choices) -> dict[str, Any]:
     """The repair in a process of its own: templates are programs, and tokenizers are a stranger's."""
-    return _apart(settings, "builders.fixes:repair", work, {"snapshot": before}, {"repo": repo, "fixes": True, "headers": True, "ask": ask})
+    return _apart(settings, "builders.fixes:repair", work, {"snapshot": before}, {"repo": repo, "headers": True, **asdict(choices)})
 
 
 def require_all(settings: Settings, before: Path, after: Path) -> None:
@@ -61,8 +73,9 @@ def _apart(settings: Settings, function: str, work: Path, given: Mapping[str, Pa
     return run_apart(function, work, inputs, params, limits=limits, log=settings.folder / "logs" / "fix" / f"{function.rpartition(':')[2]}.log")
 
 
-def held(settings: Settings, folder: Path, repo: str) -> list[Hold]:
+def held(settings: Settings, folder: Path, repo: str, recipe: Recipe) -> list[Hold]:
     """What the rules would change of a model's folder and a person has to decide first, as far as its headers tell. Raises UpstreamError, StageError."""
+    choices = Choices(fixes=bool(recipe.fixes), system_prompt=recipe.system_prompt, ask=recipe.fixes is True)
     with places() as (before, work):
         taken(folder, before)
-        return _HOLDS.validate_python(repaired(settings, before, work, repo, ask=True)["held"])
+        return _HOLDS.validate_python(repaired(settings, before, work, repo, choices)["held"])

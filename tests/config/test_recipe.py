@@ -129,6 +129,8 @@ def test_the_digest_follows_content_not_place(tmp_path: Path) -> None:
     original = load_recipe(str(DEMO))
     assert load_recipe(str(changed(tmp_path))).digest() == original.digest()
     assert load_recipe(str(changed(tmp_path, fixes=False))).digest() != original.digest()
+    assert load_recipe(str(changed(tmp_path, system_prompt="keep"))).digest() == original.digest(), "older versions did not know the key"
+    assert load_recipe(str(changed(tmp_path, system_prompt="remove"))).digest() != original.digest()
 
 
 def test_the_digest_follows_the_data(tmp_path: Path) -> None:

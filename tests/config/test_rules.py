@@ -15,12 +15,13 @@ def test_the_shipped_rules_name_repairs_that_exist_and_stand_in_order() -> None:
     whole = ["one-template", "architecture", "stale-quantization", "copied-head", "own-head", "tied-head", "weight-shapes"]
     tokens = ["embedded-tokens", "tokenizer-model", "listed-tokens", "open-prompts", "tokenizer-class", "breaking-branches", "token-ids"]
     alike = ["rope-forms", "older-names", "dtype-forms"]
-    better = ["distinct-pad", "single-bos", "prompt-end", "sampling-defaults", "sampling-flags"]
+    better = ["distinct-pad", "single-bos", "prompt-end", "default-system-prompt", "sampling-defaults", "sampling-flags"]
     assert [rule.id for rule in rules] == [*first, *whole, *tokens, "end-of-turn-eos", "corrected-rope", "yarn-context", *alike, *better], (
         "what names code or paths is gone before anything is loaded"
     )
     assert {rule.repair for rule in rules} == set(REPAIRS)
     assert [rule.id for rule in rules if rule.always] == first
+    assert {rule.id for rule in rules if rule.asked_by} == {"default-system-prompt"}
     assert all(rule.reason.endswith(".") and "\n" not in rule.reason for rule in rules)
 
 

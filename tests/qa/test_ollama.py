@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from builders.fixes import default_system
 from config.errors import MeasurementError, ToolError
 from config.rules import FAMILIES, Family, load_families
 from engines import chat, environments, go_template
@@ -99,7 +100,28 @@ def test_each_family_has_a_template_that_renders_what_its_chat_templates_do(fami
     assert missing == OTHERWISE.get(name, {}), {part: proof.first for part, proof in found.items()}
 
 
-@pytest.mark.parametrize(("name", "sign"), [("llama3", ""), ("llama3.2", ""), ("llama4", ""), ("qwen2.5", "<tool_call>"), ("qwq", "<tool_call>")])
+@go
+def test_a_template_whose_own_system_prompt_was_removed_keeps_its_tools() -> None:
+    family = next(family for family in load_families() if family.name == "qwen2.5")
+    text = template_of(family, "Qwen-Qwen2.5-7B-Instruct.jinja")
+    (edit,) = default_system.repair({"chat_template.jinja": text}, None)
+    candidates = [(FAMILIES / "templates" / file).read_text(encoding="utf-8") for file in family.ollama]
+    chosen, found = ollama.proved(candidates, own(edit.after))[0]
+    assert "You are Qwen" not in chosen
+    assert {part: proof.first for part, proof in found.items() if not proof.whole} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        ("llama3", ""),
+        ("llama3.2", ""),
+        ("llama4", ""),
+        ("qwen2.5", "<tool_call>"),
+        ("qwen2.5-unprompted", "<tool_call>"),
+        ("qwq", "<tool_call>"),
+    ],
+)
 def test_what_ollama_takes_for_the_sign_of_a_call_is_written_by_the_model(name: str, sign: str) -> None:
     """Its tools/template.go takes the first text within `if .ToolCalls`, up to a brace, which no answer holds where it is a header; nothing stands for JSON."""
     text = (FAMILIES / "templates" / f"{name}.gotmpl").read_text(encoding="utf-8")
@@ -108,7 +130,7 @@ def test_what_ollama_takes_for_the_sign_of_a_call_is_written_by_the_model(name: 
     assert said.startswith(f'{sign}\n{{"name"' if sign else '{"name"')
 
 
-@pytest.mark.parametrize("name", ["granite-4.0", "granite-4.1", "qwen2.5", "qwen3", "qwq"])
+@pytest.mark.parametrize("name", ["granite-4.0", "granite-4.1", "qwen2.5", "qwen2.5-unprompted", "qwen3", "qwq"])
 def test_the_first_text_of_the_branch_for_calls_is_their_sign(name: str) -> None:
     """Without one, Ollama takes any brace of an answer for the beginning of a call, and what stands before it for text."""
     text = (FAMILIES / "templates" / f"{name}.gotmpl").read_text(encoding="utf-8")

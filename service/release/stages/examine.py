@@ -219,7 +219,9 @@ def _fix(work: Work) -> Output:
     """What is derived is done at once where the recipe says so."""
     wanted = work.recipe.fixes
     approved = None if wanted == "auto" else work.job.approved
-    return work.call("fix", functions.fix(Whole(stage="snapshot"), repo=OfRelease(name="repo"), fixes=bool(wanted), approved=approved))
+    prompt = work.recipe.system_prompt
+    call = functions.fix(Whole(stage="snapshot"), repo=OfRelease(name="repo"), fixes=bool(wanted), system_prompt=prompt, approved=approved)
+    return work.call("fix", call)
 
 
 def _approval(work: Work) -> None:
