@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from engines.model import Message
 from qa import interleaved
 from qa.batteries import CONVERSATIONS, Arguments, Conversation
 
-VERSION = 7  # raise when outputs change
+VERSION = 8  # raise when outputs change
 
 PLAIN, SPACES, THINKING, TOOLS = "plain conversations", "white space around texts", "thinking", "tools"
 ROLES = frozenset({"system", "user", "assistant", "tool"})
@@ -46,6 +46,8 @@ _PARTS: Mapping[str, str] = {
 DEFAULT = "__DEFAULT_SYSTEM__"  # in a family's template
 _DATES = re.compile(r"strftime_now\(\s*['\"]([^'\"]*)['\"]")  # in a chat template: the forms in which it writes the day
 _OTHER_DATES = re.compile(r"strftime_now\(\s*(?!['\"\s])")  # forms that are not written there
+TOOLED = "You are a helpful assistant with some tools."  # Phi-4-mini's system prompt with tools, where a conversation has none
+_IN_SYSTEM = re.compile(r"message(?:\.tools|\[['\"]tools['\"]\]).*<\|/tool\|>", re.DOTALL)  # in a chat template: tools of the system message
 SHOWN = 60  # characters around the first difference
 log = logging.getLogger(__name__)
 
@@ -82,11 +84,12 @@ def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str]
     if go is None:
         return _chosen(derived, None, {}, "not verified by Go, which is not installed here" if derived or family else "")
 
-    def own(conversation: Conversation) -> str:
-        variables = {"enable_thinking": conversation.thinking}
-        return render_chat(tokenizer, conversation.messages, tools=conversation.tools, add_generation_prompt=True, variables=variables)
-
     source = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+
+    def own(conversation: Conversation) -> str:
+        variables, given = {"enable_thinking": conversation.thinking}, with_tools(conversation, source)
+        return render_chat(tokenizer, given.messages, tools=given.tools, add_generation_prompt=True, variables=variables)
+
     try:
         found = proved(
             [*(with_default(candidate, own, source) for candidate in family), derived, interleaved.derived(own, lambda text: fixed(text, source))], own
@@ -220,6 +223,27 @@ def representable() -> Iterator[tuple[str, Conversation]]:
         asks = roles[-1] in {"user", "tool"} and not conversation.continued
         if asks and not joined and set(roles) <= ROLES and conversation.arguments is not Arguments.STRING:
             yield title, conversation
+
+
+def with_tools(conversation: Conversation, source: str) -> Conversation:
+    """The conversation as a template of this `source` wants tools. That of Phi-4-mini has them in a key of the system message and its calls in the text of
+    answers, where transformers gives it neither: as its makers document both, and the system prompt that goes with tools.
+    """
+    if not conversation.tools or not _IN_SYSTEM.search(source):
+        return conversation
+    messages = [_calls_in_text(message) for message in conversation.messages]
+    if messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": TOOLED})
+    offered = json.dumps([tool["function"] for tool in conversation.tools], ensure_ascii=False)
+    return replace(conversation, messages=[{**messages[0], "tools": offered}, *messages[1:]])
+
+
+def _calls_in_text(message: Message) -> Message:
+    if not (calls := [call["function"] for call in message.get("tool_calls", ())]):
+        return message
+    said = json.dumps([{"name": call["name"], "arguments": call["arguments"]} for call in calls], ensure_ascii=False)
+    kept = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {**kept, "content": f"{message.get('content') or ''}<|tool_call|>{said}<|/tool_call|>"}
 
 
 def part_of(conversation: Conversation) -> str:

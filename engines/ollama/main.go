@@ -67,6 +67,8 @@ type tool struct {
 
 func (t tool) String() string { return compact(t) }
 
+func (f function) String() string { return compact(f) }
+
 type function struct {
 	Name        string     `json:"name"`
 	Description string     `json:"description"`

@@ -41,7 +41,8 @@ def _of(name: str, template: str) -> tuple[str, bool]:
 
     def own(conversation: Conversation) -> str:
         variables = {"enable_thinking": conversation.thinking}
-        messages, tools = conversation.messages, conversation.tools
+        given = ollama.with_tools(conversation, template)
+        messages, tools = given.messages, given.tools
         return chat.render(template, messages, special_tokens=special, tools=tools, add_generation_prompt=True, variables=variables).removeprefix(BOS)
 
     candidates = dict(_candidates(template, own))

@@ -66,8 +66,8 @@ def own(template: str, eos: str | None = None) -> ollama.Render:
     tokens = {"bos_token": BOS, "eos_token": eos or ""}
 
     def render(conversation: Conversation) -> str:
-        variables = {"enable_thinking": conversation.thinking}
-        messages, tools = conversation.messages, conversation.tools
+        variables, given = {"enable_thinking": conversation.thinking}, ollama.with_tools(conversation, template)
+        messages, tools = given.messages, given.tools
         return chat.render(template, messages, special_tokens=tokens, tools=tools, add_generation_prompt=True, variables=variables).removeprefix(BOS)
 
     return render
