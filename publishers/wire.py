@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 
 import httpx2
 from huggingface_hub import HfApi
@@ -26,6 +27,7 @@ _ADVICE = {
 _OF_THE_CLIENT = (HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError)
 _LATER = "That is a fault of the Hub. Run it again later; what is uploaded is not uploaded twice."
 _BUSY = "It is at another change of the same repo. Run it again in a while; what is uploaded is not uploaded twice."
+_NO_JSON = "A page of something between here and the Hub, as of a proxy, is none. Run it again later; if it stays so, check `hub_endpoint`."
 _CORRECT = "Correct what it complains about, then run it again."
 
 
@@ -68,7 +70,7 @@ def _refusal(error: BaseException, message: str) -> HubError:
         stale = status == 401 and not isinstance(error, RepositoryNotFoundError)  # the token
         passing = passes(status) or stale or _meets_another(error)
         return HubUnavailable(message, wait=wait_asked(error.response.headers)) if passing else HubError(message)
-    passing = isinstance(error, httpx2.TransportError)
+    passing = isinstance(error, httpx2.TransportError | JSONDecodeError)
     if isinstance(error, OSError) and not isinstance(error, OfflineModeIsEnabled):
         passing = bool(xet_passes(error))
     return HubUnavailable(message) if passing else HubError(message)
@@ -106,6 +108,8 @@ def _explain(api: HfApi, error: BaseException) -> str:
     if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL, OSError)):
         advice = "Check the network and `hub_endpoint`, then run it again; what is uploaded is not uploaded twice."
         return f"{where} cannot be reached ({type(error).__name__}: {_redact(api, error)}). {advice}"
+    if isinstance(error, JSONDecodeError):  # the client reads some answers before it looks at their status (2.4.0: that about a card)
+        return f"{where} gave an answer that is not JSON ({_redact(api, error)}). {_NO_JSON}"
     return f"{where} refused or gave an answer that cannot be used: {_redact(api, error).rstrip('.')}. {_CORRECT}"
 
 

@@ -21,6 +21,7 @@ from service.hubclient.traffic import UNREACHED, traffic
 FIRST = 0.5  # seconds of the first pause, at most
 LONGEST = 30.0  # seconds of a pause within an attempt, unless the Hub asks for more
 SMALL = 4_000_000  # bytes of an answer that is read whole before it counts as one
+ASKING = ("/api/validate-yaml", "/info/lfs/objects/batch", "/preupload/", "/paths-info/")  # in paths of what is posted and changes nothing
 ADVICE = "If it stays so, check the network and `hub_endpoint`."
 _SAID = 300  # characters of what the Hub said that are told
 
@@ -153,7 +154,8 @@ def _said(response: Response) -> str | None:
 
 def _repeatable(request: Request, fault: _Fault) -> bool:
     """Whether the request may be made again, and can be."""
-    return isinstance(request.stream, ByteStream) and (fault.harmless or request.method in {"GET", "HEAD"})
+    asks = request.method in {"GET", "HEAD"} or (request.method == "POST" and any(part in request.url.path for part in ASKING))
+    return isinstance(request.stream, ByteStream) and (fault.harmless or asks)
 
 
 def _origin(request: Request) -> str:

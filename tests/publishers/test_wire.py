@@ -50,6 +50,16 @@ def test_what_a_person_reads(broken_hub: str, advice: str, request: pytest.Fixtu
     assert caught.value.__cause__ is None  # its text repeats the token
 
 
+def test_an_answer_that_is_no_json_passes() -> None:
+    """As a proxy's page, which may come with any status."""
+    with answering(lambda asked: (200, {}, b"<html>Back in a minute</html>")) as url:
+        api = HfApi(endpoint=url, token=TOKEN)
+        with pytest.raises(HubUnavailable) as caught, hub_errors(api, "look up acme/x"):
+            api.repo_info("acme/x")
+    assert str(caught.value).startswith(f"Could not look up acme/x: the Hub at {url} gave an answer that is not JSON (Expecting value: ")
+    assert "check `hub_endpoint`" in str(caught.value)
+
+
 def test_an_upload_that_broke_says_why() -> None:
     def upload() -> None:
         raise RuntimeError("Error while uploading 'x.gguf' to the Hub.") from ValueError("disk on fire")

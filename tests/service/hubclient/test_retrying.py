@@ -5,6 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 from httpx2 import TransportError
+from huggingface_hub import CommitOperationAdd
 
 from bench.faulty import Fault, always, faults
 from config.errors import HubError, HubUnavailable
@@ -94,6 +95,18 @@ def test_what_may_have_been_carried_out_is_not_sent_again(far: Far, fault: Fault
         far.connect().create_repo("acme/new")
     assert isinstance(caught.value, TransportError) or caught.value.response.status_code == 500
     assert far.proxy.count("POST", "/repos/create") == 1
+
+
+@pytest.mark.parametrize("path", ["/api/validate-yaml", "/preupload/", "/info/lfs/objects/batch"])
+@pytest.mark.parametrize("fault", [Fault(answer=502, content=b"<html>"), Fault(lose=True), Fault(cut=0)])
+def test_what_is_posted_and_changes_nothing_is_asked_again(far: Far, path: str, fault: Fault) -> None:
+    """The client reads the answer about a card before it looks at its status."""
+    far.proxy.rule = faults(fault, method="POST", path=path)
+    sent = [CommitOperationAdd("README.md", b"---\nlicense: mit\n---\n"), CommitOperationAdd("more.safetensors", bytes(1000))]
+    with patient(20):
+        far.connect().create_commit("acme/model", sent, commit_message="More")
+    assert far.proxy.count("POST", path) == 2
+    assert far.proxy.count("POST", "/commit/main") == 1
 
 
 def test_a_refusal_is_no_fault_of_the_moment(far: Far) -> None:
