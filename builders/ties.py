@@ -38,12 +38,15 @@ def tied(config: Mapping[str, Any]) -> bool:
     """Whether config.json says so, or where it is silent, the class of its architecture."""
     nested = config.get("text_config")
     said = [part[KEY] for part in (config, nested) if isinstance(part, Mapping) and isinstance(part.get(KEY), bool)]
-    if said:
-        return bool(said[0])
+    return bool(said[0]) if said else unsaid(config) is True
+
+
+def unsaid(config: Mapping[str, Any]) -> bool | None:
+    """What transformers takes a model to be whose config.json is silent, by the class of its architecture; None where it knows none."""
     from transformers import CONFIG_MAPPING
 
     kind = config.get("model_type")
-    return isinstance(kind, str) and kind in CONFIG_MAPPING and getattr(CONFIG_MAPPING[kind](), KEY, False) is True
+    return getattr(CONFIG_MAPPING[kind](), KEY, False) is True if isinstance(kind, str) and kind in CONFIG_MAPPING else None
 
 
 def _named(tensors: Mapping[str, Tensor], ends: tuple[str, ...]) -> list[Tensor]:

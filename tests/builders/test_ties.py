@@ -11,10 +11,12 @@ from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
 from builders import convert, fixes, ties
+from builders.fixes import tied_head
 from builders.names import HEAD, INDEX
-from builders.weights import read_header, weight_files
-from tests import releases
-from tests.releases import edit, read
+from builders.weights import Tensor, read_header, weight_files
+from engines import hf
+from tests import architectures, releases
+from tests.releases import GONE, edit, read
 
 EMBEDDINGS = "model.embed_tokens.weight"
 
@@ -141,3 +143,47 @@ def test_which_matrix_is_meant_must_be_clear(tmp_path: Path) -> None:
     predicted = of(lm_head__weight=table, embed_tokens__weight=table, mtp__embed_tokens__weight=table)
     assert predicted is not None
     assert predicted.embeddings == "embed_tokens.weight"
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "Qwen3", "Qwen3-MoE", "Mixtral", "Phi-3", "Granite", "DeepSeek", "GLM4-MoE", "Qwen3-Next"])
+def test_a_model_without_output_matrix_is_tied_where_config_json_is_silent_and_its_class_is_not(name: str, tmp_path: Path) -> None:
+    made = edit_config(architectures.MODELS[name](tmp_path / "made"), tie_word_embeddings=GONE)
+    assert [patch["key"] for patch in repaired(made, tmp_path / "out")["patches"] if patch["fix"] == "tied-head"] == ["tie_word_embeddings"]
+    hf.require_all(tmp_path / "out")
+    assert repaired(tmp_path / "out", tmp_path / "again")["patches"] == []
+
+
+@pytest.mark.parametrize("name", ["Llama", "Mistral", "gpt-oss"])
+def test_one_with_output_matrix_stays_as_it_is_where_config_json_is_silent(name: str, tmp_path: Path) -> None:
+    made = edit_config(architectures.MODELS[name](tmp_path / "made"), tie_word_embeddings=GONE)
+    assert [patch for patch in repaired(made, tmp_path / "out")["patches"] if "tie_word_embeddings" in patch["key"]] == []
+    hf.require_all(tmp_path / "out")
+
+
+TABLE = {"model.embed_tokens.weight": (8, 4), "model.layers.0.mlp.up_proj.weight": (6, 4)}
+BOTH = ["tie_word_embeddings", "text_config.tie_word_embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "expected"),
+    [
+        ({"model_type": "llama"}, (), BOTH[:1]),
+        ({"model_type": "llama", "tie_word_embeddings": None}, (), BOTH[:1]),
+        ({"model_type": "llama", "tie_word_embeddings": True}, (), []),
+        ({"model_type": "gemma3_text"}, (), []),
+        ({"model_type": "gemma3_text", "tie_word_embeddings": False}, (), BOTH[:1]),
+        ({"model_type": "nobody's"}, (), []),
+        ({"model_type": "llava", "text_config": {"model_type": "llama"}}, (), BOTH),
+        ({"model_type": "llava", "text_config": {"tie_word_embeddings": True}}, (), BOTH[:1]),
+        ({"model_type": "llava", "tie_word_embeddings": True, "text_config": {"tie_word_embeddings": False}}, (), BOTH[1:]),
+        ({"model_type": "gemma3", "text_config": {"tie_word_embeddings": False}}, (), BOTH[1:]),
+        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, (), []),
+        ({"model_type": "llama"}, (HEAD,), []),
+        ({"model_type": "llama"}, ("model.output_layer.weight",), []),
+        ({"model_type": "llama"}, ("language_model.lm_head.weight",), []),
+    ],
+)
+def test_what_has_to_be_said_of_a_model_without_output_matrix(config: dict[str, Any], more: tuple[str, ...], expected: list[str]) -> None:
+    shapes = TABLE | dict.fromkeys(more, (8, 4))
+    tensors = {name: Tensor(name=name, dtype="BF16", shape=shape, bytes=64, file="model.safetensors") for name, shape in shapes.items()}
+    assert [edit.dotted for edit in tied_head.repair({"config.json": config}, None, tensors=tensors)] == expected
