@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._http import get_session, hf_raise_for_status
 
 from config.digests import file_sha256
 from config.errors import HubError, HubUnavailable, UpstreamError
@@ -32,6 +33,8 @@ PARTS = ".cache"  # in a folder that files are downloaded into: where those lie 
 _ADVICE = "Check the address and the network, and run again when the Hub is up."
 BREATH = 1.0  # seconds before a download that broke off is gone on with, at most; doubled with each try that brought nothing
 FRUITLESS = 5  # such tries in a row
+SECONDS = 60.0  # that an answer may take which holds a part of a file
+PARTIAL = 206  # status of an answer that holds no more than was asked for
 
 
 def require_room(out: Path, size: int, needs: str) -> None:
@@ -42,6 +45,16 @@ def require_room(out: Path, size: int, needs: str) -> None:
             f"{needs}, and {out} has {free / 1e9:.2f} GB free: the disk is too small. "
             "Free some space or set `home` in the settings to a folder on a larger disk; `--dry-run` says what a whole run needs."
         )
+
+
+def part(api: HfApi, repo: str, revision: str, path: str, begin: int, count: int) -> bytes:
+    """So many bytes of a file from `begin` on, or as many as there are. Raises UpstreamError, HubError."""
+    with in_words(api, repo, revision, path):
+        url = hf_hub_url(repo, path, revision=revision, endpoint=api.endpoint)
+        headers = build_hf_headers(token=api.token, library_name="sluice")
+        answer = get_session().get(url, headers={**headers, "range": f"bytes={begin}-{begin + count - 1}"}, timeout=SECONDS)
+        hf_raise_for_status(answer)
+        return bytes(answer.content[:count]) if answer.status_code == PARTIAL or not begin else bytes(answer.content[begin : begin + count])
 
 
 def download(out: Path, *, api: HfApi, repo: str, revision: str, sizes: Mapping[str, int], repo_type: str | None = None) -> None:

@@ -3,7 +3,7 @@
 transformers 4 leaves such a matrix out, transformers 5 and llama.cpp's converter use it. Of a copy every GGUF file would hold both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,26 @@ class Spare:
 
 def spare(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spare | None:
     """That of the model in `folder`, whose `tensors` are given by name; None where there is none, or where names do not tell which matrix is which."""
+    found = pair(config, tensors)
+    return None if found is None else Spare(tensor=found[0], embeddings=found[1].name, differing=_differing(folder, *found))
+
+
+def pair(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """Such an output matrix and the embeddings that are to be it, as headers tell them."""
     heads, embeddings = (_named(tensors, ends) for ends in ((HEAD,), EMBEDDINGS))
     if len(heads) != 1 or len(embeddings) != 1 or not {heads[0].dtype, embeddings[0].dtype} <= PLAIN or not tied(config):
         return None
-    return Spare(tensor=heads[0], embeddings=embeddings[0].name, differing=_differing(folder, heads[0], embeddings[0]))
+    return heads[0], embeddings[0]
+
+
+def unread(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """A sentence where there is one and its values are not at hand, so that nobody knows which of the two it is."""
+    if (found := pair(config, tensors)) is not None:
+        head, embeddings = found
+        yield (
+            f"{head.file}: {head.name} stands beside {embeddings.name}, which is to be the output matrix too. Whether it is a copy could not be "
+            "seen, for the model has yet to be made. Run `sluice fix` on the folder that it is written to."
+        )
 
 
 def tied(config: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Repairs a model alone, a folder or a repo of the Hub, without building anything of it: what `sluice fix` does.
 
-Rules look at configuration, tokenizer and chat template, and of the weights at the headers, so that nothing else is read or fetched before it is to be written.
+Rules look at configuration, tokenizer and chat template, and of the weights at the headers, and at output matrix and embeddings where a model that has
+but one of them stores both, so that nothing else is read or fetched before it is to be written.
 """
 
 import difflib
@@ -17,15 +18,17 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import SafetensorsParsingError
 
 from builders import folder as folders
-from builders import hollow, snapshot
+from builders import hollow, snapshot, ties
 from builders.adapters import merge
-from builders.asking import in_words, require_room
-from builders.fixes import BINARY
+from builders.asking import in_words, part, require_room
+from builders.fixes import BINARY, read_files
+from builders.fixes.edits import dict_at
 from builders.names import ADAPTER, CONFIGURATION, INDEX, is_adapter, is_named_template
 from builders.rebuilt import rebuild
 from builders.rebuilt.choice import is_rebuilt
 from builders.snapshot import Upstream
-from builders.weights import unsafe
+from builders.weights import read_header, unsafe, weight_files
+from builders.writing import write_without
 from config.errors import ConfigurationError
 from config.progress import Tally
 from config.rules import SystemPrompt
@@ -38,6 +41,7 @@ from service.release import ruled, taking
 from service.release.route import Route
 from service.release.what import meant
 
+WEIGHTS = ".safetensors"
 SUFFIX = "-fixed"  # of the folder that a repaired model is written to when nobody names another
 SHOWN = 2_000_000  # bytes of a file up to which a difference is shown line by line
 _LEFT_OUT = frozenset({".git", ".cache"})  # what tools keep beside a model
@@ -67,9 +71,18 @@ class Repaired:
     after: Path  # the same, repaired
 
     @property
+    def lighter(self) -> dict[str, list[str]]:
+        """Names of the tensors that are left out, by their weight file."""
+        found: dict[str, list[str]] = {}
+        for patch in self.patches:
+            if patch["file"].endswith(WEIGHTS):
+                found.setdefault(patch["file"], []).append(patch["key"])
+        return found
+
+    @property
     def changed(self) -> list[str]:
-        """Names of the files that are other than before, or new."""
-        names = sorted(path.name for path in self.after.iterdir() if path.suffix != ".safetensors")
+        """Names of the files beside the weights that are other than before, or new."""
+        names = sorted(path.name for path in self.after.iterdir() if path.suffix != WEIGHTS)
         return [name for name in names if not (self.before / name).is_file() or (self.before / name).read_bytes() != (self.after / name).read_bytes()]
 
 
@@ -103,7 +116,9 @@ def repaired(settings: Settings, source: Source, listener: Listener, system_prom
         else:
             with told(listener, f"fetch what rules read of {source.name}"):
                 _fetched(*_remote(source), before)
-        result = ruled.repaired(settings, before, work, source.repo, ruled.Choices(system_prompt=system_prompt))
+                _filled(*_remote(source), before)
+        choices = ruled.Choices(system_prompt=system_prompt, matrices=source.upstream is None)
+        result = ruled.repaired(settings, before, work, source.repo, choices)
         ruled.require_all(settings, before, work / "files")
         yield Repaired(
             source=source,
@@ -147,13 +162,32 @@ def _fetched(api: HfApi, release: Release, into: Path) -> None:
     for path in snapshot.sizes(api, release):
         if path in CONFIGURATION | {INDEX, ADAPTER} or is_named_template(path):
             snapshot.download(api, release, path, into)
-        elif path.endswith(".safetensors"):
+        elif path.endswith(WEIGHTS):
             with in_words(api, release.repo, release.sha, path):
                 try:
                     hollow.of_tensors(api.parse_safetensors_file_metadata(release.repo, path, revision=release.sha).tensors, into / path)
                 except (SafetensorsParsingError, AttributeError, TypeError, ValueError, RecursionError) as error:  # the client trusts the header's types
                     raise unsafe(Path(path), f"its header cannot be read ({error})") from error
     shutil.rmtree(into / ".cache", ignore_errors=True)
+
+
+def _filled(api: HfApi, release: Release, into: Path) -> None:
+    """The values of output matrix and embeddings where a model that has but one of them stores both: only they tell a copy from a matrix of its own."""
+    tensors = {tensor.name: tensor for path in weight_files(into) for tensor in read_header(path)}
+    found = ties.pair(dict_at(read_files(into), "config.json", ()), tensors)
+    if found is None or found[0].shape != found[1].shape:
+        return
+    sizes, total = snapshot.sizes(api, release), sum(tensor.bytes for tensor in found)
+    require_room(into, total, f"{found[0].name} and {found[1].name} of {release.repo} have {total / 1e9:.2f} GB, which are compared")
+    tally = Tally(total, "bytes")
+    for tensor in found:
+
+        def read(behind: int, count: int, path: str = tensor.file) -> bytes:
+            data = part(api, release.repo, release.sha, path, sizes[path] - behind, count)
+            tally.add(len(data))
+            return data
+
+        hollow.fill(into / tensor.file, tensor.name, read)
 
 
 def _remote(source: Source) -> tuple[HfApi, Release]:
@@ -178,6 +212,7 @@ def difference(found: Repaired) -> str:
             f"b/{name}",
         )
         parts += [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
+    parts += [f"Files a/{name} and b/{name} differ: without {', '.join(left)}\n" for name, left in found.lighter.items()]
     return "".join(parts)
 
 
@@ -237,6 +272,12 @@ def write(settings: Settings, found: Repaired, target: Path, listener: Listener)
 
 def _replaced(found: Repaired, folder: Path) -> None:
     """Put the changed files in place, each whole or not at all; a link to an old one gives way to the file itself."""
+    for name, left in found.lighter.items():
+        unfinished = folder / f".{name}.unfinished"
+        if write_without(unfinished, folder / name, left):
+            unfinished.replace(folder / name)
+        else:
+            (folder / name).unlink()
     for name in found.changed:
         unfinished = folder / f".{name}.unfinished"
         shutil.copyfile(found.after / name, unfinished)
@@ -280,6 +321,6 @@ def document(found: Repaired, target: Path | None) -> Mapping[str, Any]:
         "family": found.family,
         "patches": found.patches,
         "unrepaired": found.unrepaired,
-        "files": found.changed,
+        "files": sorted([*found.changed, *found.lighter]),
         "out": None if target is None else str(target),
     }

@@ -50,6 +50,7 @@ from builders.names import CONFIGURATION, INDEX, NAMED, held_in, is_legal, is_na
 from builders.snapshot import facts
 from builders.ties import Spare
 from builders.weights import Tensor, parameters, read_header, weight_files
+from builders.writing import write_index
 from config.errors import ConfigurationError, UpstreamError
 from config.facts import vetted
 from config.rules import FAMILIES, FIXES, Family, Rule, SystemPrompt, families_of, load_families, load_rules
@@ -92,7 +93,7 @@ LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real 
 TEXTS = frozenset({"chat_template.jinja"})
 BINARY = frozenset({"tokenizer.model"})
 OPAQUE = frozenset({"merges.txt"})  # no repair reads it
-WITH_WEIGHTS = frozenset({"plain_weights", "copied_head", "own_head"})  # repairs that read weights, or are only true together with other ones
+MULTIPLIED = "plain_weights"  # the repair that is only true where weights are written anew
 
 
 def repair(
@@ -105,13 +106,15 @@ def repair(
     ask: bool = False,
     approved: Sequence[str] = (),
     headers: bool = False,
+    matrices: bool = True,
     rules: Path = FIXES,
     families: Path = FAMILIES,
 ) -> dict[str, Any]:
     """Write the fixed model to `out`: everything of `snapshot` that a model needs, configuration repaired, weights hard-linked unless they are of 8 bits or
     MXFP4, which are multiplied out to bfloat16, or a rule leaves a tensor out.
 
-    With `headers`, no weights are written, and what is said of those stays: those of the snapshot may be all header.
+    With `headers`, no weights are written, and those of the snapshot may be all header but for output matrix and embeddings where a model that has but one
+    of them stores both; without `matrices`, for these too. What is said of 8 bits stays then, and of a tensor that is left out there is a patch alone.
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply, and that which `system_prompt: remove` asks for. With `ask`, what a rule
     derives and no family vouches for is not done but proposed, unless its digest is among `approved`. `rules` and `families` are folders of YAML files.
     Returns `held` (each a Hold: what a person has to decide, or decided), `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend),
@@ -132,19 +135,21 @@ def repair(
         desk.lets(_unclear(alike))
     of = family.name if family else None
     chosen = [rule for rule in load_rules(rules) if rule.applies(fixes=fixes, system_prompt=system_prompt, family=of)]
-    chosen = [rule for rule in chosen if not (headers and rule.repair in WITH_WEIGHTS)]
-    spare = None if headers else ties.spare(snapshot, config, tensors)
+    chosen = [rule for rule in chosen if not (headers and rule.repair == MULTIPLIED)]
+    spare = ties.spare(snapshot, config, tensors) if matrices else None
     fixed, patches = apply_rules(files, chosen, family, desk, tensors=tensors, spare=spare)
     _write(out, snapshot, files, fixed)
-    if not headers:
-        dropped = frozenset(patch.key for patch in patches if spare is not None and patch.file == spare.tensor.file)
+    dropped = frozenset(patch.key for patch in patches if spare is not None and patch.file == spare.tensor.file)
+    if headers and dropped and INDEX in files:
+        write_index(out, {name: tensor for name, tensor in tensors.items() if name not in dropped})
+    elif not headers:
         float8.write(out, snapshot, tensors=tensors, compact=packed.compacted(packed.settings(config), tensors), dropped=dropped)
     weights = weight_files(out)
     size, count = sum(file.stat().st_size for file in weights), parameters(weights)
     return {
         "held": [asdict(hold) for hold in desk.held],
         "patches": [asdict(patch) for patch in patches],
-        "unrepaired": list(broken(fixed)),
+        "unrepaired": [*broken(fixed), *(() if matrices else ties.unread(config, tensors))],
         "family": of,
         "notes": list(family.notes) if family else [],
         "stop": list(family.stop) if family else [],

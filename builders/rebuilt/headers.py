@@ -6,11 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_url
-from huggingface_hub.utils._headers import build_hf_headers
-from huggingface_hub.utils._http import get_session, hf_raise_for_status
+from huggingface_hub import HfApi
 
-from builders.asking import in_words
+from builders.asking import part
 from builders.rebuilt.scaling import FACTORS
 from config.errors import UpstreamError
 from config.words import Release
@@ -20,8 +18,6 @@ from engines.gguf_header import Entry, Header
 FIRST = 2**18  # bytes that are fetched at first: what describes the model stands in them
 STEP = 8  # times as many are fetched when they were not enough
 LARGEST = 2**28  # bytes of a header; one with a million tokens, scores and merges has some 50 MB
-SECONDS = 60.0  # that an answer may take
-PARTIAL = 206  # status of an answer that holds no more than was asked for
 
 
 def read(folder: Path, paths: Sequence[str]) -> Header:
@@ -31,7 +27,7 @@ def read(folder: Path, paths: Sequence[str]) -> Header:
 
 def fetch(api: HfApi, release: Release, paths: Sequence[str]) -> Header:
     """That of the model in these files of a release, whose other tensors stay where they are. Raises UpstreamError, HubError."""
-    return _joined(paths, lambda path: _fetched(api, release, path), lambda entry: _bytes(api, release, entry.file, entry.at, entry.bytes))
+    return _joined(paths, lambda path: _fetched(api, release, path), lambda entry: part(api, release.repo, release.sha, entry.file, entry.at, entry.bytes))
 
 
 def fields(folder: Path, path: str) -> Mapping[str, Any]:
@@ -46,7 +42,7 @@ def fields(folder: Path, path: str) -> Mapping[str, Any]:
 def fetch_fields(api: HfApi, release: Release, path: str) -> Mapping[str, Any]:
     """The same of a file on the Hub. Raises UpstreamError, HubError."""
     try:
-        return gguf_header.fields(_bytes(api, release, path, 0, FIRST))
+        return gguf_header.fields(part(api, release.repo, release.sha, path, 0, FIRST))
     except ValueError as error:
         raise unreadable(path, error) from error
 
@@ -80,20 +76,10 @@ def _piece(path: Path, entry: Entry) -> bytes:
 def _fetched(api: HfApi, release: Release, path: str) -> Header:
     count = FIRST
     while True:
-        data = _bytes(api, release, path, 0, count)
+        data = part(api, release.repo, release.sha, path, 0, count)
         try:
             return gguf_header.parse(data)
         except gguf_header.Truncated:
             if len(data) < count or count >= LARGEST:
                 raise
             count *= STEP
-
-
-def _bytes(api: HfApi, release: Release, path: str, begin: int, count: int) -> bytes:
-    """So many bytes of a file, or as many as there are."""
-    with in_words(api, release.repo, release.sha, path):
-        url = hf_hub_url(release.repo, path, revision=release.sha, endpoint=api.endpoint)
-        headers = build_hf_headers(token=api.token, library_name="sluice")
-        answer = get_session().get(url, headers={**headers, "range": f"bytes={begin}-{begin + count - 1}"}, timeout=SECONDS)
-        hf_raise_for_status(answer)
-        return bytes(answer.content[:count]) if answer.status_code == PARTIAL or not begin else bytes(answer.content[begin : begin + count])

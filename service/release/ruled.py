@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from builders import folder as folders
-from builders import hollow
 from builders.names import ADAPTER, CONFIGURATION, INDEX, NAMED, is_named_template
 from config.recipe import Recipe
 from config.rules import SystemPrompt
@@ -34,35 +33,41 @@ def places() -> Iterator[tuple[Path, Path]]:
 
 
 def taken(folder: Path, into: Path) -> None:
-    """Copies of a folder's small files, through the links that a folder of the Hub's cache consists of, and the headers of its weights."""
+    """Copies of a folder's small files, through the links that a folder of the Hub's cache consists of, and links to its weights, which nobody writes to."""
     for path in sorted((*folder.iterdir(), *folder.glob(f"{NAMED}/*"))):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and (name in CONFIGURATION | {INDEX, ADAPTER} or is_named_template(name)):
             (into / name).parent.mkdir(exist_ok=True)
             folders.copied(path.resolve(), into / name)
         elif path.is_file() and path.suffix == ".safetensors":
-            hollow.of_file(path, into / path.name)
+            (into / path.name).symlink_to(path.resolve())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What a recipe says of repairs, and whether what a person has to decide is to be asked."""
+    """What a recipe says of repairs, whether what a person has to decide is to be asked, and whether matrices are looked at; see `fixes.repair`."""
 
     fixes: bool = True
     system_prompt: SystemPrompt = "keep"
     ask: bool = False
+    matrices: bool = True
 
 
 def repaired(settings: Settings, before: Path, work: Path, repo: str, choices: Choices) -> dict[str, Any]:
     """The repair in a process of its own: templates are programs, and tokenizers are a stranger's."""
-    return _apart(settings, "builders.fixes:repair", work, {"snapshot": before}, {"repo": repo, "headers": True, **asdict(choices)})
+    params = {"repo": repo, "headers": True, **asdict(choices)}
+    return _apart(settings, "builders.fixes:repair", work, {"snapshot": before}, params, mapped=_mapped(before) if choices.matrices else 0)
 
 
 def require_all(settings: Settings, before: Path, after: Path) -> None:
     """Raise UpstreamError when the weights of the folder `before` lack some that the model has of which `after` holds the configuration."""
     with places() as (_, work):
-        mapped = 2 * sum(path.stat().st_size for path in before.glob("*.safetensors"))  # transformers opens each for its metadata and again for its tensors
-        _apart(settings, "builders.lacking:check", work, {"model": after, "weights": before}, {}, mapped=mapped)
+        _apart(settings, "builders.lacking:check", work, {"model": after, "weights": before}, {}, mapped=_mapped(before))
+
+
+def _mapped(folder: Path) -> int:
+    """Bytes of its weight files, each opened twice: transformers opens one for its metadata and again for its tensors."""
+    return 2 * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _apart(settings: Settings, function: str, work: Path, given: Mapping[str, Path], params: Mapping[str, Any], *, mapped: int = 0) -> dict[str, Any]:

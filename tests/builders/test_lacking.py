@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from builders import hollow, lacking
 from builders.names import INDEX
-from builders.weights import weight_files
+from builders.weights import read_header, weight_files
 from config.errors import UpstreamError
 from tests import releases
 
@@ -23,7 +23,7 @@ def looked_at(model: Path, out: Path) -> None:
     for folder in (weights, files):
         folder.mkdir(parents=True)
     for file in weight_files(model):
-        hollow.of_file(file, weights / file.name)
+        hollow.of(read_header(file), weights / file.name)
     if (model / INDEX).is_file():
         shutil.copyfile(model / INDEX, weights / INDEX)
     lacking.check(files, model=model, weights=weights)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
-from builders import convert, fixes, ties
+from builders import convert, fixes, hollow, ties
 from builders.fixes import tied_head
 from builders.names import HEAD, INDEX
 from builders.weights import Tensor, read_header, weight_files
+from config.errors import UpstreamError
 from engines import hf
 from tests import architectures, releases
 from tests.releases import GONE, edit, read
@@ -100,10 +102,30 @@ def edit_config(made: Path, **changed: Any) -> Path:
     return made
 
 
-def test_without_the_weights_themselves_nothing_is_said_of_them(tmp_path: Path) -> None:
-    for oddity in (releases.head_copied, releases.head_of_its_own):
-        made = oddity(tmp_path / oddity.__name__)
-        assert repaired(made, tmp_path / f"{oddity.__name__}-out", headers=True)["patches"] == []
+@pytest.mark.parametrize("oddity", [releases.head_copied, releases.head_of_its_own])
+def test_where_no_weights_are_written_the_two_matrices_alone_are_read(oddity: releases.Oddity, tmp_path: Path) -> None:
+    """The rest is a hole in the disk, as of a repo of which nothing else was fetched."""
+    made, whole, seen = oddity(tmp_path / "made"), tmp_path / "whole", Path(shutil.copytree(tmp_path / "made", tmp_path / "seen"))
+    data = (made / "model.safetensors").read_bytes()
+    (seen / "model.safetensors").unlink()
+    hollow.of(read_header(made / "model.safetensors"), seen / "model.safetensors")
+    for name in (HEAD, EMBEDDINGS):
+        hollow.fill(seen / "model.safetensors", name, lambda behind, count: data[len(data) - behind :][:count])
+    found = repaired(seen, tmp_path / "out", headers=True)
+    assert found["patches"] == repaired(made, whole)["patches"]
+    assert (found["unrepaired"], len(found["patches"])) == ([], 1)
+    assert weight_files(tmp_path / "out") == []
+    with pytest.raises(UpstreamError, match=f"of '{HEAD}' some data cannot be read"):
+        hollow.fill(seen / "model.safetensors", HEAD, lambda behind, count: b"")
+
+
+@pytest.mark.parametrize("oddity", [releases.head_copied, releases.head_of_its_own])
+def test_where_they_are_not_at_hand_it_is_said_that_nobody_looked(oddity: releases.Oddity, tmp_path: Path) -> None:
+    found = repaired(oddity(tmp_path / "made"), tmp_path / "out", headers=True, matrices=False)
+    assert found["patches"] == []
+    (said,) = found["unrepaired"]
+    assert said.startswith(f"model.safetensors: {HEAD} stands beside {EMBEDDINGS}")
+    assert repaired(releases.clean(tmp_path / "clean"), tmp_path / "sound", headers=True, matrices=False)["unrepaired"] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""What `sluice fix` does, in this process: of folders and of repos on the embedded Hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from builders.names import HEAD, INDEX
+from service import repairing
+from tests import releases
+from tests.service.conftest import Upstream
+
+
+def fixed(upstream: Upstream, model: Path | str, out: Path) -> tuple[dict[str, Any], str]:
+    """The model repaired into a folder, which may be its own; what the command says of it as JSON, and the difference."""
+    source = repairing.source_of(upstream.settings, str(model), None)
+    with repairing.repaired(upstream.settings, source, lambda event: None) as found:
+        target = repairing.target_of(source, out)
+        difference = repairing.difference(found)
+        repairing.write(upstream.settings, found, target, lambda event: None)
+        return dict(repairing.document(found, target)), difference
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pushed(upstream: Upstream, folder: Path, name: str = "upstream/two-heads") -> str:
+    upstream.author.create_repo(name, exist_ok=True)
+    upstream.author.upload_folder(repo_id=name, folder_path=folder)
+    return name
+
+
+def in_two_files(folder: Path, last: tuple[str, ...]) -> Path:
+    """The model with these tensors in a second file, and an index."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    parts = {"model-00001-of-00002.safetensors": {name: value for name, value in weights.items() if name not in last}}
+    parts |= {"model-00002-of-00002.safetensors": {name: weights[name] for name in last}}
+    for name, part in parts.items():
+        save_file(part, folder / name, metadata={"format": "pt"})
+    size = sum(value.nbytes for value in weights.values())
+    index = {"metadata": {"total_size": size}, "weight_map": {tensor: name for name, part in parts.items() for tensor in part}}
+    (folder / INDEX).write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize("last", [(), (HEAD,), (HEAD, "model.norm.weight")], ids=["one file", "a file of its own", "with another"])
+def test_a_copied_head_is_left_out_of_folders_and_of_repos_once(last: tuple[str, ...], upstream: Upstream, tmp_path: Path) -> None:
+    made = releases.head_copied(tmp_path / "made")
+    before, size = load_file(made / "model.safetensors"), (made / "model.safetensors").stat().st_size
+    if last:
+        in_two_files(made, last)
+    file = "model-00002-of-00002.safetensors" if last else "model.safetensors"
+    places = {"folder": (made, tmp_path / "out"), "repo": (pushed(upstream, made), tmp_path / "fetched"), "in place": (made, made)}
+    for place, (model, out) in places.items():
+        told, difference = fixed(upstream, model, out)
+        assert [(patch["fix"], patch["file"], patch["key"]) for patch in told["patches"]] == [("copied-head", file, HEAD)], place
+        assert told["files"] == sorted([file, *([INDEX] if last else [])])
+        assert f"Files a/{file} and b/{file} differ: without {HEAD}\n" in difference
+        after = {name: value for path in out.glob("*.safetensors") for name, value in load_file(path).items()}
+        assert before.keys() - after.keys() == {HEAD}
+        assert all(torch.equal(before[name], value) for name, value in after.items())
+        assert (out / file).exists() is (last != (HEAD,))
+        if last:
+            assert releases.read(out / INDEX)["weight_map"].keys() == after.keys()
+        else:
+            assert (out / file).stat().st_size < size
+        again, nothing = fixed(upstream, out, tmp_path / f"{place} again")
+        assert (again["patches"], again["unrepaired"], nothing) == ([], [], "")
+        assert content(tmp_path / f"{place} again") == content(out)
+
+
+def test_a_head_of_its_own_is_said_to_be_one(upstream: Upstream, tmp_path: Path) -> None:
+    made = releases.head_of_its_own(tmp_path / "made")
+    for model, out in ((made, tmp_path / "out"), (pushed(upstream, made), tmp_path / "fetched")):
+        told, _ = fixed(upstream, model, out)
+        ((fix, key, after),) = [(patch["fix"], patch["key"], patch["after"]) for patch in told["patches"]]
+        assert (fix, key, after) == ("own-head", "tie_word_embeddings", False)
+        assert (out / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
+        again, _ = fixed(upstream, out, tmp_path / f"{out.name} again")
+        assert (again["patches"], content(tmp_path / f"{out.name} again")) == ([], content(out))
