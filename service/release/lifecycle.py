@@ -111,17 +111,25 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
 
 
 def _gone(job: Job, begin: Callable[[], Work]) -> Literal["done", "blocked"]:
-    """Go the way; where the file of a stage turns out to be damaged, throw that stage's output away and go once more, which makes it again."""
+    """Go the way; whenever the file of a stage turns out to be damaged, throw that stage's output away and go once more, which makes it again.
+
+    An output that is damaged again after it was made again is a failure: raises Damaged.
+    """
     carry_out = abreast.carry_out if job.place.wide else executor.carry_out
-    try:
-        return carry_out(begin())
-    except Damaged as damage:
-        key = None if damage.path is None else job.stages.key_of(damage.path)
-        if key is None or not job.stages.throw_away(key):
-            raise
-        log.warning("%s; it was thrown away", damage, extra={"action": "redo"})
-        job.listener(Event(stage="", state="remark", message=f"{damage} It was thrown away, and is made now."))
-    return carry_out(begin())
+    made_again = set[str]()
+    while True:
+        try:
+            return carry_out(begin())
+        except Damaged as damage:
+            key = None if damage.path is None else job.stages.key_of(damage.path)
+            if key in made_again:
+                disk = f"look at the disk that {job.stages.finished} lies on, then start the run again."
+                raise Damaged(f"{damage} That was done in this run, and it is damaged once more: {disk}", damage.path) from damage
+            if key is None or not job.stages.throw_away(key):
+                raise
+            made_again.add(key)
+            log.warning("%s; it was thrown away", damage, extra={"action": "redo"})
+            job.listener(Event(stage="", state="remark", message=f"{damage} It was thrown away, and is made now."))
 
 
 def _left(store: Store, run: RunRecord, graph: Graph) -> frozenset[str]:

@@ -205,3 +205,8 @@ def babble(out: Path) -> dict[str, Any]:
 def say(out: Path) -> dict[str, Any]:
     logging.getLogger("library").warning("hello")
     return {}
+
+
+def say_so(out: Path, *, text: str, threads: int) -> dict[str, Any]:
+    (out / f"{text[:4]}.gguf").write_text(text)
+    return {"file": f"{text[:4]}.gguf"}

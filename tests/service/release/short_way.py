@@ -23,7 +23,7 @@ from service.hubclient import connect
 from service.release import consent, lifecycle, publishing, rollback
 from service.release.graph import Phase, Stage, graph_of
 from service.release.intake import ReleaseRequest, queue_release
-from service.release.products import JUDGED, PARTS, Built, Judged
+from service.release.products import JUDGED, PARTS, Built, Judged, from_stage
 from service.release.stages import examine
 from service.release.work import Work
 from service.runs.summary import summary
@@ -88,14 +88,22 @@ def nothing_to_run(work: Work) -> dict[str, bytes]:
     return {VARIANT.tag: b"GGUF" + work.release.sha.encode() * 50}
 
 
-def short(monkeypatch: pytest.MonkeyPatch, folder: Path, weights: Weights = nothing_to_run) -> None:
+Made = Callable[[Work], list[Built]]
+"""What a run has built and judged."""
+
+
+def short(monkeypatch: pytest.MonkeyPatch, folder: Path, weights: Weights = nothing_to_run, *, made: Made | None = None) -> None:
     """Let every run go the short way."""
-    monkeypatch.setattr(lifecycle, "way", lambda recipe: graph_of(_stages(folder, weights, asking=recipe.publish.hold != "never")))
+
+    def by_hand(work: Work) -> list[Built]:
+        return [_built(folder / work.release.sha, *item) for item in weights(work).items()]
+
+    monkeypatch.setattr(lifecycle, "way", lambda recipe: graph_of(_stages(made or by_hand, asking=recipe.publish.hold != "never")))
     monkeypatch.setattr(lifecycle, "_expect", lambda work, heard: None)
     monkeypatch.setattr(publishing, "plan", _plan)
 
 
-def _stages(folder: Path, weights: Weights, *, asking: bool) -> list[Stage]:
+def _stages(made: Made, *, asking: bool) -> list[Stage]:
     def stage(name: str, does: Callable[[Work], object], *also: str, phase: Phase = Phase.EXAMINE, **flags: Any) -> Stage:
         return Stage(name=name, phase=phase, does=name, work=does, also=also, **flags)
 
@@ -104,7 +112,7 @@ def _stages(folder: Path, weights: Weights, *, asking: bool) -> list[Stage]:
         stage("snapshot", lambda work: _made({})),
         stage("fix", lambda work: _made({"held": [], "notes": []})),
         stage("approval", examine._approval, "upstream", "snapshot", "fix", records=True),
-        stage(JUDGED, lambda work: Judged(built=[_built(folder / work.release.sha, *item) for item in weights(work).items()]), phase=Phase.JUDGE),
+        stage(JUDGED, lambda work: Judged(built=made(work)), phase=Phase.JUDGE),
         stage(PARTS, lambda work: {}, phase=Phase.PUBLISH),
         *([stage("consent", consent.ask, JUDGED, "fix", PARTS, phase=Phase.PUBLISH, records=True)] if asking else []),
         stage("publish", publishing.publish, "upstream", JUDGED, PARTS, phase=Phase.PUBLISH, records=True),
@@ -116,10 +124,15 @@ def _made(result: dict[str, Any], *files: File, folder: Path = Path("nowhere")) 
 
 
 def _built(folder: Path, tag: str, content: bytes | Path) -> Built:
-    whole = isinstance(content, Path)
-    output = of_folder(content) if isinstance(content, Path) else _of_file(folder / tag / "files" / f"model-{tag}.gguf", content)
+    if isinstance(content, Path):
+        return passed(tag, of_folder(content), kind=Kind.SIXTEEN_BIT)
+    return passed(tag, _of_file(folder / tag / "files" / f"model-{tag}.gguf", content))
+
+
+def passed(tag: str, output: Output, *, kind: Kind = Kind.GGUF) -> Built:
+    """A variant that may be published."""
     verdict = Verdict(tag=tag, outcome=Outcome.PASSED, reasons=(), results=())
-    return Built(variant=Variant(tag=tag, kind=Kind.SIXTEEN_BIT if whole else Kind.GGUF), output=output, bpw=4.5, measured={}, verdict=verdict)
+    return Built(variant=Variant(tag=tag, kind=kind), output=output, bpw=4.5, measured={}, verdict=verdict)
 
 
 def _of_file(path: Path, content: bytes) -> Output:
@@ -138,7 +151,7 @@ def _file(path: Path) -> File:
 
 
 def _plan(work: Work, repo: publishing.Repo, *, private: bool, line: Line) -> hub.Plan:
-    weights = [hub.PublishFile.from_path(file.path, item.output.folder / "files" / file.path) for item in repo.passed for file in item.output.files]
+    weights = [from_stage(item.output, file) for item in repo.passed for file in item.output.files]
     files = (*weights, hub.PublishFile.from_bytes(CARD, b"---\nlicense: mit\n---\n# A model\n"))
     inventory = hub.inventory(files)
     variants = [manifests.variant_entry(item.verdict, {}, files={file.path: inventory[file.path] for file in item.output.files}) for item in repo.passed]

@@ -1,17 +1,23 @@
 """A worker that lost its run leaves off and publishes nothing; one that comes to nothing again and again is not started for ever."""
 
 import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from config.errors import Damaged
 from service.daemon.worker import Worker
-from service.execution.workbench import Event
+from service.execution import kept
+from service.execution.workbench import Event, Listener
 from service.release import lifecycle, publishing
+from service.release.products import Built
+from service.release.work import Work
 from service.store import LeaseLost, Published, RunRecord, Store, open_store
 from service.store.queue import CRASHES
 from tests.service.helpers import queue_run
-from tests.service.release.short_way import REPO, ShortWay
+from tests.service.release.short_way import REPO, ShortWay, passed, short
 
 PUBLISHED = Published(repo=REPO, revision="1" * 40, url="https://hub/ours", files=("README.md",), manifest_digest="2" * 64, changed=True)
 
@@ -127,6 +133,57 @@ def test_a_file_that_is_damaged_when_it_is_published_is_made_again(short_way: Sh
     assert (done["state"], len(times)) == ("done", 2)
     assert not (stages / "key").exists()
     assert any("It was thrown away, and is made now." in event.message for event in told)
+
+
+@pytest.fixture
+def rotten(short_way: ShortWay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Listener]:
+    """A way of two variants kept as stages, files of which are too large to be read again when they are found; who hears of it lets them rot before they go."""
+    monkeypatch.setattr(kept, "AFFORDABLE", 0)
+    tags = ("Q4_0", "Q8_0")
+
+    def made(work: Work) -> list[Built]:
+        return [passed(tag, work.job.apart(f"build {tag}", "tests.service.stage_functions:say_so", {}, text=tag * 99)) for tag in tags]
+
+    short(monkeypatch, tmp_path / "built", made=made)
+
+    def rotting(times: int, told: list[Event]) -> Listener:
+        left = dict.fromkeys(tags, times)
+
+        def heard(event: Event) -> None:
+            told.append(event)
+            if (event.stage, event.state) == (f"publish {REPO}", "started"):
+                for file in sorted((short_way.settings.folder / "stages").glob("*/files/*.gguf")):
+                    if left[file.stem] and "rotten" not in file.read_text():
+                        left[file.stem] -= 1
+                        rot(file)
+
+        return heard
+
+    return rotting
+
+
+def rot(file: Path) -> None:
+    """Let a file have other bytes, with nobody having written to it."""
+    was = file.stat()
+    file.write_text("rotten".ljust(was.st_size))
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+
+
+def test_whatever_is_damaged_is_made_again_one_thing_after_the_other(short_way: ShortWay, rotten: Callable[..., Listener]) -> None:
+    told: list[Event] = []
+    done = short_way.carried_out(short_way.queued().id, rotten(1, told))
+    assert (done["state"], done["error"]) == ("done", None)
+    assert sum("It was thrown away, and is made now." in event.message for event in told) == 2
+    assert {file.read_text()[:4] for file in (short_way.settings.folder / "stages").glob("*/files/*.gguf")} == {"Q4_0", "Q8_0"}
+
+
+def test_what_is_damaged_again_after_it_was_made_again_is_a_failure_of_the_disk(short_way: ShortWay, rotten: Callable[..., Listener]) -> None:
+    run = short_way.queued()
+    with pytest.raises(Damaged, match=r"That was done in this run, and it is damaged once more: look at the disk that .*stages lies on"):
+        short_way.carried_out(run.id, rotten(9, []))
+    assert short_way.store.run(run.id).state == "failed"
+    assert "damaged once more" in (short_way.store.run(run.id).error or "")
+    assert short_way.store.publications(run.id) == ()
 
 
 def test_a_damaged_file_of_somebody_else_is_not_thrown_away(short_way: ShortWay, monkeypatch: pytest.MonkeyPatch) -> None:
