@@ -290,9 +290,10 @@ def _put_back(session: Session, row: RunRow) -> None:
 def _crashed(session: Session, row: RunRow) -> bool:
     """Count an attempt whose worker ended without a word; whether that was one too many, so that the run is given up."""
     at = session.scalars(select(StageRow.name).where(StageRow.run_id == row.id, StageRow.state == "running").order_by(StageRow.id)).all()
-    row.attempt, row.crashes = row.attempt + 1, row.crashes + 1
+    row.crashes += 1
     note(session, row.trigger, f"run/{row.id}", "abandoned", {"worker": row.worker, "at": list(at), "in a row": row.crashes})
     if row.crashes < CRASHES:
+        row.attempt += 1
         return False
     row.state, row.finished, row.worker, row.lease_until, row.crashes = "failed", now(), None, None, 0
     where = f", the last time at {', '.join(at)}" if at else ""

@@ -50,6 +50,16 @@ def test_a_run_is_steered_and_the_trail_tells_by_whom(api: TestClient, file_stor
     assert {event["details"]["token"] for event in events} == {"token-0"}
 
 
+def test_attempts_whose_process_was_killed_are_told(api: TestClient, file_store: Store, token_for: Callable[..., Headers]) -> None:
+    run, bearer = queue_run(file_store).id, token_for("read")
+    for _ in range(2):
+        file_store.lease("killed", seconds=0)
+    file_store.lease("next", seconds=60)
+    attempt = api.get(f"/runs/{run}", headers=bearer).json()["attempt"]
+    told = [(item["attempt"], item["outcome"]) for item in api.get(f"/runs/{run}/attempts", headers=bearer).json()]
+    assert (attempt, told) == (3, [(1, "interrupted"), (2, "interrupted"), (3, None)])
+
+
 def test_stages_are_done_anew_on_demand(api: TestClient, file_store: Store, judged: int, token_for: Callable[..., Headers]) -> None:
     bearer = token_for("operate")
 

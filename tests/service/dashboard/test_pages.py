@@ -37,6 +37,18 @@ def test_nobody_sees_a_page_without_signing_in(file_store: Store, settings: Sett
     assert wrong == [401] * FAILURES + [429]
 
 
+def test_a_run_that_was_killed_shows_each_attempt(file_store: Store, settings: Settings, signed_in: SignIn) -> None:
+    run = queue_run(file_store).id
+    for _ in range(2):
+        file_store.lease("killed", seconds=0, run=run)
+    file_store.lease("next", seconds=60, run=run)
+    page = signed_in("read").get(f"/runs/{run}").text
+    listed = page[page.index("<h2>Attempts</h2>") :]
+    assert listed.count("interrupted") == listed.count("ended without a word") == 2
+    assert "1, asked for by test" in listed
+    assert "3, taken over" in listed
+
+
 def test_a_session_is_a_cookie_that_no_script_reads_and_ends_with_signing_out(file_store: Store, signed_in: SignIn) -> None:
     browser = signed_in("read")
     cookie = next(iter(browser.cookies.jar))
