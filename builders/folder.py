@@ -17,7 +17,7 @@ from typing import Any
 from builders import front_matter
 from builders.adapters.description import Adapter, read
 from builders.asking import require_room
-from builders.names import ADAPTER, INDEX, is_legal, is_named_template, listed_in
+from builders.names import ADAPTER, INDEX, is_legal, is_named_template, listed_in, loads
 from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, in_gguf, weight_map_in
 from builders.weights import Tensor, read_header
 from config.copying import copy, hashed
@@ -73,14 +73,22 @@ def commit(digests: Mapping[str, str]) -> str:
 
 def sizes(folder: Path) -> dict[str, int]:
     """Bytes of the files that the release consists of, by path; below the top only GGUF files, terms and named templates. Raises UpstreamError."""
-    listed = listing(folder)
+    return {path: _size(folder / path) for path in _chosen(folder, listing(folder), _size)}
 
+
+def loaded(folder: Path) -> tuple[str, ...]:
+    """What of the release a program reads, and its card, for who keeps nothing of it: links may lead out of the folder. Raises UpstreamError."""
+    chosen = _chosen(folder, [name for name in listing(folder) if (folder / name).is_file()], lambda path: path.stat().st_size)
+    return tuple(sorted(filter(loads, chosen)))
+
+
+def _chosen(folder: Path, listed: Collection[str], size: Callable[[Path], int]) -> tuple[str, ...]:
     def weight_map() -> object:
-        if _size(folder / INDEX) > LARGEST_INDEX:
+        if size(folder / INDEX) > LARGEST_INDEX:
             raise UpstreamError(f"{folder / INDEX} is larger than that of any model. It is damaged, or something else.")
         return weight_map_in(folder / INDEX, str(folder))
 
-    return {path: _size(folder / path) for path in choose(listed, str(folder), weight_map)}
+    return choose(listed, str(folder), weight_map)
 
 
 def listing(folder: Path) -> list[str]:

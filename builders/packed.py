@@ -28,9 +28,10 @@ _SCALES = ("_scale_inv", "_scale")  # how the name of a tensor's scales goes on
 _BLOCKS, _EXPONENTS = "_blocks", "_scales"  # how the names of MXFP4's numbers and of their powers of two end
 _BYTES = 16  # of a block of 32 numbers
 _COMPUTING = re.compile(r"(?:^|[._])(?:input|activation|output|[qkv]|kv)_scale(?:_inv)?$")
+_BITSANDBYTES = "bitsandbytes"
 # names that only quantized weights have, with what they are called; the first that is found
 _MARKS = (
-    (re.compile(r"\.absmax$|\.quant_state\.|\.SCB$"), "bitsandbytes"),
+    (re.compile(r"\.absmax$|\.quant_state\.|\.SCB$"), _BITSANDBYTES),
     (re.compile(r"\.g_idx$"), "GPTQ"),
     (re.compile(r"\.qweight$|\.qzeros$"), "GPTQ or AWQ"),
     (re.compile(r"_blocks$"), "MXFP4"),
@@ -65,13 +66,18 @@ def settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def refusal(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
-    """Why the weights cannot be the beginning of a release, as a sentence's end after the repo's name; None when they can."""
+def refusal(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, variant: bool = False) -> str | None:
+    """Why the weights cannot be the beginning of a release, as a sentence's end after the repo's name; None when they can.
+
+    `variant`: they may be bitsandbytes' as well, which transformers runs as they are.
+    """
     if head := next((name for name in tensors if _HEADS.fullmatch(name)), None):
         return (
             f"is no language model but one that rates or sorts texts: {_where(tensors[head])} is the head that does it. "
             "Name the model that it was made from; or, where a language model's weights lie beside it, ask its owner to upload them without this tensor."
         )
+    if variant and settings(config).get("quant_method") == _BITSANDBYTES and any(map(_MARKS[0][0].search, tensors)):
+        return None
     if (found := _quantized(settings(config), tensors)) is not None:
         return f"holds weights that are quantized already ({found}). Name the repo with the 16-bit weights that it was made from."
     return None

@@ -15,15 +15,13 @@ from typing import Any
 
 from builders import packed
 from builders.adapters import bases
-from builders.folder import headers, listing
-from builders.front_matter import CARD
+from builders.folder import headers, listing, loaded
 from builders.generated.answers import refuse
 from builders.ggufs import weigh
 from builders.links import link_or_copy
-from builders.names import CONFIGURATION, INDEX, is_adapter
+from builders.names import is_adapter
 from builders.rebuilt.choice import is_rebuilt
 from builders.sensitivity.table import Sensitivity
-from builders.snapshot import choose, weight_map_in
 from builders.weights import Tensor
 from config.digests import file_sha256
 from config.errors import ConfigurationError, ToolError, UpstreamError
@@ -350,17 +348,16 @@ def _named(text: str) -> str:
 
 def _files(folder: Path) -> tuple[str, ...]:
     """Names of the files that the model in a folder consists of, as a release of it would. Raises UpstreamError when they are no whole model."""
-    listed = [path.name for path in folder.iterdir() if path.is_file()]
-    if not any(name.endswith(".safetensors") for name in listed):
+    if not any(path.suffix == ".safetensors" for path in folder.iterdir()):
         raise UpstreamError(f"{folder} holds no .safetensors file. Give the folder of a model in the transformers form: config.json, tokenizer and weights.")
-    chosen = choose(listed, str(folder), lambda: weight_map_in(folder / INDEX, str(folder)))
-    return tuple(sorted(name for name in chosen if name in CONFIGURATION | {INDEX, CARD} or name.endswith(".safetensors")))
+    return loaded(folder)
 
 
 def _local(folder: Path, names: Sequence[str], linked: Path) -> Input:
     """These files of a folder, taken in as they are, through the links that a folder of the Hub's cache consists of."""
     digest = hashlib.sha256()
-    for path in (folder / name for name in names):
-        link_or_copy(path.resolve(), linked / path.name)
-        digest.update(f"{file_sha256(path)}  {path.name}\n".encode())
+    for name in names:
+        (linked / name).parent.mkdir(exist_ok=True)
+        link_or_copy((folder / name).resolve(), linked / name)
+        digest.update(f"{file_sha256(folder / name)}  {name}\n".encode())
     return Input(path=linked, digest=digest.hexdigest())

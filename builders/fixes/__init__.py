@@ -107,6 +107,7 @@ def repair(
     approved: Sequence[str] = (),
     headers: bool = False,
     matrices: bool = True,
+    variant: bool = False,
     rules: Path = FIXES,
     families: Path = FAMILIES,
 ) -> dict[str, Any]:
@@ -114,7 +115,8 @@ def repair(
     MXFP4, which are multiplied out to bfloat16, or a rule leaves a tensor out.
 
     With `headers`, no weights are written, and those of the snapshot may be all header but for output matrix and embeddings where a model that has but one
-    of them stores both; without `matrices`, for these too. What is said of 8 bits stays then, and of a tensor that is left out there is a patch alone.
+    of them stores both; without `matrices`, for these too. What is said of 8 bits stays then, and of a tensor that is left out there is a patch alone. With
+    `variant`, bitsandbytes' weights are let through as they are: a variant of a release, to be measured.
     `repo` helps to tell the family; without `fixes` only rules marked `always` apply, and that which `system_prompt: remove` asks for. With `ask`, what a rule
     derives and no family vouches for is not done but proposed, unless its digest is among `approved`. `rules` and `families` are folders of YAML files.
     Returns `held` (each a Hold: what a person has to decide, or decided), `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend),
@@ -126,7 +128,7 @@ def repair(
     files = read_files(snapshot)
     tensors = _tensors(snapshot)
     config = dict_at(files, "config.json", ())
-    if (refusal := packed.refusal(config, tensors)) is not None:
+    if (refusal := packed.refusal(config, tensors, variant=variant)) is not None:
         raise UpstreamError(f"{repo} {refusal}")
     alike = families_in(files, repo, load_families(families))
     family = alike[0] if len(alike) == 1 else None

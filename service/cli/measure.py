@@ -12,7 +12,10 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.markup import escape
 
-from builders.names import CONFIGURATION, INDEX
+from builders.folder import listing, loaded
+from builders.names import CONFIGURATION, is_adapter, is_named_template
+from builders.rebuilt.choice import is_rebuilt
+from config.errors import UpstreamError
 from config.settings import Settings
 from config.words import Measurement
 from service.cli.context import Exit, Terminal, explained, settings_of
@@ -155,7 +158,7 @@ def template(
             found = _apart(settings, "qa.embedded:check", {"gguf": model}, threads=threads)
         else:
             converted = gguf or _converted(settings, model, Path(folder))
-            found = _apart(settings, "qa.templates:check", {"model": model, "gguf": converted}, threads=threads)
+            found = _apart(settings, "qa.templates:check", {"model": model, "gguf": converted}, threads=threads, weights=False)
     _conclude(terminal, {"model": str(model), "gguf": None if gguf is None else str(gguf)}, _measurements(found["measurements"]))
 
 
@@ -179,32 +182,57 @@ def generate(
     _conclude(terminal, {"model": str(model), "prompts": prompts}, _measurements(found["measurements"]))
 
 
-def _apart(settings: Settings, function: str, files: Mapping[str, Path | Sequence[Path]], *, threads: int | None, **params: Any) -> dict[str, Any]:
-    """The result of a stage function on a stranger's files, in a process with the settings' limits and without network; nothing is kept but its log."""
+def _apart(
+    settings: Settings, function: str, files: Mapping[str, Path | Sequence[Path]], *, threads: int | None, weights: bool = True, **params: Any
+) -> dict[str, Any]:
+    """The result of a stage function on a stranger's files, in a process with the settings' limits and without network; nothing is kept but its log.
+
+    Without `weights` a folder's are not looked at.
+    """
     with tempfile.TemporaryDirectory(prefix="sluice-measure-") as folder:
         arguments = {**params, "threads": threads or settings.threads}
         model = files.get("model")
         if isinstance(model, Path) and model.is_dir():
-            files = {**files, "model": _without_code(settings, model, Path(folder) / "stripped")}
+            files = {**files, "model": _taken(settings, model, Path(folder) / "taken", variant=True, weights=weights)}
         return _stage(settings, function, files, Path(folder) / "measured", arguments)
 
 
-def _without_code(settings: Settings, model: Path, folder: Path) -> Path:
-    """The model in a folder of its own from whose settings everything is removed that makes a loader run code, as in a release. Weights are linked to."""
+def _taken(settings: Settings, model: Path, folder: Path, *, variant: bool, weights: bool = True) -> Path:
+    """The model in a folder of its own, of the files that a release takes, and with what is done to every release before anything loads it: settings that
+    make a loader run code are gone, and weights that no engine reads alike are multiplied out. Others are linked to, and faults stay, to be found.
+
+    `variant`: it may be one in NF4, as a release publishes it. Raises what a release says of a folder that it cannot begin with.
+    """
     given = folder / "given"
     given.mkdir(parents=True)
-    for path in model.iterdir():
-        if path.name in CONFIGURATION | {INDEX} and path.is_file():
-            shutil.copyfile(path, given / path.name)  # through links, which a folder of the Hub's cache consists of
-    _stage(settings, "builders.fixes:repair", {"snapshot": given}, folder, {"repo": "local/model", "fixes": False})
-    for path in model.glob("*.safetensors"):
-        (folder / "files" / path.name).symlink_to(path)
+    for name in _files(model) if weights else filter(_describes, listing(model)):
+        (given / name).parent.mkdir(exist_ok=True)
+        if name.endswith(".safetensors"):
+            (given / name).symlink_to((model / name).resolve())
+        else:
+            shutil.copyfile(model / name, given / name)  # through links, which a folder of the Hub's cache consists of
+    params = {"repo": f"local/{model.name}", "fixes": False, "variant": variant}
+    _stage(settings, "builders.fixes:repair", {"snapshot": given}, folder, params)
     return folder / "files"
+
+
+def _files(model: Path) -> tuple[str, ...]:
+    """What is taken of a folder. Raises UpstreamError."""
+    listed = listing(model)
+    if is_adapter(listed):
+        raise UpstreamError(f"{model} holds an adapter, which is no model before it is merged with its base: `sluice fix {model}` does that, beside it.")
+    if is_rebuilt(listed):
+        raise UpstreamError(f"{model} has no config.json and no .safetensors file, only GGUF. Name the file that is to be measured.")
+    return loaded(model)
+
+
+def _describes(name: str) -> bool:
+    return name in CONFIGURATION or is_named_template(name)
 
 
 def _converted(settings: Settings, model: Path, folder: Path) -> Path:
     """A 16-bit GGUF made in `folder` from the model; the converter, too, loads its tokenizer."""
-    model = _without_code(settings, model, folder / "stripped")
+    model = _taken(settings, model, folder / "taken", variant=False)
     made = _stage(settings, "builders.convert:convert", {"model": model}, folder, {"name": "model"})
     return folder / "files" / str(made["file"])
 

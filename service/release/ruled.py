@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from builders import folder as folders
-from builders.names import ADAPTER, CONFIGURATION, INDEX, NAMED, is_named_template
+from builders.front_matter import CARD
 from config.recipe import Recipe
 from config.rules import SystemPrompt
 from config.settings import Settings
@@ -33,14 +33,16 @@ def places() -> Iterator[tuple[Path, Path]]:
 
 
 def taken(folder: Path, into: Path) -> None:
-    """Copies of a folder's small files, through the links that a folder of the Hub's cache consists of, and links to its weights, which nobody writes to."""
-    for path in sorted((*folder.iterdir(), *folder.glob(f"{NAMED}/*"))):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and (name in CONFIGURATION | {INDEX, ADAPTER} or is_named_template(name)):
+    """Copies of a model's small files, through the links that a folder of the Hub's cache consists of, and links to its weights, which nobody writes to.
+
+    Raises UpstreamError when it is no whole model.
+    """
+    for name in folders.loaded(folder):
+        if name.endswith(".safetensors"):
+            (into / name).symlink_to((folder / name).resolve())
+        elif name != CARD:
             (into / name).parent.mkdir(exist_ok=True)
-            folders.copied(path.resolve(), into / name)
-        elif path.is_file() and path.suffix == ".safetensors":
-            (into / path.name).symlink_to(path.resolve())
+            folders.copied((folder / name).resolve(), into / name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from gguf import GGUFReader
+from safetensors.torch import load_file, save_file
 
+from builders import bnb, fixes
+from engines import tools
 from tests import releases
 from tests.acceptance.conftest import RECIPE, ROOT, sluice
 
@@ -96,6 +100,25 @@ def packed(out: Path) -> Path:
     return made
 
 
+def rating(out: Path) -> Path:
+    return releases.change_weights(releases.clean(out), lambda weights: weights.update({"score.weight": torch.ones(1, 256)}))
+
+
+def twice(out: Path) -> Path:
+    """A tensor in two of the shards."""
+    first, second = (releases.in_shards(out) / f"model-0000{number}-of-00003.safetensors" for number in (1, 2))
+    name = "model.embed_tokens.weight"
+    save_file(load_file(second) | {name: load_file(first)[name]}, second, metadata={"format": "pt"})
+    return out
+
+
+def adapter(out: Path) -> Path:
+    releases.clean(out)
+    (out / "model.safetensors").rename(out / "adapter_model.safetensors")
+    (out / "adapter_config.json").write_text("{}", encoding="utf-8")
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "quantize"])
 @pytest.mark.parametrize(
@@ -128,6 +151,84 @@ def test_nothing_is_measured_of_weights_that_transformers_would_make_up(asked: t
     assert "model.safetensors lacks lm_head.weight, which the architecture that config.json names has" in said
     assert "`tie_word_embeddings` has to be true in config.json, which `sluice fix` and a recipe with `fixes: true` see to" in said
     assert "Traceback" not in said
+
+
+def with_other_sets(out: Path) -> Path:
+    """Older ones, and one in Mistral's own form, that no loader takes for the model's; not one of their values is a number."""
+    weights = load_file(releases.clean(out) / "model.safetensors")
+    for name in ("consolidated.safetensors", "model.fp16.safetensors"):
+        save_file({name: torch.full_like(value, torch.nan) for name, value in weights.items()}, out / name, metadata={"format": "pt"})
+    return out
+
+
+def measured(home: Path, what: str, model: Path, *more: str | Path) -> dict[str, dict[str, Any]]:
+    """What `sluice measure` finds, by name."""
+    done = sluice("measure", what, model, *more, "--threads", "1", "--json", SLUICE_HOME=str(home))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {item["name"]: item for item in json.loads(done.stdout)["measurements"]}
+
+
+def asked(home: Path, model: Path) -> dict[str, dict[str, Any]]:
+    return measured(home, "mmlu", model, "--data", QUESTIONS, "--questions", "2", "--shots", "0")
+
+
+def size(found: dict[str, dict[str, Any]]) -> float:
+    """GB that the efficiency is told by."""
+    return float((100 * found["mmlu.accuracy"]["value"] - 25) / found["efficiency"]["value"])
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("sound")
+    return asked(folder / "home", releases.clean(folder / "model"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [releases.stale_quantization, releases.in_shards, with_other_sets], ids=lambda made: made.__name__)
+def test_the_weights_that_are_measured_are_those_of_a_release(made: Made, sound: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    found = asked(tmp_path / "home", made(tmp_path / "model"))
+    assert found["mmlu.accuracy"] == sound["mmlu.accuracy"]
+    assert size(found) == pytest.approx(size(sound), rel=0.001)
+
+
+@pytest.mark.slow
+def test_weights_of_8_bits_are_measured_as_what_a_release_makes_of_them(tmp_path: Path) -> None:
+    model, fixed = releases.float8_original(tmp_path / "model"), tmp_path / "fixed"
+    fixed.mkdir()
+    fixes.repair(fixed, snapshot=model, repo="local/model", fixes=True)
+    assert asked(tmp_path / "home", model) == asked(tmp_path / "home", fixed)
+    assert measured(tmp_path / "home", "template", model)["template.failures"]["value"] == 0, "a file is converted for it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("made", "what", "words"),
+    [
+        (packed, ("generate", "--prompt", "Hello"), "model holds weights that are quantized already (GPTQ: model.layers.0.qweight in model.safetensors)"),
+        (packed, ("template",), "model holds weights that are quantized already (GPTQ: model.layers.0.qweight in model.safetensors)"),
+        (rating, ("mmlu", "--data", str(QUESTIONS)), "is no language model but one that rates or sorts texts: score.weight in model.safetensors"),
+        (without_index, ("template",), "holds 3 shards, among them model-00001-of-00003.safetensors, and no model.safetensors.index.json"),
+        (twice, ("generate", "--prompt", "Hello"), "of the release both hold model.embed_tokens.weight: it has two sets of weights"),
+        (adapter, ("template",), "holds an adapter, which is no model before it is merged with its base: `sluice fix"),
+    ],
+)
+def test_what_a_release_refuses_is_not_measured(made: Made, what: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    done = sluice("measure", what[0], made(tmp_path / "model"), *what[1:], SLUICE_HOME=str(tmp_path / "home"))
+    said = " ".join(done.stderr.split())
+    assert (done.returncode, words in said, "Traceback" in said) == (1, True, False), said
+
+
+@pytest.mark.slow
+def test_a_variant_in_nf4_is_measured_as_it_is(tmp_path: Path) -> None:
+    model, nf4, home = releases.clean(tmp_path / "model"), tmp_path / "nf4", tmp_path / "home"
+    nf4.mkdir()
+    bnb.quantize(nf4, model=model, threads=1)
+    assert size(asked(home, nf4)) == pytest.approx((nf4 / "model.safetensors").stat().st_size / 1e9)
+    tools.convert(model, "--outtype", "bf16", "--outfile", tmp_path / "made.gguf")
+    assert measured(home, "template", nf4, "--gguf", tmp_path / "made.gguf")["template.failures"]["value"] == 0
+    done = sluice("measure", "template", nf4, SLUICE_HOME=str(home))
+    assert done.returncode == 1
+    assert "holds weights that are quantized already (bitsandbytes: " in " ".join(done.stderr.split())
 
 
 @pytest.mark.slow
