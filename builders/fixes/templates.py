@@ -15,7 +15,8 @@ from config.errors import MeasurementError
 from engines import chat
 from engines.model import Message
 
-FILE, PROCESSORS, SETTINGS = "chat_template.jinja", "chat_template.json", "tokenizer_config.json"
+FILE, PROCESSORS, PROCESSOR, SETTINGS = "chat_template.jinja", "chat_template.json", "processor_config.json", "tokenizer_config.json"
+PROCESSING = frozenset({PROCESSORS, PROCESSOR})  # where no tokenizer of transformers looks
 ANSWER = "sluice-answer"  # an assistant's text that occurs in no template
 
 _SYSTEM = {"role": "system", "content": "You are brief."}
@@ -40,17 +41,19 @@ class Template:
 def templates(files: Files) -> tuple[Template, ...]:
     """Every chat template of the model, the one in force first: a file of its own goes before tokenizer_config.json.
 
-    chat_template.json is what transformers' processors read, of models that take more than text, and no tokenizer does: for these it comes last.
+    chat_template.json and processor_config.json are what transformers' processors read, of models that take more than text, and no tokenizer does: for these
+    they come last.
     """
     return tuple(sorted(_found(files), key=lambda template: template.name != "default"))
 
 
 def _found(files: Files) -> Iterator[Template]:
+    named = [Template(file=name, key=(), name=PurePath(name).stem, text=files[name]) for name in sorted(filter(is_named_template, files))]
+    yield from (template for template in named if template.name == "default")  # which tokenizers of transformers take before the next one
     if isinstance(text := files.get(FILE), str):
         yield Template(file=FILE, key=(), name="default", text=text)
-    for name in sorted(filter(is_named_template, files)):
-        yield Template(file=name, key=(), name=PurePath(name).stem, text=files[name])
-    for file in (PROCESSORS, SETTINGS) if _is_processed(files) else (SETTINGS, PROCESSORS):
+    yield from (template for template in named if template.name != "default")
+    for file in (PROCESSORS, PROCESSOR, SETTINGS) if _is_processed(files) else (SETTINGS, PROCESSORS, PROCESSOR):
         value = value_at(files, file, ("chat_template",))
         if isinstance(value, str):
             yield Template(file=file, key=("chat_template",), name="default", text=value)

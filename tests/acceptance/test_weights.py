@@ -57,6 +57,18 @@ def test_a_file_is_made_of_each(made: Made, type: str, stored: str, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_file_has_the_templates_that_a_release_of_the_folder_has(tmp_path: Path) -> None:
+    model = releases.clean(tmp_path / "model")
+    template = releases.read(model / "tokenizer_config.json")["chat_template"]
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates" / "tool_use.jinja").write_text(f"{{#- tools -#}}{template}", encoding="utf-8")
+    code, _, error = quantized(tmp_path, "quantize", model, "--type", "Q8_0", "--out", tmp_path / "out.gguf")
+    assert code == 0, error
+    fields = GGUFReader(tmp_path / "out.gguf").fields
+    assert [fields[f"tokenizer.chat_template{name}"].contents() for name in ("", ".tool_use")] == [template, f"{{#- tools -#}}{template}"]
+
+
+@pytest.mark.slow
 def test_a_mix_is_planned_of_finer_weights(tmp_path: Path) -> None:
     code, output, error = quantized(tmp_path, "plan", releases.float32_original(tmp_path / "model"), "--like", "Q4_K_M", "--json")
     assert code == 0, error

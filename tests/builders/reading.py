@@ -48,6 +48,12 @@ def saved(folder: str) -> str | None:
     return None
 
 
+def templates(folder: str) -> list[str | None]:
+    """The tokenizer's chat template of a conversation without tools, and of one with them; None where it has none."""
+    tokenizer, tools = AutoTokenizer.from_pretrained(folder), [{"type": "function", "function": {"name": "paint"}}]
+    return [None if tokenizer.chat_template is None else tokenizer.get_chat_template(tools=offered) for offered in (None, tools)]
+
+
 def defaults() -> dict[str, dict[str, Any]]:
     """What each type of language models, and of the text parts of those that read images, takes for rotary embeddings when it is told nothing."""
     found = {}
@@ -70,6 +76,8 @@ def answered(request: dict[str, Any]) -> dict[str, Any]:
             answer[folder] = {"failed": f"{type(error).__name__}: {error}"}
         if request.get("save"):
             answer[folder]["saved"] = saved(folder)
+        if request.get("templates"):
+            answer[folder]["templates"] = templates(folder)
     return answer
 
 

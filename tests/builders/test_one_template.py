@@ -51,9 +51,34 @@ def test_a_file_of_its_own_goes_before_all() -> None:
     assert held({"config.json": {}, "chat_template.jinja": OWN, "tokenizer_config.json": {}}) == {"chat_template.jinja": OWN}, "where everybody looks by now"
 
 
-def test_named_ones_stay_and_the_default_is_one() -> None:
-    named = [{"name": "default", "template": OTHER}, {"name": "tool_use", "template": "{{ tools }}"}]
-    assert held(of(None, named) | {"chat_template.jinja": OWN})["tokenizer_config.json"] == [named[0] | {"template": OWN}, named[1]]
+TOOLS = {"name": "tool_use", "template": "{{ tools }}"}
+
+
+def test_named_ones_stay_where_no_file_hides_them() -> None:
+    named = [{"name": "default", "template": OWN}, TOOLS]
+    assert held(of(None, named)) == {"tokenizer_config.json": named}
+    assert held(of(OTHER, named)) == {"chat_template.json": OWN, "tokenizer_config.json": named}, "no tokenizer reads that file"
+
+
+def test_named_ones_that_a_file_hides_from_transformers_are_hidden_from_all() -> None:
+    named = [{"name": "default", "template": OTHER}, TOOLS]
+    for more in ({}, EYES, PROCESSOR):
+        assert held(of(None, named) | {"chat_template.jinja": OWN} | more)["tokenizer_config.json"] == OWN
+        assert held(of(None, [named[0] | {"template": OWN}, TOOLS]) | {"chat_template.jinja": OWN} | more)["tokenizer_config.json"] == OWN
+        assert held(of(None, [TOOLS]) | {"chat_template.jinja": OWN} | more)["tokenizer_config.json"] == OWN, "the converter would find no default"
+    assert held(of(OWN, named) | EYES)["tokenizer_config.json"] == OWN, "processors look in chat_template.json"
+
+
+def test_a_key_that_says_nothing_hides_files_from_the_converter_only() -> None:
+    for nothing in (None, [{"template": OTHER}, 7]):
+        files = {"config.json": {}, "chat_template.jinja": OWN, "tokenizer_config.json": {"chat_template": nothing}}
+        assert held(files)["tokenizer_config.json"] == OWN
+
+
+def test_what_processors_alone_have_is_the_same() -> None:
+    processor = {"processor_config.json": {"chat_template": OTHER}}
+    assert set(held(of(None, OWN) | processor | {"chat_template.jinja": OWN}).values()) == {OWN}
+    assert set(held({"config.json": {}, "tokenizer_config.json": {}, **processor}).values()) == {OTHER}
 
 
 NAMES = {"additional_chat_templates/rag.jinja": "{{ documents }}", "additional_chat_templates/tool_use.jinja": "{{ tools }}"}
@@ -65,6 +90,10 @@ def test_named_ones_in_files_of_their_own_are_all_found_by_everybody() -> None:
     assert held(of(None, OWN) | NAMES) == {"chat_template.jinja": OWN, "tokenizer_config.json": ALL, **NAMES}, "or transformers would know no default"
     assert held(of(None, None) | NAMES | {"chat_template.jinja": OWN}) == {"chat_template.jinja": OWN, **NAMES}, "as transformers saves them"
     assert held(of(None, None) | NAMES) == NAMES, "which default would it be?"
+    listed = [{"name": "default", "template": OWN}, {"name": "gone", "template": OTHER}]
+    assert held(of(None, listed) | NAMES) == {"chat_template.jinja": OWN, "tokenizer_config.json": ALL, **NAMES}, "files hide all of the list"
+    first = {"additional_chat_templates/default.jinja": OWN}
+    assert held(of(None, OTHER) | first | {"chat_template.jinja": OTHER}) == {"chat_template.jinja": OWN, "tokenizer_config.json": OWN, **first}
 
 
 def test_a_release_keeps_its_named_templates(tmp_path: Path) -> None:
@@ -88,6 +117,7 @@ def test_a_release_keeps_its_named_templates(tmp_path: Path) -> None:
     listed = [path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()]
     assert "additional_chat_templates/tool_use.jinja" in snapshot.choose([*listed, "additional_chat_templates/x/y.jinja"], "upstream/tiny-chat", dict)
     assert "additional_chat_templates/tool_use.jinja" in folder.sizes(made)
+    assert "additional_chat_templates/tool_use.jinja" in folder.loaded(made), "what is quantized and measured alone is the same"
 
 
 def test_a_release_with_nothing_but_a_processor_s_template_is_no_base_model(tmp_path: Path) -> None:

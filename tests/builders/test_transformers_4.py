@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -271,3 +272,56 @@ def test_generation_settings_that_neither_would_save_can_be_saved_by_both(older:
     fixes.repair(tmp_path / "fixed", snapshot=made, repo="someone/miniature", fixes=True)
     for ask in (older, newer):
         assert ask([tmp_path / "fixed"], save=True)[str(tmp_path / "fixed")]["saved"] is None
+
+
+# ---- chat templates ----------------------------------------------------------------------------------------------------------------------------
+
+LIST = [{"name": "default", "template": "{{ 'listed' }}"}, {"name": "tool_use", "template": "{{ 'listed tools' }}"}]
+JINJA = {"chat_template.jinja": "{{ 'file' }}"}
+BESIDE = {"additional_chat_templates/tool_use.jinja": "{{ 'tools of a file' }}"}
+PROCESSING = {"chat_template.json": "{{ 'processor' }}"}
+MIXES: Mapping[str, tuple[object, Mapping[str, str], list[str]]] = {
+    "a file and a list": (LIST, JINJA, ["file", "file"]),
+    "a file and a list without a default": (LIST[1:], JINJA, ["file", "file"]),
+    "a file and another": ("{{ 'string' }}", JINJA, ["file", "file"]),
+    "a file and null": (None, JINJA, ["file", "file"]),
+    "files with names and a list": (LIST, JINJA | BESIDE, ["file", "tools of a file"]),
+    "files with names and a list with the default": (LIST, BESIDE, ["listed", "tools of a file"]),
+    "files with names and a string": ("{{ 'string' }}", JINJA | BESIDE, ["file", "tools of a file"]),
+    "two files for the default": ("{{ 'string' }}", JINJA | {"additional_chat_templates/default.jinja": "{{ 'first' }}"}, ["first", "first"]),
+    "a processor's": (releases.GONE, PROCESSING, ["processor", "processor"]),
+}
+"""What tokenizer_config.json holds, files beside it, and the templates in force without tools and with them."""
+
+
+def mixed(folder: Path, settings: object, beside: Mapping[str, str]) -> Path:
+    edit(releases.clean(folder) / "tokenizer_config.json", chat_template=settings)
+    if settings is None:
+        content = read(folder / "tokenizer_config.json") | {"chat_template": None}
+        (folder / "tokenizer_config.json").write_text(json.dumps(content), encoding="utf-8")
+    for name, text in beside.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps({"chat_template": text}) if name.endswith(".json") else text, encoding="utf-8")
+    return folder
+
+
+def converted(folder: Path) -> list[str | None]:
+    """What llama.cpp's converter writes into the header, by which llama.cpp takes the one without and the one with tools."""
+    found = gguf.SpecialVocab(folder).chat_template
+    named = {entry["name"]: entry["template"] for entry in found} if isinstance(found, list) else {"default": found}
+    return [named.get("default"), named.get("tool_use", named.get("default"))]
+
+
+def test_every_reader_has_the_same_chat_templates_of_every_mix(older: Read, newer: Read, tmp_path: Path) -> None:
+    made, fixed = tmp_path / "made", tmp_path / "fixed"
+    for name, (settings, beside, _) in MIXES.items():
+        mixed(made / name, settings, beside)
+        (fixed / name).mkdir(parents=True)
+        fixes.repair(fixed / name, snapshot=made / name, repo="upstream/tiny-chat", fixes=True)
+    expected = {name: [f"{{{{ '{word}' }}}}" for word in words] for name, (_, _, words) in MIXES.items()}
+    for ask in (older, newer):
+        answers = ask([fixed / name for name in MIXES], templates=True)
+        assert {name: answers[str(fixed / name)].get("templates") for name in MIXES} == expected
+    assert {name: converted(fixed / name) for name in MIXES} == expected
+    alike = [name for name, words in expected.items() if converted(made / name) == words]
+    assert alike == ["a processor's"], "of that, transformers finds none"
