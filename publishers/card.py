@@ -109,7 +109,7 @@ class Merged:
 class Trained:
     """That the upstream was trained to be quantized."""
 
-    type: str  # tag of the stock mix that it was trained for
+    type: str | None  # tag of the stock mix that it was trained for; None where nobody says which
     because: str  # what says so
 
 

@@ -60,7 +60,7 @@ def _context(card: Card) -> dict[str, Any]:
     pick = recommended or next((tags[tag] for tag in _PREFERRED if tag in tags), rows[0] if rows else None)
     beside = _beside(card)
     ways = fetched(card.repo, {row.tag: row.file for row in rows}, beside)
-    baseline = None if card.trained is None else tags.get(card.trained.type)
+    baseline = None if card.trained is None else tags.get(card.trained.type or "")
     scale, unit = shown.unit_of(max((row.bytes for row in rows), default=1))
     return {
         "card": card,

@@ -295,7 +295,7 @@ def trained(work: Work) -> card.Trained | None:
     if (type := work.recipe.variants.qat) is not None:
         return card.Trained(type=type, because="the recipe")
     found = trained_for(work.of("upstream", Upstream), _upstream_card(work))
-    return None if found is None or found.type is None else card.Trained(type=found.type, because=found.because)
+    return None if found is None else card.Trained(type=found.type, because=found.because)
 
 
 def quotation(work: Work) -> quoting.Quotation | None:

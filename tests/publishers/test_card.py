@@ -695,6 +695,9 @@ def test_what_a_model_was_trained_for_stands_beside_the_planned_mix(make_card: M
     assert "It is not here: the recipe does not build it." in render(replace(made, trained=trained))
     blocked = replace(made.blocked[0], tag="Q4_0", file="tiny-chat-Q4_0.gguf")
     assert "It is not here: a gate blocked it, see below." in render(replace(made, trained=trained, blocked=(blocked,)))
+    untold = render(replace(made, trained=Trained(type=None, because="its name"), rows=(baseline, planned, far))).partition("\n## Trained to be quantized\n")[2]
+    assert "its name says so, and nothing says for which type. So no file here is the baseline" in untold.partition("\n## ")[0]
+    assert "| file |" not in untold.partition("\n## ")[0]
     assert "Trained for" not in render(made)
 
 
