@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from config.wire import PROBLEM
-from service.api.errors import Problem
+from service.api.errors import Problem, problems
 from service.api.tagging import Tagged
 
 _ETAG = {
@@ -81,6 +81,7 @@ def install(app: FastAPI) -> None:
             schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = schema
             _tell_tags(app, document)
+            _tell_absence(document)
             _show_examples(document)
         return made()
 
@@ -96,6 +97,14 @@ def _tell_tags(app: FastAPI, document: dict[str, Any]) -> None:
         operation.setdefault("parameters", []).append(_KNOWN)
         operation["responses"]["200"].setdefault("headers", {})["ETag"] = _ETAG
         operation["responses"][str(int(HTTPStatus.NOT_MODIFIED))] = {"description": "It is as If-None-Match says"}
+
+
+def _tell_absence(document: dict[str, Any]) -> None:
+    """503 of everything that asks the database, which may be away: of all that wants a token, since that is looked up there."""
+    absent = {str(status): said for status, said in problems(HTTPStatus.SERVICE_UNAVAILABLE).items()}
+    for operation in _operations(document):
+        if str(int(HTTPStatus.UNAUTHORIZED)) in operation["responses"]:
+            operation["responses"] = dict(sorted({**absent, **operation["responses"]}.items()))
 
 
 def _show_examples(document: dict[str, Any]) -> None:

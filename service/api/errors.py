@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from config.errors import ConfigurationError, HubError, PublishConflict, SluiceError, Superseded, UpstreamError
@@ -23,6 +25,9 @@ from service.runs.logs import NoLog
 from service.runs.recipe import NoRecipe
 from service.runs.report import NoReport
 from service.store import ApprovalRefused, SteeringRefused, UnknownEntry, UnknownPublication, UnknownRun, WaiverRefused
+from service.store.database import is_away
+
+log = structlog.get_logger(__name__)
 
 _SAID = {
     400: "The body is not what it has to be",
@@ -38,8 +43,12 @@ _SAID = {
     422: "The request is not valid",
     429: "Too many wrong tokens, secrets or signatures came from this address; Retry-After tells when to try again",
     502: "The Hub is down, or refuses the service's token",
-    503: "The service cannot do that at present",
+    503: "The service cannot do that at present: its database does not answer, or too many ask at once; Retry-After tells when to try again",
 }
+
+AWAY_SECONDS = 5  # after which a request that the database did not answer may be made again
+_LATER = {429, 503}  # statuses that come with Retry-After
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "string", "example": "10"}}}
 
 _REFUSED: Mapping[type[SluiceError], tuple[HTTPStatus, str]] = {
     ApprovalRefused: (HTTPStatus.CONFLICT, "not_held"),
@@ -73,7 +82,7 @@ class Problem(BaseModel):
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """These statuses as a route declares them."""
     content = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _SAID[status], "content": content} for status in statuses}
+    return {status: {"description": _SAID[status], "content": content, **({"headers": _RETRY_AFTER} if status in _LATER else {})} for status in statuses}
 
 
 class ApiError(Exception):
@@ -91,6 +100,14 @@ def response(request_id: str, status: int, code: str, message: str, headers: Map
     phrase = HTTPStatus(status).phrase
     body = Problem(type=f"{KINDS}{code}", title=phrase, status=status, detail=redact(message), code=code, request_id=request_id)
     return JSONResponse(body.model_dump(), status_code=status, headers=dict(headers or {}), media_type=PROBLEM)
+
+
+def away(error: SQLAlchemyError) -> ApiError:
+    """The answer while the database cannot be asked. Raises the error where something else is wrong, which is a bug."""
+    if not is_away(error):
+        raise error
+    message = "The service's database does not answer at present, and nothing was changed. Try again in a while; `/health` tells whether it answers."
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "database_away", message, {"Retry-After": str(AWAY_SECONDS)})
 
 
 def status_of(error: SluiceError) -> tuple[HTTPStatus, str]:
@@ -129,6 +146,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(SluiceError)
     def expected(request: Request, error: SluiceError) -> JSONResponse:
         return response(request.state.request_id, *status_of(error), str(error))
+
+    @app.exception_handler(SQLAlchemyError)
+    def database(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        found = away(error)
+        log.warning("the database does not answer", error=redact(str(error)))
+        return response(request.state.request_id, found.status, found.code, str(found), found.headers)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

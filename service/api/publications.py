@@ -81,7 +81,11 @@ def get_publication(publication: ThePublication) -> PublicationSummary:
 
 
 @acting.post(
-    "/publications/{id}/republish", status_code=HTTPStatus.ACCEPTED, summary="Publish again", dependencies=[UNCHANGED_PUBLICATION], responses=problems(412)
+    "/publications/{id}/republish",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="Publish again",
+    dependencies=[UNCHANGED_PUBLICATION],
+    responses=problems(412, 502, 503),
 )
 def republish(publication: ThePublication, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit.
@@ -98,7 +102,7 @@ def republish(publication: ThePublication, response: Response, store: TheStore, 
     status_code=HTTPStatus.ACCEPTED,
     summary="Roll back to this publication",
     dependencies=[UNCHANGED_PUBLICATION],
-    responses=problems(412, 502),
+    responses=problems(412, 502, 503),
 )
 def roll_back(publication: ThePublication, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
     """Queues the publication's run again and lets it take the place of the newer release that is published now, and of nothing newer still.
@@ -115,7 +119,7 @@ def roll_back(publication: ThePublication, said: RollbackRequest, response: Resp
     status_code=HTTPStatus.ACCEPTED,
     summary="Roll back to what a run published, or would have",
     dependencies=[UNCHANGED_RUN],
-    responses=problems(412, 502),
+    responses=problems(412, 502, 503),
 )
 def roll_back_to_run(run: TheRun, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
     """The same for all repos of a run."""
@@ -124,7 +128,7 @@ def roll_back_to_run(run: TheRun, said: RollbackRequest, response: Response, sto
     return accepted(response, queued, summarize(store, run.id))
 
 
-@acting.post("/publications/{id}/unpublish", summary="Take a publication back", dependencies=[UNCHANGED_PUBLICATION], responses=problems(412, 502))
+@acting.post("/publications/{id}/unpublish", summary="Take a publication back", dependencies=[UNCHANGED_PUBLICATION], responses=problems(412, 502, 503))
 def unpublish(publication: ThePublication, said: UnpublishRequest, store: TheStore, settings: TheSettings, token: Publisher) -> PublicationSummary:
     """Makes the repo private on the Hub, with name and reason on record. It keeps its files, and stays private until a person makes it public there.
 

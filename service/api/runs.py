@@ -1,12 +1,14 @@
 """Endpoints for runs: which there are, asking for one, and all that is known of one; and whether the service can work."""
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import REPO_ID, Settings, Watched
 from config.wire import API
@@ -20,7 +22,7 @@ from service.api.tagging import Tagged
 from service.disk.space import space
 from service.hubclient import connect
 from service.release.attention import Attention, attention
-from service.release.checks.watch import RECIPE_NAME, broken, unreleasable
+from service.release.checks.watch import RECIPE_NAME, Broken, broken, unreleasable
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.route import Route
 from service.release.watchlist import entries, following
@@ -29,7 +31,8 @@ from service.runs.heads import RunHead, run_head
 from service.runs.recipe import RunRecipe, recipe_of
 from service.runs.report import find
 from service.runs.summary import RunSummary, summarize
-from service.store import RunFilter, RunRecord, RunState
+from service.store import RunFilter, RunRecord, RunState, Store
+from service.store.database import is_away
 
 public = APIRouter(tags=["service"])
 protected = APIRouter(tags=["runs"], route_class=Tagged, dependencies=[Depends(caller)], responses=problems(401, 422, 429))
@@ -107,12 +110,11 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
     """Answers without a token, with 503 when the database does not answer, a watched recipe cannot be used any more, a part of the service is stuck or
     fails, or the disk is too full to begin a run.
     """
-    database = store.healthy()
     named = request.app.state.named
-    watched = unreleasable(store, settings) if database else broken(settings.watch)
+    alive, there = parts(named=named), space(settings)
+    database, watched, queue = _asked(store, settings)
     # without a token nobody learns what is watched, and nobody in which folders the data lie
     watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) if named else _UNNAMED for item in watched]
-    alive, there = parts(named=named), space(settings)
     sound = database and not watch and not there.paused and not any(part.stuck or part.failing for part in alive)
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
@@ -121,10 +123,21 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
         database=database,
         watch=watch,
         parts=alive,
-        queue=waiting(store) if database else None,
+        queue=queue,
         disk=Disk(free=there.free, paused=there.paused),
         version=request.app.version,
     )
+
+
+def _asked(store: Store, settings: Settings) -> tuple[bool, Sequence[Broken], Waiting | None]:
+    """Whether the database answers; what of the watch list is broken, as far as is known without it; and the queue."""
+    try:
+        if store.healthy():
+            return True, unreleasable(store, settings), waiting(store)
+    except SQLAlchemyError as error:  # it went away meanwhile
+        if not is_away(error):
+            raise
+    return False, broken(settings.watch), None
 
 
 class Wanted(BaseModel):
@@ -162,12 +175,12 @@ def get_attention(store: TheStore, settings: TheSettings, token: Caller) -> Atte
     return attention(store, settings, token)
 
 
-@acting.post("/runs", status_code=HTTPStatus.ACCEPTED, summary="Release a repo", responses=problems(502))
+@acting.post("/runs", status_code=HTTPStatus.ACCEPTED, summary="Release a repo", responses=problems(502, 503))
 def start_run(wanted: RunRequest, response: Response, store: TheStore, settings: TheSettings, token: Operator) -> RunSummary:
     """Asks the Hub for the commit at once and queues its run, or answers with the run that the same release already has (a failed one is tried again).
 
-    404: the Hub does not know the repo or revision. 409: the release cannot be used as it is. 422: no such recipe. 502: the Hub is down or refuses our token.
-    503: too many such requests wait for the Hub already.
+    404: the Hub does not know the repo or revision. 409: the release cannot be used as it is. 422: no such recipe.
+    502: the Hub is down or refuses our token. 503: too many such requests wait for the Hub already.
     """
     watched = next(iter(following(entries(store, settings), wanted.repo)), Watched(repo=wanted.repo))
     recipe = wanted.recipe or watched.recipe

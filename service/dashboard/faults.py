@@ -6,10 +6,11 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from config.errors import SluiceError
-from service.api.errors import ApiError, status_of
+from service.api.errors import ApiError, away, status_of
 from service.dashboard.rendering import page
 from service.dashboard.signing import NotSignedIn
 from service.logs import redact
@@ -36,6 +37,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(SluiceError)
     def expected(request: Request, error: SluiceError) -> Response:
         return told(request, status_of(error)[0], str(error))
+
+    @app.exception_handler(SQLAlchemyError)
+    def database(request: Request, error: SQLAlchemyError) -> Response:
+        found = away(error)
+        return told(request, found.status, str(found), dict(found.headers or {}))
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -53,6 +53,10 @@ class Line:
         """The JSON of the answer to a request that changes something."""
         return self._document(self._asked("POST", path, json=body))
 
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON of the answer to a request that replaces something."""
+        return self._document(self._asked("PUT", path, json=body))
+
     def delete(self, path: str) -> None:
         """Let something there be no more."""
         self._asked("DELETE", path)
@@ -111,7 +115,7 @@ class Line:
         if problem is None and not level.isdigit():
             told = f"answered {answer.status_code} as no such service does"
             raise ConfigurationError(f"{self.server} {told}: either SLUICE_SERVER is not the address of one, or it is older than this command. Look at both.")
-        if problem is not None and problem["code"] in {"busy", "too_large", "too_slow"}:
+        if problem is not None and problem["code"] in {"busy", "database_away", "too_large", "too_slow"}:
             raise Unreachable(f"The service at {self.server} cannot answer now: {problem['detail']}")
         if not level.isdigit() or int(level) < LEVEL:
             raise ConfigurationError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, inspect, make_url, or_, text
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -34,6 +34,8 @@ PATIENCE = {  # of PostgreSQL's client: seconds, but for the milliseconds that w
     "options": "-c statement_timeout=120000 -c lock_timeout=15000",
 }
 _BUSY = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED
+_GONE = {10, 13, 14}  # SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+_PRIMARY = 0xFF  # of a code of SQLite, without what it adds to tell cases apart
 MIGRATION_LOCK = 0x5C1_0CE  # an arbitrary number that all our processes agree on
 
 
@@ -48,7 +50,17 @@ def passes(error: Exception) -> bool:
     if not isinstance(error, OperationalError):
         return False
     code = getattr(error.orig, "sqlite_errorcode", None)
-    return code in _BUSY if isinstance(code, int) else type(error.orig).__module__.startswith("psycopg")
+    return code & _PRIMARY in _BUSY if isinstance(code, int) else type(error.orig).__module__.startswith("psycopg")
+
+
+def is_away(error: SQLAlchemyError) -> bool:
+    """Whether the database could not be asked, or not to the end: it is busy, cut off, full or not there, and no fault of what was asked."""
+    if passes(error) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    return code & _PRIMARY in _GONE or str(error.orig).startswith("no such table")  # SQLite makes the file anew that somebody took away
 
 
 def now() -> datetime:
@@ -92,11 +104,11 @@ class Database:
             yield session
 
     def healthy(self) -> bool:
-        """Whether the database answers."""
+        """Whether the database answers, and is ours."""
         try:
             with self._engine.connect() as connection:
-                connection.execute(text("SELECT 1"))
-        except DatabaseError:
+                connection.execute(text("SELECT version_num FROM alembic_version"))
+        except SQLAlchemyError:  # no connection is free, too
             return False
         return True
 
