@@ -14,11 +14,13 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from config.errors import ConfigurationError, SluiceError
+from service.pulse import pulse
 
 HEAD_SECONDS = 15.0  # from a connection, or the answer before, to the end of the next request's head
 STALL_SECONDS = 30.0  # that a client may leave an answer unread
 CONNECTIONS = 512  # of all clients together
 END_SECONDS = 10  # that requests under way get at the end
+SILENT_SECONDS = 60.0  # that the event loop may not get round to anything
 
 _FULL = (
     b'{"type":"urn:sluice:problem:busy","title":"Service Unavailable","status":503,'
@@ -105,9 +107,24 @@ def _give_way(among: list[Connection]) -> bool:
     return True
 
 
+class Server(uvicorn.Server):
+    """One whose event loop gives signs of life as the part of that name, as long as it goes round."""
+
+    def __init__(self, config: uvicorn.Config, part: str) -> None:
+        super().__init__(config)
+        self._part = part
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by the loop ten times a second."""
+        pulse.beat(self._part)
+        return await super().on_tick(counter)
+
+
 @contextmanager
 def listening(app: ASGIApp, host: str, port: int, *, per_client: int, name: str = "api") -> Iterator[str]:
     """The application at the yielded URL, served from a thread of that name until the block ends; port 0 takes a free one.
+
+    It is a part of the service by that name: a loop that has ended, or that something blocks, is told as stuck.
 
     Raises ConfigurationError when the address cannot be used.
     """
@@ -123,7 +140,7 @@ def listening(app: ASGIApp, host: str, port: int, *, per_client: int, name: str 
         timeout_keep_alive=int(HEAD_SECONDS),
         timeout_graceful_shutdown=END_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = Server(config, name)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True)
     thread.start()
     try:
@@ -132,7 +149,8 @@ def listening(app: ASGIApp, host: str, port: int, *, per_client: int, name: str 
                 raise SluiceError(f"The listener of `{name}` did not start; the log above tells why.")
             time.sleep(0.01)
         host, port = listener.getsockname()[:2]
-        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        with pulse.part(name, limit=SILENT_SECONDS):
+            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         server.should_exit = True
         thread.join()

@@ -70,7 +70,7 @@ def test_a_hub_that_hangs_holds_neither_the_api_nor_the_end(upstream: Upstream, 
         eventually(lambda: len(proxy.seen) >= 2, seconds=100)  # the poll's call and the worker's hang
         assert store.run(run.id).state == "running"
         body = httpx.get(f"{url}/api/v1/health", timeout=20).json()
-        assert {part["name"] for part in body["parts"]} == {"poll", "intake", "follow-ups", "housekeeping", "worker"}
+        assert {part["name"] for part in body["parts"]} == {"api", "poll", "intake", "follow-ups", "housekeeping", "worker"}
         assert not any(part["stuck"] for part in body["parts"])
         assert httpx.get(f"{url}/api/v1/runs", headers=bearer, timeout=20).status_code == 200
         process.send_signal(signal.SIGTERM)
