@@ -72,7 +72,7 @@ test: setup
 test-ray: setup $(RAY) $(S3_SERVER)
 	$(BIN)/python -m pytest tests/service/cluster tests/service/execution/test_artifacts.py tests/service/release/test_away.py
 
-# What CI runs of these: a whole run on two nodes of which one is killed, a stage whose node is lost, and the store on a server that speaks S3. The packages
+# What CI runs of these: a stage on two nodes of which one is killed, and the store on a server that speaks S3. The packages
 # lie in a folder that nothing else looks into, so that the environment stays a user's, in which `make test` skips what needs Ray. Where they cannot be had,
 # these tests are skipped, each by name.
 test-ray-briefly: setup
@@ -81,7 +81,7 @@ test-ray-briefly: setup
 		|| { rm -rf $(BESIDE); echo "Ray and the S3 server could not be installed within three minutes: the tests that need them are skipped, and say so"; }
 	@export PYTHONPATH=$(CURDIR)/$(BESIDE); code=0; \
 	timeout --signal=INT --kill-after=30 120 $(BIN)/python -m pytest tests/service/execution/test_artifacts.py || code=$$?; \
-	timeout --signal=INT --kill-after=30 480 $(BIN)/python -m pytest tests/service/cluster/test_release.py tests/service/release/test_away.py \
+	timeout --signal=INT --kill-after=30 480 $(BIN)/python -m pytest tests/service/release/test_away.py \
 		"tests/service/cluster/test_tasks.py::test_a_lost_node_s_stage_is_done_elsewhere" || code=$$?; \
 	rm -rf $(BESIDE); exit $$code
 
