@@ -23,7 +23,7 @@ from tests.service.helpers import STAGE, judged_run
 
 Away = Callable[[], None]
 """Takes the database away."""
-IDS = {"id": "1", "stage": STAGE, "name": "default"}
+IDS = {"id": "1", "stage": STAGE, "name": "default", "sha256": "a" * 64}
 
 
 # ---- a database that does not answer -----------------------------------------------------------------------------------------------------------
