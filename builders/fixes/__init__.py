@@ -89,6 +89,8 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "corrected_rope": corrected_rope.repair,
     "yarn_context": yarn_context.repair,
 }
+BY_HEADERS = frozenset({"strip_remote_code", "stale_quantization", "tied_head", "weight_shapes"})
+"""Repairs of what config.json says of the weights, which ask for nothing but that file and headers."""
 LARGEST_FILE = 200_000_000  # bytes of one configuration file; the largest real tokenizer.json has 35 MB
 TEXTS = frozenset({"chat_template.jinja"})
 BINARY = frozenset({"tokenizer.model"})
@@ -273,6 +275,13 @@ def apply_rules(
         patches += made
         current = applied(current, edits)
     return current, patches
+
+
+def by_headers(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, fixes: bool) -> dict[str, Any]:
+    """config.json as a release will leave what it says of the weights, told before anything else of it is at hand; `fixes` as in `repair`."""
+    rules = [rule for rule in load_rules(FIXES) if rule.repair in BY_HEADERS and (rule.always or fixes) and not rule.families]
+    files, _ = apply_rules({"config.json": dict(config)}, rules, None, tensors=tensors)
+    return dict(files["config.json"])
 
 
 def _proposal(rule: Rule, patches: Sequence[Patch]) -> Hold:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from hub.tokens import create_token
+from tests import releases
 from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, ROOT, UPSTREAM, Hub, environment, saved, sluice, small, wait_until
 
 pytestmark = pytest.mark.slow
@@ -96,6 +97,18 @@ def test_several_faults_are_told_together(hub: Hub, tmp_path: Path, way: tuple[s
     found = settings(hub, tmp_path)
     del found["SLUICE_HUB_TOKEN"]
     refused(tmp_path / "home", "run", UPSTREAM, "--recipe", recipe, *way, words=("kld.meen", "There is no token"), **found)
+
+
+@pytest.mark.parametrize("of", ["folder", "repo"])
+@pytest.mark.parametrize("command", ["run", "release"])
+def test_missing_weights(hub: Hub, tmp_path: Path, command: str, of: str) -> None:
+    made = releases.clean(tmp_path / "tiny-lacking")
+    releases.change_weights(made, lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"))
+    hub.push("upstream/tiny-lacking", made)
+    model = made if of == "folder" else "upstream/tiny-lacking"
+    words = ("model.safetensors lacks model.layers.1.mlp.up_proj.weight, which the architecture that config.json names has",)
+    for way in (("--dry-run",), ("--json",)):
+        refused(tmp_path / "home", command, model, "--recipe", RECIPE, *way, words=words, **settings(hub, tmp_path))
 
 
 @pytest.mark.parametrize("command", ["plan", "quantize"])

@@ -1,0 +1,47 @@
+"""Check: the release holds every weight that its architecture has, as far as headers tell; transformers would make up the others."""
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from config.errors import StageError
+from service.release.graph import Check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from service.release.prospect import Prospect
+
+log = logging.getLogger(__name__)
+
+
+def look(prospect: "Prospect") -> Iterable[str]:
+    """Raise UpstreamError when some are missing. What is rebuilt from GGUF is proved by converting it back, and not looked at here."""
+    from service.release import ruled
+
+    if prospect.stored and not prospect.upstream.gguf:
+        with ruled.places() as (before, work):
+            _described(prospect, before, work / "files")
+            try:
+                ruled.require_all(prospect.settings, before, work / "files")
+            except StageError:  # it says nothing of the release; the stages that load it will
+                log.exception("missing weights could not be looked for", extra={"action": "check"})
+    return ()
+
+
+def _described(prospect: "Prospect", weights: "Path", model: "Path") -> None:
+    """Weight files that are all header in one folder, in the other config.json as rules will leave what it says of them."""
+    from builders import fixes, hollow
+    from builders.writing import write_index
+
+    files = {tensor.file for tensor in prospect.stored.values()}
+    for file in files:
+        hollow.of([tensor for tensor in prospect.stored.values() if tensor.file == file], weights / file)
+    if len(files) > 1:
+        write_index(weights, prospect.stored)
+    config = fixes.by_headers(prospect.config, prospect.stored, fixes=prospect.recipe.fixes is not False)
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+CHECKS = (Check(name="missing weights", stage="fix", look=look),)
