@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from engines import text_part
 
+T = TypeVar("T")
 _APART = re.compile(r"(?:^|\.)mtp\.")  # where they are not numbered after the model's own
 _NUMBERED = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\.")  # layers of the language model
 
@@ -19,3 +20,9 @@ def found(names: Iterable[str], config: Mapping[str, Any]) -> frozenset[str]:
         return layers is not None and (layer := _NUMBERED.match(name)) is not None and int(layer[1]) >= layers
 
     return frozenset(name for name in names if _APART.search(name) or beyond(name))
+
+
+def without(tensors: Mapping[str, T], config: Mapping[str, Any]) -> dict[str, T]:
+    """The tensors, by name, that are not in such layers, which may hold embeddings and an output matrix of their own."""
+    drafting = found(tensors, config)
+    return {name: tensor for name, tensor in tensors.items() if name not in drafting}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builders import predicting
 from builders.names import EMBEDDINGS, HEAD
 from builders.weights import PLAIN, Tensor
 
@@ -34,7 +35,8 @@ def spare(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 def pair(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
     """Such an output matrix and the embeddings that are to be it, as headers tell them."""
-    heads, embeddings = (_named(tensors, ends) for ends in ((HEAD,), EMBEDDINGS))
+    own = predicting.without(tensors, config)
+    heads, embeddings = (_named(own, ends) for ends in ((HEAD,), EMBEDDINGS))
     if len(heads) != 1 or len(embeddings) != 1 or not {heads[0].dtype, embeddings[0].dtype} <= PLAIN or not tied(config):
         return None
     return heads[0], embeddings[0]

@@ -21,7 +21,7 @@ HIDDEN, CONTEXT = 64, 1024
 def glm(out: Path, *, predicts: bool = True) -> Path:
     """A mixture of experts of GLM 4.5's kind with one such layer behind its two, in `model.layers.2`; without it where only config.json `predicts`.
 
-    transformers does not load that layer, and saves none.
+    It holds embeddings and an output matrix of its own, copies of the model's. transformers does not load that layer, and saves none.
     """
     mixture = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
     config = transformers.Glm4MoeConfig(**_common(byte_level(out)), **mixture, num_hidden_layers=2, moe_intermediate_size=HIDDEN, head_dim=16)
@@ -34,6 +34,7 @@ def glm(out: Path, *, predicts: bool = True) -> Path:
             place="model.layers.2.",
             norms=[f"model.layers.2.{n}" for n in ("enorm", "hnorm", "shared_head.norm")],
             joins="model.layers.2.eh_proj",
+            copies=("model.layers.2.embed_tokens", "model.layers.2.shared_head.head"),
         )
     return out
 
@@ -55,12 +56,13 @@ def qwen3_next(out: Path, *, predicts: bool = True) -> Path:
     return out
 
 
-def _add_layer(out: Path, *, like: str, place: str, norms: Iterable[str], joins: str) -> None:
-    """A copy of a layer at another place, with norms, and the matrix that joins a token's embedding with what stands before it."""
+def _add_layer(out: Path, *, like: str, place: str, norms: Iterable[str], joins: str, copies: Iterable[str] = ()) -> None:
+    """A copy of a layer at another place, with norms, the matrix that joins a token's embedding with what stands before it, and copies of the embeddings."""
     weights = load_file(out / "model.safetensors")
     layer = {name.replace(like, place): value.clone() for name, value in weights.items() if name.startswith(like)}
     layer |= {f"{name}.weight": torch.ones(HIDDEN, dtype=torch.bfloat16) for name in norms}
     layer[f"{joins}.weight"] = torch.randn(HIDDEN, 2 * HIDDEN).mul(0.02).to(torch.bfloat16)
+    layer |= {f"{name}.weight": weights["model.embed_tokens.weight"].clone() for name in copies}
     save_file(weights | layer, out / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -20,7 +20,7 @@ def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]
 
     `candidates` are tokens for padding, in order of preference. Raises UpstreamError when a missing token ends a turn or begins a text.
     """
-    count = rows(tensors)
+    count = rows(tensors, dict_at(files, "config.json", ()))
     missing = {} if count is None else {text: number for text, number in _added(files).items() if number >= count}
     if not missing:
         return []

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from builders.fixes.edits import Edit, Files, value_at
+from builders.fixes.edits import Edit, Files, dict_at, value_at
 from builders.fixes.templates import end_of_turn
 from builders.fixes.vocabulary import BY_ID, BY_TEXT, role_key, special_ids, text_of
 from builders.fixes.weight_shapes import rows
@@ -17,7 +17,7 @@ def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]
 
     A token that has no row in the embeddings ends nothing: no model can write it.
     """
-    token, count = end_of_turn(files), rows(tensors)
+    token, count = end_of_turn(files), rows(tensors, dict_at(files, "config.json", ()))
     if token is None:
         return []
     number = special_ids(files)[token]

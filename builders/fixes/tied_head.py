@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from builders import ties
+from builders import predicting, ties
 from builders.fixes.edits import Edit, Files, Key, dict_at, value_at
 from builders.names import EMBEDDINGS, HEAD
 from builders.ties import KEY
@@ -15,7 +15,9 @@ HEADS = (HEAD, "embed_out.weight", "output.weight")
 
 def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]) -> list[Edit]:
     """Where config.json says that they are not tied, or says nothing and the class of its architecture has them apart."""
-    return [Edit(file=FILE, key=key, after=True, because=because) for key, because in _untied(files)] if _headless(tensors) else []
+    if not _headless(predicting.without(tensors, files[FILE])):
+        return []
+    return [Edit(file=FILE, key=key, after=True, because=because) for key, because in _untied(files)]
 
 
 def _headless(tensors: Mapping[str, Tensor]) -> bool:

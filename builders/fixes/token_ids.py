@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from builders.fixes.edits import Edit, Files, Key, value_at
+from builders.fixes.edits import Edit, Files, Key, dict_at, value_at
 from builders.fixes.templates import end_of_turn
 from builders.fixes.vocabulary import BY_ID, named, special_ids
 from builders.fixes.weight_shapes import rows
@@ -82,7 +82,7 @@ def _is_token(number: Any, vocabulary: int | None) -> bool:
 def _vocabulary(files: Files, tensors: Mapping[str, Tensor]) -> int | None:
     """How many tokens the model knows: the rows of its embeddings, or what config.json says."""
     stated = [value_at(files, "config.json", key) for key in (("vocab_size",), ("text_config", "vocab_size"))]
-    return rows(tensors) or next((size for size in stated if isinstance(size, int) and size > 0), None)
+    return rows(tensors, dict_at(files, "config.json", ())) or next((size for size in stated if isinstance(size, int) and size > 0), None)
 
 
 def _shown(stated: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
+from builders import predicting
 from builders.fixes.edits import Edit, Files, Key, dict_at
 from builders.names import EMBEDDINGS, HEAD
 from builders.weights import PLAIN, Tensor
@@ -16,17 +17,19 @@ def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]
     """Where the config has a `text_config`, that is what describes the weights. A config that agrees, or sizes that lead to no whole number, stay."""
     section: Key = ("text_config",) if dict_at(files, FILE, ("text_config",)) else ()
     config = dict_at(files, FILE, section) if section else files[FILE]
-    return [Edit(file=FILE, key=(*section, name), after=size, because=why) for name, size, why in _contradicted(config, tensors)]
+    own = predicting.without(tensors, files[FILE])
+    return [Edit(file=FILE, key=(*section, name), after=size, because=why) for name, size, why in _contradicted(config, own)]
 
 
-def rows(tensors: Mapping[str, Tensor]) -> int | None:
-    """How many tokens have a row in the embeddings; None when these weights have none that can be told by its name."""
-    found = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(EMBEDDINGS) and len(tensor.shape) == 2 and "per_layer" not in name}
+def rows(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None:
+    """How many tokens have a row in the embeddings; None when these weights have none that can be told by its name. `config` is config.json."""
+    own = predicting.without(tensors, config)
+    found = {tensor.shape[0] for name, tensor in own.items() if name.endswith(EMBEDDINGS) and len(tensor.shape) == 2 and "per_layer" not in name}
     return found.pop() if len(found) == 1 else None
 
 
 def _contradicted(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, int, str]]:
-    count, stated, head = rows(tensors), config.get("vocab_size"), _rows(tensors, HEAD)
+    count, stated, head = rows(tensors, config), config.get("vocab_size"), _rows(tensors, HEAD)
     if count is not None and head in (None, count) and _is_size(stated) and stated != count:  # some architectures embed more tokens than they predict
         yield "vocab_size", count, f"the embeddings have {count} rows, and {stated} were stated"
     query, key = _rows(tensors, QUERY), _rows(tensors, KEY)

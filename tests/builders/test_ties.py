@@ -17,7 +17,7 @@ from builders.names import HEAD, INDEX
 from builders.weights import Tensor, read_header, weight_files
 from config.errors import UpstreamError
 from engines import hf
-from tests import architectures, releases
+from tests import architectures, predicting, releases
 from tests.releases import GONE, edit, read
 
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -179,6 +179,26 @@ def test_a_model_without_output_matrix_is_tied_where_config_json_is_silent_and_i
 def test_one_with_output_matrix_stays_as_it_is_where_config_json_is_silent(name: str, tmp_path: Path) -> None:
     made = edit_config(architectures.MODELS[name](tmp_path / "made"), tie_word_embeddings=GONE)
     assert [patch for patch in repaired(made, tmp_path / "out")["patches"] if "tie_word_embeddings" in patch["key"]] == []
+    hf.require_all(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("head", "fix"), [(lambda table: table.clone(), "copied-head"), (lambda table: table.flip(0), "own-head"), (None, "tied-head")])
+def test_embeddings_and_output_of_a_layer_that_drafts_are_not_the_model_s(head: Any, fix: str, tmp_path: Path) -> None:
+    """As in GLM 4.5, whose layer for multi-token prediction holds both once more."""
+    made = predicting.glm(tmp_path / "made")
+    said = {"tie_word_embeddings": GONE if fix == "tied-head" else True, "vocab_size": 7}
+    rows = len(load_file(made / "model.safetensors")[EMBEDDINGS])
+
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        weights |= {} if head is None else {HEAD: head(weights[EMBEDDINGS])}
+        weights["model.layers.2.embed_tokens.weight"] = weights["model.layers.2.embed_tokens.weight"][:-1].clone()
+
+    patches = repaired(releases.change_weights(edit_config(made, **said), change), tmp_path / "out")["patches"]
+    assert {patch["fix"] for patch in patches if patch["fix"] != "older-names"} == {fix, "weight-shapes"}
+    assert read(tmp_path / "out" / "config.json")["vocab_size"] == rows
+    kept = load_file(tmp_path / "out" / "model.safetensors").keys()
+    assert {"model.layers.2.embed_tokens.weight", "model.layers.2.shared_head.head.weight"} <= kept
+    assert (HEAD in kept) is (fix == "own-head")
     hf.require_all(tmp_path / "out")
 
 
