@@ -52,7 +52,9 @@ class Figures(Collector):
         yield _filled(taken, {(name,): seconds for name, seconds in counts.stage_seconds.items()})
         variants = CounterMetricFamily("sluice_variants", "Variants of runs, by how they came out.", labels=("outcome",))
         yield _filled(variants, {(name,): count for name, count in counts.variants.items()})
-        gates = CounterMetricFamily("sluice_gate_results", "Gates of the variants that did not pass, by how they came out.", labels=("gate", "outcome"))
+        gates = CounterMetricFamily(
+            "sluice_gate_results", "Gates applied to variants, by how they came out and why they did not pass.", labels=("gate", "outcome", "reason")
+        )
         yield _filled(gates, counts.gates)
         yield CounterMetricFamily("sluice_publications", "Publications, those that found nothing to change among them.", counts.publications)
         if counts.published is not None:
@@ -87,7 +89,7 @@ def registry(store: Store, settings: Settings) -> CollectorRegistry:
 @open_to_all.get("/metrics", response_class=Response, summary="Figures for Prometheus", include_in_schema=False)
 @protected.get("/metrics", response_class=Response, summary="Figures for Prometheus", responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
 def metrics(request: Request) -> Response:
-    """Runs by state, the queue's age, seconds of stages, gates that blocked, publications, disk, and this process's own time and memory.
+    """Runs by state, the queue's age, seconds of stages, gates by outcome and reason, publications, disk, and this process's own time and memory.
 
     Not for a token of some namespaces: figures are of all.
     """

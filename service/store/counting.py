@@ -1,10 +1,12 @@
 """What the records come to, counted by the database: for metrics, which ask every few seconds and must not read each record."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, TableValuedAlias, func, select
+from sqlalchemy import ColumnElement, String, TableValuedAlias, cast, func, select
+from sqlalchemy.orm import Session
 
 from config.words import Outcome
 from service.store.database import Database
@@ -21,7 +23,7 @@ class Counts:
     stages: Mapping[tuple[str, ...], int]  # by name and state
     stage_seconds: Mapping[str, float]  # of ended stages, by name
     variants: Mapping[str, int]  # by outcome
-    gates: Mapping[tuple[str, ...], int]  # results of variants that did not pass, by gate and outcome
+    gates: Mapping[tuple[str, ...], int]  # results, by gate, outcome and why it did not pass: one of a few words, empty where it did
     publications: int
     published: datetime | None  # the last time that something changed on the Hub or in a folder
 
@@ -33,8 +35,6 @@ class Counting(Database):
         """Everything at one moment."""
         with self.read() as session:
             state, stage = RunRow.state, func.coalesce(StageRow.stage, StageRow.name)
-            gate, outcome, results = self._results()
-            judged = select(gate, outcome, func.count()).select_from(VerdictRow, results).where(VerdictRow.outcome != Outcome.PASSED.value)
             outcomes = select(VerdictRow.outcome, func.count()).group_by(VerdictRow.outcome)
             ended = select(stage, StageRow.state, func.count(), func.coalesce(func.sum(StageRow.seconds), 0.0)).group_by(stage, StageRow.state)
             stages = session.execute(ended).all()
@@ -48,15 +48,37 @@ class Counting(Database):
                 stages={(name, state): count for name, state, count, _ in stages},
                 stage_seconds=seconds,
                 variants={name or "unjudged": count for name, count in session.execute(outcomes)},
-                gates={(name, how): count for name, how, count in session.execute(judged.group_by(gate, outcome))},
+                gates=self._gates(session),
                 publications=session.scalar(select(func.count()).select_from(PublicationRow)) or 0,
                 published=session.scalar(select(func.max(PublicationRow.at)).where(PublicationRow.changed)),
             )
 
-    def _results(self) -> tuple[ColumnElement[str], ColumnElement[str], TableValuedAlias]:
-        """Gate and outcome of each result in a verdict's list of them, and the list as a table."""
+    def _gates(self, session: Session) -> dict[tuple[str, ...], int]:
+        """How many results of gates there are of each kind."""
+        rows, field = self._results()
+        marks = [field(name).is_not(None) for name in ("waiver", "value", "limit")]
+        told: list[ColumnElement[Any]] = [field("gate"), field("outcome"), *marks, field("undecided").in_(("1", "true"))]
+        found: dict[tuple[str, ...], int] = {}
+        for gate, outcome, *shown, count in session.execute(select(*told, func.count()).select_from(VerdictRow, rows).group_by(*told)):
+            key = gate, outcome, _reason(outcome, *map(bool, shown))
+            found[key] = found.get(key, 0) + count
+        return found
+
+    def _results(self) -> tuple[TableValuedAlias, Callable[[str], ColumnElement[str]]]:
+        """Each result in a verdict's list of them as a row, and a field of it as text."""
         if self._engine.dialect.name == "sqlite":
             rows = func.json_each(VerdictRow.results).table_valued("value", name="results", joins_implicitly=True)
-            return func.json_extract(rows.c.value, "$.gate"), func.json_extract(rows.c.value, "$.outcome"), rows
+            return rows, lambda name: cast(func.json_extract(rows.c.value, f"$.{name}"), String)
         rows = func.json_array_elements(VerdictRow.results).table_valued("value", name="results", joins_implicitly=True)
-        return func.json_extract_path_text(rows.c.value, "gate"), func.json_extract_path_text(rows.c.value, "outcome"), rows
+        return rows, lambda name: func.json_extract_path_text(rows.c.value, name)
+
+
+def _reason(outcome: str, waived: bool, measured: bool, limited: bool, undecided: bool) -> str:
+    """Why a gate did not pass, in one of a few words: what it says itself is for people, and never twice the same."""
+    if outcome == Outcome.PASSED:
+        return ""
+    if waived:
+        return "waived"
+    if outcome == Outcome.FAILED:
+        return "undecided" if undecided else "limit_exceeded"
+    return "not_comparable" if measured and not limited else "not_measured"  # a relative one has no limit before it is compared

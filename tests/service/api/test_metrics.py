@@ -8,8 +8,10 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from config.recipe import Gate
 from config.settings import Settings
-from config.words import GateResult, Kind, Outcome, Variant, Verdict
+from config.words import GateResult, Kind, Measurement, Outcome, Variant, Verdict, Waiver
+from qa.gates import judge
 from service.api import create_app, create_health_app
 from service.api.tokens import create_token
 from service.hubclient.traffic import traffic
@@ -56,14 +58,38 @@ def test_runs_stages_gates_and_publications_are_counted(store: Store, client: Te
     assert 0 < found["sluice_queue_age_seconds",] < 60
     assert store.run(waiting.id).state == "queued"
     assert (found["sluice_variants_total", "passed"], found["sluice_variants_total", "failed"]) == (1, 2)
-    assert found["sluice_gate_results_total", "divergence", "failed"] == 2
-    assert found["sluice_gate_results_total", "file", "passed"] == 1, "of a variant that did not pass"
+    assert found["sluice_gate_results_total", "divergence", "failed", "limit_exceeded"] == 2
+    assert found["sluice_gate_results_total", "file", "passed", ""] == 2, "of variants that passed, and of others"
     assert found["sluice_stages_total", "convert", "reused"] == 1
     assert found["sluice_stage_seconds_total", "convert"] == 2.5
     assert found["sluice_publications_total",] == 1
     assert found["sluice_last_published_timestamp_seconds",] > 1.7e9
     assert 0 < found["sluice_disk_free_bytes",] <= found["sluice_disk_bytes",]
     assert found["process_resident_memory_bytes",] > 1e6
+
+
+MEASURED = (Measurement(name="kld.mean", value=0.2, unit="nats", stderr=0.05, n=100),)
+ONE, LIKE = {"name": "close", "measure": "kld.mean", "at_most": 0.1}, {"name": "close", "measure": "kld.mean", "at_most": 1.1, "relative_to": "Q4_0", "compare": "ratio"}
+REASONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "": ({**ONE, "at_most": 0.9}, {}),
+    "limit_exceeded": ({**ONE, "at_most": 0.01}, {}),
+    "undecided": ({**ONE, "at_most": 0.19}, {}),
+    "not_measured": (ONE, {"measurements": {}, "errors": {"kld.mean": "It ran out of memory at 12:03."}}),
+    "not_comparable": (LIKE, {}),
+    "waived": ({**ONE, "at_most": 0.01}, {"waivers": [Waiver(tag="Q2_K", gate="close", by="Ada", comment="fine", outcome=Outcome.FAILED)]}),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_gates_are_counted_by_why_they_did_not_pass_in_a_few_words(store: Store, client: TestClient, reason: str) -> None:
+    gate, given = REASONS[reason]
+    variant = Variant(tag="Q2_K", kind=Kind.GGUF)
+    wanted = {"measurements": {item.name: item for item in MEASURED}, "errors": {}, **given}
+    verdict = judge(variant, [Gate.model_validate(gate)], **wanted)  # type: ignore[arg-type]
+    store.record_variant(queue_run(store).id, VariantRecord(variant=variant, file=None, bytes=1, bpw=2.0, measurements=MEASURED, verdict=verdict), position=0)
+    (result,) = verdict.results
+    assert {key[1:]: value for key, value in figures(client).items() if key[0] == "sluice_gate_results_total"} == {("close", result.outcome.value, reason): 1}
+    assert (result.outcome is Outcome.PASSED) == (reason == "")
 
 
 def test_an_empty_store_has_nothing_to_count(client: TestClient) -> None:
