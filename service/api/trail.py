@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.access import Moment, Number, TheStore, Words, needing
 from service.api.errors import problems
+from service.api.tagging import Tagged
 from service.store import AuditFilter, Scope
 
-protected = APIRouter(tags=["audit"], dependencies=[Depends(needing("admin"))], responses=problems(401, 403, 422, 429))
+protected = APIRouter(tags=["audit"], route_class=Tagged, dependencies=[Depends(needing("admin"))], responses=problems(401, 403, 422, 429))
 
 
 class EventView(BaseModel):

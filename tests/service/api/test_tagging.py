@@ -41,6 +41,21 @@ def test_who_knows_an_answer_is_not_sent_it_again(api: TestClient, run: int, fil
     assert api.get(path, headers={"If-None-Match": tag}).status_code == 401, "a token is needed all the same"
 
 
+def test_every_answer_in_json_to_get_carries_a_tag(api: TestClient, run: int, file_store: Store, token_for: Callable[..., Headers]) -> None:
+    published(file_store, run)
+    described = api.get("/openapi.json").json()["paths"]
+    untagged = {"/api/v1/health", "/api/v1/live"}  # which are of the moment
+    places = {"id": "1", "stage": "convert", "name": "default"}
+    for path, operations in described.items():
+        answers = operations.get("get", {}).get("responses", {})
+        if "application/json" not in answers.get("200", {}).get("content", {}) or path in untagged:
+            continue
+        assert "304" in answers, path
+        answer = api.get(path.removeprefix("/api/v1").format(**places), headers=token_for("admin"))
+        assert answer.status_code == 404 or "ETag" in answer.headers, path
+    assert {"ETag" in api.get(path, headers=token_for("admin")).headers for path in ("/audit", "/tokens", "/runs/1/attempts")} == {True}
+
+
 def test_a_tag_changes_with_what_it_is_of(api: TestClient, run: int, file_store: Store, token_for: Callable[..., Headers]) -> None:
     bearer = token_for("read")
     before = api.get("/runs/1", headers=bearer).headers["ETag"]
