@@ -51,11 +51,16 @@ def test_a_commit_that_was_not_made_is_sent_again(far: HfApi, api: HfApi, proxy:
     assert proxy.count("POST", "/commit/main") == 3
 
 
-def test_a_commit_that_is_never_made_is_a_fault_of_the_moment_and_leaves_nothing(far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan) -> None:
-    proxy.rule = always(Fault(answer=503, headers={"Retry-After": "600"}), path="/commit/")
+@pytest.mark.parametrize("branch", ["main", STAGING])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_commit_that_is_never_made_is_a_fault_of_the_moment_and_leaves_nothing(
+    far: HfApi, api: HfApi, proxy: Proxy, make_plan: MakePlan, status: int, branch: str
+) -> None:
+    proxy.rule = always(Fault(answer=status, headers={"Retry-After": "600"}), path=f"/commit/{branch}")
     with pytest.raises(HubUnavailable) as caught:
         publish(far, make_plan())
-    assert caught.value.wait == 600
+    assert caught.value.wait == 600, "the run that is put back waits as long"
+    assert proxy.count("POST", f"/commit/{branch}") == 1, "and nobody asks again before"
     assert set(api.list_repo_files(REPO)) <= {".gitattributes"}
 
 

@@ -59,6 +59,19 @@ def test_the_hub_says_how_long_to_wait(far: Far, monkeypatch: pytest.MonkeyPatch
     assert [round(seconds) for seconds in waited] == [17, 3]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_commit_waits_as_long_as_the_hub_says_and_is_made_once(far: Far, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(retrying.ending, "wait", waited.append)
+    far.proxy.rule = faults(Fault(answer=status, headers={"Retry-After": "17"}), method="POST", path="/commit/main")
+    api = far.connect()
+    before = len(api.list_repo_commits("acme/model"))
+    with patient(60):
+        api.upload_file(path_or_fileobj=b"more", path_in_repo="more.txt", repo_id="acme/model")
+    assert [round(seconds) for seconds in waited] == [17]
+    assert (far.proxy.count("POST", "/commit/main"), len(api.list_repo_commits("acme/model"))) == (2, before + 1)
+
+
 def test_a_wait_beyond_our_patience_is_handed_on(far: Far) -> None:
     far.proxy.rule = always(Fault(answer=429, headers={"Retry-After": "3600"}))
     with pytest.raises(HubUnavailable) as caught, patient(60):
