@@ -38,6 +38,8 @@ class Waiting(BaseModel):
     runs: int
     since: datetime | None
     """Since when the oldest of them waits; null when there is none."""
+    stuck: bool
+    """No worker has taken any of them for ten minutes, though none was at another run and work is not paused."""
 
 
 class Liveness(BaseModel):
@@ -62,10 +64,10 @@ def parts(*, named: bool) -> list[Part]:
     ]
 
 
-def waiting(store: Store) -> Waiting:
-    """The queue, without runs that wait for the Hub."""
-    runs, since = store.backlog()
-    return Waiting(runs=runs, since=since)
+def waiting(store: Store, *, paused: bool) -> Waiting:
+    """The queue, without runs that wait for the Hub; `paused`: none is begun on purpose."""
+    found = store.backlog()
+    return Waiting(runs=found.runs, since=found.since, stuck=found.stuck and not paused)
 
 
 @router.get("/live", summary="Whether no part of the service is stuck")

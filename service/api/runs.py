@@ -108,14 +108,14 @@ class RunRequest(BaseModel):
 @public.get("/health", summary="Whether the service can work", responses={503: {"model": Health, "description": "It cannot; the body tells why"}})
 def health(request: Request, response: Response, store: TheStore, settings: TheSettings) -> Health:
     """Answers without a token, with 503 when the database does not answer, a watched recipe cannot be used any more, a part of the service is stuck or
-    fails, or the disk is too full to begin a run.
+    fails, no worker takes what waits, or the disk is too full to begin a run.
     """
     named = request.app.state.named
     alive, there = parts(named=named), space(settings)
-    database, watched, queue = _asked(store, settings)
+    database, watched, queue = _asked(store, settings, paused=there.paused)
     # without a token nobody learns what is watched, and nobody in which folders the data lie
     watch = [BrokenWatch(repo=item.repo, recipe=item.recipe, error=_FOLDERS.sub("", item.error)) if named else _UNNAMED for item in watched]
-    sound = database and not watch and not there.paused and not any(part.stuck or part.failing for part in alive)
+    sound = database and not watch and not there.paused and not any(part.stuck or part.failing for part in alive) and not (queue and queue.stuck)
     if not sound:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return Health(
@@ -129,11 +129,11 @@ def health(request: Request, response: Response, store: TheStore, settings: TheS
     )
 
 
-def _asked(store: Store, settings: Settings) -> tuple[bool, Sequence[Broken], Waiting | None]:
+def _asked(store: Store, settings: Settings, *, paused: bool) -> tuple[bool, Sequence[Broken], Waiting | None]:
     """Whether the database answers; what of the watch list is broken, as far as is known without it; and the queue."""
     try:
         if store.healthy():
-            return True, unreleasable(store, settings), waiting(store)
+            return True, unreleasable(store, settings), waiting(store, paused=paused)
     except SQLAlchemyError as error:  # it went away meanwhile
         if not is_away(error):
             raise
@@ -171,7 +171,7 @@ def list_queue(store: TheStore, token: Caller) -> list[RunHead]:
 
 @protected.get("/attention", summary="What a person should look at beside the runs")
 def get_attention(store: TheStore, settings: TheSettings, token: Caller) -> Attention:
-    """What is still to do, what could not be queued, listed or released, and whether the disk is too full to begin a run."""
+    """What is still to do, what could not be queued, listed or released, what is stuck, and whether the disk is too full to begin a run."""
     return attention(store, settings, token)
 
 

@@ -1,4 +1,4 @@
-"""What of a service a person should look at, beside its runs: what is still to do, what could not be queued, listed or released, and a full disk."""
+"""What of a service a person should look at, beside its runs: what is still to do, what could not be queued, listed or released, what is stuck, a full disk."""
 
 from datetime import datetime
 
@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from config.settings import Settings
 from service.disk.space import space
+from service.pulse import Sign, pulse
 from service.runs.again import of_follow_up
 from service.store import Store, TokenRecord
 
@@ -43,6 +44,14 @@ class Unreleasable(BaseModel):
     error: str
 
 
+class Unwell(BaseModel):
+    """A part of the service that is stuck, or fails."""
+
+    part: str
+    said: str
+    """Which of the two, and since when."""
+
+
 class Attention(BaseModel):
     """What a person should look at; everything is empty where nothing is."""
 
@@ -52,6 +61,10 @@ class Attention(BaseModel):
     unreleasable: list[Unreleasable]
     paused: str | None
     """Why no run is begun; null where nothing is in the way."""
+    untaken: str | None = None
+    """That runs wait which no worker takes; null where that is not so."""
+    unwell: list[Unwell] = []
+    """Of the service that answers; a command on its machine does not see them."""
 
 
 def attention(store: Store, settings: Settings, token: TokenRecord | None = None) -> Attention:
@@ -68,7 +81,16 @@ def attention(store: Store, settings: Settings, token: TokenRecord | None = None
         not_listed=[NotListed(owner=item.owner, at=item.at, error=item.error) for item in store.listings() if item.error] if everything else [],
         unreleasable=_unreleasable(store, settings) if everything else [],
         paused=there.told if there.paused else None,
+        untaken=backlog.told if (backlog := store.backlog()).stuck and not there.paused else None,
+        unwell=[Unwell(part=sign.part, said=_unwell(sign)) for sign in pulse.signs() if sign.stuck or sign.failing],
     )
+
+
+def _unwell(sign: Sign) -> str:
+    since = f"{sign.since:%Y-%m-%d %H:%M} UTC"
+    if sign.stuck:
+        return f"Nothing was heard of it since {since}{f', when it was at {sign.doing}' if sign.doing else ''}: look into the log, and start the service again."
+    return f"Its work failed at {since} for a reason that nobody foresaw, and is tried again: the log tells which."
 
 
 def _unreleasable(store: Store, settings: Settings) -> list[Unreleasable]:

@@ -3,6 +3,7 @@
 from service.store.access import Access
 from service.store.answers import Answer, Answers
 from service.store.approvals import ApprovalRefused, Approvals
+from service.store.backlog import Backlog, Backlogs
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.deliveries import Deliveries
@@ -64,6 +65,7 @@ __all__ = [
     "Artifact",
     "AuditFilter",
     "AuditRecord",
+    "Backlog",
     "DeliveryRecord",
     "FollowUpRecord",
     "Foretold",
@@ -110,6 +112,7 @@ __all__ = [
 
 class Store(
     Queue,
+    Backlogs,
     Steering,
     Recipes,
     References,

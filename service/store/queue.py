@@ -6,10 +6,10 @@ Leases compare the clocks of the machines that share a database: these must agre
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -83,7 +83,7 @@ class Queue(Database):
         with self.write() as session:
             due = [] if run is not None else [or_(RunRow.due.is_(None), is_due(RunRow.due))]
             while True:
-                stale = and_(RunRow.state == "running", _left(session, *wanted))
+                stale = and_(RunRow.state == "running", left_behind(session, *wanted))
                 begun = or_(and_(RunRow.state == "queued", *due), stale)
                 free = select(RunRow).where(begun, *wanted).order_by(RunRow.priority.desc(), RunRow.queued, RunRow.id)
                 # SQLite knows no row locks, but its writers exclude others
@@ -135,13 +135,6 @@ class Queue(Database):
                 row.error, row.due, row.waits = error, now() + timedelta(seconds=seconds), row.waits + 1
                 note(session, row.trigger, f"run/{run}", "deferred", {"error": error, "until": row.due.isoformat()})
             return run_record(row)
-
-    def backlog(self) -> tuple[int, datetime | None]:
-        """How many runs could be carried out now and are not, and since when the oldest of them waits."""
-        free = select(func.count(), func.min(RunRow.queued)).where(RunRow.state == "queued", or_(RunRow.due.is_(None), is_due(RunRow.due)))
-        with self.read() as session:
-            runs, since = session.execute(free).one()
-            return runs, since
 
     def hasten(self) -> None:
         """Let no run and no look at a repo wait any longer: whatever they wait for, a restart may have cured."""
@@ -237,7 +230,7 @@ def matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool
         folders = [_literal(name + IN_FOLDER) + "%" for name in wanted.namespaces]
         yield or_(RunRow.namespace.in_(wanted.namespaces), *(RunRow.namespace.like(pattern, escape="\\") for pattern in folders))
     if wanted.state in {"running", "interrupted"}:
-        left = _left(session)
+        left = left_behind(session)
         yield and_(RunRow.state == "running", left if wanted.state == "interrupted" else not_(left))
     elif wanted.state is not None:
         yield RunRow.state == wanted.state
@@ -248,7 +241,7 @@ def _literal(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\%_" else letter for letter in text)
 
 
-def _left(session: Session, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
+def left_behind(session: Session, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
     """Of a running run: its lease has run out, or its worker was a process of this host that has ended."""
     workers = session.scalars(select(RunRow.worker).where(RunRow.state == "running", *wanted)).all()
     return or_(is_due(RunRow.lease_until), RunRow.worker.in_([name for name in workers if name is not None and is_gone(name)]))

@@ -18,7 +18,8 @@ from service.api.errors import status_of
 from service.api.guard import MAX_BODY
 from service.api.tokens import create_token, revoke_token
 from service.store import KeptRecipe, Published, Store
-from tests.service.helpers import SHA, queue_run
+from service.store.backlog import UNTAKEN
+from tests.service.helpers import SHA, Clock, queue_run
 
 SECRET = "the Hub's secrét"
 HOOK = "/webhooks/huggingface"
@@ -63,7 +64,7 @@ def code(response: Any) -> str:
 def test_health_needs_no_token(client: TestClient) -> None:
     response = client.get("/api/v1/health")
     assert response.status_code == 200
-    sound = {"status": "ok", "database": True, "watch": [], "parts": [], "queue": {"runs": 0, "since": None}, "disk": None, "version": ""}
+    sound = {"status": "ok", "database": True, "watch": [], "parts": [], "queue": {"runs": 0, "since": None, "stuck": False}, "disk": None, "version": ""}
     assert response.json() | {"version": "", "disk": None} == sound
     assert response.json()["disk"]["paused"] is False
     assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -93,6 +94,18 @@ def test_health_fails_with_a_watched_recipe(file_store: Store, tmp_path: Path) -
         assert "GET /api/v1/attention with a token for all namespaces, say which and why" in unnamed.text
         recipe.unlink()
         assert client.get("/api/v1/health").json()["watch"][0]["error"] == "own.yaml does not exist. Create it, or name another file."
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_health_fails_with_a_queue_that_nobody_takes_from_unless_that_is_on_purpose(file_store: Store, tmp_path: Path, clock: Clock, paused: bool) -> None:
+    keep = {"pause": 10**15, "free": 2 * 10**15} if paused else {}
+    queue_run(file_store)
+    with TestClient(create_app(file_store, Settings(home=tmp_path, keep=keep))) as client:
+        assert client.get("/api/v1/health").json()["queue"]["stuck"] is False
+        clock.at += 2 * UNTAKEN
+        told = client.get("/api/v1/health")
+        assert (told.status_code, told.json()["queue"]["stuck"], told.json()["disk"]["paused"]) == (503, not paused, paused)
+        assert client.get("/api/v1/live").status_code == 200, "to start it again is no cure of what another service does not do"
 
 
 def test_the_api_documents_itself(client: TestClient) -> None:
