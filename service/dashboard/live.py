@@ -20,9 +20,10 @@ router = APIRouter()
 
 
 @router.get("/live")
-def overview(request: Request, visitor: TheVisitor, store: TheStore) -> EventStream:
+def overview(request: Request, visitor: TheVisitor, store: TheStore, settings: TheSettings) -> EventStream:
     """What is at work and what waits."""
-    return stream(request, _changes("board.html.j2", visitor, lambda: {"board": views.board(store, visitor)}, lambda values: True), signed_in(request))
+    changes = _changes("board.html.j2", visitor, lambda: {"board": views.board(store, settings, visitor)}, lambda values: True)
+    return stream(request, changes, signed_in(request))
 
 
 @router.get("/runs/{id}/live")

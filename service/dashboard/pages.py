@@ -51,9 +51,9 @@ def static(name: str) -> FileResponse:
 
 
 @router.get("/")
-def overview(visitor: TheVisitor, store: TheStore) -> HTMLResponse:
+def overview(visitor: TheVisitor, store: TheStore, settings: TheSettings) -> HTMLResponse:
     """What is at work, what waits, what needs a person, what ended last."""
-    return page("overview.html.j2", visitor, here="overview", board=views.board(store, visitor))
+    return page("overview.html.j2", visitor, here="overview", board=views.board(store, settings, visitor))
 
 
 @router.get("/runs")

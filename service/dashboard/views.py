@@ -11,6 +11,7 @@ from service.dashboard.differences import Difference, differences
 from service.dashboard.picture import Step, graph_of, phases, picture
 from service.dashboard.plot import size_plot
 from service.dashboard.signing import Visitor
+from service.release.attention import Attention, attention
 from service.release.known import UpstreamFilter, UpstreamHead, upstreams
 from service.release.listing import WatchList, watch_list
 from service.runs import logs, report
@@ -49,7 +50,7 @@ class Board:
     at_work: Sequence[RunSummary]
     waiting: Sequence[RunRecord]
     asking: Sequence[RunRecord]  # a person has to decide, or to look
-    hints: Sequence[HintRecord]  # repos that could not be looked at
+    attention: Attention  # what else a person should look at
     latest: Sequence[RunRecord]
     published: Sequence[Publication]
 
@@ -103,7 +104,7 @@ class Whole:
         return self.progress.summary
 
 
-def board(store: Store, visitor: Visitor) -> Board:
+def board(store: Store, settings: Settings, visitor: Visitor) -> Board:
     """What goes on, as far as the visitor may see it."""
     namespaces = visitor.token.namespaces
 
@@ -114,7 +115,7 @@ def board(store: Store, visitor: Visitor) -> Board:
         at_work=[summarize(store, run.id) for run in in_state("running", "interrupted")],
         waiting=[run for run in store.waiting() if visitor.token.sees(run.namespace)][:50],
         asking=in_state("held", "paused"),
-        hints=[hint for hint in store.hints() if hint.error] if namespaces is None else [],
+        attention=attention(store, settings, visitor.token),
         latest=[run for run in store.runs(limit=3 * LATEST, wanted=RunFilter(namespaces=namespaces)) if run.finished and run.state != "held"][:LATEST],
         published=publications(store, store.all_publications(limit=LATEST, namespaces=namespaces)),
     )
