@@ -68,6 +68,18 @@ def told(listener: Listener, name: str, *, why: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def limited(settings: Settings, name: str) -> Iterator[None]:
+    """Around work in this process that asks the Hub: its calls end when it has lasted as long as a stage may. Raises StageError then."""
+    minutes = settings.stage_minutes
+
+    def over() -> StageError:
+        return StageError(f"{name} was stopped after {minutes:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
+
+    with within(minutes * 60, over):
+        yield
+
+
+@contextmanager
 def steps_of(stage: str) -> Iterator[None]:
     """What is done in the block, and in threads that it begins, are steps of this stage of a release."""
     before = _stage.set(stage)
@@ -147,13 +159,8 @@ class Workbench:
 
     @contextmanager
     def limited(self, name: str) -> Iterator[None]:
-        """Around work in this process that asks the Hub: its calls end when it has lasted as long as a stage may. Raises StageError then."""
-        minutes = self.settings.stage_minutes
-
-        def over() -> StageError:
-            return StageError(f"{name} was stopped after {minutes:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
-
-        with within(minutes * 60, over):
+        """See the function of that name."""
+        with limited(self.settings, name):
             yield
 
     def _log(self, name: str) -> Path:

@@ -10,7 +10,7 @@ from config.settings import Settings
 from service.cluster.choice import place_of
 from service.execution.kept import StageStore
 from service.execution.place import Request
-from service.execution.workbench import Event, Listener
+from service.execution.workbench import Event, Listener, limited
 from service.hubclient import connect, patient
 from service.logs import redact
 from service.pulse import pulse
@@ -66,7 +66,8 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
 
     try:
         api = connect(settings)
-        chosen = recipes.of_run(store, run, settings, api)
+        with limited(settings, "reading the recipe and its data"):
+            chosen = recipes.of_run(store, run, settings, api)
         graph = way(chosen.recipe)
         job = Job(
             store=store,
@@ -155,8 +156,9 @@ def _expect(work: Work, heard: Expected) -> None:
     if job.store.publications(job.run.id):
         return
     try:
-        upstream = work.route.resolve(work.release.repo, work.release.sha)
-        ahead = foresee(job.store, job.settings, work.route, work.recipe, upstream)
+        with job.limited("the forecast"):
+            upstream = work.route.resolve(work.release.repo, work.release.sha)
+            ahead = foresee(job.store, job.settings, work.route, work.recipe, upstream)
         expected = outlook(job.store, ahead)
     except Unavailable:
         raise

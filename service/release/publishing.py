@@ -70,7 +70,9 @@ def publish(work: Work) -> list[str]:
         if not repo.passed:
             continue
         elsewhere = job.run.target is not None
-        planned = plan(work, repo, private=private or (not elsewhere and unpublishing.removed(job.store, work.api, repo.name)), line=line)
+        with job.limited(f"planning {repo.name}"):
+            hidden = private or (not elsewhere and unpublishing.removed(job.store, work.api, repo.name))
+            planned = plan(work, repo, private=hidden, line=line)
         with job.noted(f"publish {repo.name}" if not elsewhere else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
             result = _publish(work, repo, planned, line)
             noted.message = result.remark or ""

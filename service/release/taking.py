@@ -18,11 +18,15 @@ PROVE = "qa.rebuilt:prove"
 
 def resolved(bench: Workbench, route: Route, repo: str, revision: str) -> Upstream:
     """The release that `revision` of `repo` names; of an adapter with its base, pinned. Raises UpstreamError, HubError."""
-    upstream = route.resolve(repo, revision)
+    with bench.limited("upstream"):
+        upstream = route.resolve(repo, revision)
     if upstream.base is None:
         return upstream
     pinned = bench.here("base model", bases.pin, asdict(upstream.release), base=upstream.base.release).result["sha"]
-    return upstream if pinned == upstream.base.release.sha else bases.resolve(route.source, route.hub, repo, upstream.release.sha, at=pinned)
+    if pinned == upstream.base.release.sha:
+        return upstream
+    with bench.limited("upstream"):
+        return bases.resolve(route.source, route.hub, repo, upstream.release.sha, at=pinned)
 
 
 def taken(bench: Workbench, route: Route, upstream: Upstream) -> Output:
