@@ -90,7 +90,7 @@ def _list(terminal: Terminal, operations: "Operations") -> None:
         *(f"[red]cannot be released[/] [bold]{escape(item.repo)}[/] (recipe {escape(item.recipe)}): {escape(item.error)}" for item in found.unreleasable),
         *([] if found.paused is None else [f"[yellow]paused[/] {escape(found.paused)}"]),
         *([] if found.untaken is None else [f"[red]stuck[/] {escape(found.untaken)}"]),
-        *(f"[red]stuck[/] [bold]{escape(item.part)}[/] {escape(item.said)}" for item in found.unwell),
+        *(f"[red]{item.state}[/] [bold]{escape(item.part)}[/]: {escape(item.said)}" for item in found.unwell),
     ]
     for line in lines:
         terminal.out.print(line, soft_wrap=True)

@@ -1,6 +1,7 @@
 """What of a service a person should look at, beside its runs: what is still to do, what could not be queued, listed or released, what is stuck, a full disk."""
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -48,8 +49,9 @@ class Unwell(BaseModel):
     """A part of the service that is stuck, or fails."""
 
     part: str
+    state: Literal["stuck", "fails"]
     said: str
-    """Which of the two, and since when."""
+    """The same in a sentence, and since when."""
 
 
 class Attention(BaseModel):
@@ -82,7 +84,7 @@ def attention(store: Store, settings: Settings, token: TokenRecord | None = None
         unreleasable=_unreleasable(store, settings) if everything else [],
         paused=there.told if there.paused else None,
         untaken=backlog.told if (backlog := store.backlog()).stuck and not there.paused else None,
-        unwell=[Unwell(part=sign.part, said=_unwell(sign)) for sign in pulse.signs() if sign.stuck or sign.failing],
+        unwell=[Unwell(part=sign.part, state="stuck" if sign.stuck else "fails", said=_unwell(sign)) for sign in pulse.signs() if sign.stuck or sign.failing],
     )
 
 
