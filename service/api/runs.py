@@ -103,6 +103,7 @@ class RunRequest(BaseModel):
         default=None, pattern=REVISION, max_length=200, description="Branch, tag or commit; default: as on the watch list, else `main`."
     )
     recipe: Words | None = Field(default=None, description="Name of a recipe; default: as on the watch list, else `default`.")
+    redo: list[Words] = Field(default=[], max_length=100, description="Stages to do anew, by name or family; the run is carried out again for that.")
 
 
 @public.get("/health", summary="Whether the service can work", responses={503: {"model": Health, "description": "It cannot; the body tells why"}})
@@ -179,20 +180,20 @@ def get_attention(store: TheStore, settings: TheSettings, token: Caller) -> Atte
 def start_run(wanted: RunRequest, response: Response, store: TheStore, settings: TheSettings, token: Operator) -> RunSummary:
     """Asks the Hub for the commit at once and queues its run, or answers with the run that the same release already has (a failed one is tried again).
 
-    404: the Hub does not know the repo or revision. 409: the release cannot be used as it is. 422: no such recipe.
+    404: the Hub does not know the repo or revision. 409: the release cannot be used as it is, or is to be redone before its end. 422: no such recipe or stage.
     502: the Hub is down or refuses our token. 503: too many such requests wait for the Hub already.
     """
     watched = next(iter(following(entries(store, settings), wanted.repo)), Watched(repo=wanted.repo))
     recipe = wanted.recipe or watched.recipe
     _refuse_paths(recipe, settings)
     api = connect(settings)
-    request = ReleaseRequest(repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api")
+    request = ReleaseRequest(repo=wanted.repo, revision=wanted.revision or watched.revision, recipe=recipe, trigger="api", redo=tuple(wanted.redo))
     with asking_the_hub():
         if token.namespaces is not None and not token.sees(namespace := Route(api=api).namespace(settings.namespace)):
             raise ApiError(HTTPStatus.FORBIDDEN, "forbidden", f"The token {token.name} may not publish under {namespace}, as this service does.")
         run, queued = queue_release(store, settings, api, request)
     if queued:
-        store.audit("api", f"run/{run.id}", "requested", {"token": token.name})
+        store.audit("api", f"run/{run.id}", "requested", {"token": token.name, **({"redo": wanted.redo} if wanted.redo else {})})
     return accepted(response, run, summarize(store, run.id))
 
 

@@ -1,4 +1,4 @@
-"""Endpoints for who may ask and who did: the audit trail, and the tokens."""
+"""Endpoints for who may ask, who did, and who was told: the tokens, the audit trail, and what was sent to the places of `notify`."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.access import Moment, Number, TheStore, Words, needing
 from service.api.errors import problems
 from service.api.tagging import Tagged
-from service.store import AuditFilter, Scope
+from service.runs.entries import DeliveryView, TokenView, delivery_view, token_view
+from service.store import AuditFilter
 
 protected = APIRouter(tags=["audit"], route_class=Tagged, dependencies=[Depends(needing("admin"))], responses=problems(401, 403, 422, 429))
 
@@ -49,18 +50,21 @@ class Wanted(BaseModel):
     before: Number | None = Field(default=None, description="Only events with a smaller number: the `next` of the page before.")
 
 
-class TokenView(BaseModel):
-    """A token, without its secret."""
+class DeliveryPage(BaseModel):
+    """Some messages, the newest first."""
 
-    name: str
-    scopes: list[Scope]
-    namespaces: list[str] | None
-    """Whose runs it may see and steer; null: of all."""
-    created: datetime
-    expires: datetime | None
-    used: datetime | None
-    """The last time, to the minute."""
-    revoked: datetime | None
+    deliveries: list[DeliveryView]
+    next: int | None
+    """Give it as `before` to get the page after this one; null on the last page."""
+
+
+class Sent(BaseModel):
+    """Which messages to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=50, ge=1, le=200)
+    before: Number | None = Field(default=None, description="Only messages with a smaller number: the `next` of the page before.")
 
 
 @protected.get("/audit", summary="The audit trail, newest first")
@@ -74,15 +78,12 @@ def audit(store: TheStore, wanted: Annotated[Wanted, Query()]) -> EventPage:
 @protected.get("/tokens", summary="The tokens there are or were")
 def tokens(store: TheStore) -> list[TokenView]:
     """With their last use. They are made and revoked by `sluice token` on the service's machine alone. Needs the scope `admin`, of all namespaces."""
-    return [
-        TokenView(
-            name=token.name,
-            scopes=list(token.scopes),
-            namespaces=None if token.namespaces is None else list(token.namespaces),
-            created=token.created,
-            expires=token.expires,
-            used=token.used,
-            revoked=token.revoked,
-        )
-        for token in store.tokens()
-    ]
+    return [token_view(token) for token in store.tokens()]
+
+
+@protected.get("/notifications/deliveries", summary="What the places of `notify` were sent, newest first")
+def deliveries(store: TheStore, wanted: Annotated[Sent, Query()]) -> DeliveryPage:
+    """One page of the messages about ends of runs, and how sending each went. Needs the scope `admin`, of all namespaces."""
+    found = store.deliveries(limit=wanted.limit + 1, before=wanted.before)
+    page = found[: wanted.limit]
+    return DeliveryPage(deliveries=[delivery_view(item) for item in page], next=page[-1].id if len(found) > wanted.limit else None)

@@ -26,7 +26,7 @@ def release_there(context: typer.Context, terminal: Terminal, what: "What", wher
     found = meant(what.what, endpoint=settings.hub_endpoint, revision=what.revision, name=None)
     operations = Elsewhere(line=Line.to(settings))
     context.call_on_close(operations.close)
-    run = operations.start(found.repo, revision=what.revision and found.revision, recipe=what.recipe)
+    run = operations.start(found.repo, revision=what.revision and found.revision, recipe=what.recipe, redo=how.redo or ())
     terminal.progress.print(f"run {run.run} is {run.state} at {settings.server}", soft_wrap=True)
     watch(terminal, operations, run.run, settings.progress_seconds)
     result = operations.run(run.run).model_dump(mode="json")
@@ -51,7 +51,6 @@ def _refuse_local(settings: "Settings", what: "What", where: "Where", how: "How"
         "--quick": what.quick,
         "--dry-run": how.dry_run,
         "--fixes-as-pr": how.fixes_as_pr,
-        "--redo": how.redo,
     }
     if named := [option for option, value in given.items() if value]:
         raise ConfigurationError(

@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Terminal, explained, operations_of, settings_of
 from service.cli.options import AsJson
+
+LATEST = 50  # messages that are listed
 
 app = typer.Typer(help="The places that are told how runs end: trying one, and what was sent.", no_args_is_help=True)
 
@@ -39,14 +41,11 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
 
     Example: sluice notify list
     """
-    from service.store import open_store
-
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        found = open_store(settings_of(context).database).deliveries()
+        found = operations_of(context).deliveries(limit=LATEST)
     if as_json:
-        kept = ("place", "subject", "ending", "state", "attempts", "error")
-        terminal.json([{name: getattr(item, name) for name in kept} | {"created": item.created.isoformat(), "due": item.due.isoformat()} for item in found])
+        terminal.json([item.model_dump(mode="json") for item in found])
         return
     for item in found:
         until = f", next at {item.due:%Y-%m-%d %H:%M} UTC" if item.state == "pending" and item.error is not None else ""

@@ -1,15 +1,14 @@
 """`sluice token`: bearer tokens of the service's own API."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Terminal, explained, operations_of, settings_of
 from service.cli.options import AsJson, spread
 
 if TYPE_CHECKING:
-    from service.store import TokenRecord
     from service.store.access import Grant
 
 SCOPES = ("read", "operate", "publish", "admin")
@@ -68,19 +67,15 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
 
     Example: sluice token list
     """
-    from datetime import UTC, datetime
-
     from rich.markup import escape
 
-    from service.api.tokens import list_tokens
     from service.cli.sheet import Sheet, names
-    from service.store import open_store
 
     terminal = Terminal.open(as_json=as_json)
     with explained():
-        found = list_tokens(open_store(settings_of(context).database))
+        found = operations_of(context).tokens()
     if as_json:
-        terminal.json([_as_json(token) for token in found])
+        terminal.json([token.model_dump(mode="json") for token in found])
         return
     if not found:
         terminal.out.print("no tokens yet; make one with [bold]sluice token create NAME[/]")
@@ -88,15 +83,10 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
     table = Sheet(columns=names("token", "scopes", "namespaces", "created (UTC)", "last used (UTC)", "works"))
     for token in found:
         until = "revoked" if token.revoked else "until revoked" if token.expires is None else f"until {token.expires:%Y-%m-%d %H:%M} UTC"
-        works = until if token.works(datetime.now(UTC)) or token.revoked else "expired"
+        works = until if token.works or token.revoked else "expired"
         used = "never" if token.used is None else f"{token.used:%Y-%m-%d %H:%M}"
         table.add(escape(token.name), " ".join(token.scopes), escape(" ".join(token.namespaces or ("all",))), f"{token.created:%Y-%m-%d}", used, works)
     terminal.out.print(table)
-
-
-def _as_json(token: "TokenRecord") -> dict[str, Any]:
-    times = {name: None if (at := getattr(token, name)) is None else at.isoformat() for name in ("created", "expires", "used", "revoked")}
-    return {"name": token.name, "scopes": list(token.scopes), "namespaces": None if token.namespaces is None else list(token.namespaces), **times}
 
 
 @app.command("revoke")

@@ -96,6 +96,28 @@ def add(
         terminal.out.print(f"entry {made.id} follows {escape(made.entry.label)} by the recipe {escape(made.entry.recipe)}", soft_wrap=True)
 
 
+@app.command("change")
+@spread
+def change(
+    context: typer.Context,
+    entry: Annotated[int, typer.Argument(help="Number of an entry, as `sluice watch list` shows it; those of the settings only their file changes.")],
+    followed: Annotated[list[str], typer.Argument(metavar="REPO|OWNER...", help="As of `sluice watch add`.")],
+    asked: Asked,
+    as_json: AsJson = False,
+) -> None:
+    """Let an entry follow this and nothing else, from the next poll on: what is not given here is as by default, whatever it was before.
+
+    Example: sluice watch change 3 Qwen --names "Qwen4-*" --recipe default
+    """
+    terminal = Terminal.open(as_json=as_json)
+    with explained():
+        made = operations_of(context).change_watch(entry, asked.entry(followed))
+    if as_json:
+        terminal.json(made.model_dump(mode="json"))
+    elif made.entry is not None:
+        terminal.out.print(f"entry {made.id} now follows {escape(made.entry.label)} by the recipe {escape(made.entry.recipe)}", soft_wrap=True)
+
+
 @app.command("remove")
 def remove(
     context: typer.Context,

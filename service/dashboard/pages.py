@@ -13,6 +13,7 @@ from service.dashboard.deeds import seen
 from service.dashboard.rendering import page
 from service.dashboard.signing import TheVisitor
 from service.runs import logs, report
+from service.runs.entries import delivery_view
 from service.store import AuditFilter, RunFilter, RunState
 
 STATIC = views.FOLDER / "static"
@@ -139,3 +140,12 @@ def audit(visitor: TheVisitor, store: TheStore, before: Number | None = None, su
     found = store.audit_events(limit=PAGE + 1, wanted=AuditFilter(subject=looked or None, before=before))
     following = found[PAGE - 1].id if len(found) > PAGE else None
     return page("audit.html.j2", visitor, here="audit", events=found[:PAGE], next=following, subject=looked)
+
+
+@router.get("/notifications")
+def notifications(visitor: TheVisitor, store: TheStore, before: Number | None = None) -> HTMLResponse:
+    """What the places of `notify` were sent, and how that went."""
+    refuse_lacking(visitor.token, "admin")
+    found = store.deliveries(limit=PAGE + 1, before=before)
+    following = found[PAGE - 1].id if len(found) > PAGE else None
+    return page("notifications.html.j2", visitor, here="notifications", deliveries=[delivery_view(item) for item in found[:PAGE]], next=following)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from service.release.listing import WatchEntry, WatchList
     from service.runs import deciding, holds
     from service.runs import gates as judged
+    from service.runs.entries import DeliveryView, TokenView
     from service.runs.going import Going
     from service.runs.heads import RunHead
     from service.runs.recipe import RunRecipe
@@ -75,6 +76,12 @@ class Operations(Protocol):
     def audit(self, wanted: "AuditFilter", *, limit: int) -> "list[AuditRecord]":
         """The audit trail, the newest event first."""
 
+    def tokens(self) -> "list[TokenView]":
+        """The tokens there are or were."""
+
+    def deliveries(self, *, limit: int) -> "list[DeliveryView]":
+        """What the places of `notify` were sent, the newest first."""
+
     def recipes(self) -> "list[RecipeHead]":
         """The recipes that are known by name."""
 
@@ -133,6 +140,9 @@ class Operations(Protocol):
 
     def add_watch(self, entry: "Watched") -> "WatchEntry":
         """Watch more, from the next poll on."""
+
+    def change_watch(self, id: int, entry: "Watched") -> "WatchEntry":
+        """Let an entry that was added so be another one, as a whole."""
 
     def remove_watch(self, id: int) -> None:
         """Watch an entry no more that was added so."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from service.release.known import UpstreamFilter, UpstreamHead
     from service.release.library import RecipeCheck, RecipeHead, RecipePreview, RecipeView
     from service.release.listing import WatchEntry, WatchList
+    from service.runs.entries import DeliveryView, TokenView
 
 _ME = steering.Actor()
 
@@ -125,6 +126,18 @@ class Here:
     def audit(self, wanted: AuditFilter, *, limit: int) -> list[AuditRecord]:
         """The audit trail."""
         return list(self.store.audit_events(limit=limit, wanted=wanted))
+
+    def tokens(self) -> "list[TokenView]":
+        """The tokens there are or were."""
+        from service.runs.entries import token_view
+
+        return [token_view(token) for token in self.store.tokens()]
+
+    def deliveries(self, *, limit: int) -> "list[DeliveryView]":
+        """What the places of `notify` were sent."""
+        from service.runs.entries import delivery_view
+
+        return [delivery_view(item) for item in self.store.deliveries(limit=limit)]
 
     def recipes(self) -> "list[RecipeHead]":
         """The recipes that are known by name."""
@@ -230,6 +243,14 @@ class Here:
 
         refuse_unusable(entry, self.settings)
         return watch_entry(self.store.add_watch(entry, by=_ME.source, source=_ME.source))
+
+    def change_watch(self, id: int, entry: Watched) -> "WatchEntry":
+        """Let an entry be another one."""
+        from service.release.checks.watch import refuse_unusable
+        from service.release.listing import watch_entry
+
+        refuse_unusable(entry, self.settings)
+        return watch_entry(self.store.change_watch(id, entry, by=_ME.source, source=_ME.source))
 
     def remove_watch(self, id: int) -> None:
         """Watch an entry no more."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from service.release.known import UpstreamFilter, UpstreamHead
     from service.release.library import RecipeCheck, RecipeHead, RecipePreview, RecipeView
     from service.release.listing import WatchEntry, WatchList
+    from service.runs.entries import DeliveryView, TokenView
 
 PAGE = 200  # of runs and publications, at most
 EVENTS = 1000  # of the audit trail
@@ -150,6 +151,18 @@ class Elsewhere:
                 break
         return _AUDIT.validate_python(found)
 
+    def tokens(self) -> "list[TokenView]":
+        """The tokens there are or were."""
+        from service.runs.entries import TokenView
+
+        return [_as(TokenView, item) for item in self.line.get("/tokens")]
+
+    def deliveries(self, *, limit: int) -> "list[DeliveryView]":
+        """What the places of `notify` were sent."""
+        from service.runs.entries import DeliveryView
+
+        return self._pages(DeliveryView, "notifications/deliveries", limit, PAGE)
+
     def recipes(self) -> "list[RecipeHead]":
         """The recipes that are known by name."""
         from service.release.library import RecipeHead
@@ -252,15 +265,21 @@ class Elsewhere:
 
         return _as(WatchEntry, self.line.post("/watch", entry.model_dump(mode="json", exclude_defaults=True)))
 
+    def change_watch(self, id: int, entry: Watched) -> "WatchEntry":
+        """Let an entry be another one."""
+        from service.release.listing import WatchEntry
+
+        return _as(WatchEntry, self.line.put(f"/watch/{id}", entry.model_dump(mode="json", exclude_defaults=True)))
+
     def remove_watch(self, id: int) -> None:
         """Watch an entry no more."""
         self.line.delete(f"/watch/{id}")
 
-    def start(self, repo: str, *, revision: str | None, recipe: str | None) -> RunSummary:
-        """Queue a release."""
+    def start(self, repo: str, *, revision: str | None, recipe: str | None, redo: Sequence[str] = ()) -> RunSummary:
+        """Queue a release, of which these stages are done anew."""
         if recipe is not None:
             refuse_path(recipe)
-        return _as(RunSummary, self.line.post("/runs", {"repo": repo, "revision": revision, "recipe": recipe}))
+        return _as(RunSummary, self.line.post("/runs", {"repo": repo, "revision": revision, "recipe": recipe, **({"redo": list(redo)} if redo else {})}))
 
     def _steer(self, run: int, verb: str, **said: Any) -> RunSummary:
         return _as(RunSummary, self.line.post(f"/runs/{run}/{verb}", said or None))
@@ -271,7 +290,7 @@ class Elsewhere:
         place = None
         while len(found) < limit:
             page = self.line.get(f"/{name}", limit=min(most, limit - len(found)), **{cursor: place}, **asked)
-            found += [_as(model, item) for item in _of_page(page, name)]
+            found += [_as(model, item) for item in _of_page(page, name.rpartition("/")[2])]
             if (place := page["next"]) is None:
                 break
         return found

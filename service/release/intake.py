@@ -15,6 +15,7 @@ from publishers.order import Line
 from service.release import checks, prospect, recipes, rollback
 from service.release.route import Route
 from service.release.way import way
+from service.runs.steering import refuse_unended
 from service.store import RunOrder, RunRecord, Sighting, Store
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class ReleaseRequest:
     folder: str | None = None  # that the release is taken from, called `repo`; None: the Hub
     target: str | None = None  # the folder that repos are left in; None: the Hub
     changed_only: bool = False  # not when the newest run of the repo is of the same files: a new README makes no new release
+    redo: tuple[str, ...] = ()  # stages to do anew
     followed: bool = False  # the revision is watched, so that its moving back is an event
 
     def route(self, api: HfApi) -> Route:
@@ -45,7 +47,8 @@ def queue_release(
 
     A run that is new or failed before is queued only when every check of its stages finds nothing wrong; that of a commit which a watched revision came back
     to is queued again. Raises UpstreamError when the release cannot be used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is
-    wrong, PublishConflict when a target repo is somebody else's, Superseded when it holds a newer release.
+    wrong, PublishConflict when a target repo is somebody else's, Superseded when it holds a newer release; with stages to do anew RedoRefused where there is
+    none of a name, SteeringRefused when the run has not ended.
     """
     chosen, route = recipes.choose(settings, wanted.recipe, api), wanted.route(api)
     recipe = chosen.recipe
@@ -71,15 +74,22 @@ def queue_release(
         folder=wanted.folder,
         target=wanted.target,
         quick=recipe.quick,
+        redo=wanted.redo,
     )
     before = store.ordered(order)
+    if wanted.redo:
+        from service.release.redoing import refuse_unknown  # and all that carries runs out
+
+        refuse_unknown(way(recipe), wanted.redo)
+        if before is not None:
+            refuse_unended(before)
     with _followed(store, api, wanted, order, known=before is not None) as back:
         if before is None and wanted.changed_only and back is None and (same := _unchanged(store, api, order)) is not None:
             return same, False
         if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):
             refuse_wrong(back or (before.rollback if before else None))
         store.keep_recipe(chosen.kept)  # before there is a run that needs it
-        return store.enqueue(replace(order, rollback=back), again=again or back is not None, attempts=attempts)
+        return store.enqueue(replace(order, rollback=back), again=again or back is not None or bool(wanted.redo), attempts=attempts)
 
 
 @contextmanager

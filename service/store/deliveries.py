@@ -81,10 +81,11 @@ class Deliveries(Database):
             else:
                 row.due = now() + timedelta(seconds=again_in)
 
-    def deliveries(self, *, limit: int = 50) -> tuple[DeliveryRecord, ...]:
-        """The newest first."""
+    def deliveries(self, *, limit: int = 50, before: int | None = None) -> tuple[DeliveryRecord, ...]:
+        """The newest first; with `before` only those with a smaller number."""
+        query = select(DeliveryRow).where(true() if before is None else DeliveryRow.id < before).order_by(DeliveryRow.id.desc()).limit(limit)
         with self.read() as session:
-            return tuple(_record(row) for row in session.scalars(select(DeliveryRow).order_by(DeliveryRow.id.desc()).limit(limit)))
+            return tuple(_record(row) for row in session.scalars(query))
 
 
 def _record(row: DeliveryRow) -> DeliveryRecord:

@@ -46,12 +46,12 @@ class Watching(Database):
             note(session, source, f"watch/{row.id}", "added", {**_asking(by, source), "entry": row.entry})
             return _record(row)
 
-    def change_watch(self, id: int, entry: Watched, *, by: str) -> WatchRecord:
+    def change_watch(self, id: int, entry: Watched, *, by: str, source: str = "api") -> WatchRecord:
         """Replace an entry. Raises UnknownEntry."""
         with self.write() as session:
             row = _known(session.get(WatchRow, id), id)
             row.entry = entry.model_dump(mode="json", exclude_defaults=True)
-            note(session, "api", f"watch/{id}", "changed", {"token": by, "entry": row.entry})
+            note(session, source, f"watch/{id}", "changed", {**_asking(by, source), "entry": row.entry})
             return _record(row)
 
     def remove_watch(self, id: int, *, by: str, source: str = "api") -> None:

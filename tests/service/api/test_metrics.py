@@ -69,7 +69,10 @@ def test_runs_stages_gates_and_publications_are_counted(store: Store, client: Te
 
 
 MEASURED = (Measurement(name="kld.mean", value=0.2, unit="nats", stderr=0.05, n=100),)
-ONE, LIKE = {"name": "close", "measure": "kld.mean", "at_most": 0.1}, {"name": "close", "measure": "kld.mean", "at_most": 1.1, "relative_to": "Q4_0", "compare": "ratio"}
+ONE, LIKE = (
+    {"name": "close", "measure": "kld.mean", "at_most": 0.1},
+    {"name": "close", "measure": "kld.mean", "at_most": 1.1, "relative_to": "Q4_0", "compare": "ratio"},
+)
 REASONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "": ({**ONE, "at_most": 0.9}, {}),
     "limit_exceeded": ({**ONE, "at_most": 0.01}, {}),

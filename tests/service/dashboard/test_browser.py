@@ -148,7 +148,7 @@ def test_every_list_and_what_goes_wrong_fits_the_screen(page: Page, url: str, fi
             run, source="api", details={"token": "a-token-with-quite-a-long-name-that-has-no-place-to-break", "comment": "It is not needed. " * 20}
         )
     sign_in(page, url, create_token(file_store, "ada"))
-    for path in ("runs", "releases", "audit", "watch"):
+    for path in ("runs", "releases", "audit", "watch", "notifications"):
         page.goto(f"{url}/ui/{path}")
         expect(page.get_by_role("main")).to_be_visible()
         look(page, path)

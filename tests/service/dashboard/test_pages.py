@@ -11,7 +11,7 @@ from config.settings import Settings, Watched
 from service.api import outward, streams
 from service.api.attempts import FAILURES
 from service.api.tokens import create_token
-from service.store import Published, Store
+from service.store import Message, Published, Store
 from service.store.access import Grant
 from tests.service.dashboard.conftest import HOSTILE, blocked_run, dashboard, held_run, running_run, watched_upstreams
 from tests.service.helpers import queue_run
@@ -47,6 +47,27 @@ def test_a_run_that_was_killed_shows_each_attempt(file_store: Store, settings: S
     assert listed.count("interrupted") == listed.count("ended without a word") == 2
     assert "1, asked for by test" in listed
     assert "3, taken over" in listed
+
+
+def test_what_was_sent_is_shown_to_who_may_see_all(file_store: Store, signed_in: SignIn) -> None:
+    assert "Nothing was sent yet." in signed_in("admin").get("/notifications").text
+    file_store.ends_untold("team")
+    messages = [Message(event=number, subject=f"run/{number}", ending="failed", body="secret body") for number in range(1, 54)]
+    file_store.put_messages("team", messages, upto=53)
+    for ended in ({}, {"error": f"It answered 500. {HOSTILE}", "again_in": 3600.0}, {"error": "It answered 404."}):
+        taken = file_store.take_delivery(["team"])
+        assert taken is not None
+        file_store.delivery_ended(taken.id, **ended)  # type: ignore[arg-type]
+    browser = signed_in("admin")
+    first, second = browser.get("/notifications").text, browser.get("/notifications", params={"before": 4}).text
+    assert "Older messages" in first
+    assert "Notifications</a>" in first
+    assert ("delivered" in second, "given up" in second, "It answered 404." in second, "It is tried again" in second) == (True,) * 4
+    assert HOSTILE not in second
+    assert "secret body" not in first + second
+    for others in (signed_in("operate"), signed_in("admin", namespaces=("ours",))):
+        assert others.get("/notifications").status_code == 403
+        assert "Notifications</a>" not in others.get("/").text or others.get("/audit").status_code == 403
 
 
 def test_a_session_is_a_cookie_that_no_script_reads_and_ends_with_signing_out(file_store: Store, signed_in: SignIn) -> None:

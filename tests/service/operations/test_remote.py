@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from config.watch import Watched
 from config.wire import LEVEL_HEADER
+from service import store as stored
 from service.api import create_app
 from service.api.listening import listening
 from service.api.tokens import revoke_token
@@ -103,6 +104,8 @@ REFUSED: list[tuple[str | int, ...]] = [
     ("watch", "add", "https://huggingface.co/a"),
     ("watch", "add", "upstream", "--gated", "folow"),
     ("watch", "add", "qwen/"),
+    ("watch", "change", 99, "upstream/a"),
+    ("watch", "change", 1, "upstream/a", "--recipe", "defualt"),
     ("watch", "remove", 99),
     ("republish", 99),
     ("unpublish", 99, "--by", "Ada", "--reason", "fine"),
@@ -197,6 +200,10 @@ def test_the_watch_list_is_changed_as_on_the_service_s_machine(there: There) -> 
     assert first.entry == second.entry
     assert (first.entry.licenses, first.entry.minimum_downloads, first.entry.cool_down_minutes) == (("mit",), 1000, 60)
     assert (first.by, second.by) == ("command", "desk")
+    changed = [ask("watch", "change", id, "Qwen", "--recipe", "default") for ask, id in ((there.local, 1), (there.remote, 2))]
+    assert [done.stdout for done in changed] == [f"entry {id} now follows Qwen/* by the recipe default\n" for id in (1, 2)]
+    first, second = there.store.watch_entries()
+    assert first.entry == second.entry == Watched(owners=("Qwen",)), "what is not said again is as by default"
     told = [json.loads(ask("watch", "add", "a/b", "--json").stdout) for ask in (there.local, there.remote)]
     assert without(told[0], "id", "by", "created") == without(told[1], "id", "by", "created")
     assert there.local("watch", "remove", 1).stdout == "entry 1 is watched no more\n"
@@ -207,7 +214,50 @@ def test_the_watch_list_is_changed_as_on_the_service_s_machine(there: There) -> 
     ]
     assert there.store.watch_entries() == ()
     events = [(event.source, event.action, event.details.get("token")) for event in there.store.audit_events() if event.subject in {"watch/1", "watch/2"}]
-    assert events == [("api", "removed", "desk"), ("command", "removed", None), ("api", "added", "desk"), ("command", "added", None)]
+    assert events == [(source, deed, token) for deed in ("removed", "changed", "added") for source, token in (("api", "desk"), ("command", None))]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("words", ["token list", "notify list"])
+def test_tokens_and_messages_are_listed_as_on_the_service_s_machine(there: There, words: str, form: list[str], token_for: Callable[..., str]) -> None:
+    token_for(Grant(scopes=("read",), namespaces=("ours",), expires=datetime(2026, 1, 2, 3, 4, tzinfo=UTC)))
+    there.store.ends_untold("team")
+    there.store.put_messages("team", [stored.Message(event=number, subject=f"run/{number}", ending="failed", body="{}") for number in (1, 2, 3)], upto=3)
+    for again_in in (None, 60.0):
+        taken = there.store.take_delivery(["team"])
+        assert taken is not None
+        there.store.delivery_ended(taken.id, error="It answered 500 [later].", again_in=again_in)
+    there.remote("status")  # so that the token was used before
+    here, elsewhere = there.local(*words.split(), *form), there.remote(*words.split(), *form)
+    assert (elsewhere.stdout, elsewhere.stderr, elsewhere.exit_code) == (here.stdout, here.stderr, 0)
+    listed = "desk" if words == "token list" else "It answered 500 [later]."
+    assert listed in here.stdout
+    assert "digest" not in here.stdout
+    reader = token_for(Grant(scopes=("operate",)))
+    assert "this needs `admin`" in " ".join(there.remote(*words.split(), SLUICE_SERVER_TOKEN=reader).stderr.split())
+
+
+def test_stages_of_a_release_are_done_anew_there(at_a_hub: ThereAtAHub) -> None:
+    there, store, ended = at_a_hub.there, at_a_hub.way.store, threading.Event()
+    done_anew: list[tuple[int, int, tuple[str, ...]]] = []
+
+    def work() -> None:
+        while not ended.wait(0.1):
+            if (run := store.lease("worker", seconds=60)) is not None:
+                done_anew.append((run.id, run.attempt, run.redo))
+                store.finish(run.id, state="done")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    for stages in (("convert",), ("convert", "report")):  # of a run that is new, and of one that is done
+        there.remote("run", "upstream/model", *(word for stage in stages for word in ("--redo", stage)))
+    refused = told(there.remote("run", "upstream/model", "--redo", "convrt"), 1)
+    ended.set()
+    worker.join()
+    assert "has no stage 'convrt'. Did you mean convert" in refused
+    assert done_anew == [(3, 1, ("convert",)), (3, 2, ("convert", "report"))]
+    answered(there.remote("retry", 3, "--json"))
+    assert "Only a run that has ended can be tried again" in told(there.remote("run", "upstream/model", "--redo", "convert"), 1)
 
 
 @pytest.mark.parametrize("words", ["status", "audit", "publications", "releases", "watch list", "token list"])
@@ -263,7 +313,10 @@ def test_a_file_is_checked_there_as_here(there: There, tmp_path: Path) -> None:
     assert "variants.gguf.0: " in there.remote("recipes", "check", str(tmp_path / "bad.yaml")).stdout.replace("\n", " ")
 
 
-@pytest.mark.parametrize("words", [("fix", "."), ("prune",), ("backup", "x"), ("token", "list"), ("notify", "list"), ("serve",), ("data", "fetch")])
+@pytest.mark.parametrize(
+    "words",
+    [("fix", "."), ("prune",), ("backup", "x"), ("token", "create", "x"), ("token", "revoke", "x"), ("notify", "test", "x"), ("serve",), ("data", "fetch")],
+)
 def test_what_needs_this_machine_says_so(there: There, words: tuple[str, ...]) -> None:
     done = there.remote(*words)
     assert done.exit_code == 2
