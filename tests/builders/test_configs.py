@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import SpecialVocab
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
 from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
@@ -174,6 +176,71 @@ def test_the_embeddings_decide_what_is_a_token() -> None:
 def test_an_end_that_nobody_knows_is_told() -> None:
     with pytest.raises(UpstreamError, match=r"config\.json of the release says that eos_token_id is -1, which is no token of its vocabulary of 8"):
         token_ids.repair({"config.json": {"vocab_size": 8, "eos_token_id": -1}}, None, tensors={})
+
+
+@pytest.mark.parametrize("key", ["unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id"])
+def test_ids_that_the_converter_reads_beside_these_are_tokens_too(key: str, tmp_path: Path) -> None:
+    """It ends at a negative one, and takes True for 1."""
+    for wrong, right in ((-1, None), (9, None), ([3], 3), (["3", -1], 3), (True, None), (3.0, 3), ("x", None)):
+        assert ids(**{key: wrong}) == {f"config:{key}": right}, wrong
+    assert ids(**{key: 3}) == ids(**{key: None}) == {}
+    texts = {**IDS["tokenizer_config.json"], key.removesuffix("_id"): {"content": "<pad>"}}
+    files = {**IDS, "tokenizer_config.json": texts, "config.json": {"vocab_size": 8, "text_config": {key: -1}}}
+    edits = token_ids.repair(files, None, tensors={})
+    assert changed(files, edits) == {f"config:text_config.{key}": 7}
+    for place, number in (("before", -1), ("after", 7)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "config.json").write_text(json.dumps({key: number}))
+    with pytest.raises(ValueError, match="invalid value for special token type"):
+        SpecialVocab(tmp_path / "before")
+    assert SpecialVocab(tmp_path / "after").special_token_ids == {key.partition("_")[0]: 7}
+
+
+def test_what_an_answer_is_forced_to_begin_or_end_with_is_a_token_or_nothing() -> None:
+    def forced(**stated: Any) -> dict[str, Any]:
+        files = {**IDS, "config.json": {"vocab_size": 8}, "generation_config.json": {"eos_token_id": 2} | stated}
+        return changed(files, token_ids.repair(files, None, tensors={}))
+
+    assert forced(forced_bos_token_id=-1, forced_eos_token_id=[2, 9], decoder_start_token_id=8) == {
+        "generation_config:forced_bos_token_id": None,
+        "generation_config:forced_eos_token_id": 2,
+        "generation_config:decoder_start_token_id": None,
+    }
+    assert forced(forced_bos_token_id=[3]) == {"generation_config:forced_bos_token_id": 3}
+    assert forced(forced_bos_token_id=3, forced_eos_token_id=[2, 3], decoder_start_token_id=[0, 1]) == {}
+    assert ids(forced_eos_token_id=-1, eos_token_id=2) == {"config:forced_eos_token_id": None}
+
+
+IMAGES = {**IDS, "tokenizer.json": {"added_tokens": [{"content": "<image>", "id": 5, "special": True}, {"content": "<far>", "id": 9, "special": True}]}}
+
+
+@pytest.mark.parametrize("key", ["image_token_id", "image_token_index", "video_token_id", "audio_token_index"])
+def test_tokens_that_stand_in_for_images_and_sound_are_the_tokenizers(key: str) -> None:
+    role = key.rpartition("_")[0]
+
+    def set_by(stated: Any, name: str = "processor_config.json", **named: Any) -> dict[str, Any]:
+        files = {**IMAGES, name: {**IMAGES.get(name, {}), **named}, "config.json": {"vocab_size": 8, key: stated}}
+        edits = token_ids.repair(files, None, tensors={})
+        assert token_ids.repair(applied(files, edits), None, tensors={}) == []
+        return changed(files, edits)
+
+    assert set_by(-1, **{role: "<image>"}) == set_by(8, **{role: {"content": "<image>"}}) == {f"config:{key}": 5}
+    assert set_by(-1, "tokenizer_config.json", extra_special_tokens={role: "<image>"}) == {f"config:{key}": 5}
+    assert set_by([6]) == set_by("6") == {f"config:{key}": 6}
+    assert set_by(6, **{role: "<image>"}) == set_by(None) == {}, "a token, whatever another file says"
+    assert set_by(9, **{role: "<far>"}) == set_by(-1) == {}, "nobody names another"
+    with pytest.raises(UpstreamError, match=rf"config\.json of the release says that {key} is \[\], which is no id, and neither tokenizer nor"):
+        set_by([])
+
+
+def test_a_list_of_images_is_what_transformers_refuses() -> None:
+    with pytest.raises(StrictDataclassFieldValidationError, match="image_token_id"):
+        CONFIG_MAPPING["qwen2_5_vl"].from_dict({"image_token_id": [5]})
+    CONFIG_MAPPING["qwen2_5_vl"].from_dict({"image_token_id": -1})
+
+
+def test_codes_of_sound_are_no_tokens_of_the_text() -> None:
+    assert ids(codec_eos_token_id=2150, codebook_pad_token_id=-1, audio_eos_token_id=4000) == {}
 
 
 def tensor(name: str, *shape: int) -> Tensor:
