@@ -11,6 +11,8 @@ from config.rules import Family
 
 FILE = "config.json"
 QUERY, KEY = ".self_attn.q_proj.weight", ".self_attn.k_proj.weight"
+FUSED = (".self_attn.qkv_proj.weight", ".query_key_value.weight")  # rows of queries, keys and values in one matrix
+OUTPUT = (".self_attn.o_proj.weight", "attention.dense.weight")  # beside such: as many columns as there are rows of queries
 
 
 def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]) -> list[Edit]:
@@ -29,22 +31,34 @@ def rows(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> int | None
 
 
 def _contradicted(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, int, str]]:
-    count, stated, head = rows(tensors, config), config.get("vocab_size"), _rows(tensors, HEAD)
+    count, stated, head = rows(tensors, config), config.get("vocab_size"), _size(tensors, HEAD)
     if count is not None and head in (None, count) and _is_size(stated) and stated != count:  # some architectures embed more tokens than they predict
         yield "vocab_size", count, f"the embeddings have {count} rows, and {stated} were stated"
-    query, key = _rows(tensors, QUERY), _rows(tensors, KEY)
     heads, width, size = (config.get(name) for name in ("num_attention_heads", "hidden_size", "head_dim"))
     groups = heads if config.get("num_key_value_heads") is None else config["num_key_value_heads"]
-    if query is None or key is None or not (_is_size(heads) and _is_size(groups) and _is_size(width)):
+    if not (_is_size(heads) and _is_size(groups) and _is_size(width)):
         return
-    held = query // heads
-    if (query, key) == (held * heads, held * groups) and held != (width // heads if size is None else size):
-        yield "head_dim", held, f"{heads} heads have {query} rows, and {groups} heads of keys have {key}"
+    held = _held(tensors, heads, groups)
+    if held is not None and held[0] != (width // heads if size is None else size):
+        yield "head_dim", *held
 
 
-def _rows(tensors: Mapping[str, Tensor], ending: str) -> int | None:
-    """The rows of all projections of a kind; None where they are not all alike, not plain, or not there."""
-    found = {tensor.shape[0] if len(tensor.shape) == 2 and tensor.dtype in PLAIN else None for name, tensor in tensors.items() if name.endswith(ending)}
+def _held(tensors: Mapping[str, Tensor], heads: int, groups: int) -> tuple[int, str] | None:
+    """The width of a head, and what shows it; None where two projections do not agree on it, as where groups are counted otherwise (Falcon)."""
+    query, key = _size(tensors, QUERY), _size(tensors, KEY)
+    if query is not None and key is not None:
+        held = query // heads
+        return (held, f"{heads} heads have {query} rows, and {groups} heads of keys have {key}") if (query, key) == (held * heads, held * groups) else None
+    fused, back = _size(tensors, FUSED), _size(tensors, OUTPUT, side=1)
+    if fused is None or back is None:
+        return None
+    held, parts = back // heads, heads + 2 * groups
+    return (held, f"{heads} heads and {groups} of keys and of values have {fused} rows") if (back, fused) == (held * heads, held * parts) else None
+
+
+def _size(tensors: Mapping[str, Tensor], ending: str | tuple[str, ...], side: int = 0) -> int | None:
+    """The rows, or columns, of all projections of a kind; None where they are not all alike, not plain, or not there."""
+    found = {tensor.shape[side] if len(tensor.shape) == 2 and tensor.dtype in PLAIN else None for name, tensor in tensors.items() if name.endswith(ending)}
     return found.pop() if len(found) == 1 else None
 
 

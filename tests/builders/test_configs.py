@@ -267,6 +267,40 @@ def test_sizes_follow_the_weights() -> None:
     assert weight_shapes.repair(files, None, tensors=wider) == [], "some architectures embed more tokens than they predict"
 
 
+@pytest.mark.parametrize(
+    ("fused", "output"),
+    [("self_attn.qkv_proj", "self_attn.o_proj"), ("attention.query_key_value", "attention.dense"), ("self_attention.query_key_value", "self_attention.dense")],
+)
+def test_the_width_of_heads_follows_fused_projections_too(fused: str, output: str) -> None:
+    def set_by(rows: int, columns: int, **own: Any) -> dict[str, Any]:
+        shapes = {fused: (rows, 256), output: (256, columns)}
+        weights = {f"m.layers.0.{name}.weight": tensor(f"m.layers.0.{name}.weight", *shape) for name, shape in shapes.items()}
+        files = {"config.json": {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2} | own}
+        edits = weight_shapes.repair(files, None, tensors=weights)
+        assert weight_shapes.repair(applied(files, edits), None, tensors=weights) == []
+        return changed(files, edits)
+
+    assert set_by(8 * 128, 4 * 128) == set_by(8 * 128, 4 * 128, head_dim=32) == {"config:head_dim": 128}
+    assert set_by(8 * 64, 4 * 64) == set_by(8 * 128, 4 * 128, head_dim=128) == {}, "as it is said, or as is usual"
+    assert set_by(3 * 256, 256, num_key_value_heads=None) == {}, "as many keys as queries"
+    assert set_by((4 + 2) * 64, 4 * 64, num_key_value_heads=None, multi_query=True) == {}, "Falcon's, which has one head of keys"
+    assert set_by((4 + 2 * 2) * 64, 4 * 64, num_key_value_heads=None, num_kv_heads=2) == {}, "Falcon's groups"
+    assert set_by(8 * 128, 4 * 96) == {}, "the two do not agree"
+
+
+def test_phi_3_is_loaded_by_the_width_of_its_fused_heads(tmp_path: Path) -> None:
+    config = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+    made = CONFIG_MAPPING["phi3"](**config, vocab_size=64, pad_token_id=None, bos_token_id=1, eos_token_id=2)
+    AutoModelForCausalLM.from_config(made).save_pretrained(tmp_path / "made")
+    edit(tmp_path / "made" / "config.json", head_dim=16)
+    with pytest.raises(RuntimeError, match="mismatch"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "made")
+    (tmp_path / "out").mkdir()
+    patches = fixes.repair(tmp_path / "out", snapshot=tmp_path / "made", repo="someone/phi", fixes=True)["patches"]
+    assert ("weight-shapes", "head_dim", 32) in {(patch["fix"], patch["key"], patch["after"]) for patch in patches if patch["key"] == "head_dim"}
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
 def test_types_of_weights_are_named_alike() -> None:
     weights = {"a": tensor("a", 2, 2)}
 
