@@ -19,7 +19,7 @@ import torch
 from config.errors import MeasurementError
 from config.progress import counted
 from config.words import Measurement
-from engines import hf
+from engines import ggml, gguf_tensors, hf
 from qa.texts import pieces
 
 VERSION = 2  # raise when outputs change
@@ -61,6 +61,18 @@ def check(out: Path, *, model: Path, texts: Sequence[Path], threads: int) -> dic
         Measurement(name="float16.failures", value=len(failures), unit="count", details=tuple(failures)),
     ]
     return {"measurements": [asdict(measurement) for measurement in measurements]}
+
+
+def weights(out: Path, *, gguf: Path, threads: int) -> dict[str, Any]:
+    """float16.failures of the matrices of a GGUF file that is not quantized, which transformers cannot run: its activations are not seen."""
+    failures, looked = [], 0
+    for stored in gguf_tensors.read(gguf):
+        if len(stored.shape) > 1 and stored.tensor_type.name != "F16":
+            rows = np.ascontiguousarray(stored.data).view(np.uint8).reshape(int(np.prod(stored.shape[1:])), -1)
+            wrong = fault(torch.from_numpy(ggml.dequantize(rows, stored.tensor_type.name, int(stored.shape[0]), threads=threads)))
+            failures += [f"{stored.name} {wrong}"] if wrong else []
+            looked += 1
+    return {"measurements": [asdict(Measurement(name="float16.failures", value=len(failures), unit="count", n=looked, details=tuple(failures)))]}
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from builders import packed
 from builders.adapters import bases
 from builders.folder import headers, listing, loaded
@@ -24,10 +26,11 @@ from builders.rebuilt.choice import is_rebuilt
 from builders.sensitivity.table import Sensitivity
 from builders.weights import Tensor
 from config.digests import file_sha256
-from config.errors import ConfigurationError, ToolError, UpstreamError
+from config.errors import ConfigurationError, ToolError, UnsupportedModel, UpstreamError
 from config.plans import Budget, Profile, Rules
 from config.settings import Settings
 from config.texts import Text
+from config.words import Measurement
 from service.execution.kept import Input, Output, StageStore
 from service.execution.looking import Looking, NotKept
 from service.execution.workbench import Listener, Workbench
@@ -41,6 +44,7 @@ from service.release.route import Route
 from service.release.what import meant
 from service.release.work import perform
 
+HALVES = "activations"  # the stage that tells what float16 cannot hold
 TAG = "planned"  # of files before they get the name that was asked for
 
 
@@ -59,6 +63,11 @@ class Wanted:
     made: bool = False  # a file is to be made, not just planned
     probed: bool = False  # sensitivities by probes, even if transformers could run the model
 
+    @property
+    def halved(self) -> bool:
+        """Whether the file is to be in float16, which does not hold every model."""
+        return not self.planned and self.budget.like == "F16"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outset:
@@ -68,6 +77,8 @@ class Outset:
     expected: Forecast
     doubts: tuple[str, ...]  # what may not suffice for it
 
+
+_MEASUREMENTS = TypeAdapter(list[Measurement])
 
 Tell = Callable[[Outset], None]
 """Hears what it will take."""
@@ -91,6 +102,11 @@ class Prepared:
     def fixed(self) -> Output | None:
         """The repaired model; None of a GGUF file."""
         return self.outputs.get("fix")
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is to be in float16, which cannot hold it: a release offers it only where there are no such failures."""
+        return any(item.value for name, item in beyond(self).items() if name == "float16.failures")
 
     @property
     def text(self) -> functions.Calibration:
@@ -142,10 +158,23 @@ def _calibrate(ready: Prepared, model: Source) -> None:
     wanted = ready.wanted
     if wanted.text.generated:
         refuse(ready.do(functions.GENERATED, functions.generated(model, functions.GGUF, calibration=wanted.text.generated)).result)
+    if wanted.halved:
+        _look_at_float16(ready, model)
+        if ready.refused:
+            return
     ready.do("imatrix", functions.imatrix(model, functions.GGUF, ready.text))
     if wanted.planned:
         probed = wanted.probed or ready.fixed is None
         ready.do("sensitivity", functions.sensitivity(model, functions.GGUF, ready.text, probed=probed, rounding=wanted.rounding))
+
+
+def _look_at_float16(ready: Prepared, model: Source) -> None:
+    """What it cannot hold: of weights and activations, or of a model that transformers cannot run, of weights."""
+    with suppress(UnsupportedModel):
+        if ready.fixed is not None:
+            ready.do(HALVES, functions.activations(model, ready.text.files))
+            return
+    ready.do(HALVES, functions.halves(functions.GGUF))
 
 
 def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], tell: Tell) -> None:
@@ -155,7 +184,8 @@ def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], t
     other = Prepared(bench=looking, wanted=wanted, name=ready.name)
     with suppress(NotKept):
         begin(other)
-        _finish(other)
+        if not other.refused:
+            _finish(other)
     kept = {f"plan {TAG}" if name == "plan" else name for name in other.outputs}
     tag = TAG if wanted.planned else str(wanted.budget.like)
     last = f"plan {tag}" if not wanted.made else f"round {tag}" if wanted.planned and wanted.rounding else f"build {tag}"
@@ -184,6 +214,12 @@ def _say(ready: Prepared, seen: alone.Seen, begin: Callable[[Prepared], None], t
 def plan(ready: Prepared) -> Output:
     """The mix for the budget."""
     return ready.do("plan", functions.plan(functions.GGUF, ready.wanted.budget, ready.wanted.profile, Rules()))
+
+
+def beyond(ready: Prepared) -> Mapping[str, Measurement]:
+    """What was found of float16, by name, where the file is to be in that."""
+    made = ready.outputs.get(HALVES)
+    return {} if made is None else {item.name: item for item in _MEASUREMENTS.validate_python(made.result["measurements"])}
 
 
 def quantize(ready: Prepared, target: Path) -> dict[str, Any]:

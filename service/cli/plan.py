@@ -3,7 +3,7 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 from pydantic import ValidationError
@@ -16,16 +16,21 @@ from config.near import hint
 from config.plans import PROFILES, Budget, GgufType, Profile
 from config.recipe import stock_of
 from config.texts import GENERATED, Evaluation, Text
-from service.cli.context import Terminal, explained, settings_of
+from service.cli.context import Exit, Terminal, explained, settings_of
 from service.cli.options import AsJson, spread
 from service.cli.sheet import Sheet, figures, names
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from config.settings import Settings
+    from config.words import Measurement
     from service.standalone import Outset, Wanted
 
 CONTEXT: int = Evaluation.model_fields["context"].default  # tokens of a calibration window, as in a recipe that says nothing else
 
+ACTIVATIONS, FAILURES = "activation.max", "float16.failures"  # measurements
+SHOWN = 3  # things that float16 cannot hold, in a sentence
 STANDARD = "UD-Q4_K_XL"  # what is made when nothing is said: four bits suit most models and machines
 
 MODEL = "Folder with safetensors, config and tokenizer; a 16-bit .gguf file; or a repo on the Hub, as owner/name or the address of its page."
@@ -144,7 +149,8 @@ def quantize(
 ) -> None:
     """Write a model as one GGUF file, by default in a mix planned for it.
 
-    Nothing is measured or published: `sluice measure kld` does the one, `sluice run` both.
+    Nothing is measured or published: `sluice measure kld` does the one, `sluice run` both. F16 is made only of a model that float16 holds: exit
+    code 3 where a weight or, on the calibration text, an activation is beyond it.
 
     What is slow is done once: the next type of the same model and text takes less.
 
@@ -160,8 +166,11 @@ def quantize(
         target = _target(file, f"{standalone.name_of(wanted, settings)}-{tag_of(wanted)}.gguf", model)
         with progress(terminal.progress, line_seconds=settings.progress_seconds) as listener:
             ready = standalone.prepare(standalone.bench(settings, listener), wanted, lambda outset: say(terminal.progress, outset, target))
+            halves = standalone.beyond(ready)
+            if ready.refused:
+                _refuse(terminal, model, standalone.described(ready), halves)
             written = standalone.quantize(ready, target)
-        document = {**(standalone.describe(ready) if wanted.planned else standalone.described(ready)), "file": str(target), **written}
+        document = {**(standalone.describe(ready) if wanted.planned else standalone.described(ready)), "file": str(target), **written, **_float16(halves)}
     if as_json:
         terminal.json(document)
         return
@@ -171,7 +180,31 @@ def quantize(
             terminal.out.print("not rounded anew: that takes gradients, and transformers cannot run this model")
     else:
         _say_written(terminal.out, document)
+    if halves and ACTIVATIONS not in halves:
+        terminal.out.print("its weights were looked at alone: activations take a model that transformers can run, and may be beyond float16's 65504")
     terminal.out.print(f"wrote [bold]{escape(str(target))}[/], {megabytes(written['bytes'])}, {written['bpw']:.2f} bits per weight", soft_wrap=True)
+
+
+def _refuse(terminal: Terminal, model: str, document: dict[str, Any], halves: "Mapping[str, Measurement]") -> NoReturn:
+    """Say why no file in float16 is made."""
+    found = halves[FAILURES].details
+    more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    if terminal.as_json:
+        terminal.json({**document, "file": None, **_float16(halves)})
+    terminal.err.print(
+        f"{escape(model)} is not made in F16, which holds numbers up to 65504 and few small ones: {escape('; '.join(found[:SHOWN]))}{more}. "
+        "Programs would compute infinities, or lose weights. Take [bold]--type BF16[/], which has the range of the model's own numbers, or a quantized type.",
+        soft_wrap=True,
+    )
+    raise typer.Exit(Exit.BLOCKED)
+
+
+def _float16(halves: "Mapping[str, Measurement]") -> dict[str, Any]:
+    """What was found of float16, as JSON; nothing of other types."""
+    if not halves:
+        return {}
+    seen = halves.get(ACTIVATIONS)
+    return {"float16": {"failures": list(halves[FAILURES].details), "activation": None if seen is None else seen.value}}
 
 
 def _estimate(context: typer.Context, shape: str, mix: MixOptions, *, as_json: bool) -> None:

@@ -137,6 +137,17 @@ def sensitivity(model: Source, gguf: Source, text: Calibration, *, probed: bool 
     return Call(function="builders.sensitivity.measure:measure", inputs=inputs, params={**text.sizes, "probed": probed, "rounding": rounding})
 
 
+def activations(model: Source, files: Mapping[str, Sequence[Source]]) -> Call:
+    """What float16 cannot hold of the model: of what it computes on these texts, and of its weights."""
+    inputs = {"model": network(model, files["chat"]), "texts": [*files["chat"], *files["plain"]]}
+    return Call(function="qa.activations:check", inputs=inputs)
+
+
+def halves(gguf: Source) -> Call:
+    """The same of the weights of a GGUF file alone."""
+    return Call(function="qa.activations:weights", inputs={"gguf": numbers(gguf)})
+
+
 def plan(gguf: Source, budget: Budget, profile: Profile, rules: Rules) -> Call:
     """The best mix within a budget; `MIX` holds each tensor's type."""
     inputs = {"sensitivity": TABLE, "gguf": numbers(gguf), "imatrix": FileOf(stage="sensitivity", path=IMPORTANCES)}

@@ -165,6 +165,45 @@ def test_nothing_is_measured_of_weights_that_transformers_would_make_up(asked: t
     assert "Traceback" not in said
 
 
+def louder(out: Path, part: str, factor: float) -> Path:
+    """A tensor of the model multiplied, which stays in bfloat16's range."""
+    return releases.change_weights(releases.clean(out), lambda weights: [value.mul_(factor) for name, value in weights.items() if part in name])
+
+
+@pytest.mark.slow
+def test_no_file_is_made_in_float16_of_what_it_cannot_hold(tmp_path: Path) -> None:
+    """Activations like Gemma 3's, of which no weight is too large; of a GGUF file, which transformers does not run, at least the weights are looked at."""
+    model = louder(tmp_path / "model", "layers.2.mlp.up_proj", 6e4)
+    code, output, error = quantized(tmp_path, "quantize", model, "--type", "f16", "--out", tmp_path / "out.gguf", "--json")
+    assert code == 3, error
+    said, found = " ".join(error.split()), json.loads(output)
+    assert "model is not made in F16, which holds numbers up to 65504" in said
+    assert "the input of model.layers.2.mlp.down_proj reaches" in said
+    assert "Take --type BF16" in said
+    assert found["file"] is None
+    assert found["float16"]["activation"] > 65504
+    assert any(detail.startswith("the input of model.layers.2.mlp.down_proj reaches") for detail in found["float16"]["failures"])
+    assert quantized(tmp_path, "quantize", model, "--type", "F16", "--out", tmp_path / "out.gguf")[0] == 3, "as well where all of it was done before"
+    tools.convert(louder(tmp_path / "large", "layers.1.mlp.up_proj", 1e7), "--outtype", "bf16", "--outfile", tmp_path / "large.gguf")
+    code, _, error = quantized(tmp_path, "quantize", tmp_path / "large.gguf", "--type", "F16", "--out", tmp_path / "out.gguf")
+    assert code == 3, error
+    assert "blk.1.ffn_up.weight holds the weight" in " ".join(error.split())
+    assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.slow
+def test_a_file_in_float16_is_made_of_what_it_holds_and_what_was_looked_at_is_said(tmp_path: Path) -> None:
+    code, output, error = quantized(tmp_path, "quantize", releases.clean(tmp_path / "model"), "--type", "F16", "--out", tmp_path / "out.gguf", "--json")
+    assert code == 0, error
+    found = json.loads(output)["float16"]
+    assert found["failures"] == []
+    assert 1 < found["activation"] < 65504
+    releases.edit(tmp_path / "model" / "config.json", model_type="not-in-transformers")
+    code, output, error = quantized(tmp_path, "quantize", tmp_path / "model", "--type", "F16", "--out", tmp_path / "out.gguf")
+    assert code == 0, error
+    assert "its weights were looked at alone" in output
+
+
 def with_other_sets(out: Path) -> Path:
     """Older ones, and one in Mistral's own form, that no loader takes for the model's; not one of their values is a number."""
     weights = load_file(releases.clean(out) / "model.safetensors")

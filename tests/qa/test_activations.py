@@ -3,8 +3,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 
 from config.errors import MeasurementError
@@ -87,3 +89,25 @@ def test_no_hook_is_left_behind(clean: Release) -> None:
     network(torch.full((1, 2), 1e9))
     assert seen == before
     assert len(before) == 2
+
+
+def test_of_a_gguf_file_the_weights_are_looked_at(tmp_path: Path) -> None:
+    """Whose matrices are in float16 already has lost what there is to lose."""
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(8, 64)).astype(np.float32)
+    writer = GGUFWriter(tmp_path / "made.gguf", "llama")
+    for name, values in {
+        "sound": matrix,
+        "large": matrix * 1e7,
+        "small": matrix * 1e-9,
+        "vector": matrix[0] * 1e7,
+        "halved": matrix.astype(np.float16),
+    }.items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (found,) = activations.weights(tmp_path, gguf=tmp_path / "made.gguf", threads=1)["measurements"]
+    assert (found["name"], found["value"], found["n"]) == ("float16.failures", 2, 3)
+    assert [detail.partition(" ")[0] for detail in found["details"]] == ["large", "small"]

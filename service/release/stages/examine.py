@@ -151,7 +151,7 @@ def _conversion(recipe: Recipe) -> Iterator[Stage]:
             name="activations",
             phase=Phase.EXAMINE,
             does="look for the largest activation",
-            work=Call(function="qa.activations:check", inputs={"model": functions.network(MODEL, files["chat"]), "texts": [*files["chat"], *files["plain"]]}),
+            work=functions.activations(MODEL, files),
             after=("parity",),
             unit="windows",
             cost=costs.activations,
