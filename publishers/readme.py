@@ -94,7 +94,8 @@ def _context(card: Card) -> dict[str, Any]:
         "reshaped": any(_otherwise(row) for row in card.projectors),
         "second_template": UNFORCED_TEMPLATE if card.unforced else None,
         "sixteen_bit": not card.form.quantized,
-        "eight": any(patch.fix == "plain-weights" for patch in card.patches),
+        "stored": _stored(card),
+        "own_bits": "MXFP4" in tags,
         "copied": any(patch.fix == "copied-head" for patch in card.patches),
         "words": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"},
         "keeps": card.form.keeps,
@@ -120,6 +121,13 @@ def _otherwise(row: Row) -> bool:
     """Whether llama.cpp scales images otherwise than transformers: far more comes of one that has to be scaled than of others."""
     found, exact = row.measurements.get("mmproj.reshaped"), row.measurements.get("mmproj.error")
     return found is not None and exact is not None and (found.inapplicable is not None or found.value > RESHAPED * max(exact.value, NOISE))
+
+
+def _stored(card: Card) -> str | None:
+    """What the upstream stores weights in that were multiplied out, as the patches' reasons say; None where there are none."""
+    reasons = [patch.reason for patch in card.patches if patch.fix == "plain-weights"]
+    kinds = {"8 bits with scales": " in F8_", "MXFP4": " in MXFP4,"}
+    return " and ".join(kind for kind, said in kinds.items() if any(said in reason for reason in reasons)) or ("8 bits" if reasons else None)
 
 
 def _as_many_bits(row: Row, baseline: Row) -> bool:

@@ -112,9 +112,16 @@ def test_weights_that_were_multiplied_out_are_not_called_the_upstreams_own(make_
     assert "The weights are the upstream's own, unchanged." in render(make_card(kind=Kind.SIXTEEN_BIT))
     without = render(make_card(kind=Kind.SIXTEEN_BIT, patches=(replace(PATCH, fix="copied-head"),)))
     assert "The weights are the upstream's own, unchanged, without the copy of the embeddings that it stores as output matrix." in without
-    said = render(make_card(kind=Kind.SIXTEEN_BIT, patches=(replace(PATCH, fix="plain-weights"),)))
-    assert "unchanged" not in said
-    assert "The upstream's weights are in 8 bits with scales. Here they are multiplied out to bfloat16" in said
+    for because, stored in (("2 matrices in F8_E4M3, each with one scale", "8 bits with scales"), ("4 tensors in MXFP4, a power of two for each", "MXFP4")):
+        patch = replace(PATCH, fix="plain-weights", reason=f"Weights in 8 bits or MXFP4 are multiplied with their scales once ({because}).")
+        said = render(make_card(kind=Kind.SIXTEEN_BIT, patches=(patch,)))
+        assert "unchanged" not in said
+        assert f"The upstream's weights are in {stored}. Here they are multiplied out to bfloat16" in said
+        files = render(make_card(patches=(patch,)))
+        assert f"and why. Weights in {stored} were multiplied out to bfloat16, from which the files here are made.\n\n- **plain-weights**" in files
+        assert "The weights were not." not in files
+    own = replace(make_card().rows[0], tag="MXFP4", file="tiny-chat-MXFP4.gguf")
+    assert "are made, but for `MXFP4`, which holds the upstream's own bits.\n" in render(make_card(patches=(patch,), rows=(own,)))
 
 
 def test_without_questions_says_nothing_of_answers(make_card: MakeCard) -> None:
