@@ -84,13 +84,13 @@ def scattered(name: str, value: torch.Tensor) -> torch.Tensor:
     return (value.float() + SPREAD * torch.randn(value.shape)).to(value.dtype)
 
 
-def _large(kind: str, *, sizes: Callable[..., dict[str, Any]] = sizes, **others: Any) -> Make:
+def _large(kind: str, *, name: str | None = None, sizes: Callable[..., dict[str, Any]] = sizes, **others: Any) -> Make:
     """With GPT-2's vocabulary, for architectures whose converter takes no other form, and few columns, for it has 50,000 tokens."""
 
     def make(out: Path) -> Path:
         tokenizer = predicting.byte_level(out)
         ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
-        return saved(kind, out, sizes(**(ids | {"hidden_size": 32} | others)))
+        return saved(kind, out, sizes(**(ids | {"hidden_size": 32} | others)), name)
 
     return make
 
@@ -102,6 +102,10 @@ def _states(**others: Any) -> dict[str, Any]:
 
 MODELS: Mapping[str, Make] = {
     "Llama": _small("Llama", hidden_size=256, intermediate_size=256, tie_word_embeddings=False),
+    "Llama 4": _large(
+        "Llama4Text", name="Llama4ForCausalLM", num_hidden_layers=4, head_dim=16, intermediate_size_mlp=64,
+        num_local_experts=4, num_experts_per_tok=1, interleave_moe_layer_step=2, rms_norm_eps=1e-5,
+    ),
     "Qwen2": _small("Qwen2"),
     "Qwen3": _small("Qwen3", head_dim=32),
     "Qwen3-MoE": _large("Qwen3Moe", head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=True),

@@ -16,7 +16,7 @@ from builders.plan import plan
 from builders.sensitivity import measure
 from builders.sensitivity.table import Sensitivity
 from config.errors import UpstreamError
-from engines import gguf_table, hf, llama, quantizable
+from engines import gguf_table, hf, llama, quantizable, tools
 from qa import file_checks, group, parity, preflight, templates, texts
 from qa import mmproj as seen
 from tests import architectures, seeing
@@ -38,7 +38,8 @@ TOKENIZED_OTHERWISE: Mapping[str, set[str]] = {
     **{name: {"llama.cpp"} for name in ("Qwen3", "Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "InternVL")},
 }
 UNREACHED = {"Mixtral of many experts"}  # by text of this length, some of its experts
-SLOWLY_READ = {"Qwen3-MoE", "Qwen3-Next", "GLM4-MoE", "DeepSeek", "Mamba"}  # a vocabulary of 50,000: their planned files are not compared weight by weight
+# a vocabulary of 50,000: their planned files are not compared weight by weight
+SLOWLY_READ = {"Llama 4", "Qwen3-MoE", "Qwen3-Next", "GLM4-MoE", "DeepSeek", "Mamba"}
 
 
 @dataclass(kw_only=True)
@@ -100,6 +101,35 @@ def test_who_departs_from_the_tokenizer_is_known(name: str, ways: Ways) -> None:
     said = [detail.rpartition("; ")[2] for detail in mismatches.details]
     assert {engine for engine in ("transformers", "llama.cpp") if any(engine in words for words in said)} == TOKENIZED_OTHERWISE.get(name, set())
     assert all("depart" in words for words in said)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["at the top", "in text_config"])
+def test_the_epsilon_of_llama_4_is_that_of_its_config(nested: bool, ways: Ways) -> None:
+    """llama.cpp takes the same number for the norms of queries and keys, which have no weights that would tell."""
+    way = ways("Llama 4")
+    model = Path(shutil.copytree(way.model, way.folder(f"epsilon-{nested}") / "model"))
+    text = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    gguf = way.gguf
+    if nested:
+        _as_of_the_whole_model(model, text)
+        gguf = model.parent / "whole.gguf"
+        tools.convert(model, "--outtype", "bf16", "--outfile", gguf)
+    assert preflight.Header(file_checks.open_gguf(gguf)).own(preflight.EPSILON) == pytest.approx(1e-5, rel=1e-6)
+    assert values(preflight.metadata(way.out, model=model, gguf=gguf))["metadata.failures"] == 0
+    other = text | {"rms_norm_eps": 1e-6}
+    (model / "config.json").write_text(json.dumps({"model_type": "llama4", "text_config": other} if nested else other), encoding="utf-8")
+    (found, _) = preflight.metadata(way.out, model=model, gguf=gguf)["measurements"]
+    (said,) = found["details"]
+    assert said.startswith(f"{preflight.EPSILON} is 9.99")
+    assert said.endswith(", and rms_norm_eps of config.json is 1e-06")
+
+
+def _as_of_the_whole_model(model: Path, text: Mapping[str, Any]) -> None:
+    """The form in which Llama 4 comes with its eyes, which the text part of the converter passes over."""
+    config = {"architectures": ["Llama4ForConditionalGeneration"], "model_type": "llama4", "text_config": text, "vision_config": {}}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    weights = load_file(model / "model.safetensors")
+    save_file({f"language_model.{name}": value for name, value in weights.items()}, model / "model.safetensors", metadata={"format": "pt"})
 
 
 def _short(out: Path) -> Path:

@@ -30,6 +30,7 @@ _VALUES: Mapping[str, Config] = {
     "qwen2_moe": {"norm_topk_prob": False},
     "qwen3_moe": {"norm_topk_prob": True},
     "gpt_oss": {"swiglu_limit": 7.0},
+    "llama4_text": {"attention_chunk_size": 8192, "floor_scale": 8192, "attn_scale": 0.1},
     "bloom": {"apply_residual_connection_post_layernorm": False},
 }
 _UNSCALED = {"gemma", "gemma2", "phi", "stablelm"}  # positions, whatever config.json says
@@ -62,7 +63,9 @@ def differing(config: Config) -> Iterator[tuple[str, Any, str]]:
         found = text.get(key)
         if found is not None and kind in _ACTIVATIONS and found not in _ACTIVATIONS[kind] and (key == "hidden_activation" or "hidden_activation" not in text):
             yield key, found, " or ".join(sorted(_ACTIVATIONS[kind]))
-    for key, value in _VALUES.get(kind, {}).items():
+    kinds = text.get("layer_types")
+    unchunked = kind == "llama4_text" and isinstance(kinds, list) and bool(kinds) and all(layer == "full_attention" for layer in kinds)  # the file says so
+    for key, value in {} if unchunked else _VALUES.get(kind, {}).items():
         if text.get(key, value) != value:
             yield key, text[key], str(value).lower()
     for key in ("rope_scaling", "rope_parameters"):

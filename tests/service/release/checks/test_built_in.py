@@ -10,6 +10,7 @@ from service.release.checks import Remark, built_in
 from service.release.prospect import Prospect
 
 GEMMA_27B = {"num_hidden_layers": 62, "hidden_size": 5376, "num_attention_heads": 32, "head_dim": 128, "query_pre_attn_scalar": 168}
+CHUNKS = {"attention_chunk_size": 8192, "floor_scale": 8192, "attn_scale": 0.1, "layer_types": ["chunked_attention"] * 3 + ["full_attention"]}
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 
 
@@ -26,6 +27,10 @@ LINEAR = {"rope_type": "linear", "factor": 4.0}
     ({"model_type": "llama", "rope_scaling": LINEAR}, []),
     ({"model_type": "smollm3", "no_rope_layers": [1, 1, 1, 0] * 9}, []),
     ({"model_type": "smollm3", "no_rope_layers": [1, 0] * 18}, ["no_rope_layers"]),
+    ({"model_type": "llama4_text", **CHUNKS}, []),
+    ({"model_type": "llama4", "text_config": {"model_type": "llama4_text", **CHUNKS, "attention_chunk_size": 64}}, ["attention_chunk_size"]),
+    ({"model_type": "llama4_text", **CHUNKS, "attn_scale": 0.2, "floor_scale": 4096}, ["floor_scale", "attn_scale"]),
+    ({"model_type": "llama4_text", **CHUNKS, "attention_chunk_size": 32768, "layer_types": ["full_attention"] * 4}, []),
     ({"model_type": "gemma3_text", **GEMMA_27B}, []),
     ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", **GEMMA_27B, "num_hidden_layers": 34}}, ["query_pre_attn_scalar"]),
 ])  # fmt: skip
