@@ -43,11 +43,15 @@ PROBES: Mapping[str, Probe] = MappingProxyType(
         "all": Probe(messages=(_RULES, _ASKS, _ANSWERS, _ASKS_AGAIN, _ANSWERS, _ASKS)),
         "empty": Probe(messages=({"role": "system", "content": ""}, _ASKS)),
         "later": Probe(messages=(_ASKS, _ANSWERS, _RULES, _ASKS_AGAIN)),
+        "first": Probe(messages=(_ANSWERS, _ASKS_AGAIN)),
+        "between": Probe(messages=(_ASKS, _RULES, _ASKS_AGAIN)),
         "tools": Probe(messages=(_ASKS,), tools=_TOOLS),
         "calls": Probe(messages=(_ASKS, _CALLS, _RETURNS)),
     }
 )
-"""Render each and hand the texts to `template_from_probes`; leave out those that the template refuses."""
+"""Render each and hand the texts to `template_from_probes`; leave out those that the template refuses. Every order of roles that a form can write otherwise is
+here, for nothing else proves it where Go is not installed: a question whose template writes the answer's header behind it shows where no answer follows.
+"""
 
 _YEAR = re.compile(r"\b20[0-9]{2}\b")
 
@@ -136,7 +140,7 @@ def template_from_probes(probes: Mapping[str, str]) -> bytes | None:
         return None
     if any(_TOOL in text for text in probes.values()):
         return None
-    told = [name for name in ("empty", "later") if name in probes]  # a template may refuse them
+    told = [name for name in ("empty", "later", "first", "between") if name in probes]  # a template may refuse them
     for silent, first in product((False, True), repeat=2):
         exact = replace(form, silent=silent, first=first)
         if all(probes.get(name) == exact.render(PROBES[name].messages) for name in ("user", "system", "turns", "all", "tools", *told)):

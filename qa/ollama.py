@@ -76,13 +76,13 @@ def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str]
     Returns `template` (None where none does), `go` (the version it was proved by), `proved` (by part of the battery, `same` of `of` conversations), `remark`,
     and `without`: the same of plain conversations by what the Hub makes for Ollama where a repo has no template, with `stops` that answers may hold; None
     where that cannot be asked (`utils` is the version of what makes it). Without Go (`go` is None, or it does not work here) nothing is proved here, and what
-    was derived is taken, which is exact by construction.
+    was derived is taken, which rendered every probe of `publishers.ollama` exactly; else none.
     """
     tokenizer = load_tokenizer(model)
     if tokenizer.chat_template is None:
         return _chosen(None, None, {}, "")
     if go is None:
-        return _chosen(derived, None, {}, "not verified by Go, which is not installed here" if derived or family else "")
+        return _unproved(derived, ", which is not installed here")
 
     source = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
 
@@ -97,7 +97,7 @@ def choose(out: Path, *, model: Path, derived: str | None, family: Sequence[str]
         without = _without(source, model, tokenizer, own, utils)
     except ToolError as error:
         log.warning("no template for Ollama is proved: %s", error)
-        return _chosen(derived, None, {}, f"not verified by Go: {str(error).splitlines()[0]}")
+        return _unproved(derived, f": {str(error).splitlines()[0]}")
     if not found:
         unknown = "its own system prompt cannot be put into one" if family else "it is of no form that one is known for"
         return _chosen(None, go, {}, f"no template for Ollama renders as the model's own does: {unknown}", without)
@@ -146,6 +146,12 @@ def proved(candidates: Iterable[str | None], own: Render) -> list[tuple[str, dic
     """Each template with how it does, the best first: one that renders all plain conversations alike, and then most of all. Raises ToolError."""
     found = [(candidate, prove(candidate, own)) for candidate in candidates if candidate is not None]
     return sorted(found, key=lambda item: (item[1][PLAIN].whole, sum(proof.same for proof in item[1].values())), reverse=True)
+
+
+def _unproved(derived: str | None, why: str) -> dict[str, Any]:
+    """What is left without Go: a template whose derivation proves it. `why` goes on after "Go"."""
+    said = "not verified by Go" if derived is not None else "no template of its own, which would have to be verified by Go"
+    return _chosen(derived, None, {}, said + why)
 
 
 def _chosen(template: str | None, go: str | None, proved: Mapping[str, Proof], remark: str, without: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -12,6 +12,10 @@ MODEL = Path(__file__).parents[2] / "demo" / "model"
 PHI = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 
 KIND = "{% if messages[0].role != 'system' %}<|system|>\nBe kind.<|end|>\n{% endif %}" + PHI
+BEHIND = (  # as Phi-4's and Yi's
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}<|end|>\n{% else %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n"
+    "{% if m.role == 'user' %}<|assistant|>\n{% endif %}{% endif %}{% endfor %}"
+)
 SMOLLM2 = (  # as its makers have it, with a system prompt of its own
     "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -95,6 +99,7 @@ def test_a_system_prompt_of_the_templates_own_is_written_where_there_is_none() -
         pytest.param(PHI.replace("m.content", "m.content | trim"), id="trimmed content"),
         pytest.param(KIND.replace("Be kind.", "Today is 28 November 2026."), id="a date in a default system prompt"),
         pytest.param("{% if messages[0].role != 'system' %}[Be kind.]{% endif %}" + PHI, id="a default system prompt in another form"),
+        pytest.param(BEHIND, id="the answer's header stands behind the question, whatever follows"),
         pytest.param("{% if tools %}{{ tools }}{% endif %}" + PHI, id="a list of tools"),
         pytest.param(PHI.replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls }}"), id="tool calls"),
         pytest.param("{% for m in messages %}[INST]{{ m.content }}[/INST]{% endfor %}", id="no roles"),

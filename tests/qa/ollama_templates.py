@@ -15,7 +15,7 @@ from engines import chat, ollama_library
 from publishers import ollama as publishing
 from qa import interleaved, ollama
 from qa.batteries import Conversation
-from qa.ollama import PLAIN
+from qa.ollama import PLAIN, Proof
 from qa.readers import ollama_utils
 
 TABLE = Path(__file__).parent / "data" / "ollama_templates.yaml"
@@ -36,8 +36,23 @@ def survey() -> tuple[dict[str, str], set[str]]:
     return {name: by for name, by, _ in rows}, {name for name, _, right in rows if right}
 
 
-def _of(name: str, template: str) -> tuple[str, bool]:
-    special = {"bos_token": BOS, "eos_token": "<｜end▁of▁sentence｜>" if "deepseek" in name or "｜" in template else "</s>"}
+def derivations() -> dict[str, Proof]:
+    """How what is derived from a template does on plain conversations, by name, of those of which anything is."""
+    found = {}
+    for name, template in ollama_library.templates().items():
+        own = _own(name, template)
+        derived = publishing.template_from_probes(dict(_probed(own)))
+        if derived is not None:
+            found[name] = ollama.prove(derived.decode(), own)[PLAIN]
+    return found
+
+
+def _special(name: str, template: str) -> dict[str, str]:
+    return {"bos_token": BOS, "eos_token": "<｜end▁of▁sentence｜>" if "deepseek" in name or "｜" in template else "</s>"}
+
+
+def _own(name: str, template: str) -> ollama.Render:
+    special = _special(name, template)
 
     def own(conversation: Conversation) -> str:
         variables = {"enable_thinking": conversation.thinking}
@@ -45,11 +60,16 @@ def _of(name: str, template: str) -> tuple[str, bool]:
         messages, tools = given.messages, given.tools
         return chat.render(template, messages, special_tokens=special, tools=tools, add_generation_prompt=True, variables=variables).removeprefix(BOS)
 
+    return own
+
+
+def _of(name: str, template: str) -> tuple[str, bool]:
+    own = _own(name, template)
     candidates = dict(_candidates(template, own))
     found = ollama.proved(candidates.values(), own)
     right = found and found[0][1][PLAIN].whole
     by = next(by for by, candidate in candidates.items() if candidate == found[0][0]) if right else NONE
-    made = ollama_utils.made(template, special).template
+    made = ollama_utils.made(template, _special(name, template)).template
     return by, made is not None and ollama.prove(made, own)[PLAIN].whole
 
 

@@ -23,7 +23,7 @@ go = pytest.mark.usefixtures("go")  # only it renders as Ollama does
 PROOFS = [(family, name) for family in load_families() for name in family.templates]
 BOS = "<s>"
 DERIVED = {  # templates whose turns are all of one simple form
-    "microsoft-Phi-3.5-mini-instruct.jinja", "phi3:3.8b", "phi4:14b", "phi4-mini:3.8b", "qwen2:0.5b", "qwen2.5vl:latest", "smollm2:135m", "tiny-chat.jinja",
+    "microsoft-Phi-3.5-mini-instruct.jinja", "phi3:3.8b", "phi4-mini:3.8b", "qwen2:0.5b", "qwen2.5vl:latest", "smollm2:135m", "tiny-chat.jinja",
 }  # fmt: skip
 OWN = {"phi4-mini:3.8b"}  # of those, where the family has one that writes tools as well
 LEARNT = {  # and those for which the family has none of its own, or one that writes tools which the chat template does not
@@ -287,6 +287,9 @@ def test_without_go_what_was_derived_is_published_and_said_to_be_unverified(tmp_
     model = releases.clean(tmp_path / "model")
     found = ollama.choose(tmp_path, model=model, derived="derived", family=["of the family"], go=None)
     assert found == {"template": "derived", "go": None, "proved": {}, "remark": "not verified by Go, which is not installed here", "without": None}
+    none = ollama.choose(tmp_path, model=model, derived=None, family=["of the family"], go=None)
+    assert none["template"] is None
+    assert none["remark"] == "no template of its own, which would have to be verified by Go, which is not installed here"
     assert ollama.choose(tmp_path, model=releases.base_model(tmp_path / "base"), derived=None, family=[], go=None)["template"] is None
 
 

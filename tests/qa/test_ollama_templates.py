@@ -17,6 +17,15 @@ def test_every_template_that_ollama_utils_knows_is_proved_or_said_why_not(fetche
     assert hub == right
 
 
+@pytest.mark.usefixtures("go")
+def test_what_is_derived_is_exact_for_it_is_published_where_go_is_not_installed(fetched: Callable[[Environment], None]) -> None:
+    """Four of them wrote the answer's header behind a question, and an answer that comes first so without one."""
+    fetched(environments.OLLAMA_UTILS)
+    found = ollama_templates.derivations()
+    assert len(found) == 19
+    assert {name: proof.first for name, proof in found.items() if not proof.whole} == {}
+
+
 def test_the_table_says_why_there_is_none() -> None:
     table, right, reasons = ollama_templates.read()
     assert ollama_templates.UNEXPLAINED not in reasons.values()
