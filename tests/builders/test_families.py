@@ -27,6 +27,8 @@ ELSEWHERE = [  # templates of llama.cpp's that prove no family, with the archite
     ("openbmb-MiniCPM5-1B.jinja", "llama", None),
     ("MiMo-VL.jinja", "qwen2_5_vl", None),  # a system prompt of its own
     ("deepseek-ai-DeepSeek-V3.1.jinja", "deepseek_v3", None),
+    ("deepseek-ai-DeepSeek-V3.1.jinja", "qwen2", None),  # as a distillation of it would bring it, whose reasoning is a choice
+    ("llama-cpp-deepseek-r1.jinja", "llama", "deepseek-r1-distill"),
     ("google-gemma-4-31B-it.jinja", "gemma4", None),
     ("unsloth-Apriel-1.5.jinja", "pixtral", None),
 ]
@@ -149,7 +151,12 @@ REAL = {  # models of Ollama's library, with the architecture of their releases 
     "qwen3:0.6b": ("qwen3", "qwen3"),
     "qwen3-coder:30b": ("qwen3_moe", "qwen3-instruct"),
     "qwq:32b (2)": ("qwen2", "qwq"),
-    "deepseek-r1:8b": ("llama", "deepseek-r1-distill"),
+    "deepseek-r1:8b": ("llama", None),  # of the first days, when it did not force reasoning
+    "deepseek-r1:latest": ("qwen3", None),  # R1 0528, which does not either
+    "deepseek-v3:671b": ("llama", None),  # as a tune of Llama would bring it
+    "deepseek-v3.1:latest": ("qwen2", None),
+    "r1-1776:671b": ("llama", None),
+    "deepcoder:14b": ("qwen2", "deepseek-r1-distill"),
     "granite3-dense:2b": ("granite", "granite"),
     "granite3.1-moe:1b": ("granitemoe", "granite"),
     "granite3.2:8b": ("granite", "granite"),

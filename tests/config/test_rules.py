@@ -52,6 +52,7 @@ THINKING = CHATML + "<think>"
         ("microsoft/Phi-3-mini-4k-instruct", "phi3", "<|user|><|end|>", "phi3"),
         ("meta-llama/Llama-4-Scout", "llama4", "<|header_start|><|eot|>", "llama4"),
         ("deepseek-ai/any", "qwen2", "<｜User｜><｜Assistant｜><think><｜end▁of▁sentence｜>", "deepseek-r1-distill"),
+        ("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B", "qwen3", "<｜User｜><｜Assistant｜><｜end▁of▁sentence｜>", None),
         ("someone/unknown", None, CHATML, None),
         ("tiny-chat/unrelated", "gpt2", CHATML, None),
     ],
