@@ -93,13 +93,8 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
         finish("superseded", str(newer))
         listener(Event(stage="publish", state="remark", message=str(newer)))
     except Unavailable as fault:
-        left = store.defer(run.id, run.lease, error=redact(str(fault)), seconds=wait(run.waits, fault.wait))
-        if left.due is None:
-            listener(Event(stage="run", state="remark", message=f"The run was {left.state} by a person's wish."))
-            return
-        log.info("run %d waits: %s", run.id, fault, extra={"action": "defer"})
-        listener(Event(stage="run", state="remark", message=f"The run waits for {fault.what}, and is tried again by itself {at(left.due)}."))
-        raise
+        if _deferred(store, run, fault, listener):
+            raise
     except Exception as error:
         if not passes(error):  # the database can be asked; else whoever has the run puts it back when that is over
             finish("failed", redact(in_words(error)))
@@ -109,6 +104,17 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
     finally:
         if job is not None:
             job.stages.close()
+
+
+def _deferred(store: Store, run: RunRecord, fault: Unavailable, listener: Listener) -> bool:
+    """Put the run back until what it waits for may be there again; False when a person wished it otherwise meanwhile."""
+    left = store.defer(run.id, run.lease, error=redact(str(fault)), seconds=wait(run.waits, fault.wait))
+    if left.due is None:
+        listener(Event(stage="run", state="remark", message=f"The run was {left.state} by a person's wish."))
+        return False
+    log.info("run %d waits: %s", run.id, fault, extra={"action": "defer"})
+    listener(Event(stage="run", state="remark", message=f"The run waits for {fault.what}, and is tried again by itself {at(left.due)}."))
+    return True
 
 
 def _gone(job: Job, begin: Callable[[], Work]) -> Literal["done", "blocked"]:

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from config.settings import Settings, Watched
-from service.api import create_app
+from service.api import create_app, create_health_app
 from service.api.tokens import create_token
 from service.release.watchlist import entries
 from service.store import Store
@@ -61,7 +61,9 @@ def test_an_entry_that_cannot_be_released_is_not_added(client: TestClient, body:
 
 def test_health_looks_at_them_too(client: TestClient, file_store: Store) -> None:
     file_store.add_watch(Watched(owners=("a",), recipe="lost"), by="ci")
-    assert [item["repo"] for item in client.get("/api/v1/health").json()["watch"]] == ["upstream/model", "a/*"]
+    with TestClient(create_health_app(file_store, Settings(watch=(Watched(repo="upstream/model", recipe="gone"),)))) as within:
+        assert [item["repo"] for item in within.get("/api/v1/health").json()["watch"]] == ["upstream/model", "a/*"]
+    assert [item["repo"] for item in client.get("/api/v1/health").json()["watch"]] == ["", ""], "without a token it is no more than that there are two"
 
 
 def test_a_webhook_about_an_owners_repo_is_taken(client: TestClient, file_store: Store) -> None:
@@ -94,11 +96,10 @@ def test_an_entry_that_this_version_cannot_read_takes_no_other_away_and_is_told(
     with file_store.write() as session:
         session.add(WatchRow(entry={"owners": ["Qwen"], "minimum_stars": 3}, by="ci", created=datetime.now(UTC)))
         session.add(WatchRow(entry={"repo": "upstream/other"}, by="ci", created=datetime.now(UTC)))
-    told = client.get("/api/v1/health")
-    assert told.status_code == 503
-    assert [item["repo"] for item in told.json()["watch"]] == ["upstream/model", "entry 1 of the watch list"]
-    assert "minimum_stars" in told.json()["watch"][1]["error"]
-    assert [item["repo"] for item in client.get("/api/v1/attention").json()["unreleasable"]] == ["upstream/model", "entry 1 of the watch list"]
+    assert client.get("/api/v1/health").status_code == 503
+    told = client.get("/api/v1/attention").json()["unreleasable"]
+    assert [item["repo"] for item in told] == ["upstream/model", "entry 1 of the watch list"]
+    assert "minimum_stars" in told[1]["error"]
     _, unread, sound = client.get("/api/v1/watch").json()["entries"]
     assert (unread["entry"], unread["id"], sound["entry"]["repo"], sound["error"]) == (None, 1, "upstream/other", None)
     assert "PUT /api/v1/watch/1" in unread["error"]
