@@ -1,16 +1,20 @@
 """What `sluice fix` does, in this process: of folders and of repos on the embedded Hub."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from builders import fixes
 from builders.names import HEAD, INDEX
 from service import repairing
-from tests import releases
+from service.cli.main import app
+from tests import architectures, releases
 from tests.service.conftest import Upstream
 
 
@@ -83,3 +87,28 @@ def test_a_head_of_its_own_is_said_to_be_one(upstream: Upstream, tmp_path: Path)
         assert (out / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
         again, _ = fixed(upstream, out, tmp_path / f"{out.name} again")
         assert (again["patches"], content(tmp_path / f"{out.name} again")) == ([], content(out))
+
+
+SOUND: Mapping[str, architectures.Make] = {"the bundled model": releases.clean, **architectures.MODELS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOUND)
+def test_a_repaired_model_of_any_architecture_stays_as_it_is_byte_for_byte(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules a second time, and the command's function in this process, which writes nothing, or a copy where it is told to."""
+    made, sound, again = SOUND[name](tmp_path / "made"), tmp_path / "sound", tmp_path / "again"
+    for folder, snapshot in ((sound, made), (again, sound)):
+        folder.mkdir()
+        result = fixes.repair(folder, snapshot=snapshot, repo="makers/miniature", fixes=True)
+    assert (result["patches"], result["unrepaired"]) == ([], [])
+    assert content(again) == content(sound)
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path / "home"))
+    done = CliRunner().invoke(app, ["fix", str(sound), "--diff", "--json", "-o", str(tmp_path / "copy")])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["patches"], told["unrepaired"], told["files"], told["diff"]) == ([], [], [], "")
+    assert content(tmp_path / "copy") == content(sound) == content(again)
+
+
+def test_there_are_enough_sound_models() -> None:
+    assert len(SOUND) >= 20
