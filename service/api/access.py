@@ -1,5 +1,6 @@
 """What endpoints are given: the store, the settings, and the assurance that the caller's token works and may do what is asked."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -7,7 +8,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from config.settings import Settings
 from service.api.attempts import Attempts
@@ -17,6 +18,8 @@ from service.api.tokens import find_token
 from service.runs.steering import Actor
 from service.store import PublicationRecord, RunRecord, Scope, Store, TokenRecord, UnknownPublication, UnknownRun
 
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
+
 
 def _store(request: Request) -> Store:
     return cast("Store", request.app.state.store)
@@ -24,6 +27,13 @@ def _store(request: Request) -> Store:
 
 def _settings(request: Request) -> Settings:
     return cast("Settings", request.app.state.settings)
+
+
+def _written_out(value: object) -> object:
+    """A number is no time, though it could be taken for seconds since 1970: OpenAPI says that times are written out."""
+    if isinstance(value, str) and not _TIME.match(value):
+        raise ValueError("write it as 2026-11-28T12:00:00Z")
+    return value
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -43,7 +53,7 @@ TheHinting = Annotated[Hinting, Depends(_hinting)]
 
 Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A number that the database can hold, as those of runs and publications are."""
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 """A time with its zone."""
 Words = Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]
 """What is looked for."""

@@ -50,6 +50,12 @@ def test_a_run_is_steered_and_the_trail_tells_by_whom(api: TestClient, file_stor
     assert {event["details"]["token"] for event in events} == {"token-0"}
 
 
+@pytest.mark.parametrize("path", ["/audit", "/runs"])
+@pytest.mark.parametrize(("since", "status"), [("2026-11-28T12:00:00Z", 200), ("2026-11-28T12:00:00%2B01:00", 200), ("1420", 422), ("1420.5", 422), ("0", 422)])
+def test_a_time_is_written_out(api: TestClient, token_for: Callable[..., Headers], path: str, since: str, status: int) -> None:
+    assert api.get(f"{path}?since={since}", headers=token_for("admin")).status_code == status
+
+
 def test_attempts_whose_process_was_killed_are_told(api: TestClient, file_store: Store, token_for: Callable[..., Headers]) -> None:
     run, bearer = queue_run(file_store).id, token_for("read")
     for _ in range(2):
