@@ -35,6 +35,7 @@ from service.store.lease import LEASE_SECONDS
 from service.store.queue import FINISHED
 
 MODEL = "upstream/model-{}"
+FOLLOWS = 30.0  # seconds within which what follows a run is done
 LONGEST = 1200.0  # seconds that a run may wait for a Hub that has bad days
 MODELS = 20  # that are released on bad days
 FILES = 10  # releases on bad days, one of which changes what is in the files and the others what is beside them
@@ -151,6 +152,7 @@ def _killed_at_step(world: World, running: Service, when: str, step: Step, repo:
     with _rule(world, rule):
         sha = world.push(repo)
         until(lambda: bool(killed) or (running.over and (run := running.run()) is not None and run.release.sha == sha), PATIENCE)
+        until(lambda: bool(killed), FOLLOWS)  # what follows a run, as its place in a collection, is asked when it is over
         until(lambda: not killed or running.process.poll() is not None, PATIENCE)
     if not killed:
         found.wrong.append(f"not killed: the publication of {repo} never came to {step}")
