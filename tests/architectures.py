@@ -14,6 +14,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from builders import convert, fixes
+from builders.rebuilt import vocabulary
+from engines import gguf_header, toolchain
 from tests import predicting, releases
 
 HIDDEN, CONTEXT = 64, 1024
@@ -87,12 +89,23 @@ def scattered(name: str, value: torch.Tensor) -> torch.Tensor:
 def _large(kind: str, *, name: str | None = None, sizes: Callable[..., dict[str, Any]] = sizes, **others: Any) -> Make:
     """With GPT-2's vocabulary, for architectures whose converter takes no other form, and few columns, for it has 50,000 tokens."""
 
-    def make(out: Path) -> Path:
-        tokenizer = predicting.byte_level(out)
-        ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
-        return saved(kind, out, sizes(**(ids | {"hidden_size": 32} | others)), name)
+    return lambda out: saved(kind, out, sizes(**(byte_level(out) | {"hidden_size": 32} | others)), name)
 
-    return make
+
+def byte_level(out: Path) -> dict[str, Any]:
+    """GPT-2's vocabulary, and the numbers that a config.json has to say of it."""
+    tokenizer = predicting.byte_level(out)
+    return {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
+
+
+def _qwen2(out: Path) -> Path:
+    """With its makers' vocabulary, as llama.cpp has it: for this `model_type` transformers cuts texts as theirs does, whatever tokenizer.json says."""
+    out.mkdir()
+    file = toolchain.sources() / "models" / "ggml-vocab-qwen2.gguf"
+    vocabulary.write(out, gguf_header.read(file), file.name)
+    releases.edit(out / "tokenizer_config.json", bos_token=None, eos_token="<|im_end|>")
+    ids = {"bos_token_id": None, "eos_token_id": 151645, "pad_token_id": 151643, "vocab_size": 151936}
+    return saved("Qwen2", out, sizes(**ids))
 
 
 def _states(**others: Any) -> dict[str, Any]:
@@ -106,8 +119,8 @@ MODELS: Mapping[str, Make] = {
         "Llama4Text", name="Llama4ForCausalLM", num_hidden_layers=4, head_dim=16, intermediate_size_mlp=64,
         num_local_experts=4, num_experts_per_tok=1, interleave_moe_layer_step=2, rms_norm_eps=1e-5,
     ),
-    "Qwen2": _small("Qwen2"),
-    "Qwen3": _small("Qwen3", head_dim=32),
+    "Qwen2": _qwen2,
+    "Qwen3": _large("Qwen3", head_dim=16),
     "Qwen3-MoE": _large("Qwen3Moe", head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=True),
     "Gemma 2": _small("Gemma2", head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
     "Gemma 3": _small("Gemma3Text", name="Gemma3ForCausalLM", head_dim=32, query_pre_attn_scalar=32, sliding_window=512),

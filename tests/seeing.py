@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from tests.architectures import HIDDEN, Make, bundled, saved, scattered, sizes
+from tests.architectures import HIDDEN, Make, bundled, byte_level, saved, scattered, sizes
 from tests.releases import edit, read
 
 # with fewer layers than the numbers in the names of projectors, the converter does not know these names
@@ -16,7 +16,7 @@ BREAKS = {"[IMG_BREAK]": 2048, "[IMG_END]": 2049, "[IMG]": 2050}
 EVEN = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 MANY = {"size": {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}}
 MROPE = {"type": "mrope", "mrope_section": [2, 3, 3]}
-IDS = {"image_token_id": 11, "video_token_id": 12, "vision_start_token_id": 9, "vision_end_token_id": 10}
+IDS = {"image_token_id": 50260, "video_token_id": 50261, "vision_start_token_id": 50258, "vision_end_token_id": 50259}  # that stand in no text
 
 
 def _seeing(kind: str, out: Path, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Path:
@@ -42,7 +42,7 @@ def _tiled(kind: str) -> Make:
 
 def _qwen(kind: str, eyes: Mapping[str, Any], processor: Mapping[str, Any], **others: Any) -> Make:
     def make(out: Path) -> Path:
-        text = sizes(**bundled(out, spaced=False) | {"bos_token_id": None}, **others)
+        text = sizes(**byte_level(out), **others)
         config = {"text_config": text, "vision_config": {"depth": 3, "num_heads": 2, **eyes}, "tie_word_embeddings": True, **IDS}
         return _seeing(kind, out, config, {"image_processor_type": "Qwen2VLImageProcessor", **processor})
 
@@ -98,9 +98,9 @@ def _clip(out: Path) -> Path:
 
 
 def _intern(out: Path) -> Path:
-    text = sizes(**bundled(out, spaced=False) | {"bos_token_id": None}, model_type="qwen2", architectures=["Qwen2ForCausalLM"])
+    text = sizes(**byte_level(out), model_type="qwen2", architectures=["Qwen2ForCausalLM"])
     eyes = EYES | {"num_hidden_layers": 4, "attention_bias": True, "architectures": ["InternVisionModel"], "image_size": [56, 56], "patch_size": [14, 14]}
-    config = {"text_config": text, "vision_config": eyes, "image_token_id": 11, "image_seq_length": 4, "tie_word_embeddings": True}
+    config = {"text_config": text, "vision_config": eyes, "image_token_id": IDS["image_token_id"], "image_seq_length": 4, "tie_word_embeddings": True}
     processor = {"image_processor_type": "GotOcr2ImageProcessor", "size": {"height": 56, "width": 56}, "crop_to_patches": False, **EVEN}
     return _seeing("InternVL", out, config, processor)
 

@@ -31,15 +31,10 @@ TEXT: dict[str, Any] = {"chat": [], "plain": [DATA / "calibration_questions.txt"
 EVALUATED = 512  # tokens
 PARITY = 5e-4  # nats: what rounding activations to the weights' type makes
 ROUTED = 0.02  # and what it makes where that sends a token to another expert, for random routers are never sure
-# who reads the bundled vocabulary otherwise than its tokenizer.json says. The converter leaves out of these architectures' files that no blank stands before
-# a text (`tokenizer.ggml.add_space_prefix`), so that llama.cpp puts one there; and transformers has rules of its own for Qwen2's class
-TOKENIZED_OTHERWISE: Mapping[str, set[str]] = {
-    "Qwen2": {"llama.cpp", "transformers"},
-    **{name: {"llama.cpp"} for name in ("Qwen3", "Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "InternVL")},
-}
+COMPOSED = {"Qwen2"}  # whose tokenizer composes characters first, which llama.cpp is known not to do
 UNREACHED = {"Mixtral of many experts"}  # by text of this length, some of its experts
-# a vocabulary of 50,000: their planned files are not compared weight by weight
-SLOWLY_READ = {"Llama 4", "Qwen3-MoE", "Qwen3-Next", "GLM4-MoE", "DeepSeek", "Mamba"}
+# a vocabulary of 50,000 or more: their planned files are not compared weight by weight
+SLOWLY_READ = {"Llama 4", "Qwen2", "Qwen3", "Qwen3-MoE", "Qwen3-Next", "GLM4-MoE", "DeepSeek", "Mamba", "Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "InternVL"}
 
 
 @dataclass(kw_only=True)
@@ -86,21 +81,19 @@ def test_the_conversion_is_right(name: str, ways: Ways) -> None:
     way = ways(name)
     assert values(preflight.metadata(way.out, model=way.model, gguf=way.gguf))["metadata.failures"] == 0
     found = values(parity.compare(way.out, model=way.model, gguf=way.gguf, texts=[_short(way.out)], threads=THREADS))
-    assert (found["parity.token_mismatches"] == 0) == (name not in TOKENIZED_OTHERWISE)
+    assert found["parity.token_mismatches"] == 0
     routed = any("_exps." in entry.name for entry in gguf_table.read(way.gguf).entries)
     assert found["parity.kld"] < (ROUTED if routed else PARITY)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_who_departs_from_the_tokenizer_is_known(name: str, ways: Ways) -> None:
-    """Nobody, for the most part; then both read every text of the battery alike."""
+def test_nobody_departs_from_the_tokenizer(name: str, ways: Ways) -> None:
+    """Both engines read every text of the battery as its file says."""
     way = ways(name)
     with llama.open_vocabulary(way.gguf) as vocabulary:
         mismatches, known, _ = templates.tokenizer_mismatches(hf.load_tokenizer(way.model), vocabulary)
-    assert known.value == 0
-    said = [detail.rpartition("; ")[2] for detail in mismatches.details]
-    assert {engine for engine in ("transformers", "llama.cpp") if any(engine in words for words in said)} == TOKENIZED_OTHERWISE.get(name, set())
-    assert all("depart" in words for words in said)
+    assert mismatches.details == ()
+    assert (known.value > 0) == (name in COMPOSED)
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["at the top", "in text_config"])
@@ -264,7 +257,7 @@ def test_the_tables_list_what_is_tried_here() -> None:
 
 
 def test_no_exception_is_made_for_what_is_not_tried() -> None:
-    assert set(MODELS) >= TOKENIZED_OTHERWISE.keys() | SLOWLY_READ | UNREACHED
+    assert set(MODELS) >= SLOWLY_READ | UNREACHED | COMPOSED
     assert set(SEEING) >= SEEN_OTHERWISE | STRETCHED
 
 
