@@ -166,6 +166,7 @@ DEEDS = [
     ("POST publications/1/unpublish", {"by": "Ada", "reason": "fine"}, "publish"),
     ("GET audit", None, "admin"),
     ("GET tokens", None, "admin"),
+    ("GET notifications/deliveries", None, "admin"),
     ("POST watch", {"owners": ["Qwen"]}, "admin"),
     ("PUT watch/1", {"owners": ["Qwen"]}, "admin"),
     ("DELETE watch/1", None, "admin"),
