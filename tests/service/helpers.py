@@ -84,7 +84,7 @@ def at_work(job: Job, products: Mapping[str, object]) -> Work:
     return Work(job=job, api=HfApi(endpoint="http://127.0.0.1:1"), graph=way(job.recipe), products=dict(products))
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
