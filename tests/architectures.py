@@ -54,7 +54,7 @@ def saved(kind: str, out: Path, config: Mapping[str, Any], name: str | None = No
     return out
 
 
-def _small(kind: str, *, name: str | None = None, spaced: bool = False, sizes: Callable[..., dict[str, Any]] = sizes, **others: Any) -> Make:
+def small(kind: str, *, name: str | None = None, spaced: bool = False, sizes: Callable[..., dict[str, Any]] = sizes, **others: Any) -> Make:
     return lambda out: saved(kind, out, sizes(**(bundled(out, spaced=spaced) | others)), name)
 
 
@@ -114,7 +114,7 @@ def _states(**others: Any) -> dict[str, Any]:
 
 
 MODELS: Mapping[str, Make] = {
-    "Llama": _small("Llama", hidden_size=256, intermediate_size=256, tie_word_embeddings=False),
+    "Llama": small("Llama", hidden_size=256, intermediate_size=256, tie_word_embeddings=False),
     "Llama 4": _large(
         "Llama4Text", name="Llama4ForCausalLM", num_hidden_layers=4, head_dim=16, intermediate_size_mlp=64,
         num_local_experts=4, num_experts_per_tok=1, interleave_moe_layer_step=2, rms_norm_eps=1e-5,
@@ -122,14 +122,14 @@ MODELS: Mapping[str, Make] = {
     "Qwen2": _qwen2,
     "Qwen3": _large("Qwen3", head_dim=16),
     "Qwen3-MoE": _large("Qwen3Moe", head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=True),
-    "Gemma 2": _small("Gemma2", head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
-    "Gemma 3": _small("Gemma3Text", name="Gemma3ForCausalLM", head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
+    "Gemma 2": small("Gemma2", head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
+    "Gemma 3": small("Gemma3Text", name="Gemma3ForCausalLM", head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
     "Gemma 3 with vision": _seeing,
-    "Mistral": _small("Mistral", sliding_window=None, tie_word_embeddings=False),
-    "Mixtral": _small("Mixtral", num_local_experts=4, num_experts_per_tok=2),
-    "Mixtral of many experts": _small("Mixtral", intermediate_size=32, num_local_experts=128, num_experts_per_tok=8),
-    "Phi-3": _small("Phi3", spaced=True, vocab_size=PADDED),
-    "Granite": _small("Granite", embedding_multiplier=4.0, attention_multiplier=0.1, residual_multiplier=0.5, logits_scaling=2.0),
+    "Mistral": small("Mistral", sliding_window=None, tie_word_embeddings=False),
+    "Mixtral": small("Mixtral", num_local_experts=4, num_experts_per_tok=2),
+    "Mixtral of many experts": small("Mixtral", intermediate_size=32, num_local_experts=128, num_experts_per_tok=8),
+    "Phi-3": small("Phi3", spaced=True, vocab_size=PADDED),
+    "Granite": small("Granite", embedding_multiplier=4.0, attention_multiplier=0.1, residual_multiplier=0.5, logits_scaling=2.0),
     "gpt-oss": _large(
         "GptOss", vocab_size=PADDED_LARGE, hidden_size=64, tie_word_embeddings=False, head_dim=16,
         num_local_experts=4, num_experts_per_tok=2, sliding_window=128,
@@ -138,16 +138,16 @@ MODELS: Mapping[str, Make] = {
         "DeepseekV3", num_key_value_heads=4, q_lora_rank=32, kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=16,
         n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1, n_group=1, topk_group=1, moe_intermediate_size=64,
     ),
-    "SmolLM3": _small("SmolLM3", num_hidden_layers=4),
+    "SmolLM3": small("SmolLM3", num_hidden_layers=4),
     "Mamba": _large("Mamba", sizes=_states, vocab_size=50264, intermediate_size=64, state_size=16),
-    "Mamba 2": _small("Mamba2", sizes=_states, spaced=True, state_size=16, num_heads=8, head_dim=16, n_groups=1),
+    "Mamba 2": small("Mamba2", sizes=_states, spaced=True, state_size=16, num_heads=8, head_dim=16, n_groups=1),
     "GLM4-MoE": predicting.glm,
     "Qwen3-Next": predicting.qwen3_next,
 }  # fmt: skip
 
 REFUSED: Mapping[str, Make] = {
-    "Helium": _small("Helium", head_dim=16),
-    "RecurrentGemma": _small("RecurrentGemma", lru_width=HIDDEN, attention_window_size=128, head_dim=16),
+    "Helium": small("Helium", head_dim=16),
+    "RecurrentGemma": small("RecurrentGemma", lru_width=HIDDEN, attention_window_size=128, head_dim=16),
 }
 """What the pinned converter does not know."""
 

@@ -17,7 +17,12 @@ ROPE = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_
 
 def converted(name: str, out: Path, **changes: Any) -> tuple[Path, Path]:
     """The snapshot of a miniature with these changes of its config.json, as rules leave it, and the GGUF file alone in a folder with a card and terms."""
-    snapshot = architectures.MODELS[name](out / "snapshot")
+    return made(architectures.MODELS[name], out, **changes)
+
+
+def made(make: architectures.Make, out: Path, **changes: Any) -> tuple[Path, Path]:
+    """The same of a model that is in no table."""
+    snapshot = make(out / "snapshot")
     releases.edit(snapshot / "config.json", **changes)
     (out / "model").mkdir()
     fixes.repair(out / "model", snapshot=snapshot, repo="makers/miniature", fixes=True)
