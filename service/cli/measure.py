@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.markup import escape
 
-from builders.folder import listing, loaded
 from builders.names import CONFIGURATION, is_adapter, is_named_template
 from builders.rebuilt.choice import is_rebuilt
 from config.errors import UpstreamError
@@ -203,6 +202,8 @@ def _taken(settings: Settings, model: Path, folder: Path, *, variant: bool, weig
 
     `variant`: it may be one in NF4, as a release publishes it. Raises what a release says of a folder that it cannot begin with.
     """
+    from builders.folder import listing  # the Hub's client, which help has no need of
+
     given = folder / "given"
     given.mkdir(parents=True)
     for name in _files(model) if weights else filter(_describes, listing(model)):
@@ -218,6 +219,8 @@ def _taken(settings: Settings, model: Path, folder: Path, *, variant: bool, weig
 
 def _files(model: Path) -> tuple[str, ...]:
     """What is taken of a folder. Raises UpstreamError."""
+    from builders.folder import listing, loaded
+
     listed = listing(model)
     if is_adapter(listed):
         raise UpstreamError(f"{model} holds an adapter, which is no model before it is merged with its base: `sluice fix {model}` does that, beside it.")

@@ -87,7 +87,7 @@ def test_what_was_changed_on_the_disk_is_not_sent(api: TestClient, run: int, sha
 
 def test_it_is_described(api: TestClient) -> None:
     said = api.get("/openapi.json").json()["paths"][f"/api/v1{PATH}"]["get"]
-    assert set(said["responses"]) == {"200", "206", "304", "401", "404", "410", "416", "422", "429"}
+    assert set(said["responses"]) == {"200", "206", "304", "401", "404", "410", "416", "422", "429", "503"}
     assert said["responses"]["200"]["content"].keys() == {"application/octet-stream"}
     parameters = {item["name"]: item for item in said["parameters"]}
     assert re.fullmatch(parameters["sha256"]["schema"]["pattern"], parameters["sha256"]["example"])

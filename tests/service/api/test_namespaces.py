@@ -17,7 +17,7 @@ from service.api import create_app
 from service.api.tokens import create_token
 from service.dashboard import add_dashboard, deeds, live, pages
 from service.pulse import pulse
-from service.store import KeptRecipe, LookKey, Published, PullRequestRecord, Store, VariantRecord
+from service.store import KeptRecipe, LookKey, Message, Published, PullRequestRecord, Store, VariantRecord
 from service.store.access import Grant
 from tests.service.helpers import kept_file, queue_run
 
@@ -80,6 +80,8 @@ def service(file_store: Store, tmp_path: Path) -> Iterator[TestClient]:
     file_store.put_hints({f"{MARK}/watched": "poll"})
     for hint in file_store.hints():
         file_store.defer_hint(hint, error=MARK, seconds=3600)
+    file_store.ends_untold(MARK)
+    file_store.put_messages(MARK, [Message(event=1, subject=f"run/{MARK}", ending="failed", body=MARK)], upto=1)
     create_token(file_store, MARK, Grant(scopes=("read",), namespaces=(MARK,)))
     app = create_app(file_store, settings)
     add_dashboard(app, file_store, settings)
