@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
-from builders import snapshot
+from builders import asking, snapshot
 from builders.adapters import bases
 from builders.rebuilt import headers
 from config.errors import ConfigurationError, UpstreamError
@@ -86,14 +86,13 @@ def test_only_the_header_is_fetched_to_look_at_a_repo(upstream: Upstream, miniat
     release = Release(repo=REPO, sha=push(upstream, alone))
     file, asked = ggufs.file(alone), list[int]()
     whole = headers.read(alone, [file])
-    plain = headers._bytes
 
-    def counted(api: HfApi, release: Release, path: str, begin: int, count: int) -> bytes:
-        data = plain(api, release, path, begin, count)
+    def counted(*given: Any) -> bytes:
+        data = asking.part(*given)
         asked.append(len(data))
         return data
 
-    monkeypatch.setattr(headers, "_bytes", counted)
+    monkeypatch.setattr(headers, "part", counted)
     monkeypatch.setattr(headers, "FIRST", 5000)
     assert headers.fetch(reader(upstream), release, [file]) == whole
     assert asked == [5000, 40000, 320000]
