@@ -5,44 +5,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader, LlamaFileType
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from builders import convert, fixes, lacking, mxfp4
 from builders.float8 import unfolded
 from config.errors import UpstreamError
 from engines import hf
-from tests import architectures, releases
-
-EXPERTS = "model.layers.{layer}.mlp.experts.{part}_proj"
-LAYERS, COUNT, WIDTH = 2, 4, 64
-
-
-def codes(rows: int, columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    random = torch.Generator().manual_seed(seed)
-    return (
-        torch.randint(0, 256, (COUNT, rows, columns // 32, 16), generator=random, dtype=torch.uint8),
-        torch.randint(118, 124, (COUNT, rows, columns // 32), generator=random, dtype=torch.uint8),
-    )
+from tests import mxfp4 as stored
+from tests import releases
+from tests.mxfp4 import EXPERTS, LAYERS
 
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As gpt-oss is uploaded: experts in MXFP4, the rest in bfloat16."""
-    folder = architectures.MODELS["gpt-oss"](tmp_path_factory.mktemp("mxfp4") / "upstream")
-    weights = load_file(folder / "model.safetensors")
-    for layer in range(LAYERS):
-        for seed, (part, rows) in enumerate({"gate_up": 2 * WIDTH, "down": WIDTH}.items()):
-            name = EXPERTS.format(layer=layer, part=part)
-            del weights[name]
-            weights[f"{name}_blocks"], weights[f"{name}_scales"] = codes(rows, WIDTH, 10 * layer + seed)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
-    releases.edit(folder / "config.json", quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": kept})
-    return folder
+    return stored.upstream(tmp_path_factory.mktemp("mxfp4") / "upstream")
 
 
 @pytest.fixture(scope="module")
@@ -97,19 +75,7 @@ def test_every_number_and_every_power_of_two_is_exact() -> None:
 def test_the_variant_holds_upstreams_bits(upstream: Path, repaired: tuple[Path, dict[str, Any]], gguf: Path, tmp_path: Path) -> None:
     found = mxfp4.build(tmp_path, gguf=gguf, model=repaired[0], snapshot=upstream, name="mini")
     assert (found["file"], found["kept"]) == ("mini-MXFP4.gguf", 3 * LAYERS)
-    reader = GGUFReader(tmp_path / "mini-MXFP4.gguf")
-    assert LlamaFileType(reader.fields["general.file_type"].contents()) is LlamaFileType.MOSTLY_MXFP4_MOE
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    stored = load_file(upstream / "model.safetensors")
-    for layer in range(LAYERS):
-        both = EXPERTS.format(layer=layer, part="gate_up")
-        parts = {"gate": (both, slice(0, None, 2)), "up": (both, slice(1, None, 2)), "down": (EXPERTS.format(layer=layer, part="down"), slice(None))}
-        for part, (name, rows) in parts.items():
-            data = tensors[f"blk.{layer}.ffn_{part}_exps.weight"].data.reshape(COUNT, WIDTH, WIDTH // 32, 17)
-            blocks, scales = stored[f"{name}_blocks"][:, rows].numpy(), stored[f"{name}_scales"][:, rows].numpy()
-            assert np.array_equal(data[..., 0], scales)
-            halves = np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(*blocks.shape[:-1], 32)  # by column
-            assert np.array_equal(data[..., 1:], halves[..., :16] | halves[..., 16:] << 4)
+    stored.require_bits(tmp_path / "mini-MXFP4.gguf", upstream)
 
 
 def test_a_file_with_other_values_is_not_left(upstream: Path, repaired: tuple[Path, dict[str, Any]], gguf: Path, tmp_path: Path) -> None:
