@@ -157,6 +157,19 @@ def copied(source: Path, target: Path, heard: Callable[[int], None] = lambda cou
         ) from error
 
 
+def laid(folder: Path, into: Path, names: Iterable[str]) -> None:
+    """Copies of a model's small files, through the links that a folder of the Hub's cache consists of, and links to its weights, which nobody writes to.
+
+    Raises UpstreamError.
+    """
+    for name in names:
+        (into / name).parent.mkdir(exist_ok=True)
+        if name.endswith(".safetensors"):
+            (into / name).symlink_to((folder / name).resolve())
+        else:
+            copied((folder / name).resolve(), into / name)
+
+
 def _size(path: Path) -> int:
     """The bytes of a file in the folder. Raises UpstreamError when it is no plain file there."""
     try:

@@ -1,6 +1,5 @@
 """`sluice measure`: the measurements on files of one's own. They need no account, no database and no network."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -202,16 +201,11 @@ def _taken(settings: Settings, model: Path, folder: Path, *, variant: bool, weig
 
     `variant`: it may be one in NF4, as a release publishes it. Raises what a release says of a folder that it cannot begin with.
     """
-    from builders.folder import listing  # the Hub's client, which help has no need of
+    from builders.folder import laid, listing  # the Hub's client, which help has no need of
 
     given = folder / "given"
     given.mkdir(parents=True)
-    for name in _files(model) if weights else filter(_describes, listing(model)):
-        (given / name).parent.mkdir(exist_ok=True)
-        if name.endswith(".safetensors"):
-            (given / name).symlink_to((model / name).resolve())
-        else:
-            shutil.copyfile(model / name, given / name)  # through links, which a folder of the Hub's cache consists of
+    laid(model, given, _files(model) if weights else filter(_describes, listing(model)))
     params = {"repo": f"local/{model.name}", "fixes": False, "variant": variant}
     _stage(settings, "builders.fixes:repair", {"snapshot": given}, folder, params)
     return folder / "files"

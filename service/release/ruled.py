@@ -33,16 +33,8 @@ def places() -> Iterator[tuple[Path, Path]]:
 
 
 def taken(folder: Path, into: Path) -> None:
-    """Copies of a model's small files, through the links that a folder of the Hub's cache consists of, and links to its weights, which nobody writes to.
-
-    Raises UpstreamError when it is no whole model.
-    """
-    for name in folders.loaded(folder):
-        if name.endswith(".safetensors"):
-            (into / name).symlink_to((folder / name).resolve())
-        elif name != CARD:
-            (into / name).parent.mkdir(exist_ok=True)
-            folders.copied((folder / name).resolve(), into / name)
+    """What rules look at of a model's folder, see `folder.laid`. Raises UpstreamError when it is no whole model."""
+    folders.laid(folder, into, [name for name in folders.loaded(folder) if name != CARD])
 
 
 @dataclass(frozen=True, kw_only=True)
