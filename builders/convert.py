@@ -16,7 +16,7 @@ from builders.ggufs import weigh
 from builders.weights import read_header, weight_files
 from config.errors import MeasurementError, ProgramError, ToolError, UpstreamError
 from config.facts import Facts
-from engines import converted, text_part, toolchain, tools
+from engines import converted, sentencepiece, text_part, toolchain, tools
 
 VERSION = 4  # raise when outputs change
 
@@ -129,9 +129,21 @@ def _in_words(error: ToolError, name: str, model: Path) -> UpstreamError:
             f"llama.cpp's converter ({toolchain.version()}) cannot leave out layers for multi-token prediction of {refused[1]}, the architecture of {name}. "
             "Let the recipe say `multi_token_prediction: true` under `variants`."
         )
-    if _VOCABULARY.search(str(error)) and not (model / "tokenizer.model").exists():
-        return UpstreamError(
-            f"{name} has no tokenizer.model, and llama.cpp's converter ({toolchain.version()}) does not know its tokenizer.json by itself. Where that holds a "
-            "SentencePiece vocabulary, the fix `tokenizer-model` rebuilds the file: let the recipe say `fixes: true`, or add the base model's tokenizer.model."
-        )
+    if _VOCABULARY.search(str(error)) and not (model / sentencepiece.FILE).exists():
+        return UpstreamError(_unread(name, model))
     return UpstreamError(f"{name} cannot be converted to GGUF; its files may be incomplete or unusual. {error}")
+
+
+def _unread(name: str, model: Path) -> str:
+    """Why the converter does not read a vocabulary that is in tokenizer.json alone."""
+    path = model / "tokenizer.json"
+    if not path.exists() or sentencepiece.is_one(json.loads(path.read_text(encoding="utf-8"))):
+        return (
+            f"{name} has no tokenizer.model, from which alone llama.cpp's converter ({toolchain.version()}) reads a SentencePiece vocabulary. The fix "
+            "`tokenizer-model` rebuilds the file from tokenizer.json if both cut text alike: let the recipe say `fixes: true`. Where it does and the file is "
+            "still missing, add the base model's tokenizer.model."
+        )
+    return (
+        f"The tokenizer.json of {name} cuts text in a way that llama.cpp ({toolchain.version()}) does not know. No GGUF can be made of it until llama.cpp "
+        "supports it: wait for a version that does and raise the pinned one. If the release is a tune of a known model, take that model's tokenizer.json."
+    )

@@ -23,6 +23,7 @@ from config.progress import Tally
 from config.settings import REPO_ID
 from config.sharing import take
 from config.words import MANIFEST, Release
+from engines import vocabulary
 
 VERSION = 2  # raise when outputs change
 
@@ -199,6 +200,8 @@ def choose(listed: Collection[str], repo: str, weight_map: Callable[[], object])
         if "config.json" not in listed:
             raise UpstreamError(f"{repo} has no config.json, so its architecture is not known. Name one that holds a transformers model.")
         weights, own = _weights(listed, repo, weight_map), CONFIGURATION.union(filter(is_named_template, listed))
+        if said := vocabulary.lacking(listed, repo):
+            raise UpstreamError(said)
     chosen = (*(path for path in listed if path in own or path == "README.md" or is_legal(path)), *weights)
     check_names(chosen, repo)
     return chosen

@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from config.errors import MeasurementError, UnsupportedModel, UpstreamError
 from config.progress import Tally, counted, report
-from engines import chat
+from engines import chat, vocabulary
 from engines.model import Floats, Message, useful_threads
 from engines.repetition import lost
 from engines.spoken import Voice, plain
@@ -39,7 +39,9 @@ UNLIMITED = 2**20  # tokens; what llama.cpp's converter writes for networks that
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`. Raises MeasurementError when it cannot be loaded."""
+    """The tokenizer in `folder`. Raises UpstreamError when there is none, MeasurementError when it cannot be loaded."""
+    if said := vocabulary.lacking({path.name for path in folder.iterdir()}, str(folder)):
+        raise UpstreamError(said)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the files are a stranger's: any parser below may raise anything

@@ -11,7 +11,7 @@ import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
-from builders import bnb, fixes
+from builders import bnb, fixes, names
 from engines import tools
 from tests import releases
 from tests.acceptance.conftest import RECIPE, ROOT, sluice
@@ -21,6 +21,7 @@ TEXT = ROOT / "demo" / "data" / "evaluation_questions.txt"
 QUESTIONS = ROOT / "demo" / "data" / "tiny_mmlu"
 NOWHERE = {"SLUICE_HUB_ENDPOINT": "http://127.0.0.1:1"}  # no Hub is there, and no token is given
 LACKING = "model.safetensors lacks model.layers.1.mlp.up_proj.weight, which the architecture that config.json names has"
+UNSPOKEN = "has no tokenizer: neither tokenizer.json, nor tokenizer.model, nor vocab.json with merges.txt; it has tekken.json, which is not read."
 Made = Callable[[Path], Path]
 
 
@@ -125,6 +126,15 @@ def twice(out: Path) -> Path:
     return out
 
 
+def without_tokenizer(out: Path) -> Path:
+    """As some makers upload it, with a vocabulary that a package of their own reads."""
+    releases.clean(out)
+    for name in names.TOKENIZER:
+        (out / name).unlink(missing_ok=True)
+    (out / "tekken.json").write_text("{}", encoding="utf-8")
+    return out
+
+
 def adapter(out: Path) -> Path:
     releases.clean(out)
     (out / "model.safetensors").rename(out / "adapter_model.safetensors")
@@ -142,6 +152,7 @@ def adapter(out: Path) -> Path:
         (without_index, "holds 3 shards, among them model-00001-of-00003.safetensors, and no model.safetensors.index.json"),
         (without_a_shard, "names 1 files that the repo does not hold, among them model-00002-of-00003.safetensors"),
         (packed, "holds weights that are quantized already (GPTQ: model.layers.0.qweight in model.safetensors)"),
+        (without_tokenizer, UNSPOKEN),
     ],
 )
 def test_what_is_broken_is_told_by_every_command(made: Made, words: str, command: str, tmp_path: Path) -> None:
@@ -163,6 +174,19 @@ def test_nothing_is_measured_of_weights_that_transformers_would_make_up(asked: t
     assert done.returncode == 1, done.stdout + done.stderr
     assert "model.safetensors lacks lm_head.weight, which the architecture that config.json names has" in said
     assert "`tie_word_embeddings` has to be true in config.json, which `sluice fix` and a recipe with `fixes: true` see to" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("asked", ["fix MODEL", "release MODEL --to out --dry-run", "measure template MODEL"])
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+def test_no_tokenizer_is_made_up_either(model_type: str, asked: str, tmp_path: Path) -> None:
+    """transformers 5 makes one of a token or three for either architecture, whose class it takes where tokenizer_config.json names none."""
+    model = without_tokenizer(tmp_path / "model")
+    releases.edit(model / "config.json", model_type=model_type)
+    done = sluice(*asked.replace("MODEL", str(model)).split(), SLUICE_HOME=str(tmp_path / "home"), cwd=tmp_path)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert UNSPOKEN in said
     assert "Traceback" not in said
 
 

@@ -82,9 +82,20 @@ def test_a_converter_that_misses_the_file_says_which(tmp_path: Path) -> None:
     said = ToolError("convert_hf_to_gguf.py ended with exit code 1.\nNotImplementedError: BPE pre-tokenizer was not recognized - update get_vocab_base_pre()")
     sentence = str(convert._in_words(said, "gemma", tmp_path))
     assert sentence.startswith("gemma has no tokenizer.model")
-    assert "the fix `tokenizer-model` rebuilds the file" in sentence
+    assert "fix `tokenizer-model` rebuilds the file" in " ".join(sentence.split())
     (tmp_path / "tokenizer.model").touch()
     assert "cannot be converted" in str(convert._in_words(said, "gemma", tmp_path))
+
+
+def test_a_converter_that_does_not_know_a_vocabulary_of_bytes_is_too_old(tmp_path: Path) -> None:
+    """The usual failure of a release's first week: there never was a tokenizer.model, and no rule can make one."""
+    made = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": {"type": "ByteLevel"}, "normalizer": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    said = ToolError("convert_hf_to_gguf.py ended with exit code 1.\nNotImplementedError: BPE pre-tokenizer was not recognized - update get_vocab_base_pre()")
+    sentence = str(convert._in_words(said, "newest", tmp_path))
+    assert sentence.startswith("The tokenizer.json of newest cuts text in a way that llama.cpp (")
+    assert "raise the pinned one" in sentence
+    assert "tokenizer.model" not in sentence
 
 
 def test_a_model_that_contradicts_the_vocabulary_is_rebuilt(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from builders.names import is_legal, words_of
 from config.errors import UpstreamError
+from config.facts import vetted
 from config.words import Hold
 from service.release.checks.problem import Remark
 from service.release.graph import Check
@@ -32,9 +33,10 @@ def refusal(upstream: "Upstream") -> str | None:
 
 
 def licensed(upstream: "Upstream", paths: Iterable[str]) -> bool:
-    """Whether somebody can read under which terms it is: its card names them, or it has a file of them."""
-    named = upstream.license not in {None, "unknown"}
-    told = upstream.license != "other" or upstream.license_name is not None or upstream.license_link is not None
+    """Whether somebody can read under which terms it is, on the cards too that repeat it: its own names them, or it has a file of them."""
+    repeated = vetted(upstream)
+    named = repeated.license not in {None, "unknown"}
+    told = repeated.license != "other" or repeated.license_name is not None or repeated.license_link is not None
     return (named and told) or any(is_legal(path) and _is_licence(words_of(path)) for path in paths)
 
 

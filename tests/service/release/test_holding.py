@@ -181,6 +181,7 @@ def test_without_a_licence_a_release_is_held_and_the_api_lets_it_go_on(
         ({"license": "other"}, ("license.txt",), True),
         ({"license": "other", "license_name": "gemma"}, (), True),
         ({"license": "other", "license_link": "https://example.org/terms"}, (), True),
+        ({"license": "other", "license_link": "https://example.org/terms?for=us#7"}, (), False),  # which no card repeats
     ],
 )
 def test_which_terms_can_be_read(said: Mapping[str, str], paths: tuple[str, ...], readable: bool) -> None:
