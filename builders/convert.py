@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from builders import header, precision, predicting
 from builders.ggufs import weigh
 from builders.weights import read_header, weight_files
-from config.errors import MeasurementError, ProgramError, ToolError, UpstreamError
+from config.errors import ConversionError, MeasurementError, UpstreamError
 from config.facts import Facts
 from engines import converted, sentencepiece, text_part, toolchain, tools
 
@@ -42,7 +42,7 @@ def convert(
     announces and the weights lack, as after a fine-tuning, are not announced in the file either. The file depends on the model and these arguments only, not on
     where the model lies. Returns `file`, `bytes`, `parameters` and `type`.
     Raises UpstreamError when the converter does not know the architecture or cannot read the model, or when weights are missing or not finite, ToolError when
-    it is not installed.
+    it is not installed or was killed.
     """
     toolchain.converter()
     _require_all(model)
@@ -54,14 +54,12 @@ def convert(
         try:
             try:
                 tools.convert(named, *options, *(() if mtp and not lost else ("--no-mtp",)), cwd=named.parent)
-            except ToolError as error:
+            except ConversionError as error:
                 if held or _NOT_LEFT_OUT.search(str(error)) is None:  # of what is not there nothing has to be left out
                     raise
                 tools.convert(named, *options, cwd=named.parent)
-        except ToolError as error:
+        except ConversionError as error:
             target.unlink(missing_ok=True)
-            if isinstance(error, ProgramError) and error.killed:  # which says nothing of the model's files
-                raise
             raise _in_words(error, name, model) from error
     weight = weigh(target)
     return {"file": target.name, "bytes": weight.file_bytes, "parameters": weight.parameters, "type": type}
@@ -113,7 +111,7 @@ def _predicting(model: Path) -> tuple[bool, bool]:
     return held, bool(names) and expected and not held
 
 
-def _in_words(error: ToolError, name: str, model: Path) -> UpstreamError:
+def _in_words(error: ConversionError, name: str, model: Path) -> UpstreamError:
     if unknown := _UNKNOWN.search(str(error)):
         return UpstreamError(
             f"{name} has the architecture {unknown[1]}, which the converter of llama.cpp ({toolchain.version()}) does not know. "

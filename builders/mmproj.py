@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from builders import convert, respelt
 from builders.ggufs import weigh
-from config.errors import ProgramError, ToolError
+from config.errors import ConversionError
 from config.facts import Facts
 from engines import gguf_tensors, toolchain, tools
 
@@ -37,7 +37,8 @@ def build(
     """Write `mmproj-TYPE.gguf` for each of these types, as far as llama.cpp has that for a matrix; arguments are those of `builders.convert.convert`.
 
     Returns `files` (by tag, `mmproj-TYPE`: `file`, `bytes` and `parameters`), and as `reason` why there is none, in words, or None: the converter does not know
-    this part of the model, or makes of it one that hears as well, which nothing here measures. Raises ToolError when the converter is not installed.
+    this part of the model, or makes of it one that hears as well, which nothing here measures. Raises ToolError when the converter is not installed or
+    was killed.
     """
     toolchain.converter()
     files: dict[str, dict[str, Any]] = {}
@@ -48,10 +49,8 @@ def build(
             options = ("--mmproj", "--outtype", type.lower(), "--outfile", target.resolve(), "--model-name", name)
             try:
                 tools.convert(named, *options, cwd=named.parent)
-            except ToolError as error:
+            except ConversionError as error:
                 target.unlink(missing_ok=True)
-                if isinstance(error, ProgramError) and error.killed:  # which says nothing of the model's files
-                    raise
                 return {"files": {}, "reason": _in_words(error)}
             if (heard := gguf_tensors.Reader(target).get_field(HEARS)) is not None and heard.contents():
                 target.unlink()
@@ -64,7 +63,7 @@ def build(
     return {"files": files, "reason": None}
 
 
-def _in_words(error: ToolError) -> str:
+def _in_words(error: ConversionError) -> str:
     if unknown := _UNKNOWN.search(str(error)):
         return f"the converter of llama.cpp ({toolchain.version()}) knows none for the architecture {unknown[1] or unknown[2]}"
     if tower := _TOWER.search(str(error)):

@@ -13,7 +13,7 @@ from builders import matrices, packed
 from builders.ggufs import described
 from builders.names import INDEX
 from builders.quantize import unquantized
-from config.errors import ProgramError, ToolError, UpstreamError
+from config.errors import ConversionError, ToolError, UpstreamError
 from config.progress import counted
 from engines import gguf_tensors, tools
 
@@ -29,7 +29,8 @@ def build(out: Path, *, gguf: Path, model: Path, snapshot: Path, name: str) -> d
 
     `model` is the fixed folder and `snapshot` the release as it came, whose weights are read. Whatever tensor has another value than in the 16-bit file `gguf`,
     which was made from the same numbers multiplied out, is an error. Returns what `ggufs.described` tells, `fallbacks`, and `kept`: tensors in upstream's bits.
-    Raises UpstreamError when the release has nothing in MXFP4 or cannot be converted, ToolError when the file is not what it should be, which leaves none.
+    Raises UpstreamError when the release has nothing in MXFP4 or cannot be converted, ToolError when the converter was
+    killed, or the file is not what it should be, which leaves none.
     """
     said = packed.settings(json.loads((snapshot / "config.json").read_text(encoding="utf-8")))
     if said.get("quant_method") != METHOD:
@@ -45,10 +46,8 @@ def build(out: Path, *, gguf: Path, model: Path, snapshot: Path, name: str) -> d
         options = ("--outtype", unquantized(gguf).lower(), "--outfile", target.resolve(), "--model-name", name)
         try:
             tools.convert(stored, *options, cwd=Path(folder))
-        except ToolError as error:
+        except ConversionError as error:
             target.unlink(missing_ok=True)
-            if isinstance(error, ProgramError) and error.killed:  # which says nothing of the model's files
-                raise
             raise UpstreamError(
                 f"llama.cpp's converter cannot move the MXFP4 weights of {name} into a GGUF file. Leave the variant {TYPE} out. {error}"
             ) from error

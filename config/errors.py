@@ -28,6 +28,10 @@ class ProgramError(ToolError):
         self.killed = killed
 
 
+class ConversionError(ProgramError):
+    """llama.cpp's converter ended by itself with an error: it does not take the model. One that is killed or cannot be run says nothing of a model."""
+
+
 class MeasurementError(SluiceError):
     """A measurement could not be made; its gate therefore blocks."""
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from config.errors import ProgramError, ToolError
+from config.errors import ConversionError, ProgramError, ToolError
 from engines import orphans, printed, toolchain
 from engines.printed import Form
 
@@ -41,8 +41,16 @@ def run(name: str, *arguments: str | Path, log: Path | None = None, timeout: flo
 
 
 def convert(*arguments: str | Path, log: Path | None = None, timeout: float | None = None, cwd: Path | None = None) -> str:
-    """Run `convert_hf_to_gguf.py` in a Python of its own, which reads no user site-packages; otherwise like `run`."""
-    return execute([sys.executable, "-s", toolchain.converter(), *arguments], log=log, timeout=timeout, cwd=cwd, form=printed.CONVERTER)
+    """Run `convert_hf_to_gguf.py` in a Python of its own, which reads no user site-packages; otherwise like `run`.
+
+    Raises ConversionError when it ends by itself with an error, which is about the model; one that is killed, is stopped or cannot be run is told as by `run`.
+    """
+    try:
+        return execute([sys.executable, "-s", toolchain.converter(), *arguments], log=log, timeout=timeout, cwd=cwd, form=printed.CONVERTER)
+    except ProgramError as error:
+        if error.killed:
+            raise
+        raise ConversionError(str(error)) from error
 
 
 def execute(command: Sequence[str | Path], *, log: Path | None = None, timeout: float | None = None, cwd: Path | None = None, form: Form | None = None) -> str:

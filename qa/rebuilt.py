@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from config.errors import MeasurementError, ToolError, UpstreamError
+from config.errors import ConversionError, MeasurementError, UpstreamError
 from config.progress import Tally
 from engines import converted, gguf_header, hf, llama, tools
 from engines.gguf_header import Header, mapped
@@ -37,7 +37,8 @@ _UNREAD = (
 def prove(out: Path, *, model: Path, snapshot: Path, files: Sequence[str]) -> dict[str, Any]:
     """Convert `model` back, and compare that with `files`, the GGUF file or its parts in `snapshot` that it was rebuilt from.
 
-    Returns how many `tensors`, `fields` and `texts` were the same. Raises UpstreamError that says what differs, ToolError when the converter is not installed.
+    Returns how many `tensors`, `fields` and `texts` were the same. Raises UpstreamError that says what differs, ToolError when the converter is not installed
+    or was killed.
     """
     header = gguf_header.joined({path: gguf_header.read(snapshot / path) for path in files})
     again = _converted(out, model, header, files[0])
@@ -52,7 +53,7 @@ def prove(out: Path, *, model: Path, snapshot: Path, files: Sequence[str]) -> di
 
 
 def _converted(out: Path, model: Path, header: Header, file: str) -> Path:
-    """The model as the converter makes it, in the types of the file. Raises UpstreamError when it cannot."""
+    """The model as the converter makes it, in the types of the file. Raises UpstreamError when it does not take it."""
     types = {entry.type for entry in header.tensors if len(entry.shape) > 1}
     target = out / "again.gguf"
     with tempfile.TemporaryDirectory(prefix="sluice-proof-") as folder:
@@ -61,7 +62,7 @@ def _converted(out: Path, model: Path, header: Header, file: str) -> Path:
         converted.link(model, named)
         try:
             tools.convert(named, "--outtype", types.pop().lower() if len(types) == 1 else "f32", "--outfile", target.resolve(), cwd=Path(folder))
-        except ToolError as error:
+        except ConversionError as error:
             target.unlink(missing_ok=True)
             said = str(error).strip().splitlines()[-1]
             raise _refused(file, f"llama.cpp's converter, whose file it would have to be, does not take the model: {said[:300]}") from error

@@ -105,6 +105,16 @@ def go(fetched: Callable[["Environment"], None]) -> str:
     return version
 
 
+@pytest.fixture
+def killed_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp's converter, as it is where the kernel kills it."""
+    from engines import toolchain
+
+    (script := tmp_path / "killed" / "convert_hf_to_gguf.py").parent.mkdir()
+    script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", encoding="utf-8")
+    monkeypatch.setattr(toolchain, "converter", lambda: script)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[sqlalchemy.Engine]:
     """An account on a PostgreSQL server that may create databases; skips when there is none."""

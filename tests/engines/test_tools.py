@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.errors import ToolError
+from config.errors import ConversionError, ToolError
 from engines import toolchain, tools
 
 
@@ -97,6 +97,27 @@ def test_the_converter_keeps_the_gguf_that_came_with_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(toolchain, "converter", lambda: tmp_path / "converter.py")
     (tmp_path / "converter.py").write_text("import os; print('NO_LOCAL_GGUF' in os.environ)", encoding="utf-8")
     assert tools.convert() == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "timeout", "of_the_model"),
+    [
+        ("raise ValueError('no such tensor')", None, True),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", None, False),
+        ("import time; time.sleep(60)", 0.5, False),
+        ("while True: print('again and again')", None, False),
+    ],
+    ids=["refuses", "killed", "too slow", "prints without end"],
+)
+def test_only_a_converter_that_ends_by_itself_says_something_of_the_model(
+    script: str, timeout: float | None, of_the_model: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "FLOOD", 2**20)
+    monkeypatch.setattr(toolchain, "converter", lambda: tmp_path / "converter.py")
+    (tmp_path / "converter.py").write_text(script, encoding="utf-8")
+    with pytest.raises(ToolError, match=r"^converter\.py (was|ended)") as caught:
+        tools.convert(timeout=timeout)
+    assert isinstance(caught.value, ConversionError) is of_the_model
 
 
 def test_runs_in_the_folder_it_is_given_and_reads_no_input(tmp_path: Path) -> None:

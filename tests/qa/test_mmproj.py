@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from builders import mmproj
-from config.errors import UnsupportedModel
+from config.errors import ProgramError, UnsupportedModel
 from engines import gguf_tensors
 from qa import mmproj as seen
 from tests import architectures, releases
@@ -96,6 +96,12 @@ def test_why_no_projector_can_be_made_is_said(tmp_path: Path) -> None:
     assert found["files"] == {}
     assert "knows none for the architecture LlamaForCausalLM" in found["reason"]
     assert list(tmp_path.glob("*.gguf")) == []
+
+
+@pytest.mark.usefixtures("killed_converter")
+def test_a_converter_that_is_killed_is_no_reason_to_do_without(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"^convert_hf_to_gguf\.py was ended by SIGKILL"):
+        mmproj.build(tmp_path, model=releases.clean(tmp_path / "model"), name="tiny", types=TYPES)
 
 
 def test_the_header_says_where_it_comes_from(seeing: Seeing) -> None:

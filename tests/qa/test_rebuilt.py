@@ -13,7 +13,7 @@ from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
 from builders.rebuilt import rebuild
-from config.errors import UpstreamError
+from config.errors import ProgramError, UpstreamError
 from qa import rebuilt
 from tests import architectures, ggufs, releases
 
@@ -182,6 +182,12 @@ def test_what_differs_is_named(spoil: Callable[[Path], None], said: str, tmp_pat
     with pytest.raises(UpstreamError, match=f"^{ggufs.file(alone)} was rebuilt, and the proof failed: {said}.*Release the repo that it was made from"):
         proved(model, alone, tmp_path)
     assert not list(tmp_path.glob("*.gguf"))
+
+
+@pytest.mark.usefixtures("killed_converter")
+def test_a_converter_that_is_killed_says_nothing_against_the_file(sound: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"^convert_hf_to_gguf\.py was ended by SIGKILL"):
+        proved(sound[1], sound[0], tmp_path)
 
 
 @pytest.fixture(scope="module")
