@@ -121,6 +121,7 @@ class Check:
     name: str  # "publishing token"
     stage: str  # that would fail by it: its name, without the variant
     look: Callable[["Prospect"], Iterable[str]]  # what is wrong, a sentence each; nothing when all is well
+    apart: bool = False  # takes a process of its own: looked for by a dry run and where a run begins, not where one is put into the queue
 
 
 @dataclass(frozen=True, kw_only=True)

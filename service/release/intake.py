@@ -45,10 +45,10 @@ def queue_release(
 ) -> tuple[RunRecord, bool]:
     """The run of the commit that the wanted revision names now, and whether it was put into the queue; `again` and `attempts` as in `Store.enqueue`.
 
-    A run that is new or failed before is queued only when every check of its stages finds nothing wrong; that of a commit which a watched revision came back
-    to is queued again. Raises UpstreamError when the release cannot be used, HubError when the Hub cannot be asked, ConfigurationError when the recipe is
-    wrong, PublishConflict when a target repo is somebody else's, Superseded when it holds a newer release; with stages to do anew RedoRefused where there is
-    none of a name, SteeringRefused when the run has not ended.
+    A run that is new or failed before is queued only when every check of its stages that takes no process of its own finds nothing wrong; that of a commit
+    which a watched revision came back to is queued again. Raises UpstreamError when the release cannot be used, HubError when the Hub cannot be asked,
+    ConfigurationError when the recipe is wrong, PublishConflict when a target repo is somebody else's, Superseded when it holds a newer release; with stages
+    to do anew RedoRefused where there is none of a name, SteeringRefused when the run has not ended.
     """
     chosen, route = recipes.choose(settings, wanted.recipe, api), wanted.route(api)
     recipe = chosen.recipe
@@ -56,7 +56,7 @@ def queue_release(
 
     def refuse_wrong(back: Rollback | None) -> None:
         ahead = prospect.foresee(store, settings, route, recipe, upstream)
-        checks.refuse(checks.problems(way(recipe), replace(ahead, rollback=back)))
+        checks.refuse(checks.problems(way(recipe), replace(ahead, rollback=back), apart=False))
 
     try:
         namespace = route.namespace(settings.namespace)

@@ -14,7 +14,7 @@ from service.execution.workbench import Event, Listener, limited
 from service.hubclient import connect, patient
 from service.logs import redact
 from service.pulse import pulse
-from service.release import abreast, executor, recipes
+from service.release import abreast, checks, executor, recipes
 from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
 from service.release.graph import Graph
@@ -154,9 +154,9 @@ def named(graph: Graph, wanted: Collection[str]) -> frozenset[str]:
 
 
 def _expect(work: Work, heard: Expected) -> None:
-    """Reckon how long each stage will take, for whoever watches, and tell it; not of a run that published before, which has little to do.
+    """Reckon how long each stage will take, for whoever watches, and tell it; make the checks that take a process, of stages not done yet.
 
-    Raises UpstreamError when disk, memory or time surely do not suffice.
+    Neither of a run that published before, which has little to do. Raises UpstreamError when disk, memory or time surely do not suffice, and what checks find.
     """
     job = work.job
     if job.store.publications(job.run.id):
@@ -177,6 +177,8 @@ def _expect(work: Work, heard: Expected) -> None:
     heard(ahead, expected)
     if lacking := list(exceeded(expected, room(job.settings), surely=True)):
         raise UpstreamError(" ".join(lacking))
+    left = Graph(stages=tuple(stage for stage in work.graph.stages if stage.name not in expected.kept))
+    checks.refuse(checks.problems(left, ahead, apart=True))
     job.store.record_forecast(job.run.id, expected.foretold)
     job.estimates = {name: needs.seconds for name, needs in expected.stages.items()}
     job.requests = {name: Request(memory=needs.memory, gpu=needs.gpu) for name, needs in expected.stages.items()}

@@ -67,7 +67,7 @@ def _mapped(folder: Path) -> int:
 def _apart(settings: Settings, function: str, work: Path, given: Mapping[str, Path], params: Mapping[str, Any], *, mapped: int = 0) -> dict[str, Any]:
     """The result of a stage function of which nothing is kept but its log; `mapped` bytes of files that it maps and never reads come on top of its memory."""
     memory = None if settings.memory_gib is None else int(settings.memory_gib * 2**30) + mapped
-    limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=1)
+    limits = Limits(seconds=settings.stage_minutes * 60, memory_bytes=memory, threads=settings.threads)  # as a run's stages, which the same program starts
     inputs = {name: Input(path=folder, digest="") for name, folder in given.items()}  # a digest is part of a stage's key
     return run_apart(function, work, inputs, params, limits=limits, log=settings.folder / "logs" / "fix" / f"{function.rpartition(':')[2]}.log")
 

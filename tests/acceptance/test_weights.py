@@ -311,6 +311,8 @@ def test_a_variant_in_nf4_is_measured_as_it_is(tmp_path: Path) -> None:
 def test_a_release_ends_at_weights_that_transformers_would_make_up(tmp_path: Path) -> None:
     model, home = without_a_layer(tmp_path / "model"), str(tmp_path / "home")
     done = sluice("release", model, "--to", tmp_path / "out", "--recipe", RECIPE, "--json", SLUICE_HOME=home, **NOWHERE)
-    assert (done.returncode, done.stdout) == (1, ""), done.stderr
-    assert LACKING in " ".join(done.stderr.split()), "before there is a run"
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert LACKING in found["error"]
+    assert (found["state"], found["stages"]) == ("failed", []), "before the first stage"
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """The checks that find wrong input in the first minute: a file for each matter, whose `CHECKS` name the stages that would fail by them.
 
-Every file of this folder is read, and all its checks are made before the first stage.
+Every file of this folder is read, and all its checks are made before the first stage: by a dry run, and before a run is put into the queue; those that take a
+process of their own where the run begins.
 """
 
 import importlib
@@ -34,15 +35,16 @@ def attached(stages: Iterable[Stage]) -> Iterator[Stage]:
         yield replace(stage, checks=(*stage.checks, *(check for check in every() if check.stage == stage.family)))
 
 
-def problems(graph: Graph, prospect: Prospect) -> tuple[Problem, ...]:
+def problems(graph: Graph, prospect: Prospect, *, apart: bool | None = None) -> tuple[Problem, ...]:
     """What every check of every stage finds, each check run once, in the order of the stages; what a check raises as SluiceError is a problem like others.
 
-    Nothing is written, neither on the Hub nor here.
+    `apart` leaves only the checks that take a process of their own, or only the others. Nothing is written, neither on the Hub nor here.
     """
     attached: dict[Check, str] = {}
     for stage in graph.stages:
         for check in stage.checks:
-            attached.setdefault(check, stage.name)
+            if apart is None or check.apart is apart:
+                attached.setdefault(check, stage.name)
     return tuple(problem for check, stage in attached.items() for problem in _found(stage, check, prospect))
 
 

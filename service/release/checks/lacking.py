@@ -44,4 +44,4 @@ def _described(prospect: "Prospect", weights: "Path", model: "Path") -> None:
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-CHECKS = (Check(name="missing weights", stage="fix", look=look),)
+CHECKS = (Check(name="missing weights", stage="sanity", look=look, apart=True),)

@@ -79,6 +79,13 @@ def test_each_check_runs_once_and_is_told_under_the_first_stage_that_has_it(pros
         checks.refuse(found[2:])
 
 
+def test_what_takes_a_process_can_be_left_out_or_looked_for_alone(prospect: MakeProspect) -> None:
+    made = [Check(name=name, stage="a", look=lambda known: ("This is wrong.",), apart=apart) for name, apart in (("cheap", False), ("dear", True))]
+    graph = graph_of([Stage(name="a", phase=Phase.BUILD, does="", work=lambda work: None, checks=tuple(made))])
+    found = [[item.check for item in checks.problems(graph, prospect(), apart=apart)] for apart in (None, False, True)]
+    assert found == [["cheap", "dear"], ["cheap"], ["dear"]]
+
+
 FILE = """
 from service.release.graph import Check
 

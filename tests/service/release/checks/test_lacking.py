@@ -53,3 +53,8 @@ def test_what_transformers_cannot_tell_is_left_to_the_stages(changed: dict[str, 
 
 def test_nothing_is_looked_at_of_which_only_sizes_are_known(prospect: MakeProspect) -> None:
     assert list(lacking.look(replace(prospect(), stored={}, config={}))) == []
+
+
+def test_a_process_that_is_stopped_says_nothing_of_the_release(prospect: MakeProspect, tmp_path: Path) -> None:
+    known = without(of(prospect, releases.clean(tmp_path / "model")), LAYER)
+    assert list(lacking.look(replace(known, settings=known.settings.with_(stage_minutes=1e-6)))) == []
