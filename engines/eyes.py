@@ -23,19 +23,16 @@ BREAK = "[IMG_BREAK]"  # the token behind each row of a picture but the last, of
 ANY_SIZE = ("pixtral",)  # types of towers whose `image_size` is the most that they take
 BROKEN = ("llava", "mistral3")  # types of these models
 LAYERS = 1  # of the language model that are loaded: no picture goes through them
-IMAGE_IDS = ("image_token_id", "image_token_index", "boi_token_id", "boi_token_index")  # of a configuration: of an image, or of its beginning
+PLACES = ("image_token_id", "image_token_index")  # of a configuration, two names for one thing: what the rows of an image take the place of
+IMAGE_IDS = (*PLACES, "boi_token_id", "boi_token_index")  # of a configuration: of an image, or of its beginning
+SIDE = 224  # pixels of a picture, which is shown to see where it is put
 
 
 def image_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     """In place of which texts of a prompt transformers puts an image: that of the processor in `folder`, or, where no processor can be loaded, those which
     config.json, the tokenizer and the processor's class name. Empty when none of them does.
     """
-    made: Any = AutoProcessor  # it has no types
-    try:
-        processor = made.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception:  # noqa: BLE001 (the files are a stranger's, and some processors need packages that are not installed)
-        processor = None
-    if (token := getattr(processor, "image_token", None)) is not None:
+    if (token := getattr(_processor(folder), "image_token", None)) is not None:
         return frozenset({str(token)})
     found: list[Any] = [getattr(tokenizer, "image_token", None)]
     with suppress(UnsupportedModel, MeasurementError):
@@ -45,6 +42,32 @@ def image_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[
         kind: Any = PROCESSOR_MAPPING.get(type(config), None)
         found += [] if kind is None else [getattr(inspect.signature(kind).parameters.get("image_token"), "default", None)]
     return frozenset(str(token) for token in found if isinstance(token, str | AddedToken))
+
+
+def unplaced(folder: Path, prompt: str) -> int | None:
+    """The token by which the model knows the places of an image, where transformers' processor puts none of these into a prompt that shows one.
+
+    None where it does; also where no processor can be loaded or take the prompt, or the model knows such places otherwise.
+    """
+    with suppress(UnsupportedModel, MeasurementError):
+        number = getattr(load_config(folder), PLACES[0], None)
+        if (processor := _processor(folder)) is None or not isinstance(number, int):
+            return None
+        try:
+            rows = processor(text=[prompt], images=[Image.new("RGB", (SIDE, SIDE))])["input_ids"]
+        except Exception:  # noqa: BLE001 (as above)
+            return None
+        return None if number in list(rows[0]) else number
+    return None
+
+
+def _processor(folder: Path) -> Any:
+    """The processor in a folder; None where it cannot be loaded."""
+    made: Any = AutoProcessor  # it has no types
+    try:
+        return made.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception:  # noqa: BLE001 (the files are a stranger's, and some processors need packages that are not installed)
+        return None
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 For a part `{"type": "image"}` of a message the template writes a token, in place of which transformers' processor puts the image. llama.cpp (0.3.36) lets no
 template do that: it makes one text of such a message, with a marker where an image stands (`to_json_oaicompat` in common/chat.cpp), and puts the image in place
 of the marker once the conversation is rendered (mtmd). So there are three things to look at:
-- What the template writes for an image holds the model's image token, once: else no image takes its place.
+- What the template writes for an image holds the model's image token, once: else no image takes its place. And what transformers' processor makes of that is
+  what config.json says that the model looks for.
 - Both engines render a conversation with markers alike, as they do others.
 - What stands around the marker is what the template writes around the token. Where it is not, llama.cpp's way is the reason, and no template's fault.
 Not compared: the tokens that llama.cpp puts around an image, which are in its code for each kind of projector and in no template; and where a message has two
@@ -11,7 +12,7 @@ texts one after the other, the line break that it writes between them. What both
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,9 @@ def look(render: Render, server: LlamaServer, *, model: Path, tokenizer: Any, te
         return Found(remarks=(said,), n=len(batteries.IMAGES))
     marked = {title: batteries.with_markers(conversation, MARKER) for title, conversation in batteries.IMAGES.items()}
     compared = list(renderings.all_of(render, server, template=template, bos=bos, conversations=marked))
+    wrong = tuple(_wrong_token(shown, eyes.image_tokens(model, tokenizer))) or tuple(_unplaced(model, shown, bos, config))
     return Found(
-        failures=(*_wrong_token(shown, eyes.image_tokens(model, tokenizer)), *prompt_checks.refusals(compared), *prompt_checks.same_text(compared, bos)),
+        failures=(*wrong, *prompt_checks.refusals(compared), *prompt_checks.same_text(compared, bos)),
         remarks=tuple(_around(shown)),
         n=len(shown) + len(compared),
     )
@@ -96,6 +98,19 @@ def _wrong_token(shown: Sequence[Shown], tokens: frozenset[str]) -> Iterator[str
         yield (
             f"for an image the template writes {_written(shown[0])[:SHOWN]!r}, where the model's image token is {named!r}, in {share(items, shown)}: no image "
             f"takes its place ({items[0].title})"
+        )
+
+
+def _unplaced(model: Path, shown: Sequence[Shown], bos: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """What the processor puts in place of an image is what the model looks for."""
+    from engines import eyes  # as above
+
+    prompt = next((bos + item.text for item in shown if item.images == 1), None)
+    if prompt is not None and (number := eyes.unplaced(model, prompt)) is not None:
+        key = next((key for key in eyes.PLACES if config.get(key) == number), eyes.PLACES[0])
+        yield (
+            f"{key} of config.json is {number}, and transformers' processor puts no such token into a prompt with an image, so that the model finds no place "
+            "for any: write the id there of the token that its processor repeats for an image"
         )
 
 

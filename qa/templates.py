@@ -23,7 +23,7 @@ from qa.batteries import Conversation
 from qa.prompt_checks import SHOWN, share
 from qa.renderings import Rendering
 
-VERSION = 8  # raise when outputs change
+VERSION = 9  # raise when outputs change
 
 
 @dataclass(frozen=True, kw_only=True)

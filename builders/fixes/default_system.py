@@ -1,6 +1,7 @@
 """Takes the system prompt out of chat templates that they write where a conversation brings none, for recipes that say `system_prompt: remove`.
 
 Only a default is taken out: what a template writes before a system message as well, as Llama 3's does with the day, belongs to its format and stays.
+What was taken out stays in a comment: of the source of a template, families of models are known by pieces, and these may be among them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from itertools import product
 
 from builders.fixes.edits import Edit, Files
 from builders.fixes.probes import PROBES
-from builders.fixes.removals import candidates
+from builders.fixes.removals import candidates, commented, sources
 from builders.fixes.templates import ANSWER, TOOL, TURN, Template, templates
 from builders.fixes.vocabulary import named
 from config.errors import MeasurementError, UpstreamError
@@ -65,7 +66,8 @@ def _rewritten(template: Template, roles: Mapping[str, str]) -> Iterator[Edit]:
     others = (find(template.text, roles, tools=tools, thinking=thinking) for tools, thinking in product((False, True), repeat=2))
     known = all(other is None or default.taken_out(other.opening) != other.opening for other in others)  # else it writes another one there
     cases = list(_wanted(template.text, default, roles))
-    for text in candidates(template.text, default.text) if known else ():
+    said = sources(template.text, default.text)
+    for text in (commented(text, said) for text in (candidates(template.text, default.text) if known else ())):
         if all(_render(text, messages, roles, options) == wanted for messages, options, wanted in cases):
             yield Edit(file=template.file, key=template.key, after=text, because=f"the template wrote {shown}")
             return

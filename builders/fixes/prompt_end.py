@@ -65,7 +65,8 @@ def _shorter(text: str, count: int) -> Iterator[str]:
 
 def _opened(text: str, opens: str) -> Iterator[str]:
     """The template with the opening as the family wants it, in the place where it stands last, within a tag or outside of them."""
-    bare = re.escape(opens.rstrip())
-    for pattern, written in ((rf"{bare}(?:\\n|\n)*(?=['\"])", opens.replace("\n", r"\n")), (rf"{bare}\n*", f"{{{{ {opens!r} }}}}")):
+    bare = opens.rstrip()
+    breaks, within = f"{{{{ {opens.removeprefix(bare)!r} }}}}", opens.replace("\n", r"\n")
+    for pattern, written in ((rf"{re.escape(bare)}(?:\\n|\n)*(?=['\"])", within), (rf"{re.escape(bare)}\n*", bare + breaks)):
         for found in reversed(list(re.finditer(pattern, text))):
             yield text[: found.start()] + written + text[found.end() :]

@@ -7,6 +7,7 @@ from itertools import islice, product
 
 MOST = 256  # ways that are tried
 PIECE = 20  # characters of a default from which on a text is taken for a piece of it, as where the day is put into it
+TAKEN_OUT = "Written no more where a conversation has no system message"
 
 Change = Mapping[int, str]
 """What stands in the place of parts, by their number."""
@@ -33,6 +34,25 @@ def candidates(template: str, default: str) -> Iterator[str]:
         ways.append(list(_unset(parts, stated, default)))
     for chosen in islice(product(*ways), MOST):
         yield _changed(parts, *chosen)
+
+
+def commented(template: str, said: Sequence[str]) -> str:
+    """The template with what it said and says no more in a comment before it, so that whoever looks for pieces of its source still knows whose it is."""
+    quoted = " … ".join(text.strip() for text in said).replace("#}", "# }")
+    return f"{{# {TAKEN_OUT}: {quoted} #}}{template}"
+
+
+def sources(template: str, default: str) -> tuple[str, ...]:
+    """The default as the template's source has it, in pieces where that puts it together: itself where it stands there as it is rendered."""
+    parts = (part for part in _PART.findall(template) if _holds(part, default))
+    return tuple(dict.fromkeys(default if default in source else source for part in parts for source in _sources(part, default)))
+
+
+def _sources(part: str, default: str) -> Iterator[str]:
+    if part.startswith(("{{", "{%")):
+        yield from (found.group()[1:-1] for found in _LITERAL.finditer(part) if _states(found.group(), default))
+    else:
+        yield part
 
 
 def _changed(parts: Sequence[str], *changes: Change) -> str:

@@ -18,7 +18,8 @@ FORCED = {"decoder_start_token_id": None, "forced_bos_token_id": None, "forced_e
 """What `generate` of transformers begins or ends with whatever the model says: an id beyond the vocabulary ends in an error there."""
 EOS, GENERATION = "eos_token_id", "generation_config.json"
 SEVERAL = frozenset({EOS, "decoder_start_token_id", "forced_eos_token_id"})  # may be lists
-STANDING_IN = re.compile(r"((?:image|video|audio)_token)_(?:id|index)")  # for what is no text: numbers for transformers 5, which refuses all else
+STANDING_IN = re.compile(r"((?:(?:image|video|audio|vision)(?:_(?:start|end))?|[be]o[ia])_token)_(?:id|index)")
+"""For what is no text, or at its beginning or end: numbers for transformers 5, which refuses all else."""
 NAMING = (*BY_TEXT, "processor_config.json")
 
 
@@ -26,8 +27,10 @@ def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]
     """Set what a sound statement says: another part of the same list, the tokenizer's files, the other file of ids; without any, nothing begins or pads a text.
 
     Only the end of a text may be several tokens, and what an answer is forced to begin or end with. generation_config.json names the end when any file does,
-    for there transformers looks. A token that stands in for an image, video or sound is one with that name in tokenizer or processor; where none has it, a
-    number stays.
+    for there transformers looks. A token that stands in for an image, video or sound, or at its beginning or end, is one with that name in tokenizer or
+    processor, or else `<|vision_start|>` and such in the vocabulary. Where there is none, a number stays: text needs it not, and several of transformers'
+    models take one beyond the vocabulary (Gemma 3's). So does a token that another file calls otherwise: which of its tokens a processor puts in place of
+    an image is said in its code alone (Aya Vision's `image_token` is not that one), and `qa.image_prompts` asks it.
     Raises UpstreamError when a file names an unsound end and no file a sound one, or for such a token something that is no number.
     """
     vocabulary = _vocabulary(files, tensors)
@@ -77,14 +80,11 @@ def _standing_in(files: Files, file: str, section: Key, vocabulary: int | None) 
 
 
 def _named(files: Files, role: str, vocabulary: int | None) -> int | None:
-    """The id of the token that a tokenizer or processor names for that."""
+    """The id of the token that a tokenizer or processor names for that, or that is called so itself, as no token in place of an image is."""
     listed = {entry.get("content"): entry.get("id") for entry in added_tokens(files)}
-    for file in NAMING:
-        for key in ((role,), ("extra_special_tokens", role)):
-            number = listed.get(text_of(value_at(files, file, key)))
-            if _is_token(number, vocabulary):
-                return number
-    return None
+    texts = [text_of(value_at(files, file, key)) for file in NAMING for key in ((role,), ("extra_special_tokens", role))]
+    texts += [f"<|{role.removesuffix('_token')}|>"] if role.endswith(("_start_token", "_end_token")) else []
+    return next((listed[text] for text in texts if text in listed and _is_token(listed[text], vocabulary)), None)
 
 
 def _elsewhere(files: Files, key: str, role: str | None, vocabulary: int | None) -> Any:

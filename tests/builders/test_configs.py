@@ -214,7 +214,19 @@ def test_what_an_answer_is_forced_to_begin_or_end_with_is_a_token_or_nothing() -
 IMAGES = {**IDS, "tokenizer.json": {"added_tokens": [{"content": "<image>", "id": 5, "special": True}, {"content": "<far>", "id": 9, "special": True}]}}
 
 
-@pytest.mark.parametrize("key", ["image_token_id", "image_token_index", "video_token_id", "audio_token_index"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "image_token_id",
+        "image_token_index",
+        "video_token_id",
+        "audio_token_index",
+        "vision_start_token_id",
+        "image_end_token_id",
+        "boi_token_index",
+        "eoa_token_id",
+    ],
+)
 def test_tokens_that_stand_in_for_images_and_sound_are_the_tokenizers(key: str) -> None:
     role = key.rpartition("_")[0]
 
@@ -233,9 +245,21 @@ def test_tokens_that_stand_in_for_images_and_sound_are_the_tokenizers(key: str) 
         set_by([])
 
 
+def test_the_token_at_the_beginning_of_an_image_is_known_by_its_own_text() -> None:
+    tokens = [{"content": f"<|{name}|>", "id": number, "special": True} for number, name in enumerate(("vision_start", "vision_end", "image", "vision"))]
+    files = {**IDS, "tokenizer.json": {"added_tokens": tokens}}
+    stated = {"vision_start_token_id": 9, "vision_end_token_id": -1, "image_token_id": 9, "vision_token_id": 9, "video_start_token_id": 9}
+    files["config.json"] = {"vocab_size": 8, "text_config": dict(stated)} | stated
+    edits = token_ids.repair(files, None, tensors={})
+    own = {"vision_start_token_id": 0, "vision_end_token_id": 1}
+    assert changed(files, edits) == {f"config:{place}{key}": number for place in ("", "text_config.") for key, number in own.items()}, "an image's may be any"
+    assert token_ids.repair(applied(files, edits), None, tensors={}) == []
+
+
 def test_a_list_of_images_is_what_transformers_refuses() -> None:
-    with pytest.raises(StrictDataclassFieldValidationError, match="image_token_id"):
-        CONFIG_MAPPING["qwen2_5_vl"].from_dict({"image_token_id": [5]})
+    for key in ("image_token_id", "vision_start_token_id"):
+        with pytest.raises(StrictDataclassFieldValidationError, match=key):
+            CONFIG_MAPPING["qwen2_5_vl"].from_dict({key: [5]})
     CONFIG_MAPPING["qwen2_5_vl"].from_dict({"image_token_id": -1})
 
 

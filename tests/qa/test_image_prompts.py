@@ -73,10 +73,11 @@ def renderer(model: Path) -> tuple[Any, Callable[[Conversation, bool], str]]:
     )
 
 
-def found(seeing: Seeing, folder: Path, template: str, in_llama: str | None = None) -> image_prompts.Found:
-    """What is found of the model with this template, and another one in llama.cpp maybe."""
+def found(seeing: Seeing, folder: Path, template: str, in_llama: str | None = None, **config: int) -> image_prompts.Found:
+    """What is found of the model with this template, another one in llama.cpp maybe, and other keys of its configuration."""
     model = Path(shutil.copytree(seeing.model, folder / "model", ignore=shutil.ignore_patterns("*.safetensors")))
     releases.edit(model / "tokenizer_config.json", chat_template=template)
+    releases.edit(model / "config.json", **config)
     (folder / "template.jinja").write_text(in_llama or template, encoding="utf-8")
     tokenizer, render = renderer(model)
     with llama_server.serve(seeing.gguf, threads=1, template=folder / "template.jinja") as server:
@@ -119,6 +120,12 @@ def test_llama_cpp_itself_makes_one_text_of_a_message_with_an_image(seeing: Seei
 def test_another_token_than_the_model_s_is_a_failure(written: str, seeing: Seeing, tmp_path: Path) -> None:
     [said] = found(seeing, tmp_path, TEMPLATE.replace("<start_of_image>", written)).failures
     assert said.startswith(f"for an image the template writes {written!r}, where the model's image token is '<start_of_image>', in 6 of 6 conversations: ")
+
+
+@pytest.mark.parametrize("number", [TOKENS["<end_of_image>"] - 1000, ROWS + 1], ids=["another token", "no token"])
+def test_a_model_that_looks_for_another_token_than_the_processor_puts_there_is_a_failure(number: int, seeing: Seeing, tmp_path: Path) -> None:
+    [said] = found(seeing, tmp_path, TEMPLATE, image_token_index=number).failures
+    assert said.startswith(f"image_token_index of config.json is {number}, and transformers' processor puts no such token into a prompt with an image, ")
 
 
 def test_other_text_around_an_image_is_a_failure_where_the_engines_are_given_the_same(seeing: Seeing, tmp_path: Path) -> None:
