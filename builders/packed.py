@@ -22,6 +22,7 @@ PLAIN = frozenset({"F16", "BF16", "F32", "F64"})
 EIGHT = frozenset({"F8_E4M3", "F8_E5M2"})
 FACTORS = PLAIN | {"F8_E8M0"}  # types of scales
 AFTER = "BF16"  # what 8-bit numbers become
+UNSTATED = 128  # rows and columns of a block where config.json states neither: DeepSeek-V3's, which transformers takes for granted too
 
 KEY = "quantization_config"
 _SCALES = ("_scale_inv", "_scale")  # how the name of a tensor's scales goes on
@@ -141,7 +142,8 @@ def _blocks(tensor: Tensor, scale: Tensor, stated: Mapping[str, Any]) -> tuple[i
     for place, count in enumerate(scale.shape):
         length = tensor.shape[place] if place < len(tensor.shape) else 0
         own = named.get(place)
-        fitting = [1, length, own] if own else [length // count] if count and length % count == 0 else []
+        even = length // count if count and length % count == 0 else None  # of blocks of another size, where none is stated; a last one may be smaller
+        fitting = [1, length, own] if own else [1, length, UNSTATED, even]
         size = next((size for size in fitting if size and -(-length // size) == count), None)
         if size is None:
             raise UpstreamError(f"{_where(scale)} has the shape {list(scale.shape)}, which does not fit {list(tensor.shape)}")

@@ -104,6 +104,37 @@ def test_blocks_that_do_not_divide_a_matrix_end_with_it() -> None:
     assert experts[:, 0, 0].tolist() == [2.0, 4.0]
 
 
+def test_blocks_that_nobody_states_are_of_128_where_that_fits() -> None:
+    """As transformers takes them by default; a side of 192 with two scales has blocks of 128 and 64, not two of 96."""
+
+    def blocks(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, ...]:
+        held = {"a.weight": tensor("a.weight", "F8_E4M3", shape), "a.weight_scale_inv": tensor("a.weight_scale_inv", "F32", scales)}
+        return packed.scaled({"quant_method": "fp8"}, held)["a.weight"].blocks
+
+    assert blocks((192, 576), (2, 5)) == (128, 128)
+    assert blocks((256, 384), (4, 3)) == (64, 128)
+    assert blocks((192, 448), (192, 1)) == (1, 448)
+
+
+def test_what_transformers_saves_of_blocks_that_it_multiplied_out_is_the_same_model(tmp_path: Path) -> None:
+    """Transformers (5.23.0) writes the weights in 8 bits again, embeddings too, and nothing in config.json that says so."""
+    from transformers import AutoModelForCausalLM, FineGrainedFP8Config
+
+    made, saved = releases.float8_original(tmp_path / "made"), tmp_path / "saved"
+    theirs = AutoModelForCausalLM.from_pretrained(made, quantization_config=FineGrainedFP8Config(dequantize=True), dtype=torch.bfloat16)
+    theirs.save_pretrained(saved)
+    for path in made.iterdir():
+        if not (saved / path.name).exists():
+            (saved / path.name).write_bytes(path.read_bytes())
+    assert "quantization_config" not in read(saved / "config.json")
+    assert load_file(saved / "model.safetensors")[NAME].dtype is E4M3
+    repaired(saved, tmp_path / "out")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    for name in (NAME, "model.embed_tokens.weight", "model.norm.weight"):
+        before = theirs.state_dict()[name].float()
+        assert float((after[name].float() - before).norm() / before.norm()) < 0.04, name
+
+
 def test_shards_are_indexed_anew_even_where_scales_lie_in_another(tmp_path: Path) -> None:
     made = releases.in_shards(tmp_path / "made")
     whole = load_file(releases.float8_original(tmp_path / "whole") / "model.safetensors")
