@@ -21,6 +21,7 @@ STRING, ARRAY = 8, 9  # the other types of values
 ALIGNMENT = 32  # bytes, where the header states none
 _BITS = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
 _DIMENSIONS = 4  # of a tensor, at most
+_ROUTER = "ffn_gate_inp.weight"  # ends the name of what sends tokens to experts
 
 Bytes = bytes | mmap.mmap
 
@@ -77,6 +78,17 @@ def mapped(place: Path, entry: Entry) -> npt.NDArray[Any]:
     Raises OSError, and ValueError when the file ends before.
     """
     return np.memmap(place / entry.file, dtype=_BITS[entry.type], mode="r", offset=entry.at, shape=entry.shape)
+
+
+def is_narrow(entry: Entry) -> bool:
+    """Whether llama.cpp's converter writes a tensor in 16 bits where a file is in 16 bits: vectors and what sends tokens to experts it does not."""
+    return len(entry.shape) > 1 and not entry.name.endswith(_ROUTER)
+
+
+def matrix_type(header: Header) -> str:
+    """The type of what the converter writes in that of the file: of all such tensors, or F32 where they are of several."""
+    found = {entry.type for entry in header.tensors if is_narrow(entry)}
+    return found.pop() if len(found) == 1 else "F32"
 
 
 def fields(data: Bytes) -> dict[str, Any]:

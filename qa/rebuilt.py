@@ -54,14 +54,13 @@ def prove(out: Path, *, model: Path, snapshot: Path, files: Sequence[str]) -> di
 
 def _converted(out: Path, model: Path, header: Header, file: str) -> Path:
     """The model as the converter makes it, in the types of the file. Raises UpstreamError when it does not take it."""
-    types = {entry.type for entry in header.tensors if len(entry.shape) > 1}
     target = out / "again.gguf"
     with tempfile.TemporaryDirectory(prefix="sluice-proof-") as folder:
         named = Path(folder) / "model"
         named.mkdir()
         converted.link(model, named)
         try:
-            tools.convert(named, "--outtype", types.pop().lower() if len(types) == 1 else "f32", "--outfile", target.resolve(), cwd=Path(folder))
+            tools.convert(named, "--outtype", gguf_header.matrix_type(header).lower(), "--outfile", target.resolve(), cwd=Path(folder))
         except ConversionError as error:
             target.unlink(missing_ok=True)
             said = str(error).strip().splitlines()[-1]
@@ -165,6 +164,7 @@ def _unstated(key: str, header: Header) -> Any:
         "attention.head_count_kv": queries,
         "attention.key_length": width,
         "attention.value_length": width,
+        "expert_shared_feed_forward_length": 0,
         "rope.dimension_count": width,
         "rope.freq_base": 10_000.0,
         "rope.freq_base_swa": 10_000.0,

@@ -130,6 +130,10 @@ MODELS: Mapping[str, Make] = {
     "Mixtral of many experts": small("Mixtral", intermediate_size=32, num_local_experts=128, num_experts_per_tok=8),
     "Phi-3": small("Phi3", spaced=True, vocab_size=PADDED),
     "Granite": small("Granite", embedding_multiplier=4.0, attention_multiplier=0.1, residual_multiplier=0.5, logits_scaling=2.0),
+    "Granite MoE": small(
+        "GraniteMoe", num_local_experts=4, num_experts_per_tok=2,
+        embedding_multiplier=4.0, attention_multiplier=0.1, residual_multiplier=0.5, logits_scaling=2.0,
+    ),
     "gpt-oss": _large(
         "GptOss", vocab_size=PADDED_LARGE, hidden_size=64, tie_word_embeddings=False, head_dim=16,
         num_local_experts=4, num_experts_per_tok=2, sliding_window=128,

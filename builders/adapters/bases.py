@@ -14,7 +14,7 @@ from builders.adapters.changes import changes
 from builders.adapters.description import Adapter
 from builders.adapters.files import renamed
 from builders.names import ADAPTER, is_legal
-from builders.rebuilt import architectures, origin
+from builders.rebuilt import architectures, layout, origin
 from builders.snapshot import Upstream
 from builders.sources import FolderSource, Source
 from builders.weights import Tensor
@@ -127,7 +127,7 @@ def see(source: Source, hub: Source, upstream: Upstream) -> Seen:
 def _seen_in_gguf(source: Source, upstream: Upstream, sizes: Mapping[str, int]) -> Seen:
     """What the header of a GGUF file tells of the model that is rebuilt from it. Raises UpstreamError when it cannot be."""
     header = source.gguf_header(upstream.release, upstream.gguf)
-    config, tensors = architectures.config(header, upstream.gguf[0]), architectures.tensors(header, upstream.gguf[0])
+    config, tensors = architectures.config(header, upstream.gguf[0]), layout.tensors(header, upstream.gguf[0])
     from builders.rebuilt import vocabulary  # it loads transformers, which a service does without
 
     vocabulary.require_known(header, upstream.gguf[0])

@@ -1,4 +1,4 @@
-"""What the header of a GGUF file means in transformers' words: config.json, and the name and form of each tensor.
+"""What the header of a GGUF file means in transformers' words: config.json, and what the parts of a layer are called.
 
 Of an architecture only what llama.cpp's converter (conversion/llama.py, qwen.py, gemma.py, granite.py, phi.py) writes is taken; whatever else a header says is
 refused by name.
@@ -10,9 +10,8 @@ from typing import Any
 
 from builders.rebuilt import scaling
 from builders.rebuilt.stated import head_dim, heads, refused, shortest
-from builders.weights import Tensor
 from config.rules import families_of, load_families
-from engines.gguf_header import Entry, Header
+from engines.gguf_header import Entry, Header, matrix_type
 
 Config = dict[str, Any]
 Listed = Mapping[str, Entry]
@@ -24,15 +23,10 @@ DTYPES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat
 ROLES: Mapping[str, str] = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "sep": "seperator", "cls": "cls", "mask": "mask"}
 """The roles of tokens, and what GGUF calls them."""
 
-_ATTENTION: dict[str, str] = {"attn_norm": "input_layernorm", "attn_output": "self_attn.o_proj", "ffn_down": "mlp.down_proj"}
-_LAYER: dict[str, str] = _ATTENTION | {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-}
-_FUSED: dict[str, str] = _ATTENTION | {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+_AROUND: dict[str, str] = {"attn_norm": "input_layernorm", "attn_output": "self_attn.o_proj"}
+_ATTENTION: dict[str, str] = _AROUND | {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"}
+_LAYER: dict[str, str] = _ATTENTION | {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+_FUSED: dict[str, str] = _AROUND | {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj", "ffn_down": "mlp.down_proj"}
 _BEFORE_MLP: dict[str, str] = {"ffn_norm": "post_attention_layernorm"}
 _NORMED: dict[str, str] = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 _SANDWICH: dict[str, str] = {
@@ -40,11 +34,30 @@ _SANDWICH: dict[str, str] = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
-_OUTSIDE: Mapping[str, str] = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+EACH = "{}"  # in a name, where transformers has a tensor for each expert: its number
+_QWEN_EXPERTS: dict[str, str] = {
+    "ffn_gate_inp": "mlp.gate",
+    **{f"ffn_{part}_exps": f"mlp.experts.{EACH}.{part}_proj" for part in ("gate", "up", "down")},
+}
+_MIXTRAL_EXPERTS: dict[str, str] = {
+    "ffn_gate_inp": "block_sparse_moe.gate",
+    **{f"ffn_{part}_exps": f"block_sparse_moe.experts.{EACH}.{name}" for part, name in (("gate", "w1"), ("down", "w2"), ("up", "w3"))},
+}
+_GRANITE_EXPERTS: dict[str, str] = {  # both halves of `input_linear` are tensors of their own in the file
+    "ffn_gate_inp": "block_sparse_moe.router.layer",
+    **dict.fromkeys(("ffn_gate_exps", "ffn_up_exps"), "block_sparse_moe.input_linear"),
+    "ffn_down_exps": "block_sparse_moe.output_linear",
+}
+OUTSIDE: Mapping[str, str] = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 _HEADS = frozenset({"attention.key_length", "attention.value_length"})
 _WINDOW = "attention.sliding_window"
-_COUNTS = frozenset({"block_count", "embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length", "rope.dimension_count"})
+_EXPERTS, _EXPERT_WIDTH = frozenset({"expert_count", "expert_used_count"}), "expert_feed_forward_length"
+_COUNTS = _EXPERTS | {
+    *("block_count", "embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length", "rope.dimension_count"),
+    _EXPERT_WIDTH,
+}
+MOST_EXPERTS = 512  # of a layer, in llama.cpp
 _SIZES = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
 _KEYS = _HEADS | {
     *_SIZES,
@@ -79,13 +92,41 @@ def _qwen3(header: Header, listed: Listed) -> Config:
     return _qwen2(header, listed) | {"attention_bias": _biased(listed)["attention_bias"]}
 
 
+def _qwen3moe(header: Header, listed: Listed) -> Config:
+    return _qwen2(header, listed) | {
+        "attention_bias": False,
+        "num_experts": header.of("expert_count"),
+        "num_experts_per_tok": header.of("expert_used_count"),
+        "moe_intermediate_size": header.of(_EXPERT_WIDTH),
+        "norm_topk_prob": True,  # built into llama.cpp
+        "decoder_sparse_step": 1,  # every layer is a mixture, or the file would hold tensors that are not known
+        "mlp_only_layers": [],
+    }
+
+
+def _mixtral(header: Header, listed: Listed) -> Config:
+    return {"hidden_act": "silu", "sliding_window": None} | _local_experts(header)
+
+
+def _local_experts(header: Header) -> Config:
+    return {"num_local_experts": header.of("expert_count"), "num_experts_per_tok": header.of("expert_used_count")}
+
+
 def _smollm3(header: Header, listed: Listed) -> Config:
     positions = [int((layer + 1) % _EVERY["smollm3"] != 0) for layer in range(header.of("block_count"))]
     return {"hidden_act": "silu", "use_sliding_window": False, "no_rope_layers": positions, "no_rope_layer_interval": _EVERY["smollm3"]} | _biased(listed)
 
 
 def _granite(header: Header, listed: Listed) -> Config:
-    return {"hidden_act": "silu"} | _biased(listed) | {name: shortest(header.of(key)) for key, name in _MULTIPLIERS.items()}
+    return {"hidden_act": "silu"} | _biased(listed) | _multipliers(header)
+
+
+def _granitemoe(header: Header, listed: Listed) -> Config:
+    return {"hidden_act": "silu", "attention_bias": False} | _multipliers(header) | _local_experts(header)
+
+
+def _multipliers(header: Header) -> Config:
+    return {name: shortest(header.of(key)) for key, name in _MULTIPLIERS.items()}
 
 
 def _phi3(header: Header, listed: Listed) -> Config:
@@ -138,8 +179,14 @@ class Architecture:
     permuted: bool = False  # rows of queries and keys stand in another order
     shifted: bool = False  # one is added to what multiplies in norms
 
+    @property
+    def is_mixture(self) -> bool:
+        """Whether its layers are mixtures of experts. None of those known has biases."""
+        return "ffn_gate_inp" in self.layer
 
-_AS_LLAMA: dict[str, Any] = {"layer": _LAYER | _BEFORE_MLP, "permuted": True, "derived": frozenset({scaling.FREQUENCIES})}
+
+_FROM_LLAMA: dict[str, Any] = {"permuted": True, "derived": frozenset({scaling.FREQUENCIES})}
+_AS_LLAMA: dict[str, Any] = _FROM_LLAMA | {"layer": _LAYER | _BEFORE_MLP}
 _GEMMA2, _PHI3, _GRANITE = frozenset({_CAP, _LAST_CAP, _WINDOW}), frozenset({"rope.dimension_count", scaling.ORIGINAL, _WINDOW}), frozenset(_MULTIPLIERS)
 _GEMMA3 = frozenset({_WINDOW, "rope.freq_base_swa", _LAST_CAP, "attention.sliding_window_pattern"})
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -163,7 +210,34 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     "granite": Architecture(model_type="granite", name="GraniteForCausalLM", own=_granite, keys=(_KEYS | _GRANITE) - _HEADS, required=_GRANITE, **_AS_LLAMA),
     "smollm3": Architecture(model_type="smollm3", name="SmolLM3ForCausalLM", own=_smollm3, **_AS_LLAMA),
+    "qwen3moe": Architecture(
+        model_type="qwen3_moe",
+        name="Qwen3MoeForCausalLM",
+        own=_qwen3moe,
+        layer=_ATTENTION | _BEFORE_MLP | _NORMED | _QWEN_EXPERTS,
+        keys=_KEYS | _EXPERTS | {_EXPERT_WIDTH},
+        required=_EXPERTS | {_EXPERT_WIDTH},
+    ),
+    "granitemoe": Architecture(
+        model_type="granitemoe",
+        name="GraniteMoeForCausalLM",
+        own=_granitemoe,
+        layer=_ATTENTION | _BEFORE_MLP | _GRANITE_EXPERTS,
+        keys=(_KEYS | _GRANITE | _EXPERTS) - _HEADS,
+        required=_GRANITE | _EXPERTS,
+        **_FROM_LLAMA,
+    ),
 }
+MIXTRAL = Architecture(
+    model_type="mixtral",
+    name="MixtralForCausalLM",
+    own=_mixtral,
+    layer=_ATTENTION | _BEFORE_MLP | _MIXTRAL_EXPERTS,
+    keys=_KEYS | _EXPERTS,
+    required=_EXPERTS,
+    **_FROM_LLAMA,
+)
+"""What GGUF calls a Llama as well, with a number of experts."""
 
 
 def known(header: Header, file: str) -> Architecture:
@@ -172,59 +246,23 @@ def known(header: Header, file: str) -> Architecture:
         raise refused(file, f"holds no model but what GGUF calls {kind!r}")
     if (quantized := next((entry for entry in header.tensors if entry.type not in PLAIN), None)) is not None:
         raise refused(file, f"is quantized already ({quantized.name[:200]} is {quantized.type}); what that took away cannot be had back")
-    found = ARCHITECTURES.get(header.architecture)
+    found = MIXTRAL if header.architecture == "llama" and header.of("expert_count") else ARCHITECTURES.get(header.architecture)
     if found is None:
         raise refused(file, f"is of the architecture {header.architecture[:100]!r}; of {', '.join(ARCHITECTURES)} Sluice can rebuild config and tensors")
     prefix = f"{header.architecture}."
     own = {key.removeprefix(prefix): value for key, value in header.fields.items() if key.startswith(prefix)}
     for key in sorted(own.keys() - found.keys):
         if own[key]:
-            raise refused(file, f"states {prefix}{key}, which none of the models does that Sluice knows as {header.architecture}")
+            raise refused(file, f"states {prefix}{key}, which none of the models does that Sluice knows as {found.model_type}")
     for key in (*_SIZES, *found.required, *(key for key in own if key in found.keys and key != scaling.TYPE)):
         least, kinds = (1, int) if key in _COUNTS else (0, int | float)
         if not isinstance(own.get(key), kinds) or own[key] < least:
             raise refused(file, f"states {str(own.get(key))[:50]} as {prefix}{key}, where a number has to be")
     if own["embedding_length"] % own["attention.head_count"] and "attention.key_length" not in own:
         raise refused(file, f"states neither {prefix}attention.key_length nor a width that its heads divide")
+    if found.is_mixture and not own["expert_used_count"] <= own["expert_count"] <= MOST_EXPERTS:
+        raise refused(file, f"sends a token to {own['expert_used_count']} of {own['expert_count']} experts, of which llama.cpp knows {MOST_EXPERTS} at most")
     return found
-
-
-def names(header: Header, file: str) -> dict[str, str]:
-    """The name in transformers of each tensor, by that in the file. Raises UpstreamError for a tensor that the architecture does not have."""
-    found = known(header, file)
-    made: dict[str, str] = {}
-    for entry in header.tensors:
-        if entry.name in found.derived:
-            continue
-        name = _name(entry.name, found, header.of("block_count"))
-        if name is None:
-            raise refused(file, f"holds the tensor {entry.name[:200]}, which none of the models has that Sluice knows as {header.architecture}")
-        made[entry.name] = name
-    return made
-
-
-def _name(name: str, found: Architecture, layers: int) -> str | None:
-    stem, _, form = name.rpartition(".")
-    if form not in {"weight", "bias"}:
-        return None
-    if stem in _OUTSIDE:
-        return f"{_OUTSIDE[stem]}.{form}"
-    block, _, rest = stem.partition(".")
-    number, _, part = rest.partition(".")
-    if block != "blk" or not number.isdecimal() or int(number) >= layers or part not in found.layer:
-        return None
-    return f"model.layers.{int(number)}.{found.layer[part]}.{form}"
-
-
-def tensors(header: Header, file: str) -> dict[str, Tensor]:
-    """Each tensor by its name in transformers, stored as in the file. Raises UpstreamError."""
-    named = names(header, file)
-    listed = {entry.name: entry for entry in header.tensors}
-    made = (
-        Tensor(name=name, dtype=listed[there].type, shape=listed[there].shape, bytes=listed[there].bytes, file=listed[there].file or file)
-        for there, name in named.items()
-    )
-    return {tensor.name: tensor for tensor in made}
 
 
 def config(header: Header, file: str) -> Config:
@@ -262,12 +300,6 @@ def _speaks_as_mistral(header: Header) -> bool:
     if not isinstance(template, str) or families_of("", "llama", template, families):
         return False
     return bool(families_of("", "mistral", template, families))
-
-
-def matrix_type(header: Header) -> str:
-    """The type of the matrices: that of all of them, or F32 where they are of several."""
-    found = {entry.type for entry in header.tensors if len(entry.shape) > 1}
-    return found.pop() if len(found) == 1 else "F32"
 
 
 def special_ids(header: Header) -> dict[str, int]:

@@ -13,16 +13,17 @@ import numpy.typing as npt
 from builders import front_matter, hollow
 from builders.front_matter import CARD
 from builders.names import SINGLE, held_in, is_legal
-from builders.rebuilt import architectures, headers, origin, vocabulary
+from builders.rebuilt import architectures, headers, layout, origin, vocabulary
 from builders.rebuilt.architectures import Architecture
 from builders.rebuilt.headers import unreadable
+from builders.rebuilt.layout import Source
 from builders.rebuilt.stated import heads, shortest
 from builders.snapshot import facts
 from builders.weights import Tensor
 from builders.writing import write_file, write_index
 from config.errors import UpstreamError
 from config.progress import Tally
-from engines.gguf_header import Entry, Header, mapped
+from engines.gguf_header import Entry, Header, is_narrow, mapped, matrix_type
 
 if TYPE_CHECKING:
     from torch import Tensor as Values
@@ -37,8 +38,9 @@ _ADVICE = "general.sampling."  # before the name of each setting that the file a
 def rebuild(out: Path, *, snapshot: Path, files: Sequence[Mapping[str, Any]], over: Sequence[str] = ()) -> dict[str, Any]:
     """Write the model of which `files` in `snapshot` (the parts of one GGUF file in order, each with `path` and `sha256`) hold config, vocabulary and weights.
 
-    Matrices keep their type and every bit. Vectors, which GGUF has in 32 bits, get the matrices' type where that holds them. `over` are other files in 16 bits
-    that were not taken. Terms and card of the snapshot stay; what its card does not say of licence and base model is told from the file's header.
+    Matrices keep their type and every bit. What GGUF has in 32 bits in any file, vectors and routers of experts, gets the matrices' type where that holds it.
+    `over` are other files in 16 bits that were not taken. Terms and card of the snapshot stay; what its card does not say of licence and base model is told
+    from the file's header.
     Returns `gguf` (these files), `architecture`, `tensors` and a `remark`. Raises UpstreamError for what GGUF alone does not tell, or Sluice does not know.
     """
     paths = [str(file["path"]) for file in files]
@@ -71,7 +73,7 @@ def describe(out: Path, header: Header, file: str) -> None:
 def describe_all(out: Path, folder: Path, header: Header, file: str) -> None:
     """What `rebuild` writes, as far as rules read it: weight files that are all header, from a header whose tensors may not be there; the card in `folder`."""
     describe(out, header, file)
-    hollow.of([*architectures.tensors(header, file).values()], out / SINGLE)
+    hollow.of([*layout.tensors(header, file).values()], out / SINGLE)
     _accompany(out, folder, header)
 
 
@@ -95,27 +97,26 @@ def _accompany(out: Path, snapshot: Path, header: Header) -> None:
 
 def _write_weights(out: Path, snapshot: Path, header: Header, file: str) -> int:
     """Write the safetensors, a tensor at a time; how many there are."""
-    found, named = architectures.known(header, file), architectures.names(header, file)
-    listed = [entry for entry in header.tensors if entry.name in named]
-    dtype = architectures.matrix_type(header)
-    tally = Tally(2 * sum(entry.bytes for entry in listed), "bytes")
+    found, sources = architectures.known(header, file), layout.sources(header, file)
+    dtype = matrix_type(header)
+    tally = Tally(2 * sum(source.bytes for source in sources.values()), "bytes")
     tensors: dict[str, Tensor] = {}
-    for entry in listed:  # what vectors are stored in decides where each tensor lies, so they are looked at first
-        kind = dtype if len(entry.shape) == 1 and _fits(snapshot, entry, found, dtype, file) else entry.type
-        size = entry.bytes // _BYTES[entry.type] * _BYTES[kind]
-        tensors[entry.name] = Tensor(name=named[entry.name], dtype=kind, shape=entry.shape, bytes=size)
-        tally.add(entry.bytes)
-    shards, entries = list(_shards(tensors)), {entry.name: entry for entry in listed}
+    for name, source in sources.items():  # what is narrowed decides where each tensor lies, so that is looked at first
+        kind = dtype if not is_narrow(source.entries[0]) and _fits(snapshot, source, found, dtype) else source.type
+        size = source.bytes // _BYTES[source.type] * _BYTES[kind]
+        tensors[name] = Tensor(name=name, dtype=kind, shape=source.shape, bytes=size)
+        tally.add(source.bytes)
+    shards = list(_shards(tensors))
     for number, held in enumerate(shards, 1):
         target = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors |= {name: replace(tensors[name], file=target) for name in held}
 
-        def values(part: Sequence[tuple[Entry, str]]) -> Iterator[bytes]:
-            for entry, kind in part:
-                yield _stored(snapshot, entry, found, header, kind, file)
-                tally.add(entry.bytes)
+        def values(part: Sequence[tuple[Source, str]]) -> Iterator[bytes]:
+            for source, kind in part:
+                yield _stored(snapshot, source, found, header, kind, file)
+                tally.add(source.bytes)
 
-        write_file(out / target, [tensors[name] for name in held], values([(entries[name], tensors[name].dtype) for name in held]))
+        write_file(out / target, [tensors[name] for name in held], values([(sources[name], tensors[name].dtype) for name in held]))
     if len(shards) > 1:
         write_index(out, {tensor.name: tensor for tensor in tensors.values()})
     return len(tensors)
@@ -134,17 +135,21 @@ def _shards(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
     yield held
 
 
-def _raw(snapshot: Path, entry: Entry) -> npt.NDArray[Any]:
-    """The numbers of a tensor as they are stored, mapped. Raises UpstreamError."""
-    try:
-        return mapped(snapshot, entry)
-    except (OSError, ValueError) as error:
-        raise unreadable(entry.file, error) from error
+def _raw(snapshot: Path, source: Source) -> npt.NDArray[Any]:
+    """The numbers of a tensor as they are stored; mapped, but for one that is several in the file. Raises UpstreamError."""
+    parts = []
+    for entry in source.entries:
+        try:
+            parts.append(mapped(snapshot, entry))
+        except (OSError, ValueError) as error:
+            raise unreadable(entry.file, error) from error
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return whole if source.expert is None else whole[source.expert]
 
 
-def _stored(snapshot: Path, entry: Entry, found: Architecture, header: Header, dtype: str, file: str) -> bytes:
+def _stored(snapshot: Path, source: Source, found: Architecture, header: Header, dtype: str, file: str) -> bytes:
     """The bytes of a tensor as transformers has it."""
-    raw = _raw(snapshot, entry)
+    raw, entry = _raw(snapshot, source), source.entries[0]
     if found.permuted and (part := entry.name.rpartition(".")[0].rpartition(".")[2]) in {"attn_q", "attn_k"}:
         queries, keys = heads(header)
         raw = _halves(raw, queries if part == "attn_q" else keys, entry.name, file)
@@ -180,16 +185,16 @@ def _values(raw: npt.NDArray[Any], entry: Entry) -> "Values":
 
 
 def _narrowed(raw: npt.NDArray[Any], entry: Entry, found: Architecture, dtype: str) -> "Values":
-    """A vector in that type, without the one that the converter adds."""
+    """A tensor in that type, without the one that the converter adds."""
     import torch
 
     values = _values(raw, entry).float() - (1.0 if _is_shifted(entry, found) else 0.0)
     return values.to({"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype])
 
 
-def _fits(snapshot: Path, entry: Entry, found: Architecture, dtype: str, file: str) -> bool:
-    """Whether the converter makes the same vector of one in that type."""
-    raw = _raw(snapshot, entry)
+def _fits(snapshot: Path, source: Source, found: Architecture, dtype: str) -> bool:
+    """Whether the converter makes the same tensor of one in that type."""
+    raw, entry = _raw(snapshot, source), source.entries[0]
     narrow = _narrowed(raw, entry, found, dtype)
     wide = narrow if dtype == "F16" else narrow.float()  # it computes in 16 bits where they are float16's
     again = (wide + 1 if _is_shifted(entry, found) else wide).float()

@@ -29,7 +29,7 @@ def proved(model: Path, alone: Path, out: Path) -> dict[str, Any]:
     return rebuilt.prove(out, model=model, snapshot=alone, files=[ggufs.file(alone)])
 
 
-@pytest.mark.parametrize("name", ["Llama", "Qwen3", "Gemma 2", "Gemma 3", "Mistral", "Phi-3", "Granite", "SmolLM3"])
+@pytest.mark.parametrize("name", ["Llama", "Qwen3", "Gemma 2", "Gemma 3", "Mistral", "Phi-3", "Granite", "SmolLM3", "Qwen3-MoE", "Mixtral", "Granite MoE"])
 def test_each_architecture_is_proved(name: str, tmp_path: Path) -> None:
     _, alone = ggufs.converted(name, tmp_path)
     found = proved(again(alone, tmp_path / "again"), alone, tmp_path)
@@ -223,6 +223,20 @@ def test_what_the_model_cannot_say_is_refused(sound: tuple[Path, Path], tmp_path
         ggufs.rewritten(file, alone / "m-BF16.gguf", **changes)
         with pytest.raises(UpstreamError, match=said):
             proved(again(alone, tmp_path / f"again {number}"), alone, tmp_path)
+
+
+def test_experts_that_changed_places_are_told_and_nought_shared_ones_are_none(tmp_path: Path) -> None:
+    """Qwen3-Coder's header says that its shared experts are nought wide."""
+    _, alone = ggufs.converted("Qwen3-MoE", tmp_path)
+    (tmp_path / "there").mkdir()
+    ggufs.rewritten(alone / ggufs.file(alone), tmp_path / "there" / "m-BF16.gguf", qwen3moe__expert_shared_feed_forward_length=0)
+    made = again(tmp_path / "there", tmp_path / "again")
+    assert proved(made, tmp_path / "there", tmp_path)["tensors"] > 20
+    weights = load_file(made / "model.safetensors")
+    one, other = (f"model.layers.1.mlp.experts.{number}.up_proj.weight" for number in (0, 3))
+    save_file(weights | {one: weights[other], other: weights[one]}, made / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UpstreamError, match="blk.1.ffn_up_exps.weight has other values when it is converted back"):
+        proved(made, tmp_path / "there", tmp_path)
 
 
 def test_norms_of_other_programs_are_told(tmp_path: Path) -> None:

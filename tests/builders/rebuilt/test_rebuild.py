@@ -11,14 +11,16 @@ import pytest
 import torch
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from builders import front_matter
-from builders.rebuilt import architectures, headers, rebuild
+from builders.rebuilt import architectures, headers, layout, rebuild
 from config.errors import UpstreamError
-from engines import toolchain, tools
+from engines import hf, toolchain, tools
 from tests import ggufs, releases
 
-NAMES = ("Llama", "Qwen2", "Qwen3", "Gemma 2", "Gemma 3", "Mistral", "Phi-3", "Granite", "SmolLM3")
+MIXTURES = ("Qwen3-MoE", "Mixtral", "Granite MoE")
+NAMES = ("Llama", "Qwen2", "Qwen3", "Gemma 2", "Gemma 3", "Mistral", "Phi-3", "Granite", "SmolLM3", *MIXTURES)
 SAME = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps"),
     *("tie_word_embeddings", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "sliding_window", "query_pre_attn_scalar", "layer_types"),
@@ -63,6 +65,49 @@ def test_weights_are_the_same_bits_and_config_says_the_same(name: str, made: Cal
     assert {key: other.get(key) for key in expected} == expected
     assert other["dtype"] == other["torch_dtype"] == "bfloat16"
     assert other["architectures"] == (["LlamaForCausalLM"] if name == "Mistral" else one["architectures"])
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_of_experts_is_the_same_to_transformers(name: str, made: Callable[[str], Made]) -> None:
+    """But for how it would be trained on, and what stands where its heads are as wide as all usual ones."""
+    model, _, again = made(name)
+    one, other = (AutoConfig.from_pretrained(folder).to_dict() for folder in (model, again))
+    differing = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    assert differing <= {"_name_or_path", "initializer_range", "head_dim", "sliding_window"}
+    tokens = torch.arange(3, 67)[None]
+    logits, expected = (hf.load_model(folder)(tokens).logits for folder in (again, model))
+    assert torch.equal(logits, expected)
+
+
+def test_what_sends_tokens_to_experts_stays_in_32_bits_where_16_do_not_hold_it(tmp_path: Path) -> None:
+    model, _ = ggufs.converted("Mixtral", tmp_path)
+    name = "model.layers.1.block_sparse_moe.gate.weight"
+    weights = load_file(model / "model.safetensors")
+    weights[name] = weights[name].float() + 1e-5
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    shutil.rmtree(tmp_path / "alone")
+    alone = ggufs.alone(model, tmp_path / "alone")
+    (tmp_path / "again").mkdir()
+    rebuild.rebuild(tmp_path / "again", snapshot=alone, files=ggufs.sources(ggufs.file(alone)))
+    after = load_file(tmp_path / "again" / "model.safetensors")
+    assert {name for name, value in after.items() if value.dtype != torch.bfloat16} == {name}
+    assert torch.equal(after[name], weights[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("Mixtral", (2, 64, 64), r"holds {} of the shape \(2, 64, 64\), which are not the matrices of 4 experts"),
+        ("Mixtral", (4, 64), r"holds {} of the shape \(4, 64\), which are not the matrices of 4 experts"),
+        ("Granite MoE", (4, 32, 64), r"holds blk.1.ffn_gate_exps.weight in BF16 of the shape \(4, 64, 64\), but {} in F32 of \(4, 32, 64\)"),
+    ],
+)
+def test_experts_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...], said: str, made: Callable[[str], Made], tmp_path: Path) -> None:
+    _, alone, _ = made(name)
+    tensor = "blk.1.ffn_up_exps.weight"
+    ggufs.rewritten(alone / ggufs.file(alone), tmp_path / "m.gguf", tensors={tensor: np.zeros(shape, dtype=np.float32)})
+    with pytest.raises(UpstreamError, match=f"^m.gguf {said.format(tensor)}"):
+        layout.tensors(headers.read(tmp_path, ["m.gguf"]), "m.gguf")
 
 
 def test_what_it_says_of_itself(made: Callable[[str], Made], tmp_path: Path) -> None:
@@ -256,7 +301,10 @@ def test_norms_that_16_bits_do_not_hold_stay_in_32(tmp_path: Path) -> None:
     [
         ({"general__architecture": "mamba"}, "is of the architecture 'mamba'; of llama, qwen2, qwen3, gemma2, gemma3, phi3, granite, smollm3"),
         ({"general__type": "adapter"}, "holds no model but what GGUF calls 'adapter'"),
-        ({"llama__expert_count": 8}, "states llama.expert_count, which none of the models does"),
+        ({"general__architecture": "qwen2moe"}, "is of the architecture 'qwen2moe'; of .* Sluice can rebuild config and tensors, so no release"),
+        ({"llama__expert_count": 8}, "states None as llama.expert_used_count, where a number has to be"),
+        ({"llama__expert_count": 8, "llama__expert_used_count": 9}, "sends a token to 9 of 8 experts, of which llama.cpp knows 512 at most"),
+        ({"llama__expert_count": 8, "llama__expert_used_count": 2}, "holds the tensor blk.0.ffn_down.weight, which none .* knows as mixtral"),
         ({"llama__attention__head_count": [4, 4]}, r"states \[4, 4\] as llama.attention.head_count, where a number has to be"),
         ({"llama__attention__head_count_kv": 0}, "states 0 as llama.attention.head_count_kv"),
         ({"llama__attention__layer_norm_rms_epsilon": "small"}, "states small as llama.attention.layer_norm_rms_epsilon"),
@@ -292,10 +340,11 @@ def test_damaged_and_lacking_files_are_told(made: Callable[[str], Made], tmp_pat
             rebuild.rebuild(tmp_path, snapshot=tmp_path, files=ggufs.sources(name))
 
 
-def test_headers_alone_tell_names_and_shapes(made: Callable[[str], Made], tmp_path: Path) -> None:
-    _, alone, again = made("Llama")
+@pytest.mark.parametrize("name", ["Llama", *MIXTURES])
+def test_headers_alone_tell_names_and_shapes(name: str, made: Callable[[str], Made], tmp_path: Path) -> None:
+    _, alone, again = made(name)
     header = headers.read(alone, [ggufs.file(alone)])
-    found = architectures.tensors(header, "m.gguf")
+    found = layout.tensors(header, "m.gguf")
     whole = load_file(again / "model.safetensors")
     assert {name: tensor.shape for name, tensor in found.items()} == {name: tuple(value.shape) for name, value in whole.items()}
     rebuild.describe_all(tmp_path, alone, header, ggufs.file(alone))
