@@ -1,5 +1,6 @@
 """A proxy between a client and a Hub that does what networks and Hubs do on bad days, one request after the other."""
 
+import select
 import socket
 import struct
 import threading
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 PIECE = 65_536  # bytes
+LOOK = 200  # milliseconds between two looks whether a connection that is held is still wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)  # of that answer
     content: bytes = b""  # of that answer
     said: str = ""  # by it, as the Hub says what is wrong
-    stall: bool = False  # never answered, and the connection held
+    stall: bool = False  # never answered, and the connection held as long as its client waits
     lose: bool = False  # carried out, and the answer thrown away
     cut: int | None = None  # bytes of the answer that come, before the connection is closed; reset when it is 0
     rate: float | None = None  # bytes a second of the answer
@@ -112,7 +114,7 @@ def _serve(line: socket.socket, target: tuple[str, int], proxy: Proxy, ended: th
         proxy.seen.append(request)
         fault = proxy.rule(request) or Fault()
         if fault.choke:
-            ended.wait()
+            _hold(line, ended)
             return
         length = int(request.headers.get("content-length", "0"))
         if fault.answer is not None or fault.reset or fault.stall:
@@ -120,7 +122,7 @@ def _serve(line: socket.socket, target: tuple[str, int], proxy: Proxy, ended: th
                 while len(body) < length:
                     body += line.recv(PIECE)
             if fault.stall:
-                ended.wait()
+                _hold(line, ended)
             elif fault.answer is not None:
                 line.sendall(_answer(fault))
             else:
@@ -157,6 +159,14 @@ def _back(there: socket.socket, line: socket.socket, fault: Fault, ended: thread
         passed += len(piece)
         if fault.rate is not None and ended.wait(len(piece) / fault.rate):
             return
+
+
+def _hold(line: socket.socket, ended: threading.Event) -> None:
+    """Keep the connection without a word until its client gives it up: thousands of these would else be open in the end."""
+    looked = select.poll()
+    looked.register(line, select.POLLRDHUP)  # reads nothing, so that what was not taken off the line stays there
+    while not looked.poll(LOOK) and not ended.is_set():
+        pass
 
 
 def _reset(line: socket.socket) -> None:

@@ -13,7 +13,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
+from bench.clock import Clock
+from bench.short_way import nothing_to_run, short
 from bench.soak.found import Found
+from bench.soak.share import Share
 from bench.soak.world import NAMESPACE, World
 from config.keep import Keep
 from config.settings import Settings, Watched
@@ -29,8 +32,6 @@ from service.release import lifecycle, watchlist
 from service.release.work import Work
 from service.store import Artifact, Store, database, open_store, owner
 from service.store.tables import Base
-from tests.service.helpers import Clock
-from tests.service.release.short_way import nothing_to_run, short
 
 STEP = timedelta(minutes=15)  # between two polls
 OFTEN = 8  # polls between two commits of a model
@@ -42,23 +43,25 @@ DAY = 24  # hours
 GROWN = 1.1  # times what the second day took at its most, that later days may take
 
 
-def hours(world: World, number: int, until_when: float, *, step: timedelta = STEP, often: int = OFTEN, models: int = MODELS) -> Found:
+def hours(world: World, share: Share, *, step: timedelta = STEP, often: int = OFTEN, models: int = MODELS) -> Found:
     """So many hours of a service whose upstreams commit again and again; disk and records must not grow, and the newest must be published, once."""
-    found, sizes, rows = Found("simulated hours", number), list[tuple[float, int]](), list[tuple[float, int]]()
+    found, sizes, rows = Found("simulated hours", share.number), list[tuple[float, int]](), list[tuple[float, int]]()
     home = world.folder / "home"
+    database_url = world.database("home")
     settings = Settings(
         home=home,
+        database_url=database_url,
         hub_endpoint=world.proxy.url,
         hub_token=SecretStr(world.token),
         namespace=NAMESPACE,
         watch=(Watched(owners=("upstream",), recipe=str(_recipe(world))),),
         keep=KEEP,
     )
-    store = open_store(f"sqlite:///{home / 'sluice.db'}")
+    store = open_store(database_url)
     with _simulated(world) as clock:
         listings, keeper, began = Listings(connect(settings)), Housekeeping(store, settings), clock.at
         polls = 0
-        while (passed := (clock.at - began).total_seconds() / 3600) < number and time.monotonic() < until_when:
+        while (passed := (clock.at - began).total_seconds() / 3600) < share.number and time.monotonic() < share.until:
             for model in range(models):
                 if (polls + model * often // models) % often == 0:
                     world.push(f"upstream/model-{model}")
@@ -71,6 +74,7 @@ def hours(world: World, number: int, until_when: float, *, step: timedelta = STE
             clock.at += step
             polls += 1
             found.done["hours"] = round((clock.at - began).total_seconds() / 3600)
+            share.told(found)
     commits, disk, most = sum(map(len, world.pushed.values())), max((size for _, size in sizes), default=0), max((size for _, size in rows), default=0)
     print(f"{polls} polls, {commits} commits; at most {disk / 1e6:.1f} MB on the disk and {most:,} rows", flush=True)
     found.wrong += [*_grown("bytes on the disk", sizes), *_grown("rows in the database", rows), *world.judge.faults(), *world.lost()]

@@ -24,7 +24,7 @@ class Publication:
 
 @dataclass
 class Judge:
-    """Looks at the repos of a namespace again and again; each commit is looked at once."""
+    """Looks at the repos of a namespace, and of those called after it with a number, again and again; each commit is looked at once."""
 
     api: HfApi
     namespace: str
@@ -35,23 +35,31 @@ class Judge:
         return [fault for repo in self.repos() for fault in self._faults(repo)]
 
     def repos(self) -> list[str]:
-        """All repos of the namespace, private ones too."""
-        return sorted(model.id for model in self.api.list_models(author=self.namespace))
+        """All repos of these namespaces, private ones too."""
+        return sorted(model.id for model in self.api.list_models() if self._ours(model.id.partition("/")[0]))
 
     def history(self, repo: str) -> list[Publication]:
-        """The publications of a repo, the oldest first."""
-        commits = [commit.commit_id for commit in reversed(self.api.list_repo_commits(repo))]
-        return [found for commit in commits if (found := self.known.get(commit)) is not None]
+        """The publications of a repo among what was looked at, the oldest first."""
+        return self._publications(self._commits(repo))
 
     def branches(self) -> list[str]:
         """Branches beside the default ones, which a publication leaves behind when nobody clears away after it."""
         refs = {repo: self.api.list_repo_refs(repo).branches for repo in self.repos()}
         return [f"{repo}@{branch.name}" for repo, branches in refs.items() for branch in branches if branch.name != "main"]
 
+    def _ours(self, namespace: str) -> bool:
+        return namespace == self.namespace or namespace.removeprefix(f"{self.namespace}-").isdecimal()
+
+    def _commits(self, repo: str) -> list[str]:
+        return [commit.commit_id for commit in reversed(self.api.list_repo_commits(repo))]
+
+    def _publications(self, commits: list[str]) -> list[Publication]:
+        return [found for commit in commits if (found := self.known.get(commit)) is not None]
+
     def _faults(self, repo: str) -> list[str]:
-        commits = [commit.commit_id for commit in reversed(self.api.list_repo_commits(repo))]
+        commits = self._commits(repo)
         found = [fault for commit in commits if commit not in self.known for fault in self._half(repo, commit)]
-        published = self.history(repo)
+        published = self._publications(commits)
         found += [
             f"older over newer: {repo} at {after.commit[:12]} is of upstream commit {after.position}, before it of {before.position}"
             for before, after in pairwise(published)

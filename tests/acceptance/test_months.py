@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from bench.faulty import Fault, always, faults
-from bench.soak.__main__ import ended, pauses
+from bench.soak.ending import ended
+from bench.soak.pauses import pauses
+from bench.soak.share import Share
 from bench.soak.world import Service, World, service, world
 from config.digests import file_sha256
 from publishers.manifest import Manifest
@@ -213,7 +215,7 @@ def test_what_nobody_needs_goes_and_what_is_published_stays(there: There) -> Non
 
 
 def test_one_of_two_services_that_wakes_up_after_its_lease_publishes_nothing(there: There) -> None:
-    found = pauses(there.world, 1, time.monotonic() + 300)
+    found = pauses(there.world, Share(number=1, whole=1, until=time.monotonic() + 300))
     assert (found.done.total(), found.wrong) == (1, [])
 
 
@@ -222,7 +224,7 @@ def test_nothing_outlives_a_service_that_is_killed_and_the_next_one_goes_on(tmp_
         built.push(MODEL)
         for stage in ("convert", "imatrix"):
             with service(built) as running:
-                wait_until(lambda stage=stage, running=running: running.stages().get(stage) == "running" or running.over, seconds=120, what=stage)
+                wait_until(lambda stage=stage, running=running: running.place() == stage or running.over, seconds=120, what=stage)
                 assert running.kill() == []
         with service(built) as running:
             assert ended(built, running) == []
@@ -280,7 +282,7 @@ def test_a_service_ends_in_time_while_its_run_computes(tmp_path: Path) -> None:
     with world(tmp_path) as built:
         built.push(MODEL)
         with service(built) as running:
-            wait_until(lambda: running.working() == "imatrix" or running.over, seconds=120, what="a stage that computes")
+            wait_until(lambda: running.place() == "imatrix" or running.over, seconds=120, what="a stage that computes")
             running.process.send_signal(signal.SIGTERM)
             running.process.wait(15)
             (run,) = running.store.runs()

@@ -10,11 +10,11 @@ import pytest
 from huggingface_hub import HfApi
 from pydantic import SecretStr
 
+from bench.clock import Clock
 from config.settings import Settings, Watched
 from hub.server import running
 from hub.tokens import create_token
 from service.store import Store, database, open_store, owner
-from tests.service.helpers import Clock
 
 DEMO = Path(__file__).parents[2] / "demo"
 RECIPE = """

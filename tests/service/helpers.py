@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -18,16 +17,6 @@ from service.store import Artifact, Published, RunOrder, RunRecord, Store, Varia
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 STAGE = "quantize IQ1_S"  # of a judged run
-
-
-class Clock:
-    """The time, as it is set; stands in the place of `datetime`."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2025, 1, 1, tzinfo=UTC)
-
-    def now(self, _zone: object) -> datetime:
-        return self.at
 
 
 def queue_run(store: Store, repo: str = "upstream/model", *, again: bool = False, attempts: int | None = None, **changes: object) -> RunRecord:

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+from bench.clock import Clock
 from config.errors import ConfigurationError, HubError, ToolError, UpstreamError
 from config.progress import Progress
 from config.settings import Settings, Watched
@@ -19,7 +20,7 @@ from service.api.guard import MAX_BODY
 from service.api.tokens import create_token, revoke_token
 from service.store import KeptRecipe, Published, Store
 from service.store.backlog import UNTAKEN
-from tests.service.helpers import SHA, Clock, queue_run
+from tests.service.helpers import SHA, queue_run
 
 SECRET = "the Hub's secrét"
 HOOK = "/webhooks/huggingface"

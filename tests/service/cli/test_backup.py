@@ -15,6 +15,7 @@ from click.testing import Result
 from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
+from bench.short_way import short
 from config.errors import ConfigurationError, StageError
 from config.settings import Settings
 from service.cli.main import app
@@ -24,7 +25,7 @@ from service.store import Store, open_store
 from service.store.backup import back_up
 from tests.service.conftest import Upstream
 from tests.service.helpers import eventually, queue_run
-from tests.service.release.short_way import ShortWay, short
+from tests.service.release.short_way import ShortWay
 
 
 def asked(home: Path, *arguments: str) -> Result:

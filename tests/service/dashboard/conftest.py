@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from bench.short_way import short
 from config.data import as_written, referring
 from config.progress import Progress
 from config.settings import Settings, Watched
@@ -18,7 +19,7 @@ from service.store import Foretold, KeptRecipe, LookKey, Published, Scope, Store
 from service.store.access import Grant
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
-from tests.service.release.short_way import ShortWay, short
+from tests.service.release.short_way import ShortWay
 
 RECIPE = str(Path(__file__).parents[3] / "demo" / "recipe.yaml")
 HOSTILE = "<script>alert('x')</script>"

@@ -11,12 +11,13 @@ from datetime import timedelta
 
 import pytest
 
+from bench.clock import Clock
 from config.words import Release
 from service.disk.pruning import prune
 from service.execution.kept import StageStore, blocks
 from service.store import Artifact, Published
 from tests.service.disk.conftest import Home
-from tests.service.helpers import Clock, queue_run
+from tests.service.helpers import queue_run
 
 COMMITS, EVERY = 91, timedelta(days=4)
 SCALE = 100

@@ -10,6 +10,7 @@ from click.testing import Result
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from bench.short_way import short
 from config.settings import Settings
 from config.words import Hold
 from service.api import create_app
@@ -21,7 +22,7 @@ from service.store import KeptRecipe, Store, open_store
 from service.store.access import Grant
 from tests.service.conftest import Upstream
 from tests.service.helpers import judged_run, queue_run
-from tests.service.release.short_way import ShortWay, short
+from tests.service.release.short_way import ShortWay
 
 SMALL = {"name": "small", "variants": {"gguf": ["IQ1_S"]}}  # a recipe
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
+from bench.short_way import short
 from builders.snapshot import Upstream as Described
 from builders.weights import read_header, weight_files
 from config.recipe import Recipe
@@ -20,7 +21,7 @@ from service.store import Store
 from tests.service.conftest import RECIPE as RECIPE_FILE
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
-from tests.service.release.short_way import ShortWay, short
+from tests.service.release.short_way import ShortWay
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "demo" / "data"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bench.clock import Clock
 from config.settings import Settings, Watched
 from service.api.tokens import create_token
 from service.cli.main import app
@@ -16,7 +17,7 @@ from service.release.attention import Attention, attention
 from service.store import Store, open_store
 from service.store.backlog import UNTAKEN
 from tests.service.dashboard.conftest import dashboard
-from tests.service.helpers import Clock, queue_run
+from tests.service.helpers import queue_run
 
 FULL = {"pause": 10**15, "free": 2 * 10**15}
 

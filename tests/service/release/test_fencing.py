@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.short_way import passed, short
 from config.errors import Damaged
 from service.daemon.worker import Worker
 from service.execution import kept
@@ -17,7 +18,7 @@ from service.release.work import Work
 from service.store import LeaseLost, Published, RunRecord, Store, open_store
 from service.store.queue import CRASHES
 from tests.service.helpers import queue_run
-from tests.service.release.short_way import REPO, ShortWay, passed, short
+from tests.service.release.short_way import REPO, ShortWay
 
 PUBLISHED = Published(repo=REPO, revision="1" * 40, url="https://hub/ours", files=("README.md",), manifest_digest="2" * 64, changed=True)
 

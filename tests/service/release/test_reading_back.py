@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.short_way import of_folder, short
 from config.errors import HubError
 from config.recipe import Recipe
 from config.written import load_recipe
@@ -19,7 +20,7 @@ from service.release.reading_back import FUNCTION, TOKENS
 from service.release.work import Work
 from service.store import Store
 from tests.service.conftest import DEMO, Upstream
-from tests.service.release.short_way import REPO, ShortWay, of_folder, short
+from tests.service.release.short_way import REPO, ShortWay
 
 Files = Mapping[str, bytes | Path]
 MakeWay = Callable[..., ShortWay]

@@ -4,9 +4,10 @@ from datetime import timedelta
 
 import pytest
 
+from bench.clock import Clock
 from service.store import Store
 from service.store.backlog import UNTAKEN
-from tests.service.helpers import Clock, queue_run
+from tests.service.helpers import queue_run
 
 LONG = UNTAKEN + timedelta(minutes=1)
 

@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import create_engine, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
+from bench.clock import Clock
 from config.words import Hold, Kind, Measurement, Outcome, Patch, Release, Variant, Verdict
 from service.store import Artifact, Horizons, Message, Published, Store, VariantRecord, open_store
 from service.store.tables import Base
-from tests.service.helpers import Clock, queue_run
+from tests.service.helpers import queue_run
 
 PATCH = Patch(fix="f", version=1, file="config.json", key="a", reason="Because.", before=1, after=2)
 

@@ -1,0 +1,42 @@
+"""How the run of what was pushed last ended, and what is wrong then."""
+
+from bench.soak.steps import Step, steps
+from bench.soak.world import Change, Service, Spoilt, World, until
+from service.store.queue import FINISHED
+
+MODEL = "upstream/model-{}"
+ONE = MODEL.format(1)  # of parts that need no more
+PATIENCE = 300.0  # seconds that a run may take until the next thing happens
+
+
+def ended(world: World, running: Service, *, retry: bool = False, left: bool = True) -> list[str]:
+    """Let the run of what was pushed last end; what is wrong then. One that failed is tried again with `retry`, as a person would.
+
+    Without `left`, a branch that was left on the Hub is not wrong: the next publication clears it away.
+    """
+
+    def over() -> bool:
+        run = running.run()
+        return run is not None and run.release.sha == world.newest and run.state in FINISHED
+
+    if not until(over, PATIENCE):
+        run = running.run()
+        return [f"lost: no run of {world.newest[:12]} ended in {PATIENCE:.0f} s; {'there is none' if run is None else f'{run.state}: {run.error}'}"]
+    run = running.run()
+    if retry and run is not None and run.state == "failed":
+        running.told("retry", str(run.id))
+        return ended(world, running, left=left)
+    failed = [] if run is None or run.state == "done" else [f"ended as {run.state}: {run.error}"]
+    branches = [f"left on the Hub: branch {name}" for name in world.judge.branches()] if left else []
+    return failed + world.judge.faults() + world.lost() + branches
+
+
+def undisturbed(world: World, running: Service, what: Change) -> tuple[list[Step], dict[str, float]]:
+    """Release something that nobody disturbs: the steps of its publication, and the stages of its run with the seconds of each. Raises Spoilt when it fails."""
+    before = len(world.proxy.seen)
+    world.push(ONE, what)
+    if problems := ended(world, running):
+        raise Spoilt(f"The undisturbed run did not end well: {'; '.join(problems)}")
+    run = running.run()
+    assert run is not None
+    return steps(world.proxy.seen[before:]), {name: seconds for name, (_, seconds) in running.stages(run.id).items()}
