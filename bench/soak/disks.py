@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.soak.ending import ONE, PATIENCE, ended, undisturbed
+from bench.soak.ending import ONE, came, ended, undisturbed
 from bench.soak.found import Found
 from bench.soak.share import Share
-from bench.soak.world import World, service, until
+from bench.soak.world import World, service
 
 SIZE = "400m"  # of the disk
 KEPT = {"runs": 1, "free": "200MB", "pause": "1kB"}  # so that the disk does not fill up by itself
@@ -31,7 +31,7 @@ def disks(world: World, share: Share) -> Found:
             _, took = undisturbed(world, running, "weights")
             while share.goes_on(found):
                 world.push(ONE, "weights")
-                if not until(lambda: running.at_work, PATIENCE):
+                if not came(running, lambda: running.at_work):
                     found.wrong.append("lost: no run began")
                 time.sleep(share.chance.uniform(0, sum(took.values())))
                 at = running.place()

@@ -1,12 +1,27 @@
 """How the run of what was pushed last ended, and what is wrong then."""
 
+import time
+from collections.abc import Callable
+
 from bench.soak.steps import Step, steps
-from bench.soak.world import Change, Service, Spoilt, World, until
+from bench.soak.world import LOOK, Change, Service, Spoilt, World
 from service.store.queue import FINISHED
 
 MODEL = "upstream/model-{}"
 ONE = MODEL.format(1)  # of parts that need no more
-PATIENCE = 300.0  # seconds that a run may take until the next thing happens
+PATIENCE = 300.0  # seconds in which something of a run has to move
+LONGEST = 1800.0  # seconds that a run may take until what is waited for, however it moves
+
+
+def came(running: Service, condition: Callable[[], bool]) -> bool:
+    """Whether it came true before the newest run stood still for too long, as one does that is lost; on a slow machine it only takes longer."""
+    began = moved = time.monotonic()
+    before = running.standing()
+    while not (true := condition()) and (now := time.monotonic()) < min(moved + PATIENCE, began + LONGEST):
+        time.sleep(LOOK)
+        if (standing := running.standing()) != before:
+            before, moved = standing, now
+    return true
 
 
 def ended(world: World, running: Service, *, retry: bool = False, left: bool = True) -> list[str]:
@@ -19,9 +34,9 @@ def ended(world: World, running: Service, *, retry: bool = False, left: bool = T
         run = running.run()
         return run is not None and run.release.sha == world.newest and run.state in FINISHED
 
-    if not until(over, PATIENCE):
+    if not came(running, over):
         run = running.run()
-        return [f"lost: no run of {world.newest[:12]} ended in {PATIENCE:.0f} s; {'there is none' if run is None else f'{run.state}: {run.error}'}"]
+        return [f"lost: no run of {world.newest[:12]} ended; {'there is none' if run is None else f'{run.state}: {run.error}'}"]
     run = running.run()
     if retry and run is not None and run.state == "failed":
         running.told("retry", str(run.id))

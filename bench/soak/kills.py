@@ -4,7 +4,7 @@ import time
 from itertools import count
 
 from bench.faulty import Fault, Request
-from bench.soak.ending import ONE, PATIENCE, ended, undisturbed
+from bench.soak.ending import ONE, came, ended, undisturbed
 from bench.soak.found import Found
 from bench.soak.share import Share
 from bench.soak.steps import Step, step_of
@@ -53,12 +53,12 @@ def _killed_at_stage(world: World, running: Service, stage: str, seconds: float,
         return run is not None and run.state == "running" and running.stages(run.id).get(stage, ("", 0.0))[0] in REACHED
 
     for _ in range(2):
-        if not until(lambda: there() or running.over, PATIENCE):
-            found.wrong.append(f"lost: stage {stage} was not reached in {PATIENCE:.0f} s")
+        if not came(running, lambda: there() or running.over):
+            found.wrong.append(f"lost: stage {stage} was not reached")
         if not running.over:
             break
         world.push(ONE, "weights")
-        until(lambda: not running.over, PATIENCE)
+        came(running, lambda: not running.over)
     time.sleep(seconds)
     at = running.place()
     found.wrong += [f"left running: process {pid}, {at}" for pid in running.kill()]
@@ -88,9 +88,9 @@ def _killed_at_step(world: World, running: Service, sha: str, place: tuple[str, 
         return Fault(cut=0)
 
     with world.ruled(rule):
-        until(lambda: bool(killed) or (begun() and running.over), PATIENCE)
+        came(running, lambda: bool(killed) or (begun() and running.over))
         until(lambda: bool(killed), FOLLOWS)  # what follows a run, as its place in a collection, is asked when it is over
-        until(lambda: not killed or running.process.poll() is not None, PATIENCE)
+        until(lambda: not killed or running.process.poll() is not None, FOLLOWS)
     if not killed:
         found.wrong.append(f"not killed: the publication for {world.namespace} never came to {step}")
     return bool(killed)

@@ -8,7 +8,7 @@ from threading import Event
 from sqlalchemy.exc import SQLAlchemyError
 
 from bench.faulty import Fault, Request
-from bench.soak.ending import ONE, PATIENCE, ended, undisturbed
+from bench.soak.ending import ONE, came, ended, undisturbed
 from bench.soak.found import Found
 from bench.soak.share import Share
 from bench.soak.steps import Step, step_of
@@ -57,7 +57,7 @@ class _Pause:
         """Stop the service that builds what is released now, after so many seconds; neither, when it is done by then."""
         self._world.push(ONE, "weights")
         self._meant = AT_WORK
-        until(lambda: self._run() is not None, PATIENCE)
+        came(self._services[0], lambda: self._run() is not None)
         until(lambda: self._run() is None, seconds)
         self._stop("")
 
@@ -76,8 +76,8 @@ class _Pause:
 
         with self._world.ruled(rule):
             self._world.push(ONE, "terms")
-            until(lambda: self._run() is not None, PATIENCE)
-            until(lambda: self._stopped is not None or self._run() is None, PATIENCE)
+            came(self._services[0], lambda: self._run() is not None)
+            came(self._services[0], lambda: self._stopped is not None or self._run() is None)
 
     def end(self, seconds: float, found: Found) -> None:
         """Wake it, so many seconds after the other service took its run."""

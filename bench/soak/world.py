@@ -222,6 +222,11 @@ class Service:
             return "at rest"
         return next((stage.name for stage in self.store.stages(run.id) if stage.state == "running"), "between stages")
 
+    def standing(self) -> tuple[object, ...]:
+        """How far the newest run is, to be compared."""
+        run = self.run()
+        return () if run is None else (run.id, run.state, run.lease, *((stage.name, stage.state) for stage in self.store.stages(run.id)))
+
     def stages(self, run: int) -> dict[str, tuple[str, float]]:
         """How far each stage of a run is, and how many seconds it took, in their order."""
         return {stage.stage or stage.name: (stage.state, stage.seconds or 0.0) for stage in self.store.stages(run)}
