@@ -180,7 +180,7 @@ def test_nothing_is_measured_of_weights_that_transformers_would_make_up(asked: t
 @pytest.mark.parametrize("asked", ["fix MODEL", "release MODEL --to out --dry-run", "measure template MODEL"])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 def test_no_tokenizer_is_made_up_either(model_type: str, asked: str, tmp_path: Path) -> None:
-    """transformers 5 makes one of a token or three for either architecture, whose class it takes where tokenizer_config.json names none."""
+    """transformers 5 makes one of a single token for Qwen's (findings/transformers-makes-up-a-tokenizer.sh), and names files that are not there for Llama's."""
     model = without_tokenizer(tmp_path / "model")
     releases.edit(model / "config.json", model_type=model_type)
     done = sluice(*asked.replace("MODEL", str(model)).split(), SLUICE_HOME=str(tmp_path / "home"), cwd=tmp_path)
