@@ -18,7 +18,11 @@ _SECRETS = (
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without Hub tokens, our own tokens, authorization headers, passwords in URLs, and the given secrets."""
+    """The text without Hub tokens, our own tokens, authorization headers, passwords in URLs, and the given secrets.
+
+    Nor does it hold a NUL, which a program may print and PostgreSQL keeps in no text.
+    """
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     for secret in secrets:
         if secret:
             text = text.replace(secret, HIDDEN)

@@ -39,7 +39,6 @@ def take_hints(store: Store, settings: Settings, listings: Listings) -> None:
     """Look at every repo that a due hint names. A look that fails is had again later; one entry's failure does not keep the others from theirs."""
     watch = entries(store, settings)
     for hint in store.hints(due=True):
-        pulse.beat("intake", "look")
         failures = [failure for entry in following(watch, hint.repo) if (failure := _look(store, settings, listings, entry, hint)) is not None]
         if not failures:
             store.settle_hint(hint)
@@ -64,6 +63,7 @@ def _refuses(failure: Exception) -> bool:
 
 def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> Exception | None:
     """Queue what the entry asks for of the repo, if that is due; why it failed, None when all is done."""
+    pulse.beat("intake", "look")  # several entries may follow a repo, and each look may take nearly as long as intake may be silent
     if (wrong := fault(entry.recipe)) is not None:
         return ConfigurationError(wrong)
     try:

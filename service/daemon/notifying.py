@@ -11,6 +11,7 @@ from config.notify import Ending, Notified
 from config.passing import pause
 from config.words import Outcome
 from publishers.notify import NotDelivered, Notice, body, send
+from service.pulse import pulse
 from service.store import AuditRecord, DeliveryRecord, Message, Store, UnknownRun
 from service.store.database import now
 
@@ -28,6 +29,7 @@ def notify(store: Store, places: Iterable[Notified]) -> None:
         if ends:
             store.put_messages(place.name, [message for event in ends if (message := _message(store, place, event)) is not None], upto=ends[-1].id)
     while known and (delivery := store.take_delivery(known)) is not None:
+        pulse.beat("notify", delivery.place)  # each may take seconds, and an outage may leave hundreds
         _deliver(store, known[delivery.place], delivery)
 
 

@@ -28,7 +28,7 @@ from service.daemon.notifying import notify
 from service.daemon.polling import poll
 from service.daemon.stopping import stopped_by_signals
 from service.daemon.watchdog import heard_by_systemd
-from service.daemon.worker import IDLE_SECONDS, Execute, Worker
+from service.daemon.worker import FAILING_SECONDS, IDLE_SECONDS, Execute, Worker
 from service.dashboard import add_dashboard
 from service.hubclient import connect
 from service.logs import configure_logs, redact
@@ -37,9 +37,9 @@ from service.release.checks.watch import unreleasable
 from service.release.gathering import take_up
 from service.repeating import repeated
 from service.store import Store, open_store
+from service.store.database import is_away
 
 SILENCE = 600.0  # seconds without a sign of life after which a part that asks the Hub something is stuck: a look may take nearly as long
-FAILING_SECONDS = 60.0  # between two tries of what failed for a reason that nobody foresaw
 FOLLOW_UP_SECONDS = 5.0  # between two looks for what is still to do for runs that are done
 
 log = structlog.get_logger(__name__)
@@ -164,11 +164,11 @@ def _tried(part: str, work: Callable[[], object]) -> bool:
     """Do the work of a part once; False when it failed for a reason that nobody foresaw, which must not end the part: nobody else does its work."""
     try:
         work()
-    except SQLAlchemyError as error:
+    except Exception as error:
+        if not isinstance(error, SQLAlchemyError) or not is_away(error):
+            log.exception("failed, tried again", part=part)
+            pulse.beat(part, failing=True)
+            return False
         log.warning("the database does not answer", part=part, error=redact(str(error)))
-    except Exception:
-        log.exception("failed, tried again", part=part)
-        pulse.beat(part, failing=True)
-        return False
     pulse.beat(part)
     return True

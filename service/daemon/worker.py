@@ -11,11 +11,12 @@ from config.errors import SluiceError, Unavailable
 from service.logs import labelled, redact
 from service.pulse import pulse
 from service.store import LeaseLost, RunRecord, Store, worker_name
-from service.store.database import passes
+from service.store.database import is_away, passes
 from service.store.lease import LEASE_SECONDS, kept_lease
 
 IDLE_SECONDS = 1.0  # between two looks into an empty queue
 TROUBLE_SECONDS = 5.0  # between two tries when the database does not answer
+FAILING_SECONDS = 60.0  # between two tries of what failed for a reason that nobody foresaw
 
 Execute = Callable[[Store, RunRecord], None]
 """Carries out a leased run and finishes it in the store; raises when it failed."""
@@ -59,15 +60,20 @@ class Worker:
             while not self._stopping:
                 try:
                     self._work_once()
-                except SQLAlchemyError as error:
-                    log.warning("the database does not answer", error=redact(str(error)))
-                    self._rest(TROUBLE_SECONDS)
+                except Exception as error:  # whatever it is, it must not end the worker: there are other runs
+                    away = isinstance(error, SQLAlchemyError) and is_away(error)
+                    if away:
+                        log.warning("the database does not answer", error=redact(str(error)))
+                    else:
+                        log.exception("failed, tried again", part="worker")
+                    pulse.beat("worker", failing=not away)
+                    self._rest(TROUBLE_SECONDS if away else FAILING_SECONDS)
         except Stopped:
             log.info("stopped")
 
     def _work_once(self) -> None:
-        pulse.beat("worker")
         run = self._store.lease(self._name, seconds=self._seconds) if self._may_begin() else None
+        pulse.beat("worker")  # no sooner: what fails time and again is told as failing all the while
         if run is None:
             self._rest(IDLE_SECONDS)
             return
@@ -110,6 +116,8 @@ class Worker:
             try:
                 self._store.release(run.id, self._name)
             except SQLAlchemyError as error:
+                if not is_away(error):
+                    raise
                 fault = error
             else:
                 return

@@ -14,11 +14,14 @@ from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from config.aside import begun
 from config.errors import ClusterUnavailable, ConfigurationError, SluiceError, StageError
+from config.passing import pause
+from service.execution import words
 from service.execution.leaving import checkpoint
 
 CHUNK = 8 * 2**20  # bytes that are read, and sent, at once
@@ -32,6 +35,7 @@ ENDING = 10.0  # seconds for what is tidied up when a transfer fails
 LOOK = 0.2  # seconds between two looks whether the work is left
 PATIENCE = 300.0  # seconds that a file may take however small it is, or its last piece: the server puts it together then
 SLOWEST = 100_000  # bytes a second that a file must reach beyond that
+FIRST, LONGEST = 1.0, 30.0  # seconds, at most, until a file is sent or taken once more when the store was out of reach, and between later tries
 DAYS = 7.0  # that a file stays: it is on its way, and whoever comes to need it later puts it again
 PARTIAL = ".partial"  # ends the name of a file in a folder that is being written
 _SCHEMES = ("file://", "s3://")
@@ -54,8 +58,11 @@ class Lacking(StageError):
 class ArtifactStore:
     """Files by their sha256 at a URL: `file:///a/folder` or `s3://bucket/prefix`. Credentials come from the environment only."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ConfigurationError when the URL is of another kind, or what speaks to it is not installed."""
+    def __init__(self, url: str, *, patience: float = 0.0, told: Callable[[str], None] = lambda said: None) -> None:
+        """`patience`: seconds for which a file is sent or taken again and again while the store is out of reach, of which `told` hears.
+
+        Raises ConfigurationError when the URL is of another kind, or what speaks to it is not installed.
+        """
         if not url.startswith(_SCHEMES) or "@" in url:
             raise ConfigurationError(
                 "`store_url` must be `file:///a/folder` or `s3://bucket/prefix`, and credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
@@ -64,6 +71,7 @@ class ArtifactStore:
 
         self.url = url.rstrip("/")
         self._local = url.startswith("file://")
+        self._patience, self._told = patience, told
         waits = {"connect_timeout": CONNECT, "read_timeout": SILENCE, "retries": {"total_max_attempts": TRIES}}
         try:
             self._files, self._root = url_to_fs(self.url, **({"auto_mkdir": True} if self._local else {"default_block_size": CHUNK, "config_kwargs": waits}))
@@ -90,6 +98,29 @@ class ArtifactStore:
 
     def put(self, path: Path, sha256: str) -> None:
         """Keep a file under its digest, unless it is there already. Raises StageError when it has other bytes than that, and what `check` raises."""
+        self._patiently(partial(self._put, path, sha256))
+
+    def get(self, sha256: str, target: Path) -> None:
+        """Write a file to `target`. Raises Lacking when it is not there with these bytes, OSError when `target` has no room for it, and what `check` raises."""
+        self._patiently(partial(self._get, sha256, target))
+
+    def _patiently(self, call: Callable[[], None]) -> None:
+        """Make a call again and again while the store is out of reach, for as long as the patience lasts; in between the work may be left."""
+        since: float | None = None
+        for tries in count():
+            try:
+                call()
+            except ClusterUnavailable as error:
+                seconds, since = pause(tries, first=FIRST, longest=LONGEST), since or time.monotonic()
+                if time.monotonic() + seconds - since > self._patience:
+                    raise
+                if not tries:
+                    self._told(f"{error} It is tried again for {self._patience:,.0f} seconds.")
+                _rest(seconds)
+            else:
+                return
+
+    def _put(self, path: Path, sha256: str) -> None:
         if self.has(sha256):
             return
         with path.open("rb") as source, self._worded("write to"), self._written(self._place(sha256), path.stat().st_size) as target:
@@ -122,8 +153,7 @@ class ArtifactStore:
             target.closed = True  # or it would send what it was told to discard
             raise
 
-    def get(self, sha256: str, target: Path) -> None:
-        """Write a file to `target`. Raises Lacking when it is not there with these bytes, and what `check` raises."""
+    def _get(self, sha256: str, target: Path) -> None:
         try:
             with (
                 self._worded("read"),
@@ -158,7 +188,7 @@ class ArtifactStore:
 
     @contextmanager
     def _worded(self, doing: str) -> Iterator[None]:
-        """Turn what a file system of fsspec raises into words; FileNotFoundError, from the reading of a file, stays."""
+        """Turn what a file system of fsspec raises into words. Two things of reading stay: that a file is not there, and that there is no room for it here."""
         try:
             yield
         except SluiceError:
@@ -177,6 +207,8 @@ class ArtifactStore:
         except NotADirectoryError as error:
             raise ConfigurationError(f"Cannot {doing} {self.url}: it is no folder ({error}). Correct `store_url`.") from error
         except Exception as error:
+            if doing == "read" and isinstance(error, OSError) and words.out_of_space(error):
+                raise
             if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
                 raise ConfigurationError(
                     f"Cannot {doing} {self.url}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment of the service and of every node."
@@ -195,6 +227,14 @@ def _within(seconds: float, call: Callable[..., T], *arguments: Any, leaving: bo
         if time.monotonic() >= until:
             raise _Silent(f"no answer came within {seconds:,.0f} seconds")
     return done.result()
+
+
+def _rest(seconds: float) -> None:
+    """Wait, where the work may be left."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        checkpoint()
+        time.sleep(min(left, LOOK))
 
 
 def _part(size: int) -> int:

@@ -68,11 +68,12 @@ class Log:
         new = self._path.with_name(f"{self._path.name}.partial")
         try:
             new.write_bytes(head + _gap(left_out) + tail)
+            opened = new.open("ab", buffering=0)  # before anything is given up: who prints must not be stopped
             new.replace(self._path)  # who reads has the old file or the new one
         finally:
             new.unlink(missing_ok=True)
         self._file.close()
-        self._file = self._path.open("ab", buffering=0)
+        self._file = opened
         self._there, self.left_out = HEAD + _WIDTH + len(tail), left_out
 
 

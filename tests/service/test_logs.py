@@ -34,6 +34,7 @@ def lines() -> io.StringIO:
         ("Authorization: Bearer abcdefghijkl", "Authorization: Bearer [hidden]"),
         ("postgresql+psycopg://sluice:pass-word@db/sluice", "postgresql+psycopg://sluice:[hidden]@db/sluice"),
         ("http://127.0.0.1:8080/a@b", "http://127.0.0.1:8080/a@b"),
+        ("printed \0 and ended", "printed \N{REPLACEMENT CHARACTER} and ended"),
         ("sluice_token, hf_hub, the bearer of news", "sluice_token, hf_hub, the bearer of news"),
     ],
 )

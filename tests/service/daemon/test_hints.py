@@ -151,3 +151,15 @@ def test_a_request_that_cannot_be_met_is_explained(file_store: Store, upstream: 
         with pytest.raises(HubError):
             queue_release(file_store, wrong, connect(wrong), ReleaseRequest(**wanted))
     assert file_store.runs() == ()
+
+
+def test_each_look_is_a_sign_of_life(file_store: Store, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = list[tuple[str, str]]()
+    monkeypatch.setattr(hints.pulse, "beat", lambda part, doing="", **_: signs.append((part, doing)))
+    others = [tmp_path / f"{number}.yaml" for number in range(2)]
+    for number, other in enumerate(others):
+        other.write_text((tmp_path / "small.yaml").read_text().replace("Q4_0", f"Q{4 + number}_K_M"))
+    watch = (*upstream.settings.watch, *(Watched(repo="upstream/model", recipe=str(other)) for other in others))
+    hinted(file_store, upstream.settings.with_(watch=watch))
+    assert len(file_store.runs()) == 3
+    assert signs.count(("intake", "look")) == 3, "each may take nearly as long as a part may be silent"

@@ -244,3 +244,14 @@ def test_an_address_that_is_not_there_is_told_by_its_variable(tmp_path: Path) ->
     assert found.exit_code == 2
     assert "SLUICE_NOTIFY_TEAM" in found.output
     assert "Traceback" not in found.output
+
+
+def test_each_delivery_is_a_sign_of_life(store: Store, receiver: Receiver, places: tuple[Notified, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = list[tuple[str, str]]()
+    monkeypatch.setattr(notifying.pulse, "beat", lambda part, doing="", **_: signs.append((part, doing)))
+    notifying.notify(store, places)
+    for digest in "abc":
+        ended(store, "done", digest=digest * 64)
+    notifying.notify(store, places)
+    assert len(receiver.requests) == 3
+    assert signs == [("notify", "team")] * 3, "a place that answers late must not make a long list look like one that hangs"

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import socket
@@ -17,8 +18,9 @@ import sqlalchemy
 from config.errors import ConfigurationError, SluiceError
 from config.settings import Settings, Watched
 from service.api.tokens import create_token
-from service.daemon import serve
+from service.daemon import serve, worker
 from service.daemon.serve import Worker, front
+from service.pulse import pulse
 from service.release.checks.watch import unreleasable
 from service.store import Published, RunRecord, Store, open_store
 from service.store.database import now
@@ -58,7 +60,7 @@ class Executor:
 
 
 @contextmanager
-def working(store: Store, execute: Callable[[Store, RunRecord], None], **options: float) -> Iterator[Worker]:
+def working(store: Store, execute: Callable[[Store, RunRecord], None], **options: Any) -> Iterator[Worker]:
     """A worker in a thread."""
     worker = Worker(store, execute, **options)
     thread = threading.Thread(target=worker.work)
@@ -110,6 +112,43 @@ def test_a_run_that_breaks_off_is_failed(store: Store, raised: Exception | None,
     assert told in failed.error
 
 
+def test_nothing_that_goes_wrong_between_runs_ends_the_worker_and_health_tells_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "FAILING_SECONDS", 0.1)
+    faults = iter([OSError(errno.ESTALE, "Stale file handle"), sqlalchemy.exc.DataError("UPDATE", {}, ValueError("it takes no such text"))])
+    failing = list[bool]()
+
+    def may_begin() -> bool:
+        failing.extend(sign.failing for sign in pulse.signs() if sign.part == "worker")
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        return True
+
+    run = queue_run(store)
+    with pulse.part("worker", limit=600), working(store, Executor(), may_begin=may_begin):
+        assert ended(store, run).state == "done"
+        eventually(lambda: len(failing) > 3)
+    assert failing[:4] == [False, True, True, False]
+
+
+def test_a_database_that_refuses_to_take_a_run_back_is_not_waited_for(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "TROUBLE_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "FAILING_SECONDS", 0.1)
+    faults, done = iter([sqlalchemy.exc.TimeoutError("QueuePool limit of size 5 overflow 10 reached")]), Executor()
+
+    def execute(store: Store, run: RunRecord) -> None:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        done(store, run)
+
+    def refused(store: Store, *given: Any) -> None:
+        raise sqlalchemy.exc.DataError("UPDATE", {}, ValueError("it takes no such text"))
+
+    monkeypatch.setattr(Store, "release", refused)
+    run = queue_run(file_store)
+    with working(file_store, execute, seconds=0.5):
+        assert ended(file_store, run).state == "done"
+
+
 def test_runs_are_carried_out_one_after_the_other(store: Store) -> None:
     runs = [queue_run(store, f"upstream/{name}") for name in "abc"]
     executor = Executor()
@@ -158,7 +197,10 @@ def test_a_lease_is_kept_where_all_connections_are_in_use_for_a_moment(file_stor
         assert file_store.lease("thief", seconds=60) is None
 
 
-def test_a_part_whose_work_fails_goes_on_and_health_tells_it(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "surprise", [KeyError("surprise"), sqlalchemy.exc.DataError("INSERT", {}, ValueError("it takes no such text"))], ids=["program", "database"]
+)
+def test_a_part_whose_work_fails_goes_on_and_health_tells_it(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surprise: Exception) -> None:
     monkeypatch.setattr(serve, "FAILING_SECONDS", 0.2)
     monkeypatch.setattr(serve, "IDLE_SECONDS", 0.05)
     failing, taken = threading.Event(), serve.take_hints
@@ -166,7 +208,7 @@ def test_a_part_whose_work_fails_goes_on_and_health_tells_it(file_store: Store, 
 
     def odd(*given: Any) -> None:
         if failing.is_set():
-            raise KeyError("surprise")
+            raise surprise
         taken(*given)
 
     monkeypatch.setattr(serve, "take_hints", odd)

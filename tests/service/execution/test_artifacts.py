@@ -1,5 +1,6 @@
 """Files by their digests, in a folder and in a bucket of a server that speaks S3: whole or not there, compared when they are read, refused in words."""
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -245,3 +246,51 @@ def test_a_server_that_falls_silent_in_a_transfer_is_given_up_and_nothing_half_i
         relay.left = None
         store.get(sha256, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+
+def test_a_store_that_is_out_of_reach_is_asked_again_while_the_patience_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path, sha256), folder, heard = file(tmp_path), tmp_path / "store" / "artifacts", list[str]()
+    folder.parent.mkdir()
+    folder.symlink_to(folder)  # as a folder of a server may be that has lost its way
+
+    def told(said: str) -> None:
+        heard.append(said)
+        folder.unlink()
+
+    with pytest.raises(ClusterUnavailable, match="Cannot write to"):
+        ArtifactStore(f"file://{tmp_path}/store").put(path, sha256)
+    monkeypatch.setattr(artifacts, "FIRST", 0.1)
+    store = ArtifactStore(f"file://{tmp_path}/store", patience=60, told=told)
+    store.put(path, sha256)
+    assert len(heard) == 1
+    assert heard[0].endswith(". Check the server that the folder is of. It is tried again for 60 seconds.")
+    folder.rename(tmp_path / "away")
+    folder.symlink_to(folder)
+
+    def told_again(said: str) -> None:
+        folder.unlink()
+        (tmp_path / "away").rename(folder)
+
+    ArtifactStore(f"file://{tmp_path}/store", patience=60, told=told_again).get(sha256, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"content"
+
+
+def test_who_waits_for_a_store_to_come_back_may_leave(tmp_path: Path) -> None:
+    (path, sha256), folder, gone = file(tmp_path), tmp_path / "store" / "artifacts", list[bool]()
+    folder.parent.mkdir()
+    folder.symlink_to(folder)
+
+    def asked(whole: bool) -> None:
+        if gone:
+            raise Left("cancelled")
+
+    with left_by(asked), pytest.raises(Left):
+        ArtifactStore(f"file://{tmp_path}/store", patience=600, told=lambda said: gone.append(True)).put(path, sha256)
+
+
+def test_a_disk_without_room_for_what_is_taken_is_no_fault_of_the_store(store: ArtifactStore, tmp_path: Path) -> None:
+    path, sha256 = file(tmp_path)
+    store.put(path, sha256)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        store.get(sha256, Path("/dev/full"))
+    assert caught.value.errno == errno.ENOSPC

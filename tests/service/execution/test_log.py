@@ -1,10 +1,13 @@
 """Logs of stages that print much: beginning and end stay, what is left out is said, and whoever follows reads on."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,3 +135,20 @@ def test_a_full_disk_does_not_stop_who_prints(tmp_path: Path) -> None:
     full.symlink_to("/dev/full")
     with Log(full) as writing:
         writing.write(b"lost")
+
+
+def test_a_log_that_cannot_be_cut_goes_on(small: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "stage.log", Path.open
+
+    def refused(self: Path, mode: str = "r", *given: Any, **more: Any) -> Any:
+        if mode == "ab":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(self, mode, *given, **more)
+
+    with Log(path) as writing:
+        monkeypatch.setattr(Path, "open", refused)
+        writing.write(lines(2000))
+        writing.write(b"afterwards\n")
+        monkeypatch.undo()
+    assert path.read_bytes() == lines(2000) + b"afterwards\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stage.log"]

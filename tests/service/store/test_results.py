@@ -6,6 +6,7 @@ from sqlalchemy import create_engine, text
 
 from config.progress import Progress
 from config.words import GateResult, Kind, Measurement, Outcome, Patch, Release, Sample, Variant, Verdict
+from service.logs import redact
 from service.store import Artifact, Published, Store, StoreError, UnknownPublication, VariantRecord
 from tests.service.helpers import queue_run
 
@@ -76,6 +77,14 @@ def test_the_last_time_of_a_stage_counts(store: Store) -> None:
     store.stage_finished(store.stage_started(run, "fix", "a"), state="reused", seconds=0.0)
     store.stage_started(run, "convert", "b")
     assert [(item.name, item.state) for item in store.stages(run)] == [("fix", "reused"), ("convert", "running")]
+
+
+def test_what_a_dying_program_printed_can_be_kept_whatever_it_is(store: Store) -> None:
+    run = leased(store)
+    said = redact("It had printed last:\n\0\1\x7f\N{REPLACEMENT CHARACTER}")
+    store.stage_finished(store.stage_started(run, "convert", "a"), state="failed", seconds=2.0, error=said)
+    store.finish(run, state="failed", error=said)
+    assert (store.run(run).error, store.stages(run)[0].error) == (said, said)
 
 
 def test_a_stage_that_was_never_begun_cannot_go_on_or_end(store: Store) -> None:
