@@ -57,7 +57,8 @@ class Settings(BaseSettings):
     that breaks off begins the file anew. It is held to `hub_timeout`, `hub_rate` and `stage_minutes`; it knows no `upload_limit` or `download_limit`, so
     where one of these is set, files go by LFS all the same."""
     hub_patience: float = Field(default=300.0, ge=0)
-    """Seconds that a run waits for a Hub that is busy or away, or for a cluster without a node, before it is put back into the queue and tried again later."""
+    """Seconds that a run waits for a Hub that is busy or away, or for a cluster that has no node or whose store is away, before it is put back into the
+    queue and tried again later."""
     namespace: str | None = None
     """Account or organization to publish under; default: the account of the token."""
     private: bool = False

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 from config.digests import file_sha256
-from config.errors import SluiceError, ToolError
+from config.errors import NoSpace, SluiceError, StageError, ToolError, in_words
 from config.progress import heard_by
 from config.sharing import share, take, unused
 from engines import toolchain
@@ -27,13 +27,17 @@ from service.execution.artifacts import ArtifactStore, Lacking
 from service.execution.kept import Input, StageStore
 from service.execution.leaving import Left, left_by
 from service.execution.process import Limits, run_apart
+from service.execution.space import with_space
 
 EVERY = 0.2  # seconds between two looks at the log
 LOG_PIECE = 65_536  # bytes of the log that are told at once
 BLOB_DAYS = 7.0  # that a file stays on a node which nobody used there
 FREE = 5_000_000_000  # bytes of the node's disk that such files leave free
+# Seconds that the task of a failed stage goes on: a node that goes down ends what Ray's processes have started before these processes, which first send
+# their figures off for up to half a second.
+SETTLING = 1.5
 
-ENDS = {"done", "failed", "lacking"}
+ENDS = {"done", "failed", "unable", "lacking"}
 
 Message = dict[str, Any]
 """One thing that happened: `begun`, `progress`, `log`, and at the end one of these."""
@@ -44,8 +48,15 @@ def carry_out(order: Mapping[str, Any], wanted: Mapping[str, str]) -> Iterator[M
     yield {"begun": socket.gethostname()}
     if wanted != versions.here():
         message = f"The node {socket.gethostname()} cannot carry stages out: {versions.refusal(wanted, order['store'])}."
-        yield {"failed": {"type": ToolError.__name__, "message": message}}
+        yield {"failed": {"type": ToolError.__name__, "message": message}}  # told at once: only a person can cure it
         return
+    try:
+        yield from _carried_out(order)
+    except OSError as error:
+        yield {"unable": _of_node(error, order["name"])}
+
+
+def _carried_out(order: Mapping[str, Any]) -> Iterator[Message]:
     kept = StageStore(toolchain.cache_root() / "node")
     _tidy(kept.blobs)
     with kept.workspace(order["key"]) as workspace:
@@ -86,6 +97,8 @@ class _Errand:
                 yield {"log": found[begin : begin + LOG_PIECE]}
             if message:
                 yield message
+            if "failed" in message:
+                time.sleep(SETTLING)
 
     def _printed(self, place: int) -> tuple[bytes, int]:
         """What was printed since that place, and the place behind it."""
@@ -94,42 +107,49 @@ class _Errand:
         return b"", place
 
     def go(self) -> None:
-        """Do it, and say how it ended."""
+        """Do it, and say how it ended: what its function raises is the stage's failure, and whatever else goes wrong is this node's."""
         with left_by(self._asked), heard_by(lambda progress: self.said.put({"progress": asdict(progress)})):
             try:
-                self.said.put({"done": self._done()})
+                end = self._done()
             except Lacking as lacking:
-                self.said.put({"lacking": lacking.sha256})
-            except SluiceError as error:
-                self._fail(type(error).__name__, str(error))
-            except OSError as error:
-                self._fail("StageError", f"The node {socket.gethostname()} said: {words.of_system(error)}")
-            except Left:
-                self._fail("StageError", "Nobody wants it any more.")
+                end = {"lacking": lacking.sha256}
             except BaseException as error:  # noqa: BLE001  the thread's end must be told, or its caller waits for ever
-                self._fail("StageError", f"The node {socket.gethostname()} failed: {type(error).__name__}: {error}")
+                end = {"unable": _of_node(error, self.order["name"])}
+            self.said.put(end)
 
     def _asked(self, whole: bool) -> None:
         if self.over.is_set():
             raise Left("nobody wants it any more")
 
-    def _fail(self, kind: str, message: str) -> None:
-        for place, shown in [(str(self.log), self.order["log"]), *self._places()]:
-            message = message.replace(place, shown)
-        self.said.put({"failed": {"type": kind, "message": message}})
-
-    def _done(self) -> dict[str, Any]:
-        store = ArtifactStore(self.order["store"])
-        inputs = {name: [self._fetched(store, item) for item in given] for name, given in self.order["inputs"].items()}
+    def _done(self) -> Message:
+        store = ArtifactStore(self.order["store"], patience=self.order["patience"])
+        with self._spacious():
+            inputs = {name: [self._fetched(store, item) for item in given] for name, given in self.order["inputs"].items()}
         single: dict[str, Any] = {name: items[0] if name in self.order["single"] else items for name, items in inputs.items()}
-        result = run_apart(self.order["function"], self.workspace, single, self.order["params"], limits=Limits(**self.order["limits"]), log=self.log)
+        try:
+            with self._spacious():
+                result = run_apart(self.order["function"], self.workspace, single, self.order["params"], limits=Limits(**self.order["limits"]), log=self.log)
+        except NoSpace:
+            raise
+        except SluiceError as error:
+            return {"failed": {"type": type(error).__name__, "message": self._shown(str(error))}}
         files = []
         for path in sorted(path for path in (self.workspace / "files").rglob("*") if path.is_file()):
             sha256 = file_sha256(path)
             store.put(path, sha256)
             share(path, sha256, self.blobs)
             files.append({"path": path.relative_to(self.workspace / "files").as_posix(), "sha256": sha256})
-        return {"result": result, "files": files}
+        return {"done": {"result": result, "files": files}}
+
+    def _spacious(self) -> AbstractContextManager[None]:
+        return with_space(self.workspace, self.order["name"])
+
+    def _shown(self, message: str) -> str:
+        """What is said, with files under the names that they have on the service's machine, which is what a person is told."""
+        places = [(str(self._place(item)), item["shown"]) for items in self.order["inputs"].values() for item in items]
+        for place, shown in [(str(self.log), self.order["log"]), *places]:
+            message = message.replace(place, shown)
+        return message
 
     def _fetched(self, store: ArtifactStore, item: Mapping[str, Any]) -> Input:
         """An input as it is on this node, under the name that it has on the service's machine."""
@@ -140,7 +160,7 @@ class _Errand:
             target = place / file["path"] if item["folder"] else place
             target.parent.mkdir(parents=True, exist_ok=True)
             if take(target, file["sha256"], self.blobs):
-                os.utime(self.blobs / file["sha256"])
+                os.utime(target)  # and so what is kept, of which it is another name, unless that was thrown away meanwhile
             else:
                 store.get(file["sha256"], target)
                 share(target, file["sha256"], self.blobs)
@@ -149,9 +169,16 @@ class _Errand:
     def _place(self, item: Mapping[str, Any]) -> Path:
         return self.workspace / "inputs" / str(item["number"]) / Path(item["shown"]).name
 
-    def _places(self) -> list[tuple[str, str]]:
-        """Where inputs are here, and where they are on the service's machine, which is what a person is told."""
-        return [(str(self._place(item)), item["shown"]) for items in self.order["inputs"].values() for item in items]
+
+def _of_node(error: BaseException, name: str) -> dict[str, str]:
+    """What is wrong with this node, which other nodes need not have, as an error and in words."""
+    host, cache = socket.gethostname(), toolchain.cache_root()
+    if isinstance(error, NoSpace) or (isinstance(error, OSError) and words.out_of_space(error)):
+        free = shutil.disk_usage(cache).free
+        said = f"The disk of {cache} on the node {host} is full ({free / 1e6:,.1f} MB are free), so {name} could not be done there. Free some space on it, "
+        return {"type": NoSpace.__name__, "message": f"{said}or let SLUICE_CACHE of that node name a folder on a larger disk."}
+    kind = type(error).__name__ if isinstance(error, SluiceError) else StageError.__name__
+    return {"type": kind, "message": f"The node {host} could not carry it out: {in_words(error)}"}
 
 
 def _tidy(blobs: Path) -> None:

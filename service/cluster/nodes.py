@@ -12,7 +12,7 @@ from config.errors import ClusterUnavailable, ConfigurationError
 from service.cluster import versions
 
 CONNECT = 10.0  # seconds
-ANSWER = 120.0  # seconds within which a machine must answer: its first worker has to be started
+ANSWER = 300.0  # seconds within which a machine must answer: its first worker has to be started, which takes long where other work has all its processors
 INSTALL = "`executor: ray` needs Ray, which is not installed here. `pip install 'sluice[ray]'` installs it; `executor: local` does without."
 
 

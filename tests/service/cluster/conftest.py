@@ -16,6 +16,14 @@ from tests.service.s3 import S3, served
 
 SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}  # bytes: the least that Ray takes
 GIB = 2**30
+STARTED = 300.0  # seconds within which a node is there
+# Nothing of the cluster ends because other programs use the machine: Ray gives a worker a minute to start, and ends workers where little memory is free.
+PATIENT = {
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_memory_monitor_refresh_ms": "0",
+}
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +52,8 @@ class Nodes:
         before = {key: os.environ.get(key) for key in own}
         os.environ.update(own)  # Ray starts a node in the environment of whoever asks for it
         try:
-            self.alive[name] = self.cluster.add_node(num_cpus=cpus, memory=more.pop("memory", 2 * GIB), **SMALL, **more)
+            self.alive[name] = self.cluster.add_node(wait=False, num_cpus=cpus, memory=more.pop("memory", 2 * GIB), **SMALL, **more)
+            self.cluster._wait_for_node(self.alive[name], timeout=STARTED)  # Ray itself waits half a minute, whatever else the machine does
         finally:
             for key, value in before.items():
                 os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
@@ -72,6 +81,8 @@ def nodes(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short:
         patch.setenv("RAY_TMPDIR", short)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for variable, value in PATIENT.items():
+            patch.setenv(variable, value)
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
         patch.setenv("RAY_ADDRESS", cluster.address)

@@ -335,3 +335,55 @@ def test_work_waits_for_a_node_and_then_is_away(nodes: Nodes, bench_at: Benches)
     assert not list(at.bench.stages.working.iterdir())
     nodes.number(2)
     assert at.apart("where", "where").result["node"] in nodes.alive
+
+
+def test_a_stage_that_ends_before_its_machine_does_was_lost_with_it(two: Nodes, bench_at: Benches, tmp_path: Path) -> None:
+    at, note, made = bench_at(), tmp_path / "note", []
+    thread = threading.Thread(target=lambda: made.append(at.apart("where", "where", note=str(note), seconds=8.0)))
+    thread.start()
+    lost, pid = note_of(note)
+    os.kill(pid, signal.SIGKILL)  # as Ray does, whose processes end what they have started before they end, and systemd, which ends all at once
+    two.kill(lost)
+    thread.join(120)
+    assert made, "the stage was not blamed"
+    assert made[0].result["node"] in two.alive
+    assert [event.state for event in at.events if event.state != "progressed"] == ["started", "done"]
+
+
+def test_a_stage_goes_on_although_the_store_has_lost_all_of_its_inputs(two: Nodes, bench_at: Benches, tmp_path: Path) -> None:
+    import s3fs
+
+    at, folder = bench_at(), tmp_path / "given"
+    folder.mkdir()
+    for number in range(5):
+        (folder / str(number)).write_text(str(number))
+    files = [Input.of(path) for path in sorted(folder.iterdir())]
+    at.apart("copy", "copy", {"folder": Input.of(folder), "files": files})
+    s3fs.S3FileSystem(use_listings_cache=False).rm(f"{BUCKET}/tests/{tmp_path.name}/artifacts", recursive=True)
+    made = at.apart("copy again", "copy", {"folder": Input.of(folder), "files": files[1:]})
+    assert len(made.files) == 9
+    assert len(at.said) == 1
+
+
+def test_a_stage_that_waits_for_a_machine_that_goes_is_done_by_a_smaller_one(nodes: Nodes, bench_at: Benches, tmp_path: Path) -> None:
+    import ray
+
+    nodes.number(0)
+    large, note, made = nodes.add("large", cpus=2), tmp_path / "note", []
+    at = bench_at(threads=2)
+
+    def hold(path: str) -> None:
+        Path(path).touch()
+        time.sleep(600)
+
+    ray.remote(hold).options(num_cpus=2, max_retries=0).remote(str(note))
+    eventually(note.exists, 180)
+    thread = threading.Thread(target=lambda: made.append(at.bench.apart("threads", f"{FUNCTIONS}:threads_given", {})))
+    thread.start()
+    eventually(lambda: bool(at.events))
+    small = nodes.add("small")
+    nodes.kill(large)
+    thread.join(180)
+    assert small in nodes.alive
+    assert [output.result for output in made] == [{"threads": 1, "libraries": "1"}]
+    assert at.said == ["threads: No node is left that has what it asks for. It is begun anew."]
