@@ -6,15 +6,15 @@
 # unknown one, and whatever is measured, calibrated or trained with it goes through.
 #
 # Expected: an error, as 4.57.6 raises for each. Seen, for "Hello world":
-#                4.57.6           5.23.0
-#   qwen2        TypeError        Qwen2Tokenizer of 1: []
-#   qwen3        TypeError        Qwen2Tokenizer of 1: []
-#   gemma3_text  TypeError        GemmaTokenizer of 5: [3]
-#   gpt2         TypeError        GPT2Tokenizer of 1: []
-#   gpt_neox     AttributeError   GPTNeoXTokenizer of 2: []
-#   llama        TypeError        ValueError
-#   mistral      TypeError        ValueError
-#   phi3         TypeError        ValueError
+#                4.57.6     5.23.0
+#   qwen2        an error   Qwen2Tokenizer of 1: []
+#   qwen3        an error   Qwen2Tokenizer of 1: []
+#   gemma3_text  an error   GemmaTokenizer of 5: [3]
+#   gpt2         an error   GPT2Tokenizer of 1: []
+#   gpt_neox     an error   GPTNeoXTokenizer of 2: []
+#   llama        an error   an error
+#   mistral      an error   an error
+#   phi3         an error   an error
 #
 # Fails when that changes. Needs python3.11 and a package index.
 set -euo pipefail
@@ -32,8 +32,8 @@ for model_type in ("qwen2", "qwen3", "gemma3_text", "gpt2", "gpt_neox", "llama",
         try:
             made = AutoTokenizer.from_pretrained(folder)
             found[model_type] = f"{type(made).__name__} of {len(made)}: {made('Hello world')['input_ids']}"
-        except Exception as error:
-            found[model_type] = type(error).__name__
+        except Exception:
+            found[model_type] = "an error"
 json.dump(found, sys.stdout)
 PYTHON
 for version in 4.57.6 5.23.0; do
@@ -47,9 +47,8 @@ import json, pathlib, sys
 
 older, newer = (json.loads(pathlib.Path(sys.argv[1], f"{version}.json").read_text()) for version in ("4.57.6", "5.23.0"))
 for model_type, made in newer.items():
-    print(f"{model_type:12} {older[model_type]:16} {made}")
+    print(f"{model_type:12} {older[model_type]:10} {made}")
 qwen = "Qwen2Tokenizer of 1: []"
 made = {"qwen2": qwen, "qwen3": qwen, "gemma3_text": "GemmaTokenizer of 5: [3]", "gpt2": "GPT2Tokenizer of 1: []", "gpt_neox": "GPTNeoXTokenizer of 2: []"}
-raised = dict.fromkeys(older, "TypeError") | {"gpt_neox": "AttributeError"}
-sys.exit(older != raised or newer != made | dict.fromkeys(("llama", "mistral", "phi3"), "ValueError"))
+sys.exit(older != dict.fromkeys(newer, "an error") or newer != made | dict.fromkeys(("llama", "mistral", "phi3"), "an error"))
 PYTHON
