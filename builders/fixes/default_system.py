@@ -67,7 +67,8 @@ def _rewritten(template: Template, roles: Mapping[str, str]) -> Iterator[Edit]:
     known = all(other is None or default.taken_out(other.opening) != other.opening for other in others)  # else it writes another one there
     cases = list(_wanted(template.text, default, roles))
     said = sources(template.text, default.text)
-    for text in (commented(text, said) for text in (candidates(template.text, default.text) if known else ())):
+    for rewritten in candidates(template.text, default.text) if known else ():
+        text = commented(rewritten, said)
         if all(_render(text, messages, roles, options) == wanted for messages, options, wanted in cases):
             yield Edit(file=template.file, key=template.key, after=text, because=f"the template wrote {shown}")
             return

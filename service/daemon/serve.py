@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from threading import Event
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from config.errors import ClusterUnavailable
 from config.settings import Settings
@@ -165,7 +164,7 @@ def _tried(part: str, work: Callable[[], object]) -> bool:
     try:
         work()
     except Exception as error:
-        if not isinstance(error, SQLAlchemyError) or not is_away(error):
+        if not is_away(error):
             log.exception("failed, tried again", part=part)
             pulse.beat(part, failing=True)
             return False

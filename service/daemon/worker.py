@@ -61,8 +61,7 @@ class Worker:
                 try:
                     self._work_once()
                 except Exception as error:  # whatever it is, it must not end the worker: there are other runs
-                    away = isinstance(error, SQLAlchemyError) and is_away(error)
-                    if away:
+                    if away := is_away(error):
                         log.warning("the database does not answer", error=redact(str(error)))
                     else:
                         log.exception("failed, tried again", part="worker")

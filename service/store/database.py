@@ -53,8 +53,11 @@ def passes(error: Exception) -> bool:
     return code & _PRIMARY in _BUSY if isinstance(code, int) else type(error.orig).__module__.startswith("psycopg")
 
 
-def is_away(error: SQLAlchemyError) -> bool:
-    """Whether the database could not be asked, or not to the end: it is busy, cut off, full or not there, and no fault of what was asked."""
+def is_away(error: Exception) -> bool:
+    """Whether the database could not be asked, or not to the end: it is busy, cut off, full or not there, and no fault of what was asked.
+
+    What is none of the database's errors says nothing of it.
+    """
     if passes(error) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return True
     if not isinstance(error, OperationalError):
