@@ -40,6 +40,8 @@ UNLIMITED = 2**20  # tokens; what llama.cpp's converter writes for networks that
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder`. Raises UpstreamError when there is none, MeasurementError when it cannot be loaded."""
+    if not folder.is_dir():
+        raise MeasurementError(f"{folder} is no folder, so no tokenizer can be loaded from it.")
     if said := vocabulary.lacking({path.name for path in folder.iterdir()}, str(folder)):
         raise UpstreamError(said)
     try:

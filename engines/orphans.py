@@ -32,6 +32,11 @@ def prevented() -> Callable[[], None]:
     return ask
 
 
+def released() -> None:
+    """Undo what `prevented` asked for, in the process itself, which has another way to hear that we ended."""
+    _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+
+
 def marked() -> dict[str, str]:
     """The variable that goes into the environment of whatever is started here: the mark of this process, or of the one that it is itself at work for."""
     return {MARK: os.environ.get(MARK) or f"{_namespace()}:{os.getpid()}:{_started(os.getpid())}"}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from threading import Lock, Thread
 from typing import IO
 
 from config.errors import StageError
+from engines import orphans
 from service.execution import words
 from service.execution.forkserver import STARTED, STATUS
 
 REASON = 1000  # characters of a reason that are told
 NICE = 10  # how much nicer stages are than the service, which is to be answering whatever they compute: without it, that takes it seconds
+ENDS = 2.0  # seconds that the program gets to end its stages; it takes none, unless it is not there yet
 NONE = "no process could be started for a stage"
 
 
@@ -88,13 +91,12 @@ class _Running:
     def begun(cls, environment: Mapping[str, str]) -> "_Running":
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  open as long as the program runs
-        command = [sys.executable, "-m", "service.execution.forkserver"]
-        with theirs:
-            process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=said, stderr=said, env=dict(environment), cwd="/", start_new_session=True)
+        begun: Future[subprocess.Popen[bytes]] = Future()
+        Thread(target=_live, args=(begun, theirs, said, dict(environment)), name="fork server", daemon=True).start()
+        process = begun.result()
         with suppress(OSError):  # it has ended, which whoever asks it will be told
             os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICE)  # the kernel knows the highest
         running = cls(process, control, said)
-        Thread(target=process.wait, name="fork server", daemon=True).start()  # it ends by itself, and must not stay as a zombie
         atexit.register(running.ended)
         return running
 
@@ -102,12 +104,38 @@ class _Running:
         """End it; what it said of itself, nothing when this was asked before."""
         atexit.unregister(self.ended)
         self.control.close()
-        self.process.wait()
+        try:
+            self.process.wait(ENDS)
+        except subprocess.TimeoutExpired:  # it is still being imported
+            self.process.kill()
+            self.process.wait()
         if self.said.closed:
             return ""
         with self.said as said:
             said.seek(0)
             return said.read().strip()
+
+
+def _live(begun: "Future[subprocess.Popen[bytes]]", control: socket.socket, said: IO[str], environment: Mapping[str, str]) -> None:
+    """Start the program and last as long as it does: the kernel takes the thread that started it for its parent. It ends by itself, and leaves no zombie."""
+    command = [sys.executable, "-m", "service.execution.forkserver"]
+    with control:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=control.fileno(),
+                stdout=said,
+                stderr=said,
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+                preexec_fn=orphans.prevented(),  # noqa: PLW1509 (it only calls the kernel)
+            )
+        except BaseException as error:  # noqa: BLE001  it is told to who waits for the program
+            begun.set_exception(error)
+            return
+    begun.set_result(process)
+    process.wait()
 
 
 class Stage:

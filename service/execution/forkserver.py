@@ -8,12 +8,10 @@ descriptors. On the line it answers `STARTED`, and the exit status once the stag
 the service is dead, it ends the stage. It ends itself after a while without any.
 """
 
-import fcntl
 import gc
 import importlib
 import json
 import os
-import select
 import selectors
 import signal
 import socket
@@ -21,8 +19,8 @@ import struct
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -164,33 +162,11 @@ def _become(message: dict[str, Any], request: int, log: int) -> NoReturn:
         os._exit(code)
 
 
-@contextmanager
-def _ended_with(control: socket.socket) -> Iterator[None]:
-    """In the block, which takes seconds and reads nothing, this process ends as soon as the other end of `control` is closed, which the kernel signals."""
-
-    def look(*_signal: object) -> None:
-        gone = select.poll()
-        gone.register(control, select.POLLHUP)
-        if any(event & select.POLLHUP for _, event in gone.poll(0)):
-            os._exit(0)
-
-    flags = fcntl.fcntl(control, fcntl.F_GETFL)
-    before = signal.signal(signal.SIGIO, look)
-    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(control, fcntl.F_SETFL, flags | os.O_ASYNC)
-    look()  # it may be closed already
-    try:
-        yield
-    finally:
-        fcntl.fcntl(control, fcntl.F_SETFL, flags)
-        signal.signal(signal.SIGIO, before)
-
-
 def main() -> None:
     """Entry point of `python -m service.execution.forkserver`."""
     with socket.socket(fileno=os.dup(0)) as control:
-        with _ended_with(control):
-            importlib.import_module(PRELOADED)
+        importlib.import_module(PRELOADED)  # in which the kernel kills this process with the service: inside a library's start it hears nothing for long
+        orphans.released()  # from here on it ends its stages, and what they left, first
         gc.collect()
         gc.freeze()  # so that a stage's collections do not copy these objects' pages
         serve(control)

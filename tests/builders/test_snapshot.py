@@ -281,12 +281,12 @@ def test_a_disk_that_is_too_small(served: Served, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("name", ["../evil.json", "/etc/cron.d/x", "a\\b", "x\n", "eval/results_10:22:11.json", "Config.json", "LICENSE\n", "../LICENSE"])
 def test_a_bad_name_is_never_fetched_and_does_no_harm(name: str) -> None:
-    api = in_memory(listed("config.json"), listed("model.safetensors"), listed(name))
-    assert snapshot.sizes(api, Release(repo=REPO, sha="0" * 40)).keys() == {"config.json", "model.safetensors"}
+    api = in_memory(listed("config.json"), listed("model.safetensors"), listed("tokenizer.json"), listed(name))
+    assert snapshot.sizes(api, Release(repo=REPO, sha="0" * 40)).keys() == {"config.json", "model.safetensors", "tokenizer.json"}
 
 
 def test_terms_that_one_file_system_takes_for_the_same_file_refuse_the_repo() -> None:
-    api = in_memory(listed("config.json"), listed("model.safetensors"), listed("LICENSE"), listed("License"))
+    api = in_memory(listed("config.json"), listed("model.safetensors"), listed("tokenizer.json"), listed("LICENSE"), listed("License"))
     with pytest.raises(UpstreamError, match="upper and lower case"):
         snapshot.sizes(api, Release(repo=REPO, sha="0" * 40))
 
@@ -297,6 +297,6 @@ def test_bytes_that_are_not_those_listed(tmp_path: Path, size: int, sha256: str 
         file.write_bytes(b"other")
 
     monkeypatch.setattr(asking, "_download", download)
-    api = in_memory(listed("config.json", 5), listed("model.safetensors", size, sha256))
+    api = in_memory(listed("config.json", 5), listed("model.safetensors", size, sha256), listed("tokenizer.json", 5))
     with pytest.raises(HubError, match=said):
         snapshot.fetch(tmp_path, api=api, release=Release(repo=REPO, sha="0" * 40))

@@ -27,6 +27,15 @@ workspace = Path({folder!r})
 (workspace / "tmp").mkdir()
 run_apart("tests.service.stage_functions:{function}", workspace, {{}}, {{}}, limits=Limits(seconds=600, memory_bytes=None, threads=1), log=workspace / "log")
 """
+SLOW = """
+import os
+import tempfile
+from pathlib import Path
+from service.execution.forking import ForkServer
+server = ForkServer({{"PATH": os.environ["PATH"], "PYTHONPATH": {path!r}}})
+with tempfile.TemporaryFile("w+") as asked, open(os.devnull, "wb") as log, server.stage(asked, log, {{}}, Path({folder!r})):
+    pass
+"""
 SPEED = """
 from service.machine.speed import measure
 measure(1, seconds=600)
@@ -77,6 +86,16 @@ def test_nothing_outlives_a_service_that_is_killed(tmp_path: Path, code: str, de
         eventually(lambda: not any(alive(item.pid) for item in there), seconds=5)
 
 
+def test_nor_what_hears_nothing_because_a_library_takes_long_to_begin(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import itertools\nsum(itertools.repeat(1, 10**12))\n", encoding="utf-8")  # no signal is handled in it
+    with service(SLOW.format(folder=str(tmp_path), path=f"{tmp_path}:{ROOT}")) as process:
+        there = started(process, 1)
+        eventually(lambda: sum(there[0].cpu_times()[:2]) > 0.5)  # it is in the middle of that
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(20)
+        eventually(lambda: not any(alive(item.pid) for item in there), seconds=5)
+
+
 def test_nor_one_that_is_killed_with_the_program_that_starts_stages(tmp_path: Path) -> None:
     with service(STAGE.format(folder=str(tmp_path), function="start_a_program")) as process:
         there = started(process, 3)
@@ -106,7 +125,7 @@ def test_what_was_stopped_when_its_service_was_killed_is_ended_at_the_next_start
         os.kill(process.pid, signal.SIGKILL)
         process.wait(20)
     assert all(alive(pid) for pid in pids), "nobody told them"
-    assert "sleep" in swept()
+    assert "python" in swept()  # the others may go with it before they are looked at
     gone(pids)
 
 
