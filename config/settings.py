@@ -112,7 +112,8 @@ class Settings(BaseSettings):
     stage_minutes: float = Field(default=24 * 60.0, gt=0)
     """A stage that runs longer is stopped and fails."""
     stuck_minutes: float = Field(default=120.0, gt=0)
-    """A run whose stage shows no sign of life for so long is told as stuck by `/api/v1/health` and `/api/v1/live`."""
+    """A stage that shows no sign of progress for so long is stopped and fails, as one that hangs; what still hangs after a tenth more is told as stuck by
+    `/api/v1/health` and `/api/v1/live`, and systemd starts the service again."""
     progress_seconds: float = Field(default=30.0, gt=0)
     """Between two lines about a stage at work, where output is not a terminal."""
     memory_gib: float | None = Field(default=None, gt=0)

@@ -38,6 +38,7 @@ from service.repeating import repeated
 from service.store import Store, open_store
 from service.store.database import is_away
 
+PATIENCE = 1.1  # times `stuck_minutes` that the worker may be silent: a stage that hangs is ended before, and fails; a restart would only begin it anew
 SILENCE = 600.0  # seconds without a sign of life after which a part that asks the Hub something is stuck: a look may take nearly as long
 FOLLOW_UP_SECONDS = 5.0  # between two looks for what is still to do for runs that are done
 
@@ -61,7 +62,7 @@ def serve(settings: Settings, execute: Execute) -> None:
         _tell_broken(store, settings)
         housekeeping = Housekeeping(store, settings)
         worker = Worker(store, execute, may_begin=housekeeping.may_begin)
-        limit = settings.stuck_minutes * 60
+        limit = settings.stuck_minutes * 60 * PATIENCE
         with stopped_by_signals(worker.interrupt), front(store, settings) as url, tidied(housekeeping), pulse.part("worker", limit=limit), heard_by_systemd():
             sys.stdout.write(f"Sluice listens on {url}\n")
             sys.stdout.flush()

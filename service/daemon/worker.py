@@ -71,7 +71,9 @@ class Worker:
             log.info("stopped")
 
     def _work_once(self) -> None:
-        run = self._store.lease(self._name, seconds=self._seconds) if self._may_begin() else None
+        # after an outage who carries a run out renews its lease within a third of that; before, that it has run out says nothing
+        steady = self._store.steady() >= self._seconds
+        run = self._store.lease(self._name, seconds=self._seconds, overdue=steady) if self._may_begin() else None
         pulse.beat("worker")  # no sooner: what fails time and again is told as failing all the while
         if run is None:
             self._rest(IDLE_SECONDS)

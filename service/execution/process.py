@@ -1,6 +1,7 @@
 """Runs a stage in this process or in one of its own, which gets no token, its limits, and an end."""
 
 import json
+import math
 import os
 import signal
 import tempfile
@@ -43,6 +44,7 @@ class Limits:
     memory_bytes: int | None
     threads: int
     request: Request = Request()
+    silence: float = math.inf  # seconds that it may go without a sign of progress
 
 
 def run_here(function: Callable[..., dict[str, Any]], workspace: Path, arguments: Mapping[str, Any], *, log: Path) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def run_here(function: Callable[..., dict[str, Any]], workspace: Path, arguments
 
 
 def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[str, Any], *, limits: Limits, log: Path) -> dict[str, Any]:
-    """Run a stage in a subprocess of its own, and report what it reports. Raises the stage's own error, or StageError when it was killed or ran too long.
+    """Run a stage in a subprocess of its own, and report what it reports. Raises the stage's own error, or StageError when it was killed, ran or hung too long.
 
     Of an error that nobody foresaw, the message names the stage, after which the log is called, what it read, and the log, which has the traceback. However
     this ends, the stage and what it started are gone.
@@ -80,8 +82,7 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
         asked.flush()
         folder = workspace / "tmp"
         with _fork_server(limits.threads).stage(asked, stream, _environment(limits.threads) | _places(folder), folder) as stage:
-            if not _followed(stage, latest, limits.seconds):
-                raise StageError(f"{function} was stopped after {limits.seconds / 60:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
+            _follow(function, stage, latest, limits)
     latest.unlink(missing_ok=True)
     if stage.status or not answer.exists():
         last = words.without_traceback(log.read_text(encoding="utf-8", errors="replace"))[-LOG_TAIL:]
@@ -113,17 +114,25 @@ def _absolute(given: Input) -> str:
     return str(given.path.absolute())
 
 
-def _followed(stage: Stage, latest: Path, seconds: float) -> bool:
-    """Wait until the stage ends, reporting each new value in the file `latest`; False when it takes longer than that."""
-    deadline = now() + seconds
+def _follow(function: str, stage: Stage, latest: Path, limits: Limits) -> None:
+    """Wait until the stage ends, reporting each new value in the file `latest`. Raises StageError when it takes, or says nothing for, longer than it may."""
+    heard = now()
+    deadline = heard + limits.seconds
     told = None
     while True:
         ended = stage.wait(min(progress.EVERY, deadline - now()))
         if (found := progress.read(latest)) is not None and found != told:
             reports.report(found.done, found.total, found.unit)
-            told = found
-        if ended or now() >= deadline:
-            return ended
+            told, heard = found, now()
+        if ended:
+            return
+        if now() >= deadline:
+            raise StageError(f"{function} was stopped after {limits.seconds / 60:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
+        if now() - heard >= limits.silence:
+            raise StageError(
+                f"{function} was stopped after {limits.silence / 60:.0f} minutes without a sign of progress, as one that hangs; raise `stuck_minutes` in the "
+                "settings if it only needs longer between two of them."
+            )
         checkpoint()
 
 

@@ -140,6 +140,7 @@ class Workbench:
             memory_bytes=None if self.settings.memory_gib is None else int(self.settings.memory_gib * 2**30),
             threads=self.settings.threads,
             request=self.requests.get(name) or self.requests.get(self.within) or Request(),
+            silence=self.settings.stuck_minutes * 60,
         )
         return self.place.run(function, workspace, inputs, params, limits=limits, log=self._log(name))
 

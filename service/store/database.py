@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, event, inspect, make_url, or_, text
+from sqlalchemy import URL, ColumnElement, Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url, or_, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -88,6 +88,8 @@ class Database:
         self._engine = engine
         self._writer = engine.execution_options(sluice_write=True)
         self._hasty = engine.execution_options(sluice_write=True, sluice_hasty=True)
+        self._answers_since = time.monotonic()
+        event.listen(engine, "handle_error", self._heard)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -105,6 +107,15 @@ class Database:
             if hasty and session.get_bind().dialect.name == "postgresql":
                 session.execute(text("SET LOCAL synchronous_commit = off"))
             yield session
+
+    def _heard(self, context: ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        if error is not None and is_away(error):
+            self._answers_since = time.monotonic()
+
+    def steady(self) -> float:
+        """Seconds for which the database has answered this process whatever it asked: nobody can have missed it for that long who asks as often."""
+        return time.monotonic() - self._answers_since
 
     def healthy(self) -> bool:
         """Whether the database answers, and is ours."""

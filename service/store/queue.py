@@ -73,17 +73,17 @@ class Queue(Database):
             row = session.scalars(query).first()
             return None if row is None else run_record(row)
 
-    def lease(self, worker: str, *, seconds: float, run: int | None = None) -> RunRecord | None:
+    def lease(self, worker: str, *, seconds: float, run: int | None = None, overdue: bool = True) -> RunRecord | None:
         """Take the run that waits longest of those with the highest priority (or run number `run`, even if it waits for the Hub); None when there is none.
 
-        To take are queued runs, and running ones whose lease has run out or whose worker was a process of this host that has ended. That is an attempt that
-        failed: a run of which several in a row come to nothing is given up, and the next one taken.
+        To take are queued runs, and running ones whose worker was a process of this host that has ended, or, if `overdue`, whose lease has run out. That is an
+        attempt that failed: a run of which several in a row come to nothing is given up, and the next one taken.
         """
         wanted: list[ColumnElement[bool]] = [] if run is None else [RunRow.id == run]
         with self.write() as session:
             due = [] if run is not None else [or_(RunRow.due.is_(None), is_due(RunRow.due))]
             while True:
-                stale = and_(RunRow.state == "running", left_behind(session, *wanted))
+                stale = and_(RunRow.state == "running", left_behind(session, *wanted, overdue=overdue))
                 begun = or_(and_(RunRow.state == "queued", *due), stale)
                 free = select(RunRow).where(begun, *wanted).order_by(RunRow.priority.desc(), RunRow.queued, RunRow.id)
                 # SQLite knows no row locks, but its writers exclude others
@@ -241,10 +241,11 @@ def _literal(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\%_" else letter for letter in text)
 
 
-def left_behind(session: Session, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Of a running run: its lease has run out, or its worker was a process of this host that has ended."""
+def left_behind(session: Session, *wanted: ColumnElement[bool], overdue: bool = True) -> ColumnElement[bool]:
+    """Of a running run: its worker was a process of this host that has ended, or, if `overdue`, its lease has run out."""
     workers = session.scalars(select(RunRow.worker).where(RunRow.state == "running", *wanted)).all()
-    return or_(is_due(RunRow.lease_until), RunRow.worker.in_([name for name in workers if name is not None and is_gone(name)]))
+    gone = RunRow.worker.in_([name for name in workers if name is not None and is_gone(name)])
+    return or_(is_due(RunRow.lease_until), gone) if overdue else gone
 
 
 def locked(session: Session, run: int) -> RunRow:

@@ -85,7 +85,7 @@ def test_what_is_stuck_is_told_with_since_when(upstream: Upstream, proxy: Proxy,
         eventually(lambda: httpx.get(f"{url}/api/v1/live", timeout=20).status_code == 503, seconds=60)
         eventually(lambda: httpx.get(f"{url}/api/v1/health", timeout=20).json()["status"] == "failing")
         (stuck,) = [part for part in httpx.get(f"{url}/api/v1/live", timeout=20).json()["parts"] if part["stuck"]]
-        assert (stuck["name"], stuck["limit"]) == ("worker", pytest.approx(0.06))
+        assert (stuck["name"], stuck["limit"]) == ("worker", pytest.approx(0.066))
         assert stuck["since"]
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=10)

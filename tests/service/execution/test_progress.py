@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -94,6 +95,19 @@ def test_a_report_before_a_long_silence_is_heard_in_the_silence(tmp_path: Path) 
     with hearing() as found, StageStore(tmp_path).workspace("0" * 64) as workspace, pytest.raises(StageError, match="raise `stage_minutes`"):
         run_apart(f"{FUNCTIONS}:report_and_wait", workspace, {}, {}, limits=limits, log=tmp_path / "log")
     assert found == [Progress(done=2, total=9, unit="windows")]
+
+
+def test_a_stage_that_hangs_is_stopped_after_its_last_sign_of_progress(tmp_path: Path) -> None:
+    limits = replace(LIMITS, silence=3)
+    said = r"without a sign of progress.*`stuck_minutes`"
+    with hearing() as found, StageStore(tmp_path).workspace("0" * 64) as workspace, pytest.raises(StageError, match=said):
+        run_apart(f"{FUNCTIONS}:report_and_wait", workspace, {}, {}, limits=limits, log=tmp_path / "log")
+    assert found == [Progress(done=2, total=9, unit="windows")]
+
+
+def test_one_that_is_slow_goes_on_as_long_as_it_says_so(tmp_path: Path) -> None:
+    with StageStore(tmp_path).workspace("0" * 64) as workspace:
+        assert run_apart(f"{FUNCTIONS}:count", workspace, {}, {"steps": 8, "seconds": 1}, limits=replace(LIMITS, silence=4), log=tmp_path / "log") == {}
 
 
 def test_what_a_dying_stage_had_done_is_told(tmp_path: Path) -> None:

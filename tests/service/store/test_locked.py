@@ -1,6 +1,7 @@
 """A PostgreSQL that lives and does not get on, because another session holds what is asked for: nobody waits for ever, and no run is lost by it."""
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,6 +13,8 @@ from service.daemon import worker as module
 from service.daemon.worker import Worker
 from service.store import RunRecord, Store, database, open_store
 from tests.service.helpers import eventually, queue_run
+
+SECONDS = 2.0  # of a lease
 
 
 @pytest.fixture
@@ -93,6 +96,60 @@ def test_a_run_that_meets_a_lock_is_put_back_and_done_when_it_is_gone(hasty: Sto
         worker.stop()
         thread.join()
     assert (hasty.run(run.id).state, hasty.run(run.id).error, attempts) == ("done", None, [1, 1])
+
+
+def test_a_healthy_run_outlives_an_outage_that_is_longer_than_its_lease(hasty: Store, postgres_url: str, lock: Callable[[], Callable[[], None]]) -> None:
+    """Whoever asks first when the database is there again must not take it, for it is being carried out, and its lease is about to be renewed."""
+    begun, done = threading.Event(), threading.Event()
+    attempts = []
+
+    def execute(store: Store, run: RunRecord) -> None:
+        attempts.append((run.attempt, run.worker))
+        begun.set()
+        done.wait(60)
+        store.finish(run.id, state="done", lease=run.lease)
+
+    run, other = queue_run(hasty), open_store(postgres_url)
+    workers = [Worker(store, execute, name=name, seconds=SECONDS) for store, name in ((hasty, "here/1/1"), (other, "there/2/2"))]
+    threads = [threading.Thread(target=worker.work) for worker in workers]
+    try:
+        threads[0].start()
+        assert begun.wait(60)
+        threads[1].start()
+        let_go = lock()
+        time.sleep(2 * SECONDS)
+        let_go()
+        time.sleep(2 * SECONDS)
+        done.set()
+        eventually(lambda: ended(hasty, run.id), seconds=60)
+    finally:
+        done.set()
+        for worker, thread in zip(workers, threads, strict=True):
+            worker.stop()
+            thread.join()
+        other.close()
+    assert (hasty.run(run.id).state, attempts) == ("done", [(1, "here/1/1")])
+
+
+def test_one_that_nobody_carries_out_is_taken_over_once_the_database_has_answered_for_as_long_as_a_lease(hasty: Store) -> None:
+    run = queue_run(hasty)
+    hasty.lease("gone/1/1", seconds=0)
+    taken: list[float] = []
+
+    def execute(store: Store, run: RunRecord) -> None:
+        taken.append(store.steady())
+        store.finish(run.id, state="done", lease=run.lease)
+
+    worker = Worker(hasty, execute, seconds=SECONDS)
+    thread = threading.Thread(target=worker.work)
+    thread.start()
+    try:
+        eventually(lambda: ended(hasty, run.id), seconds=60)
+    finally:
+        worker.stop()
+        thread.join()
+    assert taken[0] >= SECONDS
+    assert hasty.run(run.id).attempt == 2
 
 
 def test_whoever_opens_it_waits_longer_for_another_process_that_migrates(hasty: Store, postgres_url: str) -> None:
