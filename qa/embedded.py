@@ -15,7 +15,7 @@ from engines import chat, llama, llama_server
 from qa import batteries, prompt_checks, renderings, turns
 from qa.batteries import Conversation
 
-VERSION = 3  # raise when outputs change
+VERSION = 4  # raise when outputs change
 
 CHECKS = 4  # of each rendered prompt: its text, BOS, end of turn, padding
 
@@ -70,7 +70,7 @@ def _findings(vocabulary: llama.Vocabulary, render: renderings.Render, compared:
         names=("bos_token_id", "eos_token_id", "padding_token_id"),
         stops={"llama.cpp": vocabulary.end_of_generation},
         named=lambda token: "none" if token is None else f"{vocabulary.piece(token)} ({token})",
-        mark=lambda text: _mark(vocabulary, text),
+        marks=lambda text: _marks(vocabulary, text),
     )
     template = turns.find(lambda messages: render(Conversation(messages=messages), False))
     yield from prompt_checks.refusals(compared)
@@ -83,7 +83,7 @@ def _findings(vocabulary: llama.Vocabulary, render: renderings.Render, compared:
     yield from prompt_checks.padding(specials, template, ids)
 
 
-def _mark(vocabulary: llama.Vocabulary, text: str) -> int | None:
-    """The first special token in what follows an answer: one that ends generation, or that the text holds only when special tokens are read as such."""
+def _marks(vocabulary: llama.Vocabulary, text: str) -> list[int]:
+    """The special tokens in what follows an answer: those that end generation, or that the text holds only when special tokens are read as such."""
     plain = set(vocabulary.tokenize(text, add_special=False, parse_special=False)) - vocabulary.end_of_generation
-    return next((token for token in vocabulary.tokenize(text, add_special=False) if token not in plain), None)
+    return [token for token in vocabulary.tokenize(text, add_special=False) if token not in plain]

@@ -23,7 +23,7 @@ class Specials:
     names: tuple[str, str, str]  # of these three, by which whoever repairs them finds them
     stops: Mapping[str, Collection[int]]  # by who generates, the tokens at which it stops
     named: Callable[[int | None], str]  # a token as a person knows it: `<|im_end|>` (4)
-    mark: Callable[[str], int | None]  # the first special token in a text that follows an answer
+    marks: Callable[[str], Sequence[int]]  # the special tokens in a text that follows an answer
 
 
 def refusals(compared: Sequence[Rendering]) -> Iterator[str]:
@@ -70,11 +70,11 @@ def _doubled(ids: Sequence[int], bos: int) -> bool:
 
 def end_of_turn(specials: Specials, template: Turns) -> Iterator[str]:
     """The token that ends the assistant's turn is the same at every turn, ends generation wherever that is said, and is eos."""
-    mark, eos = specials.mark(template.answered), specials.names[1]
+    mark, eos = ending(specials, template), specials.names[1]
     if mark is None:
         yield f"the assistant's turn does not end in a special token: {template.answered[:SHOWN]!r} stands between an answer and the next question"
         return
-    if specials.mark(template.closing) != mark:
+    if mark not in specials.marks(template.closing):
         yield f"the last answer of a conversation is followed by {template.closing[:SHOWN]!r}, and earlier ones by {specials.named(mark)}"
     ends = f"the assistant's turn ends with {specials.named(mark)}"
     for who, stops in specials.stops.items():
@@ -83,6 +83,15 @@ def end_of_turn(specials: Specials, template: Turns) -> Iterator[str]:
             yield f"{ends}, but {who} stops only at {listed}: answers run on after the turn"
     if mark != specials.eos:
         yield f"{ends}, but {specials.owner} {eos} is {specials.named(specials.eos)}"
+
+
+def ending(specials: Specials, template: Turns) -> int | None:
+    """The token that ends the assistant's turn: the first special one after an answer, or eos, where that follows every answer after others.
+
+    These close the element that an answer is.
+    """
+    marks = specials.marks(template.answered)
+    return specials.eos if specials.eos in marks and specials.eos in specials.marks(template.closing) else next(iter(marks), None)
 
 
 def padding(specials: Specials, template: Turns, prompts: Sequence[Sequence[int]]) -> Iterator[str]:
@@ -95,7 +104,7 @@ def padding(specials: Specials, template: Turns, prompts: Sequence[Sequence[int]
         yield f"{pad_name} and {bos_name} are both {shown}: what is masked as padding is part of every conversation"
     elif pad == specials.eos:
         yield f"{pad_name} and {eos_name} are both {shown}: training that masks padding never learns to stop"
-    elif pad == specials.mark(template.answered):
+    elif pad == ending(specials, template):
         yield f"{pad_name} is {shown}, which ends the assistant's turn: training that masks padding never learns to stop"
     elif wrong := [ids for ids in prompts if pad in ids]:
         yield f"{pad_name} {shown} occurs in {share(wrong, prompts)}: what is masked as padding is part of the conversation"

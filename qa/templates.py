@@ -23,7 +23,7 @@ from qa.batteries import Conversation
 from qa.prompt_checks import SHOWN, share
 from qa.renderings import Rendering
 
-VERSION = 9  # raise when outputs change
+VERSION = 10  # raise when outputs change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,11 +302,11 @@ def _specials(setup: Setup) -> prompt_checks.Specials:
         names=("bos_token", "eos_token", "pad_token"),
         stops={"llama.cpp": setup.vocabulary.end_of_generation, "generation_config.json": setup.eos},
         named=setup.named,
-        mark=lambda text: _mark(setup, text),
+        marks=lambda text: _marks(setup, text),
     )
 
 
-def _mark(setup: Setup, text: str) -> int | None:
-    """The first special token in what follows an answer."""
+def _marks(setup: Setup, text: str) -> list[int]:
+    """The special tokens in what follows an answer."""
     special = set(setup.tokenizer.all_special_ids) | set(setup.tokenizer.added_tokens_decoder)
-    return next((token for token in hf.encode(setup.tokenizer, text, add_special=False) if token in special), None)
+    return [token for token in hf.encode(setup.tokenizer, text, add_special=False) if token in special]

@@ -84,9 +84,16 @@ def renderings(files: Files, text: str) -> list[str | None]:
 
 
 def end_of_turn(files: Files) -> str | None:
-    """The special token that the template in force puts right after an assistant's answer, in every conversation that it takes; None where there is none."""
-    found = {_after_answer(files, rendered) for template in templates(files)[:1] for rendered in _answered(files, template) if ANSWER in rendered}
-    return found.pop() if len(found) == 1 else None
+    """The special token by which the template in force ends an assistant's turn, in every conversation that it takes; None where there is none.
+
+    That is the one right after the answer; or the end-of-sequence token, where it follows every answer after others: these close the element that an answer is.
+    """
+    behind = [rendered.split(ANSWER)[1:] for template in templates(files)[:1] for rendered in _answered(files, template) if ANSWER in rendered]
+    found = {_first(files, following[-1]) for following in behind}
+    eos = named(files).get("eos_token")
+    if len(found) != 1 or (first := found.pop()) is None:
+        return None
+    return eos if eos and all(eos in text for following in behind for text in following) else first
 
 
 def _answered(files: Files, template: Template) -> Iterator[str]:
@@ -96,6 +103,6 @@ def _answered(files: Files, template: Template) -> Iterator[str]:
             yield rendered
 
 
-def _after_answer(files: Files, rendered: str) -> str | None:
-    rest = rendered.rpartition(ANSWER)[2].lstrip()
-    return max((text for text in special_ids(files) if rest.startswith(text)), key=len, default=None)
+def _first(files: Files, behind: str) -> str | None:
+    """The special token that a text begins with, whitespace aside."""
+    return max((text for text in special_ids(files) if behind.lstrip().startswith(text)), key=len, default=None)

@@ -212,3 +212,17 @@ def test_a_release_that_several_families_take_alike_is_held(tmp_path: Path) -> N
 def test_the_end_of_turn_is_what_follows_the_answer_in_every_conversation(template: str, token: str | None) -> None:
     specials = [{"content": text, "id": number, "special": True} for number, text in enumerate(("<|end|>", "<|stop|>"))]
     assert end_of_turn({"chat_template.jinja": template, "tokenizer.json": {"added_tokens": specials}}) == token
+
+
+@pytest.mark.parametrize(
+    ("template", "eos", "token"),
+    [
+        pytest.param("<|open|>{{ m.role }}<|sep|>{{ m.content }}<|close|>{{ m.role }}<|sep|><|end|>", "<|end|>", "<|end|>", id="an element, closed first"),
+        pytest.param("<|open|>{{ m.content }}<|end|>\n{{ '<|stop|>' if loop.last else '' }}", "<|stop|>", "<|end|>", id="one after the last turn alone"),
+        pytest.param("<|open|>{{ m.content }}<|end|>\n", "<|stop|>", "<|end|>", id="none that the template writes"),
+    ],
+)
+def test_what_is_eos_ends_a_turn_also_after_others_if_it_follows_every_answer(template: str, eos: str, token: str) -> None:
+    specials = [{"content": text, "id": number, "special": True} for number, text in enumerate(("<|end|>", "<|stop|>", "<|open|>", "<|sep|>", "<|close|>"))]
+    whole = f"{{% for m in messages %}}{template}{{% endfor %}}"
+    assert end_of_turn({"chat_template.jinja": whole, "tokenizer.json": {"added_tokens": specials}, "tokenizer_config.json": {"eos_token": eos}}) == token
