@@ -51,6 +51,7 @@ class Rollback:
     place: Place | None
     by: str | None  # a person; None: the watched revision itself moved back
     comment: str  # why, or how it moved
+    revision: str | None = None  # the watched one that moved: it counts as long as that names the release; None: a person says so
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,6 @@
 """From a request to a queued run: ask the Hub for the commit, look for whatever would make the run fail, put it into the queue once."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from huggingface_hub import HfApi
@@ -83,32 +81,30 @@ def queue_release(
         refuse_unknown(way(recipe), wanted.redo)
         if before is not None:
             refuse_unended(before)
-    with _followed(store, api, wanted, order, known=before is not None) as back:
-        if before is None and wanted.changed_only and back is None and (same := _unchanged(store, api, order)) is not None:
-            return same, False
-        if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):
-            refuse_wrong(back or (before.rollback if before else None))
-        store.keep_recipe(chosen.kept)  # before there is a run that needs it
-        return store.enqueue(replace(order, rollback=back), again=again or back is not None or bool(wanted.redo), attempts=attempts)
+    seen, back = _followed(store, api, wanted, order, known=before is not None)
+    if before is None and wanted.changed_only and back is None and (same := _unchanged(store, api, order)) is not None:
+        if seen is not None:
+            store.sight(seen)
+        return same, False
+    if before is None or (before.state == "failed" and (attempts is None or before.attempt < attempts)):
+        refuse_wrong(back or (before.rollback if before else None))
+    store.keep_recipe(chosen.kept)  # before there is a run that needs it
+    return store.enqueue(replace(order, rollback=back), again=again or back is not None or bool(wanted.redo), attempts=attempts, seen=seen)
 
 
-@contextmanager
-def _followed(store: Store, api: HfApi, wanted: ReleaseRequest, order: RunOrder, *, known: bool) -> Iterator[Rollback | None]:
-    """What the release may take the place of because the watched revision moved back; that it named this commit is kept once the block has succeeded.
+def _followed(store: Store, api: HfApi, wanted: ReleaseRequest, order: RunOrder, *, known: bool) -> tuple[Sighting | None, Rollback | None]:
+    """What the watched revision names now, if that is another commit than before, and what the release may take the place of because it moved back.
 
-    So a look that fails finds again that the revision moved. `known` as in `rollback.moved`.
+    It is kept once the look has succeeded, so one that fails finds again that the revision moved. `known` as in `rollback.moved`.
     """
     if not wanted.followed:
-        yield None
-        return
+        return None, None
     before = store.sighting(wanted.repo, wanted.revision, wanted.recipe)
     first = Sighting(repo=wanted.repo, revision=wanted.revision, recipe=wanted.recipe, sha="", newest="", place=None)
     seen = rollback.seen(Line(api, order.release.origin), before or first, order.release)
     last = store.newest(order)
     current = last is not None and last.release.sha == order.release.sha and last.state != "superseded"  # nothing newer was released before it moved back
-    yield None if current else rollback.moved(before, seen, known=known)
-    if seen != before:
-        store.sight(seen)
+    return None if seen == before else seen, None if current else rollback.moved(before, seen, known=known)
 
 
 def _unchanged(store: Store, api: HfApi, order: RunOrder) -> RunRecord | None:

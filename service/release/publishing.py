@@ -109,11 +109,15 @@ def _publish(work: Work, repo: Repo, planned: hub.Plan, line: Line) -> hub.Publi
     def used(commit: str, sent: Collection[str]) -> None:
         read_back(work, repo.name, repo.passed, commit, sent)
 
+    def fence() -> None:
+        work.job.fence()
+        rollback.refuse_withdrawn(work, planned.rollback)
+
     if (target := work.job.run.target) is not None:
         return folder.publish(Path(target), planned, line)
     store = work.job.store
     before = store.last_publication(planned.repo)
-    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=work.job.fence, used=used)
+    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=fence, used=used)
     return hub.publish(work.api, planned, known)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from huggingface_hub import HfApi
 
-from config.errors import SluiceError
+from config.errors import SluiceError, Superseded
 from config.words import Hold, Release, Rollback
 from publishers import order, target
 from publishers.manifest import Manifest
@@ -16,9 +16,7 @@ from publishers.order import Line, Point
 from service.release.kinds import by_repo
 from service.release.work import Work
 from service.runs.deciding import Decision
-from service.store import RunRecord, Sighting, Store, order_of
-
-SUBJECT = "rollback"  # of what a run is held for
+from service.store import ROLLBACK, RunRecord, Sighting, Store, order_of
 
 
 class RollbackRefused(SluiceError):
@@ -43,15 +41,25 @@ def moved(before: Sighting | None, now: Sighting, *, known: bool) -> Rollback | 
     if before is None or before.sha == now.sha or (now.newest == now.sha and not known):
         return None
     way = f"from {before.sha[:12]} {'on' if now.newest == now.sha else 'back'} to {now.sha[:12]}"
-    return Rollback(sha=now.newest, place=now.place, by=None, comment=f"The revision {now.revision!r} of {now.repo} moved {way}.")
+    comment = f"The revision {now.revision!r} of {now.repo} moved {way}."
+    return Rollback(sha=now.newest, place=now.place, by=None, comment=comment, revision=now.revision)
 
 
-def held(run: RunRecord, wanted: str) -> Iterator[Hold]:
-    """What a person has to decide before the run may take the place of a newer release; `wanted` is the recipe's `on_rollback`."""
+def standing(store: Store, run: RunRecord) -> Rollback | None:
+    """What the run may take the place of by what its watched revision named at the last look: nothing once that moved on."""
     back = run.rollback
+    if back is None or back.revision is None:
+        return back
+    named = store.sighting(run.release.repo, back.revision, run.recipe)
+    return back if named is not None and named.sha == run.release.sha else None
+
+
+def held(store: Store, run: RunRecord, wanted: str) -> Iterator[Hold]:
+    """What a person has to decide before the run may take the place of a newer release; `wanted` is the recipe's `on_rollback`."""
+    back = standing(store, run)
     if wanted == "hold" and back is not None and back.by is None and back.sha != run.release.sha:
         yield Hold(
-            subject=SUBJECT,
+            subject=ROLLBACK,
             reason=f"{back.comment} Published is, or will be, what was made of {back.sha[:12]}, which is newer. "
             f"Approved, the older {run.release.sha[:12]} takes its place; until then the newer one stays. `on_rollback: follow` in the recipe would not ask.",
         )
@@ -59,9 +67,16 @@ def held(run: RunRecord, wanted: str) -> Iterator[Hold]:
 
 def allowed(work: Work) -> Rollback | None:
     """What the run may take the place of, as it stands now: a watched revision may have moved while the run went on, which nobody has approved."""
-    run = work.job.store.run(work.job.run.id)
-    approved = {item.hold.digest for item in work.job.store.holds(run.id) if item.approval is not None}
-    return run.rollback if all(hold.digest in approved for hold in held(run, work.recipe.on_rollback)) else None
+    store, run = work.job.store, work.job.store.run(work.job.run.id)
+    approved = {item.hold.digest for item in store.holds(run.id) if item.approval is not None}
+    return standing(store, run) if all(hold.digest in approved for hold in held(store, run, work.recipe.on_rollback)) else None
+
+
+def refuse_withdrawn(work: Work, planned: Rollback | None) -> None:
+    """Raise Superseded where what the run planned to take the place of something newer by does not stand any more: its watched revision has moved on."""
+    if planned is not None and allowed(work) is None:
+        own = work.release.sha[:12]
+        raise Superseded(f"{planned.comment} That does not stand any more, so what was made of {own} is not published. Nothing was overwritten.")
 
 
 # ---- a person who wants it ---------------------------------------------------------------------------------------------------------------------
@@ -87,7 +102,7 @@ def roll_back(store: Store, api: HfApi, run: int, decision: Decision) -> RunReco
     told = Rollback(sha=newest.sha, place=newest.place, by=by, comment=comment)
     told_of = {"from": newest.sha, "to": own.sha, "repos": repos, "by": by, "comment": comment}
     store.audit(decision.source, f"run/{run}", "rollback", {**told_of, **decision.details})
-    return store.enqueue(replace(order_of(record, trigger=SUBJECT), rollback=told), again=True)[0]
+    return store.enqueue(replace(order_of(record, trigger=ROLLBACK), rollback=told), again=True)[0]
 
 
 def _repos(store: Store, run: RunRecord) -> list[str]:

@@ -16,6 +16,7 @@ from service.store.pull_requests import PullRequests
 from service.store.queue import LeaseLost, Queue, UnknownRun
 from service.store.recipes import Recipes
 from service.store.records import (
+    ROLLBACK,
     Approval,
     Artifact,
     AuditFilter,
@@ -59,6 +60,7 @@ from service.store.watching import Replayed, UnknownEntry, Watching
 
 __all__ = [
     "PRIORITIES",
+    "ROLLBACK",
     "Answer",
     "Approval",
     "ApprovalRefused",

@@ -4,22 +4,23 @@ Leases compare the clocks of the machines that share a database: these must agre
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-from sqlalchemy import ColumnElement, and_, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
-from config.words import Place, Release, Rollback
+from config.words import Release, Rollback
 from service.store.database import Database, due_at, is_due, now
 from service.store.ledger import note
 from service.store.owner import is_gone, is_held
-from service.store.records import RunFilter, RunOrder, RunRecord, RunState
-from service.store.tables import HintRow, ReleaseRow, RunRow, StageRow
+from service.store.records import ROLLBACK, RunFilter, RunOrder, RunRecord, RunState, Sighting
+from service.store.sightings import place_in, sighted
+from service.store.tables import HintRow, HoldRow, ReleaseRow, RunRow, StageRow
 
 CRASHES = 3  # workers in a row that end without a word before they have ended a stage, until a run is given up
 FINISHED = ("done", "blocked", "held", "superseded", "failed", "cancelled", "paused")  # and not queued again by itself
@@ -38,15 +39,21 @@ class UnknownRun(SluiceError):
 class Queue(Database):
     """The runs."""
 
-    def enqueue(self, order: RunOrder, *, again: bool = False, attempts: int | None = None) -> tuple[RunRecord, bool]:
+    def enqueue(self, order: RunOrder, *, again: bool = False, attempts: int | None = None, seen: Sighting | None = None) -> tuple[RunRecord, bool]:
         """The one run of the order's release, recipe and namespace, and whether this call put it into the queue.
 
         A failed run is queued again, unless it was already tried `attempts` times. A run that is done, blocked, held or superseded is queued again only with
         `again`. One that is queued or running is left as it is, except that it becomes private, offers its fixes or may roll back when the order says so. One
-        that waits for the Hub waits no longer when a person asks, who names no `attempts`.
+        that waits for the Hub waits no longer when a person asks, who names no `attempts`. What a watched revision was `seen` to name, where it moved, is kept
+        as `Sightings.sight` does: what a person said of an earlier move does not count for this one.
         """
         with self.write() as session:
-            return enqueued(session, order, again=again, attempts=attempts)
+            if seen is not None:
+                sighted(session, seen)
+            run, queued = enqueued(session, order, again=again, attempts=attempts)
+            if seen is not None and queued:
+                session.execute(delete(HoldRow).where(HoldRow.run_id == run.id, HoldRow.subject == ROLLBACK))
+            return run, queued
 
     def ordered(self, order: RunOrder) -> RunRecord | None:
         """The run of the order's release, recipe and namespace; None when it was never queued."""
@@ -373,8 +380,3 @@ def run_record(row: RunRow) -> RunRecord:
         redo=tuple(row.redo or ()),
         rollback=None if row.rollback is None else Rollback(**{**row.rollback, "place": place_in(row.rollback)}),
     )
-
-
-def place_in(kept: Mapping[str, Any]) -> Place | None:
-    """The place that stands under `place` of what was kept."""
-    return None if kept["place"] is None else Place(**kept["place"])

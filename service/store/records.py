@@ -14,6 +14,8 @@ RunState = Literal["queued", "running", "interrupted", "paused", "done", "blocke
 Scope = Literal["read", "operate", "publish", "admin"]
 StageState = Literal["running", "interrupted", "done", "failed", "reused"]
 
+ROLLBACK = "rollback"  # subject of the hold of a run that would take the place of a newer release
+
 
 @dataclass(frozen=True, kw_only=True)
 class KeptRecipe:
@@ -48,7 +50,8 @@ class RunRecord(RunOrder):
 
     id: int
     # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked;
-    # held: waits for a person's decision; superseded: a newer release was published meanwhile, which stays; failed: an error stopped it
+    # held: waits for a person's decision; superseded: a newer release was published meanwhile, which stays, or the watched revision that had moved back to it
+    # moved on; failed: an error stopped it
     # paused, cancelled: a person did not want it to go on, for a while or for good
     state: RunState
     attempt: int  # 1 for the first time, one more each time it is queued again or taken over from a worker that is gone

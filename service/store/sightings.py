@@ -1,14 +1,17 @@
-"""What watched revisions named when they were last looked at, by which is known that one moved back."""
+"""What watched revisions named when they were last looked at, by which is known that one moved back, and whether a run of that is still wanted."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
-from sqlalchemy import Select, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from service.store.database import Database, now
-from service.store.queue import place_in
+from config.words import Place
+from service.store.database import Database, now, upserting
+from service.store.ledger import note
 from service.store.records import Sighting
-from service.store.tables import SightingRow
+from service.store.tables import ReleaseRow, RunRow, SightingRow
 
 
 class Sightings(Database):
@@ -16,27 +19,38 @@ class Sightings(Database):
 
     def sighting(self, repo: str, revision: str, recipe: str) -> Sighting | None:
         """What the revision named for that recipe; None when nobody has looked yet."""
+        query = select(SightingRow).where(SightingRow.repo == repo, SightingRow.revision == revision, SightingRow.recipe == recipe)
         with self.read() as session:
-            row = session.scalars(_of(repo, revision, recipe)).first()
+            row = session.scalars(query).first()
             if row is None:
                 return None
             return Sighting(repo=repo, revision=revision, recipe=recipe, sha=row.sha, newest=row.newest, place=place_in({"place": row.place}))
 
     def sight(self, seen: Sighting) -> None:
-        """Keep what the revision names now, in the place of what it named before."""
-        try:
-            self._sight(seen)
-        except IntegrityError:  # another process looked for the first time as well
-            self._sight(seen)
-
-    def _sight(self, seen: Sighting) -> None:
+        """Keep what the revision names now, in the place of what it named before; nobody need decide any more about going back to another commit."""
         with self.write() as session:
-            row = session.scalars(_of(seen.repo, seen.revision, seen.recipe).with_for_update()).first()
-            if row is None:
-                session.add(row := SightingRow(repo=seen.repo, revision=seen.revision, recipe=seen.recipe))
-            row.sha, row.newest, row.at = seen.sha, seen.newest, now()
-            row.place = None if seen.place is None else asdict(seen.place)
+            sighted(session, seen)
 
 
-def _of(repo: str, revision: str, recipe: str) -> Select[SightingRow]:
-    return select(SightingRow).where(SightingRow.repo == repo, SightingRow.revision == revision, SightingRow.recipe == recipe)
+def sighted(session: Session, seen: Sighting) -> None:
+    """See `Sightings.sight`, in the transaction of what comes of it."""
+    new = upserting(session, SightingRow).values(**asdict(seen), at=now())
+    same = [SightingRow.repo, SightingRow.revision, SightingRow.recipe]
+    session.execute(new.on_conflict_do_update(index_elements=same, set_={name: new.excluded[name] for name in ("sha", "newest", "place", "at")}))
+    undecided = (
+        select(RunRow)
+        .join(ReleaseRow, ReleaseRow.id == RunRow.release_id)
+        .where(ReleaseRow.repo == seen.repo, ReleaseRow.sha != seen.sha, RunRow.recipe == seen.recipe, RunRow.state == "held")
+        .order_by(RunRow.id)
+        .with_for_update(of=RunRow)
+    )
+    for row in session.scalars(undecided):
+        if row.rollback is not None and row.rollback.get("revision") == seen.revision:
+            row.state, row.finished = "superseded", now()
+            row.error = f"{row.rollback['comment']} It names {seen.sha[:12]} by now, so there is nothing to approve any more."
+            note(session, row.trigger, f"run/{row.id}", row.state, {"error": row.error})
+
+
+def place_in(kept: Mapping[str, Any]) -> Place | None:
+    """The place that stands under `place` of what was kept."""
+    return None if kept["place"] is None else Place(**kept["place"])

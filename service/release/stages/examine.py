@@ -231,7 +231,7 @@ def _approval(work: Work) -> None:
     found = [
         *fixed,
         *terms.unlicensed(work.of("upstream", Upstream), paths, strange=work.strange),
-        *rollback.held(work.job.run, work.recipe.on_rollback),
+        *rollback.held(work.job.store, work.job.run, work.recipe.on_rollback),
     ]
     if undecided := work.job.hold(found):
         raise Held(undecided)

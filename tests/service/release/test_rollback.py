@@ -20,7 +20,7 @@ from service.release.rollback import RollbackRefused, roll_back
 from service.runs import holds, steering
 from service.runs.deciding import Decision
 from service.runs.steering import Actor
-from service.store import open_store
+from service.store import ApprovalRefused, open_store
 from tests.service.release.short_way import REPO, ShortWay
 
 SAID = Decision(by="Ada", comment="The new weights are broken.")
@@ -205,6 +205,107 @@ def test_a_tag_that_moves_back_while_the_newer_one_is_still_being_built(short_wa
     looked(short_way)
     assert worked(short_way) == ["done", "superseded"]
     assert short_way.manifest().upstream.sha == first
+
+
+def followed(way: ShortWay, *names: str) -> dict[str, str]:
+    """Commits of these names, the first and the last of which the tag named one after the other and were published, and to the first of which it is back."""
+    first = way.upstream.author.model_info("upstream/model").sha
+    assert first is not None
+    commits = dict(zip(names, (first, *(way.upstream.release() for _ in names[1:])), strict=True))
+    for name in (names[0], names[-1]):
+        tagged(way, commits[name])
+        looked(way, "follow")
+        assert worked(way) == ["done"]
+    tagged(way, first)
+    looked(way)
+    return commits
+
+
+@pytest.mark.parametrize("when", ["before it began", "while it uploaded"])
+def test_a_run_that_may_go_back_may_not_once_the_tag_came_forward_again(each_way: ShortWay, database_url: str, when: str) -> None:
+    named = followed(each_way, "older", "newer")
+    other, ends = open_store(database_url), list[str]()
+
+    def meanwhile() -> None:
+        tagged(each_way, named["newer"])
+        looked(each_way)
+        ends.append(each_way.carried_out(2, store=other)["state"])
+
+    if when == "before it began":
+        meanwhile()
+    slow = each_way.carried_out(1, lambda event: meanwhile() if not ends and (event.stage, event.state) == (f"publish {REPO}", "started") else None)
+    other.close()
+    assert ends == ["done"]
+    assert slow["state"] == "superseded", slow
+    assert each_way.manifest().upstream.sha == named["newer"]
+    tagged(each_way, named["older"])
+    looked(each_way)
+    assert worked(each_way) == ["done"], "it is back once more"
+    assert each_way.manifest().upstream.sha == named["older"]
+
+
+def test_of_two_runs_that_may_go_back_the_one_that_the_tag_names_wins(short_way: ShortWay) -> None:
+    named = followed(short_way, "older", "middle", "newer")
+    tagged(short_way, named["middle"])
+    looked(short_way)
+    assert short_way.carried_out(3)["state"] == "done"
+    assert short_way.carried_out(1)["state"] == "superseded"
+    assert short_way.manifest().upstream.sha == named["middle"]
+
+
+def test_nobody_is_asked_about_going_back_once_the_tag_came_forward_again(each_way: ShortWay) -> None:
+    first = each_way.upstream.author.model_info("upstream/model").sha
+    second = each_way.upstream.release()
+    assert first is not None
+    for sha, ends in ((first, ["done"]), (second, ["done"]), (first, ["held"])):
+        tagged(each_way, sha)
+        looked(each_way)
+        assert worked(each_way) == ends
+    tagged(each_way, second)
+    looked(each_way)
+    told = each_way.store.run(1)
+    assert told.state == "superseded"
+    assert f"It names {second[:12]} by now" in (told.error or "")
+    with pytest.raises(ApprovalRefused, match="is not held"):
+        holds.approve(each_way.store, 1, holds.Decision(by="Ada", comment="They took it back."))
+    assert worked(each_way) == ["done"]
+    steering.retry(each_way.store, 1, Actor())
+    assert worked(each_way) == ["superseded"], "nor is a run held for what is over"
+    tagged(each_way, first)
+    looked(each_way)
+    assert worked(each_way) == ["held"], "it moved back once more"
+    holds.approve(each_way.store, 1, holds.Decision(by="Ada", comment="They took it back."))
+    assert worked(each_way) == ["done"]
+    assert each_way.manifest().upstream.sha == first
+
+
+def test_a_person_is_asked_each_time_that_a_tag_moves_back(short_way: ShortWay) -> None:
+    first = short_way.upstream.author.model_info("upstream/model").sha
+    second = short_way.upstream.release()
+    assert first is not None
+    for sha, ends in ((first, ["done"]), (second, ["done"]), (first, ["held"])):
+        tagged(short_way, sha)
+        looked(short_way)
+        assert worked(short_way) == ends
+    holds.approve(short_way.store, 1, holds.Decision(by="Ada", comment="They took it back."))
+    assert worked(short_way) == ["done"]
+    for sha, ends in ((second, ["done"]), (first, ["held"])):
+        tagged(short_way, sha)
+        looked(short_way)
+        assert worked(short_way) == ends, "what was approved was the move before"
+    assert short_way.manifest().upstream.sha == second
+
+
+def test_what_a_person_decided_stands_although_the_tag_comes_forward_again(short_way: ShortWay) -> None:
+    named = followed(short_way, "older", "newer")
+    assert worked(short_way) == ["done"]
+    tagged(short_way, named["newer"])
+    looked(short_way)
+    assert worked(short_way) == ["done"]
+    roll_back(short_way.store, short_way.api, 1, SAID)
+    looked(short_way)
+    assert worked(short_way) == ["done"]
+    assert short_way.manifest().upstream.sha == named["older"]
 
 
 def test_a_roll_back_needs_something_newer_and_a_run_that_is_over(short_way: ShortWay) -> None:
