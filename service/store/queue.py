@@ -24,6 +24,7 @@ from service.store.tables import HintRow, HoldRow, ReleaseRow, RunRow, StageRow
 
 CRASHES = 3  # workers in a row that end without a word before they have ended a stage, until a run is given up
 FINISHED = ("done", "blocked", "held", "superseded", "failed", "cancelled", "paused")  # and not queued again by itself
+UNWANTED = ("cancelled", "paused")  # by a person, whom nothing but a person overrules
 IN_FOLDER = " in folder "  # no namespace holds a space
 ALL = RunFilter()
 
@@ -43,9 +44,10 @@ class Queue(Database):
         """The one run of the order's release, recipe and namespace, and whether this call put it into the queue.
 
         A failed run is queued again, unless it was already tried `attempts` times. A run that is done, blocked, held or superseded is queued again only with
-        `again`. One that is queued or running is left as it is, except that it becomes private, offers its fixes or may roll back when the order says so. One
-        that waits for the Hub waits no longer when a person asks, who names no `attempts`. What a watched revision was `seen` to name, where it moved, is kept
-        as `Sightings.sight` does: what a person said of an earlier move does not count for this one.
+        `again`; one that a person cancelled or paused only where a person asks again, who names no `attempts`. One that is queued or running is left as it is,
+        except that it becomes private, offers its fixes or may roll back when the order says so; one that waits for the Hub waits no longer when a person asks.
+        What a watched revision was `seen` to name, where it moved, is kept as `Sightings.sight` does: what a person said of an earlier move does not count for
+        this one.
         """
         with self.write() as session:
             if seen is not None:
@@ -197,7 +199,7 @@ def enqueued(session: Session, order: RunOrder, *, again: bool = False, attempts
     """See `Queue.enqueue`, in the transaction of what leads to it."""
     run, created = _run_row(session, _release_row(session, order.release), order)
     retried = run.state == "failed" and (attempts is None or run.attempt < attempts)
-    repeated = run.state in FINISHED and again
+    repeated = run.state in FINISHED and again and (attempts is None or run.state not in UNWANTED)
     if retried or repeated:
         run.state, run.trigger, run.recipe, run.attempt = "queued", order.trigger, order.recipe, run.attempt + 1
         run.queued, run.started, run.finished, run.error, run.waits, run.wanted = now(), None, None, None, 0, None

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -22,7 +22,9 @@ from service.daemon.listing import Listings
 from service.daemon.polling import poll
 from service.hubclient import connect
 from service.pulse import pulse
-from service.store import LookKey, Published, Store, open_store
+from service.runs import steering
+from service.runs.steering import Actor
+from service.store import LookKey, Published, RunRecord, Store, open_store
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
 
@@ -231,6 +233,20 @@ def test_a_rebuild_is_carried_out_though_nothing_changed(file_store: Store, upst
         file_store.lease("worker", seconds=60)
         file_store.finish(run.id, state="done")
     assert file_store.hints() == ()
+
+
+@pytest.mark.parametrize("put_aside", [steering.cancel, steering.pause])
+def test_what_a_person_did_not_want_is_queued_by_a_rebuild_and_by_no_poll(
+    file_store: Store, upstream: Upstream, listings: Listings, put_aside: Callable[..., RunRecord]
+) -> None:
+    settings, states = watching(upstream, owners=["upstream"]), list[str]()
+    for rebuild in (False, False, True):
+        file_store.put_hints({"upstream/model": "rebuild" if rebuild else "poll"}, rebuild=rebuild)
+        take_hints(file_store, settings, listings)
+        (run,) = file_store.runs()
+        states.append(run.state)
+        unwanted = put_aside(file_store, run.id, Actor()).state if run.state == "queued" else run.state
+    assert states == ["queued", unwanted, "queued"]
 
 
 def test_what_cannot_be_released_is_looked_at_less_and_less_until_it_changes(file_store: Store, upstream: Upstream, listings: Listings) -> None:

@@ -1,6 +1,7 @@
 """The newest release stays published, whoever asks for an older one; going back is an event of its own, or a person's decision."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,6 +307,19 @@ def test_what_a_person_decided_stands_although_the_tag_comes_forward_again(short
     looked(short_way)
     assert worked(short_way) == ["done"]
     assert short_way.manifest().upstream.sha == named["older"]
+
+
+@pytest.mark.parametrize("put_aside", [steering.cancel, steering.pause])
+def test_a_tag_that_moves_back_to_what_a_person_did_not_want_leaves_it_at_that(short_way: ShortWay, put_aside: Callable[..., object]) -> None:
+    named = followed(short_way, "older", "newer")
+    put_aside(short_way.store, 1, Actor())
+    for name in ("newer", "older"):
+        tagged(short_way, named[name])
+        looked(short_way)
+    assert worked(short_way) == ["done"]
+    assert short_way.manifest().upstream.sha == named["newer"]
+    asked = short_way.queued(named["older"], again=True)
+    assert (asked.id, asked.state) == (1, "queued")
 
 
 def test_a_roll_back_needs_something_newer_and_a_run_that_is_over(short_way: ShortWay) -> None:
