@@ -9,7 +9,7 @@ from builders import snapshot
 from config.errors import SluiceError
 from config.settings import Settings
 from config.words import Rollback
-from publishers.order import Line
+from publishers.order import Line, Point
 from service.release import checks, prospect, recipes, rollback
 from service.release.route import Route
 from service.release.way import way
@@ -103,20 +103,27 @@ def _followed(store: Store, api: HfApi, wanted: ReleaseRequest, order: RunOrder,
     first = Sighting(repo=wanted.repo, revision=wanted.revision, recipe=wanted.recipe, sha="", newest="", place=None)
     seen = rollback.seen(Line(api, order.release.origin), before or first, order.release)
     last = store.newest(order)
-    current = last is not None and last.release.sha == order.release.sha and last.state != "superseded"  # nothing newer was released before it moved back
+    current = last is not None and last.release.sha == order.release.sha  # nothing newer was released before it moved back
     return None if seen == before else seen, None if current else rollback.moved(before, seen, known=known)
 
 
 def _unchanged(store: Store, api: HfApi, order: RunOrder) -> RunRecord | None:
-    """The newest run of the same repo and recipe, unless it failed or its release consists of other files; None as well where the Hub cannot compare them."""
-    last = store.newest(order)
+    """The newest run of the same repo and recipe, unless it failed, its release consists of other files, or what is published is newer than that.
+
+    None as well where the Hub cannot compare them.
+    """
+    last, published = store.newest(order), store.published(order)
     if last is None or last.state == "failed":
         return None
     try:
         before, now = (snapshot.contents(api, release) for release in (last.release, order.release))
+        if before != now or (published is not None and Line(api, order.release.origin).precedes(_point(last), _point(published))):
+            return None
     except SluiceError:  # its history may have been rewritten
-        return None
-    if before != now:
         return None
     log.info("nothing of %s changed between %s and %s but what no release consists of", order.release.repo, last.release.sha, order.release.sha)
     return last
+
+
+def _point(run: RunRecord) -> Point:
+    return Point(sha=run.release.sha)

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Literal, cast
 
-from sqlalchemy import ColumnElement, and_, delete, not_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -20,7 +20,7 @@ from service.store.ledger import note
 from service.store.owner import is_gone, is_held
 from service.store.records import ROLLBACK, RunFilter, RunOrder, RunRecord, RunState, Sighting
 from service.store.sightings import place_in, sighted
-from service.store.tables import HintRow, HoldRow, ReleaseRow, RunRow, StageRow
+from service.store.tables import HintRow, HoldRow, PublicationRow, ReleaseRow, RunRow, StageRow
 
 CRASHES = 3  # workers in a row that end without a word before they have ended a stage, until a run is given up
 FINISHED = ("done", "blocked", "held", "superseded", "failed", "cancelled", "paused")  # and not queued again by itself
@@ -59,27 +59,20 @@ class Queue(Database):
 
     def ordered(self, order: RunOrder) -> RunRecord | None:
         """The run of the order's release, recipe and namespace; None when it was never queued."""
-        query = (
-            select(RunRow)
-            .join(ReleaseRow, ReleaseRow.id == RunRow.release_id)
-            .where(ReleaseRow.repo == order.release.repo, ReleaseRow.sha == order.release.sha)
-            .where(RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == place_of(order))
-        )
-        with self.read() as session:
-            row = session.scalars(query).first()
-            return None if row is None else run_record(row)
+        return self._first(_alike(order).where(ReleaseRow.sha == order.release.sha))
 
     def newest(self, order: RunOrder) -> RunRecord | None:
-        """The run of the order's repo, recipe and namespace that was begun last, whichever release it is of; None when there is none."""
-        query = (
-            select(RunRow)
-            .join(ReleaseRow, ReleaseRow.id == RunRow.release_id)
-            .where(ReleaseRow.repo == order.release.repo, RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == place_of(order))
-            .order_by(RunRow.queued.desc(), RunRow.id.desc())
-            .limit(1)
-        )
+        """The run of the order's repo, recipe and namespace that was begun last and did not give way to another, whichever release it is of; None: no run."""
+        return self._first(_alike(order).where(RunRow.state != "superseded").order_by(RunRow.queued.desc(), RunRow.id.desc()))
+
+    def published(self, order: RunOrder) -> RunRecord | None:
+        """The run of the order's repo, recipe and namespace that published last, whichever release it is of; None when none did."""
+        query = _alike(order).join(PublicationRow, PublicationRow.run_id == RunRow.id)
+        return self._first(query.order_by(PublicationRow.at.desc(), PublicationRow.id.desc()))
+
+    def _first(self, query: Select[RunRow]) -> RunRecord | None:
         with self.read() as session:
-            row = session.scalars(query).first()
+            row = session.scalars(query.limit(1)).first()
             return None if row is None else run_record(row)
 
     def lease(self, worker: str, *, seconds: float, run: int | None = None, overdue: bool = True) -> RunRecord | None:
@@ -220,6 +213,12 @@ def enqueued(session: Session, order: RunOrder, *, again: bool = False, attempts
             details["rollback"] = run.rollback["comment"]
         note(session, order.trigger, f"run/{run.id}", "queued", details)
     return run_record(run), queued
+
+
+def _alike(order: RunOrder) -> Select[RunRow]:
+    """The runs of the order's repo, recipe and namespace."""
+    query = select(RunRow).join(ReleaseRow, ReleaseRow.id == RunRow.release_id).where(ReleaseRow.repo == order.release.repo)
+    return query.where(RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == place_of(order))
 
 
 def matching(session: Session, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from config.errors import Superseded
 from config.settings import Watched
+from publishers.target import download
 from service.api import create_app
 from service.api.tokens import create_token
 from service.cli.main import app
@@ -320,6 +321,33 @@ def test_a_tag_that_moves_back_to_what_a_person_did_not_want_leaves_it_at_that(s
     assert short_way.manifest().upstream.sha == named["newer"]
     asked = short_way.queued(named["older"], again=True)
     assert (asked.id, asked.state) == (1, "queued")
+
+
+@pytest.mark.parametrize("older", ["superseded", "queued"])
+def test_a_commit_that_takes_another_back_is_released_whatever_became_of_the_older_one_meanwhile(each_way: ShortWay, older: str) -> None:
+    first = each_way.upstream.author.model_info("upstream/model").sha
+    assert first is not None
+    before = download(each_way.api, "upstream/model", first, "config.json")
+    for sha in (first, each_way.upstream.release()):
+        tagged(each_way, sha)
+        looked(each_way)
+        assert worked(each_way) == ["done"]
+    steering.retry(each_way.store, 1, Actor())
+    if older == "superseded":
+        assert worked(each_way) == [older]
+    reverted = each_way.upstream.author.upload_file(path_or_fileobj=before, path_in_repo="config.json", repo_id="upstream/model").oid
+    tagged(each_way, reverted)
+    looked(each_way)
+    assert worked(each_way) == (["done"] if older == "superseded" else ["superseded", "done"])
+    assert each_way.manifest().upstream.sha == reverted
+    card = each_way.upstream.author.upload_file(
+        path_or_fileobj=b"---\nlicense: mit\n---\n# Another card\n", path_in_repo="README.md", repo_id="upstream/model"
+    ).oid
+    steering.retry(each_way.store, 1, Actor())
+    assert worked(each_way) == ["superseded"]
+    tagged(each_way, card)
+    looked(each_way)
+    assert worked(each_way) == [], "what is published is of the same files"
 
 
 def test_a_roll_back_needs_something_newer_and_a_run_that_is_over(short_way: ShortWay) -> None:
