@@ -1,6 +1,7 @@
 """From a hint to a queued run: looks at each watched repo that may have changed, and again later when the look failed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from dataclasses import replace
 
 import structlog
 
@@ -17,18 +18,19 @@ from service.release.datasets import recipe_for
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.watchlist import asked, cooling, entries, following, refusal
 from service.runs.again import ATTEMPTS
-from service.store import HintRecord, LookKey, Store
+from service.store import HintRecord, LookKey, RunFilter, Store
 
 FIRST_DELAY = 30.0  # seconds from a failed look to the next, at most; doubles each time
 LONGEST_DELAY = 3600.0  # seconds
 LONGEST_REFUSAL = DAY  # where the Hub answers, but what it answers cannot be released: polls find another commit before that
 LOOK_SECONDS = 540.0  # that a look may take, with everything that it fetches and checks
+RUN_SECONDS = 60.0  # between two looks at whether a run has ended after which another one is asked for
 
 log = structlog.get_logger(__name__)
 
 
-class TooFresh(SluiceError):
-    """The repo was committed to a moment ago, and the watch list asks to wait."""
+class TooSoon(SluiceError):
+    """The repo was committed to a moment ago, and the watch list asks to wait; or a run is at work that is to be carried out again."""
 
     def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message)
@@ -36,29 +38,45 @@ class TooFresh(SluiceError):
 
 
 def take_hints(store: Store, settings: Settings, listings: Listings) -> None:
-    """Look at every repo that a due hint names. A look that fails is had again later; one entry's failure does not keep the others from theirs."""
+    """Look at every repo that a due hint names. A look that fails is had again later; one entry's failure does not keep the others from theirs.
+
+    What a hint asks to be rebuilt is so once for each entry, however often it is looked at for the sake of others.
+    """
     watch = entries(store, settings)
     for hint in store.hints(due=True):
-        failures = [failure for entry in following(watch, hint.repo) if (failure := _look(store, settings, listings, entry, hint)) is not None]
-        if not failures:
+        followed = following(watch, hint.repo)
+        failed = {entry: failure for entry in followed if (failure := _look(store, settings, listings, entry, _asked_of(entry, hint))) is not None}
+        if not failed:
             store.settle_hint(hint)
             continue
-        fresh = [failure.seconds for failure in failures if isinstance(failure, TooFresh)]
-        delay = min([DAY, *fresh, *([_delay(hint, failures)] if len(fresh) < len(failures) else [])])  # a longer cool-down is looked at on the way
+        failures = failed.values()
+        soon = [failure.seconds for failure in failures if isinstance(failure, TooSoon)]
+        delay = min([DAY, *soon, *([_delay(hint, failures)] if len(soon) < len(failures) else [])])  # a longer cool-down is looked at on the way
         words = " ".join(dict.fromkeys(redact(in_words(failure)) for failure in failures))
         log.warning("look failed", repo=hint.repo, error=words, next_in_seconds=delay)
-        store.defer_hint(hint, error=words, seconds=delay)
+        done = set(map(_name, followed)) - set(map(_name, failed)) if hint.rebuild else set()
+        store.defer_hint(replace(hint, rebuilt=tuple(sorted(done.union(hint.rebuilt)))), error=words, seconds=delay)
 
 
-def _delay(hint: HintRecord, failures: Sequence[Exception]) -> float:
-    passing = [failure for failure in failures if not _refuses(failure) and not isinstance(failure, TooFresh)]
+def _asked_of(entry: Watched, hint: HintRecord) -> HintRecord:
+    """What the hint still asks of one entry."""
+    return replace(hint, rebuild=hint.rebuild and _name(entry) not in hint.rebuilt)
+
+
+def _name(entry: Watched) -> str:
+    """What decides which run of a repo it makes."""
+    return f"{entry.revision} {entry.recipe}"
+
+
+def _delay(hint: HintRecord, failures: Collection[Exception]) -> float:
+    passing = [failure for failure in failures if not _refuses(failure) and not isinstance(failure, TooSoon)]
     asked = max((failure.wait or 0.0 for failure in passing if isinstance(failure, HubUnavailable)), default=0.0)
     return pause(hint.attempts, first=FIRST_DELAY, longest=LONGEST_DELAY if passing else LONGEST_REFUSAL, asked=asked)
 
 
 def _refuses(failure: Exception) -> bool:
     """Whether the look would come to the same again as long as neither the repo nor anything here changes."""
-    return isinstance(failure, SluiceError) and not isinstance(failure, HubUnavailable | TooFresh)
+    return isinstance(failure, SluiceError) and not isinstance(failure, HubUnavailable | TooSoon)
 
 
 def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> Exception | None:
@@ -75,7 +93,7 @@ def _look(store: Store, settings: Settings, listings: Listings, entry: Watched, 
         return error
 
 
-def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> TooFresh | None:
+def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched, hint: HintRecord) -> TooSoon | None:
     """As `_look`, but whatever fails is raised."""
     listed = listings.of_repo(hint.repo, entry.revision)
     if (reason := refusal(entry, listed)) is not None:
@@ -83,7 +101,9 @@ def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched
         return None
     if (wait := cooling(entry, listed)) > 0 and not hint.rebuild:
         age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
-        return TooFresh(f"{hint.repo} is left alone for now: {age}.", wait)
+        return TooSoon(f"{hint.repo} is left alone for now: {age}.", wait)
+    if hint.rebuild and (at_work := store.runs(1, "running", wanted=RunFilter(repo=listed.repo, recipe=entry.recipe))):
+        return TooSoon(f"{hint.repo} is released again when run {at_work[0].id}, which is at work, has ended.", RUN_SECONDS)
     wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild, followed=True)
 
     def looked(digest: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, null, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.store.database import Database, due_at, is_due, now, upserting
@@ -30,7 +30,7 @@ def same_fault(one: str, other: str | None) -> bool:
 def put_hints(session: Session, sources: Mapping[str, str], *, rebuild: bool) -> None:
     """Leave hints in the transaction; see `Ledger.put_hints`."""
     moment = now()
-    common = {"count": 1, "attempts": 0, "created": moment, "due": moment, "rebuild": rebuild}
+    common = {"count": 1, "attempts": 0, "created": moment, "due": moment, "rebuild": rebuild, "rebuilt": None}
     rows = [{"repo": repo, "source": source, **common} for repo, source in sorted(sources.items())]  # in one order, or two services could block one another
     new = upserting(session, HintRow)
     again = {
@@ -38,6 +38,7 @@ def put_hints(session: Session, sources: Mapping[str, str], *, rebuild: bool) ->
         "count": HintRow.count + 1,
         "due": new.excluded.due,
         "rebuild": or_(HintRow.rebuild, new.excluded.rebuild),
+        "rebuilt": case((new.excluded.rebuild, null()), else_=HintRow.rebuilt),
     }
     session.execute(new.on_conflict_do_update(index_elements=[HintRow.repo], set_=again), rows)
 
@@ -83,9 +84,12 @@ class Ledger(Database):
             session.execute(delete(HintRow).where(*_same(hint)))
 
     def defer_hint(self, hint: HintRecord, *, error: str, seconds: float) -> None:
-        """The look failed: keep the hint and look again after `seconds`, or sooner when the hint is given again. The same failure again is no new event."""
+        """The look failed: keep the hint, and what it says is `rebuilt`, and look again after `seconds`, or sooner when the hint is given again.
+
+        The same failure again is no new event.
+        """
         with self.write() as session:
-            later = {"attempts": HintRow.attempts + 1, "error": error, "due": now() + timedelta(seconds=seconds)}
+            later = {"attempts": HintRow.attempts + 1, "error": error, "due": now() + timedelta(seconds=seconds), "rebuilt": list(hint.rebuilt) or None}
             session.execute(update(HintRow).where(*_same(hint)).values(later))
             if not same_fault(error, hint.error):
                 note(session, hint.source, f"repo/{hint.repo}", "deferred", {"error": error})
@@ -104,7 +108,7 @@ def _matching(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def _record(row: HintRow) -> HintRecord:
-    return HintRecord(**{item.name: getattr(row, item.name) for item in fields(HintRecord)} | {"due": due_at(row.due)})
+    return HintRecord(**{item.name: getattr(row, item.name) for item in fields(HintRecord)} | {"due": due_at(row.due), "rebuilt": tuple(row.rebuilt or ())})
 
 
 def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:

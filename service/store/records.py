@@ -330,6 +330,7 @@ class HintRecord:
     created: datetime
     due: datetime  # not looked at before
     rebuild: bool = False  # the newest commit is to be released though it was
+    rebuilt: tuple[str, ...] = ()  # branches and recipes of the watch list for which that is done, since it was asked for the last time
 
 
 @dataclass(frozen=True, kw_only=True)

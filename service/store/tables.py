@@ -360,6 +360,7 @@ class HintRow(Base):
     created: Mapped[datetime]
     due: Mapped[datetime] = mapped_column(index=True)
     rebuild: Mapped[bool] = mapped_column(server_default=false())  # the newest commit is to be released though it was
+    rebuilt: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))  # entries of the watch list for which that is done
 
 
 class LookRow(Base):

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -163,3 +164,74 @@ def test_each_look_is_a_sign_of_life(file_store: Store, upstream: Upstream, tmp_
     hinted(file_store, upstream.settings.with_(watch=watch))
     assert len(file_store.runs()) == 3
     assert signs.count(("intake", "look")) == 3, "each may take nearly as long as a part may be silent"
+
+
+def asked_to_rebuild(store: Store, settings: Settings) -> tuple[str, ...]:
+    """What is said of the hint that a request to rebuild leaves, once it was looked at; nothing when it is settled."""
+    store.put_hints({"upstream/model": "rebuild"}, rebuild=True)
+    return looked_again(store, settings)
+
+
+def looked_again(store: Store, settings: Settings) -> tuple[str, ...]:
+    """The same of hints whose time has come."""
+    store.hasten()
+    take_hints(store, settings, Listings(connect(settings)))
+    return tuple(str(hint.error) for hint in store.hints())
+
+
+def ended(store: Store, state: Literal["done", "failed"]) -> int:
+    """The number of the run that a worker took, and that ended so."""
+    run = store.lease("worker", seconds=60)
+    assert run is not None
+    store.finish(run.id, state=state)
+    return run.id
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+def test_what_was_rebuilt_is_left_alone_while_another_entry_cannot_be(store: Store, upstream: Upstream, tmp_path: Path, end: str) -> None:
+    other = tmp_path / "other.yaml"
+    settings = upstream.settings.with_(watch=(*upstream.settings.watch, Watched(repo="upstream/model", recipe=str(other))))
+    (said,) = asked_to_rebuild(store, settings)
+    assert "other.yaml does not exist" in said
+    (run,) = store.runs()
+    if end == "cancelled":
+        store.cancel(run.id, source="command", details={})
+    else:
+        for _ in range(ATTEMPTS if end == "failed" else 1):
+            ended(store, end)  # type: ignore[arg-type]
+            looked_again(store, settings)
+    before = store.run(run.id)
+    assert before.state == end
+    store.put_hints({"upstream/model": "webhook"})
+    assert looked_again(store, settings) == (said,)
+    assert store.run(run.id) == before
+
+    other.write_text((tmp_path / "small.yaml").read_text().replace("Q4_0", "Q8_0"))
+    assert looked_again(store, settings) == ()
+    assert [(item.state, item.trigger) for item in store.runs() if item.id != run.id] == [("queued", "webhook")]
+    assert store.run(run.id) == before
+    assert asked_to_rebuild(store, settings) == ()
+    assert (store.run(run.id).state, store.run(run.id).attempt) == ("queued", before.attempt + 1)
+
+
+def test_another_request_to_rebuild_counts_although_an_entry_still_waits(store: Store, upstream: Upstream) -> None:
+    settings = upstream.settings.with_(watch=(*upstream.settings.watch, Watched(repo="upstream/model", recipe="/no/recipe.yaml")))
+    for attempt in (1, 2):
+        asked_to_rebuild(store, settings)
+        (run,) = store.runs()
+        assert (run.state, run.attempt) == ("queued", attempt)
+        ended(store, "done")
+
+
+def test_a_rebuild_of_a_run_that_is_at_work_comes_when_that_has_ended(store: Store, upstream: Upstream) -> None:
+    hinted(store, upstream.settings)
+    run = store.lease("worker", seconds=60)
+    assert run is not None
+    (said,) = asked_to_rebuild(store, upstream.settings)
+    assert said == "upstream/model is released again when run 1, which is at work, has ended."
+    assert 50 < (store.hints()[0].due - store.hints()[0].created).total_seconds() <= hints.RUN_SECONDS + 5
+    assert looked_again(store, upstream.settings) == (said,)
+    store.finish(run.id, state="done")
+    assert looked_again(store, upstream.settings) == ()
+    again = store.run(run.id)
+    assert (again.state, again.trigger, again.attempt) == ("queued", "rebuild", 2)
