@@ -40,22 +40,26 @@ class TooSoon(SluiceError):
 def take_hints(store: Store, settings: Settings, listings: Listings) -> None:
     """Look at every repo that a due hint names. A look that fails is had again later; one entry's failure does not keep the others from theirs.
 
-    What a hint asks to be rebuilt is so once for each entry, however often it is looked at for the sake of others.
+    Looks may take hours together: before each it is asked anew what comes next and who is watched.
     """
-    watch = entries(store, settings)
-    for hint in store.hints(due=True):
-        followed = following(watch, hint.repo)
-        failed = {entry: failure for entry in followed if (failure := _look(store, settings, listings, entry, _asked_of(entry, hint))) is not None}
-        if not failed:
-            store.settle_hint(hint)
-            continue
-        failures = failed.values()
-        soon = [failure.seconds for failure in failures if isinstance(failure, TooSoon)]
-        delay = min([DAY, *soon, *([_delay(hint, failures)] if len(soon) < len(failures) else [])])  # a longer cool-down is looked at on the way
-        words = " ".join(dict.fromkeys(redact(in_words(failure)) for failure in failures))
-        log.warning("look failed", repo=hint.repo, error=words, next_in_seconds=delay)
-        done = set(map(_name, followed)) - set(map(_name, failed)) if hint.rebuild else set()
-        store.defer_hint(replace(hint, rebuilt=tuple(sorted(done.union(hint.rebuilt)))), error=words, seconds=delay)
+    while (hint := store.next_hint()) is not None:
+        _take(store, settings, listings, hint)
+
+
+def _take(store: Store, settings: Settings, listings: Listings, hint: HintRecord) -> None:
+    """Look for each entry that follows the hint's repo. What it asks to be rebuilt is so once for each, however often it is looked at for others."""
+    followed = following(entries(store, settings), hint.repo)
+    failed = {entry: failure for entry in followed if (failure := _look(store, settings, listings, entry, _asked_of(entry, hint))) is not None}
+    if not failed:
+        store.settle_hint(hint)
+        return
+    failures = failed.values()
+    soon = [failure.seconds for failure in failures if isinstance(failure, TooSoon)]
+    delay = min([DAY, *soon, *([_delay(hint, failures)] if len(soon) < len(failures) else [])])  # a longer cool-down is looked at on the way
+    words = " ".join(dict.fromkeys(redact(in_words(failure)) for failure in failures))
+    log.warning("look failed", repo=hint.repo, error=words, next_in_seconds=delay)
+    done = set(map(_name, followed)) - set(map(_name, failed)) if hint.rebuild else set()
+    store.defer_hint(replace(hint, rebuilt=tuple(sorted(done.union(hint.rebuilt)))), error=words, seconds=delay)
 
 
 def _asked_of(entry: Watched, hint: HintRecord) -> HintRecord:

@@ -14,6 +14,7 @@ from service.store.records import AuditFilter, AuditRecord, HintRecord
 from service.store.tables import AuditRow, HintRow
 
 ALL = AuditFilter()
+POLL = "poll"  # says so of hints that nobody asked for
 _REQUEST = re.compile(r" \(request [^()]*\)")
 
 
@@ -34,7 +35,7 @@ def put_hints(session: Session, sources: Mapping[str, str], *, rebuild: bool) ->
     rows = [{"repo": repo, "source": source, **common} for repo, source in sorted(sources.items())]  # in one order, or two services could block one another
     new = upserting(session, HintRow)
     again = {
-        "source": new.excluded.source,
+        "source": case((new.excluded.source == POLL, HintRow.source), else_=new.excluded.source),
         "count": HintRow.count + 1,
         "due": new.excluded.due,
         "rebuild": or_(HintRow.rebuild, new.excluded.rebuild),
@@ -77,6 +78,13 @@ class Ledger(Database):
             query = query.where(is_due(HintRow.due))
         with self.read() as session:
             return tuple(_record(row) for row in session.scalars(query))
+
+    def next_hint(self) -> HintRecord | None:
+        """The hint to be looked at now; None when none is. A wish to rebuild comes first, then what a webhook told, and what polls found at last."""
+        order = (HintRow.rebuild.desc(), HintRow.source == POLL, HintRow.due, HintRow.id)
+        with self.read() as session:
+            row = session.scalars(select(HintRow).where(is_due(HintRow.due)).order_by(*order).limit(1)).first()
+            return None if row is None else _record(row)
 
     def settle_hint(self, hint: HintRecord) -> None:
         """The look that `hint` asked for was had. A hint that was given again meanwhile stays: what it tells may be newer than the look."""

@@ -323,7 +323,7 @@ class HintRecord:
     """Word that a watched repo may have changed. At most one is pending for each repo."""
 
     repo: str
-    source: str  # "poll" or "webhook": the latest to say so
+    source: str  # "rebuild", "webhook" or "poll": the latest to say so, but for polls, which take the place of nobody
     count: int  # how often it was said; tells whether it was said again meanwhile
     attempts: int  # looks at the Hub that failed
     error: str | None  # of the last failed look

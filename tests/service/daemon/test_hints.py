@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -235,3 +235,26 @@ def test_a_rebuild_of_a_run_that_is_at_work_comes_when_that_has_ended(store: Sto
     assert looked_again(store, upstream.settings) == ()
     again = store.run(run.id)
     assert (again.state, again.trigger, again.attempt) == ("queued", "rebuild", 2)
+
+
+def test_what_is_said_while_one_looks_comes_before_what_polls_found(store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcd":
+        upstream.release(f"upstream/{name}")
+    settings, everything = upstream.settings.with_(watch=()), Watched(owners=("upstream",), recipe=upstream.settings.watch[0].recipe)
+    entry, looked = store.add_watch(everything, by="ada").id, list[str]()
+
+    def slow(*given: Any, **options: Any) -> object:
+        looked.append(given[3].repo)
+        if len(looked) == 1:
+            store.put_hints({"upstream/d": "webhook"})
+            store.put_hints({"upstream/d": "poll"})
+            store.put_hints({"upstream/model": "rebuild"}, rebuild=True)
+            store.change_watch(entry, everything.model_copy(update={"exclude": ("b",)}), by="ada")
+        return queue_release(*given, **options)
+
+    monkeypatch.setattr(hints, "queue_release", slow)
+    store.put_hints(dict.fromkeys(("upstream/a", "upstream/b", "upstream/c"), "poll"))
+    take_hints(store, settings, Listings(connect(settings)))
+    assert looked == ["upstream/a", "upstream/model", "upstream/d", "upstream/c"], "b is excluded since"
+    assert [run.trigger for run in reversed(store.runs())] == ["poll", "rebuild", "webhook", "poll"]
+    assert store.hints() == ()
