@@ -39,6 +39,13 @@ _MARKS = (
     (re.compile(r"\.weight_packed$"), "compressed-tensors"),
     (re.compile(r"\.weight_(?:scale_2|global_scale)$"), "NVFP4"),
 )
+_LEFT_OVER = frozenset(
+    {
+        _BITSANDBYTES, "gptq", "awq", "auto-round", "aqlm", "compressed-tensors", "eetq", "fbgemm_fp8", "fp8", "higgs", "hqq", "modelopt", "mxfp4", "spqr",
+        "vptq",
+    }
+)  # fmt: skip
+"""Methods that store weights in a form of their own: said of weights that are stored as they are, each of them is left over."""
 _METHODS = {"gptq": "GPTQ", "awq": "AWQ", "mxfp4": "MXFP4", "bitnet": "BitNet", "hqq": "HQQ", "fp8": "FP8"}  # as people write them
 _HEADS = re.compile(r"(?:model\.)?(?:v_head|value_head|reward_head|regression_layer|score|classifier|classification_head)\..+")
 
@@ -81,7 +88,26 @@ def refusal(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, variant
         return None
     if (found := _quantized(settings(config), tensors)) is not None:
         return f"holds weights that are quantized already ({found}). Name the repo with the 16-bit weights that it was made from."
-    return None
+    method = in_use(config)
+    return None if method is None or compact(tensors) else _used(method)
+
+
+def in_use(config: Mapping[str, Any]) -> str | None:
+    """The method by which config.json may have weights quantized that are stored as they are, in every pass say; None where it says nothing of such a one."""
+    method = str(settings(config).get("quant_method") or "")[:40]
+    return None if not method or method in _LEFT_OVER else method
+
+
+def _used(method: str) -> str:
+    if method == "bitnet":
+        return (
+            f"is computed with weights other than those that it stores: as BitNet, each is rounded to three values in every pass ({KEY} of config.json). What "
+            "is made here would be another model. Take the files of its makers, or name one that is computed as it is stored."
+        )
+    return (
+        f"stores its weights as they are, and {KEY} of config.json says {method!r} of them, of which it is not known here whether it is left over or part of "
+        f"the model. Where it is left over, take {KEY} out of config.json, in a folder of your own; else name one that is computed as it is stored."
+    )
 
 
 def _quantized(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:

@@ -1,6 +1,7 @@
 """Weights of 8 bits are multiplied out by one rule, in every form in which they are stored, and what does not add up is refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from builders import fixes, packed
+from builders.fixes import stale_quantization
 from builders.float8 import multiplied
 from builders.weights import Tensor, read_header
 from config.errors import UpstreamError
@@ -216,6 +218,28 @@ def test_a_model_that_rates_texts_is_none_that_writes_them(name: str, tmp_path: 
     made = releases.change_weights(releases.clean(tmp_path / "made"), lambda weights: weights.update({name: torch.ones(1, 256)}))
     with pytest.raises(UpstreamError, match=rf"^upstream/tiny-chat is no language model but one that rates or sorts texts: {name} in model\.safetensors is"):
         repaired(made, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"},
+            "as BitNet, each is rounded to three values in every pass",
+        ),
+        ({"quant_method": "fp_quant", "store_master_weights": True}, "quantization_config of config.json says 'fp_quant' of them"),
+        ({"quant_method": ["junk"]}, "left over"),
+    ],
+)
+def test_weights_that_are_stored_in_one_way_and_used_in_another_are_refused(said: dict[str, Any], words: str, tmp_path: Path) -> None:
+    made = releases.clean(tmp_path / "made")
+    edit(made / "config.json", quantization_config=said)
+    with pytest.raises(UpstreamError, match=rf"^upstream/tiny-chat .*{re.escape(words)}"):
+        repaired(made, tmp_path / "out")
+    files, tensors = {"config.json": {"quantization_config": said}}, {"a": tensor("a")}
+    assert stale_quantization.repair(files, None, tensors=tensors) == [], "nor is it taken for left over"
+    eight = {item.name: item for item in (EIGHT, tensor("a.weight_scale", "F32", (1,)))}
+    assert packed.refusal(files["config.json"], eight) is None, "numbers of 8 bits are multiplied out"
 
 
 def test_what_is_sound_is_not_refused() -> None:
