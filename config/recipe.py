@@ -138,7 +138,7 @@ class Variants(Strict):
     all else as in the 16-bit file."""
     qat: Annotated[GgufType | None, BeforeValidator(_in_capitals)] = None
     """The type that the upstream was trained for (quantization-aware training): built like those of `gguf`, and compared with the planned mixes on the card. A
-    model whose name or card says so needs no word here, as long as the type is among the variants."""
+    model whose name says so, or its card's tags or base model, needs no word here, as long as the type is among the variants."""
     dynamic: tuple[Dynamic, ...] = ()
     """Planned mixes, each no larger than its budget."""
     bnb_4bit: bool = False

@@ -300,7 +300,7 @@ def trained(work: Work) -> card.Trained | None:
     """What the upstream was trained for, as the recipe says, or else the upstream's own words."""
     if (type := work.recipe.variants.qat) is not None:
         return card.Trained(type=type, because="the recipe")
-    found = trained_for(work.of("upstream", Upstream), _upstream_card(work))
+    found = trained_for(work.of("upstream", Upstream))
     return None if found is None else card.Trained(type=found.type, because=found.because)
 
 

@@ -1,10 +1,20 @@
-"""What a card says of Ollama's template: how far it is proved, and what Ollama would have without it."""
+"""What a card says of Ollama's template: how far it is proved, and what Ollama would have without it; and of what the model was trained for."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.release.publishing import proof
+from builders.snapshot import described
+from config.recipe import Recipe
+from config.settings import Settings
+from config.words import Release
+from service.execution.kept import StageStore
+from service.release.job import Job
+from service.release.publishing import proof, trained
+from service.store import Store
+from tests.service.helpers import SHA, at_work, output, queue_run
 
 WITHOUT = {"utils": "0.0.18", "same": 2, "of": 11, "stops": []}
 MADE = "the Hub's ollama-utils 0.0.18 makes one that renders 2 of 11 plain conversations so"
@@ -39,3 +49,16 @@ PROVED = {"plain conversations": {"same": 11, "of": 11}, "tools": {"same": 3, "o
 )
 def test_it_is_told_how_far_a_template_is_proved_and_what_ollama_would_have_without_it(chosen: dict[str, Any], said: str) -> None:
     assert proof(chosen) == said
+
+
+@pytest.mark.parametrize(
+    "text", ["We did not use quantization-aware training; for low memory use Q8_0.", "Unlike QAT models, ours is an ordinary one. GGUF: Q4_K_M"]
+)
+def test_the_text_of_an_upstream_s_card_makes_no_claim_of_ours(tmp_path: Path, file_store: Store, recipe: Callable[..., Recipe], text: str) -> None:
+    card = tmp_path / "snapshot" / "files" / "README.md"
+    card.parent.mkdir(parents=True)
+    card.write_text(text, encoding="utf-8")
+    home = tmp_path / "home"
+    job = Job(store=file_store, run=queue_run(file_store), recipe=recipe(), settings=Settings(home=home), stages=StageStore(home))
+    upstream = described(Release(repo="upstream/model", sha=SHA), {})
+    assert trained(at_work(job, {"upstream": upstream, "snapshot": output(card.parents[1], {})})) is None
