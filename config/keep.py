@@ -17,10 +17,10 @@ class Keep(Strict):
     days: float = Field(default=60.0, gt=0)
     """Of these, outputs that are older go all the same. Logs stay as long, and so do outputs that belong to no run."""
     free: Bytes = 5_000_000_000
-    """When fewer bytes than this are free, a service throws away at once what may go, then other outputs, the oldest first and those of what is published last;
-    "50GB"."""
+    """When fewer bytes than this are free, a service throws away at once what may go, then downloads that broke off, then other outputs, the oldest first and
+    those of what is published last; "50GB"."""
     pause: Bytes = 1_000_000_000
-    """While fewer bytes than this are free, a service begins no run."""
+    """While fewer bytes than this are free, a service begins no run, and throws away even broken-off downloads that runs wait to go on with."""
 
     run_days: float = Field(default=365.0, gt=0)
     """Records of runs (steps, figures, verdicts) go when the run ended so many days ago. Those of what is published stay, those of the newest run of each

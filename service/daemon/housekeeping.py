@@ -46,7 +46,7 @@ class Housekeeping:
             self._tidied = time.monotonic()
         if there.lacking or (due and not ahead):
             pulse.beat(PART, "prune")
-            pruned = prune(self._store, self._settings, lacking=there.lacking)
+            pruned = prune(self._store, self._settings, lacking=there.lacking, paused=there.paused)
             self._tidied = time.monotonic()
             if pruned.gone:
                 details = {"things": len(pruned.gone), "bytes": pruned.freed, "short_of": there.lacking}

@@ -49,18 +49,20 @@ class Pruned:
         return {"freed": self.freed, "stays": self.stays, "gone": [vars(item) for item in self.gone], "left": [vars(item) for item in self.left]}
 
 
-def prune(store: Store, settings: Settings, *, dry_run: bool = False, lacking: int = 0, now: datetime | None = None) -> Pruned:
+def prune(store: Store, settings: Settings, *, dry_run: bool = False, lacking: int = 0, paused: bool = False, now: datetime | None = None) -> Pruned:
     """Throw away what is over; where more bytes are `lacking` than that frees, also what would stay, in the order in which it is needed.
 
-    What a run that waits, is at work or is held refers to, what a living process uses, and what explains a current publication always stays.
+    What a run that waits, is at work or is held refers to, what a living process uses, and what explains a current publication always stays, but for
+    downloads that broke off, where no run is begun (`paused`) as long as they are there.
     """
     at = now or datetime.now(UTC)
     home = settings.folder
     found = sorted(fates(store, home, settings.keep, at), key=lambda fate: (fate.standing, fate.last))
-    stages, files = StageStore(home, reading=dry_run), _Files(found, home)
+    files, stages = _Files(found), StageStore(home, reading=dry_run)
+    last = Standing.AWAITED if paused else Standing.PUBLISHED
     gone, left, freed = list[Told](), list[Fate](), 0
     for fate in found:
-        wanted = not fate.stays or (fate.standing is not Standing.NEEDED and freed < lacking)
+        wanted = not fate.stays or (fate.standing <= last and freed < lacking)
         if wanted and (dry_run or _removed(store, stages, fate, at)):
             gone.append(_told(fate, files.without(fate)))
             freed += gone[-1].bytes
@@ -82,6 +84,9 @@ def _removed(store: Store, stages: StageStore, fate: Fate, since: datetime) -> b
     if fate.item.kind == "logs":
         shutil.rmtree(fate.item.path, ignore_errors=True)
         return True
+    if fate.item.kind == "download":
+        shutil.rmtree(stages.give_up(fate.item.name), ignore_errors=True)
+        return True
     with store.unneeded(fate.item.name, since=since) as unneeded:
         aside = stages.set_aside(fate.item.name) if unneeded else None
     if aside is None:
@@ -99,7 +104,7 @@ def _sweep(blobs: Path) -> None:
 class _Files:
     """The files of outputs, of which several may be one on the disk."""
 
-    def __init__(self, all: Iterable[Fate], home: Path) -> None:
+    def __init__(self, all: Iterable[Fate]) -> None:
         self._of = {fate.item.path: blocks([fate.item.path]) for fate in all}
         self._names: Counter[FileId] = Counter(file for files in self._of.values() for file in files)
 

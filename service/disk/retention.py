@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
 from config.keep import Keep
+from service.execution.kept import PARTIAL, PARTIAL_SECONDS
 from service.runs.report import STAGE as REPORT
 from service.store import Referrer, Store
 from service.store.references import ENDED
@@ -21,16 +22,18 @@ class Standing(IntEnum):
     """How much something is needed; what is needed least goes first when space is short, and what is needed most never."""
 
     OVER = 0  # goes
-    NEWEST = 1
-    PUBLISHED = 2
-    NEEDED = 3
+    BROKEN_OFF = 1  # a download with which a run goes on only when a person asks for it
+    NEWEST = 2
+    PUBLISHED = 3
+    AWAITED = 4  # a download with which a run goes on by itself: goes only where no run could begin otherwise
+    NEEDED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """An output of a stage, or the logs of a run."""
+    """An output of a stage, what there is of one whose download broke off, or the logs of a run."""
 
-    kind: Literal["output", "logs"]
+    kind: Literal["output", "download", "logs"]
     name: str  # the output's key; "run-7"
     path: Path
     stage: str  # that made the output
@@ -53,11 +56,12 @@ class Fate:
 
 
 def fates(store: Store, home: Path, keep: Keep, now: datetime) -> list[Fate]:
-    """What becomes of each output and of each run's logs."""
-    outputs = list(_outputs(home / "stages"))
-    referring = store.outputs_of_runs([item.name for item in outputs])
+    """What becomes of each output, of each download that broke off and of each run's logs."""
+    outputs, downloads = list(_outputs(home / "stages")), list(_downloads(home / "working"))
+    referring = store.outputs_of_runs([item.name for item in (*outputs, *downloads)])
     stood = standings(store.referrers(), keep, now)  # the last, so that every run that refers to one of them is among these
     found = [_of_output(item, referring[item.name], stood, keep, now) for item in outputs]
+    found += [_of_download(item, referring[item.name], stood, keep, now) for item in downloads]
     return [*found, *(_of_logs(item, stood, keep, now) for item in _logs(home / "logs"))]
 
 
@@ -107,6 +111,15 @@ def _of_output(item: Item, referring: Mapping[int, bool], stood: Stood, keep: Ke
     return Fate(item=item, standing=standing, why=why, last=last)
 
 
+def _of_download(item: Item, referring: Mapping[int, bool], stood: Stood, keep: Keep, now: datetime) -> Fate:
+    """The fate of the output that it was to become, but that it spares time alone."""
+    fate = _of_output(item, referring, stood, keep, now)
+    standing, why = {Standing.OVER: Standing.OVER, Standing.NEEDED: Standing.AWAITED}.get(fate.standing, Standing.BROKEN_OFF), fate.why
+    if now - item.used > timedelta(seconds=PARTIAL_SECONDS):
+        standing, why = Standing.OVER, f"nobody went on with it, begun {_ago(item.used, now)}"
+    return replace(fate, standing=standing, why=f"a download that broke off: {why}")
+
+
 def _of_logs(item: Item, stood: Stood, keep: Keep, now: datetime) -> Fate:
     """Logs stay as long as outputs may, however many newer runs there are: they are small, and tell of what went wrong."""
     number = item.name.removeprefix("run-")
@@ -138,6 +151,13 @@ def _outputs(folder: Path) -> Iterator[Item]:
         stage = record.get("stage") if isinstance(record, dict) else None
         with suppress(FileNotFoundError):  # gone since
             yield Item(kind="output", name=path.name, path=path, stage=str(stage or "damaged"), used=_used(path))
+
+
+def _downloads(folder: Path) -> Iterator[Item]:
+    for path in _folders(folder):
+        if path.name.endswith(PARTIAL):
+            with suppress(FileNotFoundError):
+                yield Item(kind="download", name=path.name.removesuffix(PARTIAL), path=path, stage="", used=_used(path))
 
 
 def _logs(folder: Path) -> Iterator[Item]:

@@ -143,6 +143,10 @@ class StageStore:
         with closed_gate(self._pins.folder) as used:
             return None if key in used else self._aside(self.finished / key)
 
+    def give_up(self, key: str) -> Path:
+        """Move partial work to where it is to be removed: whoever would have gone on with it begins anew."""
+        return self._aside(self._partial(key))
+
     def _sound(self, folder: Path, files: Sequence[File]) -> bool:
         """Whether the files are as they were when the stage ended: small ones by their bytes, large ones unless somebody wrote to them since."""
         ended = (folder / "stage.json").stat().st_mtime_ns

@@ -62,6 +62,18 @@ def test_a_service_tidies_once_in_a_while_and_at_once_when_space_is_short(home: 
     assert (event.source, event.action, event.details["things"], event.details["short_of"]) == ("housekeeping", "pruned", 1, 100_000)
 
 
+def test_downloads_that_wait_keep_no_run_from_beginning(home: Home, disk: DiskOf) -> None:
+    for number in (1, 2):
+        home.broken_off(number, f"key-{number}", state=None)
+    keeper = Housekeeping(home.store, home.settings)
+    disk.free = 1_000_000_000
+    keeper.look()
+    assert len(home.set_aside()) == 2, "runs begin, and may go on with them"
+    disk.free = 999_999_999
+    keeper.look()
+    assert home.set_aside() == []
+
+
 def test_nothing_is_old_by_a_clock_that_is_ahead_of_the_hub_s(home: Home, disk: DiskOf, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (1, 2, 3):
         home.run(number, {"convert": f"key-{number}"})

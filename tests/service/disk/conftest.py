@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from config.errors import HubUnavailable
 from config.settings import Settings
 from config.words import Hold, Release
 from service.execution.kept import StageStore
@@ -45,6 +47,23 @@ class Home:
         if state == "held":
             self.store.record_holds(run, [Hold(subject="licence", reason="There is none.")])
         if state is not None:
+            self.store.finish(run, state=state)
+        return run
+
+    def broken_off(self, number: int, key: str, *, state: Any) -> int:
+        """A run on the commit of that number whose download broke off; None: it waits to go on with it."""
+        run = queue_run(self.store, release=Release(repo="upstream/model", sha=f"{number:040}")).id
+        leased, stages = self.store.lease("worker", seconds=3600, run=run), StageStore(self.settings.folder)
+        assert leased is not None
+        step = self.store.stage_started(run, "snapshot", key)
+        with suppress(HubUnavailable), stages.workspace(key, resumes=True) as workspace:
+            (workspace / "files" / "model").write_bytes(os.urandom(SIZE))
+            raise HubUnavailable("The Hub is away.")
+        self.store.stage_finished(step, state="failed", seconds=0.1)
+        stages.close()
+        if state is None:
+            self.store.defer(run, leased.lease, error="The Hub is away.", seconds=60)
+        else:
             self.store.finish(run, state=state)
         return run
 

@@ -90,6 +90,34 @@ def test_short_of_space_the_oldest_go_first_and_what_is_published_last_but_not_i
     assert at.there == {"explained", "at work"}
 
 
+def test_a_download_that_broke_off_is_told_and_goes_before_anything_else_that_stays(home: Make) -> None:
+    at = home(runs=2, days=30)
+    at.run(1, {"convert": "published"}, publish="ours/model-GGUF")
+    at.run(2, {"convert": "newest"})
+    for number in (3, 4, 5):
+        at.broken_off(number, f"given up {number}", state="cancelled")
+    for number in (6, 7):
+        at.broken_off(number, f"waits {number}", state=None)
+    dry, done = prune(at.store, at.settings, dry_run=True), prune(at.store, at.settings)
+    assert done == dry
+    assert {(item.kind, item.name): item.why for item in done.gone} == {
+        ("download", "given up 3"): "a download that broke off: run 3 of upstream/model@000000000000 is cancelled, as are 2 newer ones"
+    }
+    assert {item.name: item.why for item in done.left if item.kind == "download"} == {
+        "given up 4": "a download that broke off: run 4 of upstream/model@000000000000 is among the newest 2 that did not come to their end",
+        "given up 5": "a download that broke off: run 5 of upstream/model@000000000000 is among the newest 2 that did not come to their end",
+        "waits 6": "a download that broke off: run 6 of upstream/model@000000000000 is queued",
+        "waits 7": "a download that broke off: run 7 of upstream/model@000000000000 is queued",
+    }
+    assert [item.name for item in prune(at.store, at.settings, lacking=SIZE + 100_000).gone] == ["given up 4", "given up 5"]
+    assert [item.name for item in prune(at.store, at.settings, lacking=10**12).gone] == ["newest", "published"]
+    assert [item.name for item in prune(at.store, at.settings, lacking=1, paused=True).gone] == ["waits 6"]
+    assert [path.name for path in at.set_aside()] == ["waits 7.partial"]
+    later = datetime.now(UTC) + timedelta(days=15)
+    assert [item.why for item in prune(at.store, at.settings, now=later).gone] == ["a download that broke off: nobody went on with it, begun 15 days ago"]
+    assert at.set_aside() == []
+
+
 def test_an_output_that_a_process_uses_stays(home: Make) -> None:
     at = home(runs=1)
     at.run(1, {"convert": "used"})
