@@ -13,7 +13,8 @@ from config.rules import Family
 
 
 def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor] = MappingProxyType({})) -> list[Edit]:
-    """Set eos to the token that the chat template puts after an answer. A list of ids that lacks it gets it as its first; one that has it is left alone.
+    """Set eos to the token that the chat template puts after an answer. A list of ids that lacks it gets it as its first, and so does a single id where a list
+    may stand, in generation_config.json; one that has it is left alone.
 
     A token that has no row in the embeddings ends nothing: no model can write it.
     """
@@ -32,7 +33,8 @@ def repair(files: Files, family: Family | None, *, tensors: Mapping[str, Tensor]
     for file in BY_ID:
         stated = value_at(files, file, ("eos_token_id",))
         if file in files and number not in _as_list(stated):
-            after = [number, *stated] if isinstance(stated, list) else number if file == "config.json" else [number]
+            others = stated if isinstance(stated, list) else [stated] if isinstance(stated, int) else []
+            after = number if file == "config.json" and not isinstance(stated, list) else [number, *others]
             edits.append(Edit(file=file, key=("eos_token_id",), after=after, because=because))
     return edits
 

@@ -66,7 +66,7 @@ def test_a_model_is_repaired_beside_itself_once(tmp_path: Path, model: Path) -> 
     after = content(fixed)
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} == set(told["files"])
-    assert json.loads(after["generation_config.json"])["eos_token_id"] == [4]
+    assert json.loads(after["generation_config.json"])["eos_token_id"] == [4, 5]
     assert not (fixed / "model.safetensors").samefile(model / "model.safetensors"), "whoever writes to one must not change the other"
 
     assert fix(tmp_path / "home", fixed, "--dry-run").returncode == 0

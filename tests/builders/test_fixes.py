@@ -59,7 +59,7 @@ def test_every_patch_says_what_was_there_what_is_there_and_why(tmp_path: Path) -
     result = fixes.repair(tmp_path, snapshot=DEMO, repo="upstream/tiny-chat", fixes=True)
     patches = {(patch["fix"], patch["file"], patch["key"]): patch for patch in result["patches"]}
     eos = patches["end-of-turn-eos", "generation_config.json", "eos_token_id"]
-    assert (eos["before"], eos["after"], eos["version"]) == (5, [4], 1)
+    assert (eos["before"], eos["after"], eos["version"]) == (5, [4, 5], 2)
     assert "<|im_end|>" in eos["reason"]
     assert patches["strip-remote-code", "config.json", "auto_map"]["after"] is None
     assert patches["distinct-pad", "special_tokens_map.json", "pad_token"]["after"] == "<|endoftext|>"
@@ -181,7 +181,7 @@ def test_code_and_private_keys_go_at_any_depth() -> None:
 
 @pytest.mark.parametrize(
     ("stated", "wanted"),
-    [(5, [4]), ([5], [4, 5]), (None, [4]), ("junk", [4]), (4, None), ([4, 5], None), ([5, 4], None)],
+    [(5, [4, 5]), ([5], [4, 5]), (None, [4]), ("junk", [4]), (4, None), ([4, 5], None), ([5, 4], None)],
 )
 def test_eos_of_generation_config(stated: Any, wanted: Any) -> None:
     files = model(generation={"eos_token_id": stated})

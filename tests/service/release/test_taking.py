@@ -140,5 +140,5 @@ def test_fix_writes_the_merged_model(upstream: Upstream, tmp_path: Path) -> None
         repairing.write(upstream.settings, found, target, lambda event: None)
     before, after = load_file(tmp_path / "base" / "model.safetensors"), load_file(target / "model.safetensors")
     assert {name for name in before if not before[name].equal(after[name])} == targets()
-    assert json.loads((target / "generation_config.json").read_bytes())["eos_token_id"] == [4]
+    assert json.loads((target / "generation_config.json").read_bytes())["eos_token_id"] == [4, 5]
     assert not (target / "adapter_config.json").exists()
