@@ -1,6 +1,8 @@
 """Writes the sampling advice of the model's family into generation_config.json where the release gives none."""
 
 from builders.fixes.edits import Edit, Files, value_at
+from builders.fixes.sampling_flags import SAMPLING, idle
+from builders.fixes.templates import templates
 from config.rules import Family
 
 FILE = "generation_config.json"
@@ -10,9 +12,13 @@ TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 def repair(files: Files, family: Family | None) -> list[Edit]:
     """Add each figure that the file lacks, and turn sampling on. A file that is missing is made, with the special tokens of config.json.
 
-    Values that upstream gives are never changed; a family without documented figures changes nothing.
+    Figures that upstream gives are never changed, and `do_sample: false` without any is its advice to take the likeliest token; with some they are meant, as
+    engines that know no `do_sample` heed them. A family without documented figures changes nothing, and a base model, which has no chat template, is none of
+    those of which they are documented.
     """
-    if family is None or family.sampling is None:
+    if family is None or family.sampling is None or not templates(files):
+        return []
+    if value_at(files, FILE, ("do_sample",)) is False and not idle(files[FILE], SAMPLING):
         return []
     advice = {key: value for key, value in family.sampling.stated.items() if value_at(files, FILE, (key,)) is None}
     if not advice:

@@ -38,7 +38,7 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
 
 def _edits(files: Files) -> Iterator[Edit]:
     content = files[FILE]
-    figures, temperature = _idle(content, SAMPLING), content.get("temperature")
+    figures, temperature = idle(content, SAMPLING), content.get("temperature")
     samples = bool(content.get(SAMPLE))
     if isinstance(temperature, int | float) and temperature <= 0:
         samples = False
@@ -54,9 +54,9 @@ def _edits(files: Files) -> Iterator[Edit]:
     if content.get("use_cache") is False:
         yield from _removed([name for name in CACHE if content.get(name) is not None and name not in impossible], "use_cache is off")
     if content.get("num_beams") in (None, 1):
-        yield from _removed(_idle(content, BEAMS), "there is one beam")
+        yield from _removed(idle(content, BEAMS), "there is one beam")
     if content.get("return_dict_in_generate") is not True:
-        yield from _removed(_idle(content, DETAILS), "return_dict_in_generate is not set")
+        yield from _removed(idle(content, DETAILS), "return_dict_in_generate is not set")
 
 
 def _impossible(content: Mapping[str, Any], *, samples: bool) -> Iterator[tuple[str, str]]:
@@ -84,7 +84,8 @@ def _impossible(content: Mapping[str, Any], *, samples: bool) -> Iterator[tuple[
             yield name, "suppress_tokens forbids what it forces"
 
 
-def _idle(content: Mapping[str, Any], neutral: Mapping[str, Any]) -> list[str]:
+def idle(content: Mapping[str, Any], neutral: Mapping[str, Any]) -> list[str]:
+    """Names of those settings whose values say something."""
     return [name for name, nothing in neutral.items() if content.get(name) not in (None, nothing)]
 
 

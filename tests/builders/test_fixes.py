@@ -323,10 +323,25 @@ def test_whether_the_tokenizer_adds_bos(files: dict[str, Any], wanted: bool) -> 
 FAMILY = Family(name="f", model_types=("llama",), sampling=Sampling(temperature=0.5, top_k=3, top_p=0.9, min_p=0.0, repetition_penalty=1.0))
 
 
-def test_sampling_fills_gaps_and_changes_no_advice_of_upstream() -> None:
-    files = model(generation={"temperature": 0.9, "top_p": 0.8, "do_sample": False})
+@pytest.mark.parametrize("sampling", [{}, {"do_sample": True}, {"do_sample": False}])
+def test_sampling_fills_gaps_and_changes_no_figure_of_upstream(sampling: dict[str, Any]) -> None:
+    """Figures beside `do_sample: false` would have no effect in transformers and have one in all other engines: they are meant."""
+    files = model(generation={"temperature": 0.9, "top_p": 0.8} | sampling)
     changed = applied(files, sampling_defaults.repair(files, FAMILY))["generation_config.json"]
     assert changed == {"temperature": 0.9, "top_p": 0.8, "do_sample": True, "top_k": 3, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+@pytest.mark.parametrize("beside", [{}, {"max_new_tokens": 2048}, {"repetition_penalty": 1.05}, {"temperature": 1.0, "top_k": 50}, {"temperature": None}])
+def test_the_advice_to_take_the_likeliest_token_stays(beside: dict[str, Any]) -> None:
+    assert sampling_defaults.repair(model(generation={"do_sample": False} | beside), FAMILY) == []
+
+
+def test_a_model_without_a_template_gets_no_advice() -> None:
+    """A base model, of which its architecture alone tells the family: SmolLM3-3B-Base."""
+    files = model(generation={"eos_token_id": 4})
+    del files["tokenizer_config.json"]["chat_template"]
+    assert sampling_defaults.repair(files, FAMILY) == []
+    assert sampling_defaults.repair(files | {"chat_template.jinja": CHATML}, FAMILY) != []
 
 
 def test_sampling_makes_a_missing_file_with_its_tokens() -> None:
