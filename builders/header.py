@@ -6,16 +6,13 @@ The converter reads licence, base models, data sets, tags and languages from a R
 Not told: who quantized the file (`general.quantized_by`). Files are the same whoever publishes them: what was made for one account serves another.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 from gguf import Metadata
 
-from config.facts import Facts, vetted
-
-_ABSOLUTE = re.compile(r"https://.*")
+from config.facts import Facts, is_address, vetted
 
 
 def card(facts: Facts, *, repo: str | None, hub: str | None) -> str:
@@ -40,7 +37,7 @@ def card(facts: Facts, *, repo: str | None, hub: str | None) -> str:
 
 def _link(link: str | None, repo: str | None, hub: str | None) -> str | None:
     """The address of the terms; of a file of the release where that lies, else its name, for it is published beside the GGUF file."""
-    if link is None or _ABSOLUTE.fullmatch(link) or repo is None or hub is None:
+    if link is None or is_address(link) or repo is None or hub is None:
         return link
     return f"{hub}/{repo}/blob/main/{link}"
 

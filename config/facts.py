@@ -26,8 +26,12 @@ LICENSES = frozenset(
 )  # fmt: skip
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-_LICENSE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,95}")
-_LICENSE_LINK = re.compile(r"https://[A-Za-z0-9.-]+(?:/[A-Za-z0-9._~/%+-]*)?|[A-Za-z0-9][A-Za-z0-9._()% -]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._()% -]{0,95}){0,9}")
+_MARKUP = re.compile(r"[<>`{|}\\]")  # of which no name of a licence is made, and much else is
+_ADDRESSED = re.compile(
+    r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?(?:[/?#][^\s<>`{|}\\^\"]*)?", re.IGNORECASE
+)  # nobody's name and password before a host
+_BESIDE = re.compile(r"(?:\./)*(\w[^<>`{|}\\/:?#*\"]*(?:/\w[^<>`{|}\\/:?#*\"]*){0,9})")  # a file of the same repo
+LONGEST_NAME, LONGEST_LINK = 200, 500  # characters
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,2}|multilingual|code")
 _PIPELINE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:+-]{0,63}")
@@ -76,22 +80,46 @@ def vetted(facts: Facts) -> Facts:
     """Only what may be repeated: of plain characters, of a bounded length and number, true of files made from the model; nothing is added.
 
     A licence that is no id becomes `other` under its own name, and a file's name with blanks an address. What came out of this goes through it unchanged.
+    Names are of any script, and links lead anywhere on the web, without encryption too where the upstream's own does: terms that nobody finds are worse.
     """
     stated = (facts.license or "").strip()
-    license, name = stated.lower(), facts.license_name
+    license, name = stated.lower(), _name(facts.license_name)
     if not _LICENSE.fullmatch(license):
-        license, name = ("other", stated) if _LICENSE_NAME.fullmatch(stated) else ("", None)
+        name = _name(stated)
+        license = "other" if name else ""
     return replace(
         facts,
         license=license or None,
-        license_name=name if license and name and _LICENSE_NAME.fullmatch(name) else None,
-        license_link=quote(facts.license_link, safe=":/%~+") if license and facts.license_link and _LICENSE_LINK.fullmatch(facts.license_link) else None,
+        license_name=name if license else None,
+        license_link=_link(facts.license_link) if license else None,
         languages=_fitting(_LANGUAGE, facts.languages),
         pipeline_tag=facts.pipeline_tag if facts.pipeline_tag and _PIPELINE.fullmatch(facts.pipeline_tag) else None,
         tags=_fitting(_TAG, (tag for tag in facts.tags if not _UNTRUE.fullmatch(tag))),
         base_models=_fitting(_MODEL, (_ADDRESS.sub("", model, count=1) for model in facts.base_models)),
         datasets=_fitting(_DATASET, (_ADDRESS.sub("", name, count=1) for name in facts.datasets)),
     )
+
+
+def is_address(link: str) -> bool:
+    """Whether a link to terms leads out of the repo that states it, not to one of its files."""
+    return _ADDRESSED.fullmatch(link) is not None
+
+
+def _name(said: str | None) -> str | None:
+    """A licence's name that may stand anywhere: a line without markup and signs that show nothing, in which there is something to read."""
+    name = (said or "").strip()
+    fit = len(name) <= LONGEST_NAME and name.isprintable() and any(map(str.isalnum, name)) and not _MARKUP.search(name)
+    return name if fit else None
+
+
+def _link(said: str | None) -> str | None:
+    """A link to terms, escaped as addresses are."""
+    link = (said or "").strip()
+    if len(link) > LONGEST_LINK or not link.isprintable():
+        return None
+    beside = _BESIDE.fullmatch(link)
+    escaped = quote(beside[1], safe="/%~+") if beside else quote(link, safe=":/?#[]@!$&'()*+,;=%~") if is_address(link) else ""
+    return escaped if 0 < len(escaped) <= LONGEST_LINK else None
 
 
 def _fitting(form: re.Pattern[str], words: Iterable[str]) -> tuple[str, ...]:

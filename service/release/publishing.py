@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builders import modalities
-from builders.names import is_legal
 from builders.snapshot import Upstream
 from builders.trained import trained_for
 from config import readers as misread
@@ -18,7 +17,7 @@ from publishers import card, evaluations, folder, hub, manifest, naming, ollama,
 from publishers.hub import PublishFile
 from publishers.order import Line
 from service.execution.kept import Output
-from service.release import functions, gathering, rollback, unpublishing
+from service.release import functions, gathering, rollback, terms, unpublishing
 from service.release.evaluated import results
 from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
@@ -152,8 +151,7 @@ def plan(work: Work, repo: Repo, *, private: bool, line: Line) -> hub.Plan:
 
 def content(work: Work, repo: Repo) -> list[PublishFile]:
     """The repo's files without card and manifest: the upstream's licences, what its kind of variants consists of, and a second template where there is one."""
-    fetched = work.output("snapshot")
-    files = [from_stage(fetched, file) for file in fetched.files if is_legal(file.path)]
+    files = terms.files(work)
     licences = {licence.path for licence in files}
     second = work.output(functions.CHAT).result["unforced"]
     others = [PublishFile.from_bytes(naming.UNFORCED_TEMPLATE, second.encode())] if second is not None else []
@@ -223,7 +221,7 @@ def describe(work: Work, repo: Repo) -> card.Card:
         repo=repo.name,
         namespace=work.job.run.namespace,
         release=work.release,
-        facts=work.of("upstream", Upstream),
+        facts=terms.facts(work),
         rows=tuple(row for passed, row in rows if passed),
         blocked=tuple(row for passed, row in (*rows, *seen) if not passed),
         projectors=tuple(row for passed, row in seen if passed),

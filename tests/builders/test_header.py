@@ -1,5 +1,6 @@
 """What a GGUF's header says of where the model comes from, as the converter's own library reads it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from gguf import Metadata
@@ -46,6 +47,8 @@ def test_no_address_is_given_that_leads_nowhere(tmp_path: Path) -> None:
     assert [sorted(model) for model in found.base_models or ()] == [["name", "organization"], ["name", "organization", "version"]]
     local = read(tmp_path / "b", header.card(FACTS, repo="tiny-chat", hub=HUB))
     assert (local.license_link, local.organization, local.source_repo_url) == ("LICENSE.md", None, None)
+    plain = header.card(replace(FACTS, license_link="http://example.org/terms?for=us"), repo="upstream/tiny-chat", hub=HUB)
+    assert read(tmp_path / "c", plain).license_link == "http://example.org/terms?for=us"
 
 
 def test_a_card_that_says_nothing_adds_nothing(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """What of an upstream's card may be repeated."""
 
 from dataclasses import replace
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 
-from config.facts import LICENSES, MOST, Facts, vetted
+from config.facts import LICENSES, LONGEST_LINK, LONGEST_NAME, MOST, Facts, vetted
 from hub import cards
 
 EVIL = "x\n---\nevil: 1"
+NAMES = ("NVIDIA Open Model License (2025)", "Modified MIT License, v1", "Meta's licence", "智谱", 'He: "no #1" & more')
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,9 @@ EVIL = "x\n---\nevil: 1"
         ("Apache-2.0", None, ("apache-2.0", None)),
         ("other", "tiny-community", ("other", "tiny-community")),
         ("other", EVIL, ("other", None)),
+        *(("other", name, ("other", name)) for name in NAMES),
+        *((name, None, ("other", name)) for name in NAMES),
+        *(("other", name, ("other", None)) for name in ("turned \u202eback", "a\0b", "<b>x</b>", "[`x`]", "---", " ", "x" * (LONGEST_NAME + 1))),
         ("Tiny Community License", None, ("other", "Tiny Community License")),
         ("openrail++", None, ("openrail++", None)),
         (EVIL, EVIL, (None, None)),
@@ -54,5 +58,25 @@ def test_only_plain_words_of_bounded_number_pass_and_pass_again() -> None:
         found = vetted(replace(facts, license_link=link))
         assert found.license_link is not None
         assert (unquote(found.license_link), " " in found.license_link, vetted(found)) == (link, False, found)
-    for link in ("a/../b", "javascript:alert(1)", "https://example.org/a b", "../LICENSE", "http://example.org"):
-        assert vetted(replace(facts, license_link=link)).license_link is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        *(
+            (link, link)
+            for link in ("https://example.org/a?b=c&d=(e)", "https://example.org/a#b", "https://example.org:443/a", "http://example.org", "LICENSE")
+        ),
+        ("./LICENSE", "LICENSE"),
+        ("_LICENSE", "_LICENSE"),
+        ("LICENSE_中文.md", quote("LICENSE_中文.md")),
+        ("https://example.org/许可", f"https://example.org/{quote('许可')}"),
+        *((link, None) for link in ("a/../b", "../LICENSE", "/LICENSE", "//example.org", "javascript:alert(1)", "data:text/html,x", "mailto:a@example.org")),
+        *((link, None) for link in ("https://example.org/a b", "https://you@example.org", 'https://example.org/"x', "https://example.org/\u202ex", EVIL)),
+        *((link, None) for link in (f"https://example.org/{'x' * LONGEST_LINK}", f"https://example.org/{'许' * 100}")),
+    ],
+)
+def test_a_link_to_terms_leads_to_a_page_or_a_file_beside_the_card(stated: str, found: str | None) -> None:
+    facts = vetted(Facts(license="other", license_link=stated))
+    assert facts.license_link == found
+    assert vetted(facts) == facts

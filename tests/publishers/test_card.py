@@ -458,12 +458,21 @@ def test_a_base_model_is_offered_to_no_program_for_chats(make_card: MakeCard) ->
     assert "ollama run hf.co/acme/tiny-chat-GGUF:Q4_K_M\n" in text
 
 
-def test_a_custom_licence_is_named_and_linked(make_card: MakeCard) -> None:
-    facts = Facts(license="other", license_name="tiny-community", license_link="https://example.org/LICENSE")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("tiny-community", "`tiny-community`"),
+        ("NVIDIA Open Model License (2025)", "`NVIDIA Open Model License (2025)`"),
+        ("智谱", "<code>智谱</code>"),
+        ("'quoted': *no*, #1 & $x$", "<code>'quoted': &#42;no&#42;, #1 &#38; &#36;x&#36;</code>"),
+    ],
+)
+def test_a_custom_licence_is_named_and_linked(make_card: MakeCard, name: str, shown: str) -> None:
+    facts = Facts(license="other", license_name=name, license_link="https://example.org/LICENSE?for=us#7")
     text = render(make_card(facts=facts))
     found = metadata(text)
-    assert (found["license"], found["license_name"], found["license_link"]) == ("other", "tiny-community", "https://example.org/LICENSE")
-    assert "- Licence: that of the upstream, `tiny-community`" in text
+    assert (found["license"], found["license_name"], found["license_link"]) == ("other", name, "https://example.org/LICENSE?for=us#7")
+    assert f"- Licence: that of the upstream, {shown}\n" in text
 
 
 def test_repo_names_cannot_reach_the_shell(make_card: MakeCard) -> None:

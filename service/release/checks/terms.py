@@ -1,12 +1,13 @@
 """Check: the release may be published again, as far as its page says."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from builders.names import is_legal, words_of
 from config.errors import UpstreamError
-from config.facts import vetted
+from config.facts import LONGEST_LINK, LONGEST_NAME, is_address, vetted
 from config.words import Hold
 from service.release.checks.problem import Remark
 from service.release.graph import Check
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _LICENCE = re.compile(r"licen[cs]e|copying|eula|terms")
+SHOWN = 80  # characters of a stranger's word in a remark
 
 
 def refusal(upstream: "Upstream") -> str | None:
@@ -54,9 +56,31 @@ def unlicensed(upstream: "Upstream", paths: Iterable[str], *, strange: bool) -> 
         )
 
 
+def unrepeated(upstream: "Upstream", paths: Collection[str]) -> Iterator[str]:
+    """Which words of a card about terms that have no id no card of ours repeats: they alone tell which terms these are."""
+    told, card = vetted(upstream), f"The card of {upstream.release.repo}"
+    if upstream.license is None or told.license not in {None, "other"}:
+        return
+    name, link = upstream.license_name or upstream.license, upstream.license_link
+    if told.license_name is None and name.lower() != "other":
+        yield (
+            f"{card} names its licence {name[:SHOWN]!r}, which is not repeated: a name has to be a line of at most {LONGEST_NAME} characters without markup. "
+            "The cards of what is published will say no more of it than `other`."
+        )
+    if link and told.license_link is None:
+        yield (
+            f"{card} links its terms as {link[:SHOWN]!r}, which is not repeated: a link has to be an address that begins with http:// or https://, or the "
+            f"path of a file of the repo, of at most {LONGEST_LINK} characters. The cards of what is published will have no link."
+        )
+    file = unquote(told.license_link or "")
+    if file and upstream.release.local and not is_address(file) and not (file in paths and is_legal(file)):
+        yield f"{card} links its terms as {file!r}, which is no file of terms in that folder, so cards have no link. Put the file there, or link an address."
+
+
 def unfit(prospect: "Prospect") -> Iterator[str]:
     """What is worth knowing before the release is published. Raises UpstreamError when it may not be."""
     upstream = prospect.upstream
+    yield from map(Remark, unrepeated(upstream, prospect.sizes))
     if not licensed(upstream, prospect.sizes):
         strange = prospect.target is None and not upstream.release.local and not prospect.own
         ask = "Write `license:` at the head of its README.md" if upstream.release.local else "Ask its owner under which terms it may be published again"

@@ -181,7 +181,7 @@ def test_without_a_licence_a_release_is_held_and_the_api_lets_it_go_on(
         ({"license": "other"}, ("license.txt",), True),
         ({"license": "other", "license_name": "gemma"}, (), True),
         ({"license": "other", "license_link": "https://example.org/terms"}, (), True),
-        ({"license": "other", "license_link": "https://example.org/terms?for=us#7"}, (), False),  # which no card repeats
+        ({"license": "other", "license_link": "javascript:alert(1)"}, (), False),  # which no card repeats
     ],
 )
 def test_which_terms_can_be_read(said: Mapping[str, str], paths: tuple[str, ...], readable: bool) -> None:
@@ -197,6 +197,22 @@ def test_that_it_will_be_held_for_its_licence_is_said_beforehand(prospect: Calla
     assert "The release will be held until a person approves that." in remark
     (remark,) = unfit(prospect(upstream=bare, target=str(tmp_path)))
     assert "held" not in remark
+
+
+def test_what_no_card_repeats_of_terms_without_an_id_is_said_beforehand(prospect: Callable[..., Prospect]) -> None:
+    def remarks(repo: str = "upstream/model", **said: str) -> list[str]:
+        upstream = Described(release=Release(repo=repo, sha="1" * 40), private=False, gated=False, **{"license": "other", **said})
+        return list(unfit(prospect(upstream=upstream, sizes={"LICENSE": 1, "config.json": 1})))
+
+    assert remarks(license_name="Meta's licence", license_link="./LICENSE") == []
+    assert remarks(license="mit", license_name="<x>", license_link="javascript:alert(1)") == [], "its id tells all"
+    (name,) = remarks(license_name="turned \u202eback")
+    assert "names its licence 'turned \\u202eback', which is not repeated" in name
+    (link,) = remarks(license_name="mine", license_link="javascript:alert(1)")
+    assert "links its terms as 'javascript:alert(1)', which is not repeated" in link
+    assert remarks(license_name="mine", license_link="AGREEMENT.md") == [], "which is the upstream's, where anybody can read it"
+    (lost,) = remarks(repo="model", license_name="mine", license_link="AGREEMENT.md")
+    assert "which is no file of terms in that folder" in lost
 
 
 def test_what_was_approved_stays_approved_only_while_it_is_the_same(store: Store) -> None:
