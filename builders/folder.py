@@ -17,8 +17,8 @@ from typing import Any
 from builders import front_matter
 from builders.adapters.description import Adapter, read
 from builders.asking import require_room
-from builders.names import ADAPTER, INDEX, is_legal, is_named_template, listed_in, loads
-from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, in_gguf, weight_map_in
+from builders.names import ADAPTER, INDEX, is_legal, is_lost, is_named_template, listed_in, loads
+from builders.snapshot import LARGEST_INDEX, Upstream, choose, described, in_gguf, lost, weight_map_in
 from builders.weights import Tensor, read_header
 from config.copying import copy, hashed
 from config.errors import ConfigurationError, UpstreamError
@@ -26,7 +26,7 @@ from config.progress import Tally
 from config.settings import REPO_ID
 from config.words import Release
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 PRESENT = "main"  # the revision that stands for the content as it is now
 SETTLED = 2 * 10**9  # nanoseconds since a file last changed, after which a further change is sure to show in its times
@@ -62,7 +62,8 @@ def resolve(folder: Path, name: str, revision: str) -> Upstream:
     if revision not in {PRESENT, sha}:
         raise _changed(folder)
     found = described(Release(repo=name, sha=sha), front_matter.read(folder / front_matter.CARD))
-    return replace(found, adapter=ADAPTER in wanted, **in_gguf(listing(folder), str(folder)))
+    listed = listing(folder)
+    return replace(found, adapter=ADAPTER in wanted, lost=lost(listed), **in_gguf(listed, str(folder)))
 
 
 def commit(digests: Mapping[str, str]) -> str:
@@ -97,7 +98,11 @@ def listing(folder: Path) -> list[str]:
         found = listed_in(folder)
     except OSError as error:
         raise _unreadable(folder, error) from error
-    return [name for name in found if "/" not in name or is_legal(name) or is_named_template(name) or (name.endswith(".gguf") and name.count("/") == 1)]
+    return [
+        name
+        for name in found
+        if "/" not in name or is_legal(name) or is_lost(name) or is_named_template(name) or (name.endswith(".gguf") and name.count("/") == 1)
+    ]
 
 
 def headers(folder: Path, paths: Iterable[str]) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from config.errors import UpstreamError
+from config.portable import alike, is_portable
 
 HEAD = "lm_head.weight"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")  # how the names of embeddings end
@@ -50,14 +52,16 @@ TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
 DESCRIBING = frozenset({"README.md", "generation_config.json"})
 """Those that say what a model is and how it is best let write; nothing of them changes what it predicts."""
 
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")  # of a name in any case, CamelCase too
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_A-Za-z]+")  # of a name in any case, CamelCase too
 MOST_WORDS = 12  # a file with more of them in its name is a text about something
+LICENCES_ABROAD = r"\b(lizenz|licen[cz](a|ia|ie|ja)\b)|лиценз|许可|許可|授权|授權|ライセンス|라이[선센]스"
+_ABROAD = rf"{LICENCES_ABROAD}|版权|版權|著作権|저작권|条款|條款|規約|약관"
 _TERMS = re.compile(
-    r"\b(licen[cs]es?(?! (number )?plates?\b)|notices?|copying|copyright|eula|(?<!search )(?<!key )terms|(use|usage) policy|acceptable use)\b"
+    r"\b(licen[cs]es?(?! (number )?plates?\b)|notices?|copying|copyrights?|eula|(?<!search )(?<!key )terms|(use|usage) policy|acceptable use)\b"
+    rf"|{_ABROAD}"
 )  # in words of small letters with blanks between
 _LICENCES = re.compile(r"licen[cs]es?", re.IGNORECASE)  # a folder of them
 _PART = "[A-Za-z0-9][A-Za-z0-9._-]"
-_PLAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._() -]{0,120}[A-Za-z0-9)])?")
 _NAMED = re.compile(rf"{NAMED}/{_PART}{{0,80}}\.jinja")
 _NO_TEXT = re.compile(
     r"\.(py|pyi|ipynb|sh|js|ts|c|h|cpp|go|rs|so|bin|pt|pth|pkl|ckpt|onnx|safetensors|gguf|npy|npz|h5|parquet|arrow|csv|tsv|jsonl?|ya?ml|toml|jinja"
@@ -94,16 +98,31 @@ def listed_in(folder: Path) -> list[str]:
 
 def is_legal(name: str) -> bool:
     """Whether a file of the repo, by its path there, holds terms under which it may be passed on: in any case, however its words are parted, at any depth."""
-    *folders, file = parts = name.split("/")
-    if len(parts) > DEEPEST or not all(map(_PLAIN.fullmatch, parts)) or _NO_TEXT.search(file):
+    return _holds_terms(name) and _goes_anywhere(name)
+
+
+def is_lost(name: str) -> bool:
+    """Whether it holds such terms, and is not passed on because of how it is called: hidden files are nobody's terms."""
+    return _holds_terms(name) and not _goes_anywhere(name) and not any(part.startswith(".") or not part for part in name.split("/"))
+
+
+def _goes_anywhere(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) <= DEEPEST and all(map(is_portable, parts))
+
+
+def _holds_terms(name: str) -> bool:
+    *folders, file = name.split("/")
+    if _NO_TEXT.search(file):
         return False
     words = words_of(file)
     return any(map(_LICENCES.fullmatch, folders)) or (words.count(" ") < MOST_WORDS and _TERMS.search(words) is not None)
 
 
 def words_of(name: str) -> str:
-    """The words of a name in small letters, with a blank between two."""
-    return " ".join(_WORDS.findall(name)).lower()
+    """The words of a name in small letters without accents, with a blank between two."""
+    letters = "".join(letter for letter in unicodedata.normalize("NFKD", name) if unicodedata.category(letter) != "Mn")
+    return " ".join(_WORDS.findall(unicodedata.normalize("NFC", letters))).lower()
 
 
 def is_named_template(path: str) -> bool:
@@ -159,8 +178,8 @@ def check_names(names: Collection[str], repo: str) -> None:
     """Apply `check_name` to a whole listing, and refuse two names that one file system would take for the same."""
     for name in names:
         check_name(name, repo)
-    if len({name.casefold() for name in names if "/" not in name}) < len({name for name in names if "/" not in name}):
-        raise UpstreamError(f"{repo} holds files whose names differ only in upper and lower case. Ask its owner to rename them.")
+    if len({alike(name) for name in names if "/" not in name}) < len({name for name in names if "/" not in name}):
+        raise UpstreamError(f"{repo} holds files whose names differ only in upper and lower case, or in the form of a letter. Ask its owner to rename them.")
 
 
 def shards(weight_map: object, present: Collection[str], repo: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from builders import asking
 from builders.asking import in_words, misnamed
-from builders.names import ADAPTER, ADAPTER_WEIGHTS, CONFIGURATION, INDEX, SINGLE, check_names, is_adapter, is_legal, is_named_template, shards
+from builders.names import ADAPTER, ADAPTER_WEIGHTS, CONFIGURATION, INDEX, SINGLE, check_names, is_adapter, is_legal, is_lost, is_named_template, shards
 from builders.rebuilt import choice
 from builders.weights import Tensor, read_header, unsafe
 from config.errors import HubError, UpstreamError
@@ -25,7 +25,7 @@ from config.sharing import take
 from config.words import MANIFEST, Release
 from engines import vocabulary
 
-VERSION = 2  # raise when outputs change
+VERSION = 3  # raise when outputs change
 
 _PART = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
@@ -42,6 +42,7 @@ class Upstream(Facts):
     adapter: bool = False  # no whole model: to be merged into its base
     gguf: tuple[str, ...] = ()  # the GGUF file, or its parts, that a model is rebuilt from which is there in no other form
     over: tuple[str, ...] = ()  # other GGUF files in 16 bits or more that were not taken
+    lost: tuple[str, ...] = ()  # files of terms that are not passed on, because of their names
     base: "Upstream | None" = None  # which that is, where it was looked for
     base_folder: Path | None = None  # that the base is taken from; None: the Hub
 
@@ -52,7 +53,7 @@ def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     Raises UpstreamError when the repo is unknown, private, gated or misnamed or has no such revision, HubError when the Hub cannot be asked.
     """
     found, listed = _told(api, repo, revision)
-    return replace(found, adapter=is_adapter(listed), **in_gguf(listed, found.release.repo))
+    return replace(found, adapter=is_adapter(listed), lost=lost(listed), **in_gguf(listed, found.release.repo))
 
 
 def base_models(api: HfApi, repo: str) -> tuple[str, ...]:
@@ -80,6 +81,11 @@ def _told(api: HfApi, repo: str, revision: str) -> tuple[Upstream, set[str]]:
 def described(release: Release, card: Mapping[str, Any], *, private: bool = False, gated: bool = False) -> Upstream:
     """A release with what the front matter of its card says, as far as it is of the right types."""
     return Upstream(release=release, private=private, gated=gated, **vars(facts(card, known=not release.local)))
+
+
+def lost(listed: Iterable[str]) -> tuple[str, ...]:
+    """Files of terms among those listed that cannot be passed on."""
+    return tuple(sorted(filter(is_lost, listed)))
 
 
 def in_gguf(listed: Collection[str], where: str) -> dict[str, Any]:

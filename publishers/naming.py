@@ -4,6 +4,7 @@ import re
 
 from config import words
 from config.errors import ConfigurationError
+from config.portable import is_portable
 from config.settings import REPO_ID
 
 MANIFEST = words.MANIFEST
@@ -18,9 +19,9 @@ OLLAMA_TEMPLATE = "template"
 UNFORCED_TEMPLATE = "chat_template_without_think.jinja"  # beside a template that forces the model to think
 NOBODY = "your-account"  # the namespace that cards speak of when repos are left in a folder and nobody said whose they will be
 
-_PART = r"[A-Za-z0-9._-](?:[A-Za-z0-9._() -]{0,198}[A-Za-z0-9._)-])?"  # with blanks within, as files of terms have
+_PART = re.compile(r"[A-Za-z0-9._-](?:[A-Za-z0-9._() -]{0,198}[A-Za-z0-9._)-])?")  # files of terms may be called otherwise
 _ARGUMENT = re.compile(r"[A-Za-z0-9._-]{1,200}(?:/[A-Za-z0-9._-]{1,200}){0,9}")
-_PATH = re.compile(rf"{_PART}(?:/{_PART}){{0,9}}")
+_DEEPEST = 10  # parts of a path
 
 
 def repo_id(namespace: str, name: str) -> str:
@@ -46,16 +47,18 @@ def place(repo: str, folder: str | None) -> str:
 
 def checked_path(path: str) -> str:
     """`path` itself when it is a plain relative path inside a repo. Raises ConfigurationError when it could leave the repo."""
-    return _checked(path, _PATH, "`.`, `_`, `-`, `/`, and brackets and blanks within")
+    parts = path.split("/")
+    fit = len(parts) <= _DEEPEST and all(_PART.fullmatch(part) or is_portable(part) for part in parts)
+    return _checked(path, fit, "`.`, `_`, `-`, `/`, and brackets, blanks and what no file system or address takes for more within")
 
 
 def checked_argument(path: str) -> str:
     """`path` itself when it is such a path that stands in commands as it is. Raises ConfigurationError when it could leave the repo or upset a shell."""
-    return _checked(path, _ARGUMENT, "`.`, `_`, `-` and `/`")
+    return _checked(path, _ARGUMENT.fullmatch(path) is not None, "`.`, `_`, `-` and `/`")
 
 
-def _checked(path: str, form: re.Pattern[str], marks: str) -> str:
-    if not form.fullmatch(path) or any(part.strip(".") == "" or part == ".git" for part in path.split("/")):
+def _checked(path: str, fit: bool, marks: str) -> str:
+    if not fit or any(part.strip(".") == "" or part == ".git" for part in path.split("/")):
         raise ConfigurationError(
             f"{path!r} cannot be published: a path in a repo is made of letters, digits, {marks}, without `..` or `.git`. Rename the file."
         )

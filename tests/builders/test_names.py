@@ -1,10 +1,11 @@
 """Names from a stranger's listing and shard index."""
 
+import unicodedata
 from collections.abc import Callable
 
 import pytest
 
-from builders.names import check_name, check_names, converses, is_legal, predicts, shards, speaks, tokenizes
+from builders.names import check_name, check_names, converses, is_legal, is_lost, predicts, shards, speaks, tokenizes
 from config.errors import UpstreamError
 
 REPO = "upstream/tiny-chat"
@@ -45,6 +46,8 @@ def test_names_that_some_file_systems_take_for_one() -> None:
     check_names(["config.json", "sub/Config.json"], REPO)
     with pytest.raises(UpstreamError, match="upper and lower case"):
         check_names(["config.json", "Config.json"], REPO)
+    with pytest.raises(UpstreamError, match="the form of a letter"):
+        check_names(["LICENÇA", unicodedata.normalize("NFD", "LICENÇA")], REPO)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +110,62 @@ def test_names_that_some_file_systems_take_for_one() -> None:
         ("policy.md", False),
         ("config.json", False),
         ("chat_template.jinja", False),
+        ("LICENSE_中文.md", True),
+        ("LICENSE，NOTICE.txt", True),
+        ("许可证.txt", True),
+        ("模型使用條款.pdf", True),
+        ("ライセンス.txt", True),
+        (unicodedata.normalize("NFD", "라이선스.txt"), True),
+        ("Лицензия.md", True),
+        ("LICENÇA.md", True),
+        ("Lizenzvertrag.pdf", True),
+        ("Licencia de uso.txt", True),
+        ("LICENSE&NOTICE", True),
+        ("_LICENSE", True),
+        ("COPYRIGHTS", True),
+        ("NVIDIA's Licence, v1+.txt", True),
+        ("法律/LICENSE", True),
+        ("授權.py", False),
+        ("日本語.md", False),
+        ("licentiate.txt", False),
     ],
 )
 def test_terms_in_any_case_form_and_place(name: str, legal: bool) -> None:
     assert is_legal(name) is legal
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LICENSE:2.txt",
+        "LICENSE?.md",
+        "LICENSE\\x.md",
+        "LICENSE／x.md",  # which becomes a part of a path where forms of a letter are the same
+        "LICENSE⁄x.md",
+        "LICENSE#1",
+        "LICENSE%41",
+        "LICENSE [1].txt",
+        "LICENSE\u202etxt.md",
+        "LICENSE\u200d",
+        "LICENSE\u3164",
+        "LICENSE\n",
+        "LICENSE.",
+        "LICENSE ",
+        "-LICENSE",
+        "aux/LICENSE",
+        "COM¹.licence.txt",
+        "许可" * 60,
+        "a/b/c/d/e/f/g/h/i/j/LICENSE",
+    ],
+)
+def test_terms_whose_names_are_not_passed_on_are_known_as_such(name: str) -> None:
+    assert is_lost(name)
+    assert not is_legal(name)
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "许可证.txt", ".git/LICENSE", "../LICENSE", "/LICENSE", "LICENSE:2.py", "config:2.json"])
+def test_no_other_name_is(name: str) -> None:
+    assert not is_lost(name)
 
 
 @pytest.mark.parametrize(

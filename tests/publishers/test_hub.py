@@ -41,8 +41,12 @@ def test_publishes_the_whole_set_in_one_commit(api: HfApi, make_plan: MakePlan, 
     assert done.manifest_digest == hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
-def test_terms_with_blanks_in_names_are_published_and_a_link_leads_to_them(api: HfApi, make_plan: MakePlan, make_card: MakeCard, tmp_path: Path) -> None:
-    names = ("Community License for Tiny Model (1).pdf", "docs/legal/Terms of Use.md")
+@pytest.mark.parametrize(
+    "names", [("Community License for Tiny Model (1).pdf", "docs/legal/Terms of Use.md"), ("LICENSE&NOTICE，1's.txt", "法律/许可证 中文.md", "_LICENSE")]
+)
+def test_terms_of_any_name_are_published_and_a_link_leads_to_them(
+    api: HfApi, make_plan: MakePlan, make_card: MakeCard, tmp_path: Path, names: tuple[str, ...]
+) -> None:
     facts = Facts(license="other", license_name="tiny", license_link=names[1])
     plan = make_plan()
     card = PublishFile.from_bytes("README.md", render(make_card(facts=facts)).encode())

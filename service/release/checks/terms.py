@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from builders.names import is_legal, words_of
+from builders.names import LICENCES_ABROAD, is_legal, words_of
 from config.errors import UpstreamError
 from config.facts import LONGEST_LINK, LONGEST_NAME, is_address, vetted
 from config.words import Hold
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.release.prospect import Prospect
 
 
-_LICENCE = re.compile(r"licen[cs]e|copying|eula|terms")
+_LICENCE = re.compile(rf"licen[cs]e|copying|eula|terms|{LICENCES_ABROAD}")
 SHOWN = 80  # characters of a stranger's word in a remark
 
 
@@ -56,6 +56,17 @@ def unlicensed(upstream: "Upstream", paths: Iterable[str], *, strange: bool) -> 
         )
 
 
+def lost(upstream: "Upstream", *, strange: bool) -> Iterator[Hold]:
+    """The same where there are terms in files that cannot be passed on."""
+    if strange and upstream.lost:
+        yield Hold(subject="terms", reason=f"{_unsent(upstream)}. Approved, it is published without them; ask its owner to rename them first.")
+
+
+def _unsent(upstream: "Upstream") -> str:
+    several = f" and in {len(upstream.lost) - 1} more files" if len(upstream.lost) > 1 else ""
+    return f"{upstream.release.repo} has terms in {upstream.lost[0][:SHOWN]!r}{several}, called so that some file system or address takes the name for another"
+
+
 def unrepeated(upstream: "Upstream", paths: Collection[str]) -> Iterator[str]:
     """Which words of a card about terms that have no id no card of ours repeats: they alone tell which terms these are."""
     told, card = vetted(upstream), f"The card of {upstream.release.repo}"
@@ -81,10 +92,12 @@ def unfit(prospect: "Prospect") -> Iterator[str]:
     """What is worth knowing before the release is published. Raises UpstreamError when it may not be."""
     upstream = prospect.upstream
     yield from map(Remark, unrepeated(upstream, prospect.sizes))
+    strange = prospect.target is None and not upstream.release.local and not prospect.own
+    held = ". The release will be held until a person approves that" if strange else ""
+    if upstream.lost:
+        yield Remark(f"{_unsent(upstream)}; it is published without them{held}. Ask its owner to rename them.")
     if not licensed(upstream, prospect.sizes):
-        strange = prospect.target is None and not upstream.release.local and not prospect.own
         ask = "Write `license:` at the head of its README.md" if upstream.release.local else "Ask its owner under which terms it may be published again"
-        held = ". The release will be held until a person approves that" if strange else ""
         yield Remark(f"{upstream.release.repo} states no licence. {ask}{held}.")
     if (said := refusal(upstream)) is not None:
         raise UpstreamError(said)

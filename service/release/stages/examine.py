@@ -227,10 +227,11 @@ def _fix(work: Work) -> Output:
 def _approval(work: Work) -> None:
     """Raises Held."""
     fixed = _HOLDS.validate_python(work.output("fix").result["held"])
-    paths = [file.path for file in work.output("snapshot").files]
+    paths, upstream = [file.path for file in work.output("snapshot").files], work.of("upstream", Upstream)
     found = [
         *fixed,
-        *terms.unlicensed(work.of("upstream", Upstream), paths, strange=work.strange),
+        *terms.unlicensed(upstream, paths, strange=work.strange),
+        *terms.lost(upstream, strange=work.strange),
         *rollback.held(work.job.store, work.job.run, work.recipe.on_rollback),
     ]
     if undecided := work.job.hold(found):

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from builders.snapshot import Upstream as Described
+from builders.snapshot import resolve
 from config.errors import SluiceError
 from config.words import Hold, Release
 from service.api import create_app
@@ -20,7 +21,7 @@ from service.api.tokens import create_token
 from service.cli.main import app
 from service.execution.workbench import Event
 from service.release import foreground
-from service.release.checks.terms import licensed, unfit, unlicensed
+from service.release.checks.terms import licensed, lost, unfit, unlicensed
 from service.release.intake import ReleaseRequest
 from service.release.prospect import Prospect
 from service.store import ApprovalRefused, Store, open_store
@@ -174,6 +175,8 @@ def test_without_a_licence_a_release_is_held_and_the_api_lets_it_go_on(
         ({}, ("docs/legal/Terms of Use.md",), True),
         ({}, ("ModelLicense.pdf", "COPYING"), True),
         ({}, ("EULA.txt",), True),
+        ({}, ("许可证.txt",), True),
+        ({}, ("版权.txt",), False),
         ({}, ("THIRD-PARTY-LICENSES.txt", "license_plates.csv"), False),
         ({}, ("NOTICE", "README.md"), False),
         ({"license": "unknown"}, (), False),
@@ -213,6 +216,19 @@ def test_what_no_card_repeats_of_terms_without_an_id_is_said_beforehand(prospect
     assert remarks(license_name="mine", license_link="AGREEMENT.md") == [], "which is the upstream's, where anybody can read it"
     (lost,) = remarks(repo="model", license_name="mine", license_link="AGREEMENT.md")
     assert "which is no file of terms in that folder" in lost
+
+
+def test_terms_in_a_file_that_cannot_be_passed_on_wait_for_a_person(upstream: Upstream, prospect: Callable[..., Prospect], tmp_path: Path) -> None:
+    upstream.author.upload_file(path_or_fileobj=b"Be kind.", path_in_repo="LICENSE:2.txt", repo_id="upstream/model")
+    found = resolve(upstream.author, "upstream/model", "main")
+    assert found.lost == ("LICENSE:2.txt",)
+    (hold,) = lost(found, strange=True)
+    assert "upstream/model has terms in 'LICENSE:2.txt', called so that" in hold.reason
+    assert not list(lost(found, strange=False))
+    (remark, *_) = unfit(prospect(upstream=found))
+    assert "it is published without them. The release will be held" in remark
+    (remark, *_) = unfit(prospect(upstream=found, target=str(tmp_path)))
+    assert "held" not in remark
 
 
 def test_what_was_approved_stays_approved_only_while_it_is_the_same(store: Store) -> None:
