@@ -7,6 +7,7 @@ from huggingface_hub import HfApi
 
 from builders import snapshot
 from config.errors import SluiceError
+from config.recipe import Recipe
 from config.settings import Settings
 from config.words import Rollback
 from publishers.order import Line, Point
@@ -76,11 +77,7 @@ def queue_release(
     )
     before = store.ordered(order)
     if wanted.redo:
-        from service.release.redoing import refuse_unknown  # and all that carries runs out
-
-        refuse_unknown(way(recipe), wanted.redo)
-        if before is not None:
-            refuse_unended(before)
+        _refuse_redo(recipe, wanted, before)
     seen, back = _followed(store, api, wanted, order, known=before is not None)
     if before is None and wanted.changed_only and back is None and (same := _unchanged(store, api, order)) is not None:
         if seen is not None:
@@ -90,6 +87,14 @@ def queue_release(
         refuse_wrong(back or (before.rollback if before else None))
     store.keep_recipe(chosen.kept)  # before there is a run that needs it
     return store.enqueue(replace(order, rollback=back), again=again or back is not None or bool(wanted.redo), attempts=attempts, seen=seen)
+
+
+def _refuse_redo(recipe: Recipe, wanted: ReleaseRequest, before: RunRecord | None) -> None:
+    from service.release.redoing import refuse_unknown  # and all that carries runs out
+
+    refuse_unknown(way(recipe), wanted.redo)
+    if before is not None:
+        refuse_unended(before)
 
 
 def _followed(store: Store, api: HfApi, wanted: ReleaseRequest, order: RunOrder, *, known: bool) -> tuple[Sighting | None, Rollback | None]:
