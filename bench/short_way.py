@@ -16,7 +16,7 @@ from publishers import manifest as manifests
 from publishers.naming import CARD
 from publishers.order import Line
 from service.execution.kept import File, Output
-from service.release import consent, lifecycle, publishing, rollback
+from service.release import consent, lifecycle, promoting, publishing, rollback
 from service.release.graph import Phase, Stage, graph_of
 from service.release.products import JUDGED, PARTS, Built, Judged, from_stage
 from service.release.stages import examine
@@ -70,7 +70,7 @@ def _stages(made: Made, *, asking: bool) -> list[Stage]:
         stage(JUDGED, lambda work: Judged(built=made(work)), phase=Phase.JUDGE),
         stage(PARTS, lambda work: {}, phase=Phase.PUBLISH),
         *([stage("consent", consent.ask, JUDGED, "fix", PARTS, phase=Phase.PUBLISH, records=True)] if asking else []),
-        stage("publish", publishing.publish, "upstream", JUDGED, PARTS, phase=Phase.PUBLISH, records=True),
+        stage("publish", promoting.publish, "upstream", JUDGED, PARTS, phase=Phase.PUBLISH, records=True),
     ]
 
 

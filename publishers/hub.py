@@ -8,7 +8,8 @@ Not covered: history. A commit replaces what the repo held before; earlier publi
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -115,7 +116,7 @@ class Known:
     previously: str | None = None  # the commit of our last publication, which proves that the repo is ours when someone deleted the manifest
     line: Line | None = None  # the history of the upstream, if it was read before
     openings: Openings = field(default_factory=Forgetful)  # which repos are to be made public
-    fence: Callable[[], None] = lambda: None  # raises when whoever publishes may not any more; asked right before the commit
+    fence: Callable[[], None] = lambda: None  # raises when whoever publishes may not any more; asked right before main, or who sees it, is changed
     used: Callable[[str, Collection[str]], None] = lambda commit, sent: None  # tries what is staged at a commit, which brings these files; raises to stop it
 
 
@@ -127,7 +128,33 @@ def publish(api: HfApi, plan: Plan, known: Known | None = None) -> Publication:
     Killed or failing at any point, nothing new is visible. Raises Superseded when a newer commit of the upstream is published there, PublishConflict when the
     repo holds something that is not ours or keeps changing, HubError when the Hub refuses or cannot be reached.
     """
-    known = known or Known()
+    with staged(api, plan, known) as promote:
+        return promote()
+
+
+@contextmanager
+def staged(api: HfApi, plan: Plan, known: Known | None = None) -> Iterator[Callable[[], Publication]]:
+    """Have all of `publish` done but what others see: everything is uploaded, lies beside main and was tried there.
+
+    The block gets what does the rest, once; where main has moved on, that begins again. Nothing is left beside main after the block. Both raise what `publish`
+    does.
+    """
+    with closing(_parts(api, plan, known or Known())) as parts:
+        next(parts)
+        yield lambda: _to_the_end(parts)
+
+
+def _to_the_end(parts: Generator[None, None, Publication]) -> Publication:
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            made: Publication = end.value
+            return made
+
+
+def _parts(api: HfApi, plan: Plan, known: Known) -> Generator[None, None, Publication]:
+    """See `publish`; pauses wherever all is ready, before anything is changed that others see."""
     line = known.line or Line(api, plan.manifest.upstream.repo)
     opening.ensure(api, plan.repo, known.openings, private=plan.private)
     head = target.read_head(api, plan.repo, previously=known.previously)
@@ -137,15 +164,19 @@ def publish(api: HfApi, plan: Plan, known: Known | None = None) -> Publication:
         card, damage = _merged_card(api, plan, head, previously=known.previously)
         settled = _settled(plan, head, card, line)
         operations = settled.operations(head.tree)
-        if not operations and head.commit is not None:
-            _completed(api, plan, known)
-            return _publication(api, plan, settled, head.commit)
-        commit = _sent(api, plan, settled, operations, head, known)
+        changed = bool(operations) or head.commit is None
+        if changed:
+            commit = yield from _sent(api, plan, settled, operations, head, known)
+        else:
+            yield
+            known.fence()
+            commit = head.commit if target.read_head(api, plan.repo, previously=known.previously).commit == head.commit else None
         if commit is not None:
-            _check_result(api, plan, settled, commit)
+            if changed:
+                _check_result(api, plan, settled, commit)
+                log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
             _completed(api, plan, known)
-            log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
-            return replace(_publication(api, plan, settled, commit), changed=True, remark=damage)
+            return replace(_publication(api, plan, settled, commit), changed=changed, remark=damage if changed else None)
         log.warning("%s moved on from %s while its files were uploaded (attempt %d)", plan.repo, head.commit, attempt, extra={"action": "publish_stale"})
         before, head = head, target.read_head(api, plan.repo, previously=known.previously)
         if head.manifest != before.manifest and _contradicts(head.manifest, plan.manifest):
@@ -295,32 +326,30 @@ def _git_blob_id(file: PublishFile) -> str:
     return digest.hexdigest()
 
 
-def _commit(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operation], head: Head, known: Known) -> str | None:
-    """Upload, stage, read back, use and commit on top of `head`; the new commit, or None when the head has moved on meanwhile.
+def _sent(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operation], head: Head, known: Known) -> Generator[None, None, str | None]:
+    """Upload, stage, read back, use, pause, and commit on top of `head`; the new commit, or None when the head has moved on meanwhile.
 
-    Raises what `fence` and `used` do.
+    Where no answer comes the repo is looked at: what was made is not made again. Raises HubUnavailable when that does not settle it, and what `fence` and
+    `used` do.
     """
-
-    def check(commit: str) -> None:
-        _check_result(api, plan, settled, commit)
-        known.used(commit, {operation.path_in_repo for operation in operations if isinstance(operation, sending.Addition)})
-
-    try:
-        return staging.commit(api, plan.repo, operations, staging.Step(message=plan.message, parent=head.commit, check=check, fence=known.fence))
-    except staging.Moved:
-        return None
-
-
-def _sent(api: HfApi, plan: Plan, settled: _Settled, operations: list[Operation], head: Head, known: Known) -> str | None:
-    """As `_commit`, but where no answer comes the repo is looked at: what was made is not made again. Raises HubUnavailable when that does not settle it."""
+    step = staging.Step(operations=operations, message=plan.message, parent=head.commit)
     for tries in count(1):
+        promoting = False
         try:
-            return _commit(api, plan, settled, operations, head, known)
+            with staging.beside(api, plan.repo, step) as commit:
+                _check_result(api, plan, settled, commit)
+                known.used(commit, {operation.path_in_repo for operation in operations if isinstance(operation, sending.Addition)})
+                yield
+                known.fence()
+                promoting = True
+                return staging.promote(api, plan.repo, step)
+        except staging.Moved:
+            return None
         except HubUnavailable as fault:
             found = target.read_head(api, plan.repo, previously=known.previously)
             if found.commit != head.commit:
                 log.warning("the answer to a commit of %s was lost; its head is %s now", plan.repo, found.commit, extra={"action": "publish_lost"})
-                return None if settled.operations(found.tree) else found.commit
+                return found.commit if promoting and not settled.operations(found.tree) else None
             if fault.wait is not None or tries == ANSWERS:  # the client has waited already as long as the Hub asked for and there is patience
                 raise
             time.sleep(pause(tries, first=0.5))

@@ -5,7 +5,7 @@ away another process' branch does no harm: what it holds would be promoted only 
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -29,32 +29,34 @@ class Moved(Exception):
 class Step:
     """A commit to be made."""
 
+    operations: Sequence[Operation]
     message: str
     parent: str | None  # what main is taken to be; None: it has no commit yet
-    check: Callable[[str], None]  # looks at the commit on the branch, and raises when it is not what was sent
-    fence: Callable[[], None]  # asked right before main is changed
 
 
-def commit(api: HfApi, repo: str, operations: Sequence[Operation], step: Step) -> str:
-    """Upload, commit beside main, look at that, and commit on main; the new commit there. Reports bytes.
+@contextmanager
+def beside(api: HfApi, repo: str, step: Step) -> Iterator[str]:
+    """Upload, and commit beside main; the block gets that commit, which is gone after it. Reports bytes.
 
-    Raises Moved, with main as somebody else left it, HubError, and what `check` and `fence` raise.
+    Raises Moved, with main as somebody else left it, HubError.
     """
     with hub_errors(api, f"publish {repo}"):
-        sending.upload(api, repo, operations)
+        sending.upload(api, repo, step.operations)
     branch = PREFIX + secrets.token_hex(6)
     try:
         with hub_errors(api, f"stage the publication in {repo}"), _unmoved():
             api.create_branch(repo, branch=branch, revision=step.parent)
-            staged = _committed(api, repo, operations, step, branch)
-        step.check(staged)
-        step.fence()
-        with hub_errors(api, f"publish {repo}"), _unmoved():
-            made = _committed(api, repo, operations, step, None)
+            staged = _committed(api, repo, step, branch)
+        yield staged
     finally:
         with suppress(HubError), hub_errors(api, f"remove the branch {branch} of {repo}"):  # whoever publishes next sweeps it
             api.delete_branch(repo, branch=branch)
-    return made
+
+
+def promote(api: HfApi, repo: str, step: Step) -> str:
+    """Commit on main what is beside it; the new commit. Raises Moved, with main as somebody else left it, HubError."""
+    with hub_errors(api, f"publish {repo}"), _unmoved():
+        return _committed(api, repo, step, None)
 
 
 def sweep(api: HfApi, repo: str) -> None:
@@ -66,11 +68,11 @@ def sweep(api: HfApi, repo: str) -> None:
             api.delete_branch(repo, branch=branch)
 
 
-def _committed(api: HfApi, repo: str, operations: Sequence[Operation], step: Step, branch: str | None) -> str:
-    for operation in operations:
+def _committed(api: HfApi, repo: str, step: Step, branch: str | None) -> str:
+    for operation in step.operations:
         if isinstance(operation, CommitOperationAdd):
             operation._is_committed = False  # the client wants new ones for each commit, which would have to be read and hashed again
-    return str(api.create_commit(repo, operations, commit_message=step.message, parent_commit=step.parent, revision=branch).oid)
+    return str(api.create_commit(repo, step.operations, commit_message=step.message, parent_commit=step.parent, revision=branch).oid)
 
 
 @contextmanager

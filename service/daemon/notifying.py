@@ -47,7 +47,7 @@ def _message(store: Store, place: Notified, event: AuditRecord) -> Message | Non
 def composed(store: Store, event: AuditRecord) -> Notice | None:
     """How a run ended, by the records; None when it is done and changed nothing. Raises UnknownRun."""
     run = store.run(int(event.subject.removeprefix("run/")))
-    published = tuple(item.url for item in store.publications(run.id) if item.changed and (run.started is None or item.at >= run.started))
+    published = tuple(item.url for item in store.published_since_begun(run.id))
     blocked = {
         item.variant.tag: next(iter(item.verdict.reasons), "not measured")
         for item in store.variants(run.id)
@@ -59,7 +59,7 @@ def composed(store: Store, event: AuditRecord) -> Notice | None:
     match event.action:
         case "failed" | "superseded":
             ending: Ending = "failed" if event.action == "failed" else "superseded"
-            return replace(done, ending=ending, published=(), blocked={}, reason=str(event.details.get("error", "")) or None)
+            return replace(done, ending=ending, blocked={}, reason=str(event.details.get("error", "")) or None)
         case "held":
             undecided = [item.hold.reason for item in store.holds(run.id) if item.approval is None]
             return replace(done, ending="held", published=(), blocked={}, reason=" ".join(undecided) or None)

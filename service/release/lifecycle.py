@@ -62,6 +62,9 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
     job: Job | None = None
 
     def finish(state: Ended, error: str | None = None) -> None:
+        if state not in {"done", "blocked"} and (said := _public(store, run)):
+            listener(Event(stage="publish", state="remark", message=said))
+            error = said if error is None else f"{error} {said}"
         store.finish(run.id, state=state, error=error, disk_high_water=job.disk_high_water if job else None, lease=run.lease)
 
     try:
@@ -106,9 +109,15 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
             job.stages.close()
 
 
+def _public(store: Store, run: RunRecord) -> str:
+    """Which repos a run that did not come to its end has published all the same; nothing where there is none."""
+    found = [item.repo for item in store.published_since_begun(run.id)]
+    return f"Published all the same, before that: {', '.join(found)}." if found else ""
+
+
 def _deferred(store: Store, run: RunRecord, fault: Unavailable, listener: Listener) -> bool:
     """Put the run back until what it waits for may be there again; False when a person wished it otherwise meanwhile."""
-    left = store.defer(run.id, run.lease, error=redact(str(fault)), seconds=wait(run.waits, fault.wait))
+    left = store.defer(run.id, run.lease, error=redact(f"{fault} {_public(store, run)}".strip()), seconds=wait(run.waits, fault.wait))
     if left.due is None:
         listener(Event(stage="run", state="remark", message=f"The run was {left.state} by a person's wish."))
         return False

@@ -1,9 +1,8 @@
 """From verdicts to repos: which files each repo of the release holds, with card and manifest, and nothing that did not pass."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from builders import modalities
@@ -13,25 +12,22 @@ from config import readers as misread
 from config.prompt import Part
 from config.words import Kind
 from engines import kv_cache, text_part
-from publishers import card, evaluations, folder, hub, manifest, naming, ollama, quoting, readme
+from publishers import card, evaluations, hub, manifest, naming, ollama, quoting, readme
 from publishers.hub import PublishFile
 from publishers.order import Line
 from service.execution.kept import Output
-from service.release import functions, gathering, rollback, terms, unpublishing
+from service.release import functions, rollback, terms
 from service.release.evaluated import results
 from service.release.graph import Call
 from service.release.kinds import VariantKind, kind_of, repo_of
 from service.release.measuring.divergence import WINDOWS
-from service.release.offering import offer
 from service.release.products import JUDGED, PARTS, Built, Judged, Projected, from_stage, weights
-from service.release.reading_back import read_back
 from service.release.remarks import older_version, remarks
 from service.release.report import sources
 from service.release.stages.examine import patches
 from service.release.tools import tools
 from service.release.work import Work
 from service.runs.report import STAGE as REPORT
-from service.store import Published
 
 PLOTS = (naming.PLOT, naming.PLOT_SVG)
 CACHED = 8192  # tokens of the conversation whose memory a card names
@@ -55,42 +51,6 @@ class Repo:
         return kind_of(self.variants[0].variant)
 
 
-def publish(work: Work) -> list[str]:
-    """Publish each repo of which a variant passed, with the run's report, and put them into one collection; or leave them in the run's folder. The repos.
-
-    What is published is done: a collection that cannot be made is tried again later. The fixes are offered to the upstream before, where they are to be: cards
-    say where. Raises HubError, PublishConflict, StageError.
-    """
-    job, hindrance, line = work.job, offer(work), Line(work.api, work.release.origin)
-    upstream = work.of("upstream", Upstream)
-    private = job.run.private or upstream.private  # upstream may have been made private since the run was queued
-    published = []
-    for repo in repos(work):
-        if not repo.passed:
-            continue
-        elsewhere = job.run.target is not None
-        with job.limited(f"planning {repo.name}"):
-            hidden = private or (not elsewhere and unpublishing.removed(job.store, work.api, repo.name))
-            planned = plan(work, repo, private=hidden, line=line)
-        with job.noted(f"publish {repo.name}" if not elsewhere else f"leave {repo.name.rpartition('/')[2]}", planned.manifest.digest()) as noted:
-            result = _publish(work, repo, planned, line)
-            noted.message = result.remark or ""
-            if not result.changed:
-                noted.state, noted.message = "reused", "already holds exactly this"
-            opened = None if elsewhere else unpublishing.opened(job.store, work.api, repo.name)
-            back = None if elsewhere or opened is not None else unpublishing.taken_back(job.store, repo.name)
-            noted.message = "; ".join(part for part in (noted.message, unpublishing.remark(back)) if part)
-        record = {name: value for name, value in asdict(result).items() if name != "remark"}
-        lease = None if job.run.worker is None else job.run.lease
-        job.store.record_publication(job.run.id, Published(**record), rollback=planned.rollback, lease=lease, opened=opened)
-        published.append(repo.name)
-    if published and job.run.target is None:
-        gathering.gather(work, published, private=private)
-    if hindrance is not None:
-        raise hindrance
-    return published
-
-
 def parts(work: Work) -> dict[str, Output]:
     """The files in parts of each GGUF variant that passed and is larger than a Hub takes, by tag. Raises StageError, ToolError."""
     limit, found = work.job.settings.largest_file, {}
@@ -100,24 +60,6 @@ def parts(work: Work) -> dict[str, Output]:
             call = Call(function="builders.split:split", inputs={"gguf": item.output.file()}, params={"tag": tag, "limit": limit}, threaded=False)
             found[tag] = work.call(f"split {tag}", call)
     return found
-
-
-def _publish(work: Work, repo: Repo, planned: hub.Plan, line: Line) -> hub.Publication:
-    """Publish one repo, or leave it in the run's folder."""
-
-    def used(commit: str, sent: Collection[str]) -> None:
-        read_back(work, repo.name, repo.passed, commit, sent)
-
-    def fence() -> None:
-        work.job.fence()
-        rollback.refuse_withdrawn(work, planned.rollback)
-
-    if (target := work.job.run.target) is not None:
-        return folder.publish(Path(target), planned, line)
-    store = work.job.store
-    before = store.last_publication(planned.repo)
-    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=fence, used=used)
-    return hub.publish(work.api, planned, known)
 
 
 def repos(work: Work) -> list[Repo]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
@@ -213,6 +213,13 @@ class Results(Database):
             return tuple(
                 publication_record(row) for row in session.scalars(select(PublicationRow).where(PublicationRow.run_id == run).order_by(PublicationRow.id))
             )
+
+    def published_since_begun(self, run: int) -> tuple[PublicationRecord, ...]:
+        """Those of the run's publications that changed something since it was begun, whatever became of it afterwards, in order."""
+        query = select(PublicationRow).join(RunRow, RunRow.id == PublicationRow.run_id).where(RunRow.id == run, PublicationRow.changed)
+        with self.read() as session:
+            rows = session.scalars(query.where(or_(RunRow.started.is_(None), PublicationRow.at >= RunRow.started)).order_by(PublicationRow.id))
+            return tuple(publication_record(row) for row in rows)
 
     def last_publication(self, repo: str) -> PublicationRecord | None:
         """The newest publication in a repo on the Hub, whichever run made it; None when there never was one."""

@@ -46,7 +46,7 @@ def test_a_waived_variant_is_published_and_its_card_says_who_and_why(hub: Hub, m
     assert summary["variants"][1]["waivers"] == [{"gate": "divergence", "by": SAID[1], "comment": SAID[3]}]
     done = {stage["name"] for stage in summary["stages"] if stage["state"] != "reused"}
     before = {"answer Q4_K_M", "read back Q4_K_M"}  # the smallest file of the first time
-    assert done - before == {"report", "answer IQ1_S", "read back IQ1_S", f"publish {GGUF}"}, "nothing is built or measured anew"
+    assert done - before == {"report", "answer IQ1_S", "read back IQ1_S", f"upload {GGUF}", f"publish {GGUF}"}, "nothing is built or measured anew"
     assert hub.publisher.file_exists(GGUF, "tiny-chat-IQ1_S.gguf")
     downloaded = {
         name: Path(hub.publisher.hf_hub_download(GGUF, name, local_dir=tmp_path / "got")).read_text() for name in ("README.md", "sluice-manifest.json")

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from config.errors import HubError
-from publishers.hub import Plan, PublishFile, inventory, publish
+from publishers.hub import Plan, PublishFile, inventory, publish, staged
 from publishers.staging import PREFIX
 from tests.publishers.conftest import REPO, MakePlan, Wire, commits, once
 
@@ -61,5 +61,26 @@ def test_a_commit_on_main_between_the_two_is_planned_for_anew(api: HfApi, make_p
     publish(api, make_plan())
     once(wire, "/commit/main", lambda: api.create_commit(REPO, [CommitOperationAdd("note.txt", b"hi")], commit_message="Meanwhile"))
     assert publish(api, make_plan(content=b"GGUF" * 700)).changed
+    assert "note.txt" not in api.list_repo_files(REPO)
+    assert branches(api) == ["main"]
+
+
+def test_nothing_that_others_see_is_changed_before_it_is_asked_for(api: HfApi, make_plan: MakePlan) -> None:
+    first = publish(api, make_plan()).revision
+    with staged(api, make_plan(content=b"GGUF" * 700)):
+        assert len(branches(api)) == 2
+    assert (commits(api)[0], branches(api)) == (first, ["main"])
+    with staged(api, make_plan(content=b"GGUF" * 700)) as promote:
+        assert commits(api)[0] == first
+        done = promote()
+    assert (commits(api)[:2], branches(api)) == ([done.revision, first], ["main"])
+
+
+@pytest.mark.parametrize("content", [b"GGUF", b"GGUF" * 700], ids=["where nothing was to be changed", "where something was"])
+def test_what_came_to_main_meanwhile_is_planned_for_anew(api: HfApi, make_plan: MakePlan, content: bytes) -> None:
+    publish(api, make_plan(content=b"GGUF"))
+    with staged(api, make_plan(content=content)) as promote:
+        api.create_commit(REPO, [CommitOperationAdd("note.txt", b"hi")], commit_message="Meanwhile")
+        assert promote().changed
     assert "note.txt" not in api.list_repo_files(REPO)
     assert branches(api) == ["main"]

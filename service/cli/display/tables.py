@@ -138,7 +138,7 @@ def _show_end(console: Console, summary: Summary) -> None:
         way = "[yellow]comes back[/]" if own else f"[yellow]goes back[/] from {back['sha'][:12]}"
         console.print(f"{way}, {escape(who)}: {escape(back['comment'])}", soft_wrap=True)
     if summary.get("error"):
-        word = {"superseded": "[yellow]superseded:[/]", "queued": "[yellow]waits:[/]"}.get(summary["state"], "[red]failed:[/]")
+        word = {"failed": "[red]failed:[/]", "queued": "[yellow]waits:[/]"}.get(summary["state"], f"[yellow]{summary['state']}:[/]")
         console.print(f"{word} {escape(summary['error'])}{said_of_another_try(summary)}", soft_wrap=True)
 
 

@@ -11,7 +11,8 @@ from service.release.consent import ask
 from service.release.graph import Phase, Stage
 from service.release.measuring.divergence import WINDOWS
 from service.release.products import DATA, JUDGED, PARTS
-from service.release.publishing import parts, publish
+from service.release.promoting import publish
+from service.release.publishing import parts
 from service.release.work import Work
 from service.runs.report import STAGE as REPORT
 

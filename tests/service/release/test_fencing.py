@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from config.errors import Damaged
 from service.daemon.worker import Worker
 from service.execution import kept
 from service.execution.workbench import Event, Listener
-from service.release import lifecycle, publishing
+from service.release import lifecycle, promoting
 from service.release.products import Built
 from service.release.work import Work
 from service.store import LeaseLost, Published, RunRecord, Store, open_store
@@ -30,7 +31,7 @@ def abandoned(store: Store, worker: str = "killed") -> RunRecord:
     return leased
 
 
-@pytest.mark.parametrize("stage", ["upstream", f"publish {REPO}"])
+@pytest.mark.parametrize("stage", ["upstream", f"upload {REPO}", f"publish {REPO}"])
 def test_a_worker_whose_run_was_taken_over_leaves_off_and_publishes_nothing(each_way: ShortWay, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = each_way.queued()
     slow, taken = abandoned(each_way.store), []
@@ -120,16 +121,16 @@ def test_the_worker_goes_on_with_the_next_run(file_store: Store) -> None:
 def test_a_file_that_is_damaged_when_it_is_published_is_made_again(short_way: ShortWay, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = short_way.settings.folder / "stages"
     told: list[Event] = []
-    publish, times = publishing._publish, []
+    prepare, times = promoting._ready, []
 
-    def damaged_once(work: publishing.Work, *given: object) -> object:
+    def damaged_once(work: Work, *given: Any, **named: Any) -> object:
         times.append(work)
         if len(times) == 1:
             (stages / "key" / "files").mkdir(parents=True)
             raise Damaged("model.gguf has other bytes", stages / "key" / "files" / "model.gguf")
-        return publish(work, *given)  # type: ignore[arg-type]
+        return prepare(work, *given, **named)
 
-    monkeypatch.setattr(publishing, "_publish", damaged_once)
+    monkeypatch.setattr(promoting, "_ready", damaged_once)
     done = short_way.carried_out(short_way.queued().id, told.append)
     assert (done["state"], len(times)) == ("done", 2)
     assert not (stages / "key").exists()
@@ -152,7 +153,7 @@ def rotten(short_way: ShortWay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
         def heard(event: Event) -> None:
             told.append(event)
-            if (event.stage, event.state) == (f"publish {REPO}", "started"):
+            if (event.stage, event.state) == (f"upload {REPO}", "started"):
                 for file in sorted((short_way.settings.folder / "stages").glob("*/files/*.gguf")):
                     if left[file.stem] and "rotten" not in file.read_text():
                         left[file.stem] -= 1
@@ -188,10 +189,10 @@ def test_what_is_damaged_again_after_it_was_made_again_is_a_failure_of_the_disk(
 
 
 def test_a_damaged_file_of_somebody_else_is_not_thrown_away(short_way: ShortWay, monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(*_: object) -> None:
+    def damaged(*_: object, **__: object) -> None:
         raise Damaged("LICENSE has other bytes", short_way.settings.folder / "LICENSE")
 
-    monkeypatch.setattr(publishing, "_publish", damaged)
+    monkeypatch.setattr(promoting, "_ready", damaged)
     run = short_way.queued()
     with contextlib.suppress(Damaged):
         short_way.carried_out(run.id)

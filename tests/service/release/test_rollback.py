@@ -97,13 +97,14 @@ def test_an_older_publication_that_is_asked_for_again_leaves_the_newer_one(each_
     assert each_way.manifest().rollback is None
 
 
-def test_a_run_that_took_long_ends_superseded_by_another_service(each_way: ShortWay, database_url: str) -> None:
+@pytest.mark.parametrize("step", ["upload", "publish"])
+def test_a_run_that_took_long_ends_superseded_by_another_service(each_way: ShortWay, database_url: str, step: str) -> None:
     slow = each_way.queued()
     each_way.upstream.release()
     other = open_store(database_url)
 
     def meanwhile(event: Event) -> None:
-        if event.stage == f"publish {REPO}" and event.state == "started":
+        if event.stage == f"{step} {REPO}" and event.state == "started":
             each_way.carried_out(replace(each_way, store=other).queued().id, store=other)
 
     assert each_way.carried_out(slow.id, meanwhile)["state"] == "superseded"
