@@ -4,6 +4,7 @@ refused.
 Where 8-bit numbers stand, value = stored number · scale, with one scale for the whole tensor, for each row, or for each block, computed in float32 and rounded
 to bfloat16. So DeepSeek-V3 and Qwen3-FP8 (`weight_scale_inv`, which is the factor in spite of its name), compressed-tensors' `naive-quantized` and
 `float-quantized`, FBGEMM and ModelOpt (`weight_scale`) store them. Scales of activations say how to compute, not what the weights are, and are left out.
+Scales under other names (`scale` of DeepSeek's own programs, ComfyUI's `scale_weight`) are factors for some programs and divisors for others: such are refused.
 
 MXFP4 (OCP Microscaling Formats 1.0) has numbers of 4 bits and for each 32 of a row a power of two. bfloat16 holds their products exactly. gpt-oss stores its
 experts so: NAME_blocks (experts, rows, columns / 32, 16 bytes) and NAME_scales (experts, rows, columns / 32), which stand for NAME (experts, columns, rows).
@@ -28,7 +29,7 @@ KEY = "quantization_config"
 _SCALES = ("_scale_inv", "_scale")  # how the name of a tensor's scales goes on
 _BLOCKS, _EXPONENTS = "_blocks", "_scales"  # how the names of MXFP4's numbers and of their powers of two end
 _BYTES = 16  # of a block of 32 numbers
-_COMPUTING = re.compile(r"(?:^|[._])(?:input|activation|output|[qkv]|kv)_scale(?:_inv)?$")
+_COMPUTING = re.compile(r"(?:^|[._])(?:input|activation|output|[qkv]|kv)_scale(?:_inv|_ub)?$")
 _BITSANDBYTES = "bitsandbytes"
 # names that only quantized weights have, with what they are called; the first that is found
 _MARKS = (
@@ -127,15 +128,34 @@ def _quantized(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str 
 
 
 def scaled(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Scaled]:
-    """The tensors of 8-bit numbers by name, with their scales. Raises UpstreamError, in a few words, when scales are missing or do not fit."""
-    found = {}
+    """The tensors of 8-bit numbers by name, with their scales. Raises UpstreamError, in a few words, when scales are missing, do not fit or are not known."""
+    found: dict[str, Scaled] = {}
+    unclaimed = _unclaimed(tensors) if any(tensor.dtype in EIGHT for tensor in tensors.values()) else {}
     for name, tensor in tensors.items():
         if tensor.dtype in EIGHT:
             scale = next((tensors[name + end] for end in _SCALES if name + end in tensors), None)
+            if (other := _other(name, unclaimed, alone=scale is None)) is not None:
+                raise UpstreamError(f"{_where(tensor)} is {tensor.dtype}, and nobody can tell what {_where(tensors[other])} beside it does to its numbers")
             if scale is None and stated:
                 raise UpstreamError(f"{_where(tensor)} is {tensor.dtype}, and its scale {name}{_SCALES[0]} is missing")
             found[name] = Scaled(tensor=tensor, scale=scale, blocks=() if scale is None else _blocks(tensor, scale, stated))
     return found
+
+
+def _unclaimed(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """By the module that they belong to, the names of tensors that are no 8-bit numbers and not known as scales of such."""
+    claimed, found = beside(tensors), dict[str, list[str]]()
+    for name, tensor in tensors.items():
+        if name not in claimed and tensor.dtype not in EIGHT:
+            found.setdefault(name.rpartition(".")[0], []).append(name)
+    return found
+
+
+def _other(name: str, unclaimed: Mapping[str, list[str]], *, alone: bool) -> str | None:
+    """What is called after a tensor or, where that has no scale (`alone`), after any scale of its module; None where nothing is."""
+    module = name.rpartition(".")[0]
+    there = (*unclaimed.get(module, ()), *unclaimed.get(name, ()))
+    return next((other for other in there if other.startswith((f"{name}_", f"{name}.")) or (alone and module and "scale" in other[len(module) :])), None)
 
 
 def fours(tensors: Mapping[str, Tensor]) -> dict[str, Fours]:

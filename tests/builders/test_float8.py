@@ -174,7 +174,8 @@ def tensor(name: str, dtype: str = "BF16", shape: tuple[int, ...] = (256, 256)) 
     return Tensor(name=name, dtype=dtype, shape=shape, bytes=0, file="model.safetensors")
 
 
-EIGHT = tensor("a.weight", "F8_E4M3")
+EIGHT, SCALE = tensor("a.weight", "F8_E4M3"), tensor("a.weight_scale_inv", "F32", (2, 2))
+OTHER = ("a.scale", "a.scale_weight", "a.weight.scale", "a.weight_scales", "a.w_scale")
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,12 @@ EIGHT = tensor("a.weight", "F8_E4M3")
         ),
         ("fp8", [EIGHT, tensor("a.weight_scale_inv", "F32", (2, 2, 2))], "has the shape [2, 2, 2], which does not fit"),
         ("fp8", [EIGHT, tensor("a.weight_scale_inv", "F32", (0, 2))], "has the shape [0, 2], which does not fit"),
+        *(
+            (method, [EIGHT, tensor(name, "F32", (2, 2))], f"nobody can tell what {name} in model.safetensors beside it")
+            for method in ("fp8", "")
+            for name in OTHER
+        ),
+        ("fp8", [EIGHT, SCALE, tensor("a.weight_zero_point", "F32", (2, 2))], "(a.weight in model.safetensors is F8_E4M3, and nobody can tell what"),
         ("fp8", [EIGHT, tensor("a.weight_scale", "U8", (256, 8))], "(a.weight_scale in model.safetensors is U8, not a number to multiply with)"),
     ],
 )
@@ -240,6 +247,14 @@ def test_weights_that_are_stored_in_one_way_and_used_in_another_are_refused(said
     assert stale_quantization.repair(files, None, tensors=tensors) == [], "nor is it taken for left over"
     eight = {item.name: item for item in (EIGHT, tensor("a.weight_scale", "F32", (1,)))}
     assert packed.refusal(files["config.json"], eight) is None, "numbers of 8 bits are multiplied out"
+
+
+def test_numbers_that_are_values_and_scales_that_are_known_are_not_refused() -> None:
+    beside = [tensor("a.bias"), tensor("b.scale"), tensor("a.input_scale", "F32", ()), tensor("a.input_scale_ub", "F32", (1,))]
+    assert packed.refusal({}, {item.name: item for item in (EIGHT, *beside)}) is None
+    known = {item.name: item for item in (EIGHT, SCALE, tensor("a.scale"), *beside)}
+    assert packed.refusal({"quantization_config": {"quant_method": "fp8"}}, known) is None, "a module may have a scale of its own"
+    assert set(packed.plain(known)) == {"a.weight", "a.scale", "a.bias", "b.scale"}
 
 
 def test_what_is_sound_is_not_refused() -> None:
