@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,20 @@ def part(api: HfApi, repo: str, revision: str, path: str, begin: int, count: int
         return bytes(answer.content[:count]) if answer.status_code == PARTIAL or not begin else bytes(answer.content[begin : begin + count])
 
 
-def download(out: Path, *, api: HfApi, repo: str, revision: str, sizes: Mapping[str, int], repo_type: str | None = None) -> None:
+def download(
+    out: Path,
+    *,
+    api: HfApi,
+    repo: str,
+    revision: str,
+    sizes: Mapping[str, int],
+    repo_type: str | None = None,
+    arrived: Callable[[str], None] = lambda path: None,
+) -> None:
     """Download these files into `out`, where they lie under their paths; `sizes` are their bytes. Raises UpstreamError, HubError.
 
-    Whatever an earlier download of the same files left in `out` is gone on with, but over Xet, whose client keeps no part of a file.
+    Whatever an earlier download of the same files left in `out` is gone on with, but over Xet, whose client keeps no part of a file. Each file is told by
+    `arrived` as soon as it is there; nobody has looked into it yet.
     """
     tally = Tally(sum(sizes.values()), "bytes")
     for path, size in sizes.items():
@@ -70,6 +80,7 @@ def download(out: Path, *, api: HfApi, repo: str, revision: str, sizes: Mapping[
                 _download(api, url, out / path, out / PARTS / path, size=size, tally=tally)
             else:
                 api.hf_hub_download(repo, path, revision=revision, repo_type=repo_type, local_dir=out, tqdm_class=bar(tally))
+        arrived(path)
     shutil.rmtree(out / PARTS, ignore_errors=True)
 
 

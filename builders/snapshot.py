@@ -21,7 +21,7 @@ from config.errors import HubError, UpstreamError
 from config.facts import LICENSES, Facts
 from config.progress import Tally
 from config.settings import REPO_ID
-from config.sharing import take
+from config.sharing import share, take
 from config.words import MANIFEST, Release
 from engines import vocabulary
 
@@ -163,7 +163,8 @@ def download(api: HfApi, release: Release, path: str, folder: Path) -> Path:
 def fetch(out: Path, *, api: HfApi, release: Release, blobs: Path | None = None) -> dict[str, Any]:
     """Download the release into `out`: configuration, tokenizer, template, terms, README and safetensors, all from the top of the repo.
 
-    What lies in the folder `blobs` under the sha256 that the Hub lists is neither downloaded nor copied, but linked.
+    What lies in the folder `blobs` under the sha256 that the Hub lists is neither downloaded nor copied, but linked. What arrives is put there file by file:
+    if the download breaks off, that of another commit need not fetch it again.
 
     Returns `files`, a list of `{path, bytes, sha256}`, and `total` in bytes. Raises UpstreamError when the repo or a file cannot be used or the disk is too
     small, HubError when the Hub cannot be reached or what arrives is not what it lists.
@@ -177,7 +178,12 @@ def fetch(out: Path, *, api: HfApi, release: Release, blobs: Path | None = None)
     broken_off = (path for path in out.rglob("*") if path.is_file() and path.relative_to(out).as_posix() not in there)  # of a download
     begun = sum(path.stat().st_size for path in broken_off)
     asking.require_room(out, sum(lacking.values()) - begun, f"{release.repo} needs {sum(lacking.values()) / 1e9:.2f} GB to download")
-    asking.download(out, api=api, repo=release.repo, revision=release.sha, sizes=lacking)
+
+    def arrived(path: str) -> None:
+        if blobs and (file := wanted[path].lfs):
+            share(out / path, file.sha256, blobs)
+
+    asking.download(out, api=api, repo=release.repo, revision=release.sha, sizes=lacking, arrived=arrived)
     files, read = [], Tally(total, "bytes")
     for path, file in sorted(wanted.items()):
         digest = there.get(path) or asking.verified(out / path, path, size=file.size, sha256=None if file.lfs is None else file.lfs.sha256)

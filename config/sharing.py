@@ -17,9 +17,9 @@ LEAST = 65_536  # bytes of a file that is worth it
 
 
 def share(path: Path, sha256: str, blobs: Path) -> None:
-    """Make the file one with what is kept under its digest in the folder `blobs`, or keep it there if it is the first."""
+    """Make the file one with what is kept under its digest in the folder `blobs`, or keep it there if it is the first; whoever takes it compares its bytes."""
     size = path.stat().st_size
-    if size < LEAST:
+    if size < LEAST or _SHA256.fullmatch(sha256) is None:  # a stranger may have said what the digest is
         return
     blob = blobs / sha256
     with suppress(OSError):  # no hard links here, or too many of this one: then it is a copy
@@ -32,7 +32,7 @@ def share(path: Path, sha256: str, blobs: Path) -> None:
 
 def take(target: Path, sha256: str, blobs: Path) -> bool:
     """Make `target` a name of what is kept under a digest; False where nothing is, or where it is damaged, which is then not kept any more."""
-    if _SHA256.fullmatch(sha256) is None:  # a stranger says what the digest is
+    if _SHA256.fullmatch(sha256) is None:
         return False
     blob = blobs / sha256
     try:

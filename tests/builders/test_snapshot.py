@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from httpx2 import ConnectError
 from huggingface_hub import HfApi, HfFileMetadata
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
@@ -140,6 +141,27 @@ def test_weights_that_lie_here_are_neither_downloaded_nor_copied(served: Served,
         damaged.write(b"damage")
     assert snapshot.fetch(tmp_path / "fourth", api=api, release=second, blobs=blobs) == result
     assert "model.safetensors" in asked, "what is damaged is not taken"
+
+
+def test_what_arrived_before_a_download_broke_off_is_not_fetched_again_for_another_commit(served: Served, tmp_path: Path) -> None:
+    repo, api, asked = "upstream/broken-off", served.api(), list[str]()
+    served.push(DEMO, repo)
+    for folder in ("blobs", "first", "second"):
+        (tmp_path / folder).mkdir()
+
+    def metadata(url: str, **options: Any) -> HfFileMetadata:
+        asked.append(url.rpartition("/")[2])
+        if asked[-1] == "tokenizer.json" and asked.count("tokenizer.json") == 1:
+            raise ConnectError("The Hub is away.")
+        return HfApi.get_hf_file_metadata(api, url=url, **options)
+
+    api.get_hf_file_metadata = metadata  # type: ignore[method-assign, assignment]
+    with pytest.raises(HubUnavailable):
+        snapshot.fetch(tmp_path / "first", api=api, release=snapshot.resolve(api, repo, "main").release, blobs=tmp_path / "blobs")
+    served.owner.upload_file(repo_id=repo, path_in_repo="README.md", path_or_fileobj=b"---\nlicense: apache-2.0\n---\n# Better words\n")
+    snapshot.fetch(tmp_path / "second", api=api, release=snapshot.resolve(api, repo, "main").release, blobs=tmp_path / "blobs")
+    assert (asked.count("config.json"), asked.count("model.safetensors")) == (2, 1)
+    assert (tmp_path / "second" / "model.safetensors").samefile(tmp_path / "first" / "model.safetensors")
 
 
 def test_tensors_are_known_from_headers_alone(served: Served) -> None:

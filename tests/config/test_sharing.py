@@ -62,7 +62,10 @@ def test_what_is_taken_is_looked_at(tmp_path: Path, blobs: Path) -> None:
 
 def test_small_files_and_foreign_names_are_left_alone(tmp_path: Path, blobs: Path) -> None:
     share(tmp_path / "small", written(tmp_path / "small", b"x" * (LEAST - 1)), blobs)
+    written(tmp_path / "a")
+    share(tmp_path / "a", "../stray", blobs)
     assert list(blobs.iterdir()) == []
+    assert not (tmp_path / "stray").exists()
     assert not take(tmp_path / "b", "../small", blobs)
     assert not (tmp_path / "b").exists()
 
