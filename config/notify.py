@@ -23,7 +23,7 @@ class Notified(BaseModel):
     SLUICE_NOTIFY_<NAME>_KEY is set: `X-Sluice-Signature` is `sha256=` and the HMAC-SHA256 of `X-Sluice-Timestamp`, a dot and the body."""
     on: tuple[Ending, ...] = Field(default=("published", "blocked", "failed", "held", "superseded"), min_length=1)
     """The ends of runs that are told. `published`: something changed on the Hub; `blocked`: a gate kept something back; `held`: a person has to decide;
-    `superseded`: a newer release was published meanwhile, which stays."""
+    `superseded`: a newer release was published meanwhile, which stays, or waits for its turn."""
 
     @property
     def variable(self) -> str:

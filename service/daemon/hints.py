@@ -108,7 +108,8 @@ def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched
         return TooSoon(f"{hint.repo} is left alone for now: {age}.", wait)
     if hint.rebuild and (at_work := store.runs(1, "running", wanted=RunFilter(repo=listed.repo, recipe=entry.recipe))):
         return TooSoon(f"{hint.repo} is released again when run {at_work[0].id}, which is at work, has ended.", RUN_SECONDS)
-    wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=hint.source, changed_only=not hint.rebuild, followed=True)
+    trigger = "rebuild" if hint.rebuild else hint.source  # that of the wish, also where a poll has found the repo since
+    wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=trigger, changed_only=not hint.rebuild, followed=True)
 
     def looked(digest: str) -> None:
         store.record_look(LookKey(repo=listed.repo, revision=entry.revision, asked=asked(digest, settings.namespace)), listed.sha)
@@ -122,5 +123,5 @@ def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched
     looked(run.recipe_digest)
     if queued:
         moved = {} if run.rollback is None else {"rollback": run.rollback.comment}
-        log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=hint.source, **moved)
+        log.info("run queued", run=run.id, repo=run.release.repo, sha=run.release.sha, trigger=trigger, **moved)
     return None

@@ -20,6 +20,7 @@ from service.release.forecast import Forecast
 from service.release.graph import Graph
 from service.release.job import Job
 from service.release.outlook import outlook
+from service.release.overtaken import refuse_overtaken
 from service.release.prospect import Prospect, foresee
 from service.release.way import way
 from service.release.withdrawing import Withdrawn, withdrawable
@@ -69,6 +70,8 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
 
     try:
         api = connect(settings)
+        with limited(settings, "looking for newer releases"):
+            refuse_overtaken(store, api, run)
         with limited(settings, "reading the recipe and its data"):
             chosen = recipes.of_run(store, run, settings, api)
         graph = way(chosen.recipe)
@@ -92,7 +95,7 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
     except Held as held:
         finish("held")
         listener(Event(stage="approval", state="remark", message=f"The release is held. {held}"))
-    except Superseded as newer:  # somebody published a newer release meanwhile: that is nobody's failure
+    except Superseded as newer:  # a newer release was published meanwhile, or waits: that is nobody's failure
         finish("superseded", str(newer))
         listener(Event(stage="publish", state="remark", message=str(newer)))
     except Unavailable as fault:

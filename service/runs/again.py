@@ -9,7 +9,7 @@ from service.store import FollowUpRecord, RunRecord
 
 ATTEMPTS = 3  # times that a run is tried when nobody asks for it but hints
 FIRST_WAIT = 30.0  # seconds of the first wait for the Hub, at most
-_HINTS = {"poll", "webhook"}
+HINTS = ("poll", "webhook")  # triggers of runs that no person asked for
 
 
 class Again(BaseModel):
@@ -29,7 +29,7 @@ def again(run: RunRecord) -> Again | None:
         return Again(by_itself=True, at=run.due, said=f"A running service tries it again by itself {at(run.due)}; the same command tries it now.")
     if run.state != "failed":
         return None
-    if run.trigger in _HINTS and run.attempt < ATTEMPTS:
+    if run.trigger in HINTS and run.attempt < ATTEMPTS:
         said = f"It is tried again by itself at the next look at {run.release.repo} (attempt {run.attempt} of {ATTEMPTS} failed)."
         return Again(by_itself=True, at=None, said=said)
     return Again(by_itself=False, at=None, said="It is not tried again by itself.")

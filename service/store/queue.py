@@ -198,6 +198,7 @@ def enqueued(session: Session, order: RunOrder, *, again: bool = False, attempts
         run.queued, run.started, run.finished, run.error, run.waits, run.wanted = now(), None, None, None, 0, None
     if attempts is None:
         run.due = None
+        run.trigger = order.trigger if run.state == "queued" else run.trigger
     if again:
         run.crashes = 0  # whoever asks for it may have repaired what they came of
     queued = created or retried or repeated

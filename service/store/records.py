@@ -50,8 +50,8 @@ class RunRecord(RunOrder):
 
     id: int
     # interrupted: begun, and nobody is at it any more; done: reached its end; blocked: reached it with every variant blocked;
-    # held: waits for a person's decision; superseded: a newer release was published meanwhile, which stays, or the watched revision that had moved back to it
-    # moved on; failed: an error stopped it
+    # held: waits for a person's decision; superseded: a newer release was published meanwhile, which stays, or waits for its turn, or the watched revision
+    # that had moved back to it moved on; failed: an error stopped it
     # paused, cancelled: a person did not want it to go on, for a while or for good
     state: RunState
     attempt: int  # 1 for the first time, one more each time it is queued again or taken over from a worker that is gone

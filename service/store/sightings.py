@@ -26,6 +26,11 @@ class Sightings(Database):
                 return None
             return Sighting(repo=repo, revision=revision, recipe=recipe, sha=row.sha, newest=row.newest, place=place_in({"place": row.place}))
 
+    def named(self, repo: str, recipe: str) -> frozenset[str]:
+        """The commits that watched revisions of the repo named when they were last looked at for that recipe."""
+        with self.read() as session:
+            return frozenset(session.scalars(select(SightingRow.sha).where(SightingRow.repo == repo, SightingRow.recipe == recipe)))
+
     def sight(self, seen: Sighting) -> None:
         """Keep what the revision names now, in the place of what it named before; nobody need decide any more about going back to another commit."""
         with self.write() as session:
