@@ -115,10 +115,10 @@ def _followed(store: Store, api: HfApi, wanted: ReleaseRequest, order: RunOrder,
 def _unchanged(store: Store, api: HfApi, order: RunOrder) -> RunRecord | None:
     """The newest run of the same repo and recipe, unless it failed, its release consists of other files, or what is published is newer than that.
 
-    None as well where the Hub cannot compare them.
+    None as well where the Hub cannot compare them, and where it has yet to go back, which it may no longer.
     """
     last, published = store.newest(order), store.published(order)
-    if last is None or last.state == "failed":
+    if last is None or last.state == "failed" or (last.rollback is not None and last.state != "done"):
         return None
     try:
         before, now = (snapshot.contents(api, release) for release in (last.release, order.release))

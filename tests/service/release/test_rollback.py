@@ -351,6 +351,28 @@ def test_a_commit_that_takes_another_back_is_released_whatever_became_of_the_old
     assert worked(each_way) == [], "what is published is of the same files"
 
 
+@pytest.mark.parametrize("on_rollback", ["follow", "hold"])
+def test_what_follows_on_what_a_tag_moved_back_to_is_released_although_it_is_of_the_same_files(short_way: ShortWay, on_rollback: str) -> None:
+    first = short_way.upstream.author.model_info("upstream/model").sha
+    assert first is not None
+    tagged(short_way, first)
+    looked(short_way, on_rollback)
+    assert worked(short_way) == ["done"]
+    for sha in (short_way.upstream.release(), first):
+        tagged(short_way, sha)
+        looked(short_way)
+    if on_rollback == "hold":
+        assert short_way.carried_out(1)["state"] == "held"
+    short_way.upstream.author.create_branch("upstream/model", branch="again", revision=first)
+    card = short_way.upstream.author.upload_file(
+        path_or_fileobj=b"---\nlicense: mit\n---\n# Another card\n", path_in_repo="README.md", repo_id="upstream/model", revision="again"
+    ).oid
+    tagged(short_way, card)
+    looked(short_way)
+    worked(short_way)
+    assert short_way.manifest().upstream.sha == card
+
+
 def test_a_roll_back_needs_something_newer_and_a_run_that_is_over(short_way: ShortWay) -> None:
     only = short_way.released()
     with pytest.raises(RollbackRefused, match="Nothing newer than"):
