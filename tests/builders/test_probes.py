@@ -14,7 +14,7 @@ CONVERSATIONS = {
 def test_conversations_stops_and_sampling_of_the_fixed_model(fixed: Path, tmp_path: Path) -> None:
     found = probes.render(tmp_path, model=fixed, conversations=CONVERSATIONS)
     assert found["renderings"] == {"user": "<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\n"}, "what the template refuses is left out"
-    assert found["stops"] == ["<|im_end|>"]
+    assert found["stops"] == ["<|im_end|>", "<|endoftext|>"]
     assert found["sampling"] == {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
