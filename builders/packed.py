@@ -47,6 +47,8 @@ _LEFT_OVER = frozenset(
     }
 )  # fmt: skip
 """Methods that store weights in a form of their own: said of weights that are stored as they are, each of them is left over."""
+_FEW = {"F4": "4 bits", "F6_E2M3": "6 bits", "F6_E3M2": "6 bits", "F8_E4M3FNUZ": "8 bits, by AMD's rule", "F8_E5M2FNUZ": "8 bits, by AMD's rule"}  # types
+_COMPLEX = "C64"
 _METHODS = {"gptq": "GPTQ", "awq": "AWQ", "mxfp4": "MXFP4", "bitnet": "BitNet", "hqq": "HQQ", "fp8": "FP8"}  # as people write them
 _HEADS = re.compile(r"(?:model\.)?(?:v_head|value_head|reward_head|regression_layer|score|classifier|classification_head)\..+")
 
@@ -85,6 +87,10 @@ def refusal(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, variant
             f"is no language model but one that rates or sorts texts: {_where(tensors[head])} is the head that does it. "
             "Name the model that it was made from; or, where a language model's weights lie beside it, ask its owner to upload them without this tensor."
         )
+    if (strange := next((tensor for tensor in tensors.values() if tensor.dtype == _COMPLEX), None)) is not None:
+        return (
+            f"holds complex numbers, which are no language model's: {_where(strange)} is {_COMPLEX}. Ask its owner to upload the weights without this tensor."
+        )
     if variant and settings(config).get("quant_method") == _BITSANDBYTES and any(map(_MARKS[0][0].search, tensors)):
         return None
     if (found := _quantized(settings(config), tensors)) is not None:
@@ -118,8 +124,9 @@ def _quantized(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str 
         if (name := next((name for name in tensors if pattern.search(name) and name not in known), None)) is not None:
             return f"{_METHODS.get(method, method or called)}: {_where(tensors[name])}"
     for tensor in tensors.values():
-        if tensor.dtype not in PLAIN | EIGHT and len(tensor.shape) > 1 and tensor.name.endswith((".weight", "_proj")):
-            return f"{_METHODS.get(method, method or 'integers')}: {_where(tensor)} is {tensor.dtype}"
+        integers = tensor.dtype not in PLAIN | EIGHT and len(tensor.shape) > 1 and tensor.name.endswith((".weight", "_proj"))
+        if integers or tensor.dtype in _FEW:
+            return f"{_METHODS.get(method, method or _FEW.get(tensor.dtype, 'integers'))}: {_where(tensor)} is {tensor.dtype}"
     try:
         scaled(stated, tensors)
     except UpstreamError as error:

@@ -14,9 +14,10 @@ from config.errors import UpstreamError
 _SCALES = ".absmax"  # ends the name of what stands beside each tensor in NF4
 LARGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
 BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
+"""All types of the library (0.8.0), with the bits of a value."""
 
 PLAIN = frozenset({"F16", "BF16", "F32", "F64"})
 """The types of numbers that are not packed: each is stored by itself."""

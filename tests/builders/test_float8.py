@@ -193,6 +193,11 @@ OTHER = ("a.scale", "a.scale_weight", "a.weight.scale", "a.weight_scales", "a.w_
             [tensor("a.weight", "I8"), tensor("a.weight_scale", "F32", (256, 1))],
             "(compressed-tensors: a.weight in model.safetensors is I8)",
         ),
+        *(
+            ("", [tensor("a.weights", type)], f"({bits} bits")
+            for type, bits in (("F4", 4), ("F6_E2M3", 6), ("F6_E3M2", 6), ("F8_E4M3FNUZ", 8), ("F8_E5M2FNUZ", 8))
+        ),
+        ("nvfp4", [tensor("a.weight", "F4")], "(nvfp4: a.weight in model.safetensors is F4)"),
         ("", [tensor("a.weight", "U8")], "(integers: a.weight in model.safetensors is U8)"),
         ("fp8", [EIGHT], "(a.weight in model.safetensors is F8_E4M3, and its scale a.weight_scale_inv is missing)"),
         (
@@ -247,6 +252,12 @@ def test_weights_that_are_stored_in_one_way_and_used_in_another_are_refused(said
     assert stale_quantization.repair(files, None, tensors=tensors) == [], "nor is it taken for left over"
     eight = {item.name: item for item in (EIGHT, tensor("a.weight_scale", "F32", (1,)))}
     assert packed.refusal(files["config.json"], eight) is None, "numbers of 8 bits are multiplied out"
+
+
+def test_complex_numbers_are_refused_as_what_they_are() -> None:
+    said = packed.refusal({}, {"a.freqs_cis": tensor("a.freqs_cis", "C64")})
+    assert said is not None
+    assert "holds complex numbers, which are no language model's: a.freqs_cis in model.safetensors is C64." in said
 
 
 def test_numbers_that_are_values_and_scales_that_are_known_are_not_refused() -> None:

@@ -37,6 +37,15 @@ def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
     assert {tensor.name: tensor.shape for tensor in read_header(tmp_path / "x.safetensors")} == {"scalar": (), "empty": (0, 3), "matrix": (2, 3)}
 
 
+@pytest.mark.parametrize(("type", "bits"), [("F4", 4), ("F6_E2M3", 6), ("F6_E3M2", 6), ("F8_E4M3FNUZ", 8), ("F8_E5M2FNUZ", 8), ("F8_E8M0", 8), ("C64", 64)])
+def test_every_type_of_the_library_is_read(tmp_path: Path, type: str, bits: int) -> None:
+    path = written(tmp_path / "x.safetensors", {"a": entry(type, [2, 4], 0, bits)}, b"\0" * bits)
+    with safetensors.safe_open(path, framework="np") as opened:
+        assert opened.get_slice("a").get_dtype() == type, "the library takes it for sound as well"
+    (tensor,) = read_header(path)
+    assert (tensor.dtype, tensor.shape, tensor.bytes) == (type, (2, 4), bits)
+
+
 @pytest.mark.parametrize(
     ("header", "data", "length", "said"),
     [
