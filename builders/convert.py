@@ -135,11 +135,18 @@ def _in_words(error: ConversionError, name: str, model: Path) -> UpstreamError:
 def _unread(name: str, model: Path) -> str:
     """Why the converter does not read a vocabulary that is in tokenizer.json alone."""
     path = model / "tokenizer.json"
-    if not path.exists() or sentencepiece.is_one(json.loads(path.read_text(encoding="utf-8"))):
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if content is None or sentencepiece.is_one(content):
         return (
             f"{name} has no tokenizer.model, from which alone llama.cpp's converter ({toolchain.version()}) reads a SentencePiece vocabulary. The fix "
             "`tokenizer-model` rebuilds the file from tokenizer.json if both cut text alike: let the recipe say `fixes: true`. Where it does and the file is "
             "still missing, add the base model's tokenizer.model."
+        )
+    if sentencepiece.is_unigram(content):
+        return (
+            f"The vocabulary of {name} is one of SentencePiece's Unigram models, which llama.cpp ({toolchain.version()}) reads in encoders alone. No GGUF can "
+            "be made of it that cuts text as the model was trained, with a tokenizer.model beside it neither: llama.cpp would join pieces by their scores. "
+            "Wait for a version that reads it in this architecture and raise the pinned one."
         )
     return (
         f"The tokenizer.json of {name} cuts text in a way that llama.cpp ({toolchain.version()}) does not know. No GGUF can be made of it until llama.cpp "

@@ -146,11 +146,14 @@ def _prompt(setup: Setup, rendering: Rendering) -> Prompt:
 
 
 def unconverted(model: Path, mismatches: Measurement) -> Iterator[str]:
-    """Why tokens differ, where llama.cpp's converter lacked the file that it reads such a vocabulary from, and took another kind of vocabulary for it."""
+    """Why tokens differ, where llama.cpp's converter took another kind of vocabulary for one: it lacked the file that it reads it from, or has no other."""
     file = model / "tokenizer.json"
-    if not mismatches.value or (model / sentencepiece.FILE).exists() or not file.exists():
+    if not mismatches.value or not file.exists():
         return
-    if sentencepiece.is_one(json.loads(file.read_text(encoding="utf-8"))):
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if sentencepiece.is_unigram(content):
+        yield "the vocabulary is one of SentencePiece's Unigram models, and llama.cpp joins its pieces by their scores: this is why tokens differ"
+    elif not (model / sentencepiece.FILE).exists() and sentencepiece.is_one(content):
         yield (
             f"{sentencepiece.FILE} is missing, from which alone llama.cpp's converter reads a SentencePiece vocabulary: this is why tokens differ; "
             "`sluice fix` rebuilds it from tokenizer.json"

@@ -10,6 +10,7 @@ from gguf import GGUFReader
 from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 
 from builders import convert, fixes
 from builders.fixes import listed_tokens, open_prompts, tokenizer_class, tokenizer_model
@@ -17,11 +18,13 @@ from builders.fixes.edits import applied
 from config.digests import file_sha256
 from config.errors import ToolError, UpstreamError
 from config.rules import FIXES, load_rules
-from engines import hf, llama
+from config.words import Measurement
+from engines import hf, llama, tools
 from engines.battery import TEXTS
+from qa import templates
 from tests import releases
 from tests.builders.conftest import DEMO
-from tests.releases import read
+from tests.releases import edit, read
 
 
 def repaired(made: Path, out: Path) -> list[dict[str, Any]]:
@@ -96,6 +99,38 @@ def test_a_converter_that_does_not_know_a_vocabulary_of_bytes_is_too_old(tmp_pat
     assert sentence.startswith("The tokenizer.json of newest cuts text in a way that llama.cpp (")
     assert "raise the pinned one" in sentence
     assert "tokenizer.model" not in sentence
+
+
+def test_no_file_helps_a_unigram_vocabulary(tmp_path: Path) -> None:
+    """With tokenizer.model llama.cpp reads it, and takes the scores of pieces for the order in which they are joined."""
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -1.0), ("a", -2.0), ("b", -2.0), ("c", -2.0), ("ab", -1.0), ("bc", -1.5), ("abc", -9.0)]
+    made = releases.clean(tmp_path / "made")
+    (made / "tokenizer.json").write_text(Tokenizer(Unigram(pieces, unk_id=0)).to_str(), encoding="utf-8")
+    edit(made / "config.json", vocab_size=len(pieces))
+    built = ModelProto()
+    built.trainer_spec.model_type = 1
+    built.trainer_spec.unk_id, built.trainer_spec.bos_id, built.trainer_spec.eos_id = 0, 1, 2
+    built.normalizer_spec.name, built.normalizer_spec.add_dummy_prefix = "identity", False
+    for text, score in pieces:
+        built.pieces.add(piece=text, score=score, type={"<unk>": 2, "<s>": 3, "</s>": 3}.get(text, 1))
+    (made / "tokenizer.model").write_bytes(built.SerializeToString())
+    special = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "add_prefix_space": False}
+    (made / "tokenizer_config.json").write_text(json.dumps(special), encoding="utf-8")
+    (made / "special_tokens_map.json").unlink()
+    tools.convert(made, "--vocab-only", "--outfile", tmp_path / "with.gguf", cwd=tmp_path)
+    right = SentencePieceProcessor(model_proto=built.SerializeToString()).encode("abc")
+    assert right == Tokenizer.from_file(str(made / "tokenizer.json")).encode("abc").ids
+    with llama.open_vocabulary(tmp_path / "with.gguf") as vocabulary:
+        assert vocabulary.tokenize("abc", add_special=False) != right
+    (said,) = templates.unconverted(made, Measurement(name="template.mismatches", value=1, unit="prompts"))
+    assert "Unigram models, and llama.cpp joins its pieces by their scores" in said
+
+    (made / "tokenizer.model").unlink()
+    with pytest.raises(ToolError) as caught:
+        tools.convert(made, "--vocab-only", "--outfile", tmp_path / "without.gguf", cwd=tmp_path)
+    sentence = str(convert._in_words(caught.value, "mine", made))
+    assert sentence.startswith("The vocabulary of mine is one of SentencePiece's Unigram models, which llama.cpp (")
+    assert "with a tokenizer.model beside it neither" in sentence
 
 
 def test_a_model_that_contradicts_the_vocabulary_is_rebuilt(tmp_path: Path) -> None:
