@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from builders import front_matter
+from builders import front_matter, vectors
 from builders.adapters.description import Adapter, read
 from builders.asking import require_room
 from builders.names import ADAPTER, INDEX, is_legal, is_lost, is_named_template, listed_in, loads
@@ -89,6 +89,8 @@ def _chosen(folder: Path, listed: Collection[str], size: Callable[[Path], int]) 
             raise UpstreamError(f"{folder / INDEX} is larger than that of any model. It is damaged, or something else.")
         return weight_map_in(folder / INDEX, str(folder))
 
+    if said := vectors.refusal(listed, front_matter.read(folder / front_matter.CARD), str(folder)):
+        raise UpstreamError(said)
     return choose(listed, str(folder), weight_map)
 
 

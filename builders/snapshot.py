@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import SafetensorsParsingError
 from huggingface_hub.hf_api import RepoFile
 
-from builders import asking
+from builders import asking, vectors
 from builders.asking import in_words, misnamed
 from builders.names import ADAPTER, ADAPTER_WEIGHTS, CONFIGURATION, INDEX, SINGLE, check_names, is_adapter, is_legal, is_lost, is_named_template, shards
 from builders.rebuilt import choice
@@ -50,9 +50,12 @@ class Upstream(Facts):
 def resolve(api: HfApi, repo: str, revision: str) -> Upstream:
     """The commit that `revision` (branch, tag or commit) of `repo` names now.
 
-    Raises UpstreamError when the repo is unknown, private, gated or misnamed or has no such revision, HubError when the Hub cannot be asked.
+    Raises UpstreamError when the repo is unknown, private, gated or misnamed, has no such revision or holds no language model, HubError when the Hub cannot be
+    asked.
     """
-    found, listed = _told(api, repo, revision)
+    found, listed, card = _told(api, repo, revision)
+    if said := vectors.refusal(listed, card, found.release.repo):
+        raise UpstreamError(said)
     return replace(found, adapter=is_adapter(listed), lost=lost(listed), **in_gguf(listed, found.release.repo))
 
 
@@ -61,8 +64,8 @@ def base_models(api: HfApi, repo: str) -> tuple[str, ...]:
     return _told(api, repo, "main")[0].base_models
 
 
-def _told(api: HfApi, repo: str, revision: str) -> tuple[Upstream, set[str]]:
-    """What the Hub and the card say of a repo, and the names of its files."""
+def _told(api: HfApi, repo: str, revision: str) -> tuple[Upstream, set[str], dict[str, Any]]:
+    """What the Hub and the card say of a repo, the names of its files, and all of the card's front matter."""
     if re.fullmatch(REPO_ID, repo) is None:
         raise misnamed(repo)
     with in_words(api, repo, revision):
@@ -75,7 +78,7 @@ def _told(api: HfApi, repo: str, revision: str) -> tuple[Upstream, set[str]]:
     card = vars(info.card_data) if info.card_data is not None else {}
     spelt = info.id if info.id.lower() == repo.lower() else repo  # as the Hub spells it, to which case is all the same
     found = described(Release(repo=spelt, sha=info.sha), card, private=bool(info.private), gated=bool(info.gated))
-    return replace(found, pipeline_tag=found.pipeline_tag or info.pipeline_tag), {file.rfilename for file in info.siblings or ()}
+    return replace(found, pipeline_tag=found.pipeline_tag or info.pipeline_tag), {file.rfilename for file in info.siblings or ()}, card
 
 
 def described(release: Release, card: Mapping[str, Any], *, private: bool = False, gated: bool = False) -> Upstream:

@@ -135,6 +135,12 @@ def without_tokenizer(out: Path) -> Path:
     return out
 
 
+def embedding(out: Path) -> Path:
+    """As Qwen3-Embedding is: a language model's files, and one that says how its texts become vectors."""
+    (releases.clean(out) / "modules.json").write_text("[]", encoding="utf-8")
+    return out
+
+
 def adapter(out: Path) -> Path:
     releases.clean(out)
     (out / "model.safetensors").rename(out / "adapter_model.safetensors")
@@ -153,6 +159,7 @@ def adapter(out: Path) -> Path:
         (without_a_shard, "names 1 files that the repo does not hold, among them model-00002-of-00003.safetensors"),
         (packed, "holds weights that are quantized already (GPTQ: model.layers.0.qweight in model.safetensors)"),
         (without_tokenizer, UNSPOKEN),
+        (embedding, "is no language model but one that turns texts into vectors or ranks them: it has modules.json of sentence-transformers."),
     ],
 )
 def test_what_is_broken_is_told_by_every_command(made: Made, words: str, command: str, tmp_path: Path) -> None:
@@ -282,6 +289,7 @@ def test_weights_of_8_bits_are_measured_as_what_a_release_makes_of_them(tmp_path
     [
         (packed, ("generate", "--prompt", "Hello"), "model holds weights that are quantized already (GPTQ: model.layers.0.qweight in model.safetensors)"),
         (packed, ("template",), "model holds weights that are quantized already (GPTQ: model.layers.0.qweight in model.safetensors)"),
+        (embedding, ("template",), "is no language model but one that turns texts into vectors"),
         (rating, ("mmlu", "--data", str(QUESTIONS)), "is no language model but one that rates or sorts texts: score.weight in model.safetensors"),
         (without_index, ("template",), "holds 3 shards, among them model-00001-of-00003.safetensors, and no model.safetensors.index.json"),
         (twice, ("generate", "--prompt", "Hello"), "of the release both hold model.embed_tokens.weight: it has two sets of weights"),

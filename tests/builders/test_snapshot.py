@@ -14,7 +14,8 @@ from httpx2 import ConnectError
 from huggingface_hub import HfApi, HfFileMetadata
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
-from builders import asking, snapshot
+from builders import asking, snapshot, vectors
+from builders.folder import loaded, sizes
 from builders.weights import read_header
 from config.digests import file_sha256
 from config.errors import HubError, HubUnavailable, UpstreamError
@@ -75,6 +76,31 @@ def test_a_branch_becomes_a_commit_with_what_the_card_says(served: Served) -> No
     assert (upstream.license, upstream.languages, upstream.pipeline_tag, upstream.tags) == ("apache-2.0", ("en",), "text-generation", ("chat",))
     assert snapshot.resolve(served.api(), REPO, upstream.release.sha) == upstream
     assert snapshot.resolve(served.api(), REPO.upper(), "main") == upstream, "a release is one whatever case its name is given in"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "shown"),
+    [
+        ("modules.json", "[]", r"it has modules\.json of sentence-transformers"),
+        ("README.md", "---\npipeline_tag: text-ranking\n---\n", "it is tagged `text-ranking`"),
+        ("README.md", "---\nlibrary_name: sentence-transformers\n---\n", "it is tagged `sentence-transformers`"),
+    ],
+)
+def test_a_model_that_turns_texts_into_vectors_is_none_that_writes_them(served: Served, tmp_path: Path, name: str, content: str, shown: str) -> None:
+    """As Qwen3-Embedding and Qwen3-Reranker are: architecture, weights and chat template are a language model's."""
+    made = Path(shutil.copytree(DEMO, tmp_path / "made"))
+    (made / name).write_text(content, encoding="utf-8")
+    served.push(made, repo := f"upstream/{tmp_path.name}".replace("_", "-")[:60])
+    says = f"is no language model but one that turns texts into vectors or ranks them: {shown}\\. "
+    with pytest.raises(UpstreamError, match=rf"^{repo} {says}"):
+        snapshot.resolve(served.api(), repo, "main")
+    for look in (sizes, loaded):
+        with pytest.raises(UpstreamError, match=says):
+            look(made)
+
+
+def test_a_tag_that_is_no_text_is_none() -> None:
+    assert vectors.refusal(["config.json"], {"pipeline_tag": ["text-ranking"], "library_name": 7}, "x") is None
 
 
 def test_a_private_repo_is_known_as_private_to_its_owner_and_unknown_to_others(served: Served) -> None:
