@@ -164,8 +164,9 @@ def _families() -> str:
         advice = "; ".join(f"{name} {value:g}" for name, value in family.sampling.stated.items()) if family.sampling else "none"
         turn = f"`{family.end_of_turn}`" if family.end_of_turn else "the next turn's header"
         order = f"; order of samplers: `{';'.join(family.samplers)}`" if family.samplers else ""
+        base = f"; base models: `{family.base}`" if family.base else ""
         parts += [
-            f"- **{family.name}**: known by {' and '.join(known)}; a turn ends with {turn}; sampling advice: {advice}{order}.",
+            f"- **{family.name}**: known by {' and '.join(known)}; a turn ends with {turn}; sampling advice: {advice}{order}{base}.",
             *(f"  - {' '.join(note.split())}" for note in family.notes),
         ]
     return "\n".join(parts) + "\n"

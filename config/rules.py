@@ -124,6 +124,9 @@ class Family(Strict):
     """Pieces of the chat template; any template when left out. A release without a template is known by its architecture, where no other family has that."""
     repo: Annotated[str, AfterValidator(regex)] | None = None
     """Regular expression, searched in the repo's name without its owner, case ignored. It narrows what the two above find, and never suffices by itself."""
+    base: Annotated[str, AfterValidator(regex)] | None = None
+    """Regular expression for the whole of owner/name of those of its makers' releases that only go on with a text, though a chat template lies beside them: it
+    is left out of these, and they are released as base models. Files do not tell them: a tune that learned the template is often saved with the same ones."""
     end_of_turn: str | None = None
     """The special token that the template writes after an answer; left out where the next turn's header ends it."""
     opens: str = ""

@@ -80,6 +80,11 @@ class Repaired:
         return found
 
     @property
+    def removed(self) -> list[str]:
+        """Names of the files that are left out."""
+        return [patch["file"] for patch in self.patches if not patch["key"] and patch["after"] is None]
+
+    @property
     def changed(self) -> list[str]:
         """Names of the files beside the weights that are other than before, or new."""
         names = sorted(path.name for path in self.after.iterdir() if path.suffix != WEIGHTS)
@@ -212,6 +217,7 @@ def difference(found: Repaired) -> str:
             f"b/{name}",
         )
         parts += [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
+    parts += [f"Only in a: {name}\n" for name in found.removed]
     parts += [f"Files a/{name} and b/{name} differ: without {', '.join(left)}\n" for name, left in found.lighter.items()]
     return "".join(parts)
 
@@ -278,6 +284,8 @@ def _replaced(found: Repaired, folder: Path) -> None:
             unfinished.replace(folder / name)
         else:
             (folder / name).unlink()
+    for name in found.removed:
+        (folder / name).unlink()
     for name in found.changed:
         unfinished = folder / f".{name}.unfinished"
         shutil.copyfile(found.after / name, unfinished)
@@ -321,6 +329,6 @@ def document(found: Repaired, target: Path | None) -> Mapping[str, Any]:
         "family": found.family,
         "patches": found.patches,
         "unrepaired": found.unrepaired,
-        "files": sorted([*found.changed, *found.lighter]),
+        "files": sorted([*found.changed, *found.lighter, *found.removed]),
         "out": None if target is None else str(target),
     }

@@ -13,6 +13,7 @@ from typing import Any
 from builders import float8, front_matter, packed, ties
 from builders.fixes import (
     architecture,
+    base_template,
     breaking_branches,
     copied_head,
     corrected_rope,
@@ -67,6 +68,7 @@ REPAIRS: Mapping[str, Callable[..., list[Edit]]] = {
     "single_bos": single_bos.repair,
     "default_system": default_system.repair,
     "sampling_defaults": sampling_defaults.repair,
+    "base_template": base_template.repair,
     "one_template": one_template.repair,
     "stale_quantization": stale_quantization.repair,
     "tied_head": tied_head.repair,
@@ -141,7 +143,7 @@ def repair(
     chosen = [rule for rule in load_rules(rules) if rule.applies(fixes=fixes, system_prompt=system_prompt, family=of)]
     chosen = [rule for rule in chosen if not (headers and rule.repair == MULTIPLIED)]
     spare = ties.spare(snapshot, config, tensors) if matrices else None
-    fixed, patches = apply_rules(files, chosen, family, desk, tensors=tensors, spare=spare)
+    fixed, patches = apply_rules(files, chosen, family, desk, tensors=tensors, spare=spare, repo=repo)
     _write(out, snapshot, files, fixed)
     dropped = frozenset(patch.key for patch in patches if spare is not None and patch.file == spare.tensor.file)
     if headers and dropped and INDEX in files:
@@ -252,13 +254,15 @@ def apply_rules(
     *,
     tensors: Mapping[str, Tensor] = MappingProxyType({}),
     spare: Spare | None = None,
+    repo: str = "",
 ) -> tuple[dict[str, Any], list[Patch]]:
-    """The files after all rules, each seeing what the one before left, and a record of every change; `tensors` and `spare` for repairs that ask about weights.
+    """The files after all rules, each seeing what the one before left, and a record of every change; `tensors` and `spare` for repairs that ask about weights,
+    `repo` for one that asks about names.
 
     What a rule derives is done if the `desk` lets it, which without one is always so.
     """
     current, patches = dict(files), []
-    desk, known = desk or Desk(), {"tensors": tensors, "spare": spare}
+    desk, known = desk or Desk(), {"tensors": tensors, "spare": spare, "repo": repo}
     for rule in rules:
         if rule.repair not in REPAIRS:
             raise ConfigurationError(f"Rule {rule.id} asks for the repair {rule.repair!r}, which does not exist. Known repairs: {', '.join(REPAIRS)}.")

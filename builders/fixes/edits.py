@@ -19,7 +19,7 @@ class Edit:
     file: str
     key: Key
     after: Any = None  # JSON value, or the text of a text file
-    remove: bool = False  # take the key away instead
+    remove: bool = False  # take the key away instead, or the whole of a text file
     because: str = ""  # what was found in this release, as an addition to the rule's reason
     before: str | None = None  # what is taken away, in words, where that is a tensor in a file of weights, which is none of `Files`
 
@@ -60,6 +60,8 @@ def applied(files: Files, edits: Iterable[Edit]) -> dict[str, Any]:
             continue
         if not edit.key:
             changed[edit.file] = edit.after
+            if edit.remove:
+                del changed[edit.file]
             continue
         if changed.get(edit.file) is files.get(edit.file):
             changed[edit.file] = copy.deepcopy(files.get(edit.file, {}))

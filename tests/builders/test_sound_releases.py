@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from builders import fixes
 from builders.fixes import form
-from builders.fixes.templates import ANSWER, TURN, end_of_turn
+from builders.fixes.templates import ANSWER, TURN, end_of_turn, templates
 from config.rules import load_families
 from config.words import Hold
 from engines import chat
@@ -185,6 +185,33 @@ def test_what_a_family_vouches_for_is_not_asked_about(tmp_path: Path) -> None:
     result = repaired(made, tmp_path / "out", ask=True)
     assert (result["family"], result["held"]) == ("qwen3", [])
     assert {patch["fix"] for patch in result["patches"]} == {"end-of-turn-eos"}
+
+
+BASES = {
+    "qwen3 Qwen-Qwen3-0.6B.jinja": "Qwen/Qwen3-0.6B-Base",
+    "qwen3-instruct Qwen3-Coder.jinja": "Qwen/Qwen3-Coder-Next-Base",
+    "qwen2.5 Qwen-Qwen2.5-7B-Instruct.jinja": "Qwen/Qwen2.5-Coder-7B",
+}
+
+
+@pytest.mark.parametrize("proof", BASES)
+def test_a_base_model_that_its_makers_ship_with_a_template_stays_a_base_model(proof: str, tmp_path: Path) -> None:
+    """And so does no tune of it, which is often saved with the very same files: there, the end of a turn is what is wrong."""
+    made, repo = miniatures.sound(proof, tmp_path / "made"), BASES[proof]
+    number = json.loads((made / "config.json").read_text())["pad_token_id"]
+    for name, said in (
+        ("tokenizer_config.json", {"eos_token": "<pad>"}), ("special_tokens_map.json", {"eos_token": "<pad>"}), ("config.json", {"eos_token_id": number})
+    ):  # fmt: skip
+        (made / name).write_text(json.dumps(json.loads((made / name).read_text()) | said))
+    (made / "generation_config.json").write_text(json.dumps({"do_sample": False, "eos_token_id": number, "max_new_tokens": 2048}))
+    result = repaired(made, tmp_path / "out", repo=repo, ask=True)
+    assert (result["family"], result["held"]) == (PROOFS[proof][0].name, [])
+    assert {patch["fix"] for patch in result["patches"]} == {"base-template", "distinct-pad"}, "one token pads and ends texts"
+    assert templates(fixes.read_files(tmp_path / "out")) == ()
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "out" / name).read_text())["eos_token_id"] == number
+    for place, other in enumerate((f"someone/{repo.rpartition('/')[2]}", f"local/{repo.rpartition('/')[2]}", f"{repo}-Instruct", f"{repo}-SFT")):
+        assert "end-of-turn-eos" in {patch["fix"] for patch in repaired(made, tmp_path / f"tune-{place}", repo=other)["patches"]}, other
 
 
 def test_a_release_that_several_families_take_alike_is_held(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from config.rules import Family, Pieces, families_of, family_of, load_families, 
 def test_the_shipped_rules_name_repairs_that_exist_and_stand_in_order() -> None:
     rules = load_rules()
     first = ["shard-index", "plain-weights", "strip-remote-code"]
-    whole = ["one-template", "architecture", "stale-quantization", "copied-head", "own-head", "tied-head", "weight-shapes"]
+    whole = ["base-template", "one-template", "architecture", "stale-quantization", "copied-head", "own-head", "tied-head", "weight-shapes"]
     tokens = ["embedded-tokens", "tokenizer-model", "listed-tokens", "open-prompts", "tokenizer-class", "breaking-branches", "token-ids"]
     alike = ["rope-forms", "older-names", "dtype-forms"]
     better = ["distinct-pad", "single-bos", "prompt-end", "default-system-prompt", "sampling-defaults", "sampling-flags"]

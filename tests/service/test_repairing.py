@@ -2,19 +2,22 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from builders import fixes
 from builders.names import HEAD, INDEX
+from hub.tokens import create_token
 from service import repairing
 from service.cli.main import app
-from tests import architectures, releases
+from tests import architectures, miniatures, releases
 from tests.service.conftest import Upstream
 
 
@@ -76,6 +79,18 @@ def test_a_copied_head_is_left_out_of_folders_and_of_repos_once(last: tuple[str,
         again, nothing = fixed(upstream, out, tmp_path / f"{place} again")
         assert (again["patches"], again["unrepaired"], nothing) == ([], [], "")
         assert content(tmp_path / f"{place} again") == content(out)
+
+
+def test_a_template_that_a_base_model_ships_with_is_left_out_with_its_file(upstream: Upstream, tmp_path: Path) -> None:
+    made, name = miniatures.sound("qwen3 Qwen-Qwen3-0.6B.jinja", tmp_path / "made"), "Qwen/Qwen3-0.6B-Base"
+    settings = releases.read(made / "tokenizer_config.json")
+    (made / "chat_template.jinja").write_text(settings.pop("chat_template", None) or (made / "chat_template.jinja").read_text(encoding="utf-8"))
+    (made / "tokenizer_config.json").write_text(json.dumps(settings))
+    makers = replace(upstream, author=HfApi(endpoint=upstream.author.endpoint, token=create_token(tmp_path / "hub", user="Qwen")))
+    told, difference = fixed(upstream, pushed(makers, made, name), tmp_path / "out")
+    assert [(patch["fix"], patch["file"], patch["after"]) for patch in told["patches"]] == [("base-template", "chat_template.jinja", None)]
+    assert (told["files"], difference) == (["chat_template.jinja"], "Only in a: chat_template.jinja\n")
+    assert content(tmp_path / "out").keys() == content(made).keys() - {"chat_template.jinja"}
 
 
 def test_a_head_of_its_own_is_said_to_be_one(upstream: Upstream, tmp_path: Path) -> None:
