@@ -18,9 +18,11 @@ from typing import Self
 from huggingface_hub import CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import RepoFile
 
+from config.copying import hashed
 from config.digests import file_sha256
 from config.errors import Damaged, HubError, HubUnavailable, PublishConflict
 from config.passing import pause
+from config.progress import Tally
 from config.words import Rollback
 from publishers import opening, order, sections, sending, staging, target
 from publishers.manifest import FileEntry, Manifest
@@ -287,17 +289,23 @@ def check_target(api: HfApi, repo: str, wanted: Prospective, *, line: Line | Non
 def _operations(wanted: Iterable[PublishFile], tree: Mapping[str, RepoFile], *, kept: Collection[str]) -> list[Operation]:
     """What turns `tree` into exactly the wanted files and those kept: additions of what is missing or different, deletions of the rest."""
     files = {file.path: file for file in wanted}
-    additions = [addition(file) for path, file in sorted(files.items()) if path not in tree or not same_bytes(file, tree[path])]
+    new = [file for path, file in sorted(files.items()) if path not in tree or not same_bytes(file, tree[path])]
+    additions = _additions(new) if new else []
     deletions = [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in sorted(set(tree) - set(files) - set(kept) - {ATTRIBUTES})]
     return [*additions, *deletions]
 
 
-def addition(file: PublishFile) -> sending.Addition:
-    """The upload of exactly the bytes that the plan names. Raises Damaged when the file has other bytes by now."""
+def _additions(files: Collection[PublishFile]) -> list[Operation]:
+    tally = Tally(sum(file.size for file in files), "bytes")  # of large ones this takes minutes
+    return [addition(file, tally.add) for file in files]
+
+
+def addition(file: PublishFile, heard: Callable[[int], None] = lambda count: None) -> sending.Addition:
+    """The upload of exactly the bytes that the plan names; `heard` is told bytes as they are compared. Raises Damaged when the file has other ones by now."""
     source = file.source
     if isinstance(source, Path):
         content = source.read_bytes() if file.size <= REGULAR_BYTES else None  # may go into the commit itself, where nobody compares its sha256
-        if (file_sha256(source) if content is None else hashlib.sha256(content).hexdigest()) != file.sha256:
+        if (hashed(source, heard) if content is None else hashlib.sha256(content).hexdigest()) != file.sha256:
             raise Damaged(f"{source} has other bytes than were recorded of it, so it is not published as {file.path}. It has to be made again.", source)
         source = source if content is None else content
     operation = sending.Addition(path_in_repo=file.path, path_or_fileobj=source)

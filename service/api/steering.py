@@ -74,7 +74,7 @@ class WaiverRequest(BaseModel):
 
 @acting.post("/runs/{id}/cancel", status_code=HTTPStatus.ACCEPTED, summary="End a run")
 def cancel(run: TheRun, response: Response, store: TheStore, token: Operator) -> RunSummary:
-    """A waiting run is cancelled at once; one that is carried out within seconds, with the stage at work (a transfer from or to the Hub is done first)."""
+    """A waiting run is cancelled at once; one that is carried out within seconds, with the stage or transfer at work. What was published by then is told."""
     return accepted(response, steering.cancel(store, run.id, actor(token)), summarize(store, run.id))
 
 

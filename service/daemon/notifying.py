@@ -45,7 +45,7 @@ def _message(store: Store, place: Notified, event: AuditRecord) -> Message | Non
 
 
 def composed(store: Store, event: AuditRecord) -> Notice | None:
-    """How a run ended, by the records; None when it is done and changed nothing. Raises UnknownRun."""
+    """How a run ended, by the records; None when it is done, or was cancelled, and changed nothing. Raises UnknownRun."""
     run = store.run(int(event.subject.removeprefix("run/")))
     published = tuple(item.url for item in store.published_since_begun(run.id))
     blocked = {
@@ -65,8 +65,10 @@ def composed(store: Store, event: AuditRecord) -> Notice | None:
             return replace(done, ending="held", published=(), blocked={}, reason=" ".join(undecided) or None)
         case "blocked":
             return replace(done, ending="blocked")
+        case "cancelled":
+            return replace(done, reason="The run was cancelled, but this was public by then.") if published else None
         case _:
-            return done if published else None
+            return replace(done, reason=event.details.get("error")) if published else None
 
 
 def _deliver(store: Store, place: Notified, delivery: DeliveryRecord) -> None:

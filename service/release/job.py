@@ -17,8 +17,9 @@ from config.words import Hold, Outcome, Patch, Variant, Verdict, Waiver
 from service.execution.kept import FileId, Output, blocks
 from service.execution.process import now
 from service.execution.workbench import Ending, Event, Workbench
+from service.release.withdrawing import Withdrawn
 from service.repeating import repeated
-from service.store import Artifact, RunRecord, Store
+from service.store import Artifact, RunRecord, Store, Wanted
 
 DISK_SAMPLE = 0.5  # seconds between two looks at the disk
 log = logging.getLogger(__name__)
@@ -77,31 +78,35 @@ class Job(Workbench):
         self.listener(Event(stage=f"gates {variant.tag}", state=state, message=" ".join([*verdict.reasons, *waived])))
 
     def fence(self) -> None:
-        """Raise LeaseLost unless this process still has the run; hold it until what is published next is surely there or refused."""
-        if self.run.worker is not None:
-            self.store.prove_lease(self.run.id, self.run.lease, seconds=COMMIT_SECONDS)
+        """Hold the run until what is published next is surely there or refused. Raises Withdrawn when a person does not want it to go on, LeaseLost."""
+        if (wanted := self._wanted(seconds=COMMIT_SECONDS)) is not None:
+            raise Withdrawn(wanted)
 
     def _checkpoint(self) -> None:
-        """Raise LeaseLost when another process has the run by now, so that this one leaves off."""
-        if self.run.worker is not None:
-            self.store.prove_lease(self.run.id, self.run.lease)
+        """Raise Withdrawn when a person cancelled the run, LeaseLost when another process has it by now, so that this one leaves off."""
+        if (wanted := self._wanted()) == "cancel":
+            raise Withdrawn(wanted)
+
+    def _wanted(self, *, seconds: float = 0.0) -> Wanted | None:
+        """What a person asked of the run, which is held for so long. Raises LeaseLost."""
+        return None if self.run.worker is None else self.store.prove_lease(self.run.id, self.run.lease, seconds=seconds)
 
     def begun(self, name: str, key: str) -> int:
-        """Note that a stage of the run was begun. Raises LeaseLost."""
+        """Note that a stage of the run was begun. Raises LeaseLost, Withdrawn."""
         self._checkpoint()
         record = self.store.stage_started(self.run.id, name, key, estimate=self.estimates.get(name), stage=self.within)
         super().begun(name, key)
         return record
 
     def found(self, name: str, output: Output, seconds: float) -> None:
-        """Note that a stage of the run needs not be done. Raises LeaseLost."""
+        """Note that a stage of the run needs not be done. Raises LeaseLost, Withdrawn."""
         self._checkpoint()
         self.store.stage_reused(self.run.id, name, output.key, stage=self.within, seconds=seconds, artifacts=_artifacts(output))
         self._use(output)
         super().found(name, output, seconds)
 
     def progressed(self, number: int, name: str, seconds: float, progress: Progress) -> None:
-        """Note how far a stage of the run has come; in the database once a second at most, and how it ends. Raises LeaseLost."""
+        """Note how far a stage of the run has come; in the database once a second at most, and how it ends. Raises LeaseLost, Withdrawn."""
         if progress.done == progress.total or now() - self.written.get(number, 0.0) >= WRITE_SECONDS:
             self.written[number] = now()
             try:
@@ -113,7 +118,7 @@ class Job(Workbench):
 
     def ended(self, number: int, name: str, state: Ending, seconds: float, *, output: Output | None = None, message: str = "") -> None:
         """Note how a stage of the run ended. Raises LeaseLost: what it made stays in the store of stages, where it is found again."""
-        self._checkpoint()
+        self._wanted()
         error = message if state == "failed" else None
         self.store.stage_finished(number, state=state, seconds=seconds, error=error, artifacts=() if output is None else _artifacts(output))
         if output is not None:

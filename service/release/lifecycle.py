@@ -9,6 +9,7 @@ from config.near import hint
 from config.settings import Settings
 from service.cluster.choice import place_of
 from service.execution.kept import StageStore
+from service.execution.leaving import checkpoint
 from service.execution.place import Request
 from service.execution.workbench import Event, Listener, limited
 from service.hubclient import connect, patient
@@ -55,7 +56,11 @@ def execute(
         pulse.beat("worker", event.stage)
         listener(event)
 
-    with patient(settings.hub_patience, lambda said: heard(Event(stage="hub", state="remark", message=said))):
+    def waits(said: str) -> None:
+        heard(Event(stage="hub", state="remark", message=said))
+        checkpoint()
+
+    with patient(settings.hub_patience, waits):
         _execute(store, run, settings, heard, expected, redo)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from builders.snapshot import Upstream
 from publishers import folder, hub
 from publishers.order import Line
+from service.execution.leaving import checkpoint, left_by
 from service.release import gathering, publishing, rollback, unpublishing
 from service.release.offering import offer
 from service.release.publishing import Repo
@@ -50,6 +51,7 @@ def publish(work: Work) -> list[str]:
 def _ready(work: Work, repo: Repo, line: Line, *, private: bool, beside: ExitStack) -> _Ready:
     """Plan a repo; on the Hub have it lie beside what is there, until `beside` ends."""
     job, store, target = work.job, work.job.store, work.job.run.target
+    checkpoint(whole=True)
     with job.limited(f"planning {repo.name}"):
         hidden = private or (target is None and unpublishing.removed(store, work.api, repo.name))
         planned = publishing.plan(work, repo, private=hidden, line=line)
@@ -73,7 +75,8 @@ def _promote(work: Work, item: _Ready) -> None:
     """Let others see it, and keep that."""
     job, store, elsewhere = work.job, work.job.store, work.job.run.target is not None
     with job.noted(f"publish {item.name}" if not elsewhere else f"leave {item.name.rpartition('/')[2]}", item.planned.manifest.digest()) as noted:
-        result = item.promote()
+        with left_by(lambda whole: None):  # but by the fence: a commit that was sent is not left before it is known what became of it
+            result = item.promote()
         noted.message = result.remark or ""
         if not result.changed:
             noted.state, noted.message = "reused", "already holds exactly this"

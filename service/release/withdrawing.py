@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.execution.leaving import Left, left_by
 from service.execution.process import now
-from service.store import Store
+from service.store import Store, Wanted
+from service.store.queue import ASKED
 
 LOOK_SECONDS = 1.0  # between two looks into the database
 
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 class Withdrawn(Left):
     """A person does not want the run to go on, for now or for good."""
 
-    def __init__(self, state: Literal["cancelled", "paused"]) -> None:
-        super().__init__(state)
-        self.state = state
+    def __init__(self, wanted: Wanted) -> None:
+        self.state = ASKED[wanted]
+        super().__init__(self.state)
 
 
 @contextmanager
@@ -39,10 +39,8 @@ def withdrawable(store: Store, run: int) -> Iterator[None]:
         except SQLAlchemyError as error:  # nobody's work is to end because the database is away for a moment
             log.warning("not known whether run %d is still wanted: %s", run, error, extra={"action": "withdraw"})
             return
-        if wanted == "cancel":
-            raise Withdrawn("cancelled")
-        if wanted == "pause" and whole:
-            raise Withdrawn("paused")
+        if wanted == "cancel" or (wanted == "pause" and whole):
+            raise Withdrawn(wanted)
 
     with left_by(asked):
         yield

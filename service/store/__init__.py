@@ -47,6 +47,7 @@ from service.store.records import (
     Unpublished,
     VariantRecord,
     WaiverRecord,
+    Wanted,
     WatchRecord,
     order_of,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "VariantRecord",
     "WaiverRecord",
     "WaiverRefused",
+    "Wanted",
     "WatchRecord",
     "open_store",
     "order_of",

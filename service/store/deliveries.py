@@ -11,7 +11,7 @@ from service.store.outside import DeliveryRow, PlaceRow
 from service.store.records import AuditRecord, DeliveryRecord, Message
 from service.store.tables import AuditRow
 
-ENDS = ("done", "blocked", "held", "superseded", "failed")  # actions of audit events about runs
+ENDS = ("done", "blocked", "held", "superseded", "failed", "cancelled")  # actions of audit events about runs
 SETTLED = 2.0  # seconds after which every event with a smaller number is there as well: PostgreSQL shows transactions in the order in which they end
 AHEAD = 60.0  # seconds that the clock of another service may be ahead; what was noted later than that was noted by a clock that was wrong
 SENDING = 60.0  # seconds that whoever takes a delivery has for it, before another service takes it

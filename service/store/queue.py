@@ -18,13 +18,14 @@ from config.words import Release, Rollback
 from service.store.database import Database, due_at, is_due, now
 from service.store.ledger import note
 from service.store.owner import is_gone, is_held
-from service.store.records import ROLLBACK, RunFilter, RunOrder, RunRecord, RunState, Sighting
+from service.store.records import ROLLBACK, RunFilter, RunOrder, RunRecord, RunState, Sighting, Wanted
 from service.store.sightings import place_in, sighted
 from service.store.tables import HintRow, HoldRow, PublicationRow, ReleaseRow, RunRow, StageRow
 
 CRASHES = 3  # workers in a row that end without a word before they have ended a stage, until a run is given up
 FINISHED = ("done", "blocked", "held", "superseded", "failed", "cancelled", "paused")  # and not queued again by itself
 UNWANTED = ("cancelled", "paused")  # by a person, whom nothing but a person overrules
+ASKED: dict[str, Literal["cancelled", "paused"]] = {"cancel": "cancelled", "pause": "paused"}  # as what a run ends of which that is wanted
 IN_FOLDER = " in folder "  # no namespace holds a space
 ALL = RunFilter()
 
@@ -99,12 +100,13 @@ class Queue(Database):
             close_stages(session, row.id)
             return run_record(row)
 
-    def prove_lease(self, run: int, lease: int, *, seconds: float = 0.0) -> None:
-        """Raise LeaseLost unless the run is still carried out under the lease of that number; hold it for `seconds` at least."""
+    def prove_lease(self, run: int, lease: int, *, seconds: float = 0.0) -> Wanted | None:
+        """What a person asked of the run that is carried out under the lease of that number, which is held for `seconds` at least. Raises LeaseLost."""
         with self.write() as session:
             row = leased(session, run, lease)
             if row.lease_until is not None:
                 row.lease_until = max(due_at(row.lease_until), now() + timedelta(seconds=seconds))
+            return cast("Wanted | None", row.wanted)
 
     def renew(self, run: int, worker: str, seconds: float) -> bool:
         """Hold the lease for `seconds` from now at least; False when `worker` no longer has it."""
@@ -153,11 +155,16 @@ class Queue(Database):
         disk_high_water: int | None = None,
         lease: int | None = None,
     ) -> bool:
-        """Write down how a running run ended; False, and nothing written, when it is not running, or `lease` is given and is another one by now."""
+        """Write down how a running run ended; False, and nothing written, when it is not running, or `lease` is given and is another one by now.
+
+        That one came to its end before it could be left as a person asked is told as its error.
+        """
         with self.write() as session:
             row = session.scalars(select(RunRow).where(RunRow.id == run, RunRow.state == "running").with_for_update(of=RunRow)).first()
             if row is None or (lease is not None and row.lease != lease):
                 return False
+            if row.wanted is not None and state in {"done", "blocked"}:
+                error = f"It was {'published' if state == 'done' else 'blocked'} before it could be {ASKED[row.wanted]}."
             row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, None if state == "paused" else now()
             row.worker = row.lease_until = row.wanted = None
             row.redo = row.redo if state == "paused" else None
@@ -284,7 +291,7 @@ def _put_back(session: Session, row: RunRow) -> None:
     row.worker = row.lease_until = None
     row.state = "queued"
     if row.wanted is not None:
-        row.state, row.wanted, row.waits = {"cancel": "cancelled", "pause": "paused"}[row.wanted], None, 0
+        row.state, row.wanted, row.waits = ASKED[row.wanted], None, 0
         row.finished = now() if row.state == "cancelled" else None
         close_stages(session, row.id)
         note(session, row.trigger, f"run/{row.id}", row.state, {})
@@ -378,7 +385,7 @@ def run_record(row: RunRow) -> RunRecord:
         waits=row.waits,
         priority=row.priority,
         queued=row.queued,
-        wanted=cast('Literal["cancel", "pause"] | None', row.wanted),
+        wanted=cast("Wanted | None", row.wanted),
         redo=tuple(row.redo or ()),
         rollback=None if row.rollback is None else Rollback(**{**row.rollback, "place": place_in(row.rollback)}),
     )

@@ -12,6 +12,7 @@ from service.pace import Phase
 
 RunState = Literal["queued", "running", "interrupted", "paused", "done", "blocked", "held", "superseded", "failed", "cancelled"]
 Scope = Literal["read", "operate", "publish", "admin"]
+Wanted = Literal["cancel", "pause"]
 StageState = Literal["running", "interrupted", "done", "failed", "reused"]
 
 ROLLBACK = "rollback"  # subject of the hold of a run that would take the place of a newer release
@@ -66,7 +67,7 @@ class RunRecord(RunOrder):
     waits: int = 0  # times in a row that it was put back for that
     priority: int = 0  # the highest is carried out first
     queued: datetime | None = None  # the last time
-    wanted: Literal["cancel", "pause"] | None = None  # what a person asked of it while it is carried out
+    wanted: Wanted | None = None  # what a person asked of it while it is carried out
 
 
 def order_of(run: RunRecord, *, trigger: str) -> RunOrder:

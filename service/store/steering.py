@@ -1,6 +1,6 @@
 """What people ask of runs: to be cancelled, put aside for a while, gone on with, or carried out before others. Each is in the audit trail."""
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sqlalchemy import select
 
@@ -8,7 +8,7 @@ from config.errors import SluiceError
 from service.store.database import Database, now
 from service.store.ledger import note
 from service.store.queue import close_stages, locked, run_record, state_of
-from service.store.records import RunRecord
+from service.store.records import RunRecord, Wanted
 from service.store.tables import RunRow
 
 PRIORITIES = range(-100, 101)
@@ -63,10 +63,10 @@ class Steering(Database):
             note(session, source, f"run/{run}", "resumed", details)
             return run_record(row)
 
-    def wanted(self, run: int) -> Literal["cancel", "pause"] | None:
+    def wanted(self, run: int) -> Wanted | None:
         """What a person asked of the run since it was begun; None for nothing."""
         with self.read() as session:
-            return cast('Literal["cancel", "pause"] | None', session.scalar(select(RunRow.wanted).where(RunRow.id == run)))
+            return cast("Wanted | None", session.scalar(select(RunRow.wanted).where(RunRow.id == run)))
 
     def prioritize(self, run: int, priority: int, *, source: str, details: dict[str, Any]) -> RunRecord:
         """Carry the run out before those with a lower priority (-100 to 100; 0 unless set). Raises UnknownRun, SteeringRefused when that makes no sense."""

@@ -12,6 +12,7 @@ from config.errors import HubError
 from publishers import staging
 from publishers.staging import PREFIX
 from service.daemon import notifying
+from service.execution.workbench import Event
 from service.release import promoting
 from service.release.work import Work
 from tests.service.conftest import DEMO, Upstream
@@ -94,3 +95,19 @@ def test_what_failed_when_a_part_was_public_is_told_and_completed_by_the_next_tr
     two_repos.queued(again=True)
     assert len(two_repos.carried_out(run)["publications"]) == 2
     assert commits(two_repos) == {REPO: 2, OTHER: 2}
+
+
+def test_a_run_that_is_cancelled_between_two_repos_changes_no_other_one_and_tells_of_the_first(two_repos: ShortWay) -> None:
+    run = two_repos.queued().id
+
+    def cancelling(event: Event) -> None:
+        if (event.stage, event.state) == (f"publish {REPO}", "done"):
+            two_repos.store.cancel(run, source="test", details={})
+
+    cancelled = two_repos.carried_out(run, cancelling)
+    assert (cancelled["state"], cancelled["error"]) == ("cancelled", f"Published all the same, before that: {REPO}.")
+    assert commits(two_repos) == {REPO: 2, OTHER: 1}
+    assert two_repos.api.repo_info(OTHER).private
+    notice = notifying.composed(two_repos.store, two_repos.store.audit_events(subject=f"run/{run}")[0])
+    assert notice is not None
+    assert (notice.published, notice.reason) == ((f"{two_repos.api.endpoint}/{REPO}",), "The run was cancelled, but this was public by then.")
