@@ -188,7 +188,7 @@ class Published:
     url: str
     files: tuple[str, ...]
     manifest_digest: str
-    changed: bool  # False when the repo already held exactly this
+    changed: bool  # False when the repo already held exactly this; as it is kept, when that was known as well
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from config.errors import SluiceError
@@ -134,6 +134,8 @@ class Results(Database):
     ) -> int:
         """Keep that the run's repo holds exactly these files at this commit; the publication's number, the same for the same run and repo.
 
+        What nobody kept before counts as a change: whoever committed it was killed, or lost the database, before that. So does what this run has changed since
+        it was begun.
         `rollback` is what it was allowed to take the place of. A repo that was taken back stays so, unless that is what `opened` says: a person has made it
         public since. Raises LeaseLost when `lease` is given and is not that of the run any more.
         """
@@ -141,18 +143,21 @@ class Results(Database):
         with self.write() as session:
             if lease is not None:
                 leased(session, run, lease)
+            last, begun = session.scalars(_newest(repo)).first(), session.get_one(RunRow, run).started
+            new = published.changed or last is None or last.manifest_digest != digest
             row = session.scalars(select(PublicationRow).where(PublicationRow.run_id == run, PublicationRow.repo == repo)).first()
+            changed = new or (row is not None and row.changed and begun is not None and row.at >= begun)
             if row is None:
                 session.add(row := PublicationRow(run_id=run, repo=repo, unpublished=_mark(_taken_back(session, repo))))
             row.revision, row.url, row.files, row.manifest_digest = revision, published.url, list(published.files), digest
-            row.changed, row.at = published.changed, now()
+            row.changed, row.at = changed, now()
             session.flush()
             if opened is not None and opened == _taken_back(session, repo):
                 _mark_all(session, repo, None)
             details = {"run": run, "repo": repo, "revision": revision, "manifest_digest": digest}
             if rollback is not None:
                 details["rollback"] = {"from": rollback.sha, "by": rollback.by, "comment": rollback.comment}
-            note(session, _trigger(session, run), f"publication/{row.id}", "published" if published.changed else "unchanged", details)
+            note(session, _trigger(session, run), f"publication/{row.id}", "published" if new else "unchanged", details)
             return row.id
 
     def published_before(self, run: int, repo: str, tag: str) -> tuple[int, VariantRecord] | None:
@@ -223,10 +228,13 @@ class Results(Database):
 
     def last_publication(self, repo: str) -> PublicationRecord | None:
         """The newest publication in a repo on the Hub, whichever run made it; None when there never was one."""
-        query = select(PublicationRow).where(PublicationRow.repo == repo).order_by(PublicationRow.at.desc(), PublicationRow.id.desc()).limit(1)
         with self.read() as session:
-            row = session.scalars(query).first()
+            row = session.scalars(_newest(repo)).first()
             return None if row is None else publication_record(row)
+
+
+def _newest(repo: str) -> Select[PublicationRow]:
+    return select(PublicationRow).where(PublicationRow.repo == repo).order_by(PublicationRow.at.desc(), PublicationRow.id.desc()).limit(1)
 
 
 def _taken_back(session: Session, repo: str) -> Unpublished | None:

@@ -15,6 +15,7 @@ from service.daemon import notifying
 from service.execution.workbench import Event
 from service.release import promoting
 from service.release.work import Work
+from service.store import Published
 from tests.service.conftest import DEMO, Upstream
 from tests.service.release.short_way import REPO, ShortWay
 
@@ -95,6 +96,31 @@ def test_what_failed_when_a_part_was_public_is_told_and_completed_by_the_next_tr
     two_repos.queued(again=True)
     assert len(two_repos.carried_out(run)["publications"]) == 2
     assert commits(two_repos) == {REPO: 2, OTHER: 2}
+
+
+def test_what_was_killed_before_it_could_be_recorded_is_announced_by_the_next_try(two_repos: ShortWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, record = two_repos.queued().id, two_repos.store.record_publication
+
+    def killed(number: int, published: Published, **more: Any) -> int:
+        if published.repo == OTHER:
+            raise KeyboardInterrupt
+        return record(number, published, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(two_repos.store, "record_publication", killed)
+        with pytest.raises(KeyboardInterrupt):
+            two_repos.carried_out(run)
+    assert two_repos.store.release(run, "tests")
+    assert two_repos.carried_out(run)["state"] == "done"
+    assert commits(two_repos) == {REPO: 2, OTHER: 2}
+    notice = notifying.composed(two_repos.store, two_repos.store.audit_events(subject=f"run/{run}")[0])
+    assert notice is not None
+    assert notice.published == tuple(f"{two_repos.api.endpoint}/{repo}" for repo in REPOS)
+    told = {item.repo: [event.action for event in two_repos.store.audit_events(subject=f"publication/{item.id}")] for item in two_repos.store.publications(run)}
+    assert told == {REPO: ["unchanged", "published"], OTHER: ["published"]}
+    two_repos.queued(again=True)
+    two_repos.carried_out(run)
+    assert notifying.composed(two_repos.store, two_repos.store.audit_events(subject=f"run/{run}")[0]) is None, "it is told once"
 
 
 def test_a_run_that_is_cancelled_between_two_repos_changes_no_other_one_and_tells_of_the_first(two_repos: ShortWay) -> None:

@@ -180,7 +180,7 @@ def test_a_publication_is_one_for_each_run_and_repo(store: Store) -> None:
     first = store.record_publication(
         run, Published(repo="ours/m-GGUF", revision="1" * 40, url="http://hub/1", files=("a", "b"), manifest_digest="m", changed=True)
     )
-    same = store.record_publication(run, Published(repo="ours/m-GGUF", revision="2" * 40, url="http://hub/2", files=("a",), manifest_digest="n", changed=False))
+    same = store.record_publication(run, Published(repo="ours/m-GGUF", revision="2" * 40, url="http://hub/2", files=("a",), manifest_digest="m", changed=False))
     other = store.record_publication(run, Published(repo="ours/m", revision="3" * 40, url="http://hub/3", files=(), manifest_digest="o", changed=True))
     assert same == first != other
     publication = store.publication(first)
