@@ -50,6 +50,8 @@ def _take(store: Store, settings: Settings, listings: Listings, hint: HintRecord
     """Look for each entry that follows the hint's repo. What it asks to be rebuilt is so once for each, however often it is looked at for others."""
     followed = following(entries(store, settings), hint.repo)
     failed = {entry: failure for entry in followed if (failure := _look(store, settings, listings, entry, _asked_of(entry, hint))) is not None}
+    if hint.rebuild:
+        hint = replace(hint, rebuilt=tuple(sorted({*hint.rebuilt, *(set(map(_name, followed)) - set(map(_name, failed)))})))
     if not failed:
         store.settle_hint(hint)
         return
@@ -58,8 +60,7 @@ def _take(store: Store, settings: Settings, listings: Listings, hint: HintRecord
     delay = min([DAY, *soon, *([_delay(hint, failures)] if len(soon) < len(failures) else [])])  # a longer cool-down is looked at on the way
     words = " ".join(dict.fromkeys(redact(in_words(failure)) for failure in failures))
     log.warning("look failed", repo=hint.repo, error=words, next_in_seconds=delay)
-    done = set(map(_name, followed)) - set(map(_name, failed)) if hint.rebuild else set()
-    store.defer_hint(replace(hint, rebuilt=tuple(sorted(done.union(hint.rebuilt)))), error=words, seconds=delay)
+    store.defer_hint(hint, error=words, seconds=delay)
 
 
 def _asked_of(entry: Watched, hint: HintRecord) -> HintRecord:

@@ -38,6 +38,7 @@ def put_hints(session: Session, sources: Mapping[str, str], *, rebuild: bool) ->
         "source": case((new.excluded.source == POLL, HintRow.source), else_=new.excluded.source),
         "count": HintRow.count + 1,
         "due": new.excluded.due,
+        "created": case((new.excluded.rebuild, new.excluded.created), else_=HintRow.created),
         "rebuild": or_(HintRow.rebuild, new.excluded.rebuild),
         "rebuilt": case((new.excluded.rebuild, null()), else_=HintRow.rebuilt),
     }
@@ -89,6 +90,7 @@ class Ledger(Database):
     def settle_hint(self, hint: HintRecord) -> None:
         """The look that `hint` asked for was had. A hint that was given again meanwhile stays: what it tells may be newer than the look."""
         with self.write() as session:
+            _keep_rebuilt(session, hint)
             session.execute(delete(HintRow).where(*_same(hint)))
 
     def defer_hint(self, hint: HintRecord, *, error: str, seconds: float) -> None:
@@ -97,7 +99,8 @@ class Ledger(Database):
         The same failure again is no new event.
         """
         with self.write() as session:
-            later = {"attempts": HintRow.attempts + 1, "error": error, "due": now() + timedelta(seconds=seconds), "rebuilt": list(hint.rebuilt) or None}
+            _keep_rebuilt(session, hint)
+            later = {"attempts": HintRow.attempts + 1, "error": error, "due": now() + timedelta(seconds=seconds)}
             session.execute(update(HintRow).where(*_same(hint)).values(later))
             if not same_fault(error, hint.error):
                 note(session, hint.source, f"repo/{hint.repo}", "deferred", {"error": error})
@@ -117,6 +120,12 @@ def _matching(wanted: AuditFilter) -> Iterator[ColumnElement[bool]]:
 
 def _record(row: HintRow) -> HintRecord:
     return HintRecord(**{item.name: getattr(row, item.name) for item in fields(HintRecord)} | {"due": due_at(row.due), "rebuilt": tuple(row.rebuilt or ())})
+
+
+def _keep_rebuilt(session: Session, hint: HintRecord) -> None:
+    """Write down for which entries that is done, whatever else was said of the repo meanwhile, unless a rebuild was asked for again."""
+    mine = update(HintRow).where(HintRow.repo == hint.repo, HintRow.created == hint.created)
+    session.execute(mine.values(rebuilt=list(hint.rebuilt) or None))
 
 
 def _same(hint: HintRecord) -> tuple[ColumnElement[bool], ...]:

@@ -328,7 +328,7 @@ class HintRecord:
     count: int  # how often it was said; tells whether it was said again meanwhile
     attempts: int  # looks at the Hub that failed
     error: str | None  # of the last failed look
-    created: datetime
+    created: datetime  # or when a rebuild was asked for, the last time
     due: datetime  # not looked at before
     rebuild: bool = False  # the newest commit is to be released though it was
     rebuilt: tuple[str, ...] = ()  # branches and recipes of the watch list for which that is done, since it was asked for the last time

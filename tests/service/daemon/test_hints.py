@@ -237,6 +237,19 @@ def test_a_rebuild_of_a_run_that_is_at_work_comes_when_that_has_ended(store: Sto
     assert (again.state, again.trigger, again.attempt) == ("queued", "rebuild", 2)
 
 
+def test_word_of_a_repo_that_comes_while_it_is_rebuilt_has_it_rebuilt_no_second_time(store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*given: Any, **options: Any) -> object:
+        found = queue_release(*given, **options)
+        if store.lease("worker", seconds=60):
+            store.put_hints({"upstream/model": "webhook"})
+        return found
+
+    monkeypatch.setattr(hints, "queue_release", look)
+    assert asked_to_rebuild(store, upstream.settings) == ()
+    (run,) = store.runs()
+    assert (run.state, run.trigger, run.attempt) == ("running", "rebuild", 1)
+
+
 def test_what_is_said_while_one_looks_comes_before_what_polls_found(store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abcd":
         upstream.release(f"upstream/{name}")
