@@ -208,7 +208,7 @@ def test_what_was_rebuilt_is_left_alone_while_another_entry_cannot_be(store: Sto
 
     other.write_text((tmp_path / "small.yaml").read_text().replace("Q4_0", "Q8_0"))
     assert looked_again(store, settings) == ()
-    assert [(item.state, item.trigger) for item in store.runs() if item.id != run.id] == [("queued", "webhook")]
+    assert [(item.state, item.trigger) for item in store.runs() if item.id != run.id] == [("queued", "rebuild")]
     assert store.run(run.id) == before
     assert asked_to_rebuild(store, settings) == ()
     assert (store.run(run.id).state, store.run(run.id).attempt) == ("queued", before.attempt + 1)
