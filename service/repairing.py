@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from builders.rebuilt.choice import is_rebuilt
 from builders.snapshot import Upstream
 from builders.weights import read_header, unsafe, weight_files
 from builders.writing import write_without
-from config.errors import ConfigurationError
+from config.errors import ConfigurationError, UnsupportedModel
 from config.progress import Tally
 from config.rules import SystemPrompt
 from config.settings import Settings
@@ -124,7 +124,8 @@ def repaired(settings: Settings, source: Source, listener: Listener, system_prom
                 _filled(*_remote(source), before)
         choices = ruled.Choices(system_prompt=system_prompt, matrices=source.upstream is None)
         result = ruled.repaired(settings, before, work, source.repo, choices)
-        ruled.require_all(settings, before, work / "files")
+        with suppress(UnsupportedModel):  # llama.cpp may run it
+            ruled.require_all(settings, before, work / "files")
         yield Repaired(
             source=source,
             family=result["family"],

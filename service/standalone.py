@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from builders import packed
+from builders import beginning, packed
 from builders.adapters import bases
 from builders.folder import headers, listing, loaded
 from builders.generated.answers import refuse
@@ -36,7 +36,7 @@ from service.execution.looking import Looking, NotKept
 from service.execution.workbench import Listener, Workbench
 from service.hubclient import connect
 from service.release import alone, functions, taking
-from service.release.checks import budgets, smallest
+from service.release.checks import architecture, budgets, smallest
 from service.release.checks.room import exceeded, room
 from service.release.forecast import Forecast
 from service.release.graph import Call, Data, FileOf, Source
@@ -362,11 +362,12 @@ def _affordable(wanted: Wanted, model: smallest.Model) -> None:
 
 
 def _seen(repo: str, sizes: Mapping[str, int], stored: Mapping[str, Tensor], config: Mapping[str, Any]) -> alone.Seen:
-    """A model in the transformers form. Raises UpstreamError when its weights are of no use, before anything is downloaded or computed."""
-    if (refusal := packed.refusal(config, stored)) is not None:
+    """A model in the transformers form. Raises UpstreamError when nothing can be made of it, before anything is downloaded or computed."""
+    if (refusal := beginning.refusal(config, stored)) is not None:
         raise UpstreamError(f"{repo} {refusal}")
-    shapes = {name: tensor.shape for name, tensor in packed.plain(stored).items()}
-    return alone.Seen(repo=repo, sizes=sizes, shapes=shapes, config=config, stored=stored)
+    if config:
+        architecture.require_known(repo, config, fixes=True)
+    return alone.Seen(repo=repo, sizes=sizes, shapes={name: tensor.shape for name, tensor in packed.plain(stored).items()}, config=config, stored=stored)
 
 
 def _configuration(folder: Path) -> dict[str, Any]:

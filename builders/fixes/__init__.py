@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from builders import float8, front_matter, packed, ties
+from builders import beginning, float8, front_matter, packed, ties
 from builders.fixes import (
     architecture,
     base_template,
@@ -126,13 +126,13 @@ def repair(
     Returns `held` (each a Hold: what a person has to decide, or decided), `patches` (each a Patch), `unrepaired` (sentences about what no rule can mend),
     `family` (its name or None) with its `notes`, `stop` strings, order of `samplers` and templates for `ollama`, the `facts` of the release's card (see
     `config.facts`), and for the weights `bytes`, `parameters` and `bpw` (bits per parameter).
-    Raises UpstreamError when a configuration file cannot be read or the weights are no beginning of a release, or a template's system prompt cannot be removed;
+    Raises UpstreamError when a configuration file cannot be read or the model is no beginning of a release, or a template's system prompt cannot be removed;
     ConfigurationError when a rule is wrong.
     """
     files = read_files(snapshot)
     tensors = _tensors(snapshot)
     config = dict_at(files, "config.json", ())
-    if (refusal := packed.refusal(config, tensors, variant=variant)) is not None:
+    if (refusal := beginning.refusal(config, tensors, variant=variant)) is not None:
         raise UpstreamError(f"{repo} {refusal}")
     alike = families_in(files, repo, load_families(families))
     family = alike[0] if len(alike) == 1 else None

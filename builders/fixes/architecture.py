@@ -8,8 +8,6 @@ from config.errors import UpstreamError
 from config.rules import Family
 
 FILE, NAMES, KIND = "config.json", "architectures", "model_type"
-NESTED = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm", "ssm_cfg")
-"""Where llama.cpp's converter looks first."""
 
 
 def repair(files: Files, family: Family | None) -> list[Edit]:
@@ -19,7 +17,7 @@ def repair(files: Files, family: Family | None) -> list[Edit]:
         return [Edit(file=FILE, key=(NAMES,), after=[names], because="it was no list")]
     if not names:
         found = derived(files[FILE])
-        if found is None and not any(name in files[FILE] for name in NESTED):
+        if found is None and "text_config" not in files[FILE]:  # which may name the class that converts it
             raise UpstreamError(unknown("the release", kind))
         return [] if found is None else [Edit(file=FILE, key=(NAMES,), after=[found], because=f"{KIND} is {kind}")]
     if kind is None and isinstance(names, list) and (only := _kinds(str(names[0]))):

@@ -54,7 +54,9 @@ def repaired(settings: Settings, before: Path, work: Path, repo: str, choices: C
 
 
 def require_all(settings: Settings, before: Path, after: Path) -> None:
-    """Raise UpstreamError when the weights of the folder `before` lack some that the model has of which `after` holds the configuration."""
+    """Raise UpstreamError when the weights of the folder `before` lack some that the model has of which `after` holds the configuration, UnsupportedModel when
+    transformers cannot run such a model.
+    """
     with places() as (_, work):
         _apart(settings, "builders.lacking:check", work, {"model": after, "weights": before}, {}, mapped=_mapped(before))
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from hub.tokens import create_token
-from tests import releases
+from tests import omni, releases
 from tests.acceptance.conftest import NAMESPACE, PROGRAMS, RECIPE, ROOT, UPSTREAM, Hub, environment, saved, sluice, small, wait_until
 
 pytestmark = pytest.mark.slow
@@ -112,6 +112,38 @@ def test_missing_weights(hub: Hub, tmp_path: Path, command: str, of: str) -> Non
         assert (done.returncode, "Traceback" in said) == (1, False), said
         assert "model.safetensors lacks model.layers.1.mlp.up_proj.weight, which the architecture that config.json names has" in said
         assert not list((tmp_path / "home" / "stages").glob("*")), "nothing was fetched"
+
+
+WAYS: dict[str, tuple[str | Path, ...]] = {
+    "run": ("--recipe", RECIPE, "--json"),
+    "release": ("--recipe", RECIPE, "--dry-run"),
+    "plan": ("--text", TEXT),
+    "quantize": ("--text", TEXT, "--type", "Q4_K_M"),
+    "fix": ("--dry-run",),
+}
+
+
+@pytest.mark.parametrize("command", WAYS)
+def test_an_omni_model(hub: Hub, tmp_path: Path, command: str) -> None:
+    made = omni.MODELS["Qwen2.5-Omni"](tmp_path / "tiny-omni")
+    hub.push("upstream/tiny-omni", made)
+    for model in (made, "upstream/tiny-omni"):
+        done = sluice(command, model, *WAYS[command], timeout=600, **hub.environment(tmp_path / "home"))
+        said = " ".join((done.stderr + done.stdout).split())
+        assert (done.returncode, "Traceback" in said) == (1, False), said
+        assert "tiny-omni is an omni model: its language model (`thinker_config` in config.json)" in said
+        assert said.endswith("under the heading `Language models within others`."), "nothing else is wrong"
+        assert not list((tmp_path / "home" / "stages").glob("*")), "nothing was fetched"
+
+
+@pytest.mark.parametrize("command", ["plan", "quantize"])
+def test_an_architecture_that_the_converter_does_not_know(hub: Hub, tmp_path: Path, command: str) -> None:
+    made = releases.clean(tmp_path / "tiny-strange")
+    releases.edit(made / "config.json", architectures=["StrangeForCausalLM"])
+    hub.push("upstream/tiny-strange", made)
+    for model in (made, "upstream/tiny-strange"):
+        words = ("tiny-strange has the architecture StrangeForCausalLM, which the converter of llama.cpp",)
+        refused(tmp_path / "home", command, model, *WAYS[command], words=words, **settings(hub, tmp_path))
 
 
 @pytest.mark.parametrize("command", ["plan", "quantize"])

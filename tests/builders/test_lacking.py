@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from builders import hollow, lacking
 from builders.names import INDEX
 from builders.weights import read_header, weight_files
-from config.errors import UpstreamError
+from config.errors import UnsupportedModel, UpstreamError
 from tests import releases
 
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -58,7 +58,10 @@ def test_a_head_may_be_meant_to_be_the_embeddings(tmp_path: Path) -> None:
         looked_at(releases.head_neither_tied_nor_there(tmp_path / "model"), tmp_path / "looked")
 
 
-def test_what_transformers_does_not_know_is_for_others_to_judge(tmp_path: Path) -> None:
+def test_that_transformers_does_not_run_a_model_is_told_and_what_it_cannot_read_is_for_others_to_judge(tmp_path: Path) -> None:
     model = without(releases.clean(tmp_path / "model"), NAME)
-    releases.edit(model / "config.json", model_type="unheard-of")
-    looked_at(model, tmp_path / "looked")
+    releases.edit(model / "config.json", num_hidden_layers="many")
+    looked_at(model, tmp_path / "odd")
+    releases.edit(model / "config.json", num_hidden_layers=4, model_type="unheard-of")
+    with pytest.raises(UnsupportedModel, match="no code for language models of the architecture 'unheard-of'"):
+        looked_at(model, tmp_path / "unheard of")

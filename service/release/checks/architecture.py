@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from builders import beginning
 from builders.fixes import architecture
 from config.errors import ToolError, UpstreamError
 from engines import toolchain
@@ -18,17 +19,22 @@ _TABLE = "TEXT_MODEL_MAP"  # of the converter: architectures of text models with
 
 def unknown(prospect: "Prospect") -> Iterable[str]:
     """Raise UpstreamError when the release cannot be converted, and say why."""
-    repo, config = prospect.upstream.release.repo, prospect.config
+    require_known(prospect.upstream.release.repo, prospect.config, fixes=bool(prospect.recipe.fixes))
+    return ()
+
+
+def require_known(repo: str, config: Mapping[str, Any], *, fixes: bool) -> None:
+    """Raise UpstreamError when the model of this config.json cannot be converted; with `fixes`, what it does not say is concluded as rules do."""
     names = config.get("architectures")
-    if any(name in config for name in architecture.NESTED if name != "text_config"):
-        return ()
+    if any(name in config for name in beginning.ELSEWHERE):
+        return
     text = config.get("text_config")
     own = text.get("architectures") if isinstance(text, dict) else None  # which the converter takes instead, but of a few architectures
     known = listed(_TABLE)
     if isinstance(own, list) and own and (not known or str(own[0]) in known):
-        return ()
+        return
     if not names:
-        derived = architecture.derived(config) if prospect.recipe.fixes else None
+        derived = architecture.derived(config) if fixes else None
         if derived is None:
             raise UpstreamError(architecture.unknown(repo, config.get("model_type")))
         names = [derived]
@@ -37,7 +43,6 @@ def unknown(prospect: "Prospect") -> Iterable[str]:
             f"{repo} has the architecture {str(names[0])[:100]}, which the converter of llama.cpp ({toolchain.version()}) does not know. "
             "No GGUF can be made of it until llama.cpp supports it: wait for a version that does and raise the pinned one."
         )
-    return ()
 
 
 @cache

@@ -1,11 +1,12 @@
-"""Check: the release holds every weight that its architecture has, as far as headers tell; transformers would make up the others."""
+"""Check: transformers runs the model, and the release holds every weight of its architecture, as far as headers tell: it would make up the others."""
 
 import json
 import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from config.errors import StageError
+from builders import beginning
+from config.errors import StageError, UnsupportedModel, UpstreamError
 from service.release.graph import Check
 
 if TYPE_CHECKING:
@@ -17,14 +18,23 @@ log = logging.getLogger(__name__)
 
 
 def look(prospect: "Prospect") -> Iterable[str]:
-    """Raise UpstreamError when some are missing. What is rebuilt from GGUF is proved by converting it back, and not looked at here."""
+    """Raise UpstreamError when some are missing or it does not run; nothing of what is refused by its description already.
+
+    What is rebuilt from GGUF is proved by converting it back, and not looked at here.
+    """
     from service.release import ruled
 
-    if prospect.stored and not prospect.upstream.gguf:
+    if prospect.stored and not prospect.upstream.gguf and beginning.refusal(prospect.config, prospect.stored) is None:
         with ruled.places() as (before, work):
             _described(prospect, before, work / "files")
             try:
                 ruled.require_all(prospect.settings, before, work / "files")
+            except UnsupportedModel as error:
+                raise UpstreamError(
+                    f"{prospect.upstream.release.repo} cannot be released, for everything is measured against the model in transformers. {error} Release it in "
+                    "transformers' own form, where there is one, often a repo whose name ends in `-hf`. Of what llama.cpp knows, `sluice quantize` makes files "
+                    "that nobody measures."
+                ) from error
             except StageError:  # it says nothing of the release; the stages that load it will
                 log.exception("missing weights could not be looked for", extra={"action": "check"})
     return ()

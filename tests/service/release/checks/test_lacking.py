@@ -46,7 +46,14 @@ def test_what_a_recipe_without_fixes_leaves_untied_is_refused(recipe: Callable[.
         list(lacking.look(replace(known, recipe=recipe(fixes=False))))
 
 
-@pytest.mark.parametrize("changed", [{"model_type": "unheard-of"}, {"num_hidden_layers": "many"}, {"model_type": GONE, "architectures": GONE}])
+@pytest.mark.parametrize("kind", ["unheard-of", "voxtral"])
+def test_what_transformers_does_not_run_is_refused(kind: str, prospect: MakeProspect, tmp_path: Path) -> None:
+    said = rf"^upstream/model cannot be released, .* transformers .* no code for language models of the architecture '{kind}', .* `-hf`\. .* nobody measures\."
+    with pytest.raises(UpstreamError, match=said):
+        list(lacking.look(of(prospect, releases.clean(tmp_path / "model"), model_type=kind)))
+
+
+@pytest.mark.parametrize("changed", [{"num_hidden_layers": "many"}, {"model_type": GONE, "architectures": GONE}])
 def test_what_transformers_cannot_tell_is_left_to_the_stages(changed: dict[str, Any], prospect: MakeProspect, tmp_path: Path) -> None:
     assert list(lacking.look(without(of(prospect, releases.clean(tmp_path / "model"), **changed), LAYER))) == []
 

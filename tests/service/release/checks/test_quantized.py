@@ -11,7 +11,7 @@ from builders.weights import Tensor, read_header
 from config.errors import UpstreamError
 from config.recipe import Recipe
 from config.words import Kind, Variant
-from service.release.checks import Remark, quantized
+from service.release.checks import Remark, architecture, lacking, quantized
 from service.release.costs import outline, sizes
 from service.release.kinds import kind_of
 from service.release.prospect import Prospect
@@ -42,6 +42,17 @@ def test_packed_weights_are_refused(prospect: MakeProspect) -> None:
     said = r"^upstream/model holds weights that are quantized already \(AWQ: a\.qweight in model\.safetensors\)\. Name the repo"
     with pytest.raises(UpstreamError, match=said):
         list(quantized.look(known))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"), [("thinker_config", "is an omni model: "), ("language_config", "describes its language model as `language_config` in config.json")]
+)
+def test_a_language_model_within_another_is_refused_once(section: str, said: str, prospect: MakeProspect) -> None:
+    stored = {"model.norm.weight": Tensor(name="model.norm.weight", dtype="BF16", shape=(64,), bytes=128, file="model.safetensors")}
+    known = replace(prospect(), stored=stored, config={"architectures": ["Other"], "model_type": "other", section: {"hidden_size": 64}})
+    with pytest.raises(UpstreamError, match=f"^upstream/model {said}"):
+        list(quantized.look(known))
+    assert list(architecture.unknown(known)) == list(lacking.look(known)) == []
 
 
 def test_8_bits_are_reckoned_as_the_16_that_they_become(prospect: MakeProspect, tmp_path: Path) -> None:
