@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from config.digests import file_sha256
 from tests import ggufs, releases
-from tests.acceptance.conftest import Hub, saved, sluice, small
+from tests.acceptance.conftest import ROOT, Hub, saved, sluice, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+DATA = ROOT / "demo" / "data"
+SAME = {"metadata.failures": 0, "parity.token_mismatches": 0, "parity.kld": 0.02, "tokenizer.mismatches": 0, "imatrix.failures": 0}
 VARIANTS = {"gguf": ["Q8_0", "Q4_K_M"], "sixteen_bit": True}
 REPO = "upstream/tiny-gguf"
 NOWHERE = {"SLUICE_HUB_ENDPOINT": "http://127.0.0.1:1"}  # a folder needs no Hub
@@ -29,6 +33,17 @@ def recipe(folder: Path) -> Path:
     found["variants"] = VARIANTS
     found["evaluation"]["mmlu"] = None
     found["gates"] = [gate | ({"kinds": ["gguf"]} if gate["name"] == "weights" else {}) for gate in found["gates"] if gate["name"] != "mmlu"]
+    return saved(folder, found)
+
+
+def of_texts(folder: Path) -> Path:
+    """For a random model without a chat template: what is asked is whether both engines run the same one, and whether its variants are near it."""
+    found = small() | {"variants": VARIANTS}
+    found["calibration"] = {"plain": [str(DATA / "calibration_questions.txt")], "tokens": 2000}
+    found["evaluation"] |= {"divergence": {"plain": [str(DATA / "evaluation_questions.txt")], "tokens": 1000}, "context": 128, "mmlu": None}
+    found["gates"] = [{"name": name, "measure": name, "at_most": most, "scope": "release"} for name, most in SAME.items()]
+    found["gates"] += [{"name": "weights", "measure": "weights.failures", "at_most": 0, "kinds": ["gguf"]}]
+    found["gates"] += [{"name": "divergence", "measure": "kld.mean", "at_most": 0.5}]
     return saved(folder, found)
 
 
@@ -75,6 +90,35 @@ def test_a_repo_is_released_and_one_with_quantized_files_alone_is_not(hub: Hub, 
     assert refused.returncode == 1
     assert "holds no safetensors, and of GGUF only quantized files: tiny-Q4_K_M.gguf" in " ".join(refused.stderr.split())
     assert "Traceback" not in refused.stderr
+
+
+def test_a_mixture_of_experts_is_released_with_the_tensors_of_its_makers(hub: Hub, tmp_path: Path) -> None:
+    model, alone = ggufs.converted("Qwen3-MoE", tmp_path)
+    hub.push("upstream/tiny-mixture-GGUF", alone)
+    done = sluice("run", "upstream/tiny-mixture-GGUF", "--recipe", of_texts(tmp_path), "--json", **hub.environment(tmp_path / "home"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["tag"]: row for row in json.loads(done.stdout)["variants"]}
+    assert {tag: row["verdict"] for tag, row in rows.items()} == dict.fromkeys(("Q8_0", "Q4_K_M", "16bit"), "passed")
+    assert 0 < rows["Q8_0"]["kld"]["mean"] < rows["Q4_K_M"]["kld"]["mean"]
+
+    whole = Path(hub.publisher.snapshot_download("acme/tiny-mixture", local_dir=tmp_path / "whole"))
+    assert json.loads((whole / "config.json").read_bytes())["architectures"] == ["Qwen3MoeForCausalLM"]
+    before, after = load_file(model / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert before.keys() == after.keys() > {f"model.layers.1.mlp.experts.{expert}.down_proj.weight" for expert in range(4)}
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+    published = Path(hub.publisher.snapshot_download("acme/tiny-mixture-GGUF", local_dir=tmp_path / "gguf"))
+    assert (published / "tiny-mixture-Q4_K_M.gguf").stat().st_size == rows["Q4_K_M"]["bytes"]
+    assert {name for name in tensors(published / "tiny-mixture-Q4_K_M.gguf") if "_exps." in name} == {
+        f"blk.{layer}.ffn_{part}_exps.weight" for layer in range(2) for part in ("gate", "up", "down")
+    }
+    digest = file_sha256(alone / ggufs.file(alone))
+    for folder in (whole, published):
+        assert json.loads((folder / "sluice-manifest.json").read_bytes())["upstream"]["gguf"] == [{"path": ggufs.file(alone), "sha256": digest}]
+    card = (published / "README.md").read_text(encoding="utf-8")
+    assert f"rebuilt from its GGUF file: `{ggufs.file(alone)}`, sha256 `{digest}`" in card
+    (row,) = [line for line in card.partition("\n## Measured\n")[2].partition("\n## ")[0].splitlines() if line.startswith("| `Q4_K_M` |")]
+    assert f"| {rows['Q4_K_M']['kld']['mean']:.5f} ±" in row
 
 
 def test_a_mix_is_planned_of_a_folder_with_gguf_alone(tmp_path: Path, alone: Path) -> None:
