@@ -9,7 +9,6 @@ Not covered: tensors whose values the converter changed (scaled, folded with ano
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -142,27 +141,49 @@ class _Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Sources of rows that are equally long, and in which of them a hash is: asking each for every tensor takes the square of a model's tensors."""
+
+    sources: tuple[_Source, ...]
+    hashes: Hashes  # ascending, each once for every source that has it
+    owners: Rows  # of each hash the place of its source
+
+    @classmethod
+    def of(cls, sources: tuple[_Source, ...]) -> "_Group":
+        """Of these."""
+        each = [np.unique(source.hashes) for source in sources]
+        hashes = np.concatenate([*each, np.zeros(0, dtype=np.uint64)])
+        order = np.argsort(hashes, kind="stable")
+        return cls(sources=sources, hashes=hashes[order], owners=np.repeat(np.arange(len(each)), [len(one) for one in each])[order])
+
+    def holding(self, wanted: Hashes) -> list[_Source]:
+        """Those that have any of the rows, the one that has most of them first."""
+        values, times = np.unique(wanted, return_counts=True)
+        low, high = (np.searchsorted(self.hashes, values, side=side) for side in ("left", "right"))
+        owned = high - low
+        places = np.arange(owned.sum()) + np.repeat(low - (np.cumsum(owned) - owned), owned)
+        held = np.bincount(self.owners[places], weights=np.repeat(times, owned), minlength=len(self.sources))
+        return [self.sources[place] for place in np.argsort(-held, kind="stable") if held[place]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Index:
     """Sources by their number of columns and dtype, made when they are first wanted."""
 
     parameters: dict[str, torch.nn.Parameter]
-    made: dict[tuple[str, str, View], _Source] = field(default_factory=dict)
+    made: dict[tuple[int, str, View], _Group] = field(default_factory=dict)
 
-    @cached_property
-    def names(self) -> list[str]:
-        return sorted(self.parameters, key=natural)
+    def sources(self, columns: int, dtype: str, view: View) -> _Group:
+        key = (columns, dtype, view)
+        if key not in self.made:
+            fitting = [name for name, parameter in self.parameters.items() if _fits(parameter.shape, columns, view)]
+            self.made[key] = _Group.of(tuple(self._source(name, dtype, view) for name in sorted(fitting, key=natural)))
+        return self.made[key]
 
-    def sources(self, columns: int, dtype: str, view: View) -> Iterator[_Source]:
-        for name in self.names:
-            if not _fits(self.parameters[name].shape, columns, view):
-                continue
-            key = (name, dtype, view)
-            if key not in self.made:
-                hashes = _hashes(words(matrix(self.parameters[name], view), dtype))
-                order = np.argsort(hashes, kind="stable").astype(np.int64)
-                taken = np.zeros(len(hashes), dtype=bool)
-                self.made[key] = _Source(parameter=name, view=view, hashes=hashes[order], rows=order, taken=taken)
-            yield self.made[key]
+    def _source(self, name: str, dtype: str, view: View) -> _Source:
+        hashes = _hashes(words(matrix(self.parameters[name], view), dtype))
+        order = np.argsort(hashes, kind="stable").astype(np.int64)
+        return _Source(parameter=name, view=view, hashes=hashes[order], rows=order, taken=np.zeros(len(hashes), dtype=bool))
 
 
 def _fits(shape: torch.Size, columns: int, view: View) -> bool:
@@ -191,11 +212,10 @@ def _place(tensor: ReaderTensor, index: _Index) -> Placement:
     for view in _views(about):
         if not len(missing):
             break
-        sources = [(source, np.isin(wanted, source.hashes)) for source in index.sources(about.columns, dtype, view)]
         # the parameter that has most of the rows first: rows that several have (all zeros, say) then stay with their neighbours
-        sources = sorted((pair for pair in sources if pair[1].any()), key=lambda pair: -int(pair[1].sum()))
+        sources = index.sources(about.columns, dtype, view).holding(wanted)
         for again in (False, True):
-            for source, _ in sources:
+            for source in sources:
                 positions, rows = source.assign(wanted[missing], again=again)
                 if len(positions):
                     segments.append(_segment(source, missing[positions], rows))

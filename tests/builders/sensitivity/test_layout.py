@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +103,14 @@ def test_routers_norms_and_vectors_are_not_quantizable(tmp_path):
     tensors = {"blk.0.ffn_gate_inp_weight": torch.ones(4, 32), "blk.0.attn_norm_weight": torch.ones(2, 32), "blk.0.attn_q_weight": torch.ones(4, 32)}
     written(tmp_path / "m.gguf", **tensors)
     assert [tensor.name for tensor in layout.quantizable(tmp_path / "m.gguf")] == ["blk.0.attn_q.weight"]
+
+
+def test_matrices_are_found_without_asking_every_parameter_for_each(tmp_path):
+    """As many tensors as a large model has: each asking all parameters takes the square of their number."""
+    values = {f"m{number}": torch.randn(8, 32, generator=RANDOM).to(torch.bfloat16) for number in range(600)}
+    tensors = written(tmp_path / "m.gguf", **{f"{name}_weight": matrix for name, matrix in values.items()})
+    model = network(**{name: matrix.float() for name, matrix in values.items()})
+    began = time.process_time()
+    found = layout.find(tensors, model)
+    assert time.process_time() - began < 8
+    assert [placement.segments[0].parameter for placement in found] == list(values)
