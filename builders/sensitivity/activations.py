@@ -4,8 +4,9 @@ For K types, and all IQ types but IQ4_NL, one scale serves 256 activations, for 
 comes from the same Fisher information as in `table`, taken where activations enter: KLD per token ≈ ½ Σ E[h² ε² / T], with h the gradient of a window's
 log-likelihood with respect to the inputs of this one product, and ε what rounding adds to them.
 
-Products by `torch.nn.functional.linear` are seen, those of experts included; a matrix that a model uses otherwise counts as rounding nothing. That matrices
-share their rounded inputs is left out, as all interactions are.
+The first windows of the pass that sums up gradients of weights (`gather`) tell it on their way. Products by `torch.nn.functional.linear` are seen, those of
+experts included; a matrix that a model uses otherwise counts as rounding nothing. That matrices share their rounded inputs is left out, as all interactions
+are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +20,10 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from builders.calibrate import Windows
 from builders.sensitivity import fisher
 from builders.sensitivity.layout import Placement
 from builders.sensitivity.table import TYPES
 from config.errors import MeasurementError
-from config.progress import counted
 from engines import ggml
 
 Costs = npt.NDArray[np.float64]  # (tensors, TYPES)
@@ -32,28 +31,63 @@ Costs = npt.NDArray[np.float64]  # (tensors, TYPES)
 _linear = functional.linear
 
 
-def measure(network: PreTrainedModel, placements: Sequence[Placement], windows: Windows) -> Costs:
-    """Predicted KLD, in nats per token, of rounding what enters each tensor as each of TYPES does, from windows (n, T).
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """What windows add up to for each of the placements, in their order."""
 
-    Raises MeasurementError when gradients are not finite, and UnsupportedModel when the network has no backward pass.
-    """
-    users: dict[str, list[_User]] = {}
-    sums = [torch.zeros(len(ggml.ACTIVATIONS), dtype=torch.float64, device=network.device) for _ in placements]
-    for placement, total in zip(placements, sums, strict=True):
-        for segment in placement.segments:
-            if not segment.transposed:
-                users.setdefault(segment.parameter, []).append(_User(total=total, rows=torch.from_numpy(segment.sources).to(network.device)))
-    with _watched(network, users):
-        for number, window in enumerate(counted(windows, "windows")):
-            fisher.backward(network, window, number)
-    found = 0.5 * torch.stack(sums).cpu().numpy() / len(windows)
-    if not np.isfinite(found).all():
-        raise MeasurementError(fisher.NOT_FINITE)
-    costs = np.zeros((len(placements), len(TYPES)))
-    for column, type in enumerate(TYPES):
-        if (block := ggml.activation_block(type)) is not None:
-            costs[:, column] = found[:, ggml.ACTIVATIONS.index(block)]
-    return costs
+    network: PreTrainedModel
+    users: Mapping[str, Sequence["_User"]]  # by the parameter
+    sums: Sequence[torch.Tensor]  # Σ h² ε² for each of ggml.ACTIVATIONS; added to in place
+
+    @classmethod
+    def of(cls, network: PreTrainedModel, placements: Sequence[Placement]) -> "Rounding":
+        """Of no window."""
+        users: dict[str, list[_User]] = {}
+        sums = [torch.zeros(len(ggml.ACTIVATIONS), dtype=torch.float64, device=network.device) for _ in placements]
+        for placement, total in zip(placements, sums, strict=True):
+            for segment in placement.segments:
+                if not segment.transposed:
+                    users.setdefault(segment.parameter, []).append(_User(total=total, rows=torch.from_numpy(segment.sources).to(network.device)))
+        return cls(network=network, users=users, sums=sums)
+
+    def costs(self, windows: int) -> Costs:
+        """Predicted KLD, in nats per token, of rounding what enters each tensor as each of TYPES does, when so many windows were watched.
+
+        Raises MeasurementError when gradients were not finite.
+        """
+        found = 0.5 * torch.stack(list(self.sums)).cpu().numpy() / windows
+        if not np.isfinite(found).all():
+            raise MeasurementError(fisher.NOT_FINITE)
+        costs = np.zeros((len(self.sums), len(TYPES)))
+        for column, type in enumerate(TYPES):
+            if (block := ggml.activation_block(type)) is not None:
+                costs[:, column] = found[:, ggml.ACTIVATIONS.index(block)]
+        return costs
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While it is open, backward passes add to the sums: they run through `_Product` wherever a matrix has users."""
+        network = self.network
+        known = {id(parameter): (parameter, self.users[name]) for name, parameter in network.named_parameters() if name in self.users}
+
+        def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+            whole, wanted = known.get(id(weight if weight._base is None else weight._base), (weight, ()))
+            if not wanted or not weight.is_contiguous() or weight.shape[-1] != whole.shape[-1]:
+                return _linear(inputs, weight, bias)
+            first = (weight.storage_offset() - whole.storage_offset()) // weight.shape[-1]
+            return _Product.apply(inputs, weight, bias, first, wanted)  # type: ignore[no-any-return, no-untyped-call]
+
+        experts = network.get_experts_implementation()
+        network.enable_input_require_grads()  # type: ignore[no-untyped-call]
+        network.set_experts_implementation("eager")  # one product for each expert; others put several into one operation
+        # a mode of torch's would not reach the threads of a GPU's backward pass, in which streamed layers are computed once more
+        functional.linear = linear  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            functional.linear = _linear
+            network.set_experts_implementation(experts)
+            network.disable_input_require_grads()  # type: ignore[no-untyped-call]
 
 
 def rounded(values: torch.Tensor, block: int) -> torch.Tensor:
@@ -78,7 +112,7 @@ class _User:
 
 
 class _Product(torch.autograd.Function):
-    """`linear` that in its backward pass adds Σ h² ε² to the totals of those who use rows of its matrix, which itself gets no gradient."""
+    """`linear` that in its backward pass adds Σ h² ε² to the totals of those who use rows of its matrix; a bias gets no gradient."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int, users: Sequence[_User]) -> torch.Tensor:
@@ -87,8 +121,9 @@ class _Product(torch.autograd.Function):
         return _linear(inputs, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None, None]:
         inputs, weight = ctx.saved_tensors
+        own_gradient = given[0].flatten(0, -2).T @ inputs.flatten(0, -2) if ctx.needs_input_grad[1] else None
         gradient = given[0] @ weight
         squares = [torch.zeros(()) if inputs.shape[-1] % block else (rounded(inputs.float(), block) - inputs).square() for block in ggml.ACTIVATIONS]
         for user in ctx.users:
@@ -97,30 +132,4 @@ class _Product(torch.autograd.Function):
                 own = gradient if len(rows) == len(weight) else given[0][..., rows] @ weight[rows]
                 own = own.float().square()
                 user.total.add_(torch.stack([(own * square).sum(dtype=torch.float64) for square in squares]))
-        return gradient, None, None, None, None
-
-
-@contextmanager
-def _watched(network: PreTrainedModel, users: Mapping[str, Sequence[_User]]) -> Iterator[None]:
-    """While it is open, a backward pass of the network runs through `_Product` wherever a matrix has users, and no parameter gets a gradient."""
-    known = {id(parameter): (parameter, users[name]) for name, parameter in network.named_parameters() if name in users}
-
-    def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        whole, wanted = known.get(id(weight if weight._base is None else weight._base), (weight, ()))
-        if not wanted or not weight.is_contiguous() or weight.shape[-1] != whole.shape[-1]:
-            return _linear(inputs, weight, bias)
-        first = (weight.storage_offset() - whole.storage_offset()) // weight.shape[-1]
-        return _Product.apply(inputs, weight, bias, first, wanted)  # type: ignore[no-any-return, no-untyped-call]
-
-    experts = network.get_experts_implementation()
-    network.enable_input_require_grads()  # type: ignore[no-untyped-call]
-    network.set_experts_implementation("eager")  # one product for each expert; others put several into one operation
-    # a mode of torch's would not reach the threads of a GPU's backward pass, in which streamed layers are computed once more
-    functional.linear = linear  # type: ignore[assignment]
-    try:
-        with fisher.gradients(network, {}):
-            yield
-    finally:
-        functional.linear = _linear
-        network.set_experts_implementation(experts)
-        network.disable_input_require_grads()  # type: ignore[no-untyped-call]
+        return gradient, own_gradient, None, None, None

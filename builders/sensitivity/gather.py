@@ -2,13 +2,14 @@
 
 For planning: Σ g² of each value in a sample of rows (see `rows`), g = ∇ log p of a window, and how much of the tensor's Σ ‖g‖² ‖w‖² each window has. Errors of
 no type are held meanwhile: the sums stand for every type that is weighed with them afterwards (`weigh`). For rounding: Σ gᵀg (`builders.rounding.hessians`).
+The first windows also tell what the rounding of activations costs (`activations`).
 
 A parameter's gradient is added the moment it is complete and freed at once, so that one gradient lives at a time. Memory: 4 bytes for each value of the
 samples, and those of Hessians (`sizes.summed_bytes`). Where that does not fit, tensors come in groups, and the windows run again for each group.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,6 +32,7 @@ from engines import ggml
 from engines.ggml import Bytes
 from engines.model import Doubles, Floats
 
+WATCHED = 8  # windows at the beginning that tell what rounding activations costs, which differs less between them
 _VALUES = 2**22  # values that are dequantized at a time
 
 Energies = Doubles  # (windows, tensors)
@@ -48,6 +50,7 @@ class Pass:
     memory: int  # bytes for the sums of one group
     rounding: bool  # whether Hessians are wanted
     frequent: Sequence[int] = ()  # tokens of the text, the most frequent first
+    watched: Callable[[], AbstractContextManager[None]] = nullcontext  # is open while the first WATCHED windows run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +153,17 @@ def _run(job: Pass, found: Sequence[Gathered], text: Windows, more: More) -> int
     """Let windows run until `more` wants no further ones; how many did."""
     done, wanted = 0, min(max(1, more(np.zeros((0, len(found))))), len(text))
     with _hooked(job, found) as number:
-        while done < wanted:
-            with within(done, wanted, "windows"):
-                for number[0], window in enumerate(counted(text[done:wanted], "windows"), start=done):
+
+        def read(first: int, last: int) -> None:
+            with within(first, wanted, "windows"):
+                for number[0], window in enumerate(counted(text[first:last], "windows"), start=first):
                     fisher.backward(job.network, window, number[0])
+
+        begun = min(WATCHED, wanted)
+        with job.watched():
+            read(0, begun)
+        while done < wanted:
+            read(max(done, begun), wanted)
             done = wanted
             energies = torch.stack([one.energies[:done] for one in found], dim=1).double().cpu().numpy()
             if not np.isfinite(energies).all():

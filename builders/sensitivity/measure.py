@@ -31,7 +31,6 @@ ERROR = 0.05  # relative standard error of a planned mix's predicted KLD at whic
 KNOWN = 0.1  # the same of GGUF mixes: types are chosen as well long before, a third of these windows gives plans within 1 % of the best
 FIRST = 32  # windows before the error is looked at
 STEP = 16  # windows are added in multiples of it
-ROUNDED = 8  # windows that tell what rounding activations costs, which differs less between them
 
 
 def measure(
@@ -91,13 +90,16 @@ def by_gradients(
     """
     with opened(model, chat, plain, tokens=tokens, context=context, threads=threads, memory=memory, rounding=rounding) as (network, text, space):
         stored = layout.quantizable(gguf, imatrix)
+        placements = layout.find(stored, network)
+        rounded = activations.Rounding.of(network, placements)
         job = Pass(
             network=network,
-            placements=layout.find(stored, network),
+            placements=placements,
             stored=stored,
             memory=space.free,
             rounding=rounding,
             frequent=_by_frequency(text),
+            watched=rounded.watched,
         )
         read = _Read(out=out, job=job, threads=threads)
         unreached: dict[str, list[int]] = {}
@@ -107,7 +109,7 @@ def by_gradients(
                 if groups == 1:
                     unreached = _importances(out / importances.RESULT, imatrix, job, hidden())
                 read.take(found)
-        sensitivity = read.table(activations.measure(network, job.placements, text[:ROUNDED]))
+        sensitivity = read.table(rounded)
     sensitivity.save(out)
     if rounding:
         hessians.save(out, read.files)
@@ -145,14 +147,15 @@ class _Read:
                 self.files[tensor.name] = file
         group.clear()
 
-    def table(self, rounded: activations.Costs) -> Sensitivity:
+    def table(self, rounded: activations.Rounding) -> Sensitivity:
         """The table, when all groups are read. Raises MeasurementError when gradients were not finite."""
         places = range(len(self.job.placements))
         products = weigh.products(np.stack([self.means[place] for place in places]), np.stack([self.energies[place] for place in places], axis=1))
         if np.isinf(products).any():
             raise MeasurementError(fisher.NOT_FINITE)
         tensors = tuple(placement.tensor for placement in self.job.placements)
-        return Sensitivity(provider="fisher", tensors=tensors, types=TYPES, products=products, activations=rounded)
+        costs = rounded.costs(min(gather.WATCHED, len(products)))
+        return Sensitivity(provider="fisher", tensors=tensors, types=TYPES, products=products, activations=costs)
 
 
 def _more(job: Pass, text: Windows) -> gather.More:

@@ -32,6 +32,15 @@ def windows(network):
     return calibrate.windows(voice, [DATA / "calibration.jsonl"], [], tokens=24 * CONTEXT, context=CONTEXT)
 
 
+def costs_of(network, placements, windows):
+    """What rounding costs by these windows, in which no matrix gets a gradient."""
+    rounding = activations.Rounding.of(network, placements)
+    with fisher.gradients(network, {}), rounding.watched():
+        for number, window in enumerate(windows):
+            fisher.backward(network, window, number)
+    return rounding.costs(len(windows))
+
+
 def placed(network, *, rows=np.arange):
     """Every matrix as one tensor, with those of its rows (of all experts) that are wanted."""
     found = []
@@ -94,7 +103,7 @@ def test_every_type_rounds_as_ggml_says():
 @pytest.mark.parametrize("rows", [slice(None), slice(0, None, 3)], ids=["all rows", "some rows"])
 def test_a_cost_is_what_hooks_of_torch_see(network, windows, rows):
     placements = placed(network, rows=lambda count: np.arange(count)[rows].copy())
-    costs = activations.measure(network, placements, windows[:1])
+    costs = costs_of(network, placements, windows[:1])
     names = [placement.tensor.name for placement in placements]
     expected = by_hooks(network, windows[0], rows=rows)
     linear = [(costs[names.index(name)], squares) for name, squares in expected.items() if name in names]
@@ -110,7 +119,7 @@ def test_a_cost_is_what_hooks_of_torch_see(network, windows, rows):
 def test_the_costs_foretell_the_divergence_of_rounded_inputs(network, windows, monkeypatch, type):
     """Experts are in it, which torch has no hooks for, and so is the embedding where it serves as output."""
     placements, block = placed(network), ggml.activation_block(TYPES[type])
-    predicted = activations.measure(network, placements, windows)[:, type].sum()
+    predicted = costs_of(network, placements, windows)[:, type].sum()
     known = {placement.tensor.name for placement in placements}
     matrices = {id(parameter) for name, parameter in network.named_parameters() if name in known}
     plain = functional.linear
@@ -135,7 +144,7 @@ def test_the_network_is_left_as_it_was(network, windows):
     with torch.no_grad():
         parameter[:] = torch.nan
     with pytest.raises(MeasurementError, match="not finite"):
-        activations.measure(network, placed(network), windows[:1])
+        costs_of(network, placed(network), windows[:1])
     with torch.no_grad():
         parameter.copy_(original)
     assert functional.linear is activations._linear

@@ -1,13 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from builders import calibrate, matrices
-from builders.sensitivity import fisher, gather, importances, layout, room, rows, weigh
+from builders.sensitivity import activations, fisher, gather, importances, layout, measure, room, rows, weigh
 from builders.sensitivity.gather import Pass
 from builders.sensitivity.sample import mixes, relative_error, spread
 from builders.sensitivity.table import TYPES, Sensitivity
-from engines import hf
+from engines import hf, quantizable
 from tests.builders.conftest import DATA
 
 CHOSEN = "attn_v"  # four small matrices: quantizing all of the model to all types takes a minute
@@ -112,6 +114,32 @@ def test_windows_run_until_they_are_enough(job, windows):
     assert asked == [(0, 4), (3, 4), (5, 4)]
     assert all(len(found.energies) == 5 for found in group)
     assert all((found.energies > 0).all() for found in group)
+
+
+def test_the_first_windows_tell_what_rounding_costs_and_give_the_same_sums(network, gguf, windows, monkeypatch):
+    monkeypatch.setattr(gather, "WATCHED", 2)
+    plain = passed(network, gguf, lambda name: CHOSEN in name or name == "token_embd.weight")
+    on_the_way, alone = (activations.Rounding.of(network, plain.placements) for _ in range(2))
+    (found,), (watched,) = (gather.gather(job, windows[:4], lambda _: 4) for job in (plain, replace(plain, watched=on_the_way.watched)))
+    for one, other in zip(found, watched, strict=True):
+        assert torch.allclose(one.energies, other.energies, rtol=1e-4)
+        assert all(torch.allclose(a.squares, b.squares, rtol=1e-3, atol=1e-9) for a, b in zip(one.parts, other.parts, strict=True))
+    with fisher.gradients(network, {}), alone.watched():
+        for number in range(2):
+            fisher.backward(network, windows[number], number)
+    assert np.allclose(on_the_way.costs(2), alone.costs(2), rtol=1e-4)
+    assert on_the_way.costs(2).any(axis=1).all()
+
+
+def test_no_window_is_read_twice(fixed, gguf, imatrix, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "FIRST", 2)
+    monkeypatch.setattr(quantizable, "KEPT", (*quantizable.KEPT, "ffn", "token_embd", "attn_q", "attn_k", "attn_output"))
+    read, backward = [], fisher.backward
+    monkeypatch.setattr(fisher, "backward", lambda network, window, number: (read.append(number), backward(network, window, number)))
+    text = {"chat": [DATA / "calibration.jsonl"], "plain": [], "tokens": 2 * CONTEXT, "context": CONTEXT}
+    assert measure.by_gradients(tmp_path, model=fixed, gguf=gguf, imatrix=imatrix, **text, threads=1)["windows"] == 2
+    assert read == [0, 1]
+    assert Sensitivity.load(tmp_path).activations.any(axis=1).all()
 
 
 def test_both_uses_of_a_tied_embedding_are_counted(network, gguf, windows):

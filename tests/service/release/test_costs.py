@@ -188,12 +188,12 @@ def test_a_config_that_says_nonsense_does_no_harm(recipe: Recipe) -> None:
 
 def test_constants_of_the_stages_are_theirs() -> None:
     """The service does without torch, so it cannot ask the stages themselves."""
-    from builders.sensitivity import measure, probes
+    from builders.sensitivity import gather, probes
     from qa import activations, parity
     from qa import measure as measuring
     from service.release.costs import build, prepare
 
-    assert (build.ROUNDED, build.PROBED) == (measure.ROUNDED, probes.WINDOWS)
+    assert (build.ROUNDED, build.PROBED) == (gather.WATCHED, probes.WINDOWS)
     assert (prepare.PARITY_WINDOWS, prepare.PARITY_CONTEXT) == (parity.WINDOWS, parity.CONTEXT) == (activations.WINDOWS, activations.CONTEXT)
     assert measuring.CONTEXT == prepare.QUESTION_CONTEXT
 
