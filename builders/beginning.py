@@ -12,6 +12,8 @@ ELSEWHERE = (OMNI, "llm_config", "lm_config", "language_config", "lfm", "ssm_cfg
 """Sections of config.json in which llama.cpp's converter looks for the language model too; transformers, and all rules, look in `text_config`."""
 READ = frozenset({("nemotron_h_omni", "llm_config"), ("unlimited_ocr", "language_config")})
 """Which of them transformers (5.23.0) reads all the same, by model type."""
+LEFT = frozenset({("mamba", "ssm_cfg"), ("mamba2", "ssm_cfg")})
+"""Which of them say nothing in transformers' own form, by model type: what the model was converted from had them (state-spaces/mamba-130m-hf)."""
 
 
 def refusal(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, variant: bool = False) -> str | None:
@@ -24,8 +26,9 @@ def refusal(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, variant
 
 def _elsewhere(config: Mapping[str, Any]) -> str | None:
     """That the language model is described where transformers does not look."""
-    section = next((name for name in ELSEWHERE if isinstance(config.get(name), dict)), None)
-    if section is None or "text_config" in config or (str(config.get("model_type")), section) in READ:
+    known = READ | LEFT
+    section = next((name for name in ELSEWHERE if isinstance(config.get(name), dict) and (str(config.get("model_type")), name) not in known), None)
+    if section is None or "text_config" in config:
         return None
     transformers = f"transformers ({version('transformers')})"
     if section == OMNI:

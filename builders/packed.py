@@ -42,8 +42,8 @@ _MARKS = (
 )
 _LEFT_OVER = frozenset(
     {
-        _BITSANDBYTES, "gptq", "awq", "auto-round", "aqlm", "compressed-tensors", "eetq", "fbgemm_fp8", "fp8", "higgs", "hqq", "modelopt", "mxfp4", "spqr",
-        "vptq",
+        _BITSANDBYTES, "gptq", "awq", "auto-round", "aqlm", "compressed-tensors", "eetq", "fbgemm_fp8", "fp8", "higgs", "hqq", "inc", "modelopt", "mxfp4",
+        "quanto", "quark", "spqr", "vptq",
     }
 )  # fmt: skip
 """Methods that store weights in a form of their own: said of weights that are stored as they are, each of them is left over."""
@@ -159,9 +159,9 @@ def _unclaimed(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 
 def _other(name: str, unclaimed: Mapping[str, list[str]], *, alone: bool) -> str | None:
-    """What is called after a tensor or, where that has no scale (`alone`), after any scale of its module; None where nothing is."""
+    """What is called after a tensor, but for its bias, or, where it has no scale (`alone`), after any scale of its module; None where nothing is."""
     module = name.rpartition(".")[0]
-    there = (*unclaimed.get(module, ()), *unclaimed.get(name, ()))
+    there = [other for other in (*unclaimed.get(module, ()), *unclaimed.get(name, ())) if other != f"{name}_bias"]
     return next((other for other in there if other.startswith((f"{name}_", f"{name}.")) or (alone and module and "scale" in other[len(module) :])), None)
 
 

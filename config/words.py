@@ -71,7 +71,7 @@ class Patch:
 class Hold:
     """Something about a release that a person has to decide before it goes on."""
 
-    subject: str  # what it is about, unique in a run: the id of a rule, "family", "licence", "terms"
+    subject: str  # what it is about, unique in a run: the id of a rule, "family", "licence", "terms", "ranking"
     reason: str  # what was found, and what approving it means, in sentences
     patches: tuple[Patch, ...] = ()  # what is then done to the release's files
 

@@ -93,7 +93,7 @@ def end_of_turn(files: Files) -> str | None:
     eos = named(files).get("eos_token")
     if len(found) != 1 or (first := found.pop()) is None:
         return None
-    return eos if eos and all(eos in text for following in behind for text in following) else first
+    return eos if eos in special_ids(files) and all(eos in text for following in behind for text in following) else first
 
 
 def _answered(files: Files, template: Template) -> Iterator[str]:

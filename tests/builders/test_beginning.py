@@ -87,6 +87,7 @@ def test_a_language_model_that_transformers_does_not_find_is_refused_and_told_wh
         {"architectures": ["InternVLForConditionalGeneration"], "model_type": "internvl", "text_config": {"model_type": "qwen2"}, "vision_config": {}},
         {"architectures": ["UnlimitedOCRForCausalLM"], "model_type": "unlimited_ocr", "language_config": {"hidden_size": 1280}},
         {"architectures": ["NemotronH_Nano_Omni_Reasoning_V3"], "model_type": "nemotron_h_omni", "llm_config": {"model_type": "nemotron_h"}},
+        {"architectures": ["MambaForCausalLM"], "d_model": 768, "hidden_size": 768, "model_type": "mamba", "n_layer": 24, "ssm_cfg": {}, "vocab_size": 50280},
         {"architectures": ["Own"], "model_type": "of-tomorrow", "llm_config": None},
     ],
 )

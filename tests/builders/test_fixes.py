@@ -331,9 +331,16 @@ def test_sampling_fills_gaps_and_changes_no_figure_of_upstream(sampling: dict[st
     assert changed == {"temperature": 0.9, "top_p": 0.8, "do_sample": True, "top_k": 3, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
-@pytest.mark.parametrize("beside", [{}, {"max_new_tokens": 2048}, {"repetition_penalty": 1.05}, {"temperature": 1.0, "top_k": 50}, {"temperature": None}])
+@pytest.mark.parametrize("beside", [{}, {"max_new_tokens": 2048}, {"repetition_penalty": 1.05}, {"temperature": 1.0, "top_k": 50}, {"temperature": 0.0}])
 def test_the_advice_to_take_the_likeliest_token_stays(beside: dict[str, Any]) -> None:
-    assert sampling_defaults.repair(model(generation={"do_sample": False} | beside), FAMILY) == []
+    assert sampling_defaults.repair(model(generation={"do_sample": False, "top_p": None} | beside), FAMILY) == []
+
+
+def test_it_is_none_for_a_tune_that_has_the_file_of_a_base_model() -> None:
+    """As Qwen2.5's tunes have: their makers ship base models with a chat template, and `do_sample: false` alone."""
+    files = model(generation={"do_sample": False, "max_new_tokens": 2048})
+    changed = applied(files, sampling_defaults.repair(files, FAMILY.model_copy(update={"base": "Makers/.+-Base"})))["generation_config.json"]
+    assert changed == {"do_sample": True, "max_new_tokens": 2048} | FAMILY.sampling.stated  # type: ignore[union-attr]
 
 
 def test_a_model_without_a_template_gets_no_advice() -> None:

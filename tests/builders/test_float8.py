@@ -261,11 +261,11 @@ def test_complex_numbers_are_refused_as_what_they_are() -> None:
 
 
 def test_numbers_that_are_values_and_scales_that_are_known_are_not_refused() -> None:
-    beside = [tensor("a.bias"), tensor("b.scale"), tensor("a.input_scale", "F32", ()), tensor("a.input_scale_ub", "F32", (1,))]
+    beside = [tensor("a.bias"), tensor("b.scale"), tensor("a.input_scale", "F32", ()), tensor("a.input_scale_ub", "F32", (1,)), tensor("a.weight_bias")]
     assert packed.refusal({}, {item.name: item for item in (EIGHT, *beside)}) is None
     known = {item.name: item for item in (EIGHT, SCALE, tensor("a.scale"), *beside)}
     assert packed.refusal({"quantization_config": {"quant_method": "fp8"}}, known) is None, "a module may have a scale of its own"
-    assert set(packed.plain(known)) == {"a.weight", "a.scale", "a.bias", "b.scale"}
+    assert set(packed.plain(known)) == {"a.weight", "a.scale", "a.bias", "a.weight_bias", "b.scale"}
 
 
 def test_what_is_sound_is_not_refused() -> None:

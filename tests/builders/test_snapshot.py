@@ -82,12 +82,12 @@ def test_a_branch_becomes_a_commit_with_what_the_card_says(served: Served) -> No
     ("name", "content", "shown"),
     [
         ("modules.json", "[]", r"it has modules\.json of sentence-transformers"),
-        ("README.md", "---\npipeline_tag: text-ranking\n---\n", "it is tagged `text-ranking`"),
+        ("README.md", "---\npipeline_tag: feature-extraction\n---\n", "it is tagged `feature-extraction`"),
         ("README.md", "---\nlibrary_name: sentence-transformers\n---\n", "it is tagged `sentence-transformers`"),
     ],
 )
 def test_a_model_that_turns_texts_into_vectors_is_none_that_writes_them(served: Served, tmp_path: Path, name: str, content: str, shown: str) -> None:
-    """As Qwen3-Embedding and Qwen3-Reranker are: architecture, weights and chat template are a language model's."""
+    """As Qwen3-Embedding is: architecture, weights and chat template are a language model's."""
     made = Path(shutil.copytree(DEMO, tmp_path / "made"))
     (made / name).write_text(content, encoding="utf-8")
     served.push(made, repo := f"upstream/{tmp_path.name}".replace("_", "-")[:60])
@@ -99,8 +99,15 @@ def test_a_model_that_turns_texts_into_vectors_is_none_that_writes_them(served: 
             look(made)
 
 
+def test_one_that_ranks_texts_may_do_so_in_words_and_is_for_a_person_to_decide() -> None:
+    assert vectors.refusal(["config.json"], {"pipeline_tag": "text-ranking"}, "x") is None
+    (hold,) = vectors.ranks("text-ranking", "upstream/x")
+    assert hold.reason.startswith("upstream/x is tagged `text-ranking`.")
+    assert not list(vectors.ranks("text-generation", "upstream/x"))
+
+
 def test_a_tag_that_is_no_text_is_none() -> None:
-    assert vectors.refusal(["config.json"], {"pipeline_tag": ["text-ranking"], "library_name": 7}, "x") is None
+    assert vectors.refusal(["config.json"], {"pipeline_tag": ["feature-extraction"], "library_name": 7}, "x") is None
 
 
 def test_a_private_repo_is_known_as_private_to_its_owner_and_unknown_to_others(served: Served) -> None:

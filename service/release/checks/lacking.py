@@ -31,9 +31,9 @@ def look(prospect: "Prospect") -> Iterable[str]:
                 ruled.require_all(prospect.settings, before, work / "files")
             except UnsupportedModel as error:
                 raise UpstreamError(
-                    f"{prospect.upstream.release.repo} cannot be released, for everything is measured against the model in transformers. {error} Release it in "
-                    "transformers' own form, where there is one, often a repo whose name ends in `-hf`. Of what llama.cpp knows, `sluice quantize` makes files "
-                    "that nobody measures."
+                    f"{prospect.upstream.release.repo} cannot be released, for everything is measured against the model in transformers. {error} If that does "
+                    "not name a package to install, release it in transformers' own form, where there is one, often a repo whose name ends in `-hf`. Of what "
+                    "llama.cpp knows, `sluice quantize` makes files that nobody measures."
                 ) from error
             except StageError:  # it says nothing of the release; the stages that load it will
                 log.exception("missing weights could not be looked for", extra={"action": "check"})

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
+from builders import vectors
 from builders.snapshot import Upstream
 from config.errors import UpstreamError
 from config.recipe import Recipe
@@ -232,6 +233,7 @@ def _approval(work: Work) -> None:
         *fixed,
         *terms.unlicensed(upstream, paths, strange=work.strange),
         *terms.lost(upstream, strange=work.strange),
+        *vectors.ranks(upstream.pipeline_tag, upstream.release.repo),
         *rollback.held(work.job.store, work.job.run, work.recipe.on_rollback),
     ]
     if undecided := work.job.hold(found):
