@@ -119,6 +119,7 @@ class Known:
     line: Line | None = None  # the history of the upstream, if it was read before
     openings: Openings = field(default_factory=Forgetful)  # which repos are to be made public
     fence: Callable[[], None] = lambda: None  # raises when whoever publishes may not any more; asked right before main, or who sees it, is changed
+    made: Callable[["Publication"], None] = lambda publication: None  # hears of it as soon as main holds it, whatever fails afterwards
     used: Callable[[str, Collection[str]], None] = lambda commit, sent: None  # tries what is staged at a commit, which brings these files; raises to stop it
 
 
@@ -174,11 +175,13 @@ def _parts(api: HfApi, plan: Plan, known: Known) -> Generator[None, None, Public
             known.fence()
             commit = head.commit if target.read_head(api, plan.repo, previously=known.previously).commit == head.commit else None
         if commit is not None:
+            publication = replace(_publication(api, plan, settled, commit), changed=changed, remark=damage if changed else None)
+            known.made(publication)
             if changed:
                 _check_result(api, plan, settled, commit)
                 log.info("published %s at %s: %d operations", plan.repo, commit, len(operations), extra={"action": "publish"})
             _completed(api, plan, known)
-            return replace(_publication(api, plan, settled, commit), changed=changed, remark=damage if changed else None)
+            return publication
         log.warning("%s moved on from %s while its files were uploaded (attempt %d)", plan.repo, head.commit, attempt, extra={"action": "publish_stale"})
         before, head = head, target.read_head(api, plan.repo, previously=known.previously)
         if head.manifest != before.manifest and _contradicts(head.manifest, plan.manifest):

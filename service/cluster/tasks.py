@@ -126,8 +126,8 @@ class RayPlace:
         with self._away(), Log(log) as stream:
             while losses < LOSSES:
                 options, cpus = self._options(limits, threaded="threads" in params)
-                given = {**params, "threads": cpus, "silence": limits.silence} if "threads" in params else dict(params)
-                bounds = {"seconds": limits.seconds, "memory_bytes": limits.memory_bytes, "threads": cpus}
+                given = {**params, "threads": cpus} if "threads" in params else dict(params)
+                bounds = {"seconds": limits.seconds, "silence": limits.silence, "memory_bytes": limits.memory_bytes, "threads": cpus}
                 order = {"function": function, "params": given, "limits": bounds, "log": str(log), "name": log.stem}
                 try:
                     done = self._done(order | self._sent(inputs, workspace.name), options, stream)

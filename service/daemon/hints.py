@@ -18,7 +18,7 @@ from service.release.datasets import recipe_for
 from service.release.intake import ReleaseRequest, queue_release
 from service.release.watchlist import asked, cooling, entries, following, refusal
 from service.runs.again import ATTEMPTS
-from service.store import HintRecord, LookKey, RunFilter, Store
+from service.store import HintRecord, LookKey, RunFilter, RunRecord, Store
 
 FIRST_DELAY = 30.0  # seconds from a failed look to the next, at most; doubles each time
 LONGEST_DELAY = 3600.0  # seconds
@@ -79,6 +79,12 @@ def _delay(hint: HintRecord, failures: Collection[Exception]) -> float:
     return pause(hint.attempts, first=FIRST_DELAY, longest=LONGEST_DELAY if passing else LONGEST_REFUSAL, asked=asked)
 
 
+def _begun_before(store: Store, hint: HintRecord, wanted: RunFilter) -> RunRecord | None:
+    """A run at work, or left by who was at it, that was queued before the rebuild was asked for: one that was queued since is what was asked for."""
+    begun = (*store.runs(state="running", wanted=wanted), *store.runs(state="interrupted", wanted=wanted))
+    return next((run for run in begun if run.queued is None or run.queued < hint.created), None)
+
+
 def _refuses(failure: Exception) -> bool:
     """Whether the look would come to the same again as long as neither the repo nor anything here changes."""
     return isinstance(failure, SluiceError) and not isinstance(failure, HubUnavailable | TooSoon)
@@ -107,8 +113,8 @@ def _queued(store: Store, settings: Settings, listings: Listings, entry: Watched
     if (wait := cooling(entry, listed)) > 0 and not hint.rebuild:
         age = f"its last commit is less than {entry.cool_down_minutes:g} minutes old, as the watch list asks (`cool_down_minutes`)"
         return TooSoon(f"{hint.repo} is left alone for now: {age}.", wait)
-    if hint.rebuild and (at_work := store.runs(1, "running", wanted=RunFilter(repo=listed.repo, recipe=entry.recipe))):
-        return TooSoon(f"{hint.repo} is released again when run {at_work[0].id}, which is at work, has ended.", RUN_SECONDS)
+    if hint.rebuild and (at_work := _begun_before(store, hint, RunFilter(repo=listed.repo, recipe=entry.recipe))) is not None:
+        return TooSoon(f"{hint.repo} is released again when run {at_work.id}, which is at work, has ended.", RUN_SECONDS)
     trigger = "rebuild" if hint.rebuild else hint.source  # that of the wish, also where a poll has found the repo since
     wanted = ReleaseRequest(repo=hint.repo, revision=entry.revision, recipe=entry.recipe, trigger=trigger, changed_only=not hint.rebuild, followed=True)
 

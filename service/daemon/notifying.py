@@ -66,7 +66,7 @@ def composed(store: Store, event: AuditRecord) -> Notice | None:
         case "blocked":
             return replace(done, ending="blocked")
         case "cancelled":
-            return replace(done, reason="The run was cancelled, but this was public by then.") if published else None
+            return replace(done, reason="The run was cancelled, but this was public by then.") if published and run.started else None
         case _:
             return replace(done, reason=event.details.get("error")) if published else None
 

@@ -104,8 +104,9 @@ def _followed(store: Store, api: HfApi, wanted: ReleaseRequest, order: RunOrder,
     """
     if not wanted.followed:
         return None, None
-    before = store.sighting(wanted.repo, wanted.revision, wanted.recipe)
-    first = Sighting(repo=wanted.repo, revision=wanted.revision, recipe=wanted.recipe, sha="", newest="", place=None)
+    repo = order.release.repo  # as the Hub spells it, however it was asked for
+    before = store.sighting(repo, wanted.revision, wanted.recipe)
+    first = Sighting(repo=repo, revision=wanted.revision, recipe=wanted.recipe, sha="", newest="", place=None)
     seen = rollback.seen(Line(api, order.release.origin), before or first, order.release)
     last = store.newest(order)
     current = last is not None and last.release.sha == order.release.sha  # nothing newer was released before it moved back

@@ -77,9 +77,13 @@ class Job(Workbench):
         waived = [f"The gate {item.gate} is waived by {item.by}." for item in verdict.waivers]
         self.listener(Event(stage=f"gates {variant.tag}", state=state, message=" ".join([*verdict.reasons, *waived])))
 
-    def fence(self) -> None:
-        """Hold the run until what is published next is surely there or refused. Raises Withdrawn when a person does not want it to go on, LeaseLost."""
-        if (wanted := self._wanted(seconds=COMMIT_SECONDS)) is not None:
+    def fence(self, *, pausing: bool = True) -> None:
+        """Hold the run until what is published next is surely there or refused.
+
+        Raises Withdrawn when a person does not want it to go on, or, if it is `pausing`, wants it to wait; LeaseLost.
+        """
+        wanted = self._wanted(seconds=COMMIT_SECONDS)
+        if wanted == "cancel" or (wanted == "pause" and pausing):
             raise Withdrawn(wanted)
 
     def _checkpoint(self) -> None:

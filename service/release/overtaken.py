@@ -6,6 +6,7 @@ from config.errors import Superseded
 from publishers.order import Line, Point
 from service.runs.again import HINTS
 from service.store import RunFilter, RunRecord, Store
+from service.store.database import now
 
 
 def refuse_overtaken(store: Store, api: HfApi, run: RunRecord) -> None:
@@ -27,7 +28,7 @@ def refuse_overtaken(store: Store, api: HfApi, run: RunRecord) -> None:
         raise Superseded(f"{there}, so that one stays, and nothing more is done for the older one.")
     if any(run.queued is None or step.started >= run.queued for step in store.stages(run.id)):
         return  # else what is begun might be given up for something newer time and again, and nothing ever be published
-    waiting = store.runs(state="queued", wanted=RunFilter(repo=run.release.repo))
+    waiting = [other for other in store.runs(state="queued", wanted=RunFilter(repo=run.release.repo)) if other.due is None or other.due <= now()]
     if other := next((other for other in waiting if _takes_its_place(other, run) and newer(other)), None):
         there = f"Run {other.id} of {other.release.sha[:12]}, which is newer than {own.sha[:12]}, waits for its turn"
         raise Superseded(f"{there}, so nothing was done for the older one. `sluice retry {run.id}` does it all the same.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from service.release.offering import offer
 from service.release.publishing import Repo
 from service.release.reading_back import read_back
 from service.release.work import Work
-from service.store import Published
+from service.store import Published, Unpublished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,15 @@ class _Ready:
     promote: Callable[[], hub.Publication]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Bounds:
+    """What holds for all repos of a release."""
+
+    private: bool
+    fence: Callable[[], None]
+    beside: ExitStack
+
+
 def publish(work: Work) -> list[str]:
     """Publish each repo of which a variant passed, with the run's report, and put them into one collection; or leave them in the run's folder. The repos.
 
@@ -36,24 +45,30 @@ def publish(work: Work) -> list[str]:
     """
     job, hindrance, line = work.job, offer(work), Line(work.api, work.release.origin)
     private = job.run.private or work.of("upstream", Upstream).private  # upstream may have been made private since the run was queued
+    published: list[str] = []
     with ExitStack() as beside:
-        ready = [_ready(work, repo, line, private=private, beside=beside) for repo in publishing.repos(work) if repo.passed]
-        for item in ready:
-            _promote(work, item)
-    published = [item.name for item in ready]
-    if published and job.run.target is None:
-        gathering.gather(work, published, private=private)
+
+        def fence() -> None:
+            job.fence(pausing=not published)  # of a release of which others see a part already the rest follows within seconds
+
+        ready = [_ready(work, repo, line, _Bounds(private=private, fence=fence, beside=beside)) for repo in publishing.repos(work) if repo.passed]
+        with left_by(lambda whole: None):  # but by the fence: a commit that was sent is not left before it is known what became of it, and told
+            for item in ready:
+                _promote(work, item)
+                published.append(item.name)
+            if published and job.run.target is None:
+                gathering.gather(work, published, private=private)
     if hindrance is not None:
         raise hindrance
     return published
 
 
-def _ready(work: Work, repo: Repo, line: Line, *, private: bool, beside: ExitStack) -> _Ready:
+def _ready(work: Work, repo: Repo, line: Line, bounds: _Bounds) -> _Ready:
     """Plan a repo; on the Hub have it lie beside what is there, until `beside` ends."""
     job, store, target = work.job, work.job.store, work.job.run.target
     checkpoint(whole=True)
     with job.limited(f"planning {repo.name}"):
-        hidden = private or (target is None and unpublishing.removed(store, work.api, repo.name))
+        hidden = bounds.private or (target is None and unpublishing.removed(store, work.api, repo.name))
         planned = publishing.plan(work, repo, private=hidden, line=line)
     if target is not None:
         return _Ready(name=repo.name, planned=planned, promote=partial(folder.publish, Path(target), planned, line))
@@ -62,27 +77,36 @@ def _ready(work: Work, repo: Repo, line: Line, *, private: bool, beside: ExitSta
         read_back(work, repo.name, repo.passed, commit, sent)
 
     def fence() -> None:
-        job.fence()
+        bounds.fence()
         rollback.refuse_withdrawn(work, planned.rollback)
 
+    def made(publication: hub.Publication) -> None:
+        _keep(work, planned, publication)
+
     before = store.last_publication(repo.name)
-    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=fence, used=used)
+    known = hub.Known(previously=before.revision if before else None, line=line, openings=store, fence=fence, made=made, used=used)
     with job.noted(f"upload {repo.name}", planned.manifest.digest()):
-        return _Ready(name=repo.name, planned=planned, promote=beside.enter_context(hub.staged(work.api, planned, known)))
+        return _Ready(name=repo.name, planned=planned, promote=bounds.beside.enter_context(hub.staged(work.api, planned, known)))
 
 
 def _promote(work: Work, item: _Ready) -> None:
-    """Let others see it, and keep that."""
+    """Let others see it; that they do is kept at once."""
     job, store, elsewhere = work.job, work.job.store, work.job.run.target is not None
     with job.noted(f"publish {item.name}" if not elsewhere else f"leave {item.name.rpartition('/')[2]}", item.planned.manifest.digest()) as noted:
-        with left_by(lambda whole: None):  # but by the fence: a commit that was sent is not left before it is known what became of it
-            result = item.promote()
+        result = item.promote()
         noted.message = result.remark or ""
         if not result.changed:
             noted.state, noted.message = "reused", "already holds exactly this"
         opened = None if elsewhere else unpublishing.opened(store, work.api, item.name)
         back = None if elsewhere or opened is not None else unpublishing.taken_back(store, item.name)
         noted.message = "; ".join(part for part in (noted.message, unpublishing.remark(back)) if part)
-        record = {name: value for name, value in asdict(result).items() if name != "remark"}
-        lease = None if job.run.worker is None else job.run.lease
-        store.record_publication(job.run.id, Published(**record), rollback=item.planned.rollback, lease=lease, opened=opened)
+        if elsewhere or opened is not None:
+            _keep(work, item.planned, result if elsewhere else replace(result, changed=False), opened=opened)
+
+
+def _keep(work: Work, planned: hub.Plan, result: hub.Publication, *, opened: Unpublished | None = None) -> None:
+    """Keep that it is public; `opened` as in `Results.record_publication`."""
+    job = work.job
+    record = {name: value for name, value in asdict(result).items() if name != "remark"}
+    lease = None if job.run.worker is None else job.run.lease
+    job.store.record_publication(job.run.id, Published(**record), rollback=planned.rollback, lease=lease, opened=opened)

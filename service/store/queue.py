@@ -165,6 +165,8 @@ class Queue(Database):
                 return False
             if row.wanted is not None and state in {"done", "blocked"}:
                 error = f"It was {'published' if state == 'done' else 'blocked'} before it could be {ASKED[row.wanted]}."
+            elif row.wanted == "cancel":
+                state = "cancelled"  # however it ended: no poll is to take it up again
             row.state, row.error, row.disk_high_water, row.finished = state, error, disk_high_water, None if state == "paused" else now()
             row.worker = row.lease_until = row.wanted = None
             row.redo = row.redo if state == "paused" else None

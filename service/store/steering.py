@@ -55,7 +55,7 @@ class Steering(Database):
         with self.write() as session:
             row = locked(session, run)
             if row.state == "paused":
-                row.state = "queued"
+                row.state, row.trigger = "queued", source  # a person wants it by now, whoever asked for it first
             elif row.wanted == "pause":
                 row.wanted = None
             else:

@@ -94,6 +94,21 @@ def test_a_stage_begun_when_all_machines_were_gone_asks_for_what_the_next_one_ha
     assert (cpus, options["num_cpus"], options["num_gpus"], options["memory"]) == (8, 8, 1, 2**34)
 
 
+def test_a_stage_elsewhere_has_the_bounds_that_one_has_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, orders = place_at(tmp_path, [ONE]), list[dict[str, Any]]()
+
+    def done(order: dict[str, Any], *_: object) -> dict[str, Any]:
+        orders.append(order)
+        return {"files": [], "result": {}}
+
+    monkeypatch.setattr(place, "_done", done)
+    limits = Limits(seconds=60, memory_bytes=2**30, threads=4, silence=30)
+    for params in ({"threads": 4, "tokens": 5}, {"tokens": 5}):
+        place.run("a:stage", tmp_path, {}, params, limits=limits, log=tmp_path / "log")
+    assert [order["params"] for order in orders] == [{"threads": 1, "tokens": 5}, {"tokens": 5}]
+    assert {Limits(**order["limits"]) for order in orders} == {Limits(seconds=60, memory_bytes=2**30, threads=1, silence=30)}
+
+
 def test_what_is_brought_once_more_is_not_written_into_what_is_kept(tmp_path: Path) -> None:
     place, folder = place_at(tmp_path, [ONE]), tmp_path / "files"
     place.blobs.mkdir()

@@ -237,6 +237,29 @@ def test_a_rebuild_of_a_run_that_is_at_work_comes_when_that_has_ended(store: Sto
     assert (again.state, again.trigger, again.attempt) == ("queued", "rebuild", 2)
 
 
+def test_entries_that_ask_for_the_same_are_rebuilt_once(store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a worker takes the run that the first of them queued before the second is looked at."""
+
+    def look(*given: Any, **options: Any) -> object:
+        found = queue_release(*given, **options)
+        store.lease("worker", seconds=60)
+        return found
+
+    monkeypatch.setattr(hints, "queue_release", look)
+    everything = Watched(owners=("upstream",), recipe=upstream.settings.watch[0].recipe)
+    settings = upstream.settings.with_(watch=(*upstream.settings.watch, everything))
+    assert asked_to_rebuild(store, settings) == ()
+    (run,) = store.runs()
+    assert (run.state, run.attempt) == ("running", 1)
+
+
+def test_a_rebuild_of_a_run_whose_worker_is_gone_comes_when_another_one_has_ended_it(store: Store, upstream: Upstream) -> None:
+    hinted(store, upstream.settings)
+    assert store.lease("worker", seconds=0) is not None
+    (said,) = asked_to_rebuild(store, upstream.settings)
+    assert said == "upstream/model is released again when run 1, which is at work, has ended."
+
+
 def test_word_of_a_repo_that_comes_while_it_is_rebuilt_has_it_rebuilt_no_second_time(store: Store, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     def look(*given: Any, **options: Any) -> object:
         found = queue_release(*given, **options)

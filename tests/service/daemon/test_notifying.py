@@ -89,6 +89,13 @@ def test_a_place_is_told_what_happens_from_the_time_that_it_is_there(store: Stor
     assert (kept.state, kept.attempts, kept.error, kept.subject, kept.ending) == ("delivered", 1, None, f"run/{run}", "blocked")
 
 
+def test_what_was_told_is_not_told_once_more_of_a_run_that_was_to_be_done_again_and_is_cancelled(store: Store) -> None:
+    run = ended(store, "done", digest="a" * 64)
+    queue_run(store, recipe_digest="a" * 64, again=True)
+    store.cancel(run, source="command", details={})
+    assert notifying.composed(store, store.audit_events(subject=f"run/{run}")[0]) is None
+
+
 def test_each_end_is_told_in_words_to_whom_it_concerns(file_store: Store, receiver: Receiver, places: tuple[Notified, ...]) -> None:
     both = (*places, Notified(name="quiet", on=("held",)))
     with pytest.MonkeyPatch.context() as patch:

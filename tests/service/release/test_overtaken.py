@@ -125,3 +125,13 @@ def test_a_service_elsewhere_that_published_something_newer_is_heeded_too(each_w
     other.close()
     assert taken(each_way) == [(older.id, "superseded")]
     assert each_way.store.stages(older.id) == (), "nothing was done of it"
+
+
+def test_what_waits_for_the_hub_takes_no_older_one_s_place(short_way: ShortWay) -> None:
+    older = polled(short_way)
+    short_way.upstream.release()
+    newer = polled(short_way)
+    leased = short_way.store.lease("worker", seconds=60, run=newer.id)
+    assert leased is not None
+    short_way.store.defer(newer.id, leased.lease, error="The Hub is down.", seconds=3600)
+    assert short_way.carried_out(older.id)["state"] == "done"

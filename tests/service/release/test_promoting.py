@@ -9,7 +9,7 @@ import pytest
 
 from bench.short_way import VARIANT, short
 from config.errors import HubError
-from publishers import staging
+from publishers import hub, staging
 from publishers.staging import PREFIX
 from service.daemon import notifying
 from service.execution.workbench import Event
@@ -121,6 +121,32 @@ def test_what_was_killed_before_it_could_be_recorded_is_announced_by_the_next_tr
     two_repos.queued(again=True)
     two_repos.carried_out(run)
     assert notifying.composed(two_repos.store, two_repos.store.audit_events(subject=f"run/{run}")[0]) is None, "it is told once"
+
+
+def test_a_run_that_is_paused_between_two_repos_is_published_whole(two_repos: ShortWay) -> None:
+    """Else what others see would be half a release for as long as the pause lasts."""
+    run = two_repos.queued().id
+
+    def pausing(event: Event) -> None:
+        if (event.stage, event.state) == (f"publish {REPO}", "done"):
+            two_repos.store.pause(run, source="test", details={})
+
+    done = two_repos.carried_out(run, pausing)
+    assert (done["state"], done["error"]) == ("done", "It was published before it could be paused.")
+    assert commits(two_repos) == {REPO: 2, OTHER: 2}
+
+
+def test_what_is_public_is_told_though_what_follows_the_commit_fails(two_repos: ShortWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = two_repos.queued().id
+
+    def refuse(_api: object, plan: hub.Plan, _known: hub.Known) -> None:
+        raise HubError(f"{plan.repo} is refused.")
+
+    monkeypatch.setattr(hub, "_completed", refuse)
+    with pytest.raises(HubError):
+        two_repos.carried_out(run)
+    assert two_repos.store.run(run).error == f"{REPO} is refused. Published all the same, before that: {REPO}."
+    assert [item.repo for item in two_repos.store.publications(run)] == [REPO]
 
 
 def test_a_run_that_is_cancelled_between_two_repos_changes_no_other_one_and_tells_of_the_first(two_repos: ShortWay) -> None:

@@ -18,6 +18,7 @@ from service.cli.main import app
 from service.daemon.hints import take_hints
 from service.daemon.listing import Listings
 from service.execution.workbench import Event
+from service.release.intake import ReleaseRequest, queue_release
 from service.release.rollback import RollbackRefused, roll_back
 from service.runs import holds, steering
 from service.runs.deciding import Decision
@@ -121,6 +122,15 @@ def test_a_new_run_of_an_older_commit_is_refused_before_anything_is_built(short_
     with pytest.raises(Superseded, match="which is newer"):
         short_way.queued(older)
     assert len(short_way.store.runs()) == 1
+
+
+def test_a_look_counts_for_the_repo_however_its_name_was_written(short_way: ShortWay) -> None:
+    recipe = short_way.settings.watch[0].recipe
+    request = ReleaseRequest(repo="Upstream/MODEL", revision="main", recipe=recipe, trigger="test", followed=True)
+    queue_release(short_way.store, short_way.settings, short_way.api, request)
+    seen = short_way.store.sighting("upstream/model", "main", recipe)
+    assert seen is not None
+    assert seen.sha == short_way.upstream.author.model_info("upstream/model").sha
 
 
 def test_a_tag_that_moves_back_is_followed_where_the_recipe_says_so(short_way: ShortWay) -> None:

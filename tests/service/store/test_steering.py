@@ -1,3 +1,5 @@
+from typing import Literal
+
 import alembic.command
 import pytest
 from sqlalchemy import create_engine, text
@@ -38,6 +40,22 @@ def test_a_run_at_work_is_only_asked(store: Store) -> None:
     assert (ended.state, ended.wanted, ended.worker) == ("cancelled", None, None)
     with pytest.raises(SteeringRefused, match="is cancelled already"):
         store.cancel(run.id, **ASKED)
+
+
+@pytest.mark.parametrize("state", ["failed", "held", "superseded"])
+def test_a_run_that_is_to_be_cancelled_is_so_however_it_ended(store: Store, state: Literal["failed", "held", "superseded"]) -> None:
+    run = queue_run(store)
+    store.lease("worker", seconds=60)
+    store.cancel(run.id, **ASKED)
+    assert store.finish(run.id, state=state, error="It broke.")
+    assert (store.run(run.id).state, store.run(run.id).error) == ("cancelled", "It broke.")
+    assert store.enqueue(order(), attempts=3)[1] is False, "no poll takes it up again"
+
+
+def test_a_run_that_a_person_resumes_is_that_person_s(store: Store) -> None:
+    run = queue_run(store, trigger="poll")
+    store.pause(run.id, **ASKED)
+    assert store.resume(run.id, **ASKED).trigger == "test"
 
 
 def test_a_run_that_nobody_is_at_is_cancelled_and_paused_at_once(store: Store) -> None:
