@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Literal
 
+from huggingface_hub import HfApi
+
 from config.errors import ConfigurationError, Damaged, SluiceError, Superseded, Unavailable, UpstreamError, in_words
 from config.near import hint
 from config.settings import Settings
@@ -75,10 +77,7 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
 
     try:
         api = connect(settings)
-        with limited(settings, "looking for newer releases"):
-            refuse_overtaken(store, api, run)
-        with limited(settings, "reading the recipe and its data"):
-            chosen = recipes.of_run(store, run, settings, api)
+        chosen = _wanted(store, run, settings, api)
         graph = way(chosen.recipe)
         job = Job(
             store=store,
@@ -115,6 +114,14 @@ def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listene
     finally:
         if job is not None:
             job.stages.close()
+
+
+def _wanted(store: Store, run: RunRecord, settings: Settings, api: HfApi) -> recipes.Chosen:
+    """The run's recipe with its data. Raises Superseded where what the run was for is not wanted any more."""
+    with limited(settings, "looking for newer releases"):
+        refuse_overtaken(store, api, run)
+    with limited(settings, "reading the recipe and its data"):
+        return recipes.of_run(store, run, settings, api)
 
 
 def _public(store: Store, run: RunRecord) -> str:
