@@ -66,6 +66,7 @@ def test_8_bits_pass_the_usual_gates_and_it_takes_what_was_estimated_within_a_fa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_base_model_passes_the_usual_gates_in_8_bits_and_not_in_float16_which_cannot_hold_it(tmp_path: Path) -> None:
     """Of 262,144 tokens, one of which has no row, with layers that see 512 tokens back, and activations beyond 65,504."""
     model = fetched(gemma3_270m, tmp_path / "model")
