@@ -139,7 +139,7 @@ def repair(
     desk = Desk(asks=ask and family is None, approved=frozenset(approved))
     if len(alike) > 1 and templates(files):
         desk.lets(_unclear(alike))
-    of, notes = family.name if family else None, family.notes if family else ()
+    of = family.name if family else None
     chosen = [rule for rule in load_rules(rules) if rule.applies(fixes=fixes, system_prompt=system_prompt, family=of)]
     chosen = [rule for rule in chosen if not (headers and rule.repair == MULTIPLIED)]
     spare = ties.spare(snapshot, config, tensors) if matrices else None
@@ -157,7 +157,8 @@ def repair(
         "patches": [asdict(patch) for patch in patches],
         "unrepaired": [*broken(fixed), *(() if matrices else ties.unread(config, tensors))],
         "family": of,
-        "notes": [] if templates(files) and not templates(fixed) else list(notes),  # else they are of the chat models that a base model is none of
+        # where a rule took the template away, a base model has none of what is known of its family's chat models
+        "notes": list(family.notes) if family and (templates(fixed) or not templates(files)) else [],
         "stop": list(family.stop) if family else [],
         "samplers": list(family.samplers) if family else [],
         "ollama": [(families / "templates" / name).read_text(encoding="utf-8") for name in (family.ollama if family else ())],

@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 import sqlalchemy
@@ -74,6 +74,18 @@ def ended(store: Store, run: int) -> bool:
     return False
 
 
+@contextmanager
+def working(worker: Worker) -> Iterator[None]:
+    """The worker at work in a thread, until the block ends."""
+    thread = threading.Thread(target=worker.work)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join()
+
+
 def test_a_run_that_meets_a_lock_is_put_back_and_done_when_it_is_gone(hasty: Store, lock: Callable[[], Callable[[], None]]) -> None:
     attempts = []
 
@@ -87,14 +99,9 @@ def test_a_run_that_meets_a_lock_is_put_back_and_done_when_it_is_gone(hasty: Sto
                 let_go()  # so that it can be written down as failed
         store.finish(run.id, state="done", lease=run.lease)
 
-    run, worker = queue_run(hasty), Worker(hasty, execute)
-    thread = threading.Thread(target=worker.work)
-    thread.start()
-    try:
+    run = queue_run(hasty)
+    with working(Worker(hasty, execute)):
         eventually(lambda: ended(hasty, run.id), seconds=60)
-    finally:
-        worker.stop()
-        thread.join()
     assert (hasty.run(run.id).state, hasty.run(run.id).error, attempts) == ("done", None, [1, 1])
 
 
@@ -109,25 +116,20 @@ def test_a_healthy_run_outlives_an_outage_that_is_longer_than_its_lease(hasty: S
         done.wait(60)
         store.finish(run.id, state="done", lease=run.lease)
 
-    run, other = queue_run(hasty), open_store(postgres_url)
-    workers = [Worker(store, execute, name=name, seconds=SECONDS) for store, name in ((hasty, "here/1/1"), (other, "there/2/2"))]
-    threads = [threading.Thread(target=worker.work) for worker in workers]
-    try:
-        threads[0].start()
+    run = queue_run(hasty)
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(open_store(postgres_url)))
+        here, there = (Worker(store, execute, name=name, seconds=SECONDS) for store, name in ((hasty, "here/1/1"), (other, "there/2/2")))
+        stack.enter_context(working(here))
         assert begun.wait(60)
-        threads[1].start()
+        stack.enter_context(working(there))
+        stack.callback(done.set)
         let_go = lock()
         time.sleep(2 * SECONDS)
         let_go()
         time.sleep(2 * SECONDS)
         done.set()
         eventually(lambda: ended(hasty, run.id), seconds=60)
-    finally:
-        done.set()
-        for worker, thread in zip(workers, threads, strict=True):
-            worker.stop()
-            thread.join()
-        other.close()
     assert (hasty.run(run.id).state, attempts) == ("done", [(1, "here/1/1")])
 
 
@@ -140,14 +142,8 @@ def test_one_that_nobody_carries_out_is_taken_over_once_the_database_has_answere
         taken.append(store.steady())
         store.finish(run.id, state="done", lease=run.lease)
 
-    worker = Worker(hasty, execute, seconds=SECONDS)
-    thread = threading.Thread(target=worker.work)
-    thread.start()
-    try:
+    with working(Worker(hasty, execute, seconds=SECONDS)):
         eventually(lambda: ended(hasty, run.id), seconds=60)
-    finally:
-        worker.stop()
-        thread.join()
     assert taken[0] >= SECONDS
     assert hasty.run(run.id).attempt == 2
 
