@@ -5,26 +5,22 @@ products by `torch.nn.functional.linear`. Where a matrix that llama-quantize wan
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from builders import calibrate
 from builders.calibrate import Windows
-from builders.sensitivity import importances, layout
+from builders.sensitivity import importances, layout, products
 from builders.sensitivity.layout import Placement
 from builders.sensitivity.measure import opened
 from config.errors import UnsupportedModel
 from config.progress import counted
 from engines import quantizable
-
-_linear = functional.linear
 
 
 def imatrix(out: Path, *, model: Path, gguf: Path, chat: Sequence[Path], plain: Sequence[Path], tokens: int, context: int, threads: int) -> dict[str, Any]:
@@ -49,7 +45,14 @@ def sums(network: PreTrainedModel, placements: Sequence[Placement], text: Window
     for placement, total in zip(placements, totals, strict=True):
         for user in _users(placement, total, network.device):
             users.setdefault(user.parameter, []).append(user)
-    with _watched(network, users), torch.inference_mode():
+
+    def product(name: str, first: int, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        squares = inputs.reshape(-1, inputs.shape[-1]).float().square().sum(0, dtype=torch.float64)
+        for user in users[name]:
+            user.add(first, len(weight), squares, inputs.numel() // inputs.shape[-1])
+        return products.linear(inputs, weight, bias)
+
+    with products.seen(network, users, product), torch.inference_mode():
         for window in counted(text, "chunks"):
             network(input_ids=torch.from_numpy(window)[None].to(network.device), use_cache=False, logits_to_keep=1)
     for placement, total in zip(placements, totals, strict=True):
@@ -86,8 +89,7 @@ class _User:
 
     def add(self, first: int, count: int, squares: torch.Tensor, tokens: int) -> None:
         """A product with `count` rows of the parameter from `first` on."""
-        low, high = torch.searchsorted(self.rows, torch.tensor([first, first + count], device=self.rows.device)).tolist()
-        for expert in self.experts[low:high].tolist():
+        for expert in self.experts[products.among(self.rows, first, count)].tolist():
             self.total.sums[expert] += squares
             self.total.counts[expert] += tokens
 
@@ -104,27 +106,3 @@ def _users(placement: Placement, total: _Total, device: torch.device) -> Iterato
         rows = np.sort(segment.sources[new])
         of = segment.targets[np.searchsorted(segment.sources, rows)] // (placement.tensor.rows // placement.tensor.experts)
         yield _User(parameter=segment.parameter, total=total, rows=torch.from_numpy(rows).to(device), experts=torch.from_numpy(of).to(device))
-
-
-@contextmanager
-def _watched(network: PreTrainedModel, users: dict[str, list[_User]]) -> Iterator[None]:
-    """While it is open, what enters products with matrices that have users is added to their totals."""
-    known = {id(parameter): (parameter, users[name]) for name, parameter in network.named_parameters() if name in users}
-
-    def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        whole, wanted = known.get(id(weight if weight._base is None else weight._base), (weight, []))
-        if wanted and weight.is_contiguous() and weight.shape[-1] == whole.shape[-1]:
-            first = (weight.storage_offset() - whole.storage_offset()) // weight.shape[-1]
-            squares = inputs.reshape(-1, inputs.shape[-1]).float().square().sum(0, dtype=torch.float64)
-            for user in wanted:
-                user.add(first, weight.shape[0], squares, inputs.numel() // inputs.shape[-1])
-        return _linear(inputs, weight, bias)
-
-    experts = network.get_experts_implementation()
-    network.set_experts_implementation("eager")  # one product for each expert; others put several into one operation
-    functional.linear = linear  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        functional.linear = _linear
-        network.set_experts_implementation(experts)

@@ -17,18 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 from transformers import PreTrainedModel
 
-from builders.sensitivity import fisher
+from builders.sensitivity import fisher, products
 from builders.sensitivity.layout import Placement
 from builders.sensitivity.table import TYPES
 from config.errors import MeasurementError
 from engines import ggml
 
 Costs = npt.NDArray[np.float64]  # (tensors, TYPES)
-
-_linear = functional.linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,27 +64,16 @@ class Rounding:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """While it is open, backward passes add to the sums: they run through `_Product` wherever a matrix has users."""
-        network = self.network
-        known = {id(parameter): (parameter, self.users[name]) for name, parameter in network.named_parameters() if name in self.users}
 
-        def linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-            whole, wanted = known.get(id(weight if weight._base is None else weight._base), (weight, ()))
-            if not wanted or not weight.is_contiguous() or weight.shape[-1] != whole.shape[-1]:
-                return _linear(inputs, weight, bias)
-            first = (weight.storage_offset() - whole.storage_offset()) // weight.shape[-1]
-            return _Product.apply(inputs, weight, bias, first, wanted)  # type: ignore[no-any-return, no-untyped-call]
+        def product(name: str, first: int, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            return _Product.apply(inputs, weight, bias, first, self.users[name])  # type: ignore[no-any-return, no-untyped-call]
 
-        experts = network.get_experts_implementation()
-        network.enable_input_require_grads()  # type: ignore[no-untyped-call]
-        network.set_experts_implementation("eager")  # one product for each expert; others put several into one operation
-        # a mode of torch's would not reach the threads of a GPU's backward pass, in which streamed layers are computed once more
-        functional.linear = linear  # type: ignore[assignment]
+        self.network.enable_input_require_grads()  # type: ignore[no-untyped-call]
         try:
-            yield
+            with products.seen(self.network, self.users, product):
+                yield
         finally:
-            functional.linear = _linear
-            network.set_experts_implementation(experts)
-            network.disable_input_require_grads()  # type: ignore[no-untyped-call]
+            self.network.disable_input_require_grads()  # type: ignore[no-untyped-call]
 
 
 def rounded(values: torch.Tensor, block: int) -> torch.Tensor:
@@ -107,8 +93,7 @@ class _User:
 
     def among(self, first: int, count: int) -> torch.Tensor:
         """Which of `count` rows from `first` on are the tensor's."""
-        low, high = torch.searchsorted(self.rows, torch.tensor([first, first + count], device=self.rows.device)).tolist()
-        return self.rows[low:high] - first
+        return self.rows[products.among(self.rows, first, count)] - first
 
 
 class _Product(torch.autograd.Function):
@@ -118,7 +103,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, first: int, users: Sequence[_User]) -> torch.Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.first, ctx.users = first, users
-        return _linear(inputs, weight, bias)
+        return products.linear(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None, None]:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from builders import calibrate
-from builders.sensitivity import activations, fisher
+from builders.sensitivity import activations, fisher, products
 from builders.sensitivity.layout import Placement, Segment, View
 from builders.sensitivity.table import TYPES, Sensitivity, Tensor
 from config.errors import MeasurementError
@@ -147,7 +147,7 @@ def test_the_network_is_left_as_it_was(network, windows):
         costs_of(network, placed(network), windows[:1])
     with torch.no_grad():
         parameter.copy_(original)
-    assert functional.linear is activations._linear
+    assert functional.linear is products.linear
     assert network.get_experts_implementation() == experts
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
     assert not network.get_input_embeddings()._forward_hooks
