@@ -2,10 +2,12 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, YamlConfigSettingsSource
@@ -134,11 +136,18 @@ class Settings(BaseSettings):
     def _nothing_is_none(cls, value: object) -> object:
         return None if value == "" else value  # SLUICE_SERVER= for one command
 
-    @field_validator("server")
+    @field_validator("server", "hub_endpoint")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
-        if value is not None and re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", value) is None:
+        if value is not None and not (re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", value) and _parses(value)):
             raise ValueError("it is no address of a service; write it as https://host or https://host/prefix, with no user and no query")
+        return value
+
+    @field_validator("hub_token", "server_token")
+    @classmethod
+    def _can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+            raise ValueError("it holds characters that no token has; copy it once more")
         return value
 
     @field_validator("card_header", "card_footer")
@@ -211,8 +220,21 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         model_config = SettingsConfigDict(yaml_file=file)
 
     _refuse_misspelt(os.environ)
-    try:
+    with _worded(file):
         return FromFile(**overrides)
+
+
+def of_environment(**values: Any) -> Settings:
+    """These settings, and of the others what the environment says, whatever files there are. Raises ConfigurationError where it is not valid."""
+    with _worded(None):
+        return Settings(**values)
+
+
+@contextmanager
+def _worded(file: Path | None) -> Iterator[None]:
+    """Around making settings from the file and the environment. Raises ConfigurationError where they are not valid."""
+    try:
+        yield
     except ValidationError as error:
         given = {str(item["loc"][0]): _variable(str(item["loc"][0]), os.environ) for item in error.errors(include_url=False) if item["loc"]}
         heading = "The environment" if given and all(given.values()) else str(file or "The settings")
@@ -224,6 +246,15 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     except SettingsError as error:
         wrong = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "watch")
         raise ConfigurationError(f"{PREFIX}{wrong.upper()} cannot be read: write its value as JSON, or set `{wrong}` in sluice.yaml.") from error
+
+
+def _parses(address: str) -> bool:
+    """Whether it has a host, and a port that is a number or none."""
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _variable(setting: str, environment: Mapping[str, str]) -> str | None:

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from pydantic import SecretStr
 
 from config import choice
-from config.settings import Settings
+from config.settings import Settings, of_environment
 from config.written import load_recipe
 from engines import toolchain
 from hub.errors import RootError
@@ -55,7 +55,7 @@ def stage(home: Path, *, fixes: bool) -> Iterator[Stage]:
     hub_root = home / "hub"
     hub_root.mkdir(parents=True, exist_ok=True)
     with _hub(hub_root) as url:
-        settings = Settings(
+        settings = of_environment(
             home=home / "service",
             database_url=None,
             hub_endpoint=url,

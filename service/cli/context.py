@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from service.operations import Operations
 
 IMPATIENCE = 3.0  # seconds within which a second signal is taken for the first
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})  # what a system says of places, not of programs
 RESUME = "start the same command again and it goes on where it was"
 
 
@@ -118,11 +119,16 @@ def explained(*, resume: str = RESUME, signals: bool = True) -> Iterator[None]:
 def _unwritten(error: Exception) -> str | None:
     """What to say when disk or database do not take what is to be written; None of every other error."""
     from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import TimeoutError as NoConnection
 
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"{error}. Free some space, then {RESUME}."
-    if isinstance(error, DBAPIError):
-        return f"The database does not take what is to be written, or does not answer: {error.orig}. Look at its disk and at `database_url`, then {RESUME}."
+    if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
+        place = "`home` in the settings, or the option that names this one, says where"
+        return f"Nothing can be written or read at {error.filename}: {error.strerror}. Use a folder where you may write; {place}. Then {RESUME}."
+    if isinstance(error, DBAPIError | NoConnection):
+        said = error.orig if isinstance(error, DBAPIError) else error
+        return f"The database does not take what is to be written, or does not answer: {said}. Look at its disk and at `database_url`, then {RESUME}."
     return None
 
 

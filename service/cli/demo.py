@@ -35,7 +35,8 @@ def demo(
     from service.cli.display import progress, show_run
 
     terminal = Terminal.open(as_json=as_json)
-    folder = home.expanduser().resolve() if home else Path(tempfile.mkdtemp(prefix="sluice-demo-"))
+    with explained():
+        folder = home.expanduser().resolve() if home else Path(tempfile.mkdtemp(prefix="sluice-demo-"))
     kept = keep or home is not None
     resume = RESUME if home else f"sluice demo --home {folder} goes on where it was" if keep else "nothing of it is kept, as with --home FOLDER it would be"
     try:

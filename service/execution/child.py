@@ -65,15 +65,16 @@ def perform(request: dict[str, Any]) -> dict[str, Any]:
     except SluiceError as error:
         traceback.print_exc()
         return {"error": {"type": type(error).__name__, "message": str(error)}}
-    except MemoryError:
+    except MemoryError as error:
         traceback.print_exc()
-        return {"error": {"type": "StageError", "message": "ran out of memory; raise `memory_gib` in the settings or use a larger machine"}}
+        return {"error": {"type": "StageError", "message": str(error), "words": "of_memory"}}
     except OSError as error:
         traceback.print_exc()
-        return {"error": {"type": "StageError", "message": words.of_system(error)}}
+        told = {"message": words.of_system(error)} if words.out_of_space(error) else {"message": str(error), "words": "refused"}
+        return {"error": {"type": "StageError", **told}}
     except Exception as error:  # noqa: BLE001  a stage may raise anything; it is told to the parent in words
         traceback.print_exc()
-        return {"error": {"type": "StageError", "message": f"{type(error).__name__}: {error}", "unforeseen": True}}
+        return {"error": {"type": "StageError", "message": f"{type(error).__name__}: {error}", "words": "unforeseen"}}
 
 
 def main(stream: IO[str]) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from service.logs import redact
 
 NOWHERE = Path("/nonexistent")  # the home of the process that starts stages: it keeps nothing, and finds nothing of anybody
 LOG_TAIL = 1500  # characters of a dead stage's log that its error shows
+_WORDS = {"unforeseen": words.unforeseen, "refused": words.refused, "of_memory": words.of_memory}  # for what a stage raised that is no error of ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +56,20 @@ def run_here(function: Callable[..., dict[str, Any]], workspace: Path, arguments
     except SluiceError:
         raise
     except OSError as error:
-        raise StageError(redact(words.of_system(error))) from error
+        if words.out_of_space(error):  # on which the log would find no room either
+            raise StageError(redact(words.of_system(error))) from error
+        _account(log)
+        raise StageError(redact(words.refused(str(error), (), log))) from error
     except Exception as error:
+        _account(log)
+        raise StageError(redact(words.unforeseen(f"{type(error).__name__}: {error}", (), log))) from error
+
+
+def _account(log: Path) -> None:
+    """Write the traceback of what was raised to the log; what keeps that from being written is told elsewhere."""
+    with suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(redact(traceback.format_exc()), encoding="utf-8")
-        raise StageError(redact(words.unforeseen(f"{type(error).__name__}: {error}", (), log))) from error
 
 
 def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[str, Any], *, limits: Limits, log: Path) -> dict[str, Any]:
@@ -82,7 +93,7 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
         asked.flush()
         folder = workspace / "tmp"
         with _fork_server(limits.threads).stage(asked, stream, _environment(limits.threads) | _places(folder), folder) as stage:
-            _follow(function, stage, latest, limits)
+            _follow(log.stem, stage, latest, limits)
     latest.unlink(missing_ok=True)
     if stage.status or not answer.exists():
         last = words.without_traceback(log.read_text(encoding="utf-8", errors="replace"))[-LOG_TAIL:]
@@ -97,8 +108,8 @@ def run_apart(function: str, workspace: Path, inputs: Inputs, params: Mapping[st
 
 def _failure(error: Mapping[str, Any], inputs: Inputs, log: Path) -> SluiceError:
     """What the process said of its end, as the error that it was."""
-    if error.get("unforeseen"):
-        return StageError(words.unforeseen(error["message"], _files(inputs), log))
+    if (wording := _WORDS.get(error.get("words", ""))) is not None:
+        return StageError(wording(error["message"], _files(inputs), log))
     kind: type[SluiceError] = getattr(errors, error["type"], StageError)
     if issubclass(kind, errors.ProgramError):
         return kind(words.of_program(error["message"], _files(inputs), log))
@@ -114,7 +125,7 @@ def _absolute(given: Input) -> str:
     return str(given.path.absolute())
 
 
-def _follow(function: str, stage: Stage, latest: Path, limits: Limits) -> None:
+def _follow(name: str, stage: Stage, latest: Path, limits: Limits) -> None:
     """Wait until the stage ends, reporting each new value in the file `latest`. Raises StageError when it takes, or says nothing for, longer than it may."""
     heard = now()
     deadline = heard + limits.seconds
@@ -127,11 +138,11 @@ def _follow(function: str, stage: Stage, latest: Path, limits: Limits) -> None:
         if ended:
             return
         if now() >= deadline:
-            raise StageError(f"{function} was stopped after {limits.seconds / 60:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
+            raise StageError(f"The stage {name} was stopped after {limits.seconds / 60:.0f} minutes; raise `stage_minutes` in the settings if it needs longer.")
         if now() - heard >= limits.silence:
             raise StageError(
-                f"{function} was stopped after {limits.silence / 60:.0f} minutes without a sign of progress, as one that hangs; raise `stuck_minutes` in the "
-                "settings if it only needs longer between two of them."
+                f"The stage {name} was stopped after {limits.silence / 60:.0f} minutes without a sign of progress, as one that hangs; raise `stuck_minutes` "
+                "in the settings if it only needs longer between two of them."
             )
         checkpoint()
 

@@ -11,6 +11,7 @@ _BEGINNING = "Traceback (most recent call last):"
 _FRAME = re.compile(r'\s*File "[^"\n]*", line \d+')
 _REPORT = "look whether other programs can use the model, and report this with that file and the model's name."
 _MEMORY = "Let other programs leave it more memory, or use a machine that has more, then run it again: it goes on where it was."
+_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 
 
@@ -44,12 +45,27 @@ def _next(said: str, found: str) -> str:
 
 def of_system(error: OSError) -> str:
     """For what the system refused, the disk's room first of all."""
-    return f"{error}; free some space, or set `home` to a folder on a larger disk" if error.errno == errno.ENOSPC else str(error)
+    room = "free some space, or set `home` to a folder on a larger disk"
+    rights = "look whether the user that Sluice runs as may read and write there, and whether that disk is sound"
+    return f"{error}; {room if out_of_space(error) else rights}"
+
+
+def refused(error: str, files: Iterable[Path], log: Path) -> str:
+    """For what the system refused a stage: what it said, what the stage had read, and the log, which is called after the stage."""
+    look = "look whether the user that Sluice runs as may read and write what is named there, and whether its disk is sound, then run it again"
+    return f"The stage {log.stem} was refused something by the system: {without_traceback(error)}. {_read(files)}{log} has all that is known: {look}."
+
+
+def of_memory(error: str, files: Iterable[Path], log: Path) -> str:
+    """For a stage that got no more memory: what it said, what it had read, and how it gets more."""
+    more = "Raise `memory_gib` in the settings where it is set, let other programs leave more memory, or use a machine that has more, then run it again"
+    said = f" ({error})" if error else ""
+    return f"The stage {log.stem} ran out of memory{said}. {_read(files)}{more}: it goes on where it was."
 
 
 def out_of_space(error: BaseException) -> bool:
-    """Whether something says that it failed because a disk is full."""
-    return (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}) or os.strerror(errno.ENOSPC) in str(error)
+    """Whether something says that it failed because a disk is full, or no more of it is granted."""
+    return (isinstance(error, OSError) and error.errno in _ROOM) or any(os.strerror(number) in str(error) for number in _ROOM)
 
 
 def full(place: Path, doing: str) -> str:

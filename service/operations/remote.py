@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -149,7 +150,8 @@ class Elsewhere:
             found += _of_page(page, "events")
             if (before := page["next"]) is None:
                 break
-        return _AUDIT.validate_python(found)
+        with _understood(AuditRecord.__name__):
+            return _AUDIT.validate_python(found)
 
     def tokens(self) -> "list[TokenView]":
         """The tokens there are or were."""
@@ -302,13 +304,18 @@ class Elsewhere:
 
 def _as(model: type[Model], document: Any) -> Model:
     """The document as that model. Raises SluiceError where a service of another version answers otherwise."""
-    try:
+    with _understood(model.__name__):
         return model.model_validate(document)
+
+
+@contextmanager
+def _understood(name: str) -> Iterator[None]:
+    """Around reading an answer that is to be of that kind. Raises SluiceError where it is not."""
+    try:
+        yield
     except ValidationError as error:
         where = ".".join(map(str, error.errors(include_url=False)[0]["loc"])) or "the whole"
-        raise SluiceError(
-            f"The service answered as this command does not expect ({model.__name__}, {where}): it is of another version. Use its `sluice`."
-        ) from error
+        raise SluiceError(f"The service answered as this command does not expect ({name}, {where}): it is of another version. Use its `sluice`.") from error
 
 
 def _of_page(page: Any, name: str) -> list[Any]:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
@@ -37,7 +37,8 @@ def back_up(url: str, file: Path) -> int:
     except (OSError, sqlite3.Error) as error:
         raise StageError(f"{file} cannot be written, or {source} not be read: {error}. No backup was made.") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # as where its folder is none; what went wrong is told already
+            unfinished.unlink(missing_ok=True)
     return file.stat().st_size
 
 

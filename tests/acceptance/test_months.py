@@ -58,6 +58,12 @@ class There:
         found: dict[str, Any] = self.told("run", MODEL, "--revision", revision, "--recipe", self.world.recipe, name=name)
         return found
 
+    def tag(self, sha: str) -> None:
+        """Let the tag `stable` of the model name this commit."""
+        if any(tag.name == "stable" for tag in self.world.author.list_repo_refs(MODEL).tags):
+            self.world.author.delete_tag(MODEL, tag="stable")
+        self.world.author.create_tag(MODEL, tag="stable", revision=sha)
+
     def manifest(self, *meant: str) -> Manifest:
         """What the published repo says of itself; nothing is wrong with it and all else in the namespace but what was `meant`, by the judge's words for it."""
         assert [fault for fault in self.world.judge.faults() if not fault.startswith(meant)] == []
@@ -118,6 +124,31 @@ def test_the_newest_release_stays_whichever_of_two_services_is_asked_for_an_olde
     assert there.released(name="two")["state"] == "done"
     told = there.manifest(*BACK)
     assert (told.upstream.sha, told.rollback) == (third, None)
+
+
+@pytest.mark.parametrize("on_rollback", ["hold", "follow"])
+def test_a_tag_that_moves_back_is_held_or_followed_as_the_recipe_says(there: There, on_rollback: str) -> None:
+    recipe = there.world.recipe
+    recipe.write_text(f"{recipe.read_text()}on_rollback: {on_rollback}\n")
+    watch = [{"repo": MODEL, "revision": "stable", "recipe": str(recipe)}]
+    first, second = there.world.push(MODEL), there.world.push(MODEL)
+
+    def published(sha: str) -> bool:
+        there.world.judge.faults()  # which reads what is new
+        return there.world.publisher.repo_exists(REPO) and [each.upstream for each in there.world.judge.history(REPO)[-1:]] == [sha]
+
+    with service(there.world, config={"watch": watch}) as running:
+        for sha in (first, second):
+            there.tag(sha)
+            wait_until(lambda sha=sha: published(sha) and running.over, seconds=120, what=f"a publication of {sha}")
+        there.tag(first)
+        if on_rollback == "follow":
+            wait_until(lambda: published(first), seconds=120, what="a publication of what the tag moved back to")
+            assert there.manifest(*BACK).upstream.sha == first
+            return
+        wait_until(lambda: (run := running.run()) is not None and run.state == "held", seconds=120, what="a run that is held")
+    (held,) = [run for run in there.told("status") if run["state"] == "held"]
+    assert (held["sha"], there.manifest().upstream.sha) == (first, second)
 
 
 def test_a_connection_that_stalls_stops_neither_the_service_nor_its_end(there: There) -> None:
@@ -212,6 +243,20 @@ def test_what_nobody_needs_goes_and_what_is_published_stays(there: There) -> Non
     assert set(left) < set(before)
     assert there.released()["state"] == "done", "it is made again where it is wanted"
     there.manifest()
+
+
+def test_a_disk_that_is_nearly_full_begins_no_run_until_there_is_room(there: There) -> None:
+    there.world.push(MODEL)
+    with service(there.world, config={"keep": {"free": "1kB", "pause": "1000TB"}}) as running:
+        url = address(running)
+        wait_until(lambda: running.run() is not None, seconds=60, what="a run that waits")
+        health = httpx.get(f"{url}/api/v1/health", timeout=20)
+        assert (health.status_code, health.json()["disk"]["paused"]) == (503, True)
+        time.sleep(3)
+        assert (run := running.run()) is not None
+        assert (run.state, run.attempt) == ("queued", 0)
+    with service(there.world) as running:
+        assert ended(there.world, running) == []
 
 
 def test_one_of_two_services_that_wakes_up_after_its_lease_publishes_nothing(there: There) -> None:

@@ -76,12 +76,15 @@ def test_a_poll_takes_one_call_for_each_owner(tmp_path: Path, monkeypatch: pytes
 
 
 def test_two_hundred_idle_connections_do_not_take_the_api_away(tmp_path: Path) -> None:
-    with serving(tmp_path, hub_endpoint="http://127.0.0.1:1") as url, ExitStack() as lines:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        own = free.getsockname()[1]
+    with serving(tmp_path, hub_endpoint="http://127.0.0.1:1", health_port=own) as url, ExitStack() as lines:
         host, port = url.removeprefix("http://").rsplit(":", 1)
         for number in range(200):
             line = lines.enter_context(socket.create_connection((host, int(port))))
             line.sendall(b"GET /api/v1/health HTTP/1.1\r\nX-Slow: "[: number % 40])
         assert httpx.get(f"{url}/api/v1/health", timeout=30).json()["status"] == "ok"
+        assert httpx.get(f"http://{host}:{own}/api/v1/health", timeout=30).json()["status"] == "ok", "on a listener of its own"
 
 
 def test_a_broken_entry_is_shown_by_the_command(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from config.errors import ConfigurationError
-from config.settings import Settings, load_settings
+from config.settings import Settings, load_settings, of_environment
 
 SETTINGS = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 
@@ -74,6 +74,9 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         ("SLUICE_API_PORT", "99999", "SLUICE_API_PORT: Input should be less than or equal to 65535"),
         ("SLUICE_WATCH", "abc", "SLUICE_WATCH cannot be read: write its value as JSON, or set `watch` in sluice.yaml"),
         ("SLUICE_WATCH", '[{"repo": "a/b", "recpie": "x"}]', "SLUICE_WATCH.0.recpie: Extra inputs are not permitted (did you mean `recipe`?)"),
+        ("SLUICE_SERVER", "http://[::1", "SLUICE_SERVER: Value error, it is no address of a service"),
+        ("SLUICE_HUB_ENDPOINT", "hub.example", "SLUICE_HUB_ENDPOINT: Value error, it is no address of a service"),
+        ("SLUICE_HUB_TOKEN", "hf_\u00e9", "SLUICE_HUB_TOKEN: Value error, it holds characters that no token has; copy it once more"),
         ("SLUICE_MEMORY_GB", "3", "There is no setting SLUICE_MEMORY_GB. Did you mean SLUICE_MEMORY_GIB?"),
     ],
 )
@@ -82,6 +85,12 @@ def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         load_settings()
+
+
+def test_where_no_file_counts_a_variable_that_is_wrong_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_THREADS", "many")
+    with pytest.raises(ConfigurationError, match=r"^The environment is not valid: SLUICE_THREADS: "):
+        of_environment(namespace="acme")
 
 
 def test_what_is_wrong_in_the_file_is_not_blamed_on_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Stages that behave well and badly, for the tests of the stage store and of the process a stage runs in."""
 
+import errno
 import logging
 import os
 import shutil
@@ -61,6 +62,15 @@ def refuse(out: Path) -> dict[str, Any]:
 
 def stumble(out: Path, text: Path) -> dict[str, Any]:
     raise KeyError("missing")
+
+
+def descend(out: Path, text: Path) -> dict[str, Any]:
+    return {"text": (text / "below").read_text()}
+
+
+def exceed_a_quota(out: Path) -> dict[str, Any]:
+    """No file system here has quotas: as the system says it where one has."""
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
 
 def convert_in_vain(out: Path) -> dict[str, Any]:

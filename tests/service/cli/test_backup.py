@@ -88,6 +88,13 @@ def test_what_is_there_already_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "copy.db").read_text() == "of last week"
 
 
+def test_a_place_that_cannot_be_is_told_in_a_sentence(tmp_path: Path) -> None:
+    queue_run(open_store(f"sqlite:///{tmp_path / 'sluice.db'}"))
+    (tmp_path / "file").write_text("")
+    found = asked(tmp_path, "backup", str(tmp_path / "file" / "copy.db"))
+    assert (found.exit_code, "No backup was made" in found.output) == (1, True), found.output
+
+
 def test_without_a_database_none_is_made(tmp_path: Path) -> None:
     found = asked(tmp_path / "home", "backup", str(tmp_path / "copy.db"))
     assert found.exit_code == 2

@@ -5,6 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from service.cli.main import app
+
+ROOT = Path(__file__).parents[3]
 
 WAIT = """
 import sys, time
@@ -65,3 +70,23 @@ def test_a_command_with_signals_of_its_own_keeps_them(tmp_path: Path) -> None:
     code, errors = signalled(tmp_path, signal.SIGTERM, arguments=("--no-signals",))
     assert (code, errors) == (-signal.SIGTERM, "")
     assert not (tmp_path / "in-order").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["quantize", ROOT / "demo/model", "--type", "Q8_0"],
+        ["fix", ROOT / "demo/model", "--dry-run"],
+        ["demo", "--home", "file/below"],
+        ["hub", "token", "--root", "file/below", "--user", "me"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_where_nothing_can_be_written_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str | Path]) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, [*map(str, words)], env={"SLUICE_HOME": str(tmp_path / "file" / "home"), "COLUMNS": "400"})
+    assert found.exit_code == 1, found.exception
+    said = " ".join(found.output.split())
+    assert "Nothing can be written or read at " in said
+    assert "Not a directory. Use a folder where you may write" in said

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from config.errors import ProgramError, StageError, UpstreamError
+from config.errors import NoSpace, ProgramError, StageError, UpstreamError
 from service.execution import kept as kept_outputs
 from service.execution.kept import Input, Inputs, Output, StageStore, blocks, declared_version, stage_key
 from service.execution.process import Limits, run_apart, run_here
+from service.execution.space import with_space
 from tests.service.helpers import output
 
 ROOT = Path(__file__).parents[3]
@@ -148,6 +149,29 @@ def test_a_stage_in_this_process_is_told_alike(tmp_path: Path) -> None:
 
 def refuse(out: Path) -> dict[str, Any]:
     raise UpstreamError("use another")
+
+
+def test_what_the_system_refuses_a_stage_is_told_with_stage_and_files(store: StageStore, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a")
+    with pytest.raises(StageError) as caught:
+        run(store, "descend", {"text": Input.of(tmp_path / "text")})
+    said, log = str(caught.value), store.logs / "stage.log"
+    assert said.startswith(f"The stage stage was refused something by the system: [Errno 20] Not a directory: '{tmp_path / 'text' / 'below'}'.")
+    assert f"It read {tmp_path / 'text'}. {log} has all that is known: look whether the user that Sluice runs as may read and write" in said
+    assert "Traceback" in log.read_text()
+
+    def descend_here(out: Path, text: Path) -> dict[str, Any]:
+        return {"text": (text / "below").read_text()}
+
+    with pytest.raises(StageError, match=r"^The stage snapshot was refused something by the system: \[Errno 20\]"):
+        run_here(descend_here, tmp_path, {"text": tmp_path / "text"}, log=tmp_path / "logs" / "snapshot.log")
+    assert "Traceback" in (tmp_path / "logs" / "snapshot.log").read_text()
+
+
+@pytest.mark.parametrize("function", ["fill_the_disk", "exceed_a_quota"])
+def test_a_quota_is_a_full_disk_also_where_a_stage_meets_it(store: StageStore, function: str) -> None:
+    with pytest.raises(NoSpace, match="is full"), with_space(store.working, "the stage"):
+        run(store, function)
 
 
 def test_a_full_disk_is_told_with_what_to_do(store: StageStore) -> None:

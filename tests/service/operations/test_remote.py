@@ -407,6 +407,12 @@ def test_something_else_answers(there: There, answer: Callable[[Request], Respon
         assert said in told(there.remote("status", SLUICE_SERVER=url), code)
 
 
+def test_an_audit_trail_of_another_version(there: There) -> None:
+    app = always(lambda request: JSONResponse({"events": [{"id": "?"}], "next": None}, headers={LEVEL_HEADER: "99"}))
+    with answering(app) as url:
+        assert "(AuditRecord, 0." in told(there.remote("audit", SLUICE_SERVER=url), 1)
+
+
 def test_an_older_service(there: There) -> None:
     app = create_app(there.store, there.settings)
 
