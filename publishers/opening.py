@@ -9,6 +9,7 @@ from huggingface_hub import HfApi
 
 from config.errors import HubError, HubUnavailable
 from publishers import target
+from publishers.unpublishing import is_private, make_private
 from publishers.wire import hub_errors
 
 
@@ -19,7 +20,7 @@ class Openings(Protocol):
         """The repo is about to be made, private for now."""
 
     def opening(self, repo: str) -> bool:
-        """Whether the repo was made so and was not opened since."""
+        """Whether the repo was made so, was not opened since, and nobody took back what is published in it."""
 
     def end_opening(self, repo: str) -> None:
         """The repo is public by now."""
@@ -59,13 +60,31 @@ def ensure(api: HfApi, repo: str, openings: Openings, *, private: bool) -> None:
 
 
 def complete(api: HfApi, repo: str, openings: Openings, *, private: bool) -> None:
-    """Make a repo public that we made to be so and that holds its publication by now. Raises HubError when the Hub does not."""
+    """Make a repo public that we made to be so and that holds its publication by now, unless a person takes it back. Raises HubError when the Hub does not.
+
+    Nothing on the Hub lets this and an `unpublish` exclude one another. So each notes what it does before it looks at what the other did: here the repo is made
+    public and then the memory is asked once more, there the memory is told and then the repo is looked at once more. Whichever is last makes it private.
+    """
     if private or not openings.opening(repo):
         return
-    with hub_errors(api, f"make {repo} public"):
-        if api.repo_info(repo).private:
-            api.update_repo_settings(repo, private=False)
-        hidden = bool(api.repo_info(repo).private)
-    if hidden:
+    try:
+        if is_private(api, repo) and openings.opening(repo):  # the look may have waited for minutes
+            with hub_errors(api, f"make {repo} public"):
+                api.update_repo_settings(repo, private=False)
+    except HubError:  # its answer may be lost
+        if _left_private(api, repo, openings):
+            return
+        raise
+    if _left_private(api, repo, openings):
+        return
+    if is_private(api, repo):
         raise HubError(f"{repo} holds its publication, but {api.endpoint} keeps it private. Make it public on the Hub, or run it again.")
     openings.end_opening(repo)
+
+
+def _left_private(api: HfApi, repo: str, openings: Openings) -> bool:
+    """Whether a person took the repo back meanwhile, as which it is private again. Raises HubError."""
+    if openings.opening(repo):
+        return False
+    make_private(api, repo)
+    return True

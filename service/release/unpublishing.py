@@ -23,7 +23,10 @@ def unpublish(store: Store, api: HfApi, publication: int, *, by: str, reason: st
     if store.run(record.run).target is not None:
         raise PublishConflict(f"Publication {publication} is the folder {record.repo}, which nobody sees but on this machine. Remove it there.")
     make_private(api, record.repo)
-    return store.record_unpublished(publication, by=by, reason=reason, source=actor.source, details=actor.details)
+    kept = store.record_unpublished(publication, by=by, reason=reason, source=actor.source, details=actor.details)
+    if not is_private(api, record.repo):  # a run that was about to open it did so before it could hear of this: see `publishers.opening.complete`
+        make_private(api, record.repo)
+    return kept
 
 
 def taken_back(store: Store, repo: str) -> Unpublished | None:

@@ -15,8 +15,7 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.orm import Session
 
 from service.store.database import Database
-from service.store.openings import BEGUN
-from service.store.openings import ENDED as OPENED
+from service.store.openings import REMEMBERED
 from service.store.outside import AnswerRow, DeliveryRow, SessionRow, UsedRow
 from service.store.references import ENDED
 from service.store.tables import (
@@ -181,7 +180,7 @@ def _forget_steps(session: Session, before: datetime) -> int:
 def _forget_events(session: Session, before: datetime) -> int:
     """Events that tell of nothing that is known any more; the triggers let them go as long as there is a horizon."""
     known = or_(*(AuditRow.subject.in_(_subjects(kind, table)) for kind, table in (("run", RunRow), ("publication", PublicationRow))))
-    remembered = and_(AuditRow.subject.startswith("repo/"), AuditRow.action.in_((BEGUN, OPENED)))  # see `service.store.openings`
+    remembered = and_(AuditRow.subject.startswith("repo/"), AuditRow.action.in_(REMEMBERED))  # see `service.store.openings`
     newest = select(func.max(AuditRow.id)).scalar_subquery()
     session.execute(insert(HorizonRow).values(id=1, at=before))
     count = _count(session, delete(AuditRow).where(AuditRow.at < before, not_(known), not_(remembered), AuditRow.id != newest))

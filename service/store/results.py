@@ -15,6 +15,7 @@ from config.words import GateResult, Measurement, Outcome, Patch, Rollback, Samp
 from service.pace import Phase, heard
 from service.store.database import Database, StoreError, now
 from service.store.ledger import note
+from service.store.openings import give_up_opening
 from service.store.queue import leased, matching, state_of
 from service.store.records import Artifact, Foretold, PublicationRecord, Published, RunFilter, StageRecord, StageState, Unpublished, VariantRecord
 from service.store.tables import ArtifactRow, MeasurementRow, PatchRow, PublicationRow, ReleaseRow, RunRow, StageRow, VerdictRow
@@ -202,13 +203,14 @@ class Results(Database):
     def record_unpublished(self, id: int, *, by: str, reason: str, source: str, details: Mapping[str, Any]) -> PublicationRecord:
         """Keep that a publication's repo was made private, by whom and why, of all that was published in it; `details` go into the audit trail.
 
-        Raises UnknownPublication.
+        One that was still to be opened is not opened any more. Raises UnknownPublication.
         """
         with self.write() as session:
             row = session.get(PublicationRow, id)
             if row is None:
                 raise UnknownPublication(f"There is no publication {id}. A run's summary lists its publications.")
             _mark_all(session, row.repo, Unpublished(by=by, reason=reason, at=now()))
+            give_up_opening(session, row.repo)
             note(session, source, f"publication/{id}", "unpublished", {"repo": row.repo, "by": by, "reason": reason, **details})
             return publication_record(row)
 

@@ -1,7 +1,8 @@
 """A publication that is taken back: its repo is private on the Hub, who did it and why stands on record, and nothing makes it public again by itself."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -9,7 +10,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from typer.testing import CliRunner
 
-from bench.faulty import Fault, always, faulty
+from bench.faulty import Fault, Request, Rule, always, faults, faulty
+from config.errors import HubUnavailable
 from config.settings import Settings
 from service.api import create_app
 from service.api.tokens import create_token
@@ -18,7 +20,7 @@ from service.execution.workbench import Event
 from service.hubclient import connect
 from service.release.unpublishing import UnpublishRefused, unpublish
 from service.runs.steering import Actor
-from service.store import Published
+from service.store import PublicationRecord, Published
 from tests.service.helpers import queue_run
 from tests.service.release.short_way import REPO, ShortWay
 
@@ -133,3 +135,100 @@ def test_a_folder_is_not_taken_back_from_a_hub(short_way: ShortWay, client: Test
     answer = client.post("publications/2/unpublish", json=SAID)
     assert (answer.status_code, answer.json()["code"]) == (409, "publish_conflict")
     assert seen(short_way)
+
+
+# ---- while a run is about to open the repo -----------------------------------------------------------------------------------------------------------
+
+
+AWAY = always(Fault(answer=503), path="/refs")  # by which a publication looks for branches, when main has it and before the repo is opened
+
+
+def taken(way: ShortWay, publication: int = 1) -> PublicationRecord:
+    """The publication, which a person takes back."""
+    return unpublish(way.store, way.api, publication, **SAID, actor=Actor())
+
+
+def through(way: ShortWay, rule: Rule) -> dict[str, object]:
+    """The first run, carried out at a Hub behind a proxy of that rule."""
+    with faulty(way.settings.hub_endpoint) as proxy:
+        proxy.rule = rule
+        far = replace(way.upstream, settings=way.settings.with_(hub_endpoint=proxy.url, hub_patience=0.0))
+        return ShortWay(upstream=far, store=way.store).carried_out(1)
+
+
+def stays_taken_back(way: ShortWay) -> None:
+    """Nobody sees the repo, and that a person wanted it so stands on record; also after whatever is released next."""
+    for _ in range(2):
+        assert not seen(way)
+        assert {item.unpublished is not None and item.unpublished.by for item in way.store.all_publications()} == {"Ada"}
+        way.upstream.release()
+        assert way.released()["state"] == "done"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_repo_that_is_taken_back_before_it_was_opened_is_not_opened(each_way: ShortWay, cancelled: bool) -> None:
+    each_way.queued()
+    with pytest.raises(HubUnavailable):
+        through(each_way, AWAY)
+    assert len(each_way.commits()) == 2
+    taken(each_way)
+    if cancelled:
+        each_way.store.cancel(1, source="test", details={})
+        each_way.upstream.release()
+        each_way.released()
+    else:
+        assert each_way.carried_out(1)["state"] == "done"
+    stays_taken_back(each_way)
+    each_way.api.update_repo_settings(REPO, private=False)
+    each_way.upstream.release()
+    each_way.released()
+    each_way.api.update_repo_settings(REPO, private=True)
+    each_way.upstream.release()
+    each_way.released()
+    assert not seen(each_way), "a person opened it, and its owner decides"
+
+
+def opening(act: Callable[[], object]) -> Rule:
+    """Act when the Hub is about to be told to make the repo public."""
+    done = list[bool]()
+
+    def rule(request: Request) -> Fault | None:
+        if (request.method, request.path[-9:]) == ("PUT", "/settings") and not done:
+            done.append(True)
+            act()
+        return None
+
+    return rule
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_repo_that_is_taken_back_while_it_is_opened_is_private_in_the_end(each_way: ShortWay, lost: bool) -> None:
+    each_way.queued()
+    before, after = opening(lambda: taken(each_way)), faults(Fault(lose=lost), method="PUT", path="/settings")
+    done = through(each_way, lambda request: before(request) or after(request))
+    assert done["state"] == "done"
+    stays_taken_back(each_way)
+
+
+def test_a_repo_that_was_just_opened_when_it_is_taken_back_is_private_in_the_end(each_way: ShortWay) -> None:
+    each_way.queued()
+    told = faults(Fault(then=lambda: taken(each_way)), method="PUT", path="/settings")
+    assert through(each_way, told)["state"] == "done"
+    stays_taken_back(each_way)
+
+
+def test_a_repo_that_is_opened_before_it_is_on_record_that_it_was_taken_back_is_private_in_the_end(each_way: ShortWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    each_way.queued()
+    with pytest.raises(HubUnavailable):
+        through(each_way, AWAY)
+    record = each_way.store.record_unpublished
+
+    def late(*given: object, **named: object) -> PublicationRecord:
+        each_way.carried_out(1)
+        assert seen(each_way)
+        return record(*given, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(each_way.store, "record_unpublished", late)
+        taken(each_way)
+    stays_taken_back(each_way)
