@@ -6,8 +6,10 @@ Whether a repo is private because it is not finished, or because its owner wants
 from typing import Protocol
 
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from config.errors import HubError, HubUnavailable
+from config.passing import CONFLICT, in_turn
 from publishers import target
 from publishers.unpublishing import is_private, make_private
 from publishers.wire import hub_errors
@@ -25,24 +27,38 @@ class Openings(Protocol):
     def end_opening(self, repo: str) -> None:
         """The repo is public by now."""
 
+    def found_instead(self, repo: str) -> None:
+        """The repo was not made as was said the last time, since it was there by then; whatever was said of it before that counts."""
+
+    def not_made(self, repo: str) -> None:
+        """The repo was not made at all, and whoever makes one of that name decides what it is."""
+
 
 class Forgetful:
     """Remembers nothing beyond one publication: a repo that a kill leaves private stays so until its owner opens it."""
 
     def __init__(self) -> None:
-        self._repos: set[str] = set()
+        self._repos: dict[str, int] = {}  # creations that may have been ours
 
     def begin_opening(self, repo: str) -> None:
         """See `Openings`."""
-        self._repos.add(repo)
+        self._repos[repo] = self._repos.get(repo, 0) + 1
 
     def opening(self, repo: str) -> bool:
         """See `Openings`."""
-        return repo in self._repos
+        return self._repos.get(repo, 0) > 0
 
     def end_opening(self, repo: str) -> None:
         """See `Openings`."""
-        self._repos.discard(repo)
+        self._repos.pop(repo, None)
+
+    def found_instead(self, repo: str) -> None:
+        """See `Openings`."""
+        self._repos[repo] = self._repos.get(repo, 0) - 1
+
+    def not_made(self, repo: str) -> None:
+        """See `Openings`."""
+        self._repos.pop(repo, None)
 
 
 def ensure(api: HfApi, repo: str, openings: Openings, *, private: bool) -> None:
@@ -52,11 +68,32 @@ def ensure(api: HfApi, repo: str, openings: Openings, *, private: bool) -> None:
     if not private:
         openings.begin_opening(repo)  # before it is there, so that no kill can come between
     try:
-        with hub_errors(api, f"create {repo}"):
-            api.create_repo(repo, private=True, exist_ok=True)
+        made = _made(api, repo)
     except HubUnavailable:  # which may have made it
         if not target.exists(api, repo):
             raise
+        return
+    except HubError:
+        if not private:
+            openings.not_made(repo)
+        raise
+    if not made and not private:
+        openings.found_instead(repo)
+
+
+def _made(api: HfApi, repo: str) -> bool:
+    """Make the repo, private; False where one of that name is there, which is not by this request: the client sends none again that may have been carried out.
+
+    Raises HubError.
+    """
+    with hub_errors(api, f"create {repo}"):
+        try:
+            api.create_repo(repo, private=True)
+        except HfHubHTTPError as error:
+            if error.response.status_code != CONFLICT or in_turn(CONFLICT, error.server_message):
+                raise
+            return False
+    return True
 
 
 def complete(api: HfApi, repo: str, openings: Openings, *, private: bool) -> None:

@@ -1,4 +1,6 @@
-"""Which repos we made to be public and have not opened yet: the latest of the audit trail's events that tell of it, about each."""
+"""Which repos we made to be public and have not opened yet: by the audit trail's events about each since it was last settled."""
+
+from itertools import takewhile
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -8,7 +10,8 @@ from service.store.ledger import note
 from service.store.tables import AuditRow, PublicationRow
 
 BEGUN, ENDED, GIVEN_UP = "created", "opened", "left private"  # private until it holds its publication; public; not for us to open any more
-REMEMBERED = (BEGUN, ENDED, GIVEN_UP)
+MET, REFUSED = "found instead", "not created"  # what became of the last creation
+REMEMBERED = (BEGUN, ENDED, GIVEN_UP, MET, REFUSED)
 
 
 class Openings(Database):
@@ -28,6 +31,14 @@ class Openings(Database):
         """The repo is public by now."""
         self._note(repo, ENDED)
 
+    def found_instead(self, repo: str) -> None:
+        """The repo was not made as was said the last time: one of several services may have made it, and that one's word stands."""
+        self._note(repo, MET)
+
+    def not_made(self, repo: str) -> None:
+        """The repo was not made at all."""
+        self._note(repo, REFUSED)
+
     def _note(self, repo: str, action: str) -> None:
         with self.write() as session:
             note(session, "publish", _subject(repo), action, {})
@@ -35,8 +46,9 @@ class Openings(Database):
 
 def begun(session: Session, repo: str) -> bool:
     """Whether the repo was made to be public, and nothing came of it yet."""
-    query = select(AuditRow.action).where(AuditRow.subject == _subject(repo), AuditRow.action.in_(REMEMBERED)).order_by(AuditRow.id.desc()).limit(1)
-    return session.scalars(query).first() == BEGUN
+    query = select(AuditRow.action).where(AuditRow.subject == _subject(repo), AuditRow.action.in_(REMEMBERED)).order_by(AuditRow.id.desc())
+    since = list(takewhile(lambda action: action in (BEGUN, MET), session.scalars(query)))
+    return since.count(BEGUN) > since.count(MET)
 
 
 def give_up_opening(session: Session, repo: str) -> None:

@@ -7,10 +7,11 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from bench.faulty import Fault, faults, faulty
 from config.errors import HubError, PublishConflict
 from publishers.hub import Known, Plan, publish
 from publishers.opening import Forgetful
-from tests.publishers.conftest import REPO, MakePlan, Wire, commits
+from tests.publishers.conftest import REPO, MakePlan, Wire, commits, once
 
 
 class Broken(Exception):
@@ -108,5 +109,30 @@ def test_a_repo_that_the_hub_does_not_open_is_told_and_tried_again(api: HfApi, m
         patched.setattr(HfApi, "update_repo_settings", lambda self, repo, **given: None)
         with pytest.raises(HubError, match="holds its publication, but .* keeps it private"):
             publish(api, make_plan(), Known(openings=remembered))
+    publish(api, make_plan(), Known(openings=remembered))
+    assert visible(api)
+
+
+def test_a_repo_that_could_not_be_made_is_its_owner_s_when_it_is_there(api: HfApi, make_plan: MakePlan) -> None:
+    remembered = Forgetful()
+    with faulty(api.endpoint) as proxy:
+        proxy.rule = faults(Fault(answer=403, said="Forbidden"), path="/repos/create")
+        with pytest.raises(HubError, match="may not do this"):
+            publish(HfApi(endpoint=proxy.url, token=api.token), make_plan(), Known(openings=remembered))
+    api.create_repo(REPO, private=True)
+    assert publish(api, make_plan(), Known(openings=remembered)).changed
+    assert not visible(api)
+
+
+def test_a_repo_that_its_owner_made_just_then_stays_private(api: HfApi, make_plan: MakePlan, wire: Wire) -> None:
+    once(wire, "/repos/create", lambda: api.create_repo(REPO, private=True))
+    assert publish(api, make_plan()).changed
+    assert not visible(api)
+
+
+def test_a_repo_of_which_an_earlier_creation_was_not_answered_is_opened(api: HfApi, make_plan: MakePlan, wire: Wire) -> None:
+    remembered = Forgetful()
+    remembered.begin_opening(REPO)  # by a process that was killed before the Hub carried it out
+    once(wire, "/repos/create", lambda: api.create_repo(REPO, private=True))
     publish(api, make_plan(), Known(openings=remembered))
     assert visible(api)

@@ -209,4 +209,13 @@ def test_repos_that_are_to_be_opened_are_remembered_by_every_service_on_a_databa
     other.end_opening(REPO)
     assert not store.opening(REPO)
     assert not store.opening("ours/other")
+    store.begin_opening(REPO)
+    other.begin_opening(REPO)
+    store.found_instead(REPO)
+    assert store.opening(REPO), "the other one made it"
+    other.found_instead(REPO)
+    assert not store.opening(REPO), "neither did"
+    store.begin_opening(REPO)
+    other.not_made(REPO)
+    assert not store.opening(REPO)
     other.close()
