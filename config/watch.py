@@ -45,7 +45,7 @@ class Watched(BaseModel):
     """What is done with gated repos, likewise. They are not published again, so one that is followed shows as an error."""
     cool_down_minutes: float = Field(default=0.0, ge=0, le=525_600)
     """A repo is left alone until its last commit is so old: the commits of one upload become one release."""
-    revision: str = Field(default="main", min_length=1, max_length=200)
+    revision: str = Field(default="main", min_length=1, max_length=200, pattern=r"^[^\x00]*$")
     """Branch to follow. Of others than `main` every repo takes a call of its own at each poll."""
     recipe: str = Field(default="default", min_length=1, max_length=1000)
     """Recipe name or path."""

@@ -11,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from config.settings import Settings
+from config.wire import LARGEST
 from service.api.attempts import Attempts
 from service.api.errors import ApiError
 from service.api.hinting import Hinting
@@ -51,8 +52,8 @@ TheStore = Annotated[Store, Depends(_store)]
 TheSettings = Annotated[Settings, Depends(_settings)]
 TheHinting = Annotated[Hinting, Depends(_hinting)]
 
-Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""A number that the database can hold, as those of runs and publications are."""
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
+"""A number that the tables can hold, as those of runs and publications are."""
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 """A time with its zone."""
 Words = Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]

@@ -19,7 +19,7 @@ class Looked:
     subject: Annotated[str | None, typer.Option(help="Only events about this: run/12, publication/3, token/NAME, login/ADDRESS.")] = None
     source: Annotated[str | None, typer.Option(help="Only events that came this way: api, dashboard, command, poll, webhook.")] = None
     action: Annotated[str | None, typer.Option(help="Only events of this name: queued, waived, cancelled, revoked, …")] = None
-    limit: Annotated[int, typer.Option(min=1, help="So many, the latest.")] = 50
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="So many, the latest.")] = 50
 
 
 @spread

@@ -8,8 +8,18 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from config.wire import LARGEST
+
+
+def countable(number: int | None) -> int | None:
+    """A callback: the number, if anything in the database can have it."""
+    if number is not None and not 0 <= number <= LARGEST:
+        raise typer.BadParameter(f"nothing has the number {number:,}; they go from 0 to {LARGEST:,}.")
+    return number
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")]
-RunNumber = Annotated[int, typer.Argument(metavar="RUN", help="Number of a run, as `sluice status` lists it.")]
+RunNumber = Annotated[int, typer.Argument(metavar="RUN", callback=countable, help="Number of a run, as `sluice status` lists it.")]
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

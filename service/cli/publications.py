@@ -7,16 +7,16 @@ import typer
 from rich.markup import escape
 
 from service.cli.context import Terminal, command_again, explained, goes_on, operations_of
-from service.cli.options import AsJson, spread
+from service.cli.options import AsJson, countable, spread
 from service.cli.sheet import Sheet, names
 
-Number = Annotated[int, typer.Argument(metavar="PUBLICATION", help="Number of a publication, as `sluice publications` lists it.")]
+Number = Annotated[int, typer.Argument(metavar="PUBLICATION", callback=countable, help="Number of a publication, as `sluice publications` lists it.")]
 
 
 def publications(
     context: typer.Context,
     repo: Annotated[str | None, typer.Option(help="Only those in this repo.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="So many, the latest.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="So many, the latest.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List what was published, the newest first. Times are UTC.

@@ -5,13 +5,15 @@ from typing import Annotated
 import typer
 
 from service.cli.context import Terminal, explained, operations_of
-from service.cli.options import AsJson, RunNumber
+from service.cli.options import AsJson, RunNumber, countable
 
 
 def recipe(
     context: typer.Context,
     run_id: RunNumber,
-    other: Annotated[int | None, typer.Argument(metavar="[OTHER]", help="Another run: show how its recipe and data differ, as a diff.")] = None,
+    other: Annotated[
+        int | None, typer.Argument(metavar="[OTHER]", callback=countable, help="Another run: show how its recipe and data differ, as a diff.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the recipe that a run was queued with, whatever has become of its file; it can be used again.

@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from service.cli.context import Terminal, explained, operations_of, settings_anywhere, verdict_code
-from service.cli.options import AsJson
+from service.cli.options import AsJson, countable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def status(
     context: typer.Context,
-    run_id: Annotated[int | None, typer.Argument(metavar="[RUN]", help="Number of a run; without it the latest runs are listed.")] = None,
+    run_id: Annotated[int | None, typer.Argument(metavar="[RUN]", callback=countable, help="Number of a run; without it the latest runs are listed.")] = None,
     follow: Annotated[
         bool,
         typer.Option("--follow", "-f", help="Keep showing RUN, or the newest that is running, until it ends. With --json: a document a line, at each change."),

@@ -7,12 +7,16 @@ import typer
 from rich.markup import escape
 
 from service.cli.context import Terminal, explained, operations_of
-from service.cli.options import AsJson, spread
+from service.cli.options import AsJson, countable, spread
 from service.cli.sheet import Column, Sheet, names
 
 if TYPE_CHECKING:
     from config.watch import Watched
     from service.release.listing import WatchEntry
+
+Entry = Annotated[
+    int, typer.Argument(callback=countable, help="Number of an entry, as `sluice watch list` shows it; those of the settings only their file changes.")
+]
 
 app = typer.Typer(help="The watch list: what of the Hub is followed, and by which recipe.", no_args_is_help=True)
 
@@ -100,7 +104,7 @@ def add(
 @spread
 def change(
     context: typer.Context,
-    entry: Annotated[int, typer.Argument(help="Number of an entry, as `sluice watch list` shows it; those of the settings only their file changes.")],
+    entry: Entry,
     followed: Annotated[list[str], typer.Argument(metavar="REPO|OWNER...", help="As of `sluice watch add`.")],
     asked: Asked,
     as_json: AsJson = False,
@@ -121,7 +125,7 @@ def change(
 @app.command("remove")
 def remove(
     context: typer.Context,
-    entry: Annotated[int, typer.Argument(help="Number of an entry, as `sluice watch list` shows it; those of the settings only their file changes.")],
+    entry: Entry,
     as_json: AsJson = False,
 ) -> None:
     """Watch an entry no more. Runs that it led to stay.

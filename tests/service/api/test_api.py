@@ -13,6 +13,7 @@ from bench.clock import Clock
 from config.errors import ConfigurationError, HubError, ToolError, UpstreamError
 from config.progress import Progress
 from config.settings import Settings, Watched
+from config.wire import LARGEST
 from service.api import create_app, create_health_app
 from service.api.attempts import FAILURES
 from service.api.errors import status_of
@@ -353,12 +354,36 @@ def test_unknown_parts_of_the_content_are_content(client: TestClient, file_store
     assert len(file_store.hints()) == 1
 
 
-@pytest.mark.parametrize("path", ["/runs/{}", "/runs?before={}", "/runs/{}/report", "/publications/{}"])
-@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**40])
-def test_a_number_that_no_database_holds_is_refused(client: TestClient, bearer: dict[str, str], path: str, number: int) -> None:
-    response = client.get(f"/api/v1{path.format(number)}", headers=bearer)
-    assert (response.status_code, code(response)) == (422, "invalid")
-    assert client.get(f"/api/v1{path.format(2**63 - 1)}", headers=bearer).status_code in {200, 404}
+@pytest.fixture
+def anywhere(store: Store) -> Iterator[TestClient]:
+    """The API on each kind of database in turn, for whom may do everything."""
+    headers = {"Authorization": f"Bearer {create_token(store, 'anywhere')}"}
+    with TestClient(create_app(store, SETTINGS), base_url="http://testserver/api/v1", headers=headers, raise_server_exceptions=False) as opened:
+        yield opened
+
+
+NUMBERED = ("/runs/{}", "/runs?before={}", "/runs/{}/report", "/publications/{}", "/publications?before={}", "/watch/{}", "/audit?before={}")
+BEYOND = (LARGEST + 1, 3_000_000_000, 2**63 - 1, 2**63, -1, -(2**31) - 1, -(2**63) - 1, 10**40)
+
+
+def test_a_number_that_no_database_holds_is_refused(anywhere: TestClient) -> None:
+    for path in (*NUMBERED, "/notifications/deliveries?before={}"):
+        for number in BEYOND:
+            response = anywhere.get(path.format(number))
+            assert (response.status_code, code(response)) == (422, "invalid"), (path, number)
+        assert anywhere.get(path.format(LARGEST)).status_code in {200, 404}, path
+
+
+def test_nor_is_one_in_a_body(anywhere: TestClient, store: Store) -> None:
+    def preview(run: int) -> int:
+        return anywhere.post("/recipes/preview", json={"run": run, "name": "default"}).status_code
+
+    def prioritized(priority: int) -> int:
+        return anywhere.post(f"/runs/{run}/priority", json={"priority": priority}).status_code
+
+    run = queue_run(store).id
+    assert [preview(number) for number in (LARGEST, LARGEST + 1, 10**40)] == [404, 422, 422]
+    assert [prioritized(number) for number in (100, 101, LARGEST + 1, -(2**63) - 1)] == [202, 422, 422, 422]
 
 
 def test_every_number_in_an_address_is_bounded(client: TestClient) -> None:
@@ -366,7 +391,41 @@ def test_every_number_in_an_address_is_bounded(client: TestClient) -> None:
     given = [item for path in paths.values() for call in path.values() for item in call.get("parameters", ())]
     numbers = [form for item in given for form in (item["schema"], *item["schema"].get("anyOf", ())) if form.get("type") == "integer"]
     assert numbers
-    assert all(form["maximum"] <= 2**63 - 1 for form in numbers)
+    assert all(form["maximum"] <= LARGEST for form in numbers)
+
+
+NUL = "\0"
+
+
+TEXTS: tuple[tuple[str, str, Any], ...] = (
+    ("GET", "/runs?repo=%00", None),
+    ("GET", "/runs?recipe=a%00b", None),
+    ("GET", "/audit?subject=a%00b", None),
+    ("GET", "/publications?repo=a%00b", None),
+    ("GET", "/releases?after=a%00b", None),
+    ("GET", "/runs/1/stages/a%00b/log", None),
+    ("POST", "/watch", {"repo": "upstream/model", "revision": NUL}),
+    ("POST", "/watch", {"repo": "upstream/model", "recipe": NUL}),
+    ("POST", "/runs", {"repo": "upstream/model", "revision": f"a{NUL}"}),
+    ("POST", "/runs/1/redo", {"stages": [NUL + "a"]}),
+    ("POST", "/runs/1/waivers", {"gate": "a", "variant": f"a{NUL}", "by": "Ada", "comment": "fine"}),
+    ("POST", "/runs/1/approve", {"by": "Ada", "comment": f"fi{NUL}ne"}),
+)
+
+
+def test_a_text_that_no_database_holds_is_refused(anywhere: TestClient, store: Store) -> None:
+    queue_run(store)
+    for method, path, body in TEXTS:
+        response = anywhere.request(method, path, json=body)
+        assert response.status_code == 422, (path, body, response.text)
+        assert code(response) in {"invalid", "unusable_recipe"}
+
+
+def test_a_path_that_no_database_holds_is_told_to_the_trail(anywhere: TestClient) -> None:
+    refused = anywhere.get("/runs/%00", headers={"Authorization": "Bearer wrong"})
+    assert refused.status_code == 401
+    told = anywhere.get("/audit?action=refused").json()["events"]
+    assert [item["details"]["path"] for item in told] == ["/api/v1/runs/\0"]
 
 
 @pytest.mark.parametrize("more", [True, False])

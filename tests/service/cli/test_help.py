@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from config.wire import LARGEST
 from service.cli.deferred import Deferred
 from service.cli.main import COMMANDS, app
 
@@ -65,6 +67,17 @@ def test_every_command_has_an_example_that_it_understands(words: str) -> None:
     assert rest == []
     missing = [param.name for param in command.params if param.required and not values.get(param.name)]
     assert missing == []
+
+
+def test_a_number_that_nothing_can_have_is_refused() -> None:
+    found = [(EVERY[words], param) for words in EVERY for param in EVERY[words].params if param.name in {"run_id", "other", "publication", "entry"}]
+    assert len(found) >= 20
+    for command, param in found:
+        context = command.context_class(command, info_name=command.name)
+        assert param.process_value(context, "2147483647") == LARGEST
+        for number in ("2147483648", "99999999999999999999", "-1"):
+            with pytest.raises(typer.BadParameter, match="nothing has the number"):
+                param.process_value(context, number)
 
 
 def completed(words: str, home: Path) -> list[str]:

@@ -117,6 +117,7 @@ def test_a_page_shows_gates_plot_repairs_and_log(file_store: Store, settings: Se
     assert browser.get(f"/runs/{run}/logs/measure IQ1_S").status_code == 200
     assert browser.get(f"/runs/{run}/logs/..%2F..%2Fsluice").status_code == 404
     assert browser.get("/runs/99").status_code == 404
+    assert browser.get("/runs/3000000000").status_code == 422
     assert browser.get("/runs/99999999999999999999").status_code == 422
     assert browser.get("/audit").status_code == 403
 

@@ -10,14 +10,15 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, Integer, String, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from config.errors import ConfigurationError
+from config.wire import LARGEST
 from config.words import Hold, Kind, Sample, Variant
 from service.store import Artifact, VariantRecord, open_store
 from service.store.database import alembic_config, newest_revision, revision
-from service.store.tables import Base
+from service.store.tables import Base, RunRow
 from tests.service.helpers import queue_run
 
 OPEN = "import sys; from service.store import open_store; sys.stdin.readline(); open_store(sys.argv[1]).put_hints({'a/b': 'poll'})"
@@ -50,6 +51,16 @@ def emptied(engine: Engine) -> Engine:
     with engine.begin() as connection:
         alembic.command.downgrade(alembic_config(connection), "base")
     return engine
+
+
+def test_the_largest_number_is_what_the_tables_hold(database_url: str) -> None:
+    open_store(database_url).close()
+    engine = create_engine(database_url)
+    kinds = {type(column.type) for table in Base.metadata.tables.values() for column in table.primary_key if not isinstance(column.type, String)}
+    assert kinds == {Integer}, "of 32 bits, on PostgreSQL"
+    with engine.connect() as connection:
+        assert connection.scalar(select(RunRow.id).where(RunRow.id == LARGEST)) is None
+    engine.dispose()
 
 
 def test_a_migrated_database_equals_a_fresh_one(database_url: str) -> None:
