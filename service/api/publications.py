@@ -11,7 +11,7 @@ from service.api.errors import problems
 from service.api.once import Once, idempotency_key
 from service.api.outward import asking_the_hub
 from service.api.runs import accepted
-from service.api.tagging import UNCHANGED_PUBLICATION, UNCHANGED_RUN, Tagged
+from service.api.tagging import UNCHANGED_PUBLICATION, StoreOfPublication, StoreOfRun, Tagged
 from service.hubclient import connect
 from service.release import rollback
 from service.release.republishing import republish as publish_again
@@ -84,10 +84,9 @@ def get_publication(publication: ThePublication) -> PublicationSummary:
     "/publications/{id}/republish",
     status_code=HTTPStatus.ACCEPTED,
     summary="Publish again",
-    dependencies=[UNCHANGED_PUBLICATION],
     responses=problems(412, 502, 503),
 )
-def republish(publication: ThePublication, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
+def republish(publication: ThePublication, response: Response, store: StoreOfPublication, settings: TheSettings, token: Publisher) -> RunSummary:
     """Queues the publication's run again. What was built and measured is reused; a repo that already holds the same files gets no commit.
 
     Where a newer release is published by then, that one stays, and the run ends as superseded; `rollback` is what takes its place.
@@ -101,10 +100,11 @@ def republish(publication: ThePublication, response: Response, store: TheStore, 
     "/publications/{id}/rollback",
     status_code=HTTPStatus.ACCEPTED,
     summary="Roll back to this publication",
-    dependencies=[UNCHANGED_PUBLICATION],
     responses=problems(412, 502, 503),
 )
-def roll_back(publication: ThePublication, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
+def roll_back(
+    publication: ThePublication, said: RollbackRequest, response: Response, store: StoreOfPublication, settings: TheSettings, token: Publisher
+) -> RunSummary:
     """Queues the publication's run again and lets it take the place of the newer release that is published now, and of nothing newer still.
 
     Who decided it and why stands in the manifest and in the audit trail. 409: nothing newer is published, or the run is not over. 502: the Hub is down.
@@ -118,10 +118,9 @@ def roll_back(publication: ThePublication, said: RollbackRequest, response: Resp
     "/runs/{id}/rollback",
     status_code=HTTPStatus.ACCEPTED,
     summary="Roll back to what a run published, or would have",
-    dependencies=[UNCHANGED_RUN],
     responses=problems(412, 502, 503),
 )
-def roll_back_to_run(run: TheRun, said: RollbackRequest, response: Response, store: TheStore, settings: TheSettings, token: Publisher) -> RunSummary:
+def roll_back_to_run(run: TheRun, said: RollbackRequest, response: Response, store: StoreOfRun, settings: TheSettings, token: Publisher) -> RunSummary:
     """The same for all repos of a run."""
     with asking_the_hub():
         queued = rollback.roll_back(store, connect(settings), run.id, said.decision(token))

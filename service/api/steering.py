@@ -5,11 +5,11 @@ from http import HTTPStatus
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.access import Name, Operator, Publisher, Reason, TheRun, TheSettings, TheStore, actor
+from service.api.access import Name, Operator, Publisher, Reason, TheRun, TheSettings, actor
 from service.api.errors import problems
 from service.api.once import Once, idempotency_key
 from service.api.runs import accepted
-from service.api.tagging import UNCHANGED_RUN
+from service.api.tagging import StoreOfRun
 from service.release.redoing import redo
 from service.runs import gates, holds, steering
 from service.runs.summary import RunSummary, summarize
@@ -18,7 +18,7 @@ from service.store import PRIORITIES, TokenRecord
 acting = APIRouter(
     tags=["steering"],
     route_class=Once,
-    dependencies=[Depends(idempotency_key), UNCHANGED_RUN],
+    dependencies=[Depends(idempotency_key)],
     responses=problems(400, 401, 403, 404, 408, 409, 412, 413, 422, 429),
 )
 
@@ -73,62 +73,62 @@ class WaiverRequest(BaseModel):
 
 
 @acting.post("/runs/{id}/cancel", status_code=HTTPStatus.ACCEPTED, summary="End a run")
-def cancel(run: TheRun, response: Response, store: TheStore, token: Operator) -> RunSummary:
+def cancel(run: TheRun, response: Response, store: StoreOfRun, token: Operator) -> RunSummary:
     """A waiting run is cancelled at once; one that is carried out within seconds, with the stage or transfer at work. What was published by then is told."""
     return accepted(response, steering.cancel(store, run.id, actor(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/pause", status_code=HTTPStatus.ACCEPTED, summary="Put a run aside")
-def pause(run: TheRun, response: Response, store: TheStore, token: Operator) -> RunSummary:
+def pause(run: TheRun, response: Response, store: StoreOfRun, token: Operator) -> RunSummary:
     """A waiting run is paused at once; one that is carried out when the stage at work is done, so that nothing has to be done again."""
     return accepted(response, steering.pause(store, run.id, actor(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/resume", status_code=HTTPStatus.ACCEPTED, summary="Let a paused run go on")
-def resume(run: TheRun, response: Response, store: TheStore, token: Operator) -> RunSummary:
+def resume(run: TheRun, response: Response, store: StoreOfRun, token: Operator) -> RunSummary:
     """It gets back its place in the queue."""
     return accepted(response, steering.resume(store, run.id, actor(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/priority", status_code=HTTPStatus.ACCEPTED, summary="Put a run before others, or behind them")
-def prioritize(run: TheRun, wanted: PriorityRequest, response: Response, store: TheStore, token: Operator) -> RunSummary:
+def prioritize(run: TheRun, wanted: PriorityRequest, response: Response, store: StoreOfRun, token: Operator) -> RunSummary:
     """A run that is carried out already is not interrupted for another."""
     return accepted(response, steering.prioritize(store, run.id, wanted.priority, actor(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/retry", status_code=HTTPStatus.ACCEPTED, summary="Carry a run out again that has ended")
-def retry(run: TheRun, response: Response, store: TheStore, token: Operator) -> RunSummary:
+def retry(run: TheRun, response: Response, store: StoreOfRun, token: Operator) -> RunSummary:
     """What it made is found again and not made anew; waivers that were given since are heeded."""
     return accepted(response, steering.retry(store, run.id, actor(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/redo", status_code=HTTPStatus.ACCEPTED, summary="Carry a run out again and do some stages anew")
-def redo_stages(run: TheRun, wanted: RedoRequest, response: Response, store: TheStore, settings: TheSettings, token: Operator) -> RunSummary:
+def redo_stages(run: TheRun, wanted: RedoRequest, response: Response, store: StoreOfRun, settings: TheSettings, token: Operator) -> RunSummary:
     """Stages after them are done anew where what they take has changed. 409: the run has not ended. 422: it has no such stage."""
     return accepted(response, redo(store, settings, run.id, wanted.stages, actor(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/approve", status_code=HTTPStatus.ACCEPTED, summary="Let a held release go on")
-def approve(run: TheRun, said: ApprovalRequest, response: Response, store: TheStore, token: Publisher) -> RunSummary:
+def approve(run: TheRun, said: ApprovalRequest, response: Response, store: StoreOfRun, token: Publisher) -> RunSummary:
     """Records who decided it and why, and queues the run again once nothing is undecided. 409: the run is not held, or not for that."""
     return accepted(response, holds.approve(store, run.id, said.decision(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/approve/withdraw", status_code=HTTPStatus.ACCEPTED, summary="Take approvals back")
-def withdraw_approval(run: TheRun, said: ApprovalRequest, response: Response, store: TheStore, token: Publisher) -> RunSummary:
+def withdraw_approval(run: TheRun, said: ApprovalRequest, response: Response, store: StoreOfRun, token: Publisher) -> RunSummary:
     """That counts when the run is carried out again. 409: nothing of the kind was approved."""
     return accepted(response, holds.withdraw(store, run.id, said.decision(token)), summarize(store, run.id))
 
 
 @acting.post("/runs/{id}/waivers", status_code=HTTPStatus.CREATED, summary="Set a gate aside for one variant")
-def waive(run: TheRun, said: WaiverRequest, store: TheStore, token: Publisher) -> gates.RunGates:
+def waive(run: TheRun, said: WaiverRequest, store: StoreOfRun, token: Publisher) -> gates.RunGates:
     """It counts when the run is carried out again (`retry`). 409: the gate passed, is waived already, or was not applied."""
     gates.waive(store, run.id, said.decision(token), unmeasured=said.unmeasured)
     return gates.gates_of(store, run.id)
 
 
 @acting.post("/runs/{id}/waivers/withdraw", status_code=HTTPStatus.ACCEPTED, summary="Take a waiver back")
-def withdraw(run: TheRun, said: WaiverRequest, store: TheStore, token: Publisher) -> gates.RunGates:
+def withdraw(run: TheRun, said: WaiverRequest, store: StoreOfRun, token: Publisher) -> gates.RunGates:
     """It counts when the run is carried out again. 409: there is no such waiver."""
     gates.withdraw(store, run.id, said.decision(token))
     return gates.gates_of(store, run.id)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
@@ -19,6 +19,7 @@ from service.api.errors import ApiError
 from service.release.listing import watch_entry
 from service.runs.changing import substance
 from service.runs.summary import publication_summary, summarize
+from service.store import Kind, Store
 
 LENGTH = 20  # hexadecimal digits of each part
 ANY = "*"
@@ -58,28 +59,43 @@ def tag_of(body: bytes) -> str:
     return f'"{_version(json.loads(body))}-{_digest(body)}"'
 
 
-def unchanged_run(run: TheRun, store: TheStore, if_match: IfMatch = None) -> None:
-    """A dependency: the run is as the request says. Raises the 412 answer."""
-    _refuse_changed(if_match, lambda: summarize(store, run.id), f"Run {run.id}")
+def unchanged_run(run: TheRun, store: TheStore, if_match: IfMatch = None) -> Store:
+    """A dependency: the store, which writes only if the run is as the request says. Raises the 412 answer, and so does the first write."""
+    return _unchanged(store, if_match, Thing("run", run.id, f"Run {run.id}", lambda seen: summarize(seen, run.id)))
 
 
-def unchanged_publication(publication: ThePublication, if_match: IfMatch = None) -> None:
-    """A dependency: the publication is as the request says."""
-    _refuse_changed(if_match, lambda: publication_summary(publication), f"Publication {publication.id}")
+def unchanged_publication(publication: ThePublication, store: TheStore, if_match: IfMatch = None) -> Store:
+    """A dependency: the same of a publication."""
+    number = publication.id
+    return _unchanged(store, if_match, Thing("publication", number, f"Publication {number}", lambda seen: publication_summary(seen.publication(number))))
 
 
-def unchanged_entry(id: Number, store: TheStore, token: Administrator, if_match: IfMatch = None) -> None:
-    """A dependency: the entry of the watch list is as the request says, which nobody learns who may not change it."""
-    _refuse_changed(if_match, lambda: watch_entry(store.watch_entry(id)), f"Entry {id} of the watch list")
+def unchanged_entry(id: Number, store: TheStore, token: Administrator, if_match: IfMatch = None) -> Store:
+    """A dependency: the same of an entry of the watch list, of which nobody learns who may not change it."""
+    return _unchanged(store, if_match, Thing("entry", id, f"Entry {id} of the watch list", lambda seen: watch_entry(seen.watch_entry(id))))
 
 
-def _refuse_changed(wanted: str | None, found: Callable[[], BaseModel], what: str) -> None:
+class Thing(NamedTuple):
+    """What a request is about."""
+
+    kind: Kind
+    id: int
+    told: str
+    found: Callable[[Store], BaseModel]  # as its GET answers
+
+
+def _unchanged(store: Store, wanted: str | None, thing: Thing) -> Store:
     if wanted is None or wanted.strip() == ANY:
-        return
-    version = _version(found().model_dump(mode="json"))
-    if version not in {_opaque(item).partition("-")[0] for item in wanted.split(",") if not item.strip().startswith("W/")}:
-        message = f"{what} is not as it was any more. Look at it again, and decide anew."
-        raise ApiError(HTTPStatus.PRECONDITION_FAILED, "changed", message)
+        return store
+
+    def check(seen: Store) -> None:
+        version = _version(thing.found(seen).model_dump(mode="json"))
+        if version not in {_opaque(item).partition("-")[0] for item in wanted.split(",") if not item.strip().startswith("W/")}:
+            message = f"{thing.told} is not as it was any more. Look at it again, and decide anew."
+            raise ApiError(HTTPStatus.PRECONDITION_FAILED, "changed", message)
+
+    check(store)  # before the Hub is asked for anything, and before it is said that the thing is in no state for that
+    return store.provided(thing.kind, thing.id, check)
 
 
 def named(header: str | None, tag: str) -> bool:
@@ -103,6 +119,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:LENGTH]
 
 
-UNCHANGED_RUN = Depends(unchanged_run)
 UNCHANGED_PUBLICATION = Depends(unchanged_publication)
-UNCHANGED_ENTRY = Depends(unchanged_entry)
+StoreOfRun = Annotated[Store, Depends(unchanged_run)]
+StoreOfPublication = Annotated[Store, Depends(unchanged_publication)]
+StoreOfEntry = Annotated[Store, Depends(unchanged_entry)]

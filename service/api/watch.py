@@ -10,7 +10,7 @@ from service.api.access import Administrator, Number, TheSettings, TheStore, eve
 from service.api.behind import prefix
 from service.api.errors import problems
 from service.api.once import Once, idempotency_key
-from service.api.tagging import UNCHANGED_ENTRY, Tagged
+from service.api.tagging import StoreOfEntry, Tagged
 from service.release.checks.watch import refuse_unusable
 from service.release.listing import WatchEntry, WatchList, watch_entry, watch_list
 
@@ -45,10 +45,9 @@ def get_watch_entry(id: Number, store: TheStore) -> WatchEntry:
 @router.put(
     "/watch/{id}",
     summary="Change an entry that was added beside the settings",
-    dependencies=[UNCHANGED_ENTRY],
     responses=_CHANGES | problems(412),
 )
-def change_watch(id: Number, entry: Watched, store: TheStore, settings: TheSettings, token: Administrator) -> WatchEntry:
+def change_watch(id: Number, entry: Watched, store: StoreOfEntry, settings: TheSettings, token: Administrator) -> WatchEntry:
     """Replaces the whole entry. Needs the scope `admin`, of all namespaces."""
     refuse_unusable(entry, settings)
     return watch_entry(store.change_watch(id, entry, by=token.name))
@@ -58,9 +57,8 @@ def change_watch(id: Number, entry: Watched, store: TheStore, settings: TheSetti
     "/watch/{id}",
     status_code=HTTPStatus.NO_CONTENT,
     summary="Watch no more what was added beside the settings",
-    dependencies=[UNCHANGED_ENTRY],
     responses=_CHANGES | problems(412),
 )
-def remove_watch(id: Number, store: TheStore, token: Administrator) -> None:
+def remove_watch(id: Number, store: StoreOfEntry, token: Administrator) -> None:
     """Takes the entry off the list; runs that it led to stay. Needs the scope `admin`, of all namespaces."""
     store.remove_watch(id, by=token.name)

@@ -101,8 +101,9 @@ def roll_back(store: Store, api: HfApi, run: int, decision: Decision) -> RunReco
         raise RollbackRefused(f"Nothing newer than {own.sha[:12]} is published in {', '.join(repos)}, so there is nothing to roll back.")
     told = Rollback(sha=newest.sha, place=newest.place, by=by, comment=comment)
     told_of = {"from": newest.sha, "to": own.sha, "repos": repos, "by": by, "comment": comment}
+    queued = store.enqueue(replace(order_of(record, trigger=ROLLBACK), rollback=told), again=True)[0]  # first: what the caller asks to hold is looked at there
     store.audit(decision.source, f"run/{run}", "rollback", {**told_of, **decision.details})
-    return store.enqueue(replace(order_of(record, trigger=ROLLBACK), rollback=told), again=True)[0]
+    return queued
 
 
 def _repos(store: Store, run: RunRecord) -> list[str]:

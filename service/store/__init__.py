@@ -4,6 +4,7 @@ from service.store.access import Access
 from service.store.answers import Answer, Answers
 from service.store.approvals import ApprovalRefused, Approvals
 from service.store.backlog import Backlog, Backlogs
+from service.store.conditions import Conditions, Kind
 from service.store.counting import Counting
 from service.store.database import StoreError, connect
 from service.store.deliveries import Deliveries
@@ -76,6 +77,7 @@ __all__ = [
     "HoldRecord",
     "Horizons",
     "KeptRecipe",
+    "Kind",
     "LeaseLost",
     "ListingRecord",
     "LookKey",
@@ -131,6 +133,7 @@ class Store(
     Openings,
     FollowUps,
     Watching,
+    Conditions,
     Counting,
     Deliveries,
     Forgetting,

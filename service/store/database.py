@@ -1,11 +1,12 @@
 """Connections: SQLite or PostgreSQL behind one URL, brought to the newest schema when opened, with read and write transactions."""
 
+import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url, or_, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
@@ -89,11 +90,16 @@ class Database:
         self._writer = engine.execution_options(sluice_write=True)
         self._hasty = engine.execution_options(sluice_write=True, sluice_hasty=True)
         self._answers_since = time.monotonic()
+        self._inside: Session | None = None
+        self._first: Callable[[Session], None] | None = None  # what the next write begins with
         event.listen(engine, "handle_error", self._heard)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that only reads; on SQLite it never waits for a writer."""
+        if self._inside is not None:
+            yield self._inside
+            return
         with Session(self._engine) as session:
             yield session
 
@@ -106,7 +112,16 @@ class Database:
         with Session(self._hasty if hasty else self._writer) as session, session.begin():
             if hasty and session.get_bind().dialect.name == "postgresql":
                 session.execute(text("SET LOCAL synchronous_commit = off"))
+            if (first := self._first) is not None:
+                self._first = None
+                first(session)
             yield session
+
+    def inside(self, session: Session) -> Self:
+        """The same database as a transaction at hand sees it: what is read is read in that."""
+        found = copy.copy(self)
+        found._inside = session
+        return found
 
     def _heard(self, context: ExceptionContext) -> None:
         error = context.sqlalchemy_exception

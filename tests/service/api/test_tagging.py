@@ -1,14 +1,25 @@
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from jsonschema_rs import Draft202012Validator
+from sqlalchemy import select
 
 from config.progress import Progress
+from config.settings import Settings
 from config.wire import PROBLEM
-from service.store import Published, Store
-from tests.service.helpers import queue_run
+from service.api import create_app, publications, steering, watch
+from service.api.tagging import StoreOfEntry, StoreOfPublication, StoreOfRun
+from service.api.tokens import create_token
+from service.store import AuditFilter, KeptRecipe, Published, Store
+from service.store.outside import WatchRow
+from service.store.tables import RunRow
+from tests.service.helpers import judged_run, queue_run
 
 Headers = dict[str, str]
 
@@ -145,3 +156,72 @@ def test_every_answer_in_json_is_told_with_an_example_that_its_schema_has(api: T
     run, artifacts = (described["paths"][f"/api/v1/runs/{{id}}{part}"]["get"]["responses"]["200"]["content"] for part in ("", "/artifacts"))
     assert run["application/json"]["example"]["release"]["repo"] == "Qwen/Qwen3-0.6B"
     assert artifacts["application/json"]["example"][0]["bytes"] == 484_220_320
+
+
+@pytest.fixture
+def anywhere(store: Store, tmp_path: Path) -> Iterator[TestClient]:
+    """The API on each kind of database in turn, for whom may do everything."""
+    settings = Settings(home=tmp_path / "home", hub_endpoint="http://127.0.0.1:1", namespace="ours")
+    headers = {"Authorization": f"Bearer {create_token(store, 'anywhere')}"}
+    with TestClient(create_app(store, settings), base_url="http://testserver/api/v1", headers=headers, raise_server_exceptions=False) as opened:
+        yield opened
+
+
+def of_two_at_once(store: Store, ask: Callable[[int], Any]) -> list[int]:
+    """The statuses of two requests of which neither can write before both have looked."""
+    with ThreadPoolExecutor(2) as pool:
+        with store.write() as session:
+            for table in (RunRow, WatchRow):
+                session.execute(select(table.id).with_for_update())
+            asked = [pool.submit(ask, number) for number in (1, 2)]
+            time.sleep(1.0)  # one that comes later than that finds what the other made of it, and the same comes out
+        return sorted(item.result().status_code for item in asked)
+
+
+def test_of_two_changes_of_an_entry_as_it_was_seen_one_counts(anywhere: TestClient, store: Store) -> None:
+    made = anywhere.post("/watch", json={"repo": "upstream/model"}).json()["id"]
+    tag = anywhere.get(f"/watch/{made}").headers["ETag"]
+
+    def change(number: int) -> Any:
+        return anywhere.put(f"/watch/{made}", headers={"If-Match": tag}, json={"repo": f"upstream/model-{number}"})
+
+    assert of_two_at_once(store, change) == [200, 412]
+    assert [event.action for event in store.audit_events(subject=f"watch/{made}")] == ["changed", "added"]
+    tag = anywhere.get(f"/watch/{made}").headers["ETag"]
+    assert of_two_at_once(store, lambda _: anywhere.delete(f"/watch/{made}", headers={"If-Match": tag})) in ([204, 404], [204, 412])
+
+
+@pytest.mark.parametrize("verb", ["priority", "cancel", "pause", "redo"])
+def test_of_two_changes_of_a_run_as_it_was_seen_one_counts(anywhere: TestClient, store: Store, verb: str) -> None:
+    store.keep_recipe(KeptRecipe(digest="d" * 64, content={"name": "small", "variants": {"gguf": ["IQ1_S"]}}, sources=()))
+    run = judged_run(store) if verb == "redo" else queue_run(store).id
+    seen = anywhere.get(f"/runs/{run}").headers["ETag"]
+    bodies = {"priority": lambda number: {"priority": number}, "redo": lambda _: {"stages": ["convert"]}}
+
+    def change(number: int) -> Any:
+        body = bodies[verb](number) if verb in bodies else None
+        return anywhere.post(f"/runs/{run}/{verb}", headers={"If-Match": seen}, json=body)
+
+    assert of_two_at_once(store, change) == [202, 412]
+    assert len(store.audit_events(wanted=AuditFilter(subject=f"run/{run}", source="api"))) == 1
+
+
+def test_a_change_as_it_was_seen_and_a_plain_one_do_not_block_one_another(anywhere: TestClient, store: Store) -> None:
+    """Whoever queues a run locks its release first, and so does who asks under a condition."""
+    run = queue_run(store).id
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(10):
+            seen = anywhere.get(f"/runs/{run}").headers["ETag"]
+            asked = pool.submit(anywhere.post, f"/runs/{run}/cancel", headers={"If-Match": seen})
+            queued = pool.submit(queue_run, store, again=True)
+            assert asked.result().status_code in {202, 409, 412}
+            assert queued.result().id == run
+
+
+def test_whatever_takes_an_if_match_looks_again_where_it_writes() -> None:
+    rooms = (steering.acting, publications.acting, watch.router, watch.acting)
+    routes = [route for room in rooms for route in room.routes if isinstance(route, APIRoute) and "{id}" in route.path and "GET" not in route.methods]
+    seen = {route.name: {*get_type_hints(route.endpoint, include_extras=True).values()} for route in routes}
+    assert len(seen) > 12
+    blind = {name for name, hints in seen.items() if not {StoreOfRun, StoreOfPublication, StoreOfEntry} & hints}
+    assert blind == {"unpublish"}, "which begins at the Hub: what it did there is not to be refused afterwards"
