@@ -5,17 +5,25 @@ from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
+import structlog
 from fastapi import Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
 
+from config.errors import SluiceError
 from service.api.errors import ApiError
 from service.api.tokens import check_token
+from service.logs import redact
 from service.store import Answer, Store
 
 KEY = "Idempotency-Key"
 LONGEST = 255  # characters of a key
 REPLAYED = "Idempotency-Replayed"  # a header of an answer that was given before
+
+log = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -52,11 +60,14 @@ class Once(APIRoute):
                 return _replay(before, asked)
             try:
                 answer = await handle(request)
-            except BaseException:
+            except (ApiError, SluiceError, RequestValidationError, HTTPException):  # it was refused; after anything else nobody knows what was done
                 await run_in_threadpool(store.drop_answer, caller, key)
                 raise
             kept = Answer(request=asked, status=answer.status_code, location=answer.headers.get("Location"), body=bytes(answer.body).decode())
-            await run_in_threadpool(store.keep_answer, caller, key, kept)
+            try:
+                await run_in_threadpool(store.keep_answer, caller, key, kept)
+            except SQLAlchemyError as error:  # it is done all the same, and who asked is told so
+                log.warning("an answer is not kept", error=redact(str(error)))
             return answer
 
         return once
@@ -71,6 +82,12 @@ def _replay(before: Answer, asked: str) -> Response:
     if before.request != asked:
         message = f"This {KEY} was sent with another request before. Use a new key for each request, and the same only for the same."
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "key_used", message)
+    if before.broken:
+        message = (
+            f"The first request with this {KEY} broke off, and whether it was carried out is not known. Look at the run, the list of runs or the watch list, "
+            "and if it was not, send it again with a new key."
+        )
+        raise ApiError(HTTPStatus.CONFLICT, "outcome_unknown", message)
     if before.status is None:
         raise ApiError(HTTPStatus.CONFLICT, "in_progress", f"The first request with this {KEY} is still being carried out. Send it again in a moment.")
     headers = {REPLAYED: "true"} | ({"Location": before.location} if before.location else {})

@@ -10,7 +10,7 @@ from service.store.database import Database, now
 from service.store.outside import AnswerRow
 
 KEPT_HOURS = 24.0  # that a key is remembered
-WORK_SECONDS = 300.0  # after which a request without an answer is taken for broken off
+WORK_SECONDS = 300.0  # after which a request without an answer is taken for broken off: whether it was carried out, nobody knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class Answer:
     status: int | None  # None while it is at work
     location: str | None
     body: str
+    broken: bool = False  # off: it has no answer, and will have none
 
 
 class Answers(Database):
@@ -30,7 +31,6 @@ class Answers(Database):
         """Take the key for a request that is about to be carried out; what is remembered under it when it is taken."""
         with self.write() as session:
             session.execute(delete(AnswerRow).where(AnswerRow.begun <= now() - timedelta(hours=KEPT_HOURS)))
-            session.execute(delete(AnswerRow).where(AnswerRow.status.is_(None), AnswerRow.begun <= now() - timedelta(seconds=WORK_SECONDS)))
             try:
                 with session.begin_nested():
                     session.add(AnswerRow(caller=caller, key=key, request=request, begun=now()))
@@ -39,7 +39,8 @@ class Answers(Database):
                 row = session.scalars(_of(caller, key)).first()
                 if row is None:  # it failed just now, and gave the key back
                     return Answer(request=request, status=None, location=None, body="")
-                return Answer(request=row.request, status=row.status, location=row.location, body=row.body or "")
+                broken = row.status is None and row.begun <= now() - timedelta(seconds=WORK_SECONDS)
+                return Answer(request=row.request, status=row.status, location=row.location, body=row.body or "", broken=broken)
 
     def keep_answer(self, caller: str, key: str, answer: Answer) -> None:
         """Remember the answer under the claimed key."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
 
 from config.settings import Watched
 from service.api import streams
@@ -255,6 +256,27 @@ def test_the_same_request_under_one_key_is_done_once(api: TestClient, file_store
         assert api.post(f"/runs/{run}/resume", headers={**bearer, "Idempotency-Key": "k"}).status_code == 409
     someone = api.post(f"/runs/{run}/priority", json={"priority": 5}, headers={**token_for("operate"), "Idempotency-Key": "7f3c"})
     assert someone.json()["priority"] == 5, "a key is its caller's own"
+
+
+def test_a_request_whose_answer_was_not_kept_is_not_carried_out_again(
+    api: TestClient, file_store: Store, token_for: Callable[..., Headers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, keyed = queue_run(file_store).id, {**token_for("operate"), "Idempotency-Key": "7f3c"}
+
+    def busy(*_: object) -> None:
+        raise OperationalError("UPDATE", None, Exception("database is locked"))
+
+    def ask() -> Any:
+        return api.post(f"/runs/{run}/priority", json={"priority": 3}, headers=keyed)
+
+    monkeypatch.setattr(file_store, "keep_answer", busy)
+    assert ask().status_code == 202, "it was done"
+    assert (ask().status_code, ask().json()["code"]) == (409, "in_progress")
+    monkeypatch.setattr("service.store.answers.WORK_SECONDS", 0.0)
+    later = ask()
+    assert (later.status_code, later.json()["code"]) == (409, "outcome_unknown")
+    assert "send it again with a new key" in later.json()["detail"]
+    assert [event.action for event in file_store.audit_events(subject=f"run/{run}")].count("prioritized") == 1
 
 
 def test_a_log_is_read_without_secrets(api: TestClient, file_store: Store, judged: int, tmp_path: Path, token_for: Callable[..., Headers]) -> None:

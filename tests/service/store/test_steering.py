@@ -1,12 +1,14 @@
+from datetime import timedelta
 from typing import Literal
 
 import alembic.command
 import pytest
 from sqlalchemy import create_engine, text
 
+from bench.clock import Clock
 from service.store import RunFilter, SteeringRefused, Store, UnknownRun, open_store
 from service.store.access import Grant
-from service.store.answers import Answer
+from service.store.answers import KEPT_HOURS, WORK_SECONDS, Answer
 from service.store.database import alembic_config
 from tests.service.helpers import order, queue_run
 
@@ -112,6 +114,17 @@ def test_an_answer_is_remembered_for_its_caller_and_key(store: Store) -> None:
     assert store.claim_answer("ada", "k", "r") == answer, "only what has no answer can be given back"
     store.drop_answer("bob", "k")
     assert store.claim_answer("bob", "k", "r") is None
+
+
+def test_a_request_that_broke_off_keeps_its_key_as_long_as_answers_are_kept(store: Store, clock: Clock) -> None:
+    assert store.claim_answer("ada", "k", "r") is None
+    clock.at += timedelta(seconds=WORK_SECONDS - 1)
+    assert store.claim_answer("ada", "k", "r").broken is False
+    clock.at += timedelta(seconds=2)
+    found = store.claim_answer("ada", "k", "r")
+    assert (found.status, found.broken) == (None, True)
+    clock.at += timedelta(hours=KEPT_HOURS)
+    assert store.claim_answer("ada", "k", "r") is None
 
 
 def test_a_session_ends_with_its_token(store: Store) -> None:
