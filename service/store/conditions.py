@@ -41,5 +41,5 @@ class Conditions(Database):
             session.expire_all()  # what was seen without its own lock is read again by whoever changes it
 
         found = copy.copy(self)
-        found._first = first
+        found._condition = first
         return found

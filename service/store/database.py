@@ -91,7 +91,7 @@ class Database:
         self._hasty = engine.execution_options(sluice_write=True, sluice_hasty=True)
         self._answers_since = time.monotonic()
         self._inside: Session | None = None
-        self._first: Callable[[Session], None] | None = None  # what the next write begins with
+        self._condition: Callable[[Session], None] | None = None  # what the next write begins with
         event.listen(engine, "handle_error", self._heard)
 
     @contextmanager
@@ -112,9 +112,9 @@ class Database:
         with Session(self._hasty if hasty else self._writer) as session, session.begin():
             if hasty and session.get_bind().dialect.name == "postgresql":
                 session.execute(text("SET LOCAL synchronous_commit = off"))
-            if (first := self._first) is not None:
-                self._first = None
-                first(session)
+            if (condition := self._condition) is not None:
+                self._condition = None
+                condition(session)
             yield session
 
     def inside(self, session: Session) -> Self:
