@@ -96,13 +96,17 @@ def _file_bytes(budget: Budget, made: Mapping[str, quantize.Planned], gguf: Path
     if budget.bytes:
         return budget.bytes - IMATRIX_BYTES
     assert budget.fit is not None  # noqa: S101 - pydantic has seen to it that one of the four is given
-    return _fitting(budget.fit, gguf) - IMATRIX_BYTES
-
-
-def _fitting(fit: Fit, gguf: Path) -> int:
     metadata = {name: field.contents() for name, field in gguf_tensors.Reader(gguf).fields.items() if not name.startswith("tokenizer.")}
-    cache = cache_bytes(metadata, fit.context)
-    left = fit.memory - cache - COMPUTE_BYTES
+    return left_for(budget.fit, metadata)
+
+
+def left_for(fit: Fit, metadata: Mapping[str, Any] | None) -> int:
+    """Bytes that memory leaves for a file, without what llama-quantize writes about the importance matrix; without metadata the cache is left out.
+
+    Raises ConfigurationError when it leaves none.
+    """
+    cache = 0 if metadata is None else cache_bytes(metadata, fit.context)
+    left = fit.memory - cache - COMPUTE_BYTES - IMATRIX_BYTES
     if left <= 0:
         raise ConfigurationError(
             f"{fit.memory / 2**30:.2f} GiB cannot hold the model: the cache of {fit.context} tokens takes {cache / 2**30:.2f} GiB and the computation about "

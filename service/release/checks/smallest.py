@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builders.plan.capacity import COMPUTE_BYTES, IMATRIX_BYTES, cache_bytes
+from builders.plan.capacity import IMATRIX_BYTES, left_for
 from builders.sensitivity.table import Tensor
-from config.errors import ConfigurationError
-from config.plans import Budget, Fit, Nf4Budget, Rules
+from config.plans import Budget, Nf4Budget, Rules
 from engines import ggml, gguf_tensors, nf4
 
 _LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(?P<layer>\d+)\.(?P<part>.+)")
@@ -104,7 +103,7 @@ def most(budget: Budget, model: Model) -> int | None:
         return budget.bytes - IMATRIX_BYTES
     if budget.bpw is not None:
         return int(budget.bpw * model.parameters / 8)
-    return None if budget.fit is None else _fitting(budget.fit, model)
+    return None if budget.fit is None else left_for(budget.fit, model.metadata)
 
 
 def most_nf4(budget: Nf4Budget, model: Model) -> int | None:
@@ -112,17 +111,6 @@ def most_nf4(budget: Nf4Budget, model: Model) -> int | None:
     if budget.bytes is not None:
         return budget.bytes
     return None if budget.bpw is None else int(budget.bpw * model.parameters / 8)
-
-
-def _fitting(fit: Fit, model: Model) -> int:
-    cache = 0 if model.metadata is None else cache_bytes(model.metadata, fit.context)
-    left = fit.memory - cache - COMPUTE_BYTES - IMATRIX_BYTES
-    if left <= 0:
-        raise ConfigurationError(
-            f"{fit.memory / 2**30:.2f} GiB cannot hold the model: the cache of {fit.context} tokens takes {cache / 2**30:.2f} GiB and the computation about "
-            f"{COMPUTE_BYTES / 2**30:.2f} GiB. Allow more memory or a shorter context."
-        )
-    return left
 
 
 def _sizes(matrix: Matrix, rules: Rules) -> Iterator[tuple[int, str]]:
