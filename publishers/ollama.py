@@ -14,6 +14,8 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any
 
+from config import alike
+
 Message = Mapping[str, Any]
 
 _SYSTEM, _ASK, _ANSWER, _ASK_AGAIN, _TOOL = "Sentinel system.", "  Sentinel one?\n", "Sentinel two.", "Sentinel three?", "sentinel_tool"
@@ -168,7 +170,7 @@ def _with_default(system: str, default: str, turn: str, ask: str) -> _Form:
 
     Every end that begins both of them renders the same text. The one is taken behind which a header begins as that of the system turn does.
     """
-    shared = next((place for place, (one, other) in enumerate(zip(turn, ask, strict=False)) if one != other), min(len(turn), len(ask)))
+    shared = alike.shared(turn, ask)
     begins = turn.rfind(system[:1], 0, shared)
     end = turn[: begins if begins > 0 else shared]
     return _Form(system=system, user=turn.removeprefix(end), assistant=ask.removeprefix(end), end=end, default=default)

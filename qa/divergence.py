@@ -268,11 +268,6 @@ def spread(each: Doubles) -> float | None:
     return None if len(moved) < 2 else math.sqrt(len(moved) / (len(moved) - 1) * float((moved**2).sum()))
 
 
-def perplexities(scores: Scores) -> tuple[float, float]:
-    """Perplexity of the reference and of the variant over the scored tokens."""
-    return math.exp(np.nanmean(scores.reference_nll)), math.exp(np.nanmean(scores.variant_nll))
-
-
 def influences(scores: Scores, texts: Sequence[str] = ()) -> dict[str, Doubles]:
     """By how much each window (windows) moves each figure of `measurements` that has an error, by its name."""
     found = _influences(scores, "")

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config import alike
 from config.errors import MeasurementError
 from engines.llama_server import LlamaServer
-from qa import alike, batteries, prompt_checks, renderings
+from qa import batteries, prompt_checks, renderings
 from qa.prompt_checks import SHOWN, share
 from qa.renderings import Render
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from config import alike
 from config.errors import MeasurementError, ToolError
 from engines import go_template
 from engines.hf import end_tokens, load_tokenizer, render_chat
@@ -303,6 +304,6 @@ def _spelt(text: str) -> str:
 
 def _difference(one: str, other: str) -> str:
     """Where two texts part, in words."""
-    place = next((at for at, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))
+    place = alike.shared(one, other)
     begin = max(0, place - SHOWN // 3)
     return f"the model's own template writes {one[begin : place + SHOWN]!r}, Go {other[begin : place + SHOWN]!r}"

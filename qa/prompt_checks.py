@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from qa import alike
+from config import alike
 from qa.renderings import Agreement, Rendering
 from qa.turns import Turns
 

@@ -15,10 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from config import alike
 from config.progress import counted
 from config.words import BASE_MODEL, Measurement, inapplicable
 from engines import battery, hf, llama, llama_server, sentencepiece
-from qa import alike, batteries, image_prompts, prompt_checks, renderings, template_remarks, tokenizer_remarks, turns
+from qa import batteries, image_prompts, prompt_checks, renderings, template_remarks, tokenizer_remarks, turns
 from qa.batteries import Conversation
 from qa.prompt_checks import SHOWN, share
 from qa.renderings import Rendering

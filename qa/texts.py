@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from config import alike
 from config.errors import MeasurementError
 from engines import spoken
 from engines.model import Message
 from engines.spoken import Voice
-from qa import alike, looks
+from qa import looks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

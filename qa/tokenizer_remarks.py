@@ -19,9 +19,9 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import __version__
 
+from config import alike
 from config.words import Measurement
 from engines import llama, toolchain
-from qa import alike
 
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # files that name tokens, which tokenizer.json need not list
 BOUND = 0.001  # of the evaluation text's tokens may known differences touch

@@ -13,6 +13,7 @@ from builders.fixes.probes import PROBES
 from builders.fixes.removals import candidates, commented, sources
 from builders.fixes.templates import ANSWER, TOOL, TURN, Template, templates
 from builders.fixes.vocabulary import named
+from config import alike
 from config.errors import MeasurementError, UpstreamError
 from config.rules import Family
 from engines import chat
@@ -104,17 +105,12 @@ def find(text: str, roles: Mapping[str, str], *, tools: bool = False, thinking: 
 
 def _after(asks: str, ends: str) -> str:
     """The header of a question, which stands behind what ends an answer."""
-    return asks[_shared(asks, ends) :]
+    return asks[alike.shared(asks, ends) :]
 
 
 def _like(asks: str, opening: str) -> str:
     """The same where a conversation's last answer has no end: from where most looks like the beginning of a conversation."""
-    return max((asks[place:] for place in range(len(asks))), key=lambda rest: _shared(rest, opening), default="")
-
-
-def _shared(one: str, other: str) -> int:
-    """How many characters two texts have in common at their beginning."""
-    return next((place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))
+    return max((asks[place:] for place in range(len(asks))), key=lambda rest: alike.shared(rest, opening), default="")
 
 
 def _wanted(text: str, default: Default, roles: Mapping[str, str]) -> Iterator[tuple[Sequence[Message], tuple[bool, ...], str | None]]:

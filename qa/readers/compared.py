@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from config import alike
 from engines.model import Floats
 from qa.readers.words import Outcome, Reading, Reference, Result
 
@@ -70,6 +71,6 @@ def departure(reference: Reference, answer: tuple[int, ...]) -> float:
 
 
 def _tokens(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
-    place = next((at for at, (one, other) in enumerate(zip(expected, found, strict=False)) if one != other), min(len(expected), len(found)))
+    place = alike.shared(expected, found)
     shown = f"{list(expected[place : place + SHOWN])} where it reads {list(found[place : place + SHOWN])}"
     return f"other tokens from token {place} on: {shown}"

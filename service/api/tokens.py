@@ -33,11 +33,6 @@ def revoke_token(store: Store, name: str) -> None:
     store.revoke_token(name)
 
 
-def list_tokens(store: Store) -> tuple[TokenRecord, ...]:
-    """Every token there is or was, without its secret."""
-    return store.tokens()
-
-
 def check_token(store: Store, token: str) -> TokenRecord | None:
     """The working token that `token` is, or None."""
     found = find_token(store, token)

@@ -1,12 +1,12 @@
 import pytest
 
 from config.errors import ConfigurationError
-from service.api.tokens import check_token, create_token, list_tokens, revoke_token
+from service.api.tokens import check_token, create_token, revoke_token
 from service.store import Store
 
 
 def test_no_token_works_until_one_is_made(file_store: Store) -> None:
-    assert list_tokens(file_store) == ()
+    assert file_store.tokens() == ()
     assert check_token(file_store, "") is None
     assert check_token(file_store, "sluice_") is None
 
@@ -20,12 +20,12 @@ def test_a_token_works_until_it_is_revoked(file_store: Store) -> None:
     revoke_token(file_store, "ci")
     assert check_token(file_store, token) is None
     assert check_token(file_store, other).name == "laptop"
-    assert [(item.name, item.revoked is None) for item in list_tokens(file_store)] == [("ci", False), ("laptop", True)]
+    assert [(item.name, item.revoked is None) for item in file_store.tokens()] == [("ci", False), ("laptop", True)]
 
 
 def test_only_a_hash_is_stored(file_store: Store) -> None:
     token = create_token(file_store, "ci")
-    assert token.removeprefix("sluice_") not in repr(list_tokens(file_store)) + repr(file_store.audit_events())
+    assert token.removeprefix("sluice_") not in repr(file_store.tokens()) + repr(file_store.audit_events())
 
 
 @pytest.mark.parametrize("name", ["", " ci", "a/b", "x" * 101, "new\nline"])
