@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     hub_endpoint: str = PUBLIC_HUB
     """Base URL of the Hub to read from and publish to."""
     hub_token: SecretStr | None = None
-    """Write token. Environment only (SLUICE_HUB_TOKEN, or HF_TOKEN, or the `hf auth login` file)."""
+    """Write token. Environment only (SLUICE_HUB_TOKEN; for the public Hub also HF_TOKEN, or the `hf auth login` file)."""
     hub_timeout: float = Field(default=100.0, gt=0)
     """A call to the Hub is given up, and made again, when nothing moves for so many seconds, or less than `hub_rate` does."""
     hub_rate: float = Field(default=10_000.0, gt=0)
