@@ -12,10 +12,10 @@ from bench.soak.world import Service, World, service
 from service.store.queue import FINISHED
 from service.store.records import RunFilter
 
-MODELS = 10  # that are released: those that wait for the Hub leave the service the others
+MODELS = 5  # that a world releases: those that wait for the Hub leave the service the others
 FILES = 10  # releases, one of which changes what is in the files and the others what is beside them
 JUDGED = 25  # runs after which what is on the Hub is looked at
-LONGEST = 1200.0  # seconds that a run may wait for a Hub that has bad days
+LONGEST = 3600.0  # seconds that a run may wait for a Hub that has bad days: six looks in a row that meet a fault come to twenty minutes, as each wait doubles
 RARE = 1 / 30  # of the requests
 BAD_DAYS: tuple[Fault, ...] = (
     Fault(answer=429, headers={"Retry-After": "1"}),
