@@ -104,13 +104,16 @@ def _listed(listings: Listings, owner: str, repo: str | None) -> list[Listed] | 
 
 
 def _changed(store: Store, settings: Settings, listings: Listings, watch: Collection[Watched], listed: Mapping[str, list[Listed]]) -> set[str]:
-    """The repos that some entry has to look at: changed, or asked for otherwise, since the last look, or with a run that failed and may be tried again."""
-    looks, failed, ours = store.looks(), store.failed_releases(ATTEMPTS), store.published_repos()
+    """The repos that some entry has to look at: changed, or asked for otherwise, since the last look, or with a run that failed and may be tried again.
+
+    That is the entry's own run: what another recipe failed at, or this one before it was corrected, no look would try again.
+    """
+    looks, failed, ours = store.looks(), store.failed_releases(ATTEMPTS, namespace=settings.namespace), store.published_repos()
     waiting = {hint.repo: hint.created for hint in store.hints() if hint.attempts}
     found: set[str] = set()
     sound = _sound(settings, listings, watch)
     if len(sound) == len(set(watch)):  # what a broken recipe asks for is not known
-        store.forget_looks(asked=set(sound.values()), keep=FORGOTTEN)
+        store.forget_looks(asked={asked(digest, settings.namespace) for digest in sound.values()}, keep=FORGOTTEN)
     for entry, digest in sound.items():
         found |= _missing(entry, listed) - waiting.keys()
         for item in (item for owner in entry.concerns for item in listed.get(owner, ())):
@@ -119,10 +122,10 @@ def _changed(store: Store, settings: Settings, listings: Listings, watch: Collec
             if refusal(entry, item) is not None or cooling(entry, item) > 0:
                 continue
             sha = item.sha if entry.revision == MAIN else _branch(listings, item.repo, entry.revision)
-            last = looks.get(LookKey(repo=item.repo, revision=entry.revision, asked=digest))
+            last = looks.get(LookKey(repo=item.repo, revision=entry.revision, asked=asked(digest, settings.namespace)))
             if item.repo in waiting and (last is None or last.at < waiting[item.repo]):
                 continue
-            if sha is None or last is None or last.sha != sha or (item.repo, sha) in failed:
+            if sha is None or last is None or last.sha != sha or (item.repo, sha, digest) in failed:
                 found.add(item.repo)
     return found
 
@@ -134,11 +137,11 @@ def _missing(entry: Watched, listed: Mapping[str, list[Listed]]) -> set[str]:
 
 
 def _sound(settings: Settings, listings: Listings, watch: Iterable[Watched]) -> Mapping[Watched, str]:
-    """What each entry asks for, as a digest; without those whose recipe cannot be used, of which health and `sluice status` tell."""
+    """The digest of each entry's recipe; without those whose recipe cannot be used, of which health and `sluice status` tell."""
     digests: dict[str, str] = {}
     for recipe in {entry.recipe for entry in watch}:
         try:
-            digests[recipe] = asked(recipe_for(settings, recipe, listings.api).digest(), settings.namespace)
+            digests[recipe] = recipe_for(settings, recipe, listings.api).digest()
         except SluiceError as error:
             log.warning("recipe not usable", recipe=recipe, error=str(error))
     return {entry: digests[entry.recipe] for entry in watch if entry.recipe in digests}

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from pydantic import ValidationError
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from config.files import explain
@@ -78,12 +78,18 @@ class Watching(Database):
         with self.write() as session:
             session.execute(delete(LookRow).where(LookRow.asked.not_in(asked), LookRow.at < now() - keep))
 
-    def failed_releases(self, attempts: int) -> frozenset[tuple[str, str]]:
-        """Repo and commit of releases of which a run failed and was tried fewer than `attempts` times."""
-        failed = select(ReleaseRow.repo, ReleaseRow.sha).join(RunRow, RunRow.release_id == ReleaseRow.id)
-        query = failed.where(RunRow.state == "failed", RunRow.attempt < attempts)
+    def failed_releases(self, attempts: int, *, namespace: str | None) -> frozenset[tuple[str, str, str]]:
+        """Repo, commit and the recipe's digest of runs that failed and were tried fewer than `attempts` times.
+
+        Only of runs that publish under the namespace, whichever it was without one: the others, those that leave their repos in folders among them, no look
+        would take up.
+        """
+        failed = select(ReleaseRow.repo, ReleaseRow.sha, RunRow.recipe_digest).join(RunRow, RunRow.release_id == ReleaseRow.id)
+        query = failed.where(RunRow.state == "failed", RunRow.attempt < attempts, RunRow.target.is_(None))
+        if namespace is not None:
+            query = query.where(func.lower(RunRow.namespace) == namespace.lower())  # as the Hub spells it, to which case is all the same
         with self.read() as session:
-            return frozenset((repo, sha) for repo, sha in session.execute(query))
+            return frozenset((repo, sha, digest) for repo, sha, digest in session.execute(query))
 
     def published_repos(self) -> frozenset[str]:
         """Every repo that was ever published into, in lower case."""

@@ -4,7 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -24,7 +26,7 @@ from service.hubclient import connect
 from service.pulse import pulse
 from service.runs import steering
 from service.runs.steering import Actor
-from service.store import LookKey, Published, RunRecord, Store, open_store
+from service.store import LookKey, Published, RunRecord, Store, open_store, order_of
 from tests.service.conftest import Upstream
 from tests.service.helpers import queue_run
 
@@ -101,8 +103,11 @@ def test_a_repo_is_looked_at_when_it_changed_and_once(file_store: Store, upstrea
     assert [run.trigger for run in file_store.runs()] == ["poll", "poll"]
 
 
-def test_a_repo_is_looked_at_again_when_the_recipe_changed_or_its_run_failed(file_store: Store, upstream: Upstream, listings: Listings) -> None:
-    settings = watching(upstream, owners=["upstream"])
+@pytest.mark.parametrize("namespace", [None, "Ours"])
+def test_a_repo_is_looked_at_again_when_the_recipe_changed_or_its_run_failed(
+    file_store: Store, upstream: Upstream, listings: Listings, namespace: str | None
+) -> None:
+    settings = watching(upstream, owners=["upstream"]).with_(namespace=namespace)
     poll(file_store, settings, listings)
     take_hints(file_store, settings, listings)
     run = file_store.lease("worker", seconds=60)
@@ -115,6 +120,37 @@ def test_a_repo_is_looked_at_again_when_the_recipe_changed_or_its_run_failed(fil
     recipe = upstream.settings.folder.parent / "small.yaml"
     recipe.write_text(recipe.read_text().replace("Q4_0", "Q8_0"))
     assert poll(file_store, settings, listings).hints == 1
+
+
+@pytest.mark.parametrize("other", ["recipe", "namespace", "folder"])
+def test_a_run_that_no_look_would_try_again_makes_no_looks(store: Store, upstream: Upstream, listings: Listings, tmp_path: Path, other: str) -> None:
+    settings = watching(upstream, owners=["upstream"]).with_(namespace="ours")
+    poll(store, settings, listings)
+    take_hints(store, settings, listings)
+    run = store.lease("worker", seconds=60)
+    assert run is not None
+    different = {"recipe": {"recipe_digest": "f" * 64}, "namespace": {"namespace": "upstream"}, "folder": {"target": str(tmp_path / "out")}}[other]
+    failed = store.enqueue(replace(order_of(run, trigger="api"), **different))[0]
+    assert failed.id != run.id
+    store.lease("worker", seconds=60, run=failed.id)
+    store.finish(failed.id, state="failed", error="its recipe was faulty")
+    store.finish(run.id, state="done")
+    assert poll(store, settings, listings).hints == 0
+
+
+def test_once_a_faulty_recipe_is_corrected_what_it_failed_at_is_looked_at_no_more(store: Store, upstream: Upstream, listings: Listings) -> None:
+    settings = watching(upstream, owners=["upstream"])
+    recipe = upstream.settings.folder.parent / "small.yaml"
+    hints = list[int]()
+    for state, gguf in (("failed", "Q8_0"), ("done", "Q4_0")):
+        recipe.write_text(recipe.read_text().replace("Q4_0", gguf) if state == "failed" else recipe.read_text().replace("Q8_0", gguf))
+        hints.append(poll(store, settings, listings).hints)
+        take_hints(store, settings, listings)
+        run = store.lease("worker", seconds=60)
+        assert run is not None
+        store.finish(run.id, state=state)
+    assert [run.state for run in store.runs()] == ["done", "failed"]
+    assert (hints, poll(store, settings, listings).hints) == ([1, 1], 0)
 
 
 def test_what_nobody_asks_for_any_more_is_forgotten(file_store: Store, upstream: Upstream, listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
