@@ -52,14 +52,14 @@ class Pruned:
 def prune(store: Store, settings: Settings, *, dry_run: bool = False, lacking: int = 0, paused: bool = False, now: datetime | None = None) -> Pruned:
     """Throw away what is over; where more bytes are `lacking` than that frees, also what would stay, in the order in which it is needed.
 
-    What a run that waits, is at work or is held refers to, what a living process uses, and what explains a current publication always stays, but for
-    downloads that broke off, where no run is begun (`paused`) as long as they are there.
+    What a run that waits or is at work refers to, what a living process uses, and what explains a current publication always stays. Downloads that broke off
+    and outputs of the newest runs that are held go only where no run is begun (`paused`) as long as they are there.
     """
     at = now or datetime.now(UTC)
     home = settings.folder
     found = sorted(fates(store, home, settings.keep, at), key=lambda fate: (fate.standing, fate.last))
     files, stages = _Files(found), StageStore(home, reading=dry_run)
-    last = Standing.AWAITED if paused else Standing.PUBLISHED
+    last = Standing.HELD if paused else Standing.PUBLISHED
     gone, left, freed = list[Told](), list[Fate](), 0
     for fate in found:
         wanted = not fate.stays or (fate.standing <= last and freed < lacking)

@@ -33,8 +33,14 @@ class Forgotten:
 
 
 def forget(store: Store, settings: Settings, *, dry_run: bool = False, now: datetime | None = None) -> Forgotten:
-    """Forget what is older than the settings under `keep` say. While no run is at work, space that became free goes back to the disk."""
-    counts = store.forget(horizons(settings.keep, now or datetime.now(UTC)), dry_run=dry_run)
+    """Forget what is older than the settings under `keep` say. While no run is at work, space that became free goes back to the disk.
+
+    What has been held for so long, and has a newer run in its place, ends: that is told before it is forgotten, which it is the next time.
+    """
+    beyond = horizons(settings.keep, now or datetime.now(UTC))
+    counts = store.forget(beyond, dry_run=dry_run)
+    if not dry_run:
+        store.give_up_old(beyond.runs)
     if not dry_run and not store.runs(limit=1, state="running"):
         store.compact()
     return Forgotten(counts=counts, bytes=store.size())

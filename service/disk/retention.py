@@ -26,7 +26,8 @@ class Standing(IntEnum):
     NEWEST = 2
     PUBLISHED = 3
     AWAITED = 4  # a download with which a run goes on by itself: goes only where no run could begin otherwise
-    NEEDED = 5
+    HELD = 5  # of the newest runs that wait for a person: goes after that, and whoever approves one has it made again
+    NEEDED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +80,14 @@ def standings(runs: Sequence[Referrer], keep: Keep, now: datetime) -> Stood:
 
 
 def _standing(run: Referrer, newer: dict[tuple[object, ...], int], keep: Keep, now: datetime) -> tuple[Standing, str]:
-    """The same of one run; `newer` counts those like it that ended after it, alike well or not."""
+    """The same of one run; `newer` counts those like it that ended after it, alike well or not, and apart from these the newest that are held."""
     told = f"run {run.run} of {run.repo}@{run.sha[:12]}"
-    if run.state not in ENDED:
+    if run.state == "held":
+        newer[run.like, run.state] = newer.get((run.like, run.state), 0) + 1
+        if newer[run.like, run.state] <= keep.runs:
+            return Standing.NEEDED if run.published else Standing.HELD, f"{told} is held"
+        told = f"{told}, which is held,"  # as are newer ones: nobody knows whether it is ever decided
+    elif run.state not in ENDED:
         return Standing.NEEDED, f"{told} is {run.state}"
     well = run.state not in CUT_SHORT
     newer[run.like, well] = newer.get((run.like, well), 0) + 1
@@ -102,7 +108,7 @@ def _of_output(item: Item, referring: Mapping[int, bool], stood: Stood, keep: Ke
         standing, why, last = stood[run]
         if standing is Standing.PUBLISHED and current and item.stage == REPORT:
             standing, why = Standing.NEEDED, f"{why}, and this explains it"
-        if not current and standing is not Standing.NEEDED:
+        if not current and standing < Standing.HELD:
             standing, why = Standing.OVER, f"run {run} has made another one since"
         known.append((standing, why, last))
     if not known:
@@ -130,7 +136,7 @@ def _of_logs(item: Item, stood: Stood, keep: Keep, now: datetime) -> Fate:
     if standing is Standing.OVER:
         standing = Standing.NEWEST if now - last <= timedelta(days=keep.days) else Standing.OVER
         why = f"run {number} ended {_ago(last, now)}"
-    return Fate(item=item, standing=Standing.NEEDED if standing is Standing.PUBLISHED else standing, why=why, last=last)
+    return Fate(item=item, standing=Standing.NEEDED if standing in {Standing.PUBLISHED, Standing.HELD} else standing, why=why, last=last)
 
 
 def _by_use(item: Item, whose: str, keep: Keep, now: datetime) -> Fate:

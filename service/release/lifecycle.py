@@ -23,7 +23,7 @@ from service.release.forecast import Forecast
 from service.release.graph import Graph
 from service.release.job import Job
 from service.release.outlook import outlook
-from service.release.overtaken import refuse_overtaken
+from service.release.overtaken import give_up_held, refuse_overtaken
 from service.release.prospect import Prospect, foresee
 from service.release.way import way
 from service.release.withdrawing import Withdrawn, withdrawable
@@ -64,6 +64,18 @@ def execute(
 
     with patient(settings.hub_patience, waits):
         _execute(store, run, settings, heard, expected, redo)
+    _give_up_held(store, run, settings)
+
+
+def _give_up_held(store: Store, run: RunRecord, settings: Settings) -> None:
+    """What is held and was overtaken by what is published ends, this run too where another one was faster. The run has ended: no fault is its own any more."""
+    try:
+        with limited(settings, "looking for held runs"):
+            give_up_held(store, connect(settings), run)
+    except SluiceError as error:  # the next run of its kind looks again
+        log.warning("held runs of %s are not looked at: %s", run.release.repo, error, extra={"action": "give up"})
+    except Exception:
+        log.exception("held runs of %s are not looked at", run.release.repo, extra={"action": "give up"})
 
 
 def _execute(store: Store, run: RunRecord, settings: Settings, listener: Listener, expected: Expected, redo: Collection[str]) -> None:

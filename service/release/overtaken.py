@@ -34,6 +34,25 @@ def refuse_overtaken(store: Store, api: HfApi, run: RunRecord) -> None:
         raise Superseded(f"{there}, so nothing was done for the older one. `sluice retry {run.id}` does it all the same.")
 
 
+def give_up_held(store: Store, api: HfApi, run: RunRecord) -> None:
+    """End the held runs of the run's kind as superseded of whose commits something newer is published: to approve one could come to nothing else.
+
+    Only those that polls and webhooks alone asked for, and whose commits no watched revision names any more; of one that would go back to an older commit on
+    purpose, what its revision names decides. Raises HubError.
+    """
+    published = store.published(run)
+    if published is None:
+        return
+    there, line, named = Point(sha=published.release.sha), Line(api, run.release.origin), store.named(run.release.repo, run.recipe)
+    for other in store.undecided(run):
+        own = Point(sha=other.release.sha)
+        if other.trigger not in HINTS or other.rollback is not None or own.sha in named or own.sha == there.sha:
+            continue
+        if own.sha in line.before(there.sha) or line.precedes(own, there):  # the first asks the Hub once for all
+            newer = f"Run {published.id} has published what was made of {there.sha[:12]}, which is newer than {own.sha[:12]}"
+            store.give_up(other.id, error=f"{newer}, so that one stays, and there is nothing to approve any more.")
+
+
 def _takes_its_place(other: RunRecord, run: RunRecord) -> bool:
     """Whether the one does with another commit what the other was to do, and no later."""
     same = (run.recipe_digest, run.namespace, run.target)

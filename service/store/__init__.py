@@ -57,6 +57,7 @@ from service.store.releases import Releases
 from service.store.results import Results, UnknownPublication
 from service.store.sightings import Sightings
 from service.store.steering import PRIORITIES, Steering, SteeringRefused, refuse_priority
+from service.store.undecided import Undecided
 from service.store.waivers import WaiverRefused, Waivers
 from service.store.watching import Replayed, UnknownEntry, Watching
 
@@ -127,6 +128,7 @@ class Store(
     PullRequests,
     Waivers,
     Approvals,
+    Undecided,
     Access,
     Answers,
     Sightings,

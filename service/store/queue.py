@@ -60,15 +60,15 @@ class Queue(Database):
 
     def ordered(self, order: RunOrder) -> RunRecord | None:
         """The run of the order's release, recipe and namespace; None when it was never queued."""
-        return self._first(_alike(order).where(ReleaseRow.sha == order.release.sha))
+        return self._first(alike(order).where(ReleaseRow.sha == order.release.sha))
 
     def newest(self, order: RunOrder) -> RunRecord | None:
         """The run of the order's repo, recipe and namespace that was begun last and did not give way to another, whichever release it is of; None: no run."""
-        return self._first(_alike(order).where(RunRow.state != "superseded").order_by(RunRow.queued.desc(), RunRow.id.desc()))
+        return self._first(alike(order).where(RunRow.state != "superseded").order_by(RunRow.queued.desc(), RunRow.id.desc()))
 
     def published(self, order: RunOrder) -> RunRecord | None:
         """The run of the order's repo, recipe and namespace that published last, whichever release it is of; None when none did."""
-        query = _alike(order).join(PublicationRow, PublicationRow.run_id == RunRow.id)
+        query = alike(order).join(PublicationRow, PublicationRow.run_id == RunRow.id)
         return self._first(query.order_by(PublicationRow.at.desc(), PublicationRow.id.desc()))
 
     def _first(self, query: Select[RunRow]) -> RunRecord | None:
@@ -225,7 +225,7 @@ def enqueued(session: Session, order: RunOrder, *, again: bool = False, attempts
     return run_record(run), queued
 
 
-def _alike(order: RunOrder) -> Select[RunRow]:
+def alike(order: RunOrder) -> Select[RunRow]:
     """The runs of the order's repo, recipe and namespace."""
     query = select(RunRow).join(ReleaseRow, ReleaseRow.id == RunRow.release_id).where(ReleaseRow.repo == order.release.repo)
     return query.where(RunRow.recipe_digest == order.recipe_digest, RunRow.namespace == place_of(order))

@@ -44,11 +44,11 @@ class References(Database):
 
     @contextmanager
     def unneeded(self, key: str, *, since: datetime) -> Iterator[bool]:
-        """Whether no run that refers to an output waits, is at work or is held, or has been so since then; none of them begins to be until the block ends."""
+        """Whether no run that refers to an output waits or is at work, or has done so or begun to be held since then; none begins to until the block ends."""
         with self.write() as session:  # on SQLite no other writer comes in between, on PostgreSQL none to these runs
             referring = select(StageRow.run_id).where(StageRow.key == key)
             rows = session.scalars(select(RunRow).where(RunRow.id.in_(referring)).order_by(RunRow.id).with_for_update(of=RunRow))
-            moved = or_(RunRow.state.not_in(ENDED), RunRow.queued >= since, RunRow.finished >= since)
+            moved = or_(RunRow.state.not_in((*ENDED, "held")), RunRow.queued >= since, RunRow.finished >= since)
             ids = [row.id for row in rows]
             yield not ids or session.scalars(select(RunRow.id).where(RunRow.id.in_(ids), moved).limit(1)).first() is None
 

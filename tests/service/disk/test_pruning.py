@@ -118,6 +118,37 @@ def test_a_download_that_broke_off_is_told_and_goes_before_anything_else_that_st
     assert at.set_aside() == []
 
 
+def test_what_newest_runs_are_held_with_goes_where_no_run_could_begin_otherwise_the_oldest_first(home: Make) -> None:
+    at = home(runs=2)
+    for number in range(1, 6):
+        at.run(number, {"convert": f"held {number}"}, state="held")
+    at.broken_off(6, "waits 6", state=None)
+    at.run(7, {"convert": "at work"}, state=None)
+    assert [item.name for item in prune(at.store, at.settings).gone] == ["held 1"]
+    assert [item.name for item in prune(at.store, at.settings, lacking=10**12).gone] == ["held 2", "held 3"]
+    assert at.there == {"held 4", "held 5", "at work"}
+    assert [item.name for item in prune(at.store, at.settings, lacking=SIZE + 100_000, paused=True).gone] == ["waits 6", "held 4"]
+    assert [item.name for item in prune(at.store, at.settings, lacking=10**12, paused=True).gone] == ["held 5"]
+    assert at.there == {"at work"}
+    assert [run.state for run in at.store.runs(state="held")] == ["held"] * 5, "approving one makes again what is gone"
+
+
+def test_a_run_that_is_approved_after_one_looked_loses_nothing(home: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = home(runs=1)
+    runs = [at.run(number, {"convert": f"held {number}"}, state="held") for number in (1, 2, 3)]
+    looked = pruning.fates
+
+    def look_and_then(*given: object) -> object:
+        found = looked(*given)  # type: ignore[arg-type]
+        if at.store.run(runs[0]).state == "held":
+            at.store.approve(runs[0], [item.hold for item in at.store.holds(runs[0])], by="Ada", comment="Fine.", source="command")
+        return found
+
+    monkeypatch.setattr(pruning, "fates", look_and_then)
+    assert prune(at.store, at.settings).gone == ()
+    assert len(at.there) == 3
+
+
 def test_an_output_that_a_process_uses_stays(home: Make) -> None:
     at = home(runs=1)
     at.run(1, {"convert": "used"})

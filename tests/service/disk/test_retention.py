@@ -46,8 +46,21 @@ def test_age_counts_too_and_neither_concerns_what_is_published_or_not_over() -> 
     assert found[2] == (Standing.OVER, "run 2 of upstream/a@111111111111 ended 31 days ago")
     assert [found[number] for number in (3, 6)] == [
         (Standing.NEEDED, "run 3 of upstream/a@111111111111 is queued"),
-        (Standing.NEEDED, "run 6 of upstream/a@111111111111 is held"),
+        (Standing.HELD, "run 6 of upstream/a@111111111111 is held"),
     ]
+
+
+def test_of_what_is_held_the_newest_is_needed_and_the_rest_stands_as_if_it_had_ended() -> None:
+    found = stood(
+        *(referrer(number, days=20 - number, state="held") for number in range(1, 7)),
+        referrer(7, days=17.5),
+        referrer(8, days=400, like=("upstream/a", "reference", "ours"), state="held"),
+        referrer(9, days=1, state="held", like=("upstream/b", "default", "ours"), published=("ours/b-GGUF",)),
+    )
+    assert {run: standing for run, (standing, _) in found.items()} == {1: 0, 2: 0, 3: 2, 4: 2, 5: 5, 6: 5, 7: 0, 8: 5, 9: 6}
+    assert found[1][1] == "run 1 of upstream/a@111111111111, which is held, has 2 newer ones"
+    assert found[4][1] == "run 4 of upstream/a@111111111111, which is held, is among the newest 2"
+    assert found[8][1] == "run 8 of upstream/a@111111111111 is held"
 
 
 def test_failures_do_not_push_out_what_succeeded() -> None:
@@ -90,7 +103,7 @@ def test_an_output_of_an_earlier_attempt_is_told_from_the_present_one(store: Sto
     assert store.outputs_of_runs(["old", "new", "nobody's"]) == {"old": {run: False}, "new": {run: True, other: True}, "nobody's": {}}
 
 
-@pytest.mark.parametrize(("state", "unneeded"), [("done", True), ("failed", True), ("held", False), (None, False)])
+@pytest.mark.parametrize(("state", "unneeded"), [("done", True), ("failed", True), ("held", True), (None, False)])
 def test_what_a_run_needs_is_asked_again_just_before(store: Store, state: str | None, unneeded: bool) -> None:
     carried_out(store, "upstream/a", key="k", state=state)
     with store.unneeded("k", since=datetime.now(UTC)) as found:

@@ -8,7 +8,9 @@ from sqlalchemy import create_engine, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from bench.clock import Clock
+from config.settings import Settings
 from config.words import Hold, Kind, Measurement, Outcome, Patch, Release, Variant, Verdict
+from service.disk.records import forget
 from service.store import Artifact, Horizons, Message, Published, Store, VariantRecord, open_store
 from service.store.tables import Base
 from tests.service.helpers import queue_run
@@ -107,6 +109,34 @@ def test_what_is_not_at_its_end_stays(store: Store, clock: Clock, state: str) ->
     clock.at += timedelta(days=10_000)
     store.forget(horizons(clock))
     assert run in known(store)
+
+
+def test_what_is_held_for_as_long_as_records_stay_ends_where_something_newer_is_held_or_published(store: Store, clock: Clock) -> None:
+    runs = dict[str, int]()
+    for number, (name, repo, state, publish) in enumerate(
+        (
+            ("first", "upstream/model", "held", None),
+            ("second", "upstream/model", "held", None),
+            ("before", "upstream/other", "held", None),
+            ("published", "upstream/other", "done", "ours/other"),
+            ("alone", "upstream/alone", "held", None),
+            ("done", "upstream/alone", "done", None),
+        )
+    ):
+        clock.at += timedelta(days=1)
+        runs[name] = ran(store, number, repo=repo, state=state, publish=publish)
+    clock.at += timedelta(days=94)
+    assert store.give_up_old(horizons(clock).runs) == 0, "not yet"
+    clock.at += timedelta(days=10)
+    keep = Settings(keep={"run_days": 100, "message_days": 10, "audit_days": 300, "days": 60})
+    assert forget(store, keep, now=clock.at).counts == {}, "it is told first"
+    assert {name: store.run(run).state for name, run in runs.items()} == {
+        "first": "superseded", "second": "held", "before": "superseded", "published": "done", "alone": "held", "done": "done"
+    }  # fmt: skip
+    assert f"Run {runs['second']}, which is newer, takes its place." in str(store.run(runs["first"]).error)
+    assert store.audit_events(subject=f"run/{runs['before']}")[0].action == "superseded"
+    assert forget(store, keep, now=clock.at).counts["runs"] == 2
+    assert known(store) == sorted(run for name, run in runs.items() if name not in {"first", "before"})
 
 
 def test_a_run_with_something_left_to_do_stays(store: Store, clock: Clock) -> None:
