@@ -21,6 +21,7 @@ from service.store import Store
 LOOK_SECONDS = 20.0  # between two looks at the disk
 TIDY_SECONDS = 3600.0  # between two collections while there is space
 FORGET_SECONDS = 86_400.0  # between two times that old records are forgotten
+AGAIN_SECONDS = 3600.0  # from one that failed to the next: it may have taken long, and others waited for it
 SILENT_SECONDS = 3600.0  # that one look may take: what is thrown away may be many files of a slow disk or store
 PART = "housekeeping"
 AHEAD_SECONDS = 86_400.0  # that the clock may be ahead of the Hub's: by one that is further, what is new seems old
@@ -35,7 +36,8 @@ class Housekeeping:
         self._store = store
         self._settings = settings
         self._tidied: float | None = None  # when the last collection ended
-        self._forgot: float | None = None  # when old records were forgotten the last time
+        self._forget_at = 0.0  # when old records are forgotten the next time
+        self.failing = False  # whether they could not be, the last time
 
     def look(self) -> None:
         """Look at the disk, and throw away what may go if that is due or space is short; forget old records if that is due."""
@@ -53,9 +55,10 @@ class Housekeeping:
                 log.info("pruned", **details)
                 self._store.audit("housekeeping", "disk", "pruned", details)
             self._sweep()
-        if not ahead and (self._forgot is None or time.monotonic() - self._forgot >= FORGET_SECONDS):
+        if not ahead and time.monotonic() >= self._forget_at:
+            self.failing, self._forget_at = True, time.monotonic() + AGAIN_SECONDS
             self._forget()
-            self._forgot = time.monotonic()
+            self.failing, self._forget_at = False, time.monotonic() + FORGET_SECONDS
 
     def _sweep(self) -> None:
         """Throw away what lies in the store of a cluster for long; one that is away now is swept an hour later."""
@@ -92,7 +95,7 @@ def tidied(housekeeping: Housekeeping) -> Iterator[None]:
             log.exception("not pruned")
             pulse.beat(PART, failing=True)
         else:
-            pulse.beat(PART)
+            pulse.beat(PART, failing=housekeeping.failing)
         return True
 
     with pulse.part(PART, limit=SILENT_SECONDS), repeated(look, seconds=LOOK_SECONDS, name=PART):

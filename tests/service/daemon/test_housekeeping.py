@@ -74,6 +74,30 @@ def test_downloads_that_wait_keep_no_run_from_beginning(home: Home, disk: DiskOf
     assert home.set_aside() == []
 
 
+def test_what_cannot_be_forgotten_is_tried_again_an_hour_later_and_told_until_then(home: Home, disk: DiskOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper, asked = Housekeeping(home.store, home.settings), list[float]()
+
+    def fails(*_: object, **__: object) -> None:
+        asked.append(time.monotonic())
+        raise OSError("the database is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(housekeeping, "forget", fails)
+        with pytest.raises(OSError, match="damaged"):
+            keeper.look()
+        keeper.look()
+        assert (len(asked), keeper.failing) == (1, True)
+        later = time.monotonic() + housekeeping.AGAIN_SECONDS
+        patch.setattr(time, "monotonic", lambda: later)
+        with pytest.raises(OSError, match="damaged"):
+            keeper.look()
+        assert len(asked) == 2
+    later += housekeeping.AGAIN_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    keeper.look()
+    assert not keeper.failing
+
+
 def test_nothing_is_old_by_a_clock_that_is_ahead_of_the_hub_s(home: Home, disk: DiskOf, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (1, 2, 3):
         home.run(number, {"convert": f"key-{number}"})

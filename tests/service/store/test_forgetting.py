@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, func, insert, select, text
+from sqlalchemy import create_engine, func, insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
 from bench.clock import Clock
@@ -201,6 +201,23 @@ def test_numbers_are_not_given_twice(store: Store, clock: Clock) -> None:
     store.forget(horizons(clock))
     assert ran(store, 9) > last
     assert store.audit_events(limit=1)[0].id > newest
+
+
+def test_postgresql_gives_space_back_without_a_limit_and_another_time_where_a_table_is_locked(postgres_url: str) -> None:
+    url = make_url(postgres_url).update_query_dict({"options": "-c statement_timeout=1500 -c lock_timeout=200 -c vacuum_cost_delay=50 -c vacuum_cost_limit=10"})
+    store, other = Store(create_engine(url)), create_engine(postgres_url)
+    open_store(postgres_url).close()
+    with other.begin() as connection:
+        connection.execute(
+            text("INSERT INTO audit_events (at, source, subject, action, details) SELECT now(), 's', 'x/1', 'a', '{}' FROM generate_series(1, 5000)")
+        )
+    assert store.compact(), "it takes longer than any other statement may"
+    with other.begin() as connection:
+        connection.execute(text("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE"))
+        assert not store.compact()
+    assert store.compact()
+    other.dispose()
+    store.close()
 
 
 def test_space_goes_back(tmp_path: Path, database_url: str, clock: Clock) -> None:
