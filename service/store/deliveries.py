@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from datetime import timedelta
 
-from sqlalchemy import func, select, true
+from sqlalchemy import func, select, text, true
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from service.store.database import Database, due_at, is_due, now
 from service.store.outside import DeliveryRow, PlaceRow
@@ -12,9 +13,14 @@ from service.store.records import AuditRecord, DeliveryRecord, Message
 from service.store.tables import AuditRow
 
 ENDS = ("done", "blocked", "held", "superseded", "failed", "cancelled")  # actions of audit events about runs
-SETTLED = 2.0  # seconds after which every event with a smaller number is there as well: PostgreSQL shows transactions in the order in which they end
-AHEAD = 60.0  # seconds that the clock of another service may be ahead; what was noted later than that was noted by a clock that was wrong
+AT_ONCE = 1000  # events that are looked through for one that is missing
 SENDING = 60.0  # seconds that whoever takes a delivery has for it, before another service takes it
+
+
+NOTING = text(
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND relation = 'audit_events'::regclass AND mode = 'RowExclusiveLock' AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+)
 
 
 class Deliveries(Database):
@@ -27,13 +33,10 @@ class Deliveries(Database):
             if row is None:
                 session.add(PlaceRow(name=place, event=session.scalar(select(func.max(AuditRow.id))) or 0))
                 return ()
-            moment = now()
-            unsettled = AuditRow.at.between(moment - timedelta(seconds=SETTLED), moment + timedelta(seconds=AHEAD))
-            first = session.scalar(select(func.min(AuditRow.id)).where(AuditRow.id > row.event, unsettled))
             query = (
                 select(AuditRow)
-                .where(AuditRow.id > row.event, AuditRow.action.in_(ENDS), AuditRow.subject.startswith("run/"))
-                .where(true() if first is None else AuditRow.id < first)  # what comes before it in order is told before it, and nothing passed over
+                .where(AuditRow.id > row.event, AuditRow.id <= _settled(session, row.event))  # what comes before in order is told before, nothing passed over
+                .where(AuditRow.action.in_(ENDS), AuditRow.subject.startswith("run/"))
                 .order_by(AuditRow.id)
                 .limit(100)
             )
@@ -86,6 +89,20 @@ class Deliveries(Database):
         query = select(DeliveryRow).where(true() if before is None else DeliveryRow.id < before).order_by(DeliveryRow.id.desc()).limit(limit)
         with self.read() as session:
             return tuple(_record(row) for row in session.scalars(query))
+
+
+def _settled(session: Session, after: int) -> int:
+    """The number up to which every event beyond `after` is there that ever will be.
+
+    PostgreSQL shows transactions in the order in which they end, and numbers are given before that. Whoever notes an event has the table locked from before
+    its number is given until what it notes can be seen, so that nothing up to the largest number seen is still to come once nobody has; else the first
+    number that is missing may be. SQLite has one writer, who gives the next number.
+    """
+    last = session.scalar(select(func.max(AuditRow.id))) or 0
+    if session.get_bind().dialect.name != "postgresql" or not session.scalar(NOTING):
+        return last
+    there = session.scalars(select(AuditRow.id).where(AuditRow.id > after).order_by(AuditRow.id).limit(AT_ONCE)).all()
+    return next((expected - 1 for expected, id in enumerate(there, start=after + 1) if id != expected), after + len(there))
 
 
 def _record(row: DeliveryRow) -> DeliveryRecord:
