@@ -146,7 +146,8 @@ class Settings(BaseSettings):
     @field_validator("hub_token", "server_token")
     @classmethod
     def _can_be_sent(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+        token = "" if value is None else value.get_secret_value().strip()  # of a file it may end with a line break
+        if not (token.isascii() and token.isprintable()):
             raise ValueError("it holds characters that no token has; copy it once more")
         return value
 
