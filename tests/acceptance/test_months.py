@@ -131,7 +131,7 @@ def test_a_tag_that_moves_back_is_held_or_followed_as_the_recipe_says(there: The
     recipe = there.world.recipe
     recipe.write_text(f"{recipe.read_text()}on_rollback: {on_rollback}\n")
     watch = [{"repo": MODEL, "revision": "stable", "recipe": str(recipe)}]
-    first, second = there.world.push(MODEL), there.world.push(MODEL)
+    first, second = there.world.push(MODEL), there.world.push(MODEL, "terms")
 
     def published(sha: str) -> bool:
         there.world.judge.faults()  # which reads what is new
@@ -146,9 +146,9 @@ def test_a_tag_that_moves_back_is_held_or_followed_as_the_recipe_says(there: The
             wait_until(lambda: published(first), seconds=120, what="a publication of what the tag moved back to")
             assert there.manifest(*BACK).upstream.sha == first
             return
-        wait_until(lambda: (run := running.run()) is not None and run.state == "held", seconds=120, what="a run that is held")
+        wait_until(lambda: running.store.runs(state="held"), seconds=120, what="a run that is held")
     (held,) = [run for run in there.told("status") if run["state"] == "held"]
-    assert (held["sha"], there.manifest().upstream.sha) == (first, second)
+    assert (held["release"]["sha"], there.manifest().upstream.sha) == (first, second)
 
 
 def test_a_connection_that_stalls_stops_neither_the_service_nor_its_end(there: There) -> None:
@@ -247,14 +247,14 @@ def test_what_nobody_needs_goes_and_what_is_published_stays(there: There) -> Non
 
 def test_a_disk_that_is_nearly_full_begins_no_run_until_there_is_room(there: There) -> None:
     there.world.push(MODEL)
-    with service(there.world, config={"keep": {"free": "1kB", "pause": "1000TB"}}) as running:
+    with service(there.world, config={"keep": {"free": "1000TB", "pause": "1000TB"}}) as running:
         url = address(running)
         wait_until(lambda: running.run() is not None, seconds=60, what="a run that waits")
         health = httpx.get(f"{url}/api/v1/health", timeout=20)
         assert (health.status_code, health.json()["disk"]["paused"]) == (503, True)
         time.sleep(3)
         assert (run := running.run()) is not None
-        assert (run.state, run.attempt) == ("queued", 0)
+        assert (run.state, run.started) == ("queued", None)
     with service(there.world) as running:
         assert ended(there.world, running) == []
 
