@@ -22,6 +22,7 @@ from rich.text import Text
 
 from config.errors import ConfigurationError, SluiceError
 from service.cli.writing import plain, takes_all
+from service.execution import words
 from service.logs import redact
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _unwritten(error: Exception) -> str | None:
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.exc import TimeoutError as NoConnection
 
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if isinstance(error, OSError) and words.out_of_space(error):
         return f"{error}. Free some space, then {RESUME}."
     if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
         place = "`home` in the settings, or the option that names this one, says where"

@@ -1,7 +1,9 @@
-"""A run to begin with, outputs of stages made by hand, and patience."""
+"""A run to begin with, outputs of stages made by hand, a worker at work, and patience."""
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -9,6 +11,7 @@ from huggingface_hub import HfApi
 
 from config.digests import file_sha256
 from config.words import GateResult, Kind, Measurement, Outcome, Release, Variant, Verdict
+from service.daemon.worker import Worker
 from service.execution.kept import File, Output, StageStore
 from service.release.job import Job
 from service.release.way import way
@@ -17,6 +20,19 @@ from service.store import Artifact, Published, RunOrder, RunRecord, Store, Varia
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 STAGE = "quantize IQ1_S"  # of a judged run
+
+
+@contextmanager
+def working(worker: Worker, *, seconds: float = 30.0) -> Iterator[Worker]:
+    """The worker at work in a thread until the block ends, within so many seconds of which it has to."""
+    thread = threading.Thread(target=worker.work)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(timeout=seconds)
+        assert not thread.is_alive()
 
 
 def queue_run(store: Store, repo: str = "upstream/model", *, again: bool = False, attempts: int | None = None, **changes: object) -> RunRecord:

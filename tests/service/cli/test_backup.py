@@ -24,7 +24,7 @@ from service.release import lifecycle
 from service.store import Store, open_store
 from service.store.backup import back_up
 from tests.service.conftest import Upstream
-from tests.service.helpers import eventually, queue_run
+from tests.service.helpers import eventually, queue_run, working
 from tests.service.release.short_way import ShortWay
 
 
@@ -136,16 +136,12 @@ def test_without_a_server_s_tool_it_is_said_that_this_is_missing(tmp_path: Path,
 @contextmanager
 def served(settings: Settings) -> Iterator[Store]:
     """What `sluice serve` has: the API, polls, intake and a worker, for as long as the block lasts."""
-    with closing(open_store(settings.database)) as store:
-        worker = Worker(store, lambda store, run: lifecycle.execute(store, run, settings))
-        thread = threading.Thread(target=worker.work)
-        with front(store, settings):
-            thread.start()
-            try:
-                yield store
-            finally:
-                worker.stop()
-                thread.join(30)
+    with (
+        closing(open_store(settings.database)) as store,
+        front(store, settings),
+        working(Worker(store, lambda store, run: lifecycle.execute(store, run, settings))),
+    ):
+        yield store
 
 
 def lost_and_restored(settings: Settings, copy: Path) -> None:

@@ -1,8 +1,6 @@
 """Hubs that are away, busy or do not know the token, while the service has work to do: the real thing but for a proxy between the two."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +25,7 @@ from service.release.lifecycle import execute
 from service.runs.summary import summary
 from service.store import RunRecord, Store
 from tests.service.conftest import Upstream
-from tests.service.helpers import eventually
+from tests.service.helpers import eventually, working
 
 REACHED = "the release is here"  # as far as runs go in these tests
 
@@ -63,25 +61,13 @@ def away(upstream: Upstream, file_store: Store, monkeypatch: pytest.MonkeyPatch)
         yield Away(proxy=proxy, settings=settings, upstream=upstream, store=file_store)
 
 
-@contextmanager
-def working(store: Store, execute: Callable[[Store, RunRecord], None]) -> Iterator[None]:
-    worker = Worker(store, execute)
-    thread = threading.Thread(target=worker.work)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join(timeout=60)
-
-
 def test_an_outage_costs_no_run_an_attempt_and_all_go_on_after_it(away: Away) -> None:
     repos = ["upstream/model", "upstream/other", "upstream/third"]
     for repo in repos[1:]:
         away.upstream.release(repo)
     runs = [away.queue(repo).id for repo in repos]
     away.proxy.rule = always(Fault(cut=0))
-    with working(away.store, away.execute):
+    with working(Worker(away.store, away.execute), seconds=60):
         for times in (1, 2, 3, 4):  # more often than a run that fails is tried
             eventually(lambda times=times: all(away.store.run(run).waits == times for run in runs), seconds=60)
             assert {(away.store.run(run).state, away.store.run(run).attempt) for run in runs} == {("queued", 1)}
@@ -96,7 +82,7 @@ def test_who_asks_is_told_that_a_run_waits_and_until_when(away: Away) -> None:
     run = away.queue()
     away.proxy.rule = always(Fault(answer=429, headers={"Retry-After": "1800"}), path="/resolve/")
     bearer = {"Authorization": f"Bearer {create_token(away.store, 'test')}"}
-    with front(away.store, away.settings.with_(watch=())) as url, working(away.store, away.execute):
+    with front(away.store, away.settings.with_(watch=())) as url, working(Worker(away.store, away.execute), seconds=60):
         eventually(lambda: away.store.run(run.id).due is not None, seconds=60)
         waiting = away.store.run(run.id)
         told = httpx.get(f"{url}/api/v1/runs/{run.id}", headers=bearer).json()
@@ -117,7 +103,7 @@ def test_who_asks_is_told_that_a_run_waits_and_until_when(away: Away) -> None:
 def test_a_token_that_is_no_longer_accepted_is_waited_for(away: Away) -> None:
     run = away.queue()
     away.proxy.rule = always(Fault(answer=401, said="Invalid credentials in Authorization header"))
-    with working(away.store, away.execute):
+    with working(Worker(away.store, away.execute), seconds=60):
         eventually(lambda: away.store.run(run.id).waits == 1, seconds=60)
         away.proxy.rule = lambda request: None  # a new one
         away.store.hasten()

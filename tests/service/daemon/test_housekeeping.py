@@ -25,7 +25,7 @@ from service.hubclient.traffic import traffic
 from service.pulse import pulse
 from service.store import RunRecord, Store
 from tests.service.disk.conftest import Home
-from tests.service.helpers import eventually, queue_run
+from tests.service.helpers import eventually, queue_run, working
 
 
 @pytest.fixture
@@ -157,12 +157,9 @@ def test_no_run_is_begun_on_a_full_disk_and_everybody_is_told(home: Home, disk: 
         begun.set()
         store.finish(run.id, state="done")
 
-    worker = Worker(home.store, execute, may_begin=keeper.may_begin)
     disk.free = 999_999_999
     run = queue_run(home.store)
-    thread = threading.Thread(target=worker.work)
-    thread.start()
-    try:
+    with working(Worker(home.store, execute, may_begin=keeper.may_begin)):
         assert not begun.wait(1.5), "longer than a worker rests"
         assert home.store.run(run.id).state == "queued"
         with TestClient(create_app(home.store, home.settings)) as client:
@@ -174,9 +171,6 @@ def test_no_run_is_begun_on_a_full_disk_and_everybody_is_told(home: Home, disk: 
             assert client.get("/api/v1/health").json()["disk"]["paused"] is False
         assert begun.wait(30)
         eventually(lambda: home.store.run(run.id).state == "done")
-    finally:
-        worker.stop()
-        thread.join(30)
     assert "paused" not in CliRunner().invoke(app, ["status"], env={"SLUICE_HOME": str(home.settings.home), "COLUMNS": "200"}).stdout
 
 

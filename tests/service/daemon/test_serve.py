@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from service.store.database import now
 from service.store.lease import kept_lease
 from service.store.outside import WatchRow
 from tests.service.conftest import Upstream
-from tests.service.helpers import eventually, queue_run
+from tests.service.helpers import eventually, queue_run, working
 
 SERVE = """
 import sys, time
@@ -57,20 +57,6 @@ class Executor:
             run.id, Published(repo="ours/model", revision=run.release.sha, url="", files=("README.md",), manifest_digest="m", changed=True)
         )
         store.finish(run.id, state="done")
-
-
-@contextmanager
-def working(store: Store, execute: Callable[[Store, RunRecord], None], **options: Any) -> Iterator[Worker]:
-    """A worker in a thread."""
-    worker = Worker(store, execute, **options)
-    thread = threading.Thread(target=worker.work)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(timeout=30)
-        assert not thread.is_alive()
 
 
 def ended(store: Store, run: RunRecord) -> RunRecord:
@@ -106,7 +92,7 @@ def test_a_run_that_breaks_off_is_failed(store: Store, raised: Exception | None,
             raise raised
 
     run = queue_run(store)
-    with working(store, execute):
+    with working(Worker(store, execute)):
         failed = ended(store, run)
     assert failed.state == "failed"
     assert told in failed.error
@@ -124,7 +110,7 @@ def test_nothing_that_goes_wrong_between_runs_ends_the_worker_and_health_tells_i
         return True
 
     run = queue_run(store)
-    with pulse.part("worker", limit=600), working(store, Executor(), may_begin=may_begin):
+    with pulse.part("worker", limit=600), working(Worker(store, Executor(), may_begin=may_begin)):
         assert ended(store, run).state == "done"
         eventually(lambda: len(failing) > 3)
     assert failing[:4] == [False, True, True, False]
@@ -145,14 +131,14 @@ def test_a_database_that_refuses_to_take_a_run_back_is_not_waited_for(file_store
 
     monkeypatch.setattr(Store, "release", refused)
     run = queue_run(file_store)
-    with working(file_store, execute, seconds=0.5):
+    with working(Worker(file_store, execute, seconds=0.5)):
         assert ended(file_store, run).state == "done"
 
 
 def test_runs_are_carried_out_one_after_the_other(store: Store) -> None:
     runs = [queue_run(store, f"upstream/{name}") for name in "abc"]
     executor = Executor()
-    with working(store, executor):
+    with working(Worker(store, executor)):
         for run in runs:
             assert ended(store, run).state == "done"
     assert [run.id for run in executor.runs] == [run.id for run in runs]
@@ -168,7 +154,7 @@ def test_a_run_that_takes_longer_than_its_lease_keeps_it(store: Store) -> None:
 
     stolen: list[RunRecord | None] = []
     run = queue_run(store)
-    with working(store, execute, seconds=0.6):
+    with working(Worker(store, execute, seconds=0.6)):
         assert ended(store, run).state == "done"
     assert set(stolen) == {None}
 
@@ -231,7 +217,7 @@ def test_a_poll_a_webhook_and_a_request_all_lead_to_a_run(file_store: Store, ups
     settings = upstream.settings
     executor = Executor()
     bearer = {"Authorization": f"Bearer {create_token(file_store, 'test')}"}
-    with front(file_store, settings) as url, working(file_store, executor):
+    with front(file_store, settings) as url, working(Worker(file_store, executor)):
         eventually(lambda: len(executor.runs) == 1)
         polled = executor.runs[0]
         assert (polled.trigger, polled.release.sha) == ("poll", upstream.author.model_info("upstream/model").sha)

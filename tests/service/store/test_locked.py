@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 import sqlalchemy
@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from service.daemon import worker as module
 from service.daemon.worker import Worker
 from service.store import RunRecord, Store, database, open_store
-from tests.service.helpers import eventually, queue_run
+from tests.service.helpers import eventually, queue_run, working
 
 SECONDS = 2.0  # of a lease
 
@@ -74,18 +74,6 @@ def ended(store: Store, run: int) -> bool:
     return False
 
 
-@contextmanager
-def working(worker: Worker) -> Iterator[None]:
-    """The worker at work in a thread, until the block ends."""
-    thread = threading.Thread(target=worker.work)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join()
-
-
 def test_a_run_that_meets_a_lock_is_put_back_and_done_when_it_is_gone(hasty: Store, lock: Callable[[], Callable[[], None]]) -> None:
     attempts = []
 
@@ -100,7 +88,7 @@ def test_a_run_that_meets_a_lock_is_put_back_and_done_when_it_is_gone(hasty: Sto
         store.finish(run.id, state="done", lease=run.lease)
 
     run = queue_run(hasty)
-    with working(Worker(hasty, execute)):
+    with working(Worker(hasty, execute), seconds=60):
         eventually(lambda: ended(hasty, run.id), seconds=60)
     assert (hasty.run(run.id).state, hasty.run(run.id).error, attempts) == ("done", None, [1, 1])
 
@@ -120,9 +108,9 @@ def test_a_healthy_run_outlives_an_outage_that_is_longer_than_its_lease(hasty: S
     with ExitStack() as stack:
         other = stack.enter_context(closing(open_store(postgres_url)))
         here, there = (Worker(store, execute, name=name, seconds=SECONDS) for store, name in ((hasty, "here/1/1"), (other, "there/2/2")))
-        stack.enter_context(working(here))
+        stack.enter_context(working(here, seconds=60))
         assert begun.wait(60)
-        stack.enter_context(working(there))
+        stack.enter_context(working(there, seconds=60))
         stack.callback(done.set)
         let_go = lock()
         time.sleep(2 * SECONDS)
@@ -142,7 +130,7 @@ def test_one_that_nobody_carries_out_is_taken_over_once_the_database_has_answere
         taken.append(store.steady())
         store.finish(run.id, state="done", lease=run.lease)
 
-    with working(Worker(hasty, execute, seconds=SECONDS)):
+    with working(Worker(hasty, execute, seconds=SECONDS), seconds=60):
         eventually(lambda: ended(hasty, run.id), seconds=60)
     assert taken[0] >= SECONDS
     assert hasty.run(run.id).attempt == 2
