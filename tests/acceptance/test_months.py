@@ -22,6 +22,7 @@ from config.digests import file_sha256
 from publishers.manifest import Manifest
 from publishers.naming import MANIFEST
 from tests.acceptance.conftest import NAMESPACE, ROOT, sluice, wait_until
+from tests.service.helpers import retag
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -57,12 +58,6 @@ class There:
         """What releasing the model came to."""
         found: dict[str, Any] = self.told("run", MODEL, "--revision", revision, "--recipe", self.world.recipe, name=name)
         return found
-
-    def tag(self, sha: str) -> None:
-        """Let the tag `stable` of the model name this commit."""
-        if any(tag.name == "stable" for tag in self.world.author.list_repo_refs(MODEL).tags):
-            self.world.author.delete_tag(MODEL, tag="stable")
-        self.world.author.create_tag(MODEL, tag="stable", revision=sha)
 
     def manifest(self, *meant: str) -> Manifest:
         """What the published repo says of itself; nothing is wrong with it and all else in the namespace but what was `meant`, by the judge's words for it."""
@@ -139,9 +134,9 @@ def test_a_tag_that_moves_back_is_held_or_followed_as_the_recipe_says(there: The
 
     with service(there.world, config={"watch": watch}) as running:
         for sha in (first, second):
-            there.tag(sha)
+            retag(there.world.author, MODEL, sha)
             wait_until(lambda sha=sha: published(sha) and running.over, seconds=120, what=f"a publication of {sha}")
-        there.tag(first)
+        retag(there.world.author, MODEL, first)
         if on_rollback == "follow":
             wait_until(lambda: published(first), seconds=120, what="a publication of what the tag moved back to")
             assert there.manifest(*BACK).upstream.sha == first

@@ -35,6 +35,13 @@ def working(worker: Worker, *, seconds: float = 30.0) -> Iterator[Worker]:
         assert not thread.is_alive()
 
 
+def retag(api: HfApi, repo: str, sha: str) -> None:
+    """Let the tag `stable` of the repo name this commit."""
+    if any(tag.name == "stable" for tag in api.list_repo_refs(repo).tags):
+        api.delete_tag(repo, tag="stable")
+    api.create_tag(repo, tag="stable", revision=sha)
+
+
 def queue_run(store: Store, repo: str = "upstream/model", *, again: bool = False, attempts: int | None = None, **changes: object) -> RunRecord:
     """The queued run of some release; `changes` are fields of its order."""
     return store.enqueue(order(repo, **changes), again=again, attempts=attempts)[0]

@@ -24,6 +24,7 @@ from service.runs import holds, steering
 from service.runs.deciding import Decision
 from service.runs.steering import Actor
 from service.store import ApprovalRefused, open_store
+from tests.service.helpers import retag
 from tests.service.release.short_way import REPO, ShortWay
 
 SAID = Decision(by="Ada", comment="The new weights are broken.")
@@ -31,10 +32,7 @@ SAID = Decision(by="Ada", comment="The new weights are broken.")
 
 def tagged(way: ShortWay, sha: str) -> None:
     """Let the watched tag name this commit."""
-    author = way.upstream.author
-    if any(tag.name == "stable" for tag in author.list_repo_refs("upstream/model").tags):
-        author.delete_tag("upstream/model", tag="stable")
-    author.create_tag("upstream/model", tag="stable", revision=sha)
+    retag(way.upstream.author, "upstream/model", sha)
 
 
 def looked(way: ShortWay, on_rollback: str = "hold") -> None:
